@@ -1,0 +1,111 @@
+package policies
+
+import (
+	"errors"
+
+	"github.com/sallyport/sallyport/policies/envelope"
+)
+
+// What can be wrong with bytes from outside, whoever sent them. The answers to an honest request are [Code] values.
+var (
+	// ErrMalformed: the bytes are not what their type demands.
+	ErrMalformed = envelope.ErrMalformed
+	// ErrSignature: a signature does not verify under the key it must be made with.
+	ErrSignature = envelope.ErrSignature
+	// ErrProof: a Merkle proof does not lead to the root.
+	ErrProof = errors.New("proof does not verify")
+	// ErrPin: a vault document is not the one this client pinned, or is older than one seen before.
+	ErrPin = errors.New("not the pinned vault")
+)
+
+// Code is why a vault or a storefront did not do what it was asked: a stable name that goes over the wire, into the
+// key-use log and into errors.Is. The text after each code is what to do about it.
+type Code string
+
+// The codes. They are part of the protocol: one may be added, none may change its meaning.
+const (
+	CodeMalformed    Code = "malformed"      // the request is not well formed; correct it
+	CodeTooLarge     Code = "too_large"      // a body, value or batch over its bound; send less
+	CodeSignature    Code = "bad_signature"  // a signature or proof of identity fails
+	CodeNotFound     Code = "not_found"      // no such thing, or not for this caller
+	CodeWrongVault   Code = "wrong_vault"    // the document is addressed to another vault
+	CodeExists       Code = "exists"         // an id that is accepted once only was used before
+	CodeUnknown      Code = "unknown_signer" // the signer's identity is not enrolled; enrol it first
+	CodeUnauthorized Code = "unauthorized"   // no login, an expired one, or one of somebody else; log in again
+	CodeChain        Code = "chain_moved"    // not the next document of the owner's chain; fetch the chain and rebase
+	CodeHeadMoved    Code = "head_moved"     // the proof is under an older head; ask again
+	CodeBehind       Code = "storefront_behind"
+	CodeSession      Code = "unknown_session" // no such session here, or an expired one; open a new one
+	CodeReplay       Code = "replayed"        // the nonce was used in this session before
+	CodeExpired      Code = "request_expired" // the request is older or younger than it may be; check the clock
+	CodeNoGrant      Code = "no_grant"        // there is no grant for this reader, owner, field, epoch and author
+	CodeRevoked      Code = "grant_revoked"
+	CodeGrantExpired Code = "grant_expired"
+	CodeNotYet       Code = "grant_not_yet_valid"
+	CodeLimit        Code = "limit_reached" // the grant's reads for this UTC day are used up
+	CodePurpose      Code = "wrong_purpose" // the request names another purpose than the grant
+	CodeLeaf         Code = "wrong_leaf"    // the leaf is of another owner, field, epoch or author than the grant
+	CodeProof        Code = "bad_proof"     // the leaf is not under the head
+	CodePoint        Code = "bad_point"     // the capsule's point is not on the curve
+	CodeImport       Code = "import_refused"
+	CodeCustody      Code = "unknown_custody" // the vault does not offer this custody, import key or path
+	CodeGuardrail    Code = "guardrail"       // the operator's rules narrow this grant
+	CodeRateLimited  Code = "rate_limited"    // wait and try again
+	CodeUnavailable  Code = "unavailable"     // the part asked for is not reachable now; try again
+	CodeLogStopped   Code = "log_stopped"     // the key-use log cannot record, so no key is used
+	CodeTokenFailure Code = "token_failure"   // the token did not do it; the operator must look
+	CodeInternal     Code = "internal"
+	CodeUnchanged    Code = "unchanged" // an outcome, not a refusal: the reader has this version already
+	CodeReleased     Code = "released"  // an outcome: the capsule was re-encrypted
+	CodeAccepted     Code = "accepted"  // an outcome: the document is in force
+	CodeKeyMissing   Code = "key_missing"
+)
+
+// Error makes every Code a sentinel error.
+func (c Code) Error() string {
+	if text, ok := codeText[c]; ok {
+		return text
+	}
+	return "refused: " + string(c)
+}
+
+var codeText = map[Code]string{
+	CodeMalformed:    "the request is not well formed",
+	CodeTooLarge:     "the request is larger than allowed",
+	CodeSignature:    "a signature does not verify",
+	CodeNotFound:     "there is no such thing here",
+	CodeWrongVault:   "the document is addressed to another vault",
+	CodeExists:       "this id was used before and is accepted only once",
+	CodeUnknown:      "the signer is not enrolled; enrol the identity first",
+	CodeUnauthorized: "not logged in, or not as the one this belongs to; log in again",
+	CodeChain:        "another document came first; fetch the chain and sign again on top of it",
+	CodeHeadMoved:    "the owner published meanwhile; ask again",
+	CodeBehind:       "the storefront has lost data that the vault knows of; the owner must publish again",
+	CodeSession:      "the session is unknown or has ended; open a new one",
+	CodeReplay:       "this request was sent before",
+	CodeExpired:      "the request is outside its time; check the clock and sign a new one",
+	CodeNoGrant:      "there is no grant for this reader and field",
+	CodeRevoked:      "the grant was revoked",
+	CodeGrantExpired: "the grant has expired",
+	CodeNotYet:       "the grant is not valid yet",
+	CodeLimit:        "the grant's reads for today are used up; try again after midnight UTC",
+	CodePurpose:      "the grant is for another purpose",
+	CodeLeaf:         "the item is not the one that the grant names",
+	CodeProof:        "the item is not part of what the owner published",
+	CodePoint:        "the capsule is not a point of the curve",
+	CodeImport:       "the token refused the re-encryption key",
+	CodeCustody:      "the vault does not offer this custody, import key or path",
+	CodeGuardrail:    "the operator's rules do not allow this",
+	CodeRateLimited:  "too many requests; wait and try again",
+	CodeUnavailable:  "a part that this needs does not answer; try again",
+	CodeLogStopped:   "the key-use log cannot record, so no key is used; the operator must look",
+	CodeTokenFailure: "the token did not carry this out; the operator must look",
+	CodeInternal:     "an error on the other side; try again, and report it if it stays",
+	CodeUnchanged:    "nothing newer than what the reader has",
+	CodeReleased:     "released",
+	CodeAccepted:     "accepted",
+	CodeKeyMissing:   "the token does not hold the key of this grant; the owner must grant again",
+}
+
+// Valid reports whether c is one of the codes above.
+func (c Code) Valid() bool { _, ok := codeText[c]; return ok }

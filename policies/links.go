@@ -1,0 +1,122 @@
+package policies
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/url"
+)
+
+// HashKey is the hash of a public key as it is written in documents, by which links and grants name it.
+func HashKey(key []byte) Hash { return sha256.Sum256(key) }
+
+// JoinLink is what `sallyport-hsm init` prints and clients pin: which vault, which ceremony key, and where to reach
+// storefront and vault. Form: sallyport:join?vault=…&ceremony=…&storefront=…&owners=…
+type JoinLink struct {
+	Vault      VaultID
+	Ceremony   Hash   // SHA-256 of the ceremony's composite public key
+	Storefront string // https URL
+	Owners     string // https URL of the vault's listener for owners, the second route
+}
+
+// String is the link.
+func (l JoinLink) String() string {
+	q := url.Values{"vault": {l.Vault.String()}, "ceremony": {l.Ceremony.String()}}
+	if l.Storefront != "" {
+		q.Set("storefront", l.Storefront)
+	}
+	if l.Owners != "" {
+		q.Set("owners", l.Owners)
+	}
+	return "sallyport:join?" + q.Encode()
+}
+
+// ParseJoinLink reads a join link strictly.
+func ParseJoinLink(text string) (JoinLink, error) {
+	var l JoinLink
+	q, err := parseLink(text, "join", "vault", "ceremony", "storefront", "owners")
+	if err != nil {
+		return l, err
+	}
+	if err := l.Vault.UnmarshalText([]byte(q.Get("vault"))); err != nil {
+		return l, fmt.Errorf("join link: vault: %w", err)
+	}
+	if err := l.Ceremony.UnmarshalText([]byte(q.Get("ceremony"))); err != nil {
+		return l, fmt.Errorf("join link: ceremony: %w", err)
+	}
+	for name, to := range map[string]*string{"storefront": &l.Storefront, "owners": &l.Owners} {
+		if *to = q.Get(name); *to == "" {
+			continue
+		}
+		u, err := url.Parse(*to)
+		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+			return l, fmt.Errorf("%w: join link: %s is not an https URL", ErrMalformed, name)
+		}
+	}
+	return l, nil
+}
+
+// ContactCode is what one party hands to another outside the storefront so that they can connect: who, and for an owner
+// the nonce that the reader's relationship must repeat. Form: sallyport:owner?id=…&nonce=… or sallyport:reader?id=…
+type ContactCode struct {
+	Role  string // "owner" or "reader"
+	ID    IdentityID
+	Nonce Nonce // owners only
+}
+
+// String is the code.
+func (c ContactCode) String() string {
+	q := url.Values{"id": {c.ID.String()}}
+	if c.Role == "owner" {
+		q.Set("nonce", c.Nonce.String())
+	}
+	return "sallyport:" + c.Role + "?" + q.Encode()
+}
+
+// ParseContactCode reads a contact code strictly.
+func ParseContactCode(text string) (ContactCode, error) {
+	c := ContactCode{Role: "owner"}
+	q, err := parseLink(text, "owner", "id", "nonce")
+	if err != nil {
+		c.Role = "reader"
+		if q, err = parseLink(text, "reader", "id"); err != nil {
+			return c, fmt.Errorf("%w: a contact code begins with sallyport:owner? or sallyport:reader?", ErrMalformed)
+		}
+	}
+	if err := c.ID.UnmarshalText([]byte(q.Get("id"))); err != nil {
+		return c, fmt.Errorf("contact code: id: %w", err)
+	}
+	if c.Role == "owner" {
+		if err := c.Nonce.UnmarshalText([]byte(q.Get("nonce"))); err != nil {
+			return c, fmt.Errorf("contact code: nonce: %w", err)
+		}
+	}
+	return c, nil
+}
+
+func parseLink(text, kind string, members ...string) (url.Values, error) {
+	bad := fmt.Errorf("%w: not a sallyport:%s link", ErrMalformed, kind)
+	if len(text) > 4096 {
+		return nil, bad
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "sallyport" || u.Opaque != kind || u.Fragment != "" {
+		return nil, bad
+	}
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, bad
+	}
+	known := 0
+	for _, m := range members {
+		if len(q[m]) > 1 {
+			return nil, bad
+		}
+		if len(q[m]) == 1 {
+			known++
+		}
+	}
+	if known != len(q) {
+		return nil, bad
+	}
+	return q, nil
+}

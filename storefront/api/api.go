@@ -1,0 +1,131 @@
+// Package api is what people, businesses and their SDKs say to a storefront: paths and JSON bodies. It is a leaf that both
+// sides import.
+//
+// Whoever speaks it logs in once ([LoginChallenge], [LoginAnswer]) and then signs every request with the login's fresh key (see [Sign]);
+// there is no bearer token to steal. What matters is signed by owners and readers themselves, in documents of package policies: the
+// login only keeps strangers from asking.
+package api
+
+import (
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+)
+
+// Paths. Errors are RFC 9457 problem documents, see package problem. "Login" says whose login a request must be signed with.
+const (
+	PathVault         = "/v1/vault"                       // GET, open: the vault document's envelope
+	PathHealth        = "/v1/health"                      // GET, open: [Health]
+	PathIdentities    = "/v1/identities"                  // POST, open, an identity's envelope: policies.Receipt
+	PathIdentity      = "/v1/identities/{id}"             // GET, open: the identity's envelope
+	PathChallenges    = "/v1/logins/challenges"           // POST, open, [ChallengeRequest]: [LoginChallenge]
+	PathLogins        = "/v1/logins"                      // POST, open, [LoginAnswer]: [Login]
+	PathRelationships = "/v1/relationships"               // POST, the reader's login, a relationship's envelope: 201. GET, the login's own: [Envelopes]
+	PathManifests     = "/v1/owners/{owner}/manifests"    // POST, the author's login, [Publication]: policies.Receipt
+	PathMirror        = "/v1/owners/{owner}/mirror"       // GET ?author=, the author's or owner's login: [Mirror]
+	PathItem          = "/v1/owners/{owner}/items/{leaf}" // GET, the owner's login: the ciphertext, application/octet-stream
+	PathChain         = "/v1/owners/{owner}/chain"        // GET ?after=SEQ, the owner's login: [Chain]
+	PathGrants        = "/v1/owners/{owner}/grants"       // POST, the owner's login, vault api.Submission: policies.Receipt
+	PathRevocations   = "/v1/owners/{owner}/revocations"  // POST, the owner's login, vault api.Submission: policies.Receipt
+	PathHistory       = "/v1/owners/{owner}/history"      // GET ?before=&limit=, the owner's login: vault api.History
+	PathReaderGrants  = "/v1/grants"                      // GET ?after=CURSOR, the reader's login: [ReaderGrants]
+	PathSessions      = "/v1/sessions"                    // POST, the reader's login, a session's envelope: policies.Receipt
+	PathReads         = "/v1/reads"                       // POST, no login: signed by its session: [Read]: [ReadResult]
+)
+
+// MaxBody is the longest request body in bytes, for publications; other routes allow less.
+const MaxBody = 16 << 20
+
+// Health tells whether reads can be served.
+type Health struct {
+	Status string `json:"status"` // "ok" or "degraded"
+	Reason string `json:"reason,omitempty"`
+}
+
+// ChallengeRequest begins a login: who, and the fresh Ed25519 key that is to sign the requests.
+type ChallengeRequest struct {
+	Subject policies.IdentityID       `json:"subject"`
+	Key     envelope.SessionPublicKey `json:"key"`
+}
+
+// LoginChallenge asks for proof that the device holds the identity's login key. The answer is an HMAC over all of it; no
+// device ever returns a decapsulated secret.
+type LoginChallenge struct {
+	ID         policies.DocumentID `json:"id"`
+	Server     policies.Hash       `json:"server"` // the storefront's id: SHA-256 of its name
+	Ciphertext []byte              `json:"ct"`     // X-Wing, to the identity's login key
+	Nonce      policies.Nonce      `json:"nonce"`
+	Expires    int64               `json:"expires"` // Unix seconds
+}
+
+// LoginAnswer ends a login. Proof is pre.ChallengeAnswer, 32 bytes.
+type LoginAnswer struct {
+	ID    policies.DocumentID `json:"id"`
+	Proof []byte              `json:"proof"`
+}
+
+// Login is valid until it expires, for requests signed with its key. ID goes into the signature's keyid.
+type Login struct {
+	ID      policies.DocumentID `json:"id"`
+	Expires int64               `json:"expires"` // Unix seconds
+}
+
+// Envelopes is a list of signed documents.
+type Envelopes struct {
+	Envelopes []jsontext.Value `json:"envelopes"`
+}
+
+// Publication is a manifest and the items that changed since the one before.
+type Publication struct {
+	Manifest jsontext.Value   `json:"manifest"` // envelope
+	Items    []Item           `json:"items,omitempty"`
+	Removed  []policies.Field `json:"removed,omitempty"` // fields that have no leaf any more
+}
+
+// Item is a leaf and, unless the storefront has it already (a rotation moves capsules only), its ciphertext.
+type Item struct {
+	Leaf       []byte `json:"leaf"`
+	Ciphertext []byte `json:"ciphertext,omitempty"`
+}
+
+// Mirror is everything an author published for an owner that is current, for the owner's own copy and a second device.
+type Mirror struct {
+	Manifest jsontext.Value    `json:"manifest,omitzero"` // envelope; absent before the first
+	Receipt  *policies.Receipt `json:"receipt,omitempty"`
+	Leaves   [][]byte          `json:"leaves,omitempty"` // in tree order
+}
+
+// Chain is a piece of an owner's chain, oldest first.
+type Chain struct {
+	Documents []jsontext.Value `json:"documents"` // envelopes of manifests, grants, revocations
+	More      bool             `json:"more,omitzero"`
+}
+
+// ReaderGrants is a page of the grants that name the caller as reader and are in force as far as the storefront knows.
+type ReaderGrants struct {
+	Grants []jsontext.Value `json:"grants"`          // envelopes
+	After  string           `json:"after,omitempty"` // cursor of the next page; empty: there is none
+}
+
+// Read is a signed read request and what the reader has already, so that it need not be sent again.
+type Read struct {
+	Request jsontext.Value  `json:"request"`        // envelope of a read request
+	Have    []policies.Hash `json:"have,omitempty"` // hashes of manifests and grants that the reader keeps
+}
+
+// ReadResult is the vault's sealed answer and the storefront's part of every item that was released.
+type ReadResult struct {
+	Answer    []byte           `json:"answer"`              // policies.OpenAnswer
+	Items     []ReadItem       `json:"items"`               // in the order of the request
+	Documents []jsontext.Value `json:"documents,omitempty"` // envelopes of manifests and grants that the reader does not have
+}
+
+// ReadItem is what the storefront adds to one item. What the reader relies on is checked against answer and manifest.
+type ReadItem struct {
+	Outcome    policies.Code  `json:"outcome"` // a hint; the answer decides
+	Leaf       []byte         `json:"leaf,omitempty"`
+	Proof      policies.Proof `json:"proof,omitzero"`
+	Manifest   policies.Hash  `json:"manifest,omitzero"`
+	Grant      policies.Hash  `json:"grant,omitzero"`
+	Ciphertext []byte         `json:"ciphertext,omitempty"`
+}
