@@ -1,0 +1,575 @@
+package keylog
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+const (
+	segmentPrefix  = "journal-"
+	checkpointFile = "checkpoint"
+	hashesFile     = "hashes"
+	offsetsFile    = "offsets"
+)
+
+// Recovery says what Open found beyond the last signed root.
+type Recovery struct {
+	// CutBytes is the length of an unfinished commit that was cut from the end
+	// of the journal. It was never acknowledged, and nobody acted on it.
+	CutBytes int64
+
+	// SignedEntries is the number of entries of finished commits that had no
+	// signature and were signed now. Their Append did not return, or the newest
+	// slot of the signer state was lost after it did.
+	SignedEntries int64
+}
+
+// A segment is one file of the journal.
+type segment struct {
+	file  *os.File
+	name  string
+	first int64 // index of its first record
+}
+
+func segmentName(first int64) string { return fmt.Sprintf("%s%020d", segmentPrefix, first) }
+
+// Create makes a new, empty log and opens it. It is an explicit act, because a
+// log that is gone looks just like one that never was: Create refuses with
+// ErrExists if the folder, the signer state or the token remembers one.
+//
+// A Create that was interrupted before the token had its copy of the state can
+// be repeated; what it left is a log without entries that no one was told of.
+func Create(ctx context.Context, cfg Config) (*Log, error) {
+	l, err := prepare(cfg, true)
+	if err != nil {
+		return nil, fmt.Errorf("creating the key-use log: %w", err)
+	}
+	if err := l.create(ctx); err != nil {
+		l.release()
+		return nil, fmt.Errorf("creating the key-use log: %w", err)
+	}
+	if err := l.open(ctx); err != nil {
+		l.release()
+		return nil, fmt.Errorf("opening the new key-use log: %w", err)
+	}
+	return l, nil
+}
+
+// Open opens a log after verifying that it is the one that was signed. Damage is
+// a [*DamageError]; see the package comment for what counts as damage.
+func Open(ctx context.Context, cfg Config) (*Log, error) {
+	l, err := prepare(cfg, false)
+	if err != nil {
+		return nil, fmt.Errorf("opening the key-use log: %w", err)
+	}
+	if err := l.open(ctx); err != nil {
+		l.release()
+		return nil, fmt.Errorf("opening the key-use log: %w", err)
+	}
+	return l, nil
+}
+
+// prepare checks the configuration and takes both locks. The state folder is
+// locked too: a copy of the log's folder must not find a second signer.
+func prepare(cfg Config, create bool) (*Log, error) {
+	verifier, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{cfg: cfg, verifier: verifier, id: newLogID(cfg.Origin, cfg.PublicKey)}
+	for _, dir := range []string{cfg.Dir, cfg.StateDir} {
+		if create {
+			if err := makeFolder(&cfg.disk, dir); err != nil {
+				l.release()
+				return nil, err
+			}
+		}
+		lock, err := lockFolder(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			// No log opens without both folders; open says whether one was
+			// never created or is gone, and writes nothing until it has.
+			continue
+		}
+		if err != nil {
+			l.release()
+			return nil, err
+		}
+		l.locks = append(l.locks, lock)
+		if dir == cfg.Dir && sameFolder(cfg.Dir, cfg.StateDir) {
+			break
+		}
+	}
+	if err := cfg.apart(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.release()
+		return nil, err
+	}
+	return l, nil
+}
+
+// sameFolder keeps prepare from locking one folder twice, which would hide the
+// better message behind ErrLocked.
+func sameFolder(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
+}
+
+func makeFolder(d *disk, dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return d.syncDir(filepath.Dir(dir))
+}
+
+// create writes the first segment, the state file and the token's copy, in this
+// order. The token's copy is the commit point: until it is there, Create can be
+// repeated and Open refuses.
+func (l *Log) create(ctx context.Context) error {
+	copied, err := l.cfg.State.Load(ctx)
+	if err != nil {
+		return fmt.Errorf("loading the token's copy of the signer state: %w", err)
+	}
+	if len(copied) != 0 {
+		return fmt.Errorf("in the token: %w", ErrExists)
+	}
+	_, states, err := readState(l.cfg.StateDir, l.id)
+	if err != nil {
+		return err
+	}
+	if len(states) != 0 && states[0].size != 0 {
+		return fmt.Errorf("in the state folder: %w", ErrExists)
+	}
+	names, err := segmentNames(l.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		info, err := os.Stat(filepath.Join(l.cfg.Dir, name))
+		if err != nil {
+			return err
+		}
+		if name != segmentName(0) || info.Size() > int64(headerSize) {
+			return fmt.Errorf("in the log's folder: %w", ErrExists)
+		}
+	}
+	if err := l.cfg.disk.replace(l.cfg.Dir, segmentName(0), journalHeader(l.id, 0)); err != nil {
+		return fmt.Errorf("writing the first segment: %w", err)
+	}
+	var e edge
+	s, err := l.sign(ctx, 0, e.root())
+	if err != nil {
+		return fmt.Errorf("signing the empty log: %w", err)
+	}
+	s.generation = 1
+	if _, err := l.checkpoint(&s); err != nil {
+		return fmt.Errorf("signing the empty log: %w", err)
+	}
+	if err := createState(&l.cfg.disk, l.cfg.StateDir, &s); err != nil {
+		return fmt.Errorf("writing the signer state: %w", err)
+	}
+	if err := l.cfg.State.Save(ctx, s.encode()); err != nil {
+		return fmt.Errorf("saving the signer state in the token: %w", err)
+	}
+	return nil
+}
+
+// segmentNames lists the journal's segments in order. Other files are no part
+// of the log.
+func segmentNames(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir) // sorted by name
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		name := e.Name()
+		if digits, ok := strings.CutPrefix(name, segmentPrefix); ok && len(digits) == 20 && strings.Trim(digits, "0123456789") == "" {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// A root that was signed once, and where we know it from. The journal must
+// contain every one of them.
+type anchor struct {
+	size int64
+	root tlog.Hash
+	from string
+}
+
+// open verifies the log, makes it whole, signs what is not signed, and starts
+// the goroutines. Until it starts them it is the only one who touches l.
+func (l *Log) open(ctx context.Context) error {
+	last, anchors, err := l.loadAnchors(ctx)
+	if err != nil {
+		return err
+	}
+	a := audit{log: l, signed: last.size, anchors: anchors}
+	if err := a.run(ctx); err != nil {
+		return err
+	}
+	if err := l.startClock(); err != nil {
+		return err
+	}
+	if err := a.repair(); err != nil {
+		return fmt.Errorf("repairing the end of the journal: %w", err)
+	}
+
+	if l.edge.size > last.size {
+		// Entries of finished commits without a signature. They are sealed, so
+		// this log decided them; they stay, because the token may have been told
+		// to act if the slot that signed them was lost. Keeping a record of what
+		// was not done harms nobody; losing one of what was done would.
+		generation := last.generation
+		if last, err = l.sign(ctx, l.edge.size, l.edge.root()); err != nil {
+			return fmt.Errorf("signing recovered entries: %w", err)
+		}
+		last.generation = generation
+	}
+	cp, err := l.checkpoint(&last)
+	if err != nil {
+		return err
+	}
+	// The slot is written even if nothing changed: after a failed fsync the page
+	// cache may show a slot that is not on disk.
+	last.generation++
+	l.generation = last.generation
+	if l.state, err = os.OpenFile(filepath.Join(l.cfg.StateDir, stateFile), os.O_RDWR, 0); err != nil {
+		return err
+	}
+	if err := writeSlot(&l.cfg.disk, l.state, &last); err != nil {
+		return fmt.Errorf("writing the signer state: %w", err)
+	}
+	l.view.Store(&view{cp: cp, state: last, edge: l.edge, segments: l.segments})
+	if err := l.keepState(ctx); err != nil {
+		return err
+	}
+
+	l.wake = make(chan struct{}, 1)
+	l.closing = make(chan struct{})
+	l.requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}
+	l.background.Go(l.run)
+	l.background.Go(l.keep)
+	return nil
+}
+
+// loadAnchors reads the three places that remember a signed root and compares
+// them. It returns the newest state of the state file, and every root to check
+// the journal against, by size.
+func (l *Log) loadAnchors(ctx context.Context) (last signed, anchors []anchor, err error) {
+	damage := func(file string, index int64, what string) (signed, []anchor, error) {
+		return signed{}, nil, &DamageError{File: file, Offset: -1, Index: index, What: what}
+	}
+
+	copied, err := l.cfg.State.Load(ctx)
+	if err != nil {
+		return last, nil, fmt.Errorf("loading the token's copy of the signer state: %w", err)
+	}
+	key, states, err := readState(l.cfg.StateDir, l.id)
+	if err != nil {
+		return last, nil, err
+	}
+	names, err := segmentNames(l.cfg.Dir)
+	if err != nil {
+		return last, nil, err
+	}
+	switch {
+	case states == nil && len(copied) == 0 && len(names) == 0:
+		return last, nil, ErrNotCreated
+	case states == nil && len(copied) == 0:
+		return damage(stateFile, -1, "signer state is gone, here and in the token")
+	case states == nil:
+		return damage(stateFile, -1, "signer state is gone, but the token has a copy")
+	case len(copied) == 0:
+		return damage("token", -1, "the token's copy of the signer state is gone")
+	}
+	l.key, last = &key, states[0]
+
+	for _, s := range states {
+		if _, err := l.checkpoint(&s); err != nil {
+			return damage(stateFile, s.size, err.Error())
+		}
+		anchors = append(anchors, anchor{s.size, s.root, stateFile})
+	}
+
+	token, err := parseSigned(copied)
+	if err != nil || token.id != l.id {
+		return damage("token", -1, "the token's copy is not the state of this log")
+	}
+	if _, err := l.checkpoint(&token); err != nil {
+		return damage("token", token.size, err.Error())
+	}
+	if token.generation > last.generation || token.size > last.size {
+		return damage(stateFile, last.size, fmt.Sprintf("rolled back: it ends at entry %d, the token's copy at %d", last.size, token.size))
+	}
+	anchors = append(anchors, anchor{token.size, token.root, "token"})
+
+	text, err := os.ReadFile(filepath.Join(l.cfg.Dir, checkpointFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // a copy; it is written anew
+	case err != nil:
+		return last, nil, err
+	default:
+		cp, err := parseCheckpoint(text, l.verifier)
+		if err != nil {
+			return damage(checkpointFile, -1, err.Error())
+		}
+		if cp.Size > last.size {
+			return damage(stateFile, last.size, fmt.Sprintf("rolled back: it ends at entry %d, the checkpoint at %d", last.size, cp.Size))
+		}
+		anchors = append(anchors, anchor{cp.Size, cp.Root, checkpointFile})
+	}
+	slices.SortStableFunc(anchors, func(a, b anchor) int { return int(min(max(a.size-b.size, -1), 1)) })
+	return last, anchors, nil
+}
+
+// An audit recomputes the tree from the journal, writes the hash and offset
+// files anew, and leaves in the log what it found.
+type audit struct {
+	log     *Log
+	signed  int64
+	anchors []anchor // those not met yet
+
+	hashes, offsets *bufio.Writer
+
+	tree   edge // with the records of the commit being read
+	batch  int64
+	stored []byte // their hashes
+	starts []byte // their offsets
+
+	unsigned []span // finished commits beyond the signed size
+	cut      int64  // where the unfinished commit in the last segment begins, or -1
+}
+
+// A span is a run of bytes of a segment.
+type span struct {
+	file     *os.File
+	from, to int64
+}
+
+func (a *audit) run(ctx context.Context) error {
+	l := a.log
+	names, err := segmentNames(l.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		return &DamageError{File: segmentName(0), Offset: -1, Index: 0, What: "the journal is gone"}
+	}
+	hashes, err := a.fresh(hashesFile)
+	if err != nil {
+		return err
+	}
+	l.hashes = hashes
+	offsets, err := a.fresh(offsetsFile)
+	if err != nil {
+		return err
+	}
+	l.offsets = offsets
+	a.hashes, a.offsets = bufio.NewWriterSize(hashes, 1<<18), bufio.NewWriterSize(offsets, 1<<18)
+	a.cut = -1
+
+	if err := a.meet(segmentName(0), 0); err != nil {
+		return err
+	}
+	for i, name := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := a.segment(name, i == len(names)-1); err != nil {
+			return err
+		}
+	}
+	if l.edge.size < a.signed {
+		return &DamageError{File: names[len(names)-1], Offset: -1, Index: l.edge.size,
+			What: fmt.Sprintf("cut: the journal ends at entry %d, %d were signed", l.edge.size, a.signed)}
+	}
+	if err := errors.Join(a.hashes.Flush(), a.offsets.Flush()); err != nil {
+		return err
+	}
+	for _, name := range []string{hashesFile, offsetsFile} {
+		path := filepath.Join(l.cfg.Dir, name)
+		if err := os.Rename(path+".new", path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fresh makes an index file under a temporary name. Neither index is fsynced:
+// what a crash leaves of it is thrown away here.
+func (a *audit) fresh(name string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(a.log.cfg.Dir, name+".new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+}
+
+// segment reads one segment.
+func (a *audit) segment(name string, isLast bool) error {
+	l := a.log
+	damage := func(offset int64, what string) error {
+		return &DamageError{File: name, Offset: offset, Index: a.tree.size, What: what}
+	}
+	f, err := os.OpenFile(filepath.Join(l.cfg.Dir, name), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	l.segments = append(l.segments, segment{file: f, name: name, first: a.tree.size})
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if name != segmentName(a.tree.size) {
+		return damage(-1, fmt.Sprintf("a segment is missing: the next entry is %d", a.tree.size))
+	}
+	// A segment gets its name after its header is on disk, so no crash leaves
+	// part of a header.
+	header := make([]byte, headerSize)
+	if n, err := f.ReadAt(header, 0); n < headerSize && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if !bytes.Equal(header, journalHeader(l.id, a.tree.size)) {
+		return damage(0, "the header is not that of this log and segment")
+	}
+
+	scan := newScanner(f, int64(headerSize), info.Size())
+	begin := int64(headerSize) // of the commit being read
+	for {
+		f, at, err := scan.next()
+		switch {
+		case err == io.EOF && a.batch == 0:
+			l.end = begin
+			return nil
+		case err == io.EOF, errors.Is(err, errTorn):
+			// A commit that has no seal. At the end of the journal, beyond what
+			// was signed, a crash left it: its fsync never returned, so no
+			// Append did, and nobody acted. Anything else was signed once.
+			if !isLast || l.edge.size < a.signed {
+				return damage(at, "the entry is not whole, but was signed")
+			}
+			l.recovery.CutBytes = info.Size() - begin
+			l.end, a.cut = begin, begin
+			a.drop()
+			return nil
+		case errors.Is(err, errForeign):
+			return damage(at, err.Error())
+		case err != nil:
+			return err
+		}
+
+		if f.index != a.tree.size {
+			return damage(at, fmt.Sprintf("entry %d lies here", f.index))
+		}
+		if f.kind != kindSeal {
+			if f.time < l.last {
+				return damage(at, "its time is earlier than the time of the entry before")
+			}
+			l.last = f.time
+			a.stored = a.tree.add(a.stored, f.hash())
+			a.starts = appendU64(a.starts, uint64(at))
+			a.batch++
+			continue
+		}
+		if a.batch == 0 {
+			return damage(at, "a seal without entries")
+		}
+		if !hmac.Equal(f.mac, l.key.seal(l.id, a.tree.size, a.tree.root())) {
+			return &DamageError{File: name, Offset: begin, Index: l.edge.size,
+				What: fmt.Sprintf("edited: entries %d to %d are not what this log wrote", l.edge.size, a.tree.size-1)}
+		}
+		if err := a.accept(name, begin); err != nil {
+			return err
+		}
+		if l.edge.size > a.signed {
+			a.unsigned = append(a.unsigned, span{l.segments[len(l.segments)-1].file, begin, scan.offset})
+			l.recovery.SignedEntries = l.edge.size - a.signed
+		}
+		begin = scan.offset
+	}
+}
+
+// accept takes a sealed commit into the log's tree.
+func (a *audit) accept(name string, begin int64) error {
+	l := a.log
+	if _, err := a.hashes.Write(a.stored); err != nil {
+		return err
+	}
+	if _, err := a.offsets.Write(a.starts); err != nil {
+		return err
+	}
+	l.recent.add(a.stored)
+	l.edge = a.tree
+	l.sealed = l.last
+	a.drop()
+	return a.meet(name, begin)
+}
+
+// drop forgets the commit being read.
+func (a *audit) drop() {
+	a.tree, a.batch = a.log.edge, 0
+	a.stored, a.starts = a.stored[:0], a.starts[:0]
+	a.log.last = a.log.sealed
+}
+
+// meet checks the anchors that lie at the tree's present size. Whatever was
+// signed ended with a commit, so an anchor cannot be passed by.
+func (a *audit) meet(name string, begin int64) error {
+	size := a.log.edge.size
+	for len(a.anchors) > 0 && a.anchors[0].size <= size {
+		next := a.anchors[0]
+		if next.size < size || next.root != a.log.edge.root() {
+			return &DamageError{File: name, Offset: begin, Index: next.size,
+				What: fmt.Sprintf("forked: the first %d entries are not those that were signed (%s)", next.size, next.from)}
+		}
+		a.anchors = a.anchors[1:]
+	}
+	return nil
+}
+
+// repair makes durable what the log goes on from. It is safe to crash anywhere
+// in it: the next open finds the same or less to do.
+func (a *audit) repair() error {
+	d := &a.log.cfg.disk
+	if a.cut >= 0 {
+		f := a.log.segments[len(a.log.segments)-1].file
+		if err := f.Truncate(a.cut); err != nil {
+			return err
+		}
+		if err := d.sync(f); err != nil {
+			return err
+		}
+	}
+	// A failed fsync marks pages clean that never reached the disk, and a later
+	// fsync does not write them. So the unsigned commits are written again.
+	for _, s := range a.unsigned {
+		buf := make([]byte, min(s.to-s.from, 1<<20))
+		for at := s.from; at < s.to; at += int64(len(buf)) {
+			buf = buf[:min(int64(len(buf)), s.to-at)]
+			if _, err := s.file.ReadAt(buf, at); err != nil {
+				return err
+			}
+			if err := d.write(s.file, buf, at); err != nil {
+				return err
+			}
+		}
+		if err := d.sync(s.file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
