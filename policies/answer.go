@@ -1,15 +1,12 @@
 package policies
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 )
 
 // Answer is what the vault tells a reader about each item of a read request. It travels sealed under a key that the
-// storefront does not have.
+// storefront does not have (pre.SessionKey).
 type Answer struct {
 	Time  uint64 // the vault's clock, Unix milliseconds
 	Items []AnswerItem
@@ -28,10 +25,10 @@ type AnswerItem struct {
 // answerItemSize is the fixed part of an item: all but the outcome's text.
 const answerItemSize = 32 + 32 + 32 + 8 + 8
 
-// Seal encrypts the answer with AES-256-GCM under the answer key, which is derived from the session's K and the request's
-// hash and used for this request alone. The hash is also the associated data. The 12-byte nonce comes first.
-func (a *Answer) Seal(key *[32]byte, request Hash) ([]byte, error) {
-	plain := binary.BigEndian.AppendUint64(make([]byte, 0, 10+len(a.Items)*(answerItemSize+10)), a.Time)
+// Bytes is u64 time, u16 count, and per item u8 length || outcome, x (32), leaf (32), head (32), u64 version, u64 index;
+// integers are big-endian. The caller seals it (pre.SessionKey.SealAnswer) and zeroes it.
+func (a *Answer) Bytes() []byte {
+	plain := binary.BigEndian.AppendUint64(make([]byte, 0, 10+len(a.Items)*(answerItemSize+16)), a.Time)
 	plain = binary.BigEndian.AppendUint16(plain, uint16(len(a.Items)))
 	for i := range a.Items {
 		it := &a.Items[i]
@@ -43,35 +40,11 @@ func (a *Answer) Seal(key *[32]byte, request Hash) ([]byte, error) {
 		plain = binary.BigEndian.AppendUint64(plain, it.Version)
 		plain = binary.BigEndian.AppendUint64(plain, it.Index)
 	}
-	defer clear(plain)
-	aead, err := newGCM(key)
-	if err != nil {
-		return nil, err
-	}
-	nonce := make([]byte, aead.NonceSize(), aead.NonceSize()+len(plain)+aead.Overhead())
-	rand.Read(nonce)
-	return aead.Seal(nonce, nonce, plain, Encode("answer", request[:])), nil
+	return plain
 }
 
-// OpenAnswer decrypts an answer to the request with this hash. The caller zeroes the X values when done.
-func OpenAnswer(sealed []byte, key *[32]byte, request Hash) (*Answer, error) {
-	aead, err := newGCM(key)
-	if err != nil {
-		return nil, err
-	}
-	if len(sealed) < aead.NonceSize() {
-		return nil, fmt.Errorf("%w: answer: cut short", ErrMalformed)
-	}
-	n := aead.NonceSize()
-	plain, err := aead.Open(nil, sealed[:n], sealed[n:], Encode("answer", request[:]))
-	if err != nil {
-		return nil, fmt.Errorf("%w: the answer is not the vault's answer to this request", ErrSignature)
-	}
-	defer clear(plain)
-	return parseAnswer(plain)
-}
-
-func parseAnswer(plain []byte) (*Answer, error) {
+// ParseAnswer is the inverse of [Answer.Bytes], for what came out of pre.SessionKey.OpenAnswer. The caller zeroes the X values when done.
+func ParseAnswer(plain []byte) (*Answer, error) {
 	short := fmt.Errorf("%w: answer: cut short", ErrMalformed)
 	if len(plain) < 10 {
 		return nil, short
@@ -94,12 +67,4 @@ func parseAnswer(plain []byte) (*Answer, error) {
 		return nil, fmt.Errorf("%w: answer: %d bytes too many", ErrMalformed, len(rest))
 	}
 	return a, nil
-}
-
-func newGCM(key *[32]byte) (cipher.AEAD, error) {
-	block, err := aes.NewCipher(key[:])
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
 }

@@ -14,5 +14,5 @@
 // What is refused has a name: [ErrMalformed], [ErrSignature], [ErrProof], [ErrPin] for bytes that are wrong whoever sent
 // them, a [Code] for the answer to a well-formed request. The codes are part of the protocol.
 //
-// The package keeps no state and opens no file or connection. It holds no secret but for the moment of [Answer.Seal] and [OpenAnswer].
+// The package keeps no state, opens no file or connection, and holds no key.
 package policies

@@ -52,13 +52,13 @@ type ChallengeRequest struct {
 // device ever returns a decapsulated secret.
 type LoginChallenge struct {
 	ID         policies.DocumentID `json:"id"`
-	Server     policies.Hash       `json:"server"` // the storefront's id: SHA-256 of its name
-	Ciphertext []byte              `json:"ct"`     // X-Wing, to the identity's login key
+	Ciphertext []byte              `json:"ct"` // X-Wing, to the identity's login key
 	Nonce      policies.Nonce      `json:"nonce"`
 	Expires    int64               `json:"expires"` // Unix seconds
 }
 
-// LoginAnswer ends a login. Proof is pre.ChallengeAnswer, 32 bytes.
+// LoginAnswer ends a login. Proof is the answer of pre.LoginKey to a pre.Challenge whose Server is the authority (host:port, lower case,
+// as in the URL) under which the device knows the storefront, whatever the storefront says. 32 bytes.
 type LoginAnswer struct {
 	ID    policies.DocumentID `json:"id"`
 	Proof []byte              `json:"proof"`
@@ -115,7 +115,7 @@ type Read struct {
 
 // ReadResult is the vault's sealed answer and the storefront's part of every item that was released.
 type ReadResult struct {
-	Answer    []byte           `json:"answer"`              // policies.OpenAnswer
+	Answer    []byte           `json:"answer"`              // sealed: pre.SessionKey.OpenAnswer, policies.ParseAnswer
 	Items     []ReadItem       `json:"items"`               // in the order of the request
 	Documents []jsontext.Value `json:"documents,omitempty"` // envelopes of manifests and grants that the reader does not have
 }
