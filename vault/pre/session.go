@@ -1,0 +1,106 @@
+package pre
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/vault/pre/internal/secret"
+	"github.com/sallyport/sallyport/vault/pre/internal/xwing"
+)
+
+// VaultKey is the vault's X-Wing key pair for sessions, and for nothing else. Its public half is in the vault document.
+type VaultKey struct {
+	redacted
+	seed [xwing.SeedSize]byte
+}
+
+// NewVaultKey makes the key of a seed. It copies the seed.
+func NewVaultKey(seed [32]byte) *VaultKey { return &VaultKey{seed: seed} }
+
+// Public is the X-Wing public key, 1,216 bytes.
+func (k *VaultKey) Public() []byte { return xwing.Public(&k.seed) }
+
+// Zero overwrites the key.
+func (k *VaultKey) Zero() { clear(k.seed[:]) }
+
+// Decapsulate opens the ciphertext of a session document, 1,120 bytes. One made for another vault gives a secret that opens nothing.
+func (k *VaultKey) Decapsulate(ct []byte) (*SessionSecret, error) {
+	ss, err := xwing.Decapsulate(&k.seed, ct)
+	if err != nil {
+		return nil, fmt.Errorf("opening a session: %w", ErrOpen)
+	}
+	defer clear(ss[:])
+	return &SessionSecret{ss: *ss}, nil
+}
+
+// SessionSecret is what reader and vault share before the session document has a hash. See [SessionSecret.Key].
+type SessionSecret struct {
+	redacted
+	ss [xwing.SecretSize]byte
+}
+
+// EncapsulateSession begins a session with a vault (public key of 1,216 bytes). ct, 1,120 bytes, goes into the session document.
+// Randomness: 64 bytes from source, or from crypto/rand if it is nil.
+func EncapsulateSession(vaultPublic []byte, source io.Reader) (ct []byte, s *SessionSecret, err error) {
+	ct, ss, err := xwing.Encapsulate(vaultPublic, source)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encapsulating to a vault: %w", keyError(err))
+	}
+	defer clear(ss[:])
+	return ct, &SessionSecret{ss: *ss}, nil
+}
+
+// Zero overwrites the secret.
+func (s *SessionSecret) Zero() { clear(s.ss[:]) }
+
+// Key is K, bound to the vault, the reader and the hash of the signed session document.
+func (s *SessionSecret) Key(vault policies.VaultID, reader policies.ReaderID, session policies.Hash) *SessionKey {
+	k := secret.Derive(s.ss[:], nil, policies.Encode("session-key", vault[:], reader[:], session[:]), 32)
+	defer clear(k)
+	return &SessionKey{k: [32]byte(k)}
+}
+
+// SessionKey is K: the vault's answers of a session are encrypted under keys derived from it, so that the storefront never sees a
+// re-encrypted capsule.
+type SessionKey struct {
+	redacted
+	k [32]byte
+}
+
+// Zero overwrites the key.
+func (k *SessionKey) Zero() { clear(k.k[:]) }
+
+// answerKey is the key of the answers to one request, and the associated data that goes with it.
+func (k *SessionKey) answerKey(request policies.Hash) (key [32]byte, context []byte) {
+	context = policies.Encode("answer", request[:])
+	b := secret.Derive(k.k[:], nil, context, 32)
+	defer clear(b)
+	return [32]byte(b), context
+}
+
+// SealAnswer encrypts the answer to the request of that hash: nonce (12 bytes) || AES-256-GCM. The nonce is read from source, or from
+// crypto/rand if it is nil: a request that is answered twice, after a crash, does not use a nonce twice.
+func (k *SessionKey) SealAnswer(request policies.Hash, answer []byte, source io.Reader) ([]byte, error) {
+	key, context := k.answerKey(request)
+	defer clear(key[:])
+	sealed := make([]byte, len(zeroNonce), len(zeroNonce)+len(answer)+tagSize)
+	if err := secret.Draw(source, sealed); err != nil {
+		return nil, fmt.Errorf("sealing an answer: %w", err)
+	}
+	return gcm(&key).Seal(sealed, sealed, answer, context), nil
+}
+
+// OpenAnswer decrypts an answer. An answer to another request, or in another session, is [ErrOpen].
+func (k *SessionKey) OpenAnswer(request policies.Hash, sealed []byte) ([]byte, error) {
+	if len(sealed) < len(zeroNonce)+tagSize {
+		return nil, ErrOpen
+	}
+	key, context := k.answerKey(request)
+	defer clear(key[:])
+	answer, err := gcm(&key).Open(nil, sealed[:len(zeroNonce)], sealed[len(zeroNonce):], context)
+	if err != nil {
+		return nil, ErrOpen
+	}
+	return answer, nil
+}
