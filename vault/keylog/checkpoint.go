@@ -32,7 +32,7 @@ func parseCheckpoint(text []byte, v note.Verifier) (Checkpoint, error) {
 		return Checkpoint{}, errCheckpoint
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
-	if err != nil {
+	if err != nil || size < 0 {
 		return Checkpoint{}, errCheckpoint
 	}
 	root, err := base64.StdEncoding.DecodeString(lines[2])

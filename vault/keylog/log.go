@@ -23,7 +23,7 @@ type Log struct {
 	cfg      Config
 	verifier note.Verifier
 	id       logID
-	key      *sealKey // a pointer, so that printing a Log cannot reach it
+	key      *sealKey
 	locks    []*os.File
 	recovery Recovery
 
@@ -475,7 +475,7 @@ func (l *Log) release() {
 		}
 	}
 	if l.key != nil {
-		clear(l.key[:])
+		l.key.wipe()
 	}
 	for _, f := range l.locks {
 		f.Close()

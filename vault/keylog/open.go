@@ -300,7 +300,7 @@ func (l *Log) loadAnchors(ctx context.Context) (last signed, anchors []anchor, e
 	case len(copied) == 0:
 		return damage("token", -1, "the token's copy of the signer state is gone")
 	}
-	l.key, last = &key, states[0]
+	l.key, last = key, states[0]
 
 	for _, s := range states {
 		if _, err := l.checkpoint(&s); err != nil {

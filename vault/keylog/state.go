@@ -46,8 +46,18 @@ func newLogID(origin string, key ed25519.PublicKey) logID {
 }
 
 // A sealKey authenticates what the log itself wrote to the journal. It never
-// prints.
-type sealKey [32]byte
+// prints: fmt calls Format where it can, and where it cannot, in an unexported
+// field, it stops at a pointer. It takes two, since fmt follows the first one
+// when it reports a verb that does not fit.
+type sealKey struct{ secret *[32]byte }
+
+func newSealKey(b []byte) *sealKey {
+	k := &sealKey{new([32]byte)}
+	copy(k.secret[:], b)
+	return k
+}
+
+func (k *sealKey) wipe() { clear(k.secret[:]) }
 
 // Format prints the word redacted for every verb.
 func (sealKey) Format(s fmt.State, _ rune) { io.WriteString(s, "redacted") }
@@ -58,7 +68,7 @@ func (sealKey) LogValue() slog.Value { return slog.StringValue("redacted") }
 // seal returns the MAC over a tree. The root commits to every entry and time,
 // the id to the log.
 func (k *sealKey) seal(id logID, size int64, root tlog.Hash) []byte {
-	m := hmac.New(sha256.New, k[:])
+	m := hmac.New(sha256.New, k.secret[:])
 	io.WriteString(m, "sallyport/v1/keylog-seal\n")
 	m.Write(id[:])
 	m.Write(appendU64(make([]byte, 0, 8), uint64(size)))
@@ -113,28 +123,27 @@ func parseSigned(b []byte) (signed, error) {
 func encodeHead(id logID, key *sealKey) []byte {
 	b := append(make([]byte, 0, headSize), stateMagic...)
 	b = append(b, id[:]...)
-	b = append(b, key[:]...)
+	b = append(b, key.secret[:]...)
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
 // parseState reads the whole state file. It returns the seal key and the one or
 // two states found, newest first.
-func parseState(b []byte, id logID) (key sealKey, states []signed, err error) {
+func parseState(b []byte, id logID) (key *sealKey, states []signed, err error) {
 	damage := func(offset int64, what string) error {
 		return &DamageError{File: stateFile, Offset: offset, Index: -1, What: what}
 	}
 	if len(b) != 3*statePage {
-		return key, nil, damage(-1, "the file does not have its size")
+		return nil, nil, damage(-1, "the file does not have its size")
 	}
 	at := len(stateMagic)
 	if string(b[:at]) != stateMagic ||
 		crc32.Checksum(b[:headSize-4], castagnoli) != binary.BigEndian.Uint32(b[headSize-4:]) {
-		return key, nil, damage(0, "the head is not whole")
+		return nil, nil, damage(0, "the head is not whole")
 	}
 	if !bytes.Equal(b[at:at+len(id)], id[:]) {
-		return key, nil, damage(0, "the state belongs to another log or log key")
+		return nil, nil, damage(0, "the state belongs to another log or log key")
 	}
-	copy(key[:], b[at+len(id):])
 
 	for slot := range uint64(2) {
 		offset := (1 + slot) * statePage
@@ -143,32 +152,32 @@ func parseState(b []byte, id logID) (key sealKey, states []signed, err error) {
 			continue // never written, or torn by a crash: the other slot counts
 		}
 		if s.id != id || s.generation%2 != slot {
-			return key, nil, damage(int64(offset), "the slot belongs elsewhere")
+			return nil, nil, damage(int64(offset), "the slot belongs elsewhere")
 		}
 		states = append(states, s)
 	}
 	switch len(states) {
 	case 0:
-		return key, nil, damage(statePage, "no slot is readable")
+		return nil, nil, damage(statePage, "no slot is readable")
 	case 2:
 		if states[0].generation < states[1].generation {
 			states[0], states[1] = states[1], states[0]
 		}
 		if states[0].generation != states[1].generation+1 || states[0].size < states[1].size {
-			return key, nil, damage(statePage, "one slot is older than it can be")
+			return nil, nil, damage(statePage, "one slot is older than it can be")
 		}
 	}
-	return key, states, nil
+	return newSealKey(b[at+len(id) : at+len(id)+32]), states, nil
 }
 
 // readState reads the state file. A missing file is nil states and no error.
-func readState(dir string, id logID) (key sealKey, states []signed, err error) {
+func readState(dir string, id logID) (key *sealKey, states []signed, err error) {
 	b, err := os.ReadFile(filepath.Join(dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return key, nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return key, nil, err
+		return nil, nil, err
 	}
 	defer clear(b)
 	return parseState(b, id)
@@ -177,12 +186,12 @@ func readState(dir string, id logID) (key sealKey, states []signed, err error) {
 // createState makes the state file with a fresh seal key. A crash before it
 // returns leaves no state file or a whole one.
 func createState(d *disk, dir string, s *signed) error {
-	var key sealKey
-	rand.Read(key[:])
-	defer clear(key[:])
+	key := newSealKey(nil)
+	rand.Read(key.secret[:])
+	defer key.wipe()
 	b := make([]byte, 3*statePage)
 	defer clear(b)
-	head := encodeHead(s.id, &key)
+	head := encodeHead(s.id, key)
 	defer clear(head)
 	copy(b, head)
 	copy(b[(1+s.generation%2)*statePage:], s.encode())
