@@ -60,13 +60,13 @@ func (k *PrivateKey) Zero() {
 }
 
 // String keeps the key out of logs.
-func (k *PrivateKey) String() string { return "envelope.PrivateKey(redacted)" }
+func (PrivateKey) String() string { return "envelope.PrivateKey(redacted)" }
 
 // GoString keeps the key out of logs.
-func (k *PrivateKey) GoString() string { return k.String() }
+func (k PrivateKey) GoString() string { return k.String() }
 
 // Format keeps the key out of logs whatever the verb.
-func (k *PrivateKey) Format(s fmt.State, _ rune) { fmt.Fprint(s, k.String()) }
+func (k PrivateKey) Format(s fmt.State, _ rune) { fmt.Fprint(s, k.String()) }
 
 // ParsePublicKey reads the draft's serialisation, 1,984 bytes.
 func ParsePublicKey(data []byte) (*PublicKey, error) {

@@ -26,6 +26,7 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 )
 
@@ -94,13 +95,13 @@ func (k *SessionKey) Sign(message []byte) []byte { return ed25519.Sign(k.private
 func (k *SessionKey) Zero() { clear(k.private) }
 
 // String keeps the key out of logs.
-func (k *SessionKey) String() string { return "envelope.SessionKey(redacted)" }
+func (SessionKey) String() string { return "envelope.SessionKey(redacted)" }
 
 // GoString keeps the key out of logs.
-func (k *SessionKey) GoString() string { return k.String() }
+func (k SessionKey) GoString() string { return k.String() }
 
 // Format keeps the key out of logs whatever the verb.
-func (k *SessionKey) Format(s fmt.State, _ rune) { fmt.Fprint(s, k.String()) }
+func (k SessionKey) Format(s fmt.State, _ rune) { fmt.Fprint(s, k.String()) }
 
 func (k *SessionKey) keyID() string { p := k.Public(); return keyID(p[:]) }
 
@@ -126,7 +127,7 @@ func (k SessionPublicKey) MarshalText() ([]byte, error) {
 
 // UnmarshalText accepts exactly the base64 form of 32 bytes.
 func (k *SessionPublicKey) UnmarshalText(text []byte) error {
-	raw, err := base64.StdEncoding.Strict().DecodeString(string(text))
+	raw, err := decodeBase64(text)
 	if err != nil || len(raw) != len(k) {
 		return fmt.Errorf("%w: a session key is the base64 of %d bytes", ErrMalformed, len(k))
 	}
@@ -236,8 +237,30 @@ func (e *Envelope) Decode(doc Document) error {
 // Decode is the strict JSON decoder of everything that comes from outside: unknown, doubled or differently spelt
 // members, invalid UTF-8 and bytes after the value are refused with [ErrMalformed].
 func Decode(data []byte, v any) error {
-	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true), strictBytes); err != nil {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return nil
+}
+
+// strictBytes reads bytes with decodeBase64 where the JSON package would let the unused bits of the last character be anything.
+var strictBytes = json.WithUnmarshalers(json.UnmarshalFunc(func(value []byte, out *[]byte) error {
+	if string(value) == "null" {
+		*out = nil
+		return nil
+	}
+	text, err := jsontext.AppendUnquote(nil, value)
+	if err != nil {
+		return err
+	}
+	*out, err = decodeBase64(text)
+	return err
+}))
+
+// decodeBase64 accepts the one spelling that encoding makes (RFC 4648 section 4): padded, without line breaks, the unused bits zero.
+func decodeBase64(text []byte) ([]byte, error) {
+	if bytes.ContainsAny(text, "\r\n") { // which even the strict decoder skips
+		return nil, fmt.Errorf("%w: a line break within base64", ErrMalformed)
+	}
+	return base64.StdEncoding.Strict().AppendDecode([]byte{}, text)
 }
