@@ -19,7 +19,7 @@ type Use struct {
 // The order is fixed, so that the first reason given is always the same one: whose grant and for what, then whether it is in
 // force, then how it may be used.
 func Check(g *Grant, u Use, now time.Time) error {
-	if g == nil || g.Reader != u.Reader || g.Owner != u.Item.Owner {
+	if g == nil || u.Item == nil || g.Reader != u.Reader || g.Owner != u.Item.Owner {
 		return CodeNoGrant
 	}
 	f, ok := g.Field(u.Item.Field, u.Item.Writer())
@@ -38,7 +38,7 @@ func Check(g *Grant, u Use, now time.Time) error {
 	if u.Purpose != g.Purpose {
 		return CodePurpose
 	}
-	if u.Leaf.Slot != g.Slot(f) {
+	if u.Leaf == nil || u.Leaf.Slot != g.Slot(f) {
 		return CodeLeaf
 	}
 	if g.Limits.ReadsPerDay != 0 && u.UsedToday >= g.Limits.ReadsPerDay {

@@ -448,7 +448,7 @@ func (d *Session) Validate() error {
 		return fmt.Errorf("%w: session: vault, reader and key are needed", ErrMalformed)
 	case len(d.Ciphertext) != KEMCiphertextSize:
 		return fmt.Errorf("%w: session: an X-Wing ciphertext has %d bytes", ErrMalformed, KEMCiphertextSize)
-	case d.Expires <= d.NotBefore || d.Expires-d.NotBefore > int64(SessionLifetime/time.Second):
+	case d.NotBefore <= 0 || d.Expires <= d.NotBefore || d.Expires-d.NotBefore > int64(SessionLifetime/time.Second): // both positive: no overflow
 		return fmt.Errorf("%w: session: at most %s", ErrMalformed, SessionLifetime)
 	}
 	return nil

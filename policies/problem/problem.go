@@ -58,7 +58,7 @@ func Of(err error) *Problem {
 		*p = *found
 	case errors.As(err, &code):
 		p.Code = code
-		if detail := err.Error(); detail != code.Error() {
+		if detail := err.Error(); detail != code.Error() && code != policies.CodeInternal {
 			p.Detail = detail
 		}
 	case errors.Is(err, policies.ErrMalformed):
