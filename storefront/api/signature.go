@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -22,8 +23,8 @@ const (
 	signatureComponents = `("@method" "@authority" "@path" "@query" "content-digest")`
 )
 
-// SignatureLifetime is how long after its creation a signed request is accepted, clock skew besides. A server remembers
-// nonces for as long.
+// SignatureLifetime is how long after its creation a signed request is accepted, clock skew besides. A server remembers a
+// nonce until SignatureLifetime and policies.ClockSkew after the creation time, which may itself lie ClockSkew ahead of the server's clock.
 const SignatureLifetime = 60 * time.Second
 
 // Sign signs a request with the login's key. body is the whole body, nil for none.
@@ -70,7 +71,7 @@ func ParseSignature(r *http.Request) (*Signature, error) {
 	s.Created = time.Unix(int64(seconds), 0)
 	encoded, ok := strings.CutPrefix(sigs[0], signatureLabel+"=:")
 	encoded, ok2 = strings.CutSuffix(encoded, ":")
-	if s.sig, err = base64.StdEncoding.Strict().DecodeString(encoded); !ok || !ok2 || err != nil {
+	if s.sig, err = base64.StdEncoding.DecodeString(encoded); !ok || !ok2 || err != nil || base64.StdEncoding.EncodeToString(s.sig) != encoded {
 		return nil, bad
 	}
 	return s, nil
@@ -81,7 +82,7 @@ func (s *Signature) Verify(r *http.Request, body []byte, key envelope.SessionPub
 	if age := now.Sub(s.Created); age > SignatureLifetime+policies.ClockSkew || age < -policies.ClockSkew {
 		return fmt.Errorf("%w: the signature's time is off by %s; check the clock", policies.CodeUnauthorized, age.Round(time.Second))
 	}
-	if r.Header.Get("Content-Digest") != contentDigest(body) {
+	if digests := r.Header.Values("Content-Digest"); len(digests) != 1 || digests[0] != contentDigest(body) {
 		return fmt.Errorf("%w: the body is not the one that was signed", policies.CodeUnauthorized)
 	}
 	if err := key.Verify(signatureBase(r, s.params), s.sig); err != nil {
@@ -104,7 +105,7 @@ func signatureBase(r *http.Request, params string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "\"@method\": %s\n", r.Method)
 	fmt.Fprintf(&b, "\"@authority\": %s\n", strings.ToLower(authority))
-	fmt.Fprintf(&b, "\"@path\": %s\n", r.URL.EscapedPath())
+	fmt.Fprintf(&b, "\"@path\": %s\n", cmp.Or(r.URL.EscapedPath(), "/")) // section 2.2.6: an empty path is "/"
 	fmt.Fprintf(&b, "\"@query\": ?%s\n", r.URL.RawQuery)
 	fmt.Fprintf(&b, "\"content-digest\": %s\n", r.Header.Get("Content-Digest"))
 	fmt.Fprintf(&b, "\"@signature-params\": %s", params)
