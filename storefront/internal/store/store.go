@@ -1,0 +1,424 @@
+// Package store keeps the storefront's records in Badger so that what was acknowledged is there after a power cut, and
+// what is read is what was written.
+//
+// A record is a key, a version and a value. [DB.Commit] applies changes all or none and returns when they would survive a power
+// cut. A record never changes within a version and never goes back to a lower one ([ErrStale]): committing the same change
+// again is harmless, committing an older one is refused.
+//
+// Badger's own checksums find some of what disks do to data, and none of what a person with write access does. So
+// every value is stored as
+//
+//	format (1 byte) || version (u64, big-endian) || tag (32 bytes) || value
+//
+// with tag = HMAC-SHA-256(store key, Encode("storefront-record", key, version) || value). A value that was changed, that lies under another
+// key or that claims another version is [ErrTampered] and never data. The store key is a file in the data folder with mode 0600. It
+// protects integrity only: nothing here is encrypted by it, because the storefront holds nothing that needs hiding from
+// whoever holds the folder, and whoever reads the key as well can forge records. What such a forger gains is what a
+// hostile storefront has anyway: nothing that readers, owners and the vault would not notice.
+//
+// What no tag can show is that a whole record is missing or is an older one. Callers must not conclude anything from a key's
+// absence, and this package offers nothing that would need it.
+//
+// A full disk kills a process inside Badger, whose files are mapped into memory: the signal is SIGBUS and nothing can be
+// answered any more. So a reserve of free space is kept, and writes are refused ([ErrFull]) before it is touched. After any
+// other error of a write the state on disk is unknown: the store refuses all further writes ([ErrBroken]) until it is opened again.
+//
+// The caller owes one process for each folder (Badger's lock file sees to it) and [DB.Close].
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/sallyport/sallyport/policies"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrNotFound: there is no record with this key now. It may never have been there or may be lost: conclude nothing.
+	ErrNotFound = errors.New("no such record")
+	// ErrStale: the change would take a record back to an older version, or give one version a second value.
+	ErrStale = errors.New("the record has moved on")
+	// ErrTampered: a value does not carry the tag of its key and version.
+	ErrTampered = errors.New("a stored record fails authentication")
+	// ErrFull: the write would use up the reserve of disk space. Reads go on.
+	ErrFull = errors.New("the disk is nearly full")
+	// ErrBroken: a write failed before, so what is on disk is unknown until the store is opened again. Reads go on.
+	ErrBroken = errors.New("the store failed before and must be opened again")
+)
+
+// Record is a value with the version it was committed as.
+type Record struct {
+	Key     []byte
+	Version uint64 // counts from 1
+	Value   []byte
+}
+
+// Change is a record to be written or, with Delete, a key to be removed.
+type Change struct {
+	Key     []byte
+	Version uint64
+	Value   []byte
+	Delete  bool
+}
+
+// Options say where the store is and how much room it must leave.
+type Options struct {
+	Dir     string // made with mode 0700 if it is not there
+	Reserve uint64 // bytes of free disk space below which writes are refused
+	Log     *slog.Logger
+}
+
+// Badger's files are mapped in full before they are filled; the sizes are small so that the reserve means something.
+const (
+	memTableSize     = 64 << 20
+	valueLogFileSize = 128 << 20
+	valueThreshold   = 4 << 10 // longer values lie in the value log, so a transaction may hold a whole publication
+	collectEvery     = 10 * time.Minute
+	spaceFor         = time.Second // how long a measurement of free space is believed
+)
+
+const (
+	recordFormat = 1
+	recordHead   = 1 + 8 + sha256.Size
+	keyFile      = "store.key"
+	maxKeySize   = 512
+)
+
+// DB is an open store. Its methods may be used at once from any number of goroutines.
+type DB struct {
+	badger  *badger.DB
+	dir     string
+	reserve uint64
+	key     [32]byte
+	broken  atomic.Bool
+	space   struct {
+		sync.Mutex
+		at   time.Time
+		free uint64
+	}
+	stop    context.CancelFunc
+	stopped chan struct{}
+}
+
+// Open opens the store in a folder, or makes it.
+func Open(o Options) (*DB, error) {
+	db := &DB{dir: o.Dir, reserve: o.Reserve, stopped: make(chan struct{})}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("opening the store: %w", err)
+	}
+	if err := db.loadKey(); err != nil {
+		return nil, fmt.Errorf("opening the store: %w", err)
+	}
+	if err := db.room(0); err != nil {
+		return nil, fmt.Errorf("opening the store: %w", err)
+	}
+	logger := o.Log
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	opened, err := badger.Open(badger.DefaultOptions(filepath.Join(o.Dir, "badger")).
+		WithSyncWrites(true).
+		WithVerifyValueChecksum(true).
+		WithChecksumVerificationMode(options.OnTableAndBlockRead).
+		WithNumVersionsToKeep(1).
+		WithCompression(options.None).
+		WithMemTableSize(memTableSize).
+		WithNumMemtables(2).
+		WithValueLogFileSize(valueLogFileSize).
+		WithValueThreshold(valueThreshold).
+		WithBlockCacheSize(64 << 20).
+		WithMetricsEnabled(false).
+		WithLogger(badgerLog{logger}))
+	if err != nil {
+		return nil, fmt.Errorf("opening the store: %w", err)
+	}
+	db.badger = opened
+	ctx, stop := context.WithCancel(context.Background())
+	db.stop = stop
+	go db.collect(ctx)
+	return db, nil
+}
+
+// loadKey reads the store key, or makes it together with its folder's first content. A crash between making the key and the first
+// record leaves a key without records, which is the same as a new store.
+func (db *DB) loadKey() error {
+	path := filepath.Join(db.dir, keyFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(db.dir, "badger")); err == nil {
+			return fmt.Errorf("%s is missing but the records are there: put it back, or begin with an empty folder", path)
+		}
+		rand.Read(db.key[:])
+		return writeSynced(db.dir, keyFile, db.key[:])
+	}
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("%s can be read by others than its owner: set its mode to 0600", path)
+	}
+	if len(data) != len(db.key) {
+		return fmt.Errorf("%s has %d bytes, want %d", path, len(data), len(db.key))
+	}
+	copy(db.key[:], data)
+	return nil
+}
+
+// writeSynced makes a file of mode 0600 in one step: after a crash it is there whole or not at all.
+func writeSynced(dir, name string, data []byte) error {
+	f, err := os.CreateTemp(dir, "."+name+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Close flushes and closes the store.
+func (db *DB) Close() error {
+	db.stop()
+	<-db.stopped
+	clear(db.key[:])
+	if err := db.badger.Close(); err != nil {
+		return fmt.Errorf("closing the store: %w", err)
+	}
+	return nil
+}
+
+// Health is nil, or why the store takes no writes: [ErrBroken] or [ErrFull].
+func (db *DB) Health() error {
+	if db.broken.Load() {
+		return ErrBroken
+	}
+	return db.room(0)
+}
+
+// Get reads one record. The caller owns the value.
+func (db *DB) Get(_ context.Context, key []byte) (Record, error) {
+	var r Record
+	err := db.badger.View(func(txn *badger.Txn) error {
+		item, err := txn.Get(key)
+		if err != nil {
+			return err
+		}
+		r, err = db.open(item)
+		return err
+	})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return Record{}, ErrNotFound
+	}
+	if err != nil {
+		return Record{}, fmt.Errorf("reading a record: %w", err)
+	}
+	return r, nil
+}
+
+// Scan reads at most limit records whose keys begin with prefix and come after the key after (nil: from the first), in byte
+// order of the keys.
+func (db *DB) Scan(ctx context.Context, prefix, after []byte, limit int) ([]Record, error) {
+	var out []Record
+	err := db.badger.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix, PrefetchValues: limit > 1, PrefetchSize: min(limit, 100)})
+		defer it.Close()
+		start := prefix
+		if bytes.Compare(after, prefix) >= 0 {
+			start = append(bytes.Clone(after), 0) // the least key after it
+		}
+		for it.Seek(start); it.Valid() && len(out) < limit; it.Next() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			r, err := db.open(it.Item())
+			if err != nil {
+				return err
+			}
+			out = append(out, r)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading records: %w", err)
+	}
+	return out, nil
+}
+
+// Commit applies all changes or none. When it returns nil they survive a power cut. After an error other than [ErrStale]
+// and [ErrFull] they may or may not have been applied.
+func (db *DB) Commit(ctx context.Context, changes ...Change) error {
+	if err := ctx.Err(); err != nil {
+		return err // before the point of no return; a commit that began is not interrupted
+	}
+	if db.broken.Load() {
+		return ErrBroken
+	}
+	size := uint64(0)
+	for i := range changes {
+		c := &changes[i]
+		if len(c.Key) == 0 || len(c.Key) > maxKeySize || !c.Delete && c.Version == 0 {
+			return fmt.Errorf("writing records: a key of %d bytes, version %d", len(c.Key), c.Version)
+		}
+		size += uint64(len(c.Key) + len(c.Value) + recordHead)
+	}
+	if err := db.room(size); err != nil {
+		return err
+	}
+	var invalid error
+	err := db.badger.Update(func(txn *badger.Txn) error {
+		for i := range changes {
+			if invalid = db.apply(txn, &changes[i]); invalid != nil {
+				return invalid
+			}
+		}
+		return nil
+	})
+	switch {
+	case err == nil:
+		return nil
+	case invalid != nil: // refused before anything was written
+		return fmt.Errorf("writing records: %w", err)
+	case errors.Is(err, badger.ErrConflict): // somebody else was first; nothing was written
+		return fmt.Errorf("writing records: %w", ErrStale)
+	default:
+		db.broken.Store(true)
+		return fmt.Errorf("writing records: %w: %w", ErrBroken, err)
+	}
+}
+
+func (db *DB) apply(txn *badger.Txn, c *Change) error {
+	if c.Delete {
+		return txn.Delete(c.Key)
+	}
+	item, err := txn.Get(c.Key)
+	switch {
+	case errors.Is(err, badger.ErrKeyNotFound):
+	case err != nil:
+		return err
+	default:
+		old, err := db.open(item)
+		if err != nil {
+			return err
+		}
+		if old.Version == c.Version && bytes.Equal(old.Value, c.Value) {
+			return nil
+		}
+		if old.Version >= c.Version {
+			return ErrStale
+		}
+	}
+	return txn.Set(c.Key, db.seal(c))
+}
+
+func (db *DB) tag(key []byte, version uint64, value []byte) []byte {
+	mac := hmac.New(sha256.New, db.key[:])
+	mac.Write(policies.Encode("storefront-record", key, policies.U64(version)))
+	mac.Write(value)
+	return mac.Sum(nil)
+}
+
+func (db *DB) seal(c *Change) []byte {
+	out := make([]byte, 0, recordHead+len(c.Value))
+	out = append(out, recordFormat)
+	out = binary.BigEndian.AppendUint64(out, c.Version)
+	out = append(out, db.tag(c.Key, c.Version, c.Value)...)
+	return append(out, c.Value...)
+}
+
+// open authenticates before anything of the value is looked at.
+func (db *DB) open(item *badger.Item) (Record, error) {
+	key := item.KeyCopy(nil)
+	data, err := item.ValueCopy(nil)
+	if err != nil {
+		return Record{}, err
+	}
+	return db.parse(key, data)
+}
+
+func (db *DB) parse(key, data []byte) (Record, error) {
+	if len(data) < recordHead || data[0] != recordFormat {
+		return Record{}, ErrTampered
+	}
+	r := Record{Key: key, Version: binary.BigEndian.Uint64(data[1:]), Value: data[recordHead:]}
+	if !hmac.Equal(data[9:recordHead], db.tag(key, r.Version, r.Value)) {
+		return Record{}, ErrTampered
+	}
+	return r, nil
+}
+
+// room refuses a write of size bytes that would use up the reserve. Free space is measured at most once a second; what is
+// written in between is taken off the last measurement.
+func (db *DB) room(size uint64) error {
+	db.space.Lock()
+	defer db.space.Unlock()
+	if now := time.Now(); now.Sub(db.space.at) > spaceFor {
+		var s unix.Statfs_t
+		if err := unix.Statfs(db.dir, &s); err != nil {
+			return fmt.Errorf("measuring free disk space: %w", err)
+		}
+		db.space.at, db.space.free = now, s.Bavail*uint64(s.Bsize)
+	}
+	if db.space.free < db.reserve || db.space.free-db.reserve < size {
+		return ErrFull
+	}
+	db.space.free -= size
+	return nil
+}
+
+// collect reclaims the space of deleted and overwritten values until the store closes.
+func (db *DB) collect(ctx context.Context) {
+	defer close(db.stopped)
+	tick := time.NewTicker(collectEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			for ctx.Err() == nil && db.badger.RunValueLogGC(0.5) == nil {
+			}
+		}
+	}
+}
+
+// badgerLog passes Badger's complaints on and drops its chatter. Badger names files and sizes, never values.
+type badgerLog struct{ *slog.Logger }
+
+func (l badgerLog) Errorf(format string, args ...any) {
+	l.Error("badger", "text", fmt.Sprintf(format, args...))
+}
+func (l badgerLog) Warningf(format string, args ...any) {
+	l.Warn("badger", "text", fmt.Sprintf(format, args...))
+}
+func (l badgerLog) Infof(string, ...any)  {}
+func (l badgerLog) Debugf(string, ...any) {}
