@@ -170,7 +170,7 @@ func TestLogin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := pre.Challenge{Server: "https://store.example", Subject: policies.IdentityID{1}, Ciphertext: ct, Nonce: policies.Nonce{2}, FreshKey: [32]byte{3}}
+	c := pre.Challenge{Server: "store.example:443", Subject: policies.IdentityID{1}, Ciphertext: ct, Nonce: policies.Nonce{2}, FreshKey: [32]byte{3}}
 	answer, err := key.Answer(&c)
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func TestLogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(c *pre.Challenge){
-		"server": func(c *pre.Challenge) { c.Server = "https://store.example.evil" }, "subject": func(c *pre.Challenge) { c.Subject[0]++ },
+		"server": func(c *pre.Challenge) { c.Server = "store.example.evil:443" }, "subject": func(c *pre.Challenge) { c.Subject[0]++ },
 		"nonce": func(c *pre.Challenge) { c.Nonce[0]++ }, "fresh key": func(c *pre.Challenge) { c.FreshKey[0]++ },
 		"ciphertext": func(c *pre.Challenge) { c.Ciphertext = bytes.Clone(c.Ciphertext); c.Ciphertext[0] ^= 1 },
 	} {

@@ -14,7 +14,7 @@ import (
 // Challenge is what a login proves knowledge for. Server and FreshKey are what each side knows by itself, never what the other
 // told it: a server that passes on another server's challenge gets an answer that is of no use there.
 type Challenge struct {
-	Server     string              // the storefront as the device knows it, 1 to 255 bytes
+	Server     string              // authority of the storefront (host:port, lower case), 1 to 255 bytes
 	Subject    policies.IdentityID // who logs in
 	Ciphertext []byte              // X-Wing, to the subject's login key, 1,120 bytes
 	Nonce      policies.Nonce      // the server's

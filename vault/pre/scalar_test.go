@@ -3,7 +3,11 @@ package pre
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"math/big"
+	"os"
 	"testing"
 )
 
@@ -48,6 +52,54 @@ func TestScalars(t *testing.T) {
 			t.Fatalf("%x / %x = %x, want %x", previous[:], got[:], quotient[:], inverse)
 		}
 		previous = got
+	}
+}
+
+// TestScalarVectors runs the cases of scalar.json that no public function reaches.
+func TestScalarVectors(t *testing.T) {
+	raw, err := os.ReadFile("../../tests/vectors/scalar.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Cases []struct {
+			Description, Operation, Expect string
+			In, Out                        map[string]any
+		}
+	}
+	if err := json.Unmarshal(raw, &file); err != nil {
+		t.Fatal(err)
+	}
+	get := func(m map[string]any, name string) []byte {
+		b, err := hex.DecodeString(m[name].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	var ran int
+	for _, c := range file.Cases {
+		switch c.Operation {
+		case "reduce":
+			ran++
+			if got := reduce((*[48]byte)(get(c.In, "wide"))); !bytes.Equal(got[:], get(c.Out, "scalar")) {
+				t.Errorf("%s: %x", c.Description, got[:])
+			}
+		case "quotient":
+			ran++
+			a, d := scalar(get(c.In, "a")), scalar(get(c.In, "d"))
+			got, err := a.over(&d)
+			if c.Expect != "ok" {
+				if !errors.Is(err, ErrKey) {
+					t.Errorf("%s: %v", c.Description, err)
+				}
+			} else if err != nil || !bytes.Equal(got[:], get(c.Out, "rk")) {
+				t.Errorf("%s: %x %v", c.Description, got[:], err)
+			}
+		}
+	}
+	if ran < 12 {
+		t.Errorf("only %d cases ran", ran)
 	}
 }
 

@@ -1,0 +1,83 @@
+package vectors
+
+import (
+	"errors"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+)
+
+// decoders decode a payload of each type and check its form.
+var decoders = map[string]func(*envelope.Envelope) error{
+	"identity":     func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Identity](e); return err },
+	"vault":        func(e *envelope.Envelope) error { _, err := policies.Decode[policies.VaultDocument](e); return err },
+	"relationship": func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Relationship](e); return err },
+	"manifest":     func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Manifest](e); return err },
+	"grant":        func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Grant](e); return err },
+	"revocation":   func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Revocation](e); return err },
+	"session":      func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Session](e); return err },
+	"read":         func(e *envelope.Envelope) error { _, err := policies.Decode[policies.ReadRequest](e); return err },
+}
+
+func payloadOperation(v *values) (outputs, error) {
+	decode := decoders[v.str("type")]
+	if decode == nil {
+		return nil, errors.New("no such type")
+	}
+	return nil, decode(&envelope.Envelope{Type: v.str("type"), Payload: []byte(v.str("payload"))})
+}
+
+func documentOperation(v *values) (outputs, error) {
+	e, err := envelope.Parse([]byte(v.str("envelope")))
+	if err != nil {
+		return nil, err
+	}
+	if e.Type != v.str("type") {
+		return nil, policies.ErrMalformed
+	}
+	out := outputs{"payload": string(e.Payload), "hash": e.Hash[:]}
+	if _, pinned := v.m["pin_vault"]; pinned {
+		_, err := policies.OpenVault(e, v.id("pin_vault"), v.id("pin_ceremony"), v.num("newest"))
+		return out, err
+	}
+	var key envelope.Verifier
+	if e.Type == "read" {
+		key = envelope.SessionPublicKey(v.bytes("public"))
+	} else if key, err = envelope.ParsePublicKey(v.bytes("public")); err != nil {
+		return nil, err
+	}
+	if err := e.Verify(key); err != nil {
+		return nil, err
+	}
+	if e.Type == "identity" {
+		if _, id, err := policies.OpenIdentity(e); err != nil || id != policies.IdentityID(e.Hash) {
+			return nil, errors.New("the identity does not certify itself")
+		}
+	}
+	return out, decoders[e.Type](e)
+}
+
+func receiptOperation(v *values) (outputs, error) {
+	r, err := policies.ParseReceipt([]byte(v.str("receipt")))
+	if err != nil {
+		return nil, err
+	}
+	vault := &policies.VaultDocument{Vault: v.id("vault"), LogKey: policies.LogKey{Name: v.str("log_name"), Algorithm: "Ed25519", PublicKey: v.bytes("log_key")}}
+	at, entry, _, err := r.Verify(vault, v.id("document"))
+	return outputs{"time": uint64(at.UnixMilli()), "kind": string(entry.Kind), "outcome": string(entry.Outcome)}, err
+}
+
+func entryOperation(v *values) (outputs, error) {
+	at, e, err := policies.ParseLogLeaf(v.bytes("leaf"))
+	if err != nil {
+		return nil, err
+	}
+	o := policies.Opening{Salt: policies.Nonce(v.bytes("salt")), Details: []byte(v.str("details"))}
+	if o.Commitment() != e.Commitment {
+		return nil, policies.ErrProof
+	}
+	if _, err := o.Read(); err != nil {
+		return nil, err
+	}
+	return outputs{"time": uint64(at.UnixMilli()), "kind": string(e.Kind), "owner": e.Owner[:], "reader": e.Reader[:], "outcome": string(e.Outcome), "commitment": e.Commitment[:]}, nil
+}
