@@ -1,0 +1,60 @@
+// Package pkcs11 is the only door to a token.
+//
+// A token is a PKCS#11 device: an HSM, or SoftHSM on a developer's machine. It
+// holds re-encryption keys and gives none of them out. The vault asks it for
+// one thing on behalf of readers, Derive: the x-coordinate of rk*E, which is
+// the whole of re-encryption (C_DeriveKey with CKM_ECDH1_DERIVE and CKD_NULL).
+// For itself the vault asks for signatures on its key-use log (Sign), for the
+// opening of its database (Seal, Unseal), and for a small memory outside its
+// own disk (SaveState, LoadState).
+//
+// # The normal path
+//
+// The ceremony runs once per token: Initialise makes an empty token the
+// operator's; then Open as security officer or as user and Generate each key.
+// Generate sets the protective attributes, syncs the token's folder, reads
+// every attribute back in a fresh session, tries what the attributes are meant
+// to prevent, and returns the lot as a KeyReport for the transcript.
+//
+// The vault then calls Start, which runs the module in several child
+// processes, the workers, and offers the same methods as a Token: Import when
+// a grant arrives, Derive for each item that is read, Destroy when the grant
+// ends. A worker is this same program, running Serve on its standard input and
+// output. Children, because a module may hang, crash or leak, and ending a
+// process is the only cure for each; several, because a module's global lock
+// caps one process.
+//
+// # What it refuses
+//
+// The host of the vault knows the PIN, and PKCS#11 lets the caller of
+// C_UnwrapKey choose what the new key may do. So the protection of a
+// re-encryption key rests on attributes of the *import key*: an unwrap template
+// that forces the safe ones on whatever it unwraps, allowed mechanisms, and
+// neither modifiable nor copyable. Generate returns ErrAttributes, and destroys
+// what it made, if the token does not keep one of them. Import refuses anything
+// but a P-256 key that works: other curves, other kinds of key, zero, the
+// group's order, garbage; all of them are ErrBadInput and nothing stays behind.
+//
+// # Errors
+//
+// Every failure of a token is an *Error, whose Kind is one of the sentinels
+// below. A caller acts on the kind. ErrBadInput and ErrKeyMissing are about the
+// request. ErrSessionBroken concerns one session, which has been replaced when
+// the error arrives: the request may be sent again. After ErrTokenBroken a
+// Token is of no further use and a worker ends itself and is started anew.
+// ErrPINIncorrect is never retried, since a few more attempts lock the token.
+// Modules answer CKR_GENERAL_ERROR both to bad input and to a dead device: it
+// is told apart by whether a canary, a key of our own, still derives.
+//
+// # What the caller owes
+//
+// Points must be on the curve (decompressed and checked by package vault); here
+// only their form is checked. A KeyID must be used once, ever. Results of Derive
+// are secret until they are encrypted to the reader: zero them. An import whose
+// outcome is unknown (the process died) may leave a key: compare Keys with the
+// ledger at start and Destroy what the ledger does not know. And nothing here
+// decides who may read: by the time Derive is called, that is on record.
+//
+// The package knows no vendor. What differs between modules is a value, the
+// Profile; the profiles themselves live in package hardware.
+package pkcs11

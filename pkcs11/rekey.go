@@ -1,0 +1,324 @@
+package pkcs11
+
+import (
+	"bytes"
+	"context"
+	"crypto/elliptic"
+	"fmt"
+	"slices"
+
+	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
+)
+
+// A DeriveRequest asks for x(k*Point) with the key called Key. Point is
+// uncompressed (0x04, x, y) and the caller has checked that it is on P-256.
+type DeriveRequest struct {
+	Key   KeyID
+	Point [65]byte
+}
+
+// A DeriveResult is the answer to one DeriveRequest. X is secret.
+type DeriveResult struct {
+	X   [32]byte
+	Err error
+}
+
+// generator is G of P-256, uncompressed.
+var generator = func() (g [65]byte) {
+	p := elliptic.P256().Params()
+	g[0] = 0x04
+	p.Gx.FillBytes(g[1:33])
+	p.Gy.FillBytes(g[33:])
+	return g
+}()
+
+// derivedTemplate is that of a derived value: a session object that is read
+// once and destroyed. It is not CKA_PRIVATE, because SoftHSM encrypts private
+// values in memory, which costs time and hides nothing from its own process.
+func derivedTemplate(valueLen bool) []cryptoki.Attribute {
+	t := []cryptoki.Attribute{
+		cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY),
+		cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_GENERIC_SECRET),
+		cryptoki.Bool(cryptoki.CKA_TOKEN, false),
+		cryptoki.Bool(cryptoki.CKA_PRIVATE, false),
+		cryptoki.Bool(cryptoki.CKA_SENSITIVE, false),
+		cryptoki.Bool(cryptoki.CKA_EXTRACTABLE, true),
+	}
+	if valueLen {
+		t = append(t, cryptoki.Ulong(cryptoki.CKA_VALUE_LEN, 32))
+	}
+	return t
+}
+
+// derive is derive, read, destroy.
+func derive(m *cryptoki.Module, s cryptoki.Session, key cryptoki.Object, point []byte, template []cryptoki.Attribute) ([32]byte, error) {
+	o, err := m.DeriveKey(s, cryptoki.ECDH(point), key, template)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return take(m, s, o)
+}
+
+// take reads a derived value and destroys it, also when reading failed.
+func take(m *cryptoki.Module, s cryptoki.Session, o cryptoki.Object) (x [32]byte, err error) {
+	var value [64]byte
+	defer clear(value[:])
+	n, err := m.ReadInto(s, o, cryptoki.CKA_VALUE, value[:])
+	if destroyed := m.DestroyObject(s, o); err == nil {
+		err = destroyed
+	}
+	if err != nil {
+		return x, err
+	}
+	if n == 0 || n > len(x) {
+		return x, fmt.Errorf("the derived value has %d bytes: %w", n, ErrTokenBroken)
+	}
+	// Some modules drop leading zeros.
+	copy(x[len(x)-n:], value[:n])
+	return x, nil
+}
+
+// Derive answers each request in its place. It uses one session for all of
+// them: concurrent calls run in parallel.
+func (t *Token) Derive(ctx context.Context, requests []DeriveRequest) []DeriveResult {
+	results := make([]DeriveResult, len(requests))
+	next := 0
+	for next < len(requests) {
+		var failed error
+		err := t.do(ctx, t.derives, "deriving", func(s cryptoki.Session) error {
+			for ; next < len(requests); next++ {
+				if failed = ctx.Err(); failed == nil {
+					results[next].X, failed = t.deriveOne(s, &requests[next])
+				}
+				if failed != nil {
+					return failed // to be judged; the loop outside goes on with the next
+				}
+			}
+			return nil
+		})
+		if err == nil {
+			break
+		}
+		results[next].Err = err
+		next++
+	}
+	return results
+}
+
+func (t *Token) deriveOne(s cryptoki.Session, r *DeriveRequest) ([32]byte, error) {
+	if r.Point[0] != 0x04 {
+		return [32]byte{}, ErrBadInput
+	}
+	t.mu.RLock()
+	key, known := t.keys[r.Key]
+	if !known {
+		t.mu.RUnlock()
+		return [32]byte{}, ErrKeyMissing
+	}
+	o, err := t.module.DeriveKey(s, cryptoki.ECDH(t.profile.encode(r.Point[:])), key, t.template)
+	t.mu.RUnlock()
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return take(t.module, s, o)
+}
+
+// Import unwraps a re-encryption key into the token, custody resident, and
+// returns nil only when the key is proved to work, synced, and seen in a fresh
+// session. path is the import path that the grant names.
+//
+// Whatever is wrong with the wrapped key, the answer is ErrBadInput and nothing
+// stays in the token.
+//
+// A crash after C_UnwrapKey and before the return leaves a key that Keys lists
+// and that the ledger does not know: the vault destroys it at start. Nobody was
+// told that it exists.
+func (t *Token) Import(ctx context.Context, id KeyID, path string, wrapped []byte) error {
+	return t.do(ctx, t.slow, "importing key", func(s cryptoki.Session) error {
+		t.mu.RLock()
+		importKey, ready := t.named[ImportResident]
+		t.mu.RUnlock()
+		switch {
+		case !ready:
+			return fmt.Errorf("%q: %w", string(ImportResident), ErrKeyMissing)
+		case path != t.profile.ImportPath || len(wrapped) != importBits/8:
+			return ErrBadInput
+		}
+		if found, err := t.module.Find(s, byID(id)); err != nil {
+			return err
+		} else if len(found) > 0 {
+			return ErrKeyExists
+		}
+		o, err := t.module.UnwrapKey(s, t.profile.oaep(), importKey, wrapped, append(slices.Clone(t.rekey),
+			cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, id[:])))
+		if err != nil {
+			return asInput(err)
+		}
+		if err := t.accept(s, o); err != nil {
+			if destroyed := t.module.DestroyObject(s, o); destroyed != nil {
+				return destroyed
+			}
+			// The refused key must not come back after a power cut either.
+			if synced := t.sync(); synced != nil {
+				return synced
+			}
+			return err
+		}
+		if err := t.sync(); err != nil {
+			return err
+		}
+		return t.fresh(func(s cryptoki.Session) error { return t.learn(s, id) })
+	})
+}
+
+// asInput maps what C_UnwrapKey says about the wrapped key to ErrBadInput, so
+// that all refusals look alike. Only what the input cannot cause stays.
+func asInput(err error) error {
+	if ckr, ok := err.(cryptoki.CKR); ok && kindOf(ckr) == ErrRefused {
+		return ErrBadInput
+	}
+	return err
+}
+
+// accept tells whether a key just unwrapped is a P-256 key that works. Its
+// scalar is not to be seen. A scalar that is zero mod n has no x(kG), and the
+// derive fails or yields zero. One in (n, 2^256) cannot be told from the same
+// scalar mod n, if the module takes it (SoftHSM does): every x(kP) is the same,
+// so whoever wrapped it gains nothing over wrapping the reduced one.
+func (t *Token) accept(s cryptoki.Session, o cryptoki.Object) error {
+	if err := t.hasAll(s, o, "", t.rekey); err != nil {
+		return err
+	}
+	params, err := t.module.Read(s, o, cryptoki.CKA_EC_PARAMS)
+	if err != nil {
+		return asInput(err)
+	}
+	if !bytes.Equal(params.Value, p256Params) {
+		return ErrBadInput
+	}
+	g := t.profile.encode(generator[:])
+	first, err := derive(t.module, s, o, g, t.template)
+	if err != nil {
+		return asInput(err)
+	}
+	again, err := derive(t.module, s, o, g, t.template)
+	if err != nil {
+		return err
+	}
+	if first != again || first == [32]byte{} {
+		return ErrBadInput
+	}
+	return nil
+}
+
+// hasAll reads back each attribute of want that can be read.
+func (t *Token) hasAll(s cryptoki.Session, o cryptoki.Object, name KeyName, want []cryptoki.Attribute) error {
+	for _, w := range want {
+		got, err := t.module.Read(s, o, w.Type)
+		if err != nil {
+			return err
+		}
+		if !got.Equal(w) {
+			return &AttributeError{Key: name, Attribute: w.Name(), Want: describe(w), Got: describe(got)}
+		}
+	}
+	return nil
+}
+
+func byID(id KeyID) []cryptoki.Attribute {
+	return []cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_TOKEN, true), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)),
+		cryptoki.Bytes(cryptoki.CKA_ID, id[:])}
+}
+
+// learn finds a key by its id, checks it and makes it known to Derive.
+func (t *Token) learn(s cryptoki.Session, id KeyID) error {
+	found, err := t.module.Find(s, byID(id))
+	if err != nil {
+		return err
+	}
+	if len(found) != 1 {
+		return fmt.Errorf("%d keys have the id just imported: %w", len(found), ErrTokenBroken)
+	}
+	if err := t.hasAll(s, found[0], "", t.rekey); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.keys[id] = found[0]
+	t.mu.Unlock()
+	return nil
+}
+
+// forget makes a key unknown to Derive. On return no derive uses it.
+func (t *Token) forget(id KeyID) {
+	t.mu.Lock()
+	delete(t.keys, id)
+	t.mu.Unlock()
+}
+
+// Destroy ends a key: no derive starts with it, those under way are awaited,
+// the object is destroyed, the folder synced, and a fresh session sees nothing.
+// ErrKeyMissing says that there was none: after a crash in the middle of a
+// Destroy that is the end one wants, and it has been made durable.
+func (t *Token) Destroy(ctx context.Context, id KeyID) error {
+	t.forget(id)
+	return t.do(ctx, t.slow, "destroying key", func(s cryptoki.Session) error {
+		t.forget(id) // again: Keys may have run meanwhile
+		found, err := t.module.Find(s, byID(id))
+		if err != nil {
+			return err
+		}
+		for _, o := range found {
+			if err := t.module.DestroyObject(s, o); err != nil {
+				return err
+			}
+		}
+		if err := t.sync(); err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			return ErrKeyMissing
+		}
+		return t.fresh(func(s cryptoki.Session) error {
+			left, err := t.module.Find(s, byID(id))
+			if err == nil && len(left) > 0 {
+				err = fmt.Errorf("the key is still there: %w", ErrTokenBroken)
+			}
+			return err
+		})
+	})
+}
+
+// Keys lists the re-encryption keys that are in the token now, in order. It
+// searches: it is for the start and for audits.
+func (t *Token) Keys(ctx context.Context) ([]KeyID, error) {
+	var ids []KeyID
+	err := t.do(ctx, t.slow, "listing keys", func(s cryptoki.Session) error {
+		found, err := t.module.Find(s, []cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_TOKEN, true), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel))})
+		if err != nil {
+			return err
+		}
+		keys := make(map[KeyID]cryptoki.Object, len(found))
+		for _, o := range found {
+			var id [64]byte
+			n, err := t.module.ReadInto(s, o, cryptoki.CKA_ID, id[:])
+			if err == cryptoki.CKR_OBJECT_HANDLE_INVALID {
+				continue // destroyed by another process since it was found
+			}
+			if err != nil {
+				return err
+			}
+			if n == len(KeyID{}) { // else not one of ours
+				keys[KeyID(id[:n])] = o
+			}
+		}
+		for id := range keys {
+			ids = append(ids, id)
+		}
+		slices.SortFunc(ids, func(a, b KeyID) int { return bytes.Compare(a[:], b[:]) })
+		t.mu.Lock()
+		t.keys = keys
+		t.mu.Unlock()
+		return nil
+	})
+	return ids, err
+}
