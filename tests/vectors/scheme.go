@@ -208,6 +208,13 @@ func itemFile() File {
 	rehashed.ciphertext = nil
 	rehash(&rehashed)
 	open("no ciphertext", "open", rehashed.leaf(), nil)
+	hash := it
+	hash.ciphertextHash = flip(it.ciphertextHash, 31)
+	open("another hash in the leaf: everything else would open", "open", hash.leaf(), it.ciphertext)
+	stranger := mobile
+	stranger.owner = flip(ownerID, 0)
+	theirs := sealItem(a, stranger, 4, theValue, sealRandom, nil) // a does not depend on the owner's id
+	open("sealed under the same root for another owner", "open", theirs.leaf(), theirs.ciphertext)
 	commit := it
 	commit.commitment = flip(it.commitment, 0)
 	open("another commitment: GCM alone would open", "open", commit.leaf(), it.ciphertext)
