@@ -1,0 +1,483 @@
+package hardware
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport/sallyport/pkcs11"
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+)
+
+// gradeUnproven is the grade of a token before the full probe ran.
+const gradeUnproven = "unproven"
+
+// Ceremony makes an empty token a vault's own. Its steps and what they leave are told in the package comment.
+type Ceremony struct {
+	// Dir is the folder to make. It must not exist, or be empty.
+	Dir string
+	// Profile names the device; Module is its library if not in a usual place.
+	Profile, Module string
+	// Serial chooses among several empty tokens; empty: the first one.
+	Serial string
+	// Label is what the token will be called, at most 32 bytes.
+	Label string
+	// OfficerPIN and UserPIN become the token's. The caller zeroes them.
+	OfficerPIN, UserPIN pkcs11.Secret
+	// CeremonyKey is the file to make for the ceremony key. It should be on a medium that can be taken offline.
+	CeremonyKey string
+	// Passphrase is asked once, before the token is touched.
+	Passphrase func() ([]byte, error)
+	// Storefront and Owners are the https URLs of the join link. Both may be empty and come later, by Reissue.
+	Storefront, Owners string
+	// Development marks the vault as one of a developer, for ever: clients and vault refuse it where a real one is due.
+	Development bool
+	// Progress, if set, hears what each step does as it begins.
+	Progress func(step string)
+}
+
+// The steps of a ceremony, in order, in the words of progress and of UnfinishedError.
+const (
+	stepKey     = "making the ceremony key"
+	stepToken   = "initialising the token"
+	stepSealing = "making the sealing key, as security officer"
+	stepImport  = "making the import key"
+	stepSealed  = "making the import key of custody sealed"
+	stepLog     = "making the log key"
+	stepStore   = "making the store key"
+	stepSecrets = "drawing and sealing the vault's secrets"
+	stepSign    = "signing the vault document and the transcript"
+	stepCheck   = "reading everything back"
+	stepJoin    = "writing the join link"
+)
+
+// Check says whether the ceremony could begin, without changing anything or asking the token, and what it would do.
+func (c *Ceremony) Check() (plan []string, err error) {
+	_, facts, err := c.check()
+	if err != nil {
+		return nil, err
+	}
+	token := "the first empty token"
+	if c.Serial != "" {
+		token = "the empty token with serial " + c.Serial
+	}
+	plan = []string{
+		fmt.Sprintf("load %s", facts.Module),
+		fmt.Sprintf("draw the ceremony key and write it, under a passphrase, to %s", c.CeremonyKey),
+		fmt.Sprintf("initialise %s, label %q, with the two PINs", token, c.Label),
+		fmt.Sprintf("make in it, none of them extractable: %q (RSA-3072), %q (Ed25519), %q (AES-256)",
+			string(pkcs11.ImportResident), string(pkcs11.LogKey), string(pkcs11.StoreKey)),
+		fmt.Sprintf("and for custody sealed, which is not offered yet: %q (AES-256, as security officer), %q (RSA-3072)",
+			string(pkcs11.SealingKey(1)), string(pkcs11.ImportSealed)),
+		fmt.Sprintf("write %s, %s, %s and the join link to %s", vaultFile, transcriptFile, secretsFile, c.Dir),
+	}
+	if facts.Folder != "" {
+		plan[0] += ", which keeps its tokens in " + facts.Folder
+	}
+	if c.Development {
+		plan = append(plan, "mark the vault as a development vault, for ever")
+	}
+	return plan, nil
+}
+
+func (c *Ceremony) check() (Profile, pkcs11.Profile, error) {
+	fail := func(err error) (Profile, pkcs11.Profile, error) { return Profile{}, pkcs11.Profile{}, err }
+	if c.Dir == "" || c.CeremonyKey == "" || c.Passphrase == nil {
+		return fail(fmt.Errorf("%w: a folder, a file for the ceremony key and a passphrase are needed", ErrFolder))
+	}
+	if c.Label == "" || len(c.Label) > 32 {
+		return fail(fmt.Errorf("%w: a token's label has 1 to 32 bytes", ErrFolder))
+	}
+	profile, err := FindProfile(c.Profile)
+	if err != nil {
+		return fail(err)
+	}
+	facts, err := profile.PKCS11(c.Module)
+	if err != nil {
+		return fail(err)
+	}
+	if err := unfinished(c.Dir); err != nil {
+		return fail(err)
+	}
+	entries, err := os.ReadDir(c.Dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fail(fmt.Errorf("%w: %w", ErrFolder, err))
+	}
+	if len(entries) > 0 {
+		return fail(fmt.Errorf("%w: %s is not empty: a ceremony writes to a new folder", ErrFolder, c.Dir))
+	}
+	if exists(c.CeremonyKey) {
+		return fail(fmt.Errorf("%w: %s exists: a ceremony key is never overwritten", ErrFolder, c.CeremonyKey))
+	}
+	if info, err := os.Stat(filepath.Dir(c.CeremonyKey)); err != nil {
+		return fail(fmt.Errorf("%w: folder of the ceremony key: %w", ErrFolder, err))
+	} else if !info.IsDir() {
+		return fail(fmt.Errorf("%w: %s is not a folder", ErrFolder, filepath.Dir(c.CeremonyKey)))
+	}
+	inside, err := filepath.Rel(absolute(c.Dir), absolute(c.CeremonyKey))
+	if err == nil && filepath.IsLocal(inside) {
+		return fail(fmt.Errorf("%w: the ceremony key must not lie in %s, which stays with the vault", ErrFolder, c.Dir))
+	}
+	// The vault's id and ceremony key do not exist yet; any of the same length shows whether the URLs will do.
+	if _, err := joinLink(&policies.VaultDocument{Vault: policies.VaultID{1}}, c.Storefront, c.Owners); err != nil {
+		return fail(err)
+	}
+	return profile, facts, nil
+}
+
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+// Run holds the ceremony. What it returns has been read back from folder and token.
+//
+// A failure before the token is touched leaves nothing. A later one, and a process killed in the middle, leaves a token
+// that nobody pinned and a marker in the folder; the error, and that of the next attempt, is an [*UnfinishedError] that
+// says how to clean up. Package pkcs11 destroys a key that it refuses, so a weak key does not outlive its refusal.
+func (c *Ceremony) Run(ctx context.Context) (*Record, error) {
+	profile, facts, err := c.check()
+	if err != nil {
+		return nil, err
+	}
+	module, err := describeModule(facts.Module)
+	if err != nil {
+		return nil, err
+	}
+	passphrase, err := c.Passphrase()
+	if err != nil {
+		return nil, fmt.Errorf("asking the passphrase: %w", err)
+	}
+	defer clear(passphrase)
+
+	run := &run{Ceremony: c, profile: profile, facts: facts, module: module}
+	run.marker = marker{Label: c.Label, Serial: c.Serial, CeremonyKey: absolute(c.CeremonyKey), Profile: profile.Name}
+	made, err := run.begin(passphrase)
+	if err != nil {
+		return nil, errors.Join(err, run.undo(made))
+	}
+	defer run.key.Zero()
+	if err := run.initialise(); err != nil {
+		if errors.Is(err, pkcs11.ErrTokenExists) || errors.Is(err, pkcs11.ErrTokenMissing) { // nothing was touched
+			return nil, errors.Join(err, run.undo(made))
+		}
+		return nil, run.marker.stopped(c.Dir, err)
+	}
+	record, err := run.rest(ctx)
+	if err != nil {
+		return nil, run.marker.stopped(c.Dir, err)
+	}
+	return record, nil
+}
+
+// run is a ceremony under way.
+type run struct {
+	*Ceremony
+	profile Profile
+	facts   pkcs11.Profile
+	module  Module
+	marker  marker
+	key     *envelope.PrivateKey
+	keys    []pkcs11.KeyReport
+	secrets *Secrets
+}
+
+// step records durably which step begins. Killed at any point, a ceremony leaves the name of the step it was in.
+func (r *run) step(name string) error {
+	r.marker.Step = name
+	raw, err := json.Marshal(r.marker, jsontext.WithIndent("  "))
+	if err == nil {
+		err = writeFile(filepath.Join(r.Dir, unfinishedFile), append(raw, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrFolder, err)
+	}
+	if r.Progress != nil {
+		r.Progress(name)
+	}
+	return nil
+}
+
+// begin makes folder and ceremony key, and returns what it made for undo.
+func (r *run) begin(passphrase []byte) (made []string, err error) {
+	if err := os.Mkdir(r.Dir, 0o700); err == nil {
+		made = append(made, r.Dir)
+	} else if !errors.Is(err, os.ErrExist) {
+		return made, fmt.Errorf("%w: %w", ErrFolder, err)
+	}
+	made = append(made, filepath.Join(r.Dir, unfinishedFile))
+	if err := r.step(stepKey); err != nil {
+		return made, err
+	}
+	if r.key, err = createCeremonyKey(r.CeremonyKey, passphrase); err != nil {
+		return made, err
+	}
+	return append(made, r.CeremonyKey), nil
+}
+
+// undo takes back what begin made, newest first.
+func (r *run) undo(made []string) error {
+	var faults []error
+	for i := len(made) - 1; i >= 0; i-- {
+		if err := os.Remove(made[i]); err != nil && !errors.Is(err, os.ErrNotExist) {
+			faults = append(faults, err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (r *run) initialise() error {
+	if err := r.step(stepToken); err != nil {
+		return err
+	}
+	info, err := pkcs11.Initialise(r.facts, pkcs11.Selector{Serial: r.Serial, Label: r.Label}, r.OfficerPIN, r.UserPIN)
+	switch {
+	case errors.Is(err, pkcs11.ErrTokenExists):
+		return fmt.Errorf("%w: a token with this label or serial is initialised already. A ceremony takes only a token that nothing was ever in: choose another label, or empty it (%s): %w",
+			ErrNotEmpty, r.profile.Erase, err)
+	case errors.Is(err, pkcs11.ErrTokenMissing):
+		return fmt.Errorf("%w: the module shows no uninitialised token%s; empty one first (%s): %w", ErrNotEmpty, forSerial(r.Serial), r.profile.Erase, err)
+	case err != nil:
+		return err
+	}
+	r.marker.Serial = info.Serial
+	return nil
+}
+
+func forSerial(serial string) string {
+	if serial == "" {
+		return ""
+	}
+	return " with serial " + serial
+}
+
+// rest is everything after the token has PINs.
+func (r *run) rest(ctx context.Context) (*Record, error) {
+	token := pkcs11.Selector{Serial: r.marker.Serial, Label: r.Label}
+	if err := r.as(ctx, token, pkcs11.Officer, func(t *pkcs11.Token) error {
+		return r.generate(ctx, t, stepSealing, pkcs11.SealingKey(1))
+	}); err != nil {
+		return nil, err
+	}
+	r.secrets = drawSecrets()
+	defer r.secrets.Zero()
+	if err := r.as(ctx, token, pkcs11.User, func(t *pkcs11.Token) error { return r.user(ctx, t) }); err != nil {
+		return nil, err
+	}
+	// From here the module is loaded anew: what is read now was kept by the token, not by the process that made it.
+	if err := r.step(stepCheck); err != nil {
+		return nil, err
+	}
+	if err := r.as(ctx, token, pkcs11.User, func(t *pkcs11.Token) error { return r.readBack(ctx, t) }); err != nil {
+		return nil, err
+	}
+	if err := r.step(stepJoin); err != nil {
+		return nil, err
+	}
+	// Everything is in place: the marker's removal is what finishes the ceremony. A crash before it leaves a token that is
+	// whole and that no start accepts; the operator begins again.
+	link, err := r.link()
+	if err == nil {
+		err = writeJoin(r.Dir, link)
+	}
+	if err == nil {
+		err = os.Remove(filepath.Join(r.Dir, unfinishedFile))
+	}
+	if err == nil {
+		err = syncDir(r.Dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFolder, err)
+	}
+	return ReadRecord(r.Dir)
+}
+
+// as opens the token in a role for the time of f.
+func (r *run) as(ctx context.Context, sel pkcs11.Selector, role pkcs11.Role, f func(*pkcs11.Token) error) error {
+	pin := r.UserPIN
+	if role == pkcs11.Officer {
+		pin = r.OfficerPIN
+	}
+	t, err := pkcs11.Open(ctx, pkcs11.Config{Profile: r.facts, Selector: sel, Role: role, PIN: pin, Threads: 1})
+	if err != nil {
+		return err
+	}
+	err = f(t)
+	if closed := t.Close(); err == nil {
+		err = closed
+	}
+	return err
+}
+
+func (r *run) generate(ctx context.Context, t *pkcs11.Token, step string, name pkcs11.KeyName) error {
+	if err := r.step(step); err != nil {
+		return err
+	}
+	report, err := t.Generate(ctx, name)
+	if err != nil {
+		return err
+	}
+	r.keys = append(r.keys, report)
+	return nil
+}
+
+// user is what the user does in the new token: the keys, the secrets and, with what the token then answers, the documents.
+func (r *run) user(ctx context.Context, t *pkcs11.Token) error {
+	for _, k := range []struct {
+		step string
+		name pkcs11.KeyName
+	}{
+		{stepImport, pkcs11.ImportResident},
+		{stepSealed, pkcs11.ImportSealed},
+		{stepLog, pkcs11.LogKey},
+		{stepStore, pkcs11.StoreKey},
+	} {
+		if err := r.generate(ctx, t, k.step, k.name); err != nil {
+			return err
+		}
+	}
+	if err := r.step(stepSecrets); err != nil {
+		return err
+	}
+	var vault policies.VaultID
+	rand.Read(vault[:]) // never fails: see crypto/rand
+	sealed, err := r.secrets.seal(ctx, t, vault)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(r.Dir, secretsFile), sealed, 0o600); err != nil {
+		return fmt.Errorf("%w: %w", ErrFolder, err)
+	}
+	if err := r.step(stepSign); err != nil {
+		return err
+	}
+	found, err := t.Probe(ctx)
+	if err != nil {
+		return err
+	}
+	if err := sound(found); err != nil {
+		return err
+	}
+	return r.sign(vault, found)
+}
+
+// sign writes the two documents.
+func (r *run) sign(vault policies.VaultID, found pkcs11.Findings) error {
+	now := time.Now()
+	facts := r.facts
+	facts.Module, facts.Folder = "", "" // where they lie is this host's business and may change
+	transcript := &Transcript{
+		Header: policies.NewHeader(transcriptType, now), Vault: vault, DevMode: r.Development, Tool: tool(), Profile: r.profile.Name,
+		Facts: facts, Module: r.module, Token: found.Token, Keys: r.keys, Derives: found.Derives, Points: found.Points,
+	}
+	published, err := transcript.publishes()
+	if err != nil {
+		return err
+	}
+	doc := &policies.VaultDocument{
+		Header: policies.NewHeader("vault", now), Vault: vault, Version: 1, CeremonyKey: r.key.Public().Bytes(),
+		Tokens: []policies.TokenEntry{{
+			Serial: found.Token.Serial, Label: found.Token.Label, Model: found.Token.Model, Grade: gradeUnproven, ImportKeys: published.imports,
+		}},
+		LogKey:     policies.LogKey{Name: logKeyName(vault), Algorithm: "Ed25519", PublicKey: published.log},
+		ImportHPKE: r.secrets.importPublic(), SessionKEM: r.secrets.sessionPublic(), DevMode: r.Development,
+	}
+	signed, err := policies.Sign(r.key, transcript)
+	if err != nil {
+		return fmt.Errorf("signing the transcript: %w", err)
+	}
+	if err := writeFile(filepath.Join(r.Dir, transcriptFile), signed.Raw, 0o644); err != nil {
+		return fmt.Errorf("%w: %w", ErrFolder, err)
+	}
+	if signed, err = policies.Sign(r.key, doc); err != nil {
+		return fmt.Errorf("signing the vault document: %w", err)
+	}
+	if err := writeFile(filepath.Join(r.Dir, vaultFile), signed.Raw, 0o644); err != nil {
+		return fmt.Errorf("%w: %w", ErrFolder, err)
+	}
+	return nil
+}
+
+// readBack does what the vault will do at its next start.
+func (r *run) readBack(ctx context.Context, t *pkcs11.Token) error {
+	record, err := readRecord(r.Dir)
+	if err != nil {
+		return err
+	}
+	if _, err := record.examine(ctx, t); err != nil {
+		return err
+	}
+	again, err := openSecrets(ctx, t, record.Vault, record.sealed)
+	if err != nil {
+		return err
+	}
+	defer again.Zero()
+	if subtle.ConstantTimeCompare(again.DataKey[:], r.secrets.DataKey[:]) != 1 {
+		return fmt.Errorf("%w: the token opens other secrets than it sealed", ErrDifferent)
+	}
+	return nil
+}
+
+func (r *run) link() (policies.JoinLink, error) {
+	record, err := readRecord(r.Dir)
+	if err != nil {
+		return policies.JoinLink{}, err
+	}
+	return joinLink(record.Vault, r.Storefront, r.Owners)
+}
+
+// Reissue signs the next version of a vault document with the ceremony key, with the same keys in it, and writes the join
+// link anew. storefront and owners replace the URLs of the link where they are not empty. The token is not asked: the vault
+// compares the document with it at the next start.
+//
+// The document is replaced in one rename; a crash before the link is written leaves the old link, which still pins the
+// same vault and key.
+func Reissue(dir, ceremonyKey string, passphrase []byte, storefront, owners string) (*Record, error) {
+	record, err := ReadRecord(dir)
+	if err != nil {
+		return nil, err
+	}
+	link, err := record.JoinLink(dir)
+	if err != nil {
+		return nil, err
+	}
+	if storefront != "" {
+		link.Storefront = storefront
+	}
+	if owners != "" {
+		link.Owners = owners
+	}
+	if link, err = joinLink(record.Vault, link.Storefront, link.Owners); err != nil {
+		return nil, err
+	}
+	key, err := openCeremonyKey(ceremonyKey, passphrase, record.Vault.CeremonyKey)
+	if err != nil {
+		return nil, err
+	}
+	defer key.Zero()
+	doc := *record.Vault
+	doc.Header = policies.NewHeader("vault", time.Now())
+	doc.Version++
+	signed, err := policies.Sign(key, &doc)
+	if err != nil {
+		return nil, fmt.Errorf("signing the vault document: %w", err)
+	}
+	if err := writeFile(filepath.Join(dir, vaultFile), signed.Raw, 0o644); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFolder, err)
+	}
+	if err := writeJoin(dir, link); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFolder, err)
+	}
+	return ReadRecord(dir)
+}

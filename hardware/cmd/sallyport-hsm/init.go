@@ -1,0 +1,163 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/sallyport/sallyport/hardware"
+)
+
+type initCommand struct {
+	Dir         dir  `required:"" help:"Folder to make, which stays with the vault."`
+	Profile     name `default:"softhsm" help:"The device (doctor lists them). Default: ${default}."`
+	Module      file `help:"PKCS#11 library, if it is not in a usual place."`
+	SlotFree    bool `xor:"token" help:"Take the first empty token (the default)."`
+	Serial      name `xor:"token" help:"Take the empty token with this serial number."`
+	TokenLabel  name `help:"What the token will be called. Default: the vault's label."`
+	VaultLabel  name `default:"sallyport" help:"What the vault is called, for people here only. Default: ${default}."`
+	SoPINFile   file `name:"so-pin-file" help:"File with the security officer's PIN to set, mode 0600."`
+	PINFile     file `name:"pin-file" help:"File with the user's PIN to set, mode 0600."`
+	CeremonyKey file `help:"File to make for the ceremony key, outside DIR, on a medium that goes offline."`
+	Storefront  url  `help:"https URL of the storefront, for the join link."`
+	Owners      url  `help:"https URL of the vault's listener for owners, for the join link."`
+	Yes         bool `help:"Do it. A token's initialisation cannot be taken back."`
+	Dev         bool `help:"Development vault, marked so for ever. Missing PINs and passphrase are drawn and written beside DIR."`
+
+	PassphraseFile file `help:"With --dev only: file with the ceremony key's passphrase, instead of the terminal."`
+}
+
+// Help is the worked example.
+func (c *initCommand) Help() string {
+	return `Example, with the ceremony key on a stick that is taken out afterwards:
+
+  sallyport-hsm init --dir /var/lib/sallyport/vault --so-pin-file so.pin --pin-file user.pin \
+    --ceremony-key /media/stick/ceremony.key \
+    --storefront https://store.example --owners https://vault.example:8443
+
+Look at what it would do, then add --yes. Hand the join link or its QR code to people and businesses by a way that the storefront does not control.`
+}
+
+// Run holds the ceremony.
+func (c *initCommand) Run(t *terminal) error {
+	if c.PassphraseFile != "" && !c.Dev {
+		return fmt.Errorf("%w: --passphrase-file is for --dev; a real passphrase is typed at a terminal", errUsage)
+	}
+	if c.TokenLabel == "" {
+		c.TokenLabel = c.VaultLabel
+	}
+	for _, f := range []struct {
+		flag, name string
+		path       *file
+		drawn      bool
+	}{
+		{"--so-pin-file", "so.pin", &c.SoPINFile, true},
+		{"--pin-file", "user.pin", &c.PINFile, true},
+		{"--passphrase-file", "ceremony.passphrase", &c.PassphraseFile, true},
+		{"--ceremony-key", "ceremony.key", &c.CeremonyKey, false},
+	} {
+		if *f.path != "" || f.path == &c.PassphraseFile && !c.Dev {
+			continue
+		}
+		if !c.Dev {
+			return fmt.Errorf("%w: %s is needed", errUsage, f.flag)
+		}
+		*f.path = file(c.Dir.beside(f.name))
+		if f.drawn && c.Yes {
+			if err := os.MkdirAll(c.Dir.beside(""), 0o700); err != nil {
+				return err
+			}
+			if err := hardware.NewSecretFile(string(*f.path)); err != nil {
+				return err
+			}
+		}
+	}
+	ceremony := &hardware.Ceremony{
+		Dir: string(c.Dir), Profile: string(c.Profile), Module: string(c.Module), Serial: string(c.Serial), Label: string(c.TokenLabel),
+		CeremonyKey: string(c.CeremonyKey), Storefront: string(c.Storefront), Owners: string(c.Owners), Development: c.Dev,
+		Passphrase: func() ([]byte, error) { return t.passphrase(c.PassphraseFile, true) },
+		Progress:   func(step string) { t.warn("%s", step) },
+	}
+	if !c.Yes {
+		plan, err := ceremony.Check()
+		if err != nil {
+			return err
+		}
+		t.say("Nothing was done. With --yes this would:")
+		for _, step := range plan {
+			t.say("  - %s", step)
+		}
+		return nil
+	}
+	var err error
+	if ceremony.OfficerPIN, err = hardware.ReadPIN("file:"+string(c.SoPINFile), false); err != nil {
+		return err
+	}
+	defer ceremony.OfficerPIN.Zero()
+	if ceremony.UserPIN, err = hardware.ReadPIN("file:"+string(c.PINFile), false); err != nil {
+		return err
+	}
+	defer ceremony.UserPIN.Zero()
+	record, err := ceremony.Run(t.ctx)
+	if err != nil {
+		return err
+	}
+	if err := t.join(record, c.Dir); err != nil {
+		return err
+	}
+	t.say("The ceremony is finished. Its folder is %s.", c.Dir)
+	t.say("transcript hash %s", record.TranscriptHash)
+	if c.Dev {
+		t.say("DEVELOPMENT ONLY: PINs, passphrase and ceremony key lie beside it, in %s.", c.Dir.beside(""))
+		return nil
+	}
+	t.say("Now: take the ceremony key (%s) offline, and a copy of it with it; keep the security officer's PIN apart from the user's.", c.CeremonyKey)
+	t.say("This proves the ceremony, not the silicon: write down which device this was.")
+	return nil
+}
+
+type reissueCommand struct {
+	Dir            dir  `required:"" help:"Folder of the ceremony."`
+	CeremonyKey    file `help:"The ceremony key's file. Needed, but for a development vault."`
+	Storefront     url  `help:"New https URL of the storefront."`
+	Owners         url  `help:"New https URL of the vault's listener for owners."`
+	Yes            bool `help:"Do it. A version that clients have seen cannot be taken back."`
+	PassphraseFile file `help:"For a development vault only: file with the passphrase, instead of the terminal."`
+}
+
+// Run signs a new version.
+func (c *reissueCommand) Run(t *terminal) error {
+	record, err := hardware.ReadRecord(string(c.Dir))
+	if err != nil {
+		return err
+	}
+	dev := record.Vault.DevMode
+	if c.PassphraseFile != "" && !dev {
+		return fmt.Errorf("%w: --passphrase-file is for development vaults; a real passphrase is typed at a terminal", errUsage)
+	}
+	if dev && c.CeremonyKey == "" {
+		c.CeremonyKey = file(c.Dir.beside("ceremony.key"))
+	}
+	if dev && c.PassphraseFile == "" {
+		c.PassphraseFile = file(c.Dir.beside("ceremony.passphrase"))
+	}
+	if c.CeremonyKey == "" {
+		return fmt.Errorf("%w: --ceremony-key is needed", errUsage)
+	}
+	if !c.Yes {
+		t.say("Nothing was done. With --yes this would sign version %d of the vault document in %s.", record.Vault.Version+1, c.Dir)
+		return nil
+	}
+	passphrase, err := t.passphrase(c.PassphraseFile, false)
+	if err != nil {
+		return err
+	}
+	defer clear(passphrase)
+	if record, err = hardware.Reissue(string(c.Dir), string(c.CeremonyKey), passphrase, string(c.Storefront), string(c.Owners)); err != nil {
+		return err
+	}
+	if err := t.join(record, c.Dir); err != nil {
+		return err
+	}
+	t.say("Version %d is signed. Restart the vault, so that it hands it out.", record.Vault.Version)
+	return nil
+}

@@ -1,0 +1,164 @@
+package hardware
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"slices"
+
+	"github.com/sallyport/sallyport/pkcs11"
+	"github.com/sallyport/sallyport/policies"
+)
+
+// transcriptType is the document type of a transcript.
+const transcriptType = "transcript"
+
+// Transcript is what the ceremony saw the token answer, signed with the ceremony key: every attribute of every key as it was
+// read back, what was tried on them, the module, and the light probe. Each start compares the token with it. It holds no secret.
+type Transcript struct {
+	policies.Header
+	Vault   policies.VaultID `json:"vault"`
+	DevMode bool             `json:"dev_mode,omitzero"`
+	Tool    string           `json:"tool"`    // the program that held the ceremony, with its version
+	Profile string           `json:"profile"` // name of the profile
+	// Facts are the profile's values at the time, without paths.
+	Facts   pkcs11.Profile         `json:"facts"`
+	Module  Module                 `json:"module"`
+	Token   pkcs11.Info            `json:"token"`
+	Keys    []pkcs11.KeyReport     `json:"keys"`
+	Derives []pkcs11.DeriveFinding `json:"derives"`
+	Points  []pkcs11.PointFinding  `json:"points"`
+}
+
+// Module names a PKCS#11 library.
+type Module struct {
+	Path   string        `json:"path"`
+	SHA256 policies.Hash `json:"sha256"`
+}
+
+// Validate checks the form.
+func (t *Transcript) Validate() error {
+	switch {
+	case t.Type != transcriptType || t.Suite != policies.Suite || t.ID.IsZero() || t.Time <= 0:
+		return fmt.Errorf("%w: transcript: type, suite, id and time are needed", policies.ErrMalformed)
+	case t.Vault.IsZero() || t.Profile == "" || t.Token.Serial == "":
+		return fmt.Errorf("%w: transcript: vault, profile and the token's serial are needed", policies.ErrMalformed)
+	}
+	for _, name := range []pkcs11.KeyName{pkcs11.ImportResident, pkcs11.LogKey, pkcs11.StoreKey} {
+		if r, ok := t.key(name); !ok || len(r.Attributes) == 0 {
+			return fmt.Errorf("%w: transcript: no report of %q", policies.ErrMalformed, string(name))
+		}
+	}
+	for i, r := range t.Keys {
+		if slices.ContainsFunc(t.Keys[:i], func(o pkcs11.KeyReport) bool { return o.Name == r.Name }) {
+			return fmt.Errorf("%w: transcript: two reports of %q", policies.ErrMalformed, string(r.Name))
+		}
+	}
+	return nil
+}
+
+func (t *Transcript) key(name pkcs11.KeyName) (pkcs11.KeyReport, bool) {
+	for _, r := range t.Keys {
+		if r.Name == name {
+			return r, true
+		}
+	}
+	return pkcs11.KeyReport{}, false
+}
+
+// compare refuses a token that is not as t says. now is what the probe of this start found.
+func (t *Transcript) compare(now pkcs11.Findings) error {
+	if now.Token.Serial != t.Token.Serial {
+		return fmt.Errorf("%w: serial is %q, the ceremony recorded %q", ErrDifferent, now.Token.Serial, t.Token.Serial)
+	}
+	for _, was := range t.Keys {
+		i := slices.IndexFunc(now.Keys, func(r pkcs11.KeyReport) bool { return r.Name == was.Name })
+		if i < 0 {
+			return fmt.Errorf("%w: %q: %w", ErrDifferent, string(was.Name), pkcs11.ErrKeyMissing)
+		}
+		if err := was.Same(now.Keys[i]); err != nil {
+			return fmt.Errorf("%w: %w", ErrDifferent, err)
+		}
+	}
+	return sound(now)
+}
+
+// sound refuses what the light probe found, where it is no more than a finding to package pkcs11 but should be known to
+// nobody as harmless: a token that takes points off the curve is not the one that was measured.
+func sound(f pkcs11.Findings) error {
+	for _, p := range f.Points {
+		if !p.Refused {
+			return fmt.Errorf("%w: the token accepts a bad point: %s", ErrProbe, p.Point)
+		}
+	}
+	return nil
+}
+
+// published is what a transcript says must be in the vault document.
+type published struct {
+	imports []policies.ImportKey
+	log     ed25519.PublicKey
+}
+
+// publishes reads the public keys out of the reports. Of custody sealed only the key is made yet, and nothing offered.
+func (t *Transcript) publishes() (published, error) {
+	var p published
+	hash, ok := oaepNames[t.Facts.OAEPHash]
+	if !ok {
+		return p, fmt.Errorf("%w: OAEP hash %q has no name in a vault document", policies.ErrMalformed, t.Facts.OAEPHash)
+	}
+	imports, _ := t.key(pkcs11.ImportResident) // there: Validate
+	if _, err := x509.ParsePKIXPublicKey(imports.Public); err != nil {
+		return p, fmt.Errorf("%w: import key: %w", policies.ErrMalformed, err)
+	}
+	p.imports = []policies.ImportKey{{Custody: policies.CustodyResident, Path: t.Facts.ImportPath, OAEPHash: hash, PublicKey: imports.Public}}
+	log, _ := t.key(pkcs11.LogKey)
+	key, err := x509.ParsePKIXPublicKey(log.Public)
+	if err != nil {
+		return p, fmt.Errorf("%w: log key: %w", policies.ErrMalformed, err)
+	}
+	if p.log, ok = key.(ed25519.PublicKey); !ok {
+		return p, fmt.Errorf("%w: log key is not an Ed25519 key, which the vault document needs", policies.ErrMalformed)
+	}
+	return p, nil
+}
+
+// oaepNames are the names of hashes in vault documents, by those in profiles.
+var oaepNames = map[string]string{"sha1": "SHA-1", "sha256": "SHA-256"}
+
+// describeModule hashes the library, so that a transcript tells which build answered.
+func describeModule(path string) (Module, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return Module{}, fmt.Errorf("%w: %w", ErrModule, err)
+	}
+	defer file.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, file); err != nil {
+		return Module{}, fmt.Errorf("%w: %w", ErrModule, err)
+	}
+	return Module{Path: path, SHA256: policies.Hash(h.Sum(nil))}, nil
+}
+
+// tool names this program and the source it was built from.
+func tool() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "sallyport-hsm"
+	}
+	name := "sallyport-hsm " + info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			name += " " + s.Value
+		}
+	}
+	return name + " " + info.GoVersion
+}
+
+// logKeyName is the origin of a vault's checkpoints and the name of its log key (C2SP signed-note: no space, no plus).
+func logKeyName(vault policies.VaultID) string { return "sallyport/" + hex.EncodeToString(vault[:8]) }
