@@ -1,0 +1,69 @@
+package policies
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"testing"
+)
+
+func validAnswer() *Answer {
+	return &Answer{Time: 1_800_000_000_123, Items: []AnswerItem{
+		{Outcome: CodeReleased, X: [32]byte{1, 2}, Leaf: Hash{3}, Head: Hash{4}, Version: 5, Index: 6},
+		{Outcome: CodeUnchanged, Leaf: Hash{7}, Head: Hash{8}, Version: 9, Index: 10},
+		{Outcome: CodeRevoked, Index: 11},
+		{},
+	}}
+}
+
+func TestAnswerInverse(t *testing.T) {
+	for _, a := range []*Answer{validAnswer(), {Time: 1, Items: []AnswerItem{}}, {Items: make([]AnswerItem, MaxReadItems)}} {
+		back, err := ParseAnswer(a.Bytes())
+		if err != nil || !reflect.DeepEqual(back, a) {
+			t.Fatalf("came back as %+v, %v", back, err)
+		}
+	}
+	plain := validAnswer().Bytes()
+	for n := range plain {
+		if _, err := ParseAnswer(plain[:n]); !errors.Is(err, ErrMalformed) {
+			t.Fatalf("cut to %d bytes: got %v, want ErrMalformed", n, err)
+		}
+	}
+	if _, err := ParseAnswer(append(bytes.Clone(plain), 0)); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a byte more: got %v, want ErrMalformed", err)
+	}
+	for i := range plain {
+		if back, err := ParseAnswer(flip(plain, i)); err == nil && reflect.DeepEqual(back, validAnswer()) {
+			t.Errorf("byte %d changed makes no difference", i)
+		}
+	}
+}
+
+// What came out of a sealed answer is copied, so that the caller can zero the plaintext and keep the answer.
+func TestParseAnswerCopies(t *testing.T) {
+	plain := validAnswer().Bytes()
+	a := must(ParseAnswer(plain))
+	clear(plain)
+	if !reflect.DeepEqual(a, validAnswer()) {
+		t.Error("an answer aliases the bytes it was parsed from")
+	}
+}
+
+func FuzzParseAnswer(f *testing.F) {
+	plain := validAnswer().Bytes()
+	f.Add(plain)
+	f.Add(plain[:len(plain)-1])
+	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		a, err := ParseAnswer(data)
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Errorf("got %v, want ErrMalformed", err)
+			}
+			return
+		}
+		if !bytes.Equal(a.Bytes(), data) {
+			t.Errorf("an answer with two spellings: %x", data)
+		}
+	})
+}
