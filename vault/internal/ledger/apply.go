@@ -1,0 +1,184 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/sallyport/sallyport/policies"
+)
+
+// ErrOrder means that a record was not the next one, or does not fit the state that the records before it made. A log that
+// passed its own checks and still says such a thing was not written by this vault.
+var ErrOrder = errors.New("not what can come next in the key-use log")
+
+// Apply makes a record that is in the log part of the state.
+func (s *State) Apply(r *Record) error {
+	if r.Index != s.next {
+		return fmt.Errorf("%w: entry %d, expected %d", ErrOrder, r.Index, s.next)
+	}
+	if err := s.apply(r); err != nil {
+		return fmt.Errorf("entry %d (%s): %w", r.Index, r.Kind, err)
+	}
+	if !r.Owner.IsZero() {
+		id := s.pseudonyms[r.Owner]
+		s.histories[id] = append(s.histories[id], r.Index)
+		s.touch(historyKey(id, len(s.histories[id])-1))
+	}
+	s.next++
+	return nil
+}
+
+func (s *State) apply(r *Record) error {
+	d := &r.Details
+	switch r.Kind {
+	case policies.EntryGenesis:
+		if r.Index != 0 {
+			return ErrOrder
+		}
+		s.vault = r.Document.(*policies.VaultDocument).Vault
+		return nil
+	case policies.EntryIdentity:
+		return s.enrol(r, r.Document.(*policies.Identity))
+	case policies.EntryManifest:
+		m := r.Document.(*policies.Manifest)
+		key := headKey{m.Owner, m.Author}
+		if err := s.advance(r, m.Owner, m.Link); err != nil {
+			return err
+		}
+		if h := s.heads[key]; m.Version != h.Version+1 || m.PrevManifest != h.Manifest {
+			return ErrOrder
+		}
+		s.heads[key] = Head{Version: m.Version, Manifest: d.Document, Size: m.TreeSize, Root: m.Root, Index: r.Index}
+		s.touch(headsKey(key))
+		return nil
+	case policies.EntryImport:
+		g := r.Document.(*policies.Grant)
+		if s.grants[g.ID] != nil || s.imports[g.ID] != nil {
+			return ErrOrder
+		}
+		s.imports[g.ID] = newGrant(g, d.Document, r.Index)
+		s.touch(importKey(g.ID))
+		return nil
+	case policies.EntryGrant:
+		return s.grant(r)
+	case policies.EntryFailed:
+		if g := s.imports[d.Grant]; g != nil && g.Index == d.Index {
+			delete(s.imports, d.Grant)
+			s.touch(importKey(d.Grant))
+		}
+		return nil // a use that failed stays counted: nobody gains by making uses fail
+	case policies.EntryRevocation:
+		return s.revoke(r, r.Document.(*policies.Revocation))
+	case policies.EntryDestroyed:
+		if s.pending[d.Document] == nil {
+			return ErrOrder
+		}
+		delete(s.pending, d.Document)
+		s.touch(pendingKey(d.Document))
+		return nil
+	case policies.EntrySession:
+		session := r.Document.(*policies.Session)
+		if s.sessions[d.Document] != nil { // its nonces must not be forgotten
+			return ErrOrder
+		}
+		s.sessions[d.Document] = &Session{Document: *session, Hash: d.Document, Index: r.Index, Nonces: map[policies.Nonce]struct{}{}}
+		s.touch(sessionKey(d.Document))
+		return nil
+	case policies.EntryUse, policies.EntryRefusal:
+		s.use(r)
+		return nil
+	case policies.EntryStart, policies.EntryStop, policies.EntryRefusals:
+		return nil
+	}
+	return fmt.Errorf("%w: a kind that this version does not know", ErrOrder)
+}
+
+func (s *State) enrol(r *Record, d *policies.Identity) error {
+	id := policies.IdentityID(r.Details.Document)
+	if s.identities[id] != nil || r.Details.Pseudo.IsZero() || r.Owner != r.Details.Pseudo {
+		return ErrOrder
+	}
+	if _, taken := s.pseudonyms[r.Details.Pseudo]; taken {
+		return ErrOrder
+	}
+	s.identities[id] = &Identity{ID: id, Pseudonym: r.Details.Pseudo, Key: d.SigningKey, Index: r.Index}
+	s.pseudonyms[r.Details.Pseudo] = id
+	s.touch(identityKey(id))
+	return nil
+}
+
+// advance moves an owner's chain to the record's document.
+func (s *State) advance(r *Record, owner policies.OwnerID, link policies.Link) error {
+	c, ok := s.Chain(owner)
+	if !ok || link.Follows(c.Seq, c.Hash) != nil {
+		return ErrOrder
+	}
+	s.chains[owner] = Chain{Seq: link.Seq, Hash: r.Details.Document, Index: r.Index}
+	s.documents[r.Details.Document] = r.Index
+	s.touch(chainKey(owner))
+	s.touch(documentKey(r.Details.Document))
+	return nil
+}
+
+func (s *State) grant(r *Record) error {
+	g := s.imports[r.Details.Grant]
+	if g == nil || g.Hash != r.Details.Document {
+		return ErrOrder
+	}
+	if err := s.advance(r, g.Document.Owner, g.Document.Link); err != nil {
+		return err
+	}
+	delete(s.imports, r.Details.Grant)
+	s.grants[r.Details.Grant] = g
+	s.keys += len(g.Revoked)
+	s.touch(importKey(r.Details.Grant))
+	s.touch(grantKey(r.Details.Grant))
+	return nil
+}
+
+func (s *State) revoke(r *Record, d *policies.Revocation) error {
+	if err := s.advance(r, d.Owner, d.Link); err != nil {
+		return err
+	}
+	for _, item := range d.Items {
+		g := s.grants[item.Grant]
+		if g == nil || g.Document.Owner != d.Owner {
+			return ErrOrder
+		}
+		i, ok := g.Find(item.Field, item.Author)
+		if !ok {
+			return ErrOrder
+		}
+		if !g.Revoked[i] {
+			g.Revoked[i] = true
+			s.keys--
+		}
+		s.touch(grantKey(item.Grant))
+	}
+	hash := r.Details.Document
+	s.pending[hash] = &Revocation{Hash: hash, Owner: d.Owner, Index: r.Index, Items: d.Items}
+	s.touch(pendingKey(hash))
+	return nil
+}
+
+// use notes the nonce of a request, and counts a release.
+func (s *State) use(r *Record) {
+	if session := s.sessions[r.Details.Session]; session != nil && !r.Details.Nonce.IsZero() {
+		session.Nonces[r.Details.Nonce] = struct{}{}
+		s.touch(sessionKey(r.Details.Session))
+	}
+	g := s.grants[r.Details.Grant]
+	if g == nil || r.Kind != policies.EntryUse || r.Outcome != policies.CodeReleased {
+		return
+	}
+	if g.Promised > 0 {
+		g.Promised--
+	}
+	if today := day(r.Time); g.Day != today {
+		g.Day, g.Used = today, 0
+	}
+	g.Used++
+	s.touch(grantKey(r.Details.Grant))
+}
+
+func (s *State) touch(key string) { s.changed[key] = struct{}{} }

@@ -1,0 +1,483 @@
+package ledger
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/go-json-experiment/json"
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"golang.org/x/sys/unix"
+)
+
+// Database keys: one byte for the kind, then what names the object.
+const (
+	kindMeta     = 'm'
+	kindIdentity = 'i'
+	kindChain    = 'c'
+	kindHead     = 'h'
+	kindImport   = 'b'
+	kindGrant    = 'g'
+	kindPending  = 'p'
+	kindDocument = 'd'
+	kindSession  = 's'
+	kindHistory  = 'x'
+)
+
+// historyPage is how many indexes of a history lie under one database key.
+const historyPage = 1024
+
+func identityKey(id policies.IdentityID) string  { return string(kindIdentity) + string(id[:]) }
+func chainKey(owner policies.OwnerID) string     { return string(kindChain) + string(owner[:]) }
+func headsKey(k headKey) string                  { return string(kindHead) + string(k.owner[:]) + string(k.author[:]) }
+func importKey(grant policies.DocumentID) string { return string(kindImport) + string(grant[:]) }
+func grantKey(grant policies.DocumentID) string  { return string(kindGrant) + string(grant[:]) }
+func pendingKey(revocation policies.Hash) string { return string(kindPending) + string(revocation[:]) }
+func documentKey(document policies.Hash) string  { return string(kindDocument) + string(document[:]) }
+func sessionKey(session policies.Hash) string    { return string(kindSession) + string(session[:]) }
+func historyKey(id policies.IdentityID, place int) string {
+	return string(kindHistory) + string(id[:]) + string(policies.U64(uint64(place/historyPage)))
+}
+
+// errUseless means that a database cannot be relied on, for whatever reason: it is made anew from the log.
+var errUseless = errors.New("database is of no use")
+
+// index is the database. Only one goroutine at a time uses it: open, then flush, then close.
+type index struct {
+	db       *badger.DB
+	dir      string
+	reserve  int64
+	log      *slog.Logger
+	dataKey  [32]byte
+	instance policies.Nonce // drawn when the database was made: values of an older one under the same data key do not fit
+	version  uint64         // of the last flush
+	versions map[string]uint64
+	set      [32]byte // see member
+	ciphers  map[uint64]cipher.AEAD
+	broken   bool
+}
+
+// meta is the one value that speaks of all others. It is written twice a flush: before, with Writing set, and after. A crash
+// between the two leaves Writing set, and a database that is useless by its own word.
+type meta struct {
+	Writing bool             `json:"writing,omitzero"`
+	Next    uint64           `json:"next"` // records applied
+	Root    policies.Hash    `json:"root"` // of the log's tree of that size
+	Set     policies.Hash    `json:"set"`
+	Vault   policies.VaultID `json:"vault"`
+}
+
+func openDatabase(dir string, log *slog.Logger) (*badger.DB, error) {
+	return badger.Open(badger.DefaultOptions(dir).
+		WithLogger(badgerLog{log}).
+		WithSyncWrites(true).
+		WithVerifyValueChecksum(true).
+		WithChecksumVerificationMode(options.OnTableAndBlockRead).
+		WithCompression(options.None). // sealed values do not shrink
+		WithBlockCacheSize(8 << 20).
+		WithNumMemtables(2).
+		WithDetectConflicts(false).
+		WithNumCompactors(2))
+}
+
+// load opens the database and fills an empty state from it. Whatever is wrong, the answer is errUseless.
+func (x *index) load(s *State) (m meta, err error) {
+	defer func() {
+		if r := recover(); r != nil { // Badger meets damaged files with a panic here and there
+			err = fmt.Errorf("%w: %v", errUseless, r)
+		}
+	}()
+	if x.db, err = openDatabase(x.dir, x.log); err != nil {
+		return m, fmt.Errorf("%w: %w", errUseless, err)
+	}
+	err = x.db.View(func(txn *badger.Txn) error {
+		item, err := txn.Get([]byte{kindMeta})
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return errors.New("it is empty")
+		} else if err != nil {
+			return err
+		}
+		sealed, err := item.ValueCopy(nil)
+		if err != nil {
+			return err
+		}
+		if len(sealed) < len(x.instance) {
+			return errors.New("its head is cut short")
+		}
+		copy(x.instance[:], sealed)
+		plain, version, err := x.unseal(string(kindMeta), sealed[len(x.instance):])
+		if err != nil {
+			return err
+		}
+		x.version = version
+		if err := envelope.Decode(plain, &m); err != nil {
+			return err
+		}
+		if m.Writing {
+			return errors.New("the vault was stopped while it wrote it")
+		}
+		it := txn.NewIterator(badger.DefaultIteratorOptions)
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			key := string(it.Item().Key())
+			if key == string(kindMeta) {
+				continue
+			}
+			sealed, err := it.Item().ValueCopy(nil)
+			if err != nil {
+				return err
+			}
+			plain, version, err := x.unseal(key, sealed)
+			if err != nil {
+				return err
+			}
+			x.versions[key] = version
+			x.member(key, version)
+			if err := s.decode(key, plain); err != nil {
+				return fmt.Errorf("value of kind %q: %w", key[0], err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return m, fmt.Errorf("%w: %w", errUseless, err)
+	}
+	if subtle.ConstantTimeCompare(x.set[:], m.Set[:]) != 1 {
+		return m, fmt.Errorf("%w: values are missing or old", errUseless)
+	}
+	s.next, s.vault = m.Next, m.Vault
+	return m, nil
+}
+
+// reset throws the database away and begins an empty one.
+func (x *index) reset() error {
+	if x.db != nil {
+		x.db.Close()
+		x.db = nil
+	}
+	if err := os.RemoveAll(x.dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(x.dir, 0o700); err != nil {
+		return err
+	}
+	x.instance, x.version, x.set = policies.NewNonce(), 0, [32]byte{}
+	clear(x.versions)
+	clear(x.ciphers)
+	var err error
+	x.db, err = openDatabase(x.dir, x.log)
+	return err
+}
+
+// Flush brings the database up to the state. It is not on anybody's path: if it fails the database is left marked as
+// useless, the next start replays the whole log, and the vault goes on.
+func (l *Ledger) Flush(root policies.Hash, size uint64) error {
+	x := l.index
+	if x == nil || x.broken {
+		return nil
+	}
+	if free, err := freeSpace(x.dir); err != nil {
+		return fmt.Errorf("measuring free space: %w", err)
+	} else if free < x.reserve { // Badger maps its files: a full disk would end the process
+		return fmt.Errorf("writing the database: %d bytes free, the reserve is %d; it stays as it is", free, x.reserve)
+	}
+	l.mu.Lock()
+	s := l.state
+	if s.next != size || len(s.changed) == 0 {
+		l.mu.Unlock()
+		return nil
+	}
+	values := make(map[string][]byte, len(s.changed))
+	for key := range s.changed {
+		values[key] = s.encode(key)
+	}
+	clear(s.changed)
+	m := meta{Next: s.next, Root: root, Vault: s.vault}
+	l.mu.Unlock()
+
+	if err := x.write(values, m); err != nil {
+		x.broken = true
+		return fmt.Errorf("writing the database: %w; it will be made anew from the log", err)
+	}
+	return nil
+}
+
+func (x *index) write(values map[string][]byte, m meta) error {
+	x.version++
+	clear(x.ciphers)
+	if err := x.writeMeta(meta{Writing: true}); err != nil {
+		return err
+	}
+	batch := x.db.NewWriteBatch()
+	defer batch.Cancel()
+	for key, plain := range values {
+		if old, ok := x.versions[key]; ok {
+			x.member(key, old) // out of the set
+			delete(x.versions, key)
+			if plain == nil {
+				if err := batch.Delete([]byte(key)); err != nil {
+					return err
+				}
+			}
+		}
+		if plain == nil {
+			continue
+		}
+		if err := batch.Set([]byte(key), x.seal(key, plain)); err != nil {
+			return err
+		}
+		x.versions[key] = x.version
+		x.member(key, x.version)
+	}
+	if err := batch.Flush(); err != nil {
+		return err
+	}
+	m.Set = x.set
+	return x.writeMeta(m)
+}
+
+func (x *index) writeMeta(m meta) error {
+	plain, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	value := append(append([]byte(nil), x.instance[:]...), x.seal(string(kindMeta), plain)...)
+	return x.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte{kindMeta}, value) })
+}
+
+// seal is version (8 bytes) || nonce (12) || AES-256-GCM with key and version as associated data. Each version has a key of its own, so
+// that random nonces stay far from their bound however long the database lives.
+func (x *index) seal(key string, plain []byte) []byte {
+	out := binary.BigEndian.AppendUint64(make([]byte, 0, 8+12+len(plain)+16), x.version)
+	out = out[:8+12]
+	rand.Read(out[8:])
+	return x.cipher(x.version).Seal(out, out[8:20], plain, associated(key, x.version))
+}
+
+func (x *index) unseal(key string, sealed []byte) ([]byte, uint64, error) {
+	if len(sealed) < 8+12 {
+		return nil, 0, errors.New("a value is cut short")
+	}
+	version := binary.BigEndian.Uint64(sealed)
+	plain, err := x.cipher(version).Open(nil, sealed[8:20], sealed[20:], associated(key, version))
+	if err != nil {
+		return nil, 0, errors.New("a value does not open under the data key")
+	}
+	return plain, version, nil
+}
+
+func associated(key string, version uint64) []byte {
+	return policies.Encode("ledger-value", []byte(key), policies.U64(version))
+}
+
+func (x *index) cipher(version uint64) cipher.AEAD {
+	if c := x.ciphers[version]; c != nil {
+		return c
+	}
+	key, err := hkdf.Expand(sha256.New, x.dataKey[:], string(policies.Encode("ledger-key", x.instance[:], policies.U64(version))), 32)
+	if err != nil {
+		panic(err) // 32 bytes can always be had
+	}
+	defer clear(key)
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err)
+	}
+	c, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err)
+	}
+	x.ciphers[version] = c
+	return c
+}
+
+// member puts a value into the set hash, or takes it out again: the exclusive or of a keyed hash per value (Clarke et al., Incremental
+// Multiset Hash Functions, ASIACRYPT 2003). The version stands for the value, which is authenticated with it.
+func (x *index) member(key string, version uint64) {
+	mac := hmac.New(sha256.New, x.dataKey[:])
+	mac.Write(policies.Encode("ledger-set", x.instance[:], []byte(key), policies.U64(version)))
+	subtle.XORBytes(x.set[:], x.set[:], mac.Sum(nil))
+}
+
+func (x *index) close() error {
+	if x.db == nil {
+		return nil
+	}
+	err := x.db.Close()
+	clear(x.dataKey[:])
+	return err
+}
+
+// encode is the value of a database key in the state, nil if there is none any more.
+func (s *State) encode(key string) []byte {
+	name := key[1:]
+	var v any
+	switch key[0] {
+	case kindIdentity:
+		v = s.identities[policies.IdentityID([]byte(name))]
+	case kindChain:
+		v = s.chains[policies.OwnerID([]byte(name))]
+	case kindHead:
+		v = s.heads[headKey{policies.OwnerID([]byte(name[:32])), policies.AuthorID([]byte(name[32:]))}]
+	case kindImport:
+		g := s.imports[policies.DocumentID([]byte(name))]
+		if g == nil {
+			return nil
+		}
+		v = g
+	case kindGrant:
+		v = s.grants[policies.DocumentID([]byte(name))]
+	case kindPending:
+		r := s.pending[policies.Hash([]byte(name))]
+		if r == nil {
+			return nil
+		}
+		v = r
+	case kindDocument:
+		return policies.U64(s.documents[policies.Hash([]byte(name))])
+	case kindSession:
+		session := s.sessions[policies.Hash([]byte(name))]
+		if session == nil {
+			return nil
+		}
+		v = session
+	case kindHistory:
+		page := s.histories[policies.IdentityID([]byte(name[:32]))]
+		page = page[binary.BigEndian.Uint64([]byte(name[32:]))*historyPage:]
+		var out []byte
+		for _, i := range page[:min(len(page), historyPage)] {
+			out = binary.BigEndian.AppendUint64(out, i)
+		}
+		return out
+	}
+	out, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // none of these types has a member that can fail
+	}
+	return out
+}
+
+// decode is the inverse of encode. Keys come in byte order, so the pages of a history come in theirs.
+func (s *State) decode(key string, value []byte) error {
+	name := []byte(key[1:])
+	size := 32
+	switch key[0] {
+	case kindHead:
+		size = 64
+	case kindHistory:
+		size = 40
+	}
+	if len(name) != size {
+		return errors.New("a name of the wrong length")
+	}
+	switch key[0] {
+	case kindIdentity:
+		i := new(Identity)
+		if err := envelope.Decode(value, i); err != nil {
+			return err
+		}
+		s.identities[i.ID], s.pseudonyms[i.Pseudonym] = i, i.ID
+	case kindChain:
+		var c Chain
+		if err := envelope.Decode(value, &c); err != nil {
+			return err
+		}
+		s.chains[policies.OwnerID(name)] = c
+	case kindHead:
+		var h Head
+		if err := envelope.Decode(value, &h); err != nil {
+			return err
+		}
+		s.heads[headKey{policies.OwnerID(name[:32]), policies.AuthorID(name[32:])}] = h
+	case kindImport, kindGrant:
+		g := new(Grant)
+		if err := envelope.Decode(value, g); err != nil {
+			return err
+		}
+		if len(g.Revoked) != len(g.Document.Fields) {
+			return errors.New("a grant of the wrong form")
+		}
+		if key[0] == kindImport {
+			s.imports[g.Document.ID] = g
+			return nil
+		}
+		s.grants[g.Document.ID] = g
+		for _, revoked := range g.Revoked {
+			if !revoked {
+				s.keys++
+			}
+		}
+	case kindPending:
+		r := new(Revocation)
+		if err := envelope.Decode(value, r); err != nil {
+			return err
+		}
+		s.pending[r.Hash] = r
+	case kindDocument:
+		if len(value) != 8 {
+			return errors.New("an index of the wrong length")
+		}
+		s.documents[policies.Hash(name)] = binary.BigEndian.Uint64(value)
+	case kindSession:
+		session := new(Session)
+		if err := envelope.Decode(value, session); err != nil {
+			return err
+		}
+		if session.Nonces == nil {
+			session.Nonces = map[policies.Nonce]struct{}{}
+		}
+		s.sessions[session.Hash] = session
+	case kindHistory:
+		if len(value)%8 != 0 {
+			return errors.New("a history of the wrong length")
+		}
+		id := policies.IdentityID(name[:32])
+		for ; len(value) > 0; value = value[8:] {
+			s.histories[id] = append(s.histories[id], binary.BigEndian.Uint64(value))
+		}
+	default:
+		return errors.New("a kind that this version does not know")
+	}
+	return nil
+}
+
+func freeSpace(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(filepath.Clean(dir), &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+// badgerLog passes on what matters of Badger's own messages.
+type badgerLog struct{ log *slog.Logger }
+
+func (b badgerLog) Errorf(f string, a ...any)   { b.log.Error("database: " + trim(f, a)) }
+func (b badgerLog) Warningf(f string, a ...any) { b.log.Warn("database: " + trim(f, a)) }
+func (b badgerLog) Infof(f string, a ...any)    { b.log.Debug("database: " + trim(f, a)) }
+func (b badgerLog) Debugf(string, ...any)       {}
+
+func trim(f string, a []any) string {
+	text := fmt.Sprintf(f, a...)
+	for len(text) > 0 && text[len(text)-1] == '\n' {
+		text = text[:len(text)-1]
+	}
+	return text
+}
+
+// FlushInterval is how far the database may be behind the log while the vault runs.
+const FlushInterval = time.Minute

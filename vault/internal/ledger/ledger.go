@@ -1,0 +1,293 @@
+// Package ledger is what a vault knows: who is enrolled, where every chain and head stands, which grants are in force and how
+// much of them was used today, which sessions are open and which nonces they saw.
+//
+// All of it follows from the key-use log. [State.Apply] takes one record of the log and is the only way in which the state
+// changes for good; the live path and the replay at start go through it alike, in the order of the log. So a vault that was killed
+// at any point comes back, after a replay, to what its log says, and to nothing else.
+//
+// The state is in memory. Beside it lies a database (Badger) that is nothing but an index: it lets a start replay the
+// tail of the log instead of all of it. It is written behind the log, about once a minute and at a stop, and never on the
+// path of a read. It is not believed: every value in it is sealed (AES-256-GCM, key and version as associated data), a keyed
+// hash over the set of all of them says that none is missing or old, and it names the tree of the log that it was made from. A
+// database that is damaged, incomplete, ahead of the log, or of another log is thrown away and made anew from the log. Nothing
+// depends on a key's absence: a revocation is a newer state of a grant.
+//
+// The caller owes: one writer that applies records in the order of the log, without gaps ([State.Apply] refuses others), and bodies
+// for as long as the state rests on them: those of enrolments, newest heads, grants and revocations may not be erased.
+package ledger
+
+import (
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+)
+
+// Ledger guards a State: many may read, one writes.
+type Ledger struct {
+	mu    sync.RWMutex
+	state *State
+	index *index
+}
+
+// Read calls f with the state, which f neither changes nor keeps.
+func (l *Ledger) Read(f func(*State)) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	f(l.state)
+}
+
+// Write calls f with the state while nobody reads it.
+func (l *Ledger) Write(f func(*State)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f(l.state)
+}
+
+// State is the state itself. Pointers it hands out stay valid, but what they point to may be read or changed only within
+// [Ledger.Read] or [Ledger.Write], unless a field's comment says that it never changes.
+type State struct {
+	next       uint64 // index of the next record to apply
+	vault      policies.VaultID
+	identities map[policies.IdentityID]*Identity
+	pseudonyms map[policies.Pseudonym]policies.IdentityID
+	chains     map[policies.OwnerID]Chain
+	heads      map[headKey]Head
+	imports    map[policies.DocumentID]*Grant // begun, neither granted nor failed
+	grants     map[policies.DocumentID]*Grant
+	pending    map[policies.Hash]*Revocation // revoked, keys not yet recorded as destroyed
+	documents  map[policies.Hash]uint64      // documents of chains: index of the record of their acceptance
+	sessions   map[policies.Hash]*Session
+	histories  map[policies.IdentityID][]uint64
+	keys       int // granted fields that are not revoked
+
+	changed map[string]struct{} // database keys of what changed since the last flush
+}
+
+func newState() *State {
+	return &State{
+		identities: map[policies.IdentityID]*Identity{},
+		pseudonyms: map[policies.Pseudonym]policies.IdentityID{},
+		chains:     map[policies.OwnerID]Chain{},
+		heads:      map[headKey]Head{},
+		imports:    map[policies.DocumentID]*Grant{},
+		grants:     map[policies.DocumentID]*Grant{},
+		pending:    map[policies.Hash]*Revocation{},
+		documents:  map[policies.Hash]uint64{},
+		sessions:   map[policies.Hash]*Session{},
+		histories:  map[policies.IdentityID][]uint64{},
+		changed:    map[string]struct{}{},
+	}
+}
+
+// Identity is an enrolled identity. It never changes.
+type Identity struct {
+	ID        policies.IdentityID `json:"id"`
+	Pseudonym policies.Pseudonym  `json:"pseudonym"`
+	Key       []byte              `json:"key"`   // composite public key
+	Index     uint64              `json:"index"` // of its enrolment
+}
+
+// Verifier is the identity's key.
+func (i *Identity) Verifier() (*envelope.PublicKey, error) { return envelope.ParsePublicKey(i.Key) }
+
+// Chain is where an owner's chain stands: the newest document and the index of its record.
+type Chain struct {
+	Seq   uint64        `json:"seq"`
+	Hash  policies.Hash `json:"hash"`
+	Index uint64        `json:"index"`
+}
+
+// Head is the newest manifest of an author for an owner. Version 0 is none yet.
+type Head struct {
+	Version  uint64        `json:"version"`
+	Manifest policies.Hash `json:"manifest"`
+	Size     uint64        `json:"size"`
+	Root     policies.Hash `json:"root"`
+	Index    uint64        `json:"index"`
+}
+
+type headKey struct {
+	owner  policies.OwnerID
+	author policies.AuthorID
+}
+
+// Grant is a grant as far as a decision needs it: without the reader's ciphertext and the wrapped keys.
+type Grant struct {
+	Document policies.Grant `json:"document"`
+	Hash     policies.Hash  `json:"hash"`
+	Index    uint64         `json:"index"`   // of the record that began the import
+	Revoked  []bool         `json:"revoked"` // for each of the document's fields
+	Day      int64          `json:"day"`     // UTC day of Used, days since 1970
+	Used     uint64         `json:"used"`    // fields released under the grant on Day
+
+	// Promised counts decisions that are on their way into the log. It is memory only.
+	Promised uint64 `json:"-"`
+}
+
+func newGrant(d *policies.Grant, hash policies.Hash, index uint64) *Grant {
+	g := &Grant{Document: *d, Hash: hash, Index: index, Revoked: make([]bool, len(d.Fields))}
+	g.Document.Ciphertext = nil
+	g.Document.Fields = make([]policies.GrantedField, len(d.Fields))
+	for i, f := range d.Fields {
+		g.Document.Fields[i] = policies.GrantedField{Field: f.Field, Epoch: f.Epoch, Author: f.Author}
+	}
+	return g
+}
+
+// Find is the place of a field among the document's fields.
+func (g *Grant) Find(f policies.Field, author policies.AuthorID) (int, bool) {
+	for i := range g.Document.Fields {
+		if g.Document.Fields[i].Field == f && g.Document.Fields[i].Author == author {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// UsedOn is how many fields were released, or are promised, on the UTC day of a time.
+func (g *Grant) UsedOn(t time.Time) uint64 {
+	if g.Day != day(t) {
+		return g.Promised
+	}
+	return g.Used + g.Promised
+}
+
+func day(t time.Time) int64 { return t.Unix() / 86400 }
+
+// Revocation is a recorded revocation whose keys are not yet recorded as destroyed.
+type Revocation struct {
+	Hash  policies.Hash          `json:"hash"`
+	Owner policies.OwnerID       `json:"owner"`
+	Index uint64                 `json:"index"`
+	Items []policies.RevokedItem `json:"items"`
+}
+
+// Session is an open session. Only its nonces change.
+type Session struct {
+	Document policies.Session `json:"document"`
+	Hash     policies.Hash    `json:"hash"`
+	Index    uint64           `json:"index"`
+	Nonces   map[policies.Nonce]struct{}
+}
+
+// Next is the index of the next record.
+func (s *State) Next() uint64 { return s.next }
+
+// Vault is the vault that the log belongs to, zero before the genesis.
+func (s *State) Vault() policies.VaultID { return s.vault }
+
+// Keys is how many re-encryption keys are in force.
+func (s *State) Keys() int { return s.keys }
+
+// Identity is an enrolled identity, or nil.
+func (s *State) Identity(id policies.IdentityID) *Identity { return s.identities[id] }
+
+// Pseudonym is how the log calls an identity; zero if it is not enrolled.
+func (s *State) Pseudonym(id policies.IdentityID) policies.Pseudonym {
+	if i := s.identities[id]; i != nil {
+		return i.Pseudonym
+	}
+	return policies.Pseudonym{}
+}
+
+// Chain is where an owner's chain stands: seq 0 at the identity for an owner without documents, false for a stranger.
+func (s *State) Chain(owner policies.OwnerID) (Chain, bool) {
+	if c, ok := s.chains[owner]; ok {
+		return c, true
+	}
+	id := s.identities[policies.IdentityID(owner)]
+	if id == nil {
+		return Chain{}, false
+	}
+	return Chain{Hash: policies.Hash(owner), Index: id.Index}, true
+}
+
+// Head is the newest manifest of an author for an owner.
+func (s *State) Head(owner policies.OwnerID, author policies.AuthorID) Head {
+	return s.heads[headKey{owner, author}]
+}
+
+// Grant is a grant that is or was in force, or nil.
+func (s *State) Grant(id policies.DocumentID) *Grant { return s.grants[id] }
+
+// Importing is a grant whose import began and neither succeeded nor failed, or nil.
+func (s *State) Importing(id policies.DocumentID) *Grant { return s.imports[id] }
+
+// Imports are the grants of unfinished imports.
+func (s *State) Imports() []*Grant {
+	out := make([]*Grant, 0, len(s.imports))
+	for _, g := range s.imports {
+		out = append(out, g)
+	}
+	return out
+}
+
+// Document is the index of the record of an accepted document: of a chain, an identity, or an open session.
+func (s *State) Document(hash policies.Hash) (uint64, bool) {
+	if i, ok := s.documents[hash]; ok {
+		return i, true
+	}
+	if id := s.identities[policies.IdentityID(hash)]; id != nil {
+		return id.Index, true
+	}
+	if session := s.sessions[hash]; session != nil {
+		return session.Index, true
+	}
+	return 0, false
+}
+
+// Undone are the revocations whose keys are not yet recorded as destroyed.
+func (s *State) Undone() []*Revocation {
+	out := make([]*Revocation, 0, len(s.pending))
+	for _, r := range s.pending {
+		out = append(out, r)
+	}
+	return out
+}
+
+// UndoneRevocation is one of them, or nil.
+func (s *State) UndoneRevocation(hash policies.Hash) *Revocation { return s.pending[hash] }
+
+// Session is an open session, or nil.
+func (s *State) Session(hash policies.Hash) *Session { return s.sessions[hash] }
+
+// EachKey calls f for every field of every grant that is in force.
+func (s *State) EachKey(f func(g *Grant, field *policies.GrantedField)) {
+	for _, g := range s.grants {
+		for i := range g.Document.Fields {
+			if !g.Revoked[i] {
+				f(g, &g.Document.Fields[i])
+			}
+		}
+	}
+}
+
+// History is a page of the indexes of records that concern an identity as owner, newest first, below before.
+func (s *State) History(id policies.IdentityID, before uint64, limit int) []uint64 {
+	all := s.histories[id]
+	end := len(all)
+	for end > 0 && all[end-1] >= before {
+		end--
+	}
+	var page []uint64
+	for i := end - 1; i >= 0 && len(page) < limit; i-- {
+		page = append(page, all[i])
+	}
+	return page
+}
+
+// EndSessions forgets the sessions that ended before a time and returns their hashes. Their nonces go with them: a request of a
+// session that is gone is refused for that reason.
+func (s *State) EndSessions(before time.Time) []policies.Hash {
+	var ended []policies.Hash
+	for hash, session := range s.sessions {
+		if session.Document.Expires < before.Unix() {
+			delete(s.sessions, hash)
+			s.touch(sessionKey(hash))
+			ended = append(ended, hash)
+		}
+	}
+	return ended
+}

@@ -1,0 +1,117 @@
+package ledger
+
+import (
+	"context"
+	"crypto/cipher"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/vault/keylog"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Config says where the database lies.
+type Config struct {
+	// Dir is the database's folder. It is not trusted. Empty: no database, every start replays the whole log.
+	Dir string
+	// DataKey seals the database's values. It comes from the token.
+	DataKey [32]byte
+	// Reserve is the free space in bytes below which the database is not written. Zero means 256 MiB.
+	Reserve int64
+	Log     *keylog.Log
+	Logger  *slog.Logger
+}
+
+// Open makes the state from the database, if it is of use, and the log.
+func Open(ctx context.Context, cfg Config) (*Ledger, error) {
+	if cfg.Reserve == 0 {
+		cfg.Reserve = 256 << 20
+	}
+	l := &Ledger{state: newState()}
+	if cfg.Dir != "" {
+		l.index = &index{
+			dir: cfg.Dir, reserve: cfg.Reserve, log: cfg.Logger, dataKey: cfg.DataKey,
+			versions: map[string]uint64{}, ciphers: map[uint64]cipher.AEAD{},
+		}
+		if err := l.openIndex(cfg); err != nil {
+			l.index.close()
+			return nil, fmt.Errorf("opening the vault's database: %w", err)
+		}
+	}
+	if err := l.replay(ctx, cfg.Log); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Ledger) openIndex(cfg Config) error {
+	m, err := l.index.load(l.state)
+	if err == nil {
+		err = belongs(cfg.Log, m)
+	}
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, errUseless) {
+		return err
+	}
+	cfg.Logger.Warn("the vault's database is made anew from the key-use log", "reason", err.Error())
+	l.state = newState()
+	return l.index.reset()
+}
+
+// belongs refuses a database that was not made from a beginning of this log.
+func belongs(log *keylog.Log, m meta) error {
+	cp := log.Checkpoint()
+	size := int64(m.Next)
+	if size > cp.Size {
+		return fmt.Errorf("%w: it is at entry %d, ahead of the log, which ends at %d", errUseless, size, cp.Size)
+	}
+	if size < 1 {
+		return nil
+	}
+	root := tlog.Hash(m.Root)
+	if size == cp.Size {
+		if root != cp.Root {
+			return fmt.Errorf("%w: it was made from another log", errUseless)
+		}
+		return nil
+	}
+	proof, err := log.ProveConsistency(size, cp.Size)
+	if err != nil {
+		return err
+	}
+	if tlog.CheckTree(proof, cp.Size, cp.Root, size, root) != nil {
+		return fmt.Errorf("%w: it was made from another log", errUseless)
+	}
+	return nil
+}
+
+// replay applies what the log has beyond the state.
+func (l *Ledger) replay(ctx context.Context, log *keylog.Log) error {
+	err := log.Replay(ctx, int64(l.state.next), func(p keylog.Position, raw keylog.Record) error {
+		// The slices are the log's scratch; what the state keeps must be its own.
+		raw.Body = append([]byte(nil), raw.Body...)
+		r, err := Decode(p, raw)
+		if err != nil {
+			return err
+		}
+		return l.state.Apply(r)
+	})
+	if err != nil {
+		return fmt.Errorf("making the ledger from the key-use log: %w", err)
+	}
+	cp := log.Checkpoint()
+	return l.Flush(policies.Hash(cp.Root), uint64(cp.Size))
+}
+
+// Close lets go of the database. Flush before.
+func (l *Ledger) Close() error {
+	if l.index == nil {
+		return nil
+	}
+	return l.index.close()
+}

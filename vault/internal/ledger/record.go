@@ -1,0 +1,127 @@
+package ledger
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/vault/keylog"
+)
+
+// Record is one record of the key-use log, with what it means already decoded.
+type Record struct {
+	Kind    policies.EntryKind
+	Owner   policies.Pseudonym
+	Reader  policies.Pseudonym
+	Outcome policies.Code
+	Details policies.Details
+	Raw     []byte // the signed document that lies beside the entry, if this one is the first to speak of it
+	// Document is Raw decoded, for kinds that change the state by it: *policies.VaultDocument (genesis), Identity, Manifest, Grant
+	// (import), Revocation or Session.
+	Document any
+
+	// Set by the log.
+	Index   uint64
+	Time    time.Time
+	Opening policies.Opening
+	Leaf    []byte
+}
+
+// Seal makes what the log keeps: the entry, which commits to the details, and the body.
+func (r *Record) Seal() keylog.Record {
+	opening, commitment := policies.Commit(&r.Details)
+	r.Opening = opening
+	entry := policies.Entry{Kind: r.Kind, Owner: r.Owner, Reader: r.Reader, Outcome: r.Outcome, Commitment: commitment}
+	body := policies.Body{Opening: opening, Document: r.Raw}
+	return keylog.Record{Entry: entry.Bytes(), Body: body.Bytes()}
+}
+
+// Recorded notes where the log put the record.
+func (r *Record) Recorded(p keylog.Position, entry []byte) {
+	r.Index, r.Time, r.Leaf = uint64(p.Index), p.Time, keylog.Leaf(p.Time, entry)
+}
+
+// Decode reads a record of the log. The tree of the log commits to entries and not to bodies, so everything that the state will
+// rest on is checked here: the opening against the entry's commitment, the document's hash against the opened details.
+func Decode(p keylog.Position, raw keylog.Record) (*Record, error) {
+	fail := func(err error) (*Record, error) {
+		return nil, fmt.Errorf("entry %d of the key-use log: %w", p.Index, err)
+	}
+	entry, err := policies.ParseEntry(raw.Entry)
+	if err != nil {
+		return fail(err)
+	}
+	r := &Record{Kind: entry.Kind, Owner: entry.Owner, Reader: entry.Reader, Outcome: entry.Outcome}
+	r.Recorded(p, raw.Entry)
+	if len(raw.Body) == 0 {
+		if needsBody(entry.Kind) {
+			return fail(fmt.Errorf("the body of a %s, which the vault's state rests on, was erased", entry.Kind))
+		}
+		return r, nil
+	}
+	body, err := policies.ParseBody(raw.Body)
+	if err != nil {
+		return fail(err)
+	}
+	if body.Opening.Commitment() != entry.Commitment {
+		return fail(fmt.Errorf("%w: the body is not the one that the entry commits to", policies.ErrProof))
+	}
+	details, err := body.Opening.Read()
+	if err != nil {
+		return fail(err)
+	}
+	r.Details, r.Opening, r.Raw = *details, body.Opening, body.Document
+	if err := r.decodeDocument(); err != nil {
+		return fail(err)
+	}
+	return r, nil
+}
+
+// needsBody tells the kinds whose bodies must not be erased while the state rests on them.
+func needsBody(k policies.EntryKind) bool {
+	switch k {
+	case policies.EntryGenesis, policies.EntryIdentity, policies.EntryManifest, policies.EntryImport, policies.EntryGrant,
+		policies.EntryRevocation, policies.EntryDestroyed, policies.EntryFailed:
+		return true
+	}
+	return false
+}
+
+func (r *Record) decodeDocument() error {
+	switch r.Kind {
+	case policies.EntryGenesis:
+		return document[policies.VaultDocument](r)
+	case policies.EntryIdentity:
+		return document[policies.Identity](r)
+	case policies.EntryManifest:
+		return document[policies.Manifest](r)
+	case policies.EntryImport:
+		return document[policies.Grant](r)
+	case policies.EntryRevocation:
+		return document[policies.Revocation](r)
+	case policies.EntrySession:
+		return document[policies.Session](r)
+	}
+	return nil
+}
+
+func document[T any, D interface {
+	*T
+	envelope.Document
+	Validate() error
+}](r *Record) error {
+	e, err := envelope.Parse(r.Raw)
+	if err != nil {
+		return err
+	}
+	if policies.Hash(e.Hash) != r.Details.Document {
+		return fmt.Errorf("%w: the document is not the one that the entry names", policies.ErrProof)
+	}
+	d, err := policies.Decode[T, D](e)
+	if err != nil {
+		return err
+	}
+	r.Document = d
+	return nil
+}

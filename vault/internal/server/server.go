@@ -1,0 +1,370 @@
+// Package server is the vault's two doors: HTTP over the vault itself.
+//
+// The storefront's door (a client certificate of the configured authority, or a Unix socket) offers everything. The owners' door offers what
+// an owner needs when the storefront is silent or lies: the vault document, submitting signed documents, the state of their
+// chain. Neither caller is trusted: what they bring is signed by others and verified by the vault. So the doors only bound what
+// a caller can cost: bodies, times, headers, connections, and on the owners' door requests per address.
+//
+// Every error is a problem document with a stable code. Nothing of a body is ever logged.
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/vault/api"
+	"golang.org/x/time/rate"
+)
+
+// Vault is what stands behind the doors.
+type Vault interface {
+	Submit(context.Context, api.Submission) (*policies.Receipt, error)
+	Reencrypt(context.Context, []api.Call) []api.Reply
+	Chain(policies.OwnerID) (*api.ChainState, error)
+	Head(policies.OwnerID, policies.AuthorID) (*api.HeadState, error)
+	History(owner policies.OwnerID, before uint64, limit int) (*api.History, error)
+	Health() api.Health
+	Document() *envelope.Envelope
+}
+
+// Limits bound what one address may ask of the owners' door.
+type Limits struct {
+	PerSecond float64
+	Burst     int
+}
+
+// caller is who may use a route.
+type caller int
+
+const (
+	storefront caller = iota // the storefront's door only
+	anyone                   // the owners' door as well
+)
+
+// route is one line of the table.
+type route struct {
+	method  string
+	path    string
+	body    int64 // bytes, 0: none
+	timeout time.Duration
+	who     caller
+	handle  func(v Vault, w http.ResponseWriter, r *http.Request, body []byte) error
+}
+
+var routes = []route{
+	{http.MethodGet, api.PathVault, 0, 5 * time.Second, anyone, vaultDocument},
+	{http.MethodGet, api.PathHealth, 0, 5 * time.Second, anyone, health},
+	{http.MethodPost, api.PathDocuments, api.MaxSubmission, 60 * time.Second, anyone, submit},
+	{http.MethodGet, api.PathChain, 0, 10 * time.Second, anyone, chain},
+	{http.MethodGet, api.PathHead, 0, 10 * time.Second, anyone, head},
+	{http.MethodGet, api.PathHistory, 0, 30 * time.Second, storefront, history},
+	{http.MethodPost, api.PathReencrypt, api.MaxCallsSize, 60 * time.Second, storefront, reencrypt},
+}
+
+// Storefront is the server of the storefront's door.
+func Storefront(v Vault, log *slog.Logger) *http.Server {
+	return server(handler(v, storefront, nil, log), log)
+}
+
+// Owners is the server of the owners' door.
+func Owners(v Vault, limits Limits, log *slog.Logger) *http.Server {
+	return server(handler(v, anyone, newLimiter(limits), log), log)
+}
+
+func server(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       60 * time.Second,
+		WriteTimeout:      90 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// handler makes the routes of a door.
+func handler(v Vault, door caller, limit *limiter, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	for _, rt := range routes {
+		if rt.who < door {
+			continue
+		}
+		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), rt.timeout)
+			defer cancel()
+			body, err := readBody(w, r, rt.body)
+			if err == nil {
+				err = rt.handle(v, w, r.WithContext(ctx), body)
+			}
+			if err != nil {
+				fail(w, r, err, log)
+			}
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { problem.Write(w, policies.CodeNotFound) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler {
+					panic(p)
+				}
+				log.Error("a handler panicked", "path", r.Pattern, "panic", fmt.Sprintf("%T", p))
+				problem.Write(w, policies.CodeInternal)
+			}
+		}()
+		if limit != nil && !limit.allow(r.RemoteAddr, time.Now()) {
+			problem.Write(w, &problem.Problem{Code: policies.CodeRateLimited, RetryAfter: 1})
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// fail answers with a problem. The text of an internal error is for the log of this process, not for a stranger.
+func fail(w http.ResponseWriter, r *http.Request, err error, log *slog.Logger) {
+	p := problem.Of(err)
+	switch p.Code {
+	case policies.CodeInternal:
+		log.Error("internal error", "path", r.Pattern, "error", err.Error())
+	case policies.CodeLogStopped, policies.CodeTokenFailure: // so is what is wrong with log and token
+		p = problem.Of(p.Code)
+	}
+	if p.Code == policies.CodeUnavailable && p.RetryAfter == 0 {
+		p.RetryAfter = 1
+	}
+	problem.Write(w, p)
+}
+
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength > limit {
+		return nil, policies.CodeTooLarge
+	}
+	if limit == 0 {
+		return nil, nil
+	}
+	var b bytes.Buffer
+	if r.ContentLength > 0 {
+		b.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	if _, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			return nil, policies.CodeTooLarge
+		}
+		return nil, fmt.Errorf("%w: the body was cut short", policies.CodeMalformed)
+	}
+	return b.Bytes(), nil
+}
+
+func vaultDocument(v Vault, w http.ResponseWriter, _ *http.Request, _ []byte) error {
+	return send(w, "application/json", v.Document().Raw)
+}
+
+func health(v Vault, w http.ResponseWriter, _ *http.Request, _ []byte) error {
+	return sendJSON(w, v.Health())
+}
+
+func submit(v Vault, w http.ResponseWriter, r *http.Request, body []byte) error {
+	var s api.Submission
+	if err := envelope.Decode(body, &s); err != nil {
+		return err
+	}
+	receipt, err := v.Submit(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	return sendJSON(w, receipt)
+}
+
+func chain(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) error {
+	var owner policies.OwnerID
+	if err := owner.UnmarshalText([]byte(r.PathValue("owner"))); err != nil {
+		return err
+	}
+	state, err := v.Chain(owner)
+	if err != nil {
+		return err
+	}
+	return sendJSON(w, state)
+}
+
+func head(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) error {
+	var owner policies.OwnerID
+	var author policies.AuthorID
+	if err := errors.Join(owner.UnmarshalText([]byte(r.PathValue("owner"))), author.UnmarshalText([]byte(r.PathValue("author")))); err != nil {
+		return err
+	}
+	state, err := v.Head(owner, author)
+	if err != nil {
+		return err
+	}
+	return sendJSON(w, state)
+}
+
+func history(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) error {
+	var owner policies.OwnerID
+	if err := owner.UnmarshalText([]byte(r.PathValue("owner"))); err != nil {
+		return err
+	}
+	var numbers [2]uint64
+	for i, name := range []string{"before", "limit"} {
+		text := r.URL.Query().Get(name)
+		if text == "" {
+			continue
+		}
+		n, err := strconv.ParseUint(text, 10, 32+31*(1-i))
+		if err != nil {
+			return problem.New(policies.CodeMalformed, "%s is not a number", name)
+		}
+		numbers[i] = n
+	}
+	page, err := v.History(owner, numbers[0], int(min(numbers[1], 1<<20)))
+	if err != nil {
+		return err
+	}
+	return sendJSON(w, page)
+}
+
+func reencrypt(v Vault, w http.ResponseWriter, r *http.Request, body []byte) error {
+	if r.Header.Get("Content-Type") != api.ReencryptMedia {
+		return problem.New(policies.CodeMalformed, "the content type is not %s", api.ReencryptMedia)
+	}
+	calls, err := api.ParseCalls(body)
+	if err != nil {
+		return err
+	}
+	replies := v.Reencrypt(r.Context(), calls)
+	size := 4
+	for i := range replies {
+		size += 7 + len(replies[i].Code) + 24*len(replies[i].Outcomes) + len(replies[i].Sealed)
+	}
+	return send(w, api.ReencryptMedia, api.AppendReplies(make([]byte, 0, size), replies))
+}
+
+func sendJSON(w http.ResponseWriter, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return send(w, "application/json", body)
+}
+
+func send(w http.ResponseWriter, contentType string, body []byte) error {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.Write(body) // who went away is not told
+	return nil
+}
+
+// maxAddresses bounds the limiter's memory.
+const maxAddresses = 16384
+
+// limiter is a bucket for each address, or for each /64 of IPv6.
+type limiter struct {
+	limits  Limits
+	mu      sync.Mutex
+	buckets map[netip.Prefix]*bucket
+}
+
+type bucket struct {
+	*rate.Limiter
+	last time.Time
+}
+
+func newLimiter(limits Limits) *limiter {
+	return &limiter{limits: limits, buckets: map[netip.Prefix]*bucket{}}
+}
+
+func (l *limiter) allow(remote string, now time.Time) bool {
+	var key netip.Prefix
+	if a, err := netip.ParseAddrPort(remote); err == nil {
+		addr := a.Addr().Unmap().WithZone("")
+		bits := 32
+		if addr.Is6() {
+			bits = 64
+		}
+		key, _ = addr.Prefix(bits)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.buckets[key]
+	if b == nil {
+		if len(l.buckets) >= maxAddresses {
+			l.forget(now)
+		}
+		b = &bucket{Limiter: rate.NewLimiter(rate.Limit(l.limits.PerSecond), l.limits.Burst)}
+		l.buckets[key] = b
+	}
+	b.last = now
+	return b.AllowN(now, 1)
+}
+
+// forget drops buckets that are full again, and if that is none of them, all.
+func (l *limiter) forget(now time.Time) {
+	for key, b := range l.buckets {
+		if b.TokensAt(now) >= float64(l.limits.Burst) {
+			delete(l.buckets, key)
+		}
+	}
+	if len(l.buckets) >= maxAddresses {
+		clear(l.buckets)
+	}
+}
+
+// Limit is a listener with at most n connections at once. The next one waits to be accepted.
+func Limit(l net.Listener, n int) net.Listener {
+	return &limited{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{})}
+}
+
+type limited struct {
+	net.Listener
+	slots  chan struct{}
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &limitedConn{Conn: c, free: sync.OnceFunc(func() { <-l.slots })}, nil
+}
+
+func (l *limited) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+type limitedConn struct {
+	net.Conn
+	free func()
+}
+
+func (c *limitedConn) Close() error {
+	err := c.Conn.Close()
+	c.free()
+	return err
+}

@@ -1,0 +1,407 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/internal/ledger"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+const (
+	// maxBatchItems bounds the items of one decision, so that its records fit into one commit of the log.
+	maxBatchItems = 4096
+	// deriveTimeout is how long a batch may take in the token.
+	deriveTimeout = 30 * time.Second
+)
+
+// Reencrypt answers readers' requests, in their order. Every item of every request is decided, recorded, and only then
+// carried out; the answer is for the reader alone.
+func (v *Vault) Reencrypt(ctx context.Context, calls []api.Call) []api.Reply {
+	replies := make([]api.Reply, len(calls))
+	for first := 0; first < len(calls); {
+		end, items := first+1, len(calls[first].Items)
+		for end < len(calls) && items+len(calls[end].Items) <= maxBatchItems {
+			items += len(calls[end].Items)
+			end++
+		}
+		v.reencrypt(ctx, calls[first:end], replies[first:end])
+		first = end
+	}
+	return replies
+}
+
+func (v *Vault) reencrypt(ctx context.Context, calls []api.Call, replies []api.Reply) {
+	// 1. Who asks? A caller whose session and signature do not hold is refused and counted.
+	reads := make([]*read, 0, len(calls))
+	for i := range calls {
+		if r, code := v.admit(&calls[i]); code != "" {
+			v.refused.add(code)
+			replies[i].Code = code
+		} else {
+			r.reply = &replies[i]
+			reads = append(reads, r)
+		}
+	}
+	if len(reads) == 0 {
+		return
+	}
+	defer func() {
+		for _, r := range reads {
+			r.zero()
+		}
+	}()
+
+	// 2. Decide, and record durably. If that fails nothing happened, and nothing happens.
+	records, _, err := v.record(ctx, func(s *ledger.State, now time.Time) []ledger.Record {
+		var out []ledger.Record
+		for _, r := range reads {
+			r.first = len(out)
+			out = v.decide(s, now, r, out)
+		}
+		return out
+	})
+	if err != nil {
+		v.takeBack(reads)
+		refuseAll(reads, err)
+		return
+	}
+
+	// 3. Act: one derive for each released item, all of them in one call of the token.
+	failed := v.derive(context.WithoutCancel(ctx), reads, records)
+	if len(failed) > 0 {
+		// The log says that these keys were about to be used. That it came to nothing is said before the reader hears of it.
+		_, _, err := v.record(context.WithoutCancel(ctx), func(*ledger.State, time.Time) []ledger.Record { return failed })
+		if err != nil {
+			refuseAll(reads, err)
+			return
+		}
+	}
+
+	// 4. Answer, under the key of the session.
+	for _, r := range reads {
+		v.answer(r, records)
+	}
+}
+
+// read is one request on its way.
+type read struct {
+	call    *api.Call
+	reply   *api.Reply
+	signed  *envelope.Envelope
+	request *policies.ReadRequest
+	session *ledger.Session
+	key     *pre.SessionKey
+	refusal policies.Code // of the request as a whole, by a decision
+	decided bool
+	first   int // place of its first record
+	items   []readItem
+}
+
+// readItem is one item of a request.
+type readItem struct {
+	leaf    policies.Leaf
+	hash    policies.Hash
+	fault   policies.Code // what is wrong with leaf, proof or point, whoever asks; empty if nothing
+	head    ledger.Head
+	grant   *ledger.Grant
+	key     KeyID
+	outcome policies.Code
+	x       [32]byte
+}
+
+// zero overwrites what the token gave.
+func (r *read) zero() {
+	for i := range r.items {
+		clear(r.items[i].x[:])
+	}
+}
+
+// admit finds out who asks: it opens the request under its session's key. What it returns an error code for came from nobody in particular.
+// It also checks the mathematics of what the storefront offers, which needs no decision.
+func (v *Vault) admit(call *api.Call) (*read, policies.Code) {
+	e, err := envelope.Parse(call.Request)
+	if err != nil {
+		return nil, policies.CodeMalformed
+	}
+	request, err := policies.Decode[policies.ReadRequest](e)
+	if err != nil {
+		return nil, policies.CodeMalformed
+	}
+	r := &read{call: call, signed: e, request: request}
+	v.ledger.Read(func(s *ledger.State) { r.session = s.Session(request.Session) })
+	if r.session == nil {
+		return nil, policies.CodeSession
+	}
+	if err := e.Verify(r.session.Document.Key); err != nil {
+		return nil, policies.CodeSignature
+	}
+	if r.key = v.keys.get(r.session.Hash); r.key == nil { // the vault was restarted since
+		if r.key, err = v.decapsulate(&r.session.Document, r.session.Hash); err != nil {
+			return nil, policies.CodeSession
+		}
+		v.keys.put(r.session.Hash, r.key)
+	}
+	if len(call.Items) == len(request.Items) {
+		r.items = make([]readItem, len(call.Items))
+		v.ledger.Read(func(s *ledger.State) {
+			for i := range r.items {
+				r.items[i].head = s.Head(request.Items[i].Owner, request.Items[i].Writer())
+			}
+		})
+		for i := range r.items {
+			r.items[i].fault = r.items[i].verify(&request.Items[i], &call.Items[i])
+		}
+	}
+	return r, ""
+}
+
+// verify checks that what is offered is the item that was asked for, under the author's head, with a point that is on the curve.
+func (it *readItem) verify(ask *policies.ReadItem, offer *api.CallItem) policies.Code {
+	if it.head.Version == 0 || offer.Head != it.head.Manifest {
+		if len(offer.Leaf) == 0 && it.head.Version == 0 {
+			return policies.CodeNotFound
+		}
+		return policies.CodeHeadMoved
+	}
+	if len(offer.Leaf) == 0 {
+		return policies.CodeNotFound
+	}
+	leaf, err := policies.ParseLeaf(offer.Leaf)
+	if err != nil || leaf.Owner != ask.Owner || leaf.Field != ask.Field || leaf.Author != ask.Writer() {
+		return policies.CodeLeaf
+	}
+	it.leaf, it.hash = leaf, leaf.Hash()
+	if offer.Proof.Verify(it.hash, it.head.Size, it.head.Root) != nil {
+		return policies.CodeProof
+	}
+	if pre.CheckPoint(&offer.Point, &it.leaf.Capsule) != nil {
+		return policies.CodePoint
+	}
+	return ""
+}
+
+// decide decides a request and appends its records: one for a request that is refused as a whole, else one for each item. The first carries
+// the request.
+func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Record) []ledger.Record {
+	r.decided = true
+	reader := s.Pseudonym(policies.IdentityID(r.session.Document.Reader))
+	if r.refusal = v.refuse(now, r); r.refusal != "" {
+		refusal := ledger.Record{Kind: policies.EntryRefusal, Reader: reader, Outcome: r.refusal, Details: policies.Details{
+			Reader: r.session.Document.Reader, Session: r.session.Hash, Request: r.signed.Hash,
+		}}
+		if r.refusal != policies.CodeReplay { // the record of the request's first coming has it
+			refusal.Raw = r.signed.Raw
+		}
+		return append(out, refusal)
+	}
+	r.session.Nonces[r.request.Nonce] = struct{}{}
+	for i := range r.items {
+		it, ask, offer := &r.items[i], &r.request.Items[i], &r.call.Items[i]
+		it.outcome = v.permit(s, now, r, i)
+		kind := policies.EntryRefusal
+		switch it.outcome {
+		case policies.CodeReleased:
+			kind = policies.EntryUse
+			it.key = keyID(offer.Grant, ask.Field, ask.Writer())
+			it.grant.Promised++
+			v.flights.begin(it.key)
+		case policies.CodeUnchanged:
+			kind = policies.EntryUse
+		}
+		record := ledger.Record{
+			Kind: kind, Owner: s.Pseudonym(policies.IdentityID(ask.Owner)), Reader: reader, Outcome: it.outcome,
+			Details: policies.Details{
+				Owner: ask.Owner, Reader: r.session.Document.Reader, Grant: offer.Grant, Field: ask.Field, Author: ask.Writer(),
+				Epoch: it.leaf.Epoch, Version: it.leaf.Version, Head: offer.Head, Leaf: it.hash,
+				Session: r.session.Hash, Request: r.signed.Hash, Nonce: r.request.Nonce,
+			},
+		}
+		if i == 0 {
+			record.Raw = r.signed.Raw
+		}
+		out = append(out, record)
+	}
+	return out
+}
+
+// refuse says why a request is refused as a whole.
+func (v *Vault) refuse(now time.Time, r *read) policies.Code {
+	if r.request.Audience != v.cfg.Document.Vault {
+		return policies.CodeWrongVault
+	}
+	if r.session.Document.Live(now) != nil {
+		return policies.CodeSession
+	}
+	if r.request.Live(now) != nil {
+		return policies.CodeExpired
+	}
+	if len(r.call.Items) != len(r.request.Items) {
+		return policies.CodeMalformed
+	}
+	if _, used := r.session.Nonces[r.request.Nonce]; used {
+		return policies.CodeReplay
+	}
+	return ""
+}
+
+// permit decides one item: released, unchanged, or why not. A stranger to the grant learns nothing of the owner's data, not even
+// whether there is any.
+func (v *Vault) permit(s *ledger.State, now time.Time, r *read, i int) policies.Code {
+	it, ask, offer := &r.items[i], &r.request.Items[i], &r.call.Items[i]
+	it.grant = s.Grant(offer.Grant)
+	if it.grant == nil || it.grant.Document.Reader != r.session.Document.Reader || it.grant.Document.Owner != ask.Owner {
+		return policies.CodeNoGrant
+	}
+	place, ok := it.grant.Find(ask.Field, ask.Writer())
+	if !ok {
+		return policies.CodeNoGrant
+	}
+	if it.grant.Revoked[place] {
+		return policies.CodeRevoked
+	}
+	if it.fault != "" {
+		return it.fault
+	}
+	if s.Head(ask.Owner, ask.Writer()).Manifest != it.head.Manifest { // it moved since verify looked
+		return policies.CodeHeadMoved
+	}
+	err := policies.Check(&it.grant.Document, policies.Use{
+		Reader: r.session.Document.Reader, Purpose: r.request.Purpose, Leaf: &it.leaf, Item: ask, UsedToday: it.grant.UsedOn(now),
+	}, now)
+	if err != nil {
+		var code policies.Code
+		if !errors.As(err, &code) {
+			return policies.CodeInternal
+		}
+		return code
+	}
+	if ask.Known == it.leaf.Version {
+		return policies.CodeUnchanged
+	}
+	return policies.CodeReleased
+}
+
+// derive has the token carry out the released items, and lets revocations that wait for them go on. It returns the records of those that failed.
+func (v *Vault) derive(ctx context.Context, reads []*read, records []ledger.Record) []ledger.Record {
+	var uses []Use
+	var items []*readItem
+	var places []int
+	for _, r := range reads {
+		for i := range r.items {
+			if r.items[i].outcome == policies.CodeReleased {
+				uses = append(uses, Use{Key: r.items[i].key, Point: r.call.Items[i].Point})
+				items, places = append(items, &r.items[i]), append(places, r.first+i)
+			}
+		}
+	}
+	if len(uses) == 0 {
+		return nil
+	}
+	defer v.land(uses)
+	ctx, cancel := context.WithTimeout(ctx, deriveTimeout)
+	defer cancel()
+	derived := v.cfg.Token.Derive(ctx, uses)
+	var failed []ledger.Record
+	for n, it := range items {
+		var err error
+		if n >= len(derived) {
+			err = errors.New("the token gave no answer")
+		} else if err = derived[n].Err; err == nil {
+			it.x = derived[n].X
+			clear(derived[n].X[:])
+			continue
+		}
+		it.outcome = policies.CodeTokenFailure
+		if errors.Is(err, ErrKeyMissing) {
+			it.outcome = policies.CodeKeyMissing
+		}
+		v.cfg.Logger.Error("the token did not carry out a use", "grant", it.grant.Document.ID.String(), "error", err.Error())
+		use := &records[places[n]]
+		d := use.Details
+		failed = append(failed, ledger.Record{
+			Kind: policies.EntryFailed, Owner: use.Owner, Reader: use.Reader, Outcome: it.outcome,
+			Details: policies.Details{Owner: d.Owner, Reader: d.Reader, Field: d.Field, Author: d.Author, Request: d.Request, Index: use.Index, Token: v.cfg.Serial},
+		})
+	}
+	return failed
+}
+
+// land says that uses are over.
+func (v *Vault) land(uses []Use) {
+	keys := make([]KeyID, len(uses))
+	for i := range uses {
+		keys[i] = uses[i].Key
+	}
+	v.flights.end(keys)
+}
+
+// takeBack undoes what decisions that were not recorded changed in memory.
+func (v *Vault) takeBack(reads []*read) {
+	var uses []Use
+	v.ledger.Write(func(*ledger.State) {
+		for _, r := range reads {
+			if !r.decided || r.refusal != "" {
+				continue
+			}
+			delete(r.session.Nonces, r.request.Nonce)
+			for i := range r.items {
+				if r.items[i].outcome == policies.CodeReleased {
+					if g := r.items[i].grant; g.Promised > 0 {
+						g.Promised--
+					}
+					uses = append(uses, Use{Key: r.items[i].key})
+				}
+			}
+		}
+	})
+	v.land(uses)
+}
+
+// refuseAll answers requests that could not be recorded.
+func refuseAll(reads []*read, err error) {
+	code := policies.CodeLogStopped
+	errors.As(err, &code)
+	for _, r := range reads {
+		*r.reply = api.Reply{Code: code}
+	}
+}
+
+// answer seals what the reader learns. A request that was refused as a whole gets the reason and no answer.
+func (v *Vault) answer(r *read, records []ledger.Record) {
+	if r.refusal != "" {
+		r.reply.Code = r.refusal
+		return
+	}
+	a := policies.Answer{Time: uint64(records[r.first].Time.UnixMilli()), Items: make([]policies.AnswerItem, len(r.items))}
+	outcomes := make([]policies.Code, len(r.items))
+	for i := range r.items {
+		it := &r.items[i]
+		outcomes[i] = it.outcome
+		a.Items[i] = policies.AnswerItem{Outcome: it.outcome, Index: records[r.first+i].Index}
+		if it.outcome == policies.CodeReleased || it.outcome == policies.CodeUnchanged {
+			a.Items[i].Leaf, a.Items[i].Head, a.Items[i].Version = it.hash, it.head.Manifest, it.head.Version
+		}
+		if it.outcome == policies.CodeReleased {
+			a.Items[i].X = it.x
+		}
+	}
+	plain := a.Bytes()
+	defer func() {
+		clear(plain)
+		for i := range a.Items {
+			clear(a.Items[i].X[:])
+		}
+	}()
+	sealed, err := r.key.SealAnswer(r.signed.Hash, plain, nil)
+	if err != nil {
+		v.cfg.Logger.Error("sealing an answer", "error", err.Error())
+		*r.reply = api.Reply{Code: policies.CodeInternal}
+		return
+	}
+	r.reply.Outcomes, r.reply.Sealed = outcomes, sealed
+}

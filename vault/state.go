@@ -1,0 +1,157 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/internal/ledger"
+	"github.com/sallyport/sallyport/vault/keylog"
+)
+
+// maxHistory is the longest page of a history.
+const maxHistory = 500
+
+// Chain is where an owner's chain stands, with the receipt of its newest document.
+func (v *Vault) Chain(owner policies.OwnerID) (*api.ChainState, error) {
+	var chain ledger.Chain
+	var ok bool
+	v.ledger.Read(func(s *ledger.State) { chain, ok = s.Chain(owner) })
+	if !ok {
+		return nil, policies.CodeNotFound
+	}
+	receipt, err := v.receiptAt(chain.Index, chain.Hash)
+	if err != nil {
+		return nil, err
+	}
+	return &api.ChainState{Seq: chain.Seq, Hash: chain.Hash, Receipt: receipt}, nil
+}
+
+// Head is the newest manifest of an author for an owner, version 0 if there is none.
+func (v *Vault) Head(owner policies.OwnerID, author policies.AuthorID) (*api.HeadState, error) {
+	var head ledger.Head
+	var ok bool
+	v.ledger.Read(func(s *ledger.State) { _, ok = s.Chain(owner); head = s.Head(owner, author) })
+	if !ok {
+		return nil, policies.CodeNotFound
+	}
+	state := &api.HeadState{Version: head.Version, Manifest: head.Manifest}
+	if head.Version == 0 {
+		return state, nil
+	}
+	var err error
+	state.Receipt, err = v.receiptAt(head.Index, head.Manifest)
+	return state, err
+}
+
+// History is a page of the entries that concern an owner, newest first, of those with an index below before (0: from the newest).
+func (v *Vault) History(owner policies.OwnerID, before uint64, limit int) (*api.History, error) {
+	cp := v.cfg.Log.Checkpoint()
+	if before == 0 || before > uint64(cp.Size) {
+		before = uint64(cp.Size)
+	}
+	if limit <= 0 || limit > maxHistory {
+		limit = maxHistory
+	}
+	var indexes []uint64
+	known := false
+	v.ledger.Read(func(s *ledger.State) {
+		known = s.Identity(policies.IdentityID(owner)) != nil
+		indexes = s.History(policies.IdentityID(owner), before, limit)
+	})
+	if !known {
+		return nil, policies.CodeNotFound
+	}
+	page := &api.History{Checkpoint: cp.Note, Entries: make([]policies.Evidence, 0, len(indexes))}
+	for _, index := range indexes {
+		record, err := v.read(index)
+		if err != nil {
+			return nil, err
+		}
+		evidence, err := v.evidence(record, cp)
+		if err != nil {
+			return nil, err
+		}
+		page.Entries = append(page.Entries, *evidence)
+	}
+	if len(indexes) == limit && indexes[limit-1] > 0 {
+		page.Before = indexes[limit-1]
+	}
+	return page, nil
+}
+
+// again answers a chain's document that was accepted before, nil if it was not. A revocation that is not done yet is finished first.
+func (v *Vault) again(ctx context.Context, hash policies.Hash) (*policies.Receipt, error) {
+	var undone *ledger.Revocation
+	var known bool
+	v.ledger.Read(func(s *ledger.State) { _, known = s.Document(hash); undone = s.UndoneRevocation(hash) })
+	if !known {
+		return nil, nil
+	}
+	if undone != nil {
+		if err := v.destroy(context.WithoutCancel(ctx), undone); err != nil {
+			return nil, err
+		}
+	}
+	return v.receiptOf(hash)
+}
+
+// receiptOf is the receipt of an accepted document.
+func (v *Vault) receiptOf(hash policies.Hash) (*policies.Receipt, error) {
+	var index uint64
+	var ok bool
+	v.ledger.Read(func(s *ledger.State) { index, ok = s.Document(hash) })
+	if !ok {
+		return nil, policies.CodeNotFound
+	}
+	return v.receiptAt(index, hash)
+}
+
+func (v *Vault) receiptAt(index uint64, document policies.Hash) (*policies.Receipt, error) {
+	record, err := v.read(index)
+	if err != nil {
+		return nil, err
+	}
+	return v.receipt(record, v.cfg.Log.Checkpoint(), document)
+}
+
+func (v *Vault) read(index uint64) (*ledger.Record, error) {
+	p, raw, err := v.cfg.Log.Read(int64(index))
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	return ledger.Decode(p, raw)
+}
+
+// receipt proves a record under a checkpoint that contains it.
+func (v *Vault) receipt(r *ledger.Record, cp keylog.Checkpoint, document policies.Hash) (*policies.Receipt, error) {
+	evidence, err := v.evidence(r, cp)
+	if err != nil {
+		return nil, err
+	}
+	return &policies.Receipt{
+		Type: "receipt", Suite: policies.Suite, Vault: v.cfg.Document.Vault,
+		Document: document, Evidence: *evidence, Checkpoint: cp.Note,
+	}, nil
+}
+
+func (v *Vault) evidence(r *ledger.Record, cp keylog.Checkpoint) (*policies.Evidence, error) {
+	proof, err := v.cfg.Log.Prove(int64(r.Index), cp.Size)
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	e := &policies.Evidence{Index: r.Index, Leaf: r.Leaf, Opening: r.Opening, Proof: make([]policies.Hash, len(proof))}
+	for i := range proof {
+		e.Proof[i] = policies.Hash(proof[i])
+	}
+	return e, nil
+}
+
+func unreadable(err error) error {
+	if errors.Is(err, keylog.ErrClosed) {
+		return fmt.Errorf("%w: %w", policies.CodeUnavailable, err)
+	}
+	return fmt.Errorf("%w: %w", policies.CodeLogStopped, err)
+}

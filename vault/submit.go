@@ -1,0 +1,464 @@
+package vault
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/internal/ledger"
+	"github.com/sallyport/sallyport/vault/keylog"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+// Submit takes a signed document and returns its receipt once it is in force. The same document again gets a receipt of the same
+// entry, so a caller who does not know the outcome sends it again. An error wraps a [policies.Code]; with chain_moved the
+// [problem.Problem] carries the receipt of the newest document of the chain.
+func (v *Vault) Submit(ctx context.Context, submission api.Submission) (*policies.Receipt, error) {
+	e, err := envelope.Parse(submission.Envelope)
+	if err != nil {
+		return nil, v.stranger(err)
+	}
+	if len(submission.Keys) > 0 && e.Type != "grant" {
+		return nil, v.stranger(fmt.Errorf("%w: only a grant comes with keys", policies.ErrMalformed))
+	}
+	switch e.Type {
+	case "identity":
+		return v.enrol(ctx, e)
+	case "manifest":
+		return v.publish(ctx, e)
+	case "grant":
+		return v.grant(ctx, e, submission.Keys)
+	case "revocation":
+		return v.revoke(ctx, e)
+	case "session":
+		return v.openSession(ctx, e)
+	}
+	return nil, v.stranger(fmt.Errorf("%w: a vault does not act on documents of type %q", policies.ErrMalformed, e.Type))
+}
+
+// stranger counts the refusal of a caller who was not authenticated.
+func (v *Vault) stranger(err error) error {
+	v.refused.add(problem.Of(err).Code)
+	return err
+}
+
+// signed is a document whose signature was verified, with what all of them have.
+type signed[T any] struct {
+	*envelope.Envelope
+	doc    *T
+	signer *ledger.Identity
+	owner  policies.OwnerID // zero for a session
+}
+
+// open verifies a document under the key of the enrolled identity that it must be from.
+func open[T any, D interface {
+	*T
+	envelope.Document
+	Validate() error
+}](v *Vault, e *envelope.Envelope, signer func(*T) policies.IdentityID) (*signed[T], error) {
+	claim, err := policies.Decode[T, D](e)
+	if err != nil {
+		return nil, v.stranger(err)
+	}
+	var id *ledger.Identity
+	v.ledger.Read(func(s *ledger.State) { id = s.Identity(signer(claim)) })
+	if id == nil {
+		return nil, v.stranger(policies.CodeUnknown)
+	}
+	key, err := id.Verifier()
+	if err != nil {
+		return nil, err
+	}
+	if err := e.Verify(key); err != nil {
+		return nil, v.stranger(err)
+	}
+	return &signed[T]{Envelope: e, doc: claim, signer: id}, nil
+}
+
+// refusal is the record of a refused document. The document itself does not lie beside it: its hash and the reason do.
+func (d *signed[T]) refusal(code policies.Code) []ledger.Record {
+	r := ledger.Record{Kind: policies.EntryRefusal, Outcome: code, Details: policies.Details{Document: d.Hash, Identity: d.signer.ID, Owner: d.owner, Note: d.Type}}
+	if d.owner.IsZero() {
+		r.Reader = d.signer.Pseudonym
+	} else {
+		r.Owner = d.signer.Pseudonym
+	}
+	return []ledger.Record{r}
+}
+
+// accept records a document, or its refusal, and returns the record. check says whether it is accepted in the state as it is at that
+// moment; make makes the record.
+func accept[T any](ctx context.Context, v *Vault, d *signed[T], check func(*ledger.State, time.Time) error, make func() ledger.Record) (ledger.Record, keylog.Checkpoint, error) {
+	var refused error
+	records, cp, err := v.record(ctx, func(s *ledger.State, now time.Time) []ledger.Record {
+		if refused = check(s, now); refused != nil {
+			return d.refusal(problem.Of(refused).Code)
+		}
+		return []ledger.Record{make()}
+	})
+	if err == nil {
+		err = refused
+	}
+	if err != nil {
+		return ledger.Record{}, cp, v.explain(err, d.owner)
+	}
+	return records[0], cp, nil
+}
+
+// explain adds to chain_moved the receipt of what is newest.
+func (v *Vault) explain(err error, owner policies.OwnerID) error {
+	if !errors.Is(err, policies.CodeChain) {
+		return err
+	}
+	p := problem.Of(err)
+	if state, chainErr := v.Chain(owner); chainErr == nil {
+		p.Receipt = state.Receipt
+	}
+	return p
+}
+
+// enrol takes an identity's first document, which certifies itself.
+func (v *Vault) enrol(ctx context.Context, e *envelope.Envelope) (*policies.Receipt, error) {
+	identity, id, err := policies.OpenIdentity(e)
+	if err != nil {
+		return nil, v.stranger(err)
+	}
+	known := false
+	records, cp, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
+		if known = s.Identity(id) != nil; known {
+			return nil
+		}
+		pseudonym := policies.NewPseudonym()
+		return []ledger.Record{{
+			Kind: policies.EntryIdentity, Owner: pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: identity,
+			Details: policies.Details{Document: e.Hash, Identity: id, Pseudo: pseudonym},
+		}}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		return v.receiptOf(e.Hash)
+	}
+	return v.receipt(&records[0], cp, e.Hash)
+}
+
+// publish moves an author's head.
+func (v *Vault) publish(ctx context.Context, e *envelope.Envelope) (*policies.Receipt, error) {
+	d, err := open(v, e, func(m *policies.Manifest) policies.IdentityID { return policies.IdentityID(m.Author) })
+	if err != nil {
+		return nil, err
+	}
+	m := d.doc
+	d.owner = m.Owner
+	defer v.owners.lock(m.Owner)()
+	if receipt, err := v.again(ctx, e.Hash); receipt != nil || err != nil {
+		return receipt, err
+	}
+	record, cp, err := accept(ctx, v, d, func(s *ledger.State, _ time.Time) error {
+		if m.Audience != v.cfg.Document.Vault {
+			return policies.CodeWrongVault
+		}
+		if policies.AuthorID(m.Owner) != m.Author {
+			return problem.New(policies.CodeNoGrant, "an author who is not the owner needs a write grant, which this version does not know")
+		}
+		if err := follows(s, m.Owner, m.Link); err != nil {
+			return err
+		}
+		if head := s.Head(m.Owner, m.Author); m.Version != head.Version+1 || m.PrevManifest != head.Manifest {
+			return problem.New(policies.CodeChain, "the newest manifest is version %d", head.Version)
+		}
+		return nil
+	}, func() ledger.Record {
+		return ledger.Record{
+			Kind: policies.EntryManifest, Owner: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: m,
+			Details: policies.Details{Owner: m.Owner, Author: m.Author, Document: e.Hash, Version: m.Version},
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.receipt(&record, cp, e.Hash)
+}
+
+// grant imports the keys of a grant and puts it in force: a record before the token is asked and one when the keys are in it. A crash in
+// between leaves an unfinished import, which the next start abandons; the owner sends the grant again.
+func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.SealedKey) (*policies.Receipt, error) {
+	d, err := open(v, e, func(g *policies.Grant) policies.IdentityID { return policies.IdentityID(g.Owner) })
+	if err != nil {
+		return nil, err
+	}
+	g := d.doc
+	d.owner = g.Owner
+	defer v.owners.lock(g.Owner)()
+	if receipt, err := v.again(ctx, e.Hash); receipt != nil || err != nil {
+		return receipt, err
+	}
+	wrapped, invalid := v.unseal(g, e.Hash, keys)
+	defer func() {
+		for _, w := range wrapped {
+			clear(w.key)
+		}
+	}()
+	var reader policies.Pseudonym
+	begun, _, err := accept(ctx, v, d, func(s *ledger.State, _ time.Time) error {
+		if g.Audience != v.cfg.Document.Vault {
+			return policies.CodeWrongVault
+		}
+		if err := follows(s, g.Owner, g.Link); err != nil {
+			return err
+		}
+		if s.Grant(g.ID) != nil || s.Importing(g.ID) != nil {
+			return policies.CodeExists
+		}
+		if reader = s.Pseudonym(policies.IdentityID(g.Reader)); reader.IsZero() {
+			return problem.New(policies.CodeUnknown, "the reader is not enrolled in this vault")
+		}
+		return invalid
+	}, func() ledger.Record {
+		return ledger.Record{
+			Kind: policies.EntryImport, Owner: d.signer.Pseudonym, Reader: reader, Raw: e.Raw, Document: g,
+			Details: policies.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Token: v.cfg.Serial, Custody: g.Custody},
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The import is on record: from here to the end it is finished one way or the other, whether the caller waits or not.
+	ctx = context.WithoutCancel(ctx)
+	for _, w := range wrapped {
+		if err := v.importKey(ctx, w); err != nil {
+			v.cfg.Logger.Warn("an import was refused", "grant", g.ID.String(), "error", err.Error())
+			var importing *ledger.Grant
+			v.ledger.Read(func(s *ledger.State) { importing = s.Importing(g.ID) })
+			if err := v.abandon(ctx, importing); err != nil {
+				return nil, err
+			}
+			return nil, policies.CodeImport // whatever the token said: see the design, section 4
+		}
+	}
+	records, cp, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
+		return []ledger.Record{{
+			Kind: policies.EntryGrant, Owner: begun.Owner, Reader: begun.Reader, Outcome: policies.CodeAccepted,
+			Details: policies.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Index: begun.Index},
+		}}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.receipt(&records[0], cp, e.Hash)
+}
+
+// wrappedKey is a re-encryption key as the token takes it.
+type wrappedKey struct {
+	id   KeyID
+	path string
+	key  []byte
+}
+
+// unseal opens the keys of a grant and checks that they are the ones it names: one for each field and enrolled token, for the real import key
+// of that token, by the path that the vault document gives, with the digest that the owner signed.
+func (v *Vault) unseal(g *policies.Grant, hash policies.Hash, keys []api.SealedKey) ([]wrappedKey, error) {
+	if g.Custody != policies.CustodyResident {
+		return nil, problem.New(policies.CodeCustody, "this vault offers the custody %q", policies.CustodyResident)
+	}
+	tokens := v.cfg.Document.Tokens
+	if len(keys) != len(g.Fields)*len(tokens) {
+		return nil, problem.New(policies.CodeMalformed, "the grant needs %d keys, not %d", len(g.Fields)*len(tokens), len(keys))
+	}
+	var out []wrappedKey
+	for i := range g.Fields {
+		f := &g.Fields[i]
+		if len(f.Keys) != len(tokens) {
+			return out, problem.New(policies.CodeCustody, "each field needs one key for each of %d tokens", len(tokens))
+		}
+		for _, named := range f.Keys {
+			real, ok := v.cfg.Document.ImportKey(named.Token, g.Custody)
+			if !ok || named.ImportKey != policies.HashKey(real.PublicKey) || named.Path != real.Path {
+				return out, policies.CodeCustody
+			}
+			var sealed []byte
+			for _, k := range keys {
+				if k.Field == f.Field && k.Author == f.Author && k.Token == named.Token {
+					sealed = k.Sealed
+				}
+			}
+			info, err := pre.ImportInfo(v.cfg.Document.Vault, hash, f.Field, f.Epoch, f.Author)
+			if err != nil {
+				return out, policies.CodeImport
+			}
+			wrapped, err := v.cfg.ImportKey.Open(info, sealed)
+			if err != nil {
+				return out, policies.CodeImport
+			}
+			out = append(out, wrappedKey{id: keyID(g.ID, f.Field, f.Author), path: named.Path, key: wrapped})
+			if digest := sha256.Sum256(wrapped); subtle.ConstantTimeCompare(digest[:], named.Digest[:]) != 1 {
+				return out, policies.CodeImport
+			}
+		}
+	}
+	return out, nil
+}
+
+// importKey imports one key. A key of that id that is there already was left by an import that failed, since the grant is not in force.
+func (v *Vault) importKey(ctx context.Context, w wrappedKey) error {
+	err := v.cfg.Token.Import(ctx, w.id, w.path, w.key)
+	if !errors.Is(err, ErrKeyExists) {
+		return err
+	}
+	if err := v.cfg.Token.Destroy(ctx, w.id); err != nil {
+		return err
+	}
+	return v.cfg.Token.Import(ctx, w.id, w.path, w.key)
+}
+
+// abandon ends an import that did not succeed: none of its keys stays, and the log says so. A key that cannot be destroyed now is
+// an orphan that the next start sweeps; nothing can use it, because no grant stands for it.
+func (v *Vault) abandon(ctx context.Context, g *ledger.Grant) error {
+	for _, f := range g.Document.Fields {
+		if err := v.cfg.Token.Destroy(ctx, keyID(g.Document.ID, f.Field, f.Author)); err != nil {
+			v.cfg.Logger.Error("a key of a failed import is still in the token", "grant", g.Document.ID.String(), "error", err.Error())
+		}
+	}
+	_, _, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
+		d := &g.Document
+		return []ledger.Record{{
+			Kind: policies.EntryFailed, Outcome: policies.CodeImport,
+			Owner: s.Pseudonym(policies.IdentityID(d.Owner)), Reader: s.Pseudonym(policies.IdentityID(d.Reader)),
+			Details: policies.Details{Owner: d.Owner, Reader: d.Reader, Grant: d.ID, Document: g.Hash, Index: g.Index},
+		}}
+	})
+	return err
+}
+
+// revoke ends fields of grants. The record comes first: from then on nothing new uses the keys. The receipt comes when they are
+// destroyed in the token and that is recorded too. A crash in between leaves a revocation that is in force and not done;
+// the next start, or the same document again, finishes it.
+func (v *Vault) revoke(ctx context.Context, e *envelope.Envelope) (*policies.Receipt, error) {
+	d, err := open(v, e, func(r *policies.Revocation) policies.IdentityID { return policies.IdentityID(r.Owner) })
+	if err != nil {
+		return nil, err
+	}
+	r := d.doc
+	d.owner = r.Owner
+	defer v.owners.lock(r.Owner)()
+	if receipt, err := v.again(ctx, e.Hash); receipt != nil || err != nil {
+		return receipt, err
+	}
+	record, cp, err := accept(ctx, v, d, func(s *ledger.State, _ time.Time) error {
+		if r.Audience != v.cfg.Document.Vault {
+			return policies.CodeWrongVault
+		}
+		if err := follows(s, r.Owner, r.Link); err != nil {
+			return err
+		}
+		for i, item := range r.Items {
+			g := s.Grant(item.Grant)
+			if g == nil || g.Document.Owner != r.Owner {
+				return problem.New(policies.CodeNotFound, "item %d: no such grant", i)
+			}
+			if _, ok := g.Find(item.Field, item.Author); !ok {
+				return problem.New(policies.CodeNotFound, "item %d: the grant has no such field", i)
+			}
+		}
+		return nil
+	}, func() ledger.Record {
+		return ledger.Record{
+			Kind: policies.EntryRevocation, Owner: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: r,
+			Details: policies.Details{Owner: r.Owner, Document: e.Hash, Items: r.Items},
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := v.destroy(context.WithoutCancel(ctx), &ledger.Revocation{Hash: e.Hash, Owner: r.Owner, Index: record.Index, Items: r.Items}); err != nil {
+		return nil, err
+	}
+	return v.receipt(&record, cp, e.Hash)
+}
+
+// destroy finishes a recorded revocation.
+func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
+	for _, item := range r.Items {
+		key := keyID(item.Grant, item.Field, item.Author)
+		v.flights.drain(key)
+		if err := v.cfg.Token.Destroy(ctx, key); err != nil {
+			v.cfg.Logger.Error("a revoked key is still in the token; it is refused all the same", "grant", item.Grant.String(), "error", err.Error())
+			return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed yet; send the revocation again")
+		}
+	}
+	_, _, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
+		return []ledger.Record{{
+			Kind: policies.EntryDestroyed, Owner: s.Pseudonym(policies.IdentityID(r.Owner)), Outcome: policies.CodeAccepted,
+			Details: policies.Details{Owner: r.Owner, Document: r.Hash, Index: r.Index, Items: r.Items, Token: v.cfg.Serial},
+		}}
+	})
+	return err
+}
+
+// openSession takes a reader's delegation to a short-lived key.
+func (v *Vault) openSession(ctx context.Context, e *envelope.Envelope) (*policies.Receipt, error) {
+	d, err := open(v, e, func(s *policies.Session) policies.IdentityID { return policies.IdentityID(s.Reader) })
+	if err != nil {
+		return nil, err
+	}
+	session := d.doc
+	if receipt, err := v.again(ctx, e.Hash); receipt != nil || err != nil {
+		return receipt, err
+	}
+	key, unreadable := v.decapsulate(session, e.Hash)
+	record, cp, err := accept(ctx, v, d, func(s *ledger.State, now time.Time) error {
+		if session.Audience != v.cfg.Document.Vault {
+			return policies.CodeWrongVault
+		}
+		if err := session.Live(now); err != nil {
+			return err
+		}
+		if s.Session(e.Hash) != nil { // sent twice at once
+			return policies.CodeExists
+		}
+		if unreadable != nil {
+			return policies.CodeMalformed
+		}
+		return nil
+	}, func() ledger.Record {
+		return ledger.Record{
+			Kind: policies.EntrySession, Reader: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: session,
+			Details: policies.Details{Reader: session.Reader, Document: e.Hash, Session: e.Hash, Expires: session.Expires},
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	v.keys.put(e.Hash, key)
+	return v.receipt(&record, cp, e.Hash)
+}
+
+// decapsulate agrees K with the reader of a session.
+func (v *Vault) decapsulate(session *policies.Session, hash policies.Hash) (*pre.SessionKey, error) {
+	secret, err := v.cfg.SessionKey.Decapsulate(session.Ciphertext)
+	if err != nil {
+		return nil, err
+	}
+	defer secret.Zero()
+	return secret.Key(v.cfg.Document.Vault, session.Reader, hash), nil
+}
+
+// follows refuses a link that is not the next one of an owner's chain.
+func follows(s *ledger.State, owner policies.OwnerID, link policies.Link) error {
+	c, ok := s.Chain(owner)
+	if !ok {
+		return policies.CodeUnknown
+	}
+	if err := link.Follows(c.Seq, c.Hash); err != nil {
+		return problem.New(policies.CodeChain, "the newest document has seq %d", c.Seq)
+	}
+	return nil
+}

@@ -1,0 +1,358 @@
+// Package vault decides whether a re-encryption key may be used, records the decision, and only then has the token use it.
+//
+// # The normal path
+//
+// A vault is made once: [Create] writes the first entry of its key-use log. At each start [Open] makes the state from the log,
+// finishes what a crash left half done and removes keys from the token that no grant stands for. Then it serves two calls.
+//
+// [Vault.Submit] takes signed documents: enrolments, owners' manifests, grants and revocations, readers' sessions. Each is verified under
+// the key of the identity that it must be from, must be the next of its chain, is recorded, and is answered with a receipt: the
+// log's own proof that it is in force.
+//
+// [Vault.Reencrypt] takes readers' signed requests and what the storefront found for them, and answers each reader under a key
+// that the storefront does not have. It is the page that matters; read it first.
+//
+// # Decide, record durably, act
+//
+// Every decision goes through one place, [Vault.record]. One goroutine takes the decisions that are waiting, makes them one
+// after the other, records all of them in one commit of the log, and lets their callers act. So the order of the decisions is the order of
+// the log: no use stands behind the revocation that forbids it, no head moves between a decision and its record, and an auditor
+// who replays the log meets each decision in the state in which it was made. No record, no derive.
+//
+// What is decided and not yet done is counted by key. A revocation is recorded first, which refuses all later uses; then it waits until the
+// uses decided before it are over; then the token destroys the keys, which is recorded too; then it is acknowledged.
+//
+// # What it refuses
+//
+// It never takes the storefront's word. An item is re-encrypted only if its leaf is proven under the newest manifest that this vault
+// accepted, is the one that was asked for, and is of the slot that the grant names. A nonce is used once, a grant's id too, limits are counted
+// over restarts. Refusals of callers whose signature verified are recorded one by one, others as a count. The operator's guardrails, when there are
+// some, narrow what [policies.Check] permits in the same place.
+//
+// If the log cannot record, nothing is done. That state sticks until the vault is opened again, which verifies the log.
+//
+// # What the caller owes
+//
+// A [Token] that keeps its promises, a log that belongs to the token, the vault document that the ceremony signed, and one Vault
+// to a log. The daemon in cmd/sallyport-vault puts them together.
+package vault
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/internal/ledger"
+	"github.com/sallyport/sallyport/vault/keylog"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+// KeyID names a re-encryption key in the token: SHA-256(Encode("key-id", grant id, field, author)). It is used once, ever.
+type KeyID [32]byte
+
+func keyID(grant policies.DocumentID, field policies.Field, author policies.AuthorID) KeyID {
+	return sha256.Sum256(policies.Encode("key-id", grant[:], []byte(field), author[:]))
+}
+
+// Use asks the token to use a key on a point, 04 || x || y, which the vault has found to be on the curve.
+type Use struct {
+	Key   KeyID
+	Point [65]byte
+}
+
+// Derived is x(rk·E), or why there is none. The vault zeroes it.
+type Derived struct {
+	X   [32]byte
+	Err error
+}
+
+// Token is what the vault needs of a PKCS#11 device.
+type Token interface {
+	// Import unwraps a key. When it returns nil the key is a P-256 key that derives, and would survive a power cut. When it returns an
+	// error nothing stays behind, except after ErrKeyExists the key that was there before.
+	Import(ctx context.Context, key KeyID, path string, wrapped []byte) error
+	// Derive carries out uses, each for itself, and answers in their order.
+	Derive(ctx context.Context, uses []Use) []Derived
+	// Destroy removes a key for good. When it returns nil the key is gone, durably, also if it was not there.
+	Destroy(ctx context.Context, key KeyID) error
+	// Keys are the re-encryption keys that the token holds.
+	Keys(ctx context.Context) ([]KeyID, error)
+}
+
+// Errors of a [Token] that the vault tells apart.
+var (
+	// ErrKeyMissing: the token holds no such key.
+	ErrKeyMissing = errors.New("key is not in the token")
+	// ErrKeyExists: the token holds a key of this id already.
+	ErrKeyExists = errors.New("key is in the token already")
+)
+
+// Config is everything a Vault is made of.
+type Config struct {
+	// Envelope is the vault document as the ceremony signed it; Document is its verified content.
+	Envelope *envelope.Envelope
+	Document *policies.VaultDocument
+
+	// Token is the one token that the document enrols, Serial its serial number. Grade and Findings are what the light probe
+	// said of it, for the log.
+	Token    Token
+	Serial   string
+	Grade    string
+	Findings string
+
+	// Log is the open key-use log. The Vault is its only writer. The caller closes it, after the Vault.
+	Log *keylog.Log
+
+	// ImportKey opens re-encryption keys on their way to the token, SessionKey opens sessions. The document carries their
+	// public halves. The Vault zeroes both at Close.
+	ImportKey  *pre.BlobKey
+	SessionKey *pre.VaultKey
+
+	// Dir is the folder of the database, DataKey seals what is in it. An empty Dir means no database: every start replays all of the log.
+	Dir     string
+	DataKey [32]byte
+
+	Logger *slog.Logger
+
+	// Clock is the wall clock. Nil means the system's.
+	Clock func() time.Time
+}
+
+// Vault is an open vault. Its methods may be called from any goroutine.
+type Vault struct {
+	cfg      Config
+	document policies.Hash
+	ledger   *ledger.Ledger
+
+	decisions chan *pending // to run
+	fault     error         // run's own: why nothing can be applied any more
+	recorder  sync.WaitGroup
+	chores    sync.WaitGroup
+	closing   chan struct{}
+	closeOnce sync.Once
+	closeErr  error
+
+	mu      sync.RWMutex // held for reading while a decision is handed to run; guards closed
+	closed  bool
+	owners  ownerLocks
+	flights flights
+	keys    sessionKeys
+	refused refusalCount
+}
+
+// Create writes the first entry of an empty log: which vault it belongs to, under which vault document.
+func Create(ctx context.Context, log *keylog.Log, e *envelope.Envelope, d *policies.VaultDocument) error {
+	if log.Checkpoint().Size != 0 {
+		return fmt.Errorf("creating a vault: %w", keylog.ErrExists)
+	}
+	genesis := ledger.Record{
+		Kind: policies.EntryGenesis, Outcome: policies.CodeAccepted,
+		Details: policies.Details{Document: e.Hash}, Raw: e.Raw, Document: d,
+	}
+	if _, _, err := log.Append(ctx, genesis.Seal()); err != nil {
+		return fmt.Errorf("creating a vault: %w", err)
+	}
+	return nil
+}
+
+// Open opens a vault. When it returns, everything that a crash left half done is finished and recorded.
+func Open(ctx context.Context, cfg Config) (*Vault, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("opening the vault: %w", err)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	state, err := ledger.Open(ctx, ledger.Config{Dir: cfg.Dir, DataKey: cfg.DataKey, Log: cfg.Log, Logger: cfg.Logger})
+	clear(cfg.DataKey[:])
+	if err != nil {
+		return nil, fmt.Errorf("opening the vault: %w", err)
+	}
+	v := &Vault{
+		cfg: cfg, document: cfg.Envelope.Hash, ledger: state,
+		decisions: make(chan *pending, 256), closing: make(chan struct{}),
+	}
+	v.owners.init()
+	v.flights.init()
+	v.keys.init()
+	v.refused.init()
+	var vault policies.VaultID
+	state.Read(func(s *ledger.State) { vault = s.Vault() })
+	if vault != cfg.Document.Vault {
+		state.Close()
+		return nil, fmt.Errorf("opening the vault: the key-use log belongs to vault %s, the vault document to %s", vault, cfg.Document.Vault)
+	}
+	v.recorder.Go(v.run)
+	if err := v.start(ctx); err != nil {
+		v.shut()
+		return nil, fmt.Errorf("opening the vault: %w", err)
+	}
+	v.chores.Go(v.keep)
+	return v, nil
+}
+
+func (c *Config) validate() error {
+	switch {
+	case c.Envelope == nil || c.Document == nil || c.Token == nil || c.Log == nil || c.ImportKey == nil || c.SessionKey == nil || c.Logger == nil:
+		return errors.New("document, token, log, keys and logger are required")
+	case c.Log.Checkpoint().Size == 0:
+		return errors.New("the key-use log is empty: create the vault first")
+	case len(c.Document.Tokens) != 1 || c.Document.Tokens[0].Serial != c.Serial:
+		return fmt.Errorf("the vault document must enrol the token %q and no other", c.Serial)
+	case !bytes.Equal(c.ImportKey.Public(), c.Document.ImportHPKE):
+		return errors.New("the import key is not the one in the vault document")
+	case !bytes.Equal(c.SessionKey.Public(), c.Document.SessionKEM):
+		return errors.New("the session key is not the one in the vault document")
+	}
+	return nil
+}
+
+// start records the start and finishes what a crash left half done.
+func (v *Vault) start(ctx context.Context) error {
+	_, _, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
+		return []ledger.Record{{
+			Kind: policies.EntryStart, Outcome: policies.CodeAccepted, Raw: v.cfg.Envelope.Raw, Details: policies.Details{
+				Document: v.document, Token: v.cfg.Serial, Grade: v.cfg.Grade, Note: v.cfg.Findings,
+			},
+		}}
+	})
+	if err != nil {
+		return err
+	}
+	var imports []*ledger.Grant
+	var undone []*ledger.Revocation
+	v.ledger.Read(func(s *ledger.State) { imports, undone = s.Imports(), s.Undone() })
+	for _, r := range undone {
+		if err := v.destroy(ctx, r); err != nil {
+			return err
+		}
+	}
+	for _, g := range imports {
+		if err := v.abandon(ctx, g); err != nil {
+			return err
+		}
+	}
+	return v.sweep(ctx)
+}
+
+// sweep destroys keys in the token that no grant in force stands for: what an import left behind whose process died.
+func (v *Vault) sweep(ctx context.Context) error {
+	held, err := v.cfg.Token.Keys(ctx)
+	if err != nil {
+		return fmt.Errorf("listing the token's keys: %w", err)
+	}
+	wanted := map[KeyID]bool{}
+	v.ledger.Read(func(s *ledger.State) {
+		s.EachKey(func(g *ledger.Grant, f *policies.GrantedField) {
+			wanted[keyID(g.Document.ID, f.Field, f.Author)] = true
+		})
+	})
+	orphans := 0
+	for _, key := range held {
+		if wanted[key] {
+			delete(wanted, key)
+			continue
+		}
+		if err := v.cfg.Token.Destroy(ctx, key); err != nil {
+			return fmt.Errorf("destroying a key that no grant stands for: %w", err)
+		}
+		orphans++
+	}
+	if orphans > 0 {
+		v.cfg.Logger.Info("destroyed keys that no grant stands for", "keys", orphans)
+	}
+	if len(wanted) > 0 {
+		v.cfg.Logger.Error("keys of grants in force are not in the token; their owners must grant again", "keys", len(wanted))
+	}
+	return nil
+}
+
+// keep does the chores: counts of refusals every second, the database and ended sessions every minute.
+func (v *Vault) keep() {
+	second, minute := time.NewTicker(time.Second), time.NewTicker(ledger.FlushInterval)
+	defer second.Stop()
+	defer minute.Stop()
+	for {
+		select {
+		case <-v.closing:
+			return
+		case <-second.C:
+			v.recordRefusals()
+		case <-minute.C:
+			v.endSessions()
+			v.flush()
+		}
+	}
+}
+
+// endSessions forgets sessions that nobody can use any more. The delay is longer than any request lives, so no key is zeroed that
+// a request on its way still needs.
+func (v *Vault) endSessions() {
+	var ended []policies.Hash
+	before := v.cfg.Clock().Add(-policies.RequestLifetime - policies.ClockSkew)
+	v.ledger.Write(func(s *ledger.State) { ended = s.EndSessions(before) })
+	for _, hash := range ended {
+		v.keys.forget(hash)
+	}
+}
+
+func (v *Vault) flush() {
+	cp := v.cfg.Log.Checkpoint()
+	if err := v.ledger.Flush(policies.Hash(cp.Root), uint64(cp.Size)); err != nil {
+		v.cfg.Logger.Error("the vault's database was not written", "error", err.Error())
+	}
+}
+
+// Close records the stop and brings the database up to date. The caller has ended its calls before; later ones are refused.
+func (v *Vault) Close(ctx context.Context) error {
+	v.closeOnce.Do(func() {
+		close(v.closing)
+		v.chores.Wait()
+		v.recordRefusals()
+		_, _, v.closeErr = v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
+			return []ledger.Record{{Kind: policies.EntryStop, Outcome: policies.CodeAccepted}}
+		})
+		v.shut()
+	})
+	return v.closeErr
+}
+
+// shut ends the recorder and lets go of everything.
+func (v *Vault) shut() {
+	v.mu.Lock()
+	v.closed = true
+	close(v.decisions)
+	v.mu.Unlock()
+	v.recorder.Wait()
+	v.flush()
+	if err := v.ledger.Close(); err != nil {
+		v.cfg.Logger.Error("closing the vault's database", "error", err.Error())
+	}
+	v.keys.zero()
+	v.cfg.ImportKey.Zero()
+	v.cfg.SessionKey.Zero()
+}
+
+// Health tells whether keys can be used.
+func (v *Vault) Health() api.Health {
+	h := api.Health{Status: "ok", DevMode: v.cfg.Document.DevMode, LogSize: uint64(v.cfg.Log.Checkpoint().Size)}
+	v.ledger.Read(func(s *ledger.State) { h.Keys = uint64(s.Keys()) })
+	switch err := v.cfg.Log.Health(); {
+	case errors.Is(err, keylog.ErrStaleCopy): // key use goes on
+		h.Reason = err.Error()
+	case err != nil:
+		h.Status, h.Reason = "stopped", err.Error()
+	}
+	return h
+}
+
+// Document is the vault document's envelope.
+func (v *Vault) Document() *envelope.Envelope { return v.cfg.Envelope }
