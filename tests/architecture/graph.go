@@ -1,0 +1,105 @@
+package architecture
+
+// module is the import path of the tree's root.
+const module = "github.com/sallyport/sallyport"
+
+// A rule says what the packages that match from may import of this module. "x/..." is x and everything below it. Of several
+// matching rules the one with the longest from counts; a package that no rule matches may not exist.
+//
+// Test files are free of these rules: a test of the storefront may run a real vault. The walls below hold for all files
+// unless they say otherwise.
+type rule struct {
+	from string
+	to   []string
+}
+
+// graph is section 9 of the design.
+var graph = []rule{
+	{"policies", []string{"policies/envelope"}},
+	{"policies/envelope", nil},
+	{"policies/problem", []string{"policies"}},
+	{"policies/guardrails/...", []string{"policies", "policies/guardrails/..."}},
+
+	{"pkcs11", []string{"pkcs11/internal/..."}},
+	{"pkcs11/internal/...", []string{"pkcs11/internal/..."}},
+	{"pkcs11/internal/cryptoki", nil},
+
+	// Hardware profiles and ceremony; the scheme lends the ceremony its X-Wing keys.
+	{"hardware/...", []string{"hardware/...", "pkcs11", "policies/...", "vault/pre"}},
+
+	{"vault/pre", []string{"policies", "vault/pre/internal/..."}},
+	{"vault/pre/internal/...", []string{"vault/pre/internal/..."}},
+	{"vault/keylog", nil},
+	{"vault/audit/...", []string{"policies/...", "vault/audit/..."}}, // shares nothing with the vault but the documents
+	{"vault/api", []string{"policies/..."}},
+	{"vault/client", []string{"policies/...", "vault/api"}},
+	{"vault/internal/...", []string{"policies/...", "vault", "vault/api", "vault/internal/...", "vault/keylog", "vault/pre"}},
+	{"vault", []string{"policies/...", "vault/api", "vault/internal/...", "vault/keylog", "vault/pre"}},
+	{"vault/cmd/...", []string{"hardware/...", "pkcs11", "policies/...", "vault", "vault/api", "vault/internal/...", "vault/keylog", "vault/pre", "vault/cmd/..."}},
+
+	{"storefront/api", []string{"policies/..."}},
+	{"storefront/internal/...", []string{"policies/...", "storefront", "storefront/api", "storefront/internal/...", "vault/api"}},
+	// Of the scheme the storefront uses what needs no secret: challenges, points, sizes.
+	{"storefront", []string{"policies/...", "storefront/api", "storefront/internal/...", "vault/api", "vault/client", "vault/pre"}},
+	{"storefront/cmd/sallyport-storefront", []string{"policies/...", "storefront", "storefront/api", "storefront/internal/...", "vault/client"}},
+	// The SDK knows vault/api for the second route, past the storefront.
+	{"storefront/client/...", []string{"policies/...", "storefront/api", "storefront/client/...", "vault/api", "vault/pre"}},
+	{"storefront/cmd/sallyport", []string{"policies/...", "storefront/api", "storefront/client/...", "vault/api", "vault/pre"}},
+
+	// Tests drive processes and speak to them through what a stranger could import.
+	{"tests/...", []string{"policies/...", "storefront/api", "storefront/client/...", "tests/...", "vault/api", "vault/audit/...", "vault/client", "vault/pre"}},
+}
+
+// A wall keeps an import path, of this module or not, inside some packages, or out of them.
+type wall struct {
+	why     string
+	imports []string // import paths, of this module without its prefix; "x/..." is everything below too
+	only    []string // packages that alone may import them
+	never   []string // or packages that never may
+	tests   bool     // test files too
+}
+
+var walls = []wall{
+	{why: "pkcs11/internal/cryptoki is the one door to the PKCS#11 binding", imports: []string{"github.com/miekg/pkcs11"}, only: []string{"pkcs11/internal/cryptoki"}, tests: true},
+	{why: "only the binding is written in C", imports: []string{"C"}, only: []string{"pkcs11/internal/cryptoki"}, tests: true},
+	{why: "documents and decision do no I/O", imports: []string{"os/...", "net", "net/http/...", "io/ioutil", "syscall", "log/...", "golang.org/x/sys/..."}, never: []string{"policies", "policies/envelope", "policies/guardrails/..."}},
+	{why: "problem documents open nothing", imports: []string{"os/...", "net", "syscall"}, never: []string{"policies/problem"}},
+	{why: "the scheme is pure", imports: []string{"os/...", "net/...", "syscall", "log", "time"}, never: []string{"vault/pre/..."}},
+	{why: "secret scalars never meet variable-time code", imports: []string{"math/big", "crypto/elliptic", "github.com/cloudflare/circl/group", "github.com/cloudflare/circl/ecc/..."}, never: []string{"vault/pre/..."}},
+	{why: "the auditor shares nothing with the vault", imports: []string{"github.com/dgraph-io/...", "github.com/gin-gonic/..."}, never: []string{"vault/audit/..."}},
+	{why: "only the vault obeys the operator's rules", imports: []string{"policies/guardrails/..."}, only: []string{"policies/guardrails/...", "vault/...", "hardware/..."}},
+	{why: "encoding/json takes a member twice and in any case", imports: []string{"encoding/json"}, never: []string{"policies/...", "vault", "vault/api", "vault/internal/...", "vault/pre/...", "storefront", "storefront/api", "storefront/client"}},
+	{why: "storefront and SDK build without cgo", imports: []string{"pkcs11/...", "hardware/..."}, never: []string{"policies/...", "storefront/...", "vault", "vault/pre/...", "vault/keylog", "vault/api", "vault/client", "vault/internal/...", "vault/audit/..."}},
+}
+
+// reach says which packages may reach another over any number of imports, test files apart. only holds the packages that may;
+// with never, all others may.
+var reach = []wall{
+	{why: "only the vault daemon and the operator's commands need cgo", imports: []string{"pkcs11/internal/cryptoki"}, only: []string{"pkcs11/...", "hardware/...", "vault/cmd/..."}},
+	{why: "the storefront never compiles against the vault", imports: []string{"vault", "vault/internal/...", "vault/keylog/..."}, never: []string{"storefront/...", "tests/..."}},
+}
+
+// calls that some packages may not make, test files apart: package path and function.
+var forbiddenCalls = []struct {
+	why, path, name string
+	in              []string
+}{
+	{"a decision reads no clock", "time", "Now", []string{"policies", "policies/envelope"}},
+	{"a decision reads no clock", "time", "Since", []string{"policies", "policies/envelope"}},
+}
+
+// forbiddenNames may not be used as a selector: the variable-time inverse of filippo.io/bigmod.
+var forbiddenNames = map[string][]string{"InverseVarTime": {"vault/pre/..."}}
+
+// topLevel is fixed by the user. Dot files come besides.
+var (
+	topFolders = []string{"hardware", "pkcs11", "policies", "storefront", "tests", "vault"}
+	topFiles   = []string{"README.md", "go.mod", "go.sum"}
+)
+
+// badPackages are names that become a place for everything, or that hold doubles of real parts.
+var badPackages = []string{"common", "fake", "fakes", "helper", "helpers", "misc", "mock", "mocks", "shared", "stub", "stubs", "testutil", "types", "util", "utils"}
+
+// maxExported bounds the names that a package exports: types, functions, variables, and constants, where the constants of one
+// type declared in one group are one name, its enumeration.
+const maxExported = 80
