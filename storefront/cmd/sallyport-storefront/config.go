@@ -1,0 +1,151 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/knadh/koanf/parsers/toml/v2"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/v2"
+
+	"github.com/sallyport/sallyport/storefront"
+	"github.com/sallyport/sallyport/vault/client"
+)
+
+// documented is the configuration that `sallyport-storefront config` prints: every member with what it does, set to
+// its default. It is also what a configuration file is laid over.
+//
+//go:embed config.toml
+var documented string
+
+// config is the whole configuration. Its members are documented in config.toml.
+type config struct {
+	Listen         string            `koanf:"listen"`
+	Certificate    string            `koanf:"certificate"`
+	Key            string            `koanf:"key"`
+	Names          []string          `koanf:"names"`
+	AllowClassical bool              `koanf:"allow_classical"`
+	Data           string            `koanf:"data"`
+	Reserve        uint64            `koanf:"reserve"`
+	Connections    int               `koanf:"connections"`
+	ReadyFile      string            `koanf:"ready_file"`
+	Vault          vaultConfig       `koanf:"vault"`
+	Limits         storefront.Limits `koanf:"limits"`
+}
+
+type vaultConfig struct {
+	Address        string `koanf:"address"`
+	CA             string `koanf:"ca"`
+	Certificate    string `koanf:"certificate"`
+	Key            string `koanf:"key"`
+	AllowClassical bool   `koanf:"allow_classical"`
+	InFlight       int    `koanf:"in_flight"`
+}
+
+// defaults are in the documented configuration; what a file must say itself is left empty.
+func defaults() config {
+	return config{Listen: "127.0.0.1:8443", Reserve: 512 << 20, Connections: 4096, Vault: vaultConfig{InFlight: 8}}
+}
+
+// loadConfig reads a file strictly and checks it.
+func loadConfig(path string) (*config, error) {
+	k := koanf.New(".")
+	if err := k.Load(file.Provider(path), toml.Parser()); err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	c := defaults()
+	err := k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
+		TagName: "koanf", ErrorUnused: true, DecodeHook: mapstructure.StringToTimeDurationHookFunc(),
+		MatchName: func(key, name string) bool { return key == name },
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return &c, c.validate()
+}
+
+func (c *config) validate() error {
+	var missing []string
+	for name, value := range map[string]string{
+		"listen": c.Listen, "certificate": c.Certificate, "key": c.Key, "data": c.Data, "vault.address": c.Vault.Address,
+	} {
+		if value == "" {
+			missing = append(missing, name)
+		}
+	}
+	switch {
+	case len(missing) > 0:
+		return fmt.Errorf("configuration: not set: %s", strings.Join(missing, ", "))
+	case c.Connections < 1 || c.Vault.InFlight < 1:
+		return errors.New("configuration: connections and vault.in_flight are at least 1")
+	}
+	if _, socket := strings.CutPrefix(c.Vault.Address, "unix:"); socket {
+		if c.Vault.CA != "" || c.Vault.Certificate != "" || c.Vault.Key != "" {
+			return errors.New("configuration: a vault on a Unix socket has no certificates")
+		}
+		return nil
+	}
+	if !strings.HasPrefix(c.Vault.Address, "https://") {
+		return errors.New("configuration: vault.address begins with https:// or unix:")
+	}
+	if c.Vault.CA == "" || c.Vault.Certificate == "" || c.Vault.Key == "" {
+		return errors.New("configuration: a vault at an https address needs vault.ca, vault.certificate and vault.key")
+	}
+	return nil
+}
+
+// loadKeyPair reads a certificate and its key, and refuses a key that others can read.
+func loadKeyPair(certificate, key string) (tls.Certificate, error) {
+	info, err := os.Stat(key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	if info.Mode().Perm()&0o007 != 0 {
+		return tls.Certificate{}, fmt.Errorf("%s can be read by everybody: set its mode to 0600", key)
+	}
+	return tls.LoadX509KeyPair(certificate, key)
+}
+
+// tlsConfig is the public listener's: TLS 1.3 with post-quantum key agreement, unless the configuration permits another.
+func (c *config) tlsConfig() (*tls.Config, error) {
+	pair, err := loadKeyPair(c.Certificate, c.Key)
+	if err != nil {
+		return nil, fmt.Errorf("reading the server's certificate: %w", err)
+	}
+	t := &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair},
+		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768},
+	}
+	if c.AllowClassical {
+		t.CurvePreferences = append(t.CurvePreferences, tls.X25519, tls.CurveP256)
+	}
+	return t, nil
+}
+
+// clientConfig says how to reach the vault.
+func (c *config) clientConfig() (client.Config, error) {
+	out := client.Config{Address: c.Vault.Address, AllowClassical: c.Vault.AllowClassical, InFlight: c.Vault.InFlight}
+	if strings.HasPrefix(c.Vault.Address, "unix:") {
+		return out, nil
+	}
+	pem, err := os.ReadFile(c.Vault.CA)
+	if err != nil {
+		return out, fmt.Errorf("reading the vault's authority: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return out, fmt.Errorf("reading the vault's authority: no certificate in %s", c.Vault.CA)
+	}
+	pair, err := loadKeyPair(c.Vault.Certificate, c.Vault.Key)
+	if err != nil {
+		return out, fmt.Errorf("reading the client certificate: %w", err)
+	}
+	out.TLS = &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}
+	return out, nil
+}

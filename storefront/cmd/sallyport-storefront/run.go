@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/go-json-experiment/json"
+	"golang.org/x/net/netutil"
+
+	"github.com/sallyport/sallyport/storefront"
+	"github.com/sallyport/sallyport/storefront/internal/store"
+	"github.com/sallyport/sallyport/vault/client"
+)
+
+// Exit codes.
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+// Bounds on one connection. Routes have shorter limits of their own.
+const (
+	headerTimeout = 10 * time.Second
+	readTimeout   = 60 * time.Second
+	writeTimeout  = 120 * time.Second
+	idleTimeout   = 120 * time.Second
+	maxHeader     = 16 << 10
+	stopTimeout   = 15 * time.Second // for requests under way when the server is told to stop
+)
+
+type commandLine struct {
+	Serve struct {
+		Config string `required:"" placeholder:"FILE" help:"The configuration, TOML. See the command config."`
+	} `cmd:"" help:"Serve until SIGTERM or SIGINT."`
+	Config struct{} `cmd:"" help:"Print a documented configuration with the defaults."`
+}
+
+const description = `The public door of Sallyport: keeps ciphertext and signed documents, carries reads to a vault.
+
+Example:
+  sallyport-storefront config > storefront.toml
+  sallyport-storefront serve --config storefront.toml
+
+Exit codes: 0 stopped cleanly, 1 an error, 2 a wrong command line or configuration.`
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var cli commandLine
+	helped := false
+	parser, err := kong.New(&cli, kong.Name("sallyport-storefront"), kong.Description(description),
+		kong.Writers(stdout, stderr), kong.Exit(func(int) { helped = true }))
+	if err != nil {
+		fmt.Fprintln(stderr, "sallyport-storefront:", err)
+		return exitError
+	}
+	command, err := parser.Parse(args)
+	switch {
+	case helped:
+		return exitOK
+	case err != nil:
+		fmt.Fprintf(stderr, "sallyport-storefront: %v\nTry sallyport-storefront --help\n", err)
+		return exitUsage
+	case command.Command() == "config":
+		io.WriteString(stdout, documented)
+		return exitOK
+	}
+	cfg, err := loadConfig(cli.Serve.Config)
+	if err != nil {
+		fmt.Fprintln(stderr, "sallyport-storefront:", err)
+		return exitUsage
+	}
+	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	if err := serve(ctx, cfg, logger); err != nil {
+		logger.Error("stopped", "error", err)
+		return exitError
+	}
+	return exitOK
+}
+
+// serve runs a storefront until ctx ends.
+func serve(ctx context.Context, cfg *config, logger *slog.Logger) (err error) {
+	tlsConfig, err := cfg.tlsConfig()
+	if err != nil {
+		return err
+	}
+	vaultConfig, err := cfg.clientConfig()
+	if err != nil {
+		return err
+	}
+	vault, err := client.New(vaultConfig)
+	if err != nil {
+		return fmt.Errorf("connecting to the vault: %w", err)
+	}
+	defer vault.Close()
+	db, err := store.Open(store.Options{Dir: cfg.Data, Reserve: cfg.Reserve, Log: logger})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	front, err := storefront.New(storefront.Options{
+		Store: db, Vault: vault, Log: logger, Limits: cfg.Limits,
+		Names: cfg.Names, Certificate: tlsConfig.Certificates[0].Leaf,
+	})
+	if err != nil {
+		return err
+	}
+	defer front.Close()
+
+	server := &http.Server{
+		Handler: front.Handler(), TLSConfig: tlsConfig,
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       log.New(io.Discard, "", 0), // it would name the addresses of strangers whose handshakes fail
+	}
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	address := listener.Addr().String()
+	served := make(chan error, 1)
+	go func() {
+		served <- server.ServeTLS(netutil.LimitListener(listener, cfg.Connections), "", "")
+	}()
+	if err := writeReady(cfg.ReadyFile, address); err != nil {
+		server.Close()
+		<-served
+		return err
+	}
+	logger.Info("ready", "storefront", address, "post_quantum_only", !cfg.AllowClassical)
+
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := server.Shutdown(stopping); err != nil {
+		server.Close()
+	}
+	<-served
+	logger.Info("stopped")
+	return nil
+}
+
+// writeReady tells other programs the address, in one step: the file is there whole or not at all.
+func writeReady(path, address string) error {
+	if path == "" {
+		return nil
+	}
+	body, err := json.Marshal(map[string]map[string]string{"addresses": {"storefront": address}})
+	if err != nil {
+		return fmt.Errorf("writing the ready file: %w", err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".ready-*")
+	if err != nil {
+		return fmt.Errorf("writing the ready file: %w", err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(append(body, '\n'))
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the ready file: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,618 @@
+package storefront
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/storefront/internal/store"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
+)
+
+// Bounds on one page of an answer.
+const (
+	pageDocuments = 256
+	pageBytes     = 4 * mib
+	// pageRelationships bounds the one list that has no pages; ?with=ID asks for the one that matters.
+	pageRelationships = 1000
+)
+
+// identity finds a registered identity.
+func (s *Storefront) identity(ctx context.Context, id policies.IdentityID) (*policies.Identity, error) {
+	env, err := s.identityEnvelope(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return policies.Decode[policies.Identity](env)
+}
+
+func (s *Storefront) identityEnvelope(ctx context.Context, id policies.IdentityID) (*envelope.Envelope, error) {
+	r, err := s.store.Get(ctx, key(kindIdentity, id[:]))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, problem.New(policies.CodeNotFound, "no identity with this id is registered here")
+	} else if err != nil {
+		return nil, err
+	}
+	env, err := envelope.Parse(r.Value)
+	if err != nil || policies.IdentityID(env.Hash) != id {
+		return nil, errNotIdentity
+	}
+	return env, nil
+}
+
+// postIdentity registers an identity. The one document whose signature the storefront verifies itself besides a relationship: it gives
+// out identities, and keeps no junk under a key that it could have checked.
+func (s *Storefront) postIdentity(c *call) error {
+	env, err := envelope.Parse(c.body)
+	if err != nil {
+		return err
+	}
+	_, id, err := policies.OpenIdentity(env)
+	if err != nil {
+		return err
+	}
+	if err := s.store.Health(); err != nil {
+		return err
+	}
+	receipt, err := s.submit(c.ctx, env)
+	if err != nil {
+		return err
+	}
+	changes, err := s.once(c.ctx, nil, key(kindIdentity, id[:]), env.Raw)
+	if err != nil {
+		return err
+	}
+	if err := s.commit(c.ctx, changes); err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, receipt)
+}
+
+// commit writes, going on when the client has gone. That somebody wrote the same documents first is no error.
+func (s *Storefront) commit(ctx context.Context, changes []store.Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	err := s.store.Commit(context.WithoutCancel(ctx), changes...)
+	if errors.Is(err, store.ErrStale) {
+		return nil
+	}
+	return err
+}
+
+func (s *Storefront) getIdentity(c *call) error {
+	var id policies.IdentityID
+	if err := id.UnmarshalText([]byte(c.Param("id"))); err != nil {
+		return err
+	}
+	env, err := s.identityEnvelope(c.ctx, id)
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, "application/json", env.Raw)
+}
+
+// postRelationship keeps a reader's key for one owner. The newest of the two parties counts; the owner checks signature and nonce.
+func (s *Storefront) postRelationship(c *call) error {
+	env, err := envelope.Parse(c.body)
+	if err != nil {
+		return err
+	}
+	claim, err := policies.Decode[policies.Relationship](env)
+	if err != nil {
+		return err
+	}
+	if policies.IdentityID(claim.Reader) != c.subject {
+		return problem.New(policies.CodeUnauthorized, "the relationship is of another reader than the one who logged in")
+	}
+	reader, err := s.identity(c.ctx, c.subject)
+	if err != nil {
+		return err
+	}
+	verifier, err := reader.Key()
+	if err != nil {
+		return err
+	}
+	d, err := policies.Open[policies.Relationship](env, verifier)
+	if err != nil {
+		return err
+	}
+	unlock, err := s.locks.lock(c.ctx, slot{d.Owner, policies.AuthorID(d.Reader)})
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	byReader, byOwner := key(kindByReader, d.Reader[:], d.Owner[:]), key(kindByOwner, d.Owner[:], d.Reader[:])
+	old, err := s.store.Get(c.ctx, byReader)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if string(old.Value) != string(env.Raw) {
+		err := s.store.Commit(c.ctx,
+			store.Change{Key: byReader, Version: old.Version + 1, Value: env.Raw},
+			store.Change{Key: byOwner, Version: old.Version + 1, Value: env.Raw})
+		if err != nil {
+			return err
+		}
+	}
+	c.Status(http.StatusCreated)
+	c.Writer.WriteHeaderNow()
+	return nil
+}
+
+// getRelationships lists the caller's own, as reader and as owner; with ?with=ID only those with one other party.
+func (s *Storefront) getRelationships(c *call) error {
+	var with []byte
+	if text, ok := c.GetQuery("with"); ok {
+		id, err := policies.ParseID[struct{}](text)
+		if err != nil {
+			return err
+		}
+		with = id[:]
+	}
+	out := api.Envelopes{Envelopes: []jsontext.Value{}}
+	for _, kind := range []byte{kindByReader, kindByOwner} {
+		records, err := s.store.Scan(c.ctx, key(kind, c.subject[:], with), nil, pageRelationships-len(out.Envelopes))
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			out.Envelopes = append(out.Envelopes, r.Value)
+		}
+	}
+	return c.json(http.StatusOK, out)
+}
+
+// submission reads a grant or revocation as the vault wants it.
+func submission(body []byte) (*vaultapi.Submission, *envelope.Envelope, error) {
+	var sub vaultapi.Submission
+	if err := envelope.Decode(body, &sub); err != nil {
+		return nil, nil, err
+	}
+	env, err := envelope.Parse(sub.Envelope)
+	return &sub, env, err
+}
+
+// postGrant passes a grant on to the vault, sealed keys and all, and indexes what was accepted. The keys are in this function's memory
+// and nowhere else. If the index cannot be written the client gets no receipt and sends the grant again.
+func (s *Storefront) postGrant(c *call) error {
+	sub, env, err := submission(c.body)
+	if err != nil {
+		return err
+	}
+	d, err := policies.Decode[policies.Grant](env)
+	if err != nil {
+		return err
+	}
+	if policies.IdentityID(d.Owner) != c.subject {
+		return problem.New(policies.CodeUnauthorized, "the grant is of another owner than the path")
+	}
+	if err := s.store.Health(); err != nil {
+		return err
+	}
+	k := own(d.Owner)
+	unlock, err := s.locks.lock(c.ctx, k)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := s.lockedSettled(c.ctx, k); err != nil {
+		return err
+	}
+	ctx, cancel := detach(c.ctx)
+	defer cancel()
+	receipt, err := s.vault.Submit(ctx, *sub)
+	if err != nil {
+		return err
+	}
+	if err := s.indexGrant(ctx, d, env); err != nil {
+		return fmt.Errorf("indexing a grant: %w", err)
+	}
+	return c.json(http.StatusOK, receipt)
+}
+
+// indexGrant makes a grant known to reads. The caller holds the lock of the owner's own slot.
+func (s *Storefront) indexGrant(ctx context.Context, d *policies.Grant, env *envelope.Envelope) error {
+	place := slices.Concat(d.Reader[:], d.Owner[:], policies.U64(d.Seq))
+	switch _, err := s.store.Get(ctx, key(kindGrant, place)); {
+	case err == nil:
+		return nil // indexed before
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	record := grantRecord{Grant: env.Raw}
+	// A grant that comes after its revocation, because an index was lost, is ended at once.
+	err := s.each(ctx, key(kindChain, d.Owner[:]), chainKey(d.Owner, d.Seq), func(r store.Record) error {
+		env, err := envelope.Parse(r.Value)
+		if err != nil || env.Type != "revocation" {
+			return err
+		}
+		later, err := policies.Decode[policies.Revocation](env)
+		if err != nil {
+			return err
+		}
+		for _, item := range later.Items {
+			if item.Grant == d.ID {
+				record.Ended = append(record.Ended, item)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	change, err := encodeRecord(key(kindGrant, place), 1, record)
+	if err != nil {
+		return err
+	}
+	changes := []store.Change{change, {Key: key(kindGrantPlaces, d.Owner[:], d.ID[:]), Version: 1, Value: place}}
+	if changes, err = s.once(ctx, changes, chainKey(d.Owner, d.Seq), env.Raw); err != nil {
+		return err
+	}
+	defer s.grants.remove(pair{d.Reader, d.Owner}) // whether or not the commit says it worked
+	return s.store.Commit(ctx, changes...)
+}
+
+// postRevocation passes a revocation on to the vault. Nothing here may stand in its way, and once the vault has acknowledged it the owner
+// gets the receipt, even if this storefront cannot write its index: the vault refuses the keys from then on whatever is offered to it.
+func (s *Storefront) postRevocation(c *call) error {
+	sub, env, err := submission(c.body)
+	if err != nil {
+		return err
+	}
+	d, err := policies.Decode[policies.Revocation](env)
+	if err != nil {
+		return err
+	}
+	if policies.IdentityID(d.Owner) != c.subject {
+		return problem.New(policies.CodeUnauthorized, "the revocation is of another owner than the path")
+	}
+	k := own(d.Owner)
+	unlock, err := s.locks.lock(c.ctx, k)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := s.lockedSettled(c.ctx, k); err != nil {
+		s.log.Error("completing a pending manifest before a revocation", "error", err)
+	}
+	ctx, cancel := detach(c.ctx)
+	defer cancel()
+	receipt, err := s.vault.Submit(ctx, *sub)
+	if err != nil {
+		return err
+	}
+	if err := s.indexRevocation(ctx, d, env); err != nil {
+		s.log.Error("indexing a revocation", "error", err)
+	}
+	return c.json(http.StatusOK, receipt)
+}
+
+// indexRevocation marks what ended. The caller holds the lock of the owner's own slot.
+func (s *Storefront) indexRevocation(ctx context.Context, d *policies.Revocation, env *envelope.Envelope) error {
+	byGrant := make(map[policies.DocumentID][]policies.RevokedItem)
+	for _, item := range d.Items {
+		byGrant[item.Grant] = append(byGrant[item.Grant], item)
+	}
+	changes, err := s.once(ctx, nil, chainKey(d.Owner, d.Seq), env.Raw)
+	if err != nil {
+		return err
+	}
+	var touched []pair
+	for id, items := range byGrant {
+		at, err := s.store.Get(ctx, key(kindGrantPlaces, d.Owner[:], id[:]))
+		if errors.Is(err, store.ErrNotFound) {
+			continue // not indexed; if it is later, the chain says that it ended
+		} else if err != nil {
+			return err
+		}
+		var record grantRecord
+		version, err := s.load(ctx, key(kindGrant, at.Value), &record)
+		if err != nil {
+			return err
+		}
+		news := false
+		for _, item := range items {
+			if !slices.Contains(record.Ended, item) {
+				record.Ended, news = append(record.Ended, item), true
+			}
+		}
+		if !news {
+			continue
+		}
+		change, err := encodeRecord(key(kindGrant, at.Value), version+1, record)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, change)
+		touched = append(touched, pair{policies.ReaderID(at.Value[:32]), d.Owner})
+	}
+	defer func() {
+		for _, p := range touched {
+			s.grants.remove(p)
+		}
+	}()
+	if len(changes) == 0 {
+		return nil
+	}
+	return s.store.Commit(ctx, changes...)
+}
+
+// getReaderGrants lists, a page at a time, the grants to the caller that are in force as far as this storefront knows.
+func (s *Storefront) getReaderGrants(c *call) error {
+	prefix := key(kindGrant, c.subject[:])
+	after, err := parseCursor(prefix, c.Query("after"))
+	if err != nil {
+		return err
+	}
+	out := api.ReaderGrants{Grants: []jsontext.Value{}}
+	size, now := 0, s.now()
+	full := errors.New("the page is full")
+	err = s.each(c.ctx, prefix, after, func(r store.Record) error {
+		if size > pageBytes || len(out.Grants) == pageDocuments {
+			out.After = hex.EncodeToString(after[len(prefix):])
+			return full
+		}
+		after = r.Key
+		g, err := parseGrant(r)
+		if err != nil {
+			return err
+		}
+		if g.inForce(now) {
+			out.Grants = append(out.Grants, g.raw)
+			size += len(g.raw)
+		}
+		return nil
+	})
+	if err != nil && err != full {
+		return err
+	}
+	return c.json(http.StatusOK, out)
+}
+
+// parseCursor reads where a page ended: owner || seq in hexadecimal.
+func parseCursor(prefix []byte, text string) ([]byte, error) {
+	if text == "" {
+		return nil, nil
+	}
+	place, err := hex.DecodeString(text)
+	if err != nil || len(place) != 40 || hex.EncodeToString(place) != text {
+		return nil, problem.New(policies.CodeMalformed, "after is not a cursor that this server gave")
+	}
+	return slices.Concat(prefix, place), nil
+}
+
+// getMirror gives an author's current leaves for an owner. A storefront that knows of a newer head than it has says so rather than
+// give an old copy.
+func (s *Storefront) getMirror(c *call) error {
+	owner, err := c.owner()
+	if err != nil {
+		return err
+	}
+	k := own(owner)
+	if text, ok := c.GetQuery("author"); ok {
+		if err := k.author.UnmarshalText([]byte(text)); err != nil {
+			return err
+		}
+	}
+	if c.subject != policies.IdentityID(k.owner) && c.subject != policies.IdentityID(k.author) {
+		return problem.New(policies.CodeUnauthorized, "a mirror is for the owner and the author")
+	}
+	unlock, err := s.locks.lock(c.ctx, k)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	sh, err := s.lockedSettled(c.ctx, k)
+	if err != nil {
+		return err
+	}
+	if behind, receipt := s.behind(c.ctx, k, sh); behind {
+		return &problem.Problem{Code: policies.CodeBehind, Receipt: receipt}
+	}
+	var out api.Mirror
+	if t := sh.current; t != nil {
+		out.Manifest, out.Receipt = t.raw, t.receipt
+		for _, l := range t.leaves {
+			out.Leaves = append(out.Leaves, l.bytes)
+		}
+	}
+	return c.json(http.StatusOK, out)
+}
+
+// behind reports whether the vault has a head that is not current here. If the vault does not say, what is here is taken to be
+// the newest: whoever relies on it checks.
+func (s *Storefront) behind(ctx context.Context, k slot, sh *shelf) (bool, *policies.Receipt) {
+	if sh.pending != nil {
+		return false, nil // the vault could not be asked, or it has not decided
+	}
+	head, err := s.vault.Head(ctx, k.owner, k.author)
+	if err != nil {
+		return sh.lost, nil
+	}
+	current := policies.Hash{}
+	if sh.current != nil {
+		current = sh.current.hash
+	}
+	return head.Manifest != current, head.Receipt
+}
+
+// getItem gives an owner one of their own ciphertexts.
+func (s *Storefront) getItem(c *call) error {
+	owner, err := c.owner()
+	if err != nil {
+		return err
+	}
+	var h policies.Hash
+	if err := h.UnmarshalText([]byte(c.Param("leaf"))); err != nil {
+		return err
+	}
+	missing := problem.New(policies.CodeNotFound, "no such item")
+	r, err := s.store.Get(c.ctx, leafKey(owner, h))
+	if errors.Is(err, store.ErrNotFound) {
+		return missing
+	} else if err != nil {
+		return err
+	}
+	raw, _, err := parseLeafRecord(r.Value)
+	if err != nil {
+		return err
+	}
+	l, err := policies.ParseLeaf(raw)
+	if err != nil {
+		return fmt.Errorf("a stored leaf: %v", err)
+	}
+	body, err := s.ciphertext(c.ctx, slot{l.Owner, l.Author}, l.CiphertextHash)
+	if errors.Is(err, store.ErrNotFound) {
+		return missing
+	} else if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, "application/octet-stream", body)
+}
+
+// getChain gives a piece of the owner's chain as far as it came through here. What took the second route is missing until its owner
+// sends it again; the chain's links show that.
+func (s *Storefront) getChain(c *call) error {
+	owner, err := c.owner()
+	if err != nil {
+		return err
+	}
+	after, err := number(c, "after", 1<<62)
+	if err != nil {
+		return err
+	}
+	unlock, err := s.locks.lock(c.ctx, own(owner))
+	if err != nil {
+		return err
+	}
+	_, err = s.lockedSettled(c.ctx, own(owner))
+	unlock()
+	if err != nil {
+		return err
+	}
+	records, err := s.store.Scan(c.ctx, key(kindChain, owner[:]), chainKey(owner, after), pageDocuments+1)
+	if err != nil {
+		return err
+	}
+	out := api.Chain{Documents: []jsontext.Value{}}
+	size := 0
+	for _, r := range records {
+		if len(out.Documents) == pageDocuments || size > pageBytes {
+			out.More = true
+			break
+		}
+		out.Documents = append(out.Documents, r.Value)
+		size += len(r.Value)
+	}
+	return c.json(http.StatusOK, out)
+}
+
+func number(c *call, name string, most uint64) (uint64, error) {
+	text := c.Query(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n > most {
+		return 0, problem.New(policies.CodeMalformed, "%s is a number of at most %d", name, most)
+	}
+	return n, nil
+}
+
+// getHistory passes on what the vault's key-use log says about the owner. The owner verifies it.
+func (s *Storefront) getHistory(c *call) error {
+	owner, err := c.owner()
+	if err != nil {
+		return err
+	}
+	before, err := number(c, "before", 1<<62)
+	if err != nil {
+		return err
+	}
+	limit, err := number(c, "limit", 1000)
+	if err != nil {
+		return err
+	}
+	history, err := s.vault.History(c.ctx, owner, before, int(limit))
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, history)
+}
+
+// getHealth tells whether reads can be served.
+func (s *Storefront) getHealth(c *call) error {
+	h := api.Health{Status: "ok"}
+	degraded := func(reason string) { h.Status, h.Reason = "degraded", reason }
+	ctx, cancel := context.WithTimeout(c.ctx, 2*time.Second)
+	defer cancel()
+	switch v, err := s.vault.Health(ctx); {
+	case err != nil:
+		degraded("the vault does not answer")
+	case v.Status != "ok":
+		degraded("the vault uses no keys: " + v.Reason)
+	}
+	switch err := s.store.Health(); {
+	case errors.Is(err, store.ErrFull):
+		degraded("the disk is nearly full, so nothing is written")
+	case err != nil:
+		degraded("the store takes no writes")
+	}
+	return c.json(http.StatusOK, h)
+}
+
+// cachedVault is the vault document seen last. Clients check it against their pin, so an old one does no harm.
+type cachedVault struct {
+	mu  sync.Mutex
+	env *envelope.Envelope
+	at  time.Time
+}
+
+// vaultFor is how long the vault document is believed to be the newest.
+const vaultFor = 10 * time.Second
+
+func (s *Storefront) vaultEnvelope(ctx context.Context) (*envelope.Envelope, error) {
+	s.cached.mu.Lock()
+	defer s.cached.mu.Unlock()
+	now := s.now()
+	if s.cached.env != nil && now.Sub(s.cached.at) < vaultFor {
+		return s.cached.env, nil
+	}
+	env, err := s.vault.Vault(ctx)
+	if err != nil {
+		if s.cached.env != nil {
+			return s.cached.env, nil
+		}
+		return nil, err
+	}
+	s.cached.env, s.cached.at = env, now
+	return env, nil
+}
+
+func (s *Storefront) vaultDocument(ctx context.Context) (*policies.VaultDocument, error) {
+	env, err := s.vaultEnvelope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return policies.Decode[policies.VaultDocument](env)
+}
+
+func (s *Storefront) getVault(c *call) error {
+	env, err := s.vaultEnvelope(c.ctx)
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, "application/json", env.Raw)
+}
