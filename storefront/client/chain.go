@@ -1,0 +1,943 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/storefront/api"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
+)
+
+// routeTimeout is how long one route may take before another is tried.
+const routeTimeout = 5 * time.Second
+
+// Kinds of tasks.
+const (
+	taskPublish = "publish"
+	taskGrant   = "grant"
+	taskRevoke  = "revoke"
+	taskRotate  = "rotate" // becomes the tasks of a rotation when its turn comes
+)
+
+// task is something that the owner wants, and how far it has got. It is stored before anything is sent. What is stored is the
+// wish; the document is made from it when its turn comes, and made again if another device's document took its place.
+//
+// The wrapped keys of a grant are not stored, here or anywhere: a grant whose outcome is unknown is asked after with its document
+// alone, which the vault recognises if it accepted it, and made anew with a fresh secret if not.
+type task struct {
+	Kind   string              `json:"kind"`
+	Stroke policies.DocumentID `json:"stroke"` // tasks of one operation; if one is refused for good, the rest of it is dropped
+	// Attempts are the hashes of the documents made for this task. Any of them may turn up in the chain.
+	Attempts []policies.Hash `json:"attempts,omitzero"`
+	Envelope jsontext.Value  `json:"envelope,omitzero"` // the newest attempt, if its outcome is unknown
+
+	Set     [][]byte         `json:"set,omitzero"` // publish: leaves of new values; their ciphertext is in the mirror
+	Remove  []policies.Field `json:"remove,omitzero"`
+	Rotate  []policies.Field `json:"rotate,omitzero"`
+	Changed [][]byte         `json:"changed,omitzero"` // leaves as the newest attempt has them
+	Hold    bool             `json:"hold,omitzero"`    // a manifest that changes nothing, to take a place in the chain
+
+	Reader    policies.ReaderID `json:"reader,omitzero"` // grant, revoke
+	Fields    []policies.Field  `json:"fields,omitzero"`
+	Terms     terms             `json:"terms,omitzero"`
+	NextEpoch bool              `json:"next_epoch,omitzero"` // grant for the epoch that the publication behind it begins
+	Cancelled bool              `json:"cancelled,omitzero"`  // revoked before its outcome was known
+
+	Reason policies.Reason `json:"reason,omitzero"` // revoke
+}
+
+// stops reports whether the task is what a person waits for when they revoke.
+func (t *task) stops() bool {
+	return t.Kind == taskRevoke && t.Reason == policies.ReasonWithdrawn || t.Cancelled || t.Hold
+}
+
+func (o *Owner) saveAndRun(ctx context.Context) error {
+	if err := o.save(); err != nil {
+		return err
+	}
+	return o.run(ctx)
+}
+
+// run carries out the tasks in order until one fails. What failed stays, unless it was refused for good.
+func (o *Owner) run(ctx context.Context) error {
+	changed, err := o.enrol(ctx)
+	if changed {
+		err = o.save()
+	}
+	for err == nil && len(o.state.Tasks) > 0 {
+		before := o.state.Tasks[0]
+		if err = o.advance(ctx); err != nil && before.stops() {
+			err = fmt.Errorf("%w: %w", ErrNotStopped, err)
+		}
+	}
+	if err != nil && !errors.Is(err, ErrNotStopped) && slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.stops() }) {
+		err = fmt.Errorf("%w: %w", ErrNotStopped, err)
+	}
+	return err
+}
+
+// advance carries out the first task.
+func (o *Owner) advance(ctx context.Context) error {
+	t := &o.state.Tasks[0]
+	if t.Kind == taskRotate {
+		o.state.Tasks = append(o.rotation(t.Stroke, t.Fields), o.state.Tasks[1:]...)
+		return o.save()
+	}
+	// A revocation does not wait for a newer vault document: the keys it needs are in any.
+	v, err := o.trust.document, error(nil)
+	if v == nil || !t.stops() {
+		if v, err = o.vault(ctx); err != nil {
+			return err
+		}
+	}
+	stroke := t.Stroke
+	enrolledAgain := false
+	for range 5 {
+		var keys []vaultapi.SealedKey
+		fresh := t.Envelope == nil
+		if fresh {
+			if t.Cancelled {
+				return o.settleCancelled(ctx)
+			}
+			if o.state.Applied != o.state.Known && t.Kind != taskRevoke {
+				if err := o.syncChain(ctx); err != nil {
+					return err
+				}
+				if !o.first(stroke) {
+					return nil
+				}
+				t = &o.state.Tasks[0]
+			}
+			var e *envelope.Envelope
+			if e, keys, err = o.build(t, v); err != nil {
+				o.drop(stroke)
+				return errors.Join(err, o.save())
+			}
+			if e == nil { // nothing is left to be done
+				o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
+				return o.save()
+			}
+			t.Envelope, t.Attempts = e.Raw, append(t.Attempts, policies.Hash(e.Hash))
+			// Killed after this line, the document is sent again: the vault knows it by its hash.
+			if err := o.save(); err != nil {
+				return err
+			}
+		}
+		e, err := envelope.Parse(t.Envelope)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrState, err)
+		}
+		err = o.deliver(ctx, t, v, e, keys)
+		switch {
+		case err == nil:
+			// Killed before the save, the document is sent again and answered with the same receipt.
+			return errors.Join(o.accepted(e), o.save())
+		case errors.Is(err, policies.CodeChain):
+			err := o.syncChain(ctx)
+			if err != nil && t.Kind == taskRevoke {
+				err = o.locate(ctx, v)
+			}
+			if err != nil {
+				return err
+			}
+			if !o.first(stroke) { // the attempt was in the chain after all
+				return nil
+			}
+			t = &o.state.Tasks[0]
+			t.Envelope = nil
+		case errors.Is(err, policies.CodeBehind) && t.Kind == taskPublish:
+			if err := o.republish(ctx, v); err != nil {
+				return err
+			}
+		case errors.Is(err, policies.CodeUnknown) && !enrolledAgain:
+			enrolledAgain, o.state.Enrolled = true, false
+			if _, err := o.enrol(ctx); err != nil {
+				return err
+			}
+		case refused(err) && t.Kind == taskGrant && !fresh:
+			// The vault does not know the document that was sent before: make another. Should this refusal be a lie, then the
+			// other one is not the next of the chain, and what was accepted comes to light.
+			t.Envelope = nil
+		case refused(err) && !t.stops():
+			o.drop(stroke)
+			return errors.Join(err, o.save())
+		default:
+			return err
+		}
+	}
+	return fmt.Errorf("%w: other devices, or the storefront, keep coming first", policies.CodeChain)
+}
+
+// first reports whether the first task belongs to a stroke.
+func (o *Owner) first(stroke policies.DocumentID) bool {
+	return len(o.state.Tasks) > 0 && o.state.Tasks[0].Stroke == stroke
+}
+
+// drop gives up an operation, but never a revocation.
+func (o *Owner) drop(stroke policies.DocumentID) {
+	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return t.Stroke == stroke && !t.stops() })
+}
+
+// refused tells an answer that will be the same tomorrow from one that will not.
+func refused(err error) bool {
+	for _, code := range []policies.Code{
+		policies.CodeMalformed, policies.CodeTooLarge, policies.CodeSignature, policies.CodeNotFound, policies.CodeWrongVault, policies.CodeExists,
+		policies.CodeUnknown, policies.CodeImport, policies.CodeCustody, policies.CodeGuardrail, policies.CodeLeaf, policies.CodeProof, policies.CodePoint, policies.CodeNoGrant,
+	} {
+		if errors.Is(err, code) {
+			return true
+		}
+	}
+	return false
+}
+
+// settleCancelled finds out what became of a grant that was revoked while its outcome was unknown. If it is in force, it is
+// revoked; if not, a manifest that changes nothing takes the place in the chain that it was signed for, so that nobody can deliver it later.
+func (o *Owner) settleCancelled(ctx context.Context) error {
+	t := o.state.Tasks[0]
+	known := o.state.Known
+	if err := o.syncChain(ctx); err != nil {
+		return err
+	}
+	if len(o.state.Tasks) == 0 || o.state.Tasks[0].Stroke != t.Stroke || o.state.Tasks[0].Kind != taskGrant {
+		return nil // it was in the chain; accepted put a revocation in its place
+	}
+	o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
+	if known == o.state.Known {
+		o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{Kind: taskPublish, Stroke: t.Stroke, Hold: true})
+	}
+	return o.save()
+}
+
+func (o *Owner) nextLink() policies.Link {
+	return policies.Link{Seq: o.state.Known.Seq + 1, Prev: o.state.Known.Hash}
+}
+
+// build makes the document of a task on top of the chain as it is known, or nil if there is nothing left to do.
+func (o *Owner) build(t *task, v *policies.VaultDocument) (*envelope.Envelope, []vaultapi.SealedKey, error) {
+	switch t.Kind {
+	case taskPublish:
+		e, err := o.buildManifest(t, v)
+		return e, nil, err
+	case taskGrant:
+		return o.buildGrant(t, v)
+	case taskRevoke:
+		items := o.selectItems(t)
+		if len(items) == 0 {
+			return nil, nil, nil
+		}
+		e, err := policies.Sign(o.signing, &policies.Revocation{
+			Header: policies.NewHeader("revocation", o.now()), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink(), Items: items, Reason: t.Reason,
+		})
+		return e, nil, err
+	}
+	return nil, nil, fmt.Errorf("%w: a task of kind %q", ErrState, t.Kind)
+}
+
+// selectItems lists what a revocation is to end: what a reader has, or what newer grants to the same readers took the place of.
+func (o *Owner) selectItems(t *task) []policies.RevokedItem {
+	type key struct {
+		reader policies.ReaderID
+		field  policies.Field
+		author policies.AuthorID
+	}
+	newest := map[key]uint64{}
+	each := func(visit func(*ownedGrant, *policies.GrantedField, key)) {
+		for i := range o.state.Grants {
+			g := &o.state.Grants[i]
+			for j := range g.Doc.Fields {
+				if f := &g.Doc.Fields[j]; g.live(f) {
+					visit(g, f, key{g.Doc.Reader, f.Field, f.Author})
+				}
+			}
+		}
+	}
+	each(func(g *ownedGrant, _ *policies.GrantedField, k key) { newest[k] = max(newest[k], g.Doc.Seq) })
+	var out []policies.RevokedItem
+	each(func(g *ownedGrant, f *policies.GrantedField, k key) {
+		var ends bool
+		if t.Reason == policies.ReasonSuperseded {
+			ends = g.Doc.Seq < newest[k]
+		} else {
+			ends = g.Doc.Reader == t.Reader && (len(t.Fields) == 0 || slices.Contains(t.Fields, f.Field))
+		}
+		if ends && len(out) < policies.MaxRevokedItems {
+			out = append(out, policies.RevokedItem{Grant: g.Doc.ID, Field: f.Field, Author: f.Author})
+		}
+	})
+	return out
+}
+
+// buildManifest makes the next manifest. Values that were sealed for another version are sealed again: a version number never
+// stands for two values.
+func (o *Owner) buildManifest(t *task, v *policies.VaultDocument) (*envelope.Envelope, error) {
+	version := o.state.Manifest.Version + 1
+	current := map[policies.Field]policies.Leaf{}
+	for _, l := range o.leaves() {
+		current[l.Field] = l
+	}
+	touched := t.Hold
+	t.Changed = nil
+	for _, f := range t.Remove {
+		if _, ok := current[f]; ok {
+			delete(current, f)
+			touched = true
+		}
+	}
+	for i, raw := range t.Set {
+		l, err := policies.ParseLeaf(raw)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrState, err)
+		}
+		slot := l.Slot
+		if have, ok := current[l.Field]; ok {
+			slot.Epoch = have.Epoch
+		} else {
+			slot.Epoch = o.firstEpoch(l.Field)
+		}
+		if l.Version != version || l.Slot != slot {
+			if l, err = o.reseal(&l, slot, version); err != nil {
+				return nil, err
+			}
+			t.Set[i] = l.Bytes()
+		}
+		current[l.Field], touched = l, true
+		t.Changed = append(t.Changed, l.Bytes())
+	}
+	for _, f := range t.Rotate {
+		l, ok := current[f]
+		if !ok {
+			continue
+		}
+		rotated, err := o.rotateLeaf(&l)
+		if err != nil {
+			return nil, err
+		}
+		current[f], touched = rotated, true
+		t.Changed = append(t.Changed, rotated.Bytes())
+	}
+	if !touched {
+		return nil, nil
+	}
+	leaves := make([]policies.Leaf, 0, len(current))
+	for _, l := range current {
+		leaves = append(leaves, l)
+	}
+	tree, err := policies.NewTree(leaves)
+	if err != nil {
+		return nil, err
+	}
+	return policies.Sign(o.signing, &policies.Manifest{
+		Header: policies.NewHeader("manifest", o.now()), Audience: v.Vault, Owner: o.ID(), Author: o.author(), Link: o.nextLink(),
+		Version: version, PrevManifest: o.state.Manifest.Hash, TreeSize: tree.Size(), Root: tree.Root(),
+	})
+}
+
+// reseal moves a staged value to another slot and version. Its ciphertext is in the mirror.
+func (o *Owner) reseal(l *policies.Leaf, slot policies.Slot, version uint64) (policies.Leaf, error) {
+	ciphertext, err := o.store.Item(l.CiphertextHash)
+	if err != nil {
+		return policies.Leaf{}, err
+	}
+	key, err := o.root.FieldKey(l.Slot)
+	if err != nil {
+		return policies.Leaf{}, err
+	}
+	defer key.Zero()
+	value, err := key.Open(l, ciphertext)
+	if err != nil {
+		return policies.Leaf{}, err
+	}
+	defer clear(value)
+	sealed, ciphertext, err := o.seal(slot, version, value)
+	if err != nil {
+		return policies.Leaf{}, err
+	}
+	return sealed, o.store.PutItem(sealed.CiphertextHash, ciphertext)
+}
+
+func (o *Owner) rotateLeaf(l *policies.Leaf) (policies.Leaf, error) {
+	key, err := o.root.FieldKey(l.Slot)
+	if err != nil {
+		return policies.Leaf{}, err
+	}
+	defer key.Zero()
+	slot := l.Slot
+	slot.Epoch++
+	next, err := o.root.FieldKey(slot)
+	if err != nil {
+		return policies.Leaf{}, err
+	}
+	defer next.Zero()
+	return key.Rotate(next, l, nil)
+}
+
+// deliver sends a document and verifies the receipt.
+func (o *Owner) deliver(ctx context.Context, t *task, v *policies.VaultDocument, e *envelope.Envelope, keys []vaultapi.SealedKey) error {
+	var err error
+	switch t.Kind {
+	case taskPublish:
+		var p *api.Publication
+		if p, err = o.publication(t, e); err == nil {
+			err = o.post(ctx, v, request{method: "POST", path: path(api.PathManifests, o.id.String()), in: p, login: true}, e)
+		}
+	case taskGrant:
+		in := &vaultapi.Submission{Envelope: e.Raw, Keys: keys}
+		err = o.post(ctx, v, request{method: "POST", path: path(api.PathGrants, o.id.String()), in: in, login: true}, e)
+	case taskRevoke:
+		err = o.deliverRevocation(ctx, v, e)
+	}
+	return err
+}
+
+// post sends a document and verifies the receipt.
+func (o *Owner) post(ctx context.Context, v *policies.VaultDocument, r request, e *envelope.Envelope) error {
+	receipt := new(policies.Receipt)
+	r.out = receipt
+	if err := o.wire.call(ctx, r); err != nil {
+		return err
+	}
+	_, err := o.trust.receipt(v, receipt, policies.Hash(e.Hash), policies.EntryKind(e.Type))
+	return err
+}
+
+// deliverRevocation takes the storefront's route and, unless that gives a verified receipt or a refusal that the vault itself signed, the
+// vault's own listener. The storefront is told later what it missed.
+func (o *Owner) deliverRevocation(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) error {
+	in := &vaultapi.Submission{Envelope: e.Raw}
+	first, cancel := context.WithTimeout(ctx, routeTimeout)
+	err := o.post(first, v, request{method: "POST", path: path(api.PathRevocations, o.id.String()), in: in, login: true}, e)
+	cancel()
+	if err == nil || o.wire.owners == nil || o.provenMoved(v, err, policies.Hash(e.Hash)) {
+		return err
+	}
+	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
+	defer cancel()
+	if err2 := o.post(second, v, request{method: "POST", path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e); err2 != nil {
+		if errors.Is(err2, policies.CodeChain) {
+			return err2
+		}
+		return fmt.Errorf("%w; and over the second route: %w", err, err2)
+	}
+	o.state.Untold = append(o.state.Untold, e.Raw)
+	return nil
+}
+
+// provenMoved reports whether a refusal carries the vault's receipt of another document that came first.
+func (o *Owner) provenMoved(v *policies.VaultDocument, err error, own policies.Hash) bool {
+	var p *problem.Problem
+	if !errors.Is(err, policies.CodeChain) || !errors.As(err, &p) || p.Receipt == nil || p.Receipt.Document == own {
+		return false
+	}
+	_, err = o.trust.receipt(v, p.Receipt, p.Receipt.Document, "")
+	return err == nil
+}
+
+// publication is a manifest with the items that changed. Rotated leaves come without ciphertext: the storefront has it.
+func (o *Owner) publication(t *task, e *envelope.Envelope) (*api.Publication, error) {
+	p := &api.Publication{Manifest: e.Raw}
+	withValue := map[string]bool{}
+	for _, raw := range t.Set {
+		withValue[string(raw)] = true
+	}
+	inTree := map[policies.Field]bool{}
+	for _, l := range o.leaves() {
+		inTree[l.Field] = true
+	}
+	for _, raw := range t.Changed {
+		l, err := policies.ParseLeaf(raw)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrState, err)
+		}
+		item := api.Item{Leaf: raw}
+		if withValue[string(raw)] {
+			if item.Ciphertext, err = o.store.Item(l.CiphertextHash); err != nil {
+				return nil, err
+			}
+		}
+		p.Items = append(p.Items, item)
+	}
+	for _, f := range t.Remove {
+		if inTree[f] {
+			p.Removed = append(p.Removed, f)
+		}
+	}
+	return p, nil
+}
+
+// republish gives a storefront that lost data the whole current manifest again, which the vault answers with the receipt it gave before.
+func (o *Owner) republish(ctx context.Context, v *policies.VaultDocument) error {
+	if o.state.Manifest.Version == 0 {
+		return nil
+	}
+	e, err := envelope.Parse(o.state.Manifest.Raw)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	p := &api.Publication{Manifest: e.Raw}
+	have := map[policies.Field]bool{}
+	for _, l := range o.leaves() {
+		ciphertext, err := o.ciphertext(ctx, &l)
+		if err != nil {
+			return err
+		}
+		p.Items, have[l.Field] = append(p.Items, api.Item{Leaf: l.Bytes(), Ciphertext: ciphertext}), true
+	}
+	if m, err := o.fetchMirror(ctx); err == nil {
+		for _, raw := range m.Leaves {
+			if l, err := policies.ParseLeaf(raw); err == nil && !have[l.Field] {
+				p.Removed = append(p.Removed, l.Field)
+			}
+		}
+	}
+	if err := o.post(ctx, v, request{method: "POST", path: path(api.PathManifests, o.id.String()), in: p, login: true}, e); err != nil {
+		return fmt.Errorf("publishing everything again: %w", err)
+	}
+	return nil
+}
+
+// accepted takes a document that a verified receipt vouches for into the state, and ends the task it was made for.
+func (o *Owner) accepted(e *envelope.Envelope) error {
+	link, err := linkOf(e)
+	if err != nil {
+		return err
+	}
+	at := position{link.Seq, policies.Hash(e.Hash)}
+	contiguous := o.state.Applied.Seq+1 == link.Seq && o.state.Applied.Hash == link.Prev
+	if err := o.apply(e); err != nil {
+		return err
+	}
+	if contiguous {
+		o.state.Applied = at
+	}
+	if at.Seq > o.state.Known.Seq {
+		o.state.Known = at
+	}
+	// A cancelled grant that was signed for the place this document has taken can never be accepted.
+	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool {
+		if !t.Cancelled || t.Envelope == nil {
+			return false
+		}
+		attempt, err := envelope.Parse(t.Envelope)
+		if err != nil {
+			return false
+		}
+		lost, err := linkOf(attempt)
+		return err == nil && lost.Prev == link.Prev && policies.Hash(attempt.Hash) != at.Hash
+	})
+	return nil
+}
+
+func linkOf(e *envelope.Envelope) (policies.Link, error) {
+	switch e.Type {
+	case "manifest":
+		d, err := policies.Decode[policies.Manifest](e)
+		if err != nil {
+			return policies.Link{}, err
+		}
+		return d.Link, nil
+	case "grant":
+		d, err := policies.Decode[policies.Grant](e)
+		if err != nil {
+			return policies.Link{}, err
+		}
+		return d.Link, nil
+	case "revocation":
+		d, err := policies.Decode[policies.Revocation](e)
+		if err != nil {
+			return policies.Link{}, err
+		}
+		return d.Link, nil
+	}
+	return policies.Link{}, fmt.Errorf("%w: a %s is no link of an owner's chain", ErrUntrue, e.Type)
+}
+
+// apply takes over what a document says. Doing it twice changes nothing.
+func (o *Owner) apply(e *envelope.Envelope) error {
+	hash := policies.Hash(e.Hash)
+	done := slices.IndexFunc(o.state.Tasks, func(t task) bool { return slices.Contains(t.Attempts, hash) })
+	switch e.Type {
+	case "manifest":
+		m, err := policies.Decode[policies.Manifest](e)
+		if err != nil {
+			return err
+		}
+		if m.Version <= o.state.Manifest.Version {
+			break
+		}
+		o.state.Manifest = manifestState{Version: m.Version, Hash: hash, Raw: e.Raw}
+		if done >= 0 {
+			o.adoptChanges(&o.state.Tasks[done], m)
+		}
+	case "grant":
+		g, err := policies.Decode[policies.Grant](e)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(o.state.Grants, func(have ownedGrant) bool { return have.Hash == hash }) {
+			o.state.Grants = append(o.state.Grants, ownedGrant{Hash: hash, Doc: *g})
+		}
+	case "revocation":
+		r, err := policies.Decode[policies.Revocation](e)
+		if err != nil {
+			return err
+		}
+		for _, item := range r.Items {
+			for i := range o.state.Grants {
+				g := &o.state.Grants[i]
+				f, ok := g.Doc.Field(item.Field, item.Author)
+				if g.Doc.ID != item.Grant || !ok || !g.live(f) {
+					continue
+				}
+				g.Ended = append(g.Ended, item)
+				if r.Reason == policies.ReasonWithdrawn {
+					o.raiseEpoch(f.Field, f.Epoch+1)
+				}
+			}
+		}
+	}
+	if done < 0 {
+		return nil
+	}
+	t := o.state.Tasks[done]
+	switch {
+	case t.Cancelled:
+		o.state.Tasks[done] = task{Kind: taskRevoke, Stroke: t.Stroke, Reader: t.Reader, Fields: t.Fields, Reason: policies.ReasonWithdrawn}
+	case t.Kind == taskRevoke && len(o.selectItems(&t)) > 0: // more than one document holds
+		o.state.Tasks[done].Envelope = nil
+	default:
+		o.state.Tasks = slices.Delete(o.state.Tasks, done, done+1)
+	}
+	return nil
+}
+
+// adoptChanges computes the leaves that a manifest of this device commits to. If they do not give its root (it is an earlier
+// attempt than the one remembered), the leaves stay, and syncMirror fetches them, seeing that they are not the manifest's.
+func (o *Owner) adoptChanges(t *task, m *policies.Manifest) {
+	current := map[policies.Field]policies.Leaf{}
+	for _, l := range o.leaves() {
+		current[l.Field] = l
+	}
+	for _, f := range t.Remove {
+		delete(current, f)
+	}
+	for _, raw := range t.Changed {
+		if l, err := policies.ParseLeaf(raw); err == nil {
+			current[l.Field] = l
+		}
+	}
+	leaves := make([]policies.Leaf, 0, len(current))
+	for _, l := range current {
+		leaves = append(leaves, l)
+	}
+	if tree, err := policies.NewTree(leaves); err == nil && tree.Size() == m.TreeSize && tree.Root() == m.Root {
+		o.setLeaves(tree)
+	}
+}
+
+func (o *Owner) setLeaves(tree *policies.Tree) {
+	o.state.Leaves = nil
+	for _, l := range tree.Leaves() {
+		o.state.Leaves = append(o.state.Leaves, l.Bytes())
+		o.raiseEpoch(l.Field, l.Epoch)
+	}
+}
+
+func (o *Owner) raiseEpoch(f policies.Field, epoch uint64) {
+	for i := range o.state.Epochs {
+		if e := &o.state.Epochs[i]; e.Field == f {
+			e.Epoch = max(e.Epoch, epoch)
+			return
+		}
+	}
+	o.state.Epochs = append(o.state.Epochs, epochFloor{f, epoch})
+}
+
+// Sync finishes what was begun, fetches what other devices did, brings the mirror up to date, and gives a storefront that lost or
+// missed something what it lacks.
+func (o *Owner) Sync(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	// Tasks first: a revocation must not wait for a storefront that is silent.
+	runErr := o.run(ctx)
+	if err := o.syncChain(ctx); err != nil {
+		return errors.Join(runErr, err)
+	}
+	if runErr != nil {
+		runErr = o.run(ctx)
+	}
+	v, err := o.vault(ctx)
+	if err != nil {
+		return errors.Join(runErr, err)
+	}
+	for len(o.state.Untold) > 0 {
+		e, err := envelope.Parse(o.state.Untold[0])
+		if err != nil {
+			return errors.Join(runErr, fmt.Errorf("%w: %w", ErrState, err))
+		}
+		in := &vaultapi.Submission{Envelope: e.Raw}
+		if err := o.post(ctx, v, request{method: "POST", path: path(api.PathRevocations, o.id.String()), in: in, login: true}, e); err != nil {
+			return errors.Join(runErr, fmt.Errorf("telling the storefront of a revocation: %w", err))
+		}
+		o.state.Untold = slices.Delete(o.state.Untold, 0, 1)
+		if err := o.save(); err != nil {
+			return err
+		}
+	}
+	if runErr != nil {
+		return runErr
+	}
+	return o.tidy(ctx, v)
+}
+
+// tidy compares the storefront's copy with this device's, and drops ciphertexts that nothing names any more.
+func (o *Owner) tidy(ctx context.Context, v *policies.VaultDocument) error {
+	m, err := o.fetchMirror(ctx)
+	if err != nil {
+		return err
+	}
+	var theirs uint64
+	if m.Manifest != nil {
+		if e, err := envelope.Parse(m.Manifest); err == nil {
+			if d, err := policies.Decode[policies.Manifest](e); err == nil {
+				theirs = d.Version
+			}
+		}
+	}
+	if theirs < o.state.Manifest.Version {
+		if err := o.republish(ctx, v); err != nil {
+			return err
+		}
+	}
+	keep := map[policies.Hash]bool{}
+	for _, s := range o.view() {
+		keep[s.leaf.CiphertextHash] = true
+		if _, err := o.ciphertext(ctx, &s.leaf); err != nil {
+			return err
+		}
+	}
+	for _, l := range o.leaves() {
+		keep[l.CiphertextHash] = true
+	}
+	if err := o.store.KeepItems(keep); err != nil {
+		return err
+	}
+	return o.save()
+}
+
+func (o *Owner) fetchMirror(ctx context.Context) (*api.Mirror, error) {
+	m := new(api.Mirror)
+	err := o.wire.call(ctx, request{method: "GET", path: path(api.PathMirror, o.id.String()), query: url.Values{"author": {o.id.String()}}, out: m, login: true, limit: maxRead})
+	if errors.Is(err, policies.CodeNotFound) { // nothing was published, or everything was lost
+		return new(api.Mirror), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetching the mirror: %w", err)
+	}
+	return m, nil
+}
+
+// syncChain fetches the documents after the newest applied one, verifies that they are this owner's and follow one another, has the
+// last of them vouched for by a receipt, and takes them over. Nothing is taken over that the vault did not accept: a hostile storefront
+// could show a revocation that it never passed on.
+func (o *Owner) syncChain(ctx context.Context) error {
+	v, err := o.vault(ctx)
+	if err != nil {
+		return err
+	}
+	changed, err := o.enrol(ctx)
+	if err != nil {
+		return err
+	}
+	if changed {
+		if err := o.save(); err != nil {
+			return err
+		}
+	}
+	var news []*envelope.Envelope
+	end := o.state.Applied
+	for more := true; more; {
+		var c api.Chain
+		q := url.Values{"after": {strconv.FormatUint(end.Seq, 10)}}
+		if err := o.wire.call(ctx, request{method: "GET", path: path(api.PathChain, o.id.String()), query: q, out: &c, login: true}); err != nil && !errors.Is(err, policies.CodeNotFound) {
+			return fmt.Errorf("fetching the chain: %w", err)
+		}
+		for _, raw := range c.Documents {
+			e, err := envelope.Parse(raw)
+			if err == nil {
+				err = e.Verify(o.signing.Public())
+			}
+			if err != nil {
+				return fmt.Errorf("fetching the chain: %w: %w", ErrUntrue, err)
+			}
+			link, err := linkOf(e)
+			if err != nil {
+				return fmt.Errorf("fetching the chain: %w: %w", ErrUntrue, err)
+			}
+			if err := link.Follows(end.Seq, end.Hash); err != nil {
+				return fmt.Errorf("%w: document %d of the chain does not follow the one before", ErrUntrue, link.Seq)
+			}
+			end = position{link.Seq, policies.Hash(e.Hash)}
+			news = append(news, e)
+		}
+		more = c.More && len(c.Documents) > 0
+	}
+	switch {
+	case end.Seq < o.state.Known.Seq:
+		return fmt.Errorf("%w: the storefront does not show what the vault has accepted", policies.CodeBehind)
+	case end.Seq == o.state.Known.Seq && end != o.state.Known:
+		return fmt.Errorf("%w: the storefront shows another chain than the vault has accepted", ErrUntrue)
+	case end.Seq > o.state.Known.Seq:
+		if err := o.confirm(ctx, v, end, news[len(news)-1]); err != nil {
+			return err
+		}
+	}
+	for _, e := range news {
+		if err := o.accepted(e); err != nil {
+			return err
+		}
+	}
+	if err := o.syncMirror(ctx); err != nil {
+		return err
+	}
+	o.syncContacts(ctx)
+	return o.save()
+}
+
+// confirm has the newest document of the chain vouched for: by the vault itself if it can be reached, else by the receipt that it gives
+// when the same document is sent again.
+func (o *Owner) confirm(ctx context.Context, v *policies.VaultDocument, end position, newest *envelope.Envelope) error {
+	if o.wire.owners != nil {
+		c, err := o.chainState(ctx, v)
+		switch {
+		case err == nil && c == end:
+			return nil
+		case err == nil && c.Seq > end.Seq:
+			return fmt.Errorf("%w: the vault has accepted %d documents, the storefront shows %d", policies.CodeBehind, c.Seq, end.Seq)
+		case err == nil:
+			return fmt.Errorf("%w: it shows documents that the vault did not accept", ErrUntrue)
+		case !errors.Is(err, policies.CodeUnavailable):
+			return err
+		}
+	}
+	var err error
+	switch newest.Type {
+	case "manifest":
+		var m *api.Mirror
+		if m, err = o.fetchMirror(ctx); err == nil {
+			if m.Receipt == nil {
+				return fmt.Errorf("%w: no receipt of the newest manifest", ErrUntrue)
+			}
+			_, err = o.trust.receipt(v, m.Receipt, end.Hash, policies.EntryManifest)
+		}
+	case "grant":
+		err = o.post(ctx, v, request{method: "POST", path: path(api.PathGrants, o.id.String()), in: &vaultapi.Submission{Envelope: newest.Raw}, login: true}, newest)
+	default:
+		err = o.post(ctx, v, request{method: "POST", path: path(api.PathRevocations, o.id.String()), in: &vaultapi.Submission{Envelope: newest.Raw}, login: true}, newest)
+	}
+	if err != nil {
+		return fmt.Errorf("having the chain confirmed: %w", err)
+	}
+	return nil
+}
+
+// chainState asks the vault itself where the chain stands.
+func (o *Owner) chainState(ctx context.Context, v *policies.VaultDocument) (position, error) {
+	ctx, cancel := context.WithTimeout(ctx, routeTimeout)
+	defer cancel()
+	var c vaultapi.ChainState
+	if err := o.wire.call(ctx, request{method: "GET", path: path(vaultapi.PathChain, o.id.String()), base: o.wire.owners, out: &c}); err != nil {
+		return position{}, fmt.Errorf("asking the vault for the chain: %w", err)
+	}
+	if c.Receipt == nil {
+		return position{}, fmt.Errorf("%w: the vault gave no receipt for the chain", ErrUntrue)
+	}
+	if _, err := o.trust.receipt(v, c.Receipt, c.Hash, ""); err != nil {
+		return position{}, err
+	}
+	return position{c.Seq, c.Hash}, nil
+}
+
+// locate learns from the vault itself what a revocation must be signed on top of, when the storefront does not say. What lies between is
+// applied once the storefront shows it.
+func (o *Owner) locate(ctx context.Context, v *policies.VaultDocument) error {
+	if o.wire.owners == nil {
+		return fmt.Errorf("%w: the storefront does not show the chain, and there is no second route", policies.CodeUnavailable)
+	}
+	at, err := o.chainState(ctx, v)
+	if err != nil {
+		return err
+	}
+	if at.Seq < o.state.Known.Seq {
+		return fmt.Errorf("%w: the vault is behind what it acknowledged", ErrFork)
+	}
+	o.state.Known = at
+	return nil
+}
+
+// syncMirror makes the leaves those of the newest manifest, and fetches the ciphertexts that are missing.
+func (o *Owner) syncMirror(ctx context.Context) error {
+	if o.state.Manifest.Version == 0 {
+		return nil
+	}
+	e, err := envelope.Parse(o.state.Manifest.Raw)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	m, err := policies.Decode[policies.Manifest](e)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	if tree, err := policies.NewTree(o.leaves()); err == nil && tree.Size() == m.TreeSize && tree.Root() == m.Root {
+		return nil
+	}
+	mirror, err := o.fetchMirror(ctx)
+	if err != nil {
+		return err
+	}
+	leaves := make([]policies.Leaf, len(mirror.Leaves))
+	for i, raw := range mirror.Leaves {
+		if leaves[i], err = policies.ParseLeaf(raw); err != nil {
+			return fmt.Errorf("fetching the mirror: %w: %w", ErrUntrue, err)
+		}
+	}
+	tree, err := policies.NewTree(leaves)
+	if err != nil || tree.Size() != m.TreeSize || tree.Root() != m.Root {
+		return fmt.Errorf("fetching the mirror: %w: the leaves are not those of the newest manifest", ErrUntrue)
+	}
+	for i := range leaves {
+		if leaves[i].Owner != o.ID() || leaves[i].Author != o.author() {
+			return fmt.Errorf("fetching the mirror: %w: a leaf of somebody else", ErrUntrue)
+		}
+		if _, err := o.ciphertext(ctx, &leaves[i]); err != nil {
+			return err
+		}
+	}
+	o.setLeaves(tree)
+	return nil
+}
+
+// syncContacts pins readers that another device granted to: a grant, which only this owner can sign, names the reader and the hash of
+// the relationship. What cannot be had now is tried again.
+func (o *Owner) syncContacts(ctx context.Context) {
+	for i := range o.state.Grants {
+		g := &o.state.Grants[i].Doc
+		if _, ok := o.contact(g.Reader); ok {
+			continue
+		}
+		c, err := o.findRelationship(ctx, policies.IdentityID(g.Reader), func(hash policies.Hash, _ *policies.Relationship) bool { return hash == g.Relationship })
+		if err == nil {
+			o.putContact(c)
+		}
+	}
+}

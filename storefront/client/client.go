@@ -1,0 +1,277 @@
+// Package client is the SDK: what a person's device ([Owner]) and a business's server ([Reader]) do on their side of a
+// storefront that neither has to trust.
+//
+// # The rule
+//
+// Nothing that a storefront says is taken for true. Identities are compared with ids that came from outside the storefront, in
+// contact codes; the vault's keys come from a vault document signed by the ceremony that the join link pinned; every acceptance is
+// believed when its receipt verifies under the token's log key, and every read when the vault's answer, sealed past the
+// storefront, agrees with the owner's signed manifest. What does not check is [ErrUntrue] and is not used. A storefront can
+// refuse and delay. It cannot lie.
+//
+// # Owners
+//
+// [InitOwner] draws the root and recovery key and enrols the identity. [Owner.Set] seals values and publishes them,
+// [Owner.Code] and [Owner.Connect] meet a reader, [Owner.Grant] lets it read, [Owner.Revoke] stops it and rotates the fields for those
+// who stay. Each of them first writes down what is wanted, signed document included, and then sends it: a process killed at any
+// line loses nothing, and [Owner.Sync] (or the next command) finishes what was begun. A document that another device got ahead of
+// is made again on top of that device's. A revocation goes over a second route, the vault's own listener, when the storefront
+// gives no verified receipt within seconds; until one verifies, the error is [ErrNotStopped].
+//
+// # Readers
+//
+// [InitReader] makes an identity, [Reader.Connect] a key for one owner and no other. [Reader.Read] asks for any number of fields of
+// any number of owners and returns each value, or why not. Sessions with the vault are opened and renewed behind it; what was
+// verified once (manifests, grants) is kept. It remembers the newest manifest of every owner and refuses an older one,
+// [ErrRollback]. A Reader may be used by many goroutines at once; [Reader.Close] saves what it learnt.
+//
+// # What the caller owes
+//
+// A [Store] that keeps secrets secret and saves atomically (package profile is one), contact codes that really come from the
+// other party, a clock that is right within a minute, and Close.
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+// What can go wrong besides the codes of package policies, which come through as they are: errors.Is(err, policies.CodeRevoked).
+var (
+	// ErrUntrue: what the storefront sent contradicts a signature, a proof or what was pinned. It was not used.
+	ErrUntrue = errors.New("the storefront's answer does not check out and was not used")
+	// ErrRollback: an older state of an owner's data was offered than this reader has seen. It is an ErrUntrue too.
+	ErrRollback = fmt.Errorf("%w: it is older than what was seen before", ErrUntrue)
+	// ErrFork: two states of the key-use log that cannot both be true. Tell the operator and the auditors.
+	ErrFork = fmt.Errorf("%w: the key-use log contradicts what it said before", ErrUntrue)
+	// ErrNotStopped: no verified receipt says that the vault recorded the revocation. It is kept and tried again.
+	ErrNotStopped = errors.New("NOT STOPPED YET: the vault has not confirmed the revocation")
+	// ErrNotRotated: the reader was stopped, but its fields have not moved to new keys yet. Sync tries again.
+	ErrNotRotated = errors.New("the reader is stopped, but the fields have not moved to new keys yet")
+	// ErrNoContact: no contact has this id or alias.
+	ErrNoContact = errors.New("no such contact; connect first")
+	// ErrNotConnected: the other party has not done its half of the connection.
+	ErrNotConnected = errors.New("the reader has not used your code yet; ask it to connect with the code from `code`")
+	// ErrNoField: the owner has no such field.
+	ErrNoField = errors.New("there is no such field; set it first")
+	// ErrState: the stored state is not one of this program.
+	ErrState = errors.New("the stored state cannot be used")
+)
+
+// Store keeps a device's state between runs. Save replaces it atomically and durably; the state holds secrets. A store that
+// has none yet loads nil.
+type Store interface {
+	Load() ([]byte, error)
+	Save(state []byte) error
+}
+
+// MirrorStore also keeps an owner's own ciphertext, by its SHA-256. Item may return any error for what it does not have.
+type MirrorStore interface {
+	Store
+	PutItem(hash policies.Hash, ciphertext []byte) error
+	Item(hash policies.Hash) ([]byte, error)
+	KeepItems(keep map[policies.Hash]bool) error
+}
+
+// Roles of a stored state.
+const (
+	roleOwner   = "owner"
+	roleReader  = "reader"
+	stateFormat = 1
+)
+
+// base is the part of the state that owners and readers share.
+type base struct {
+	Format     int            `json:"format"`
+	Role       string         `json:"role"`
+	Network    Network        `json:"network"`
+	Root       []byte         `json:"root"`
+	Recovery   []byte         `json:"recovery,omitzero"` // seed of the recovery key, until it is backed up
+	Identity   jsontext.Value `json:"identity"`          // envelope
+	Enrolled   bool           `json:"enrolled,omitzero"`
+	Vault      jsontext.Value `json:"vault,omitzero"` // envelope of the newest vault document seen
+	Version    uint64         `json:"vault_version,omitzero"`
+	Checkpoint seenCheckpoint `json:"checkpoint,omitzero"`
+	Made       int64          `json:"made"` // Unix seconds
+	Kind       policies.Kind  `json:"kind"`
+}
+
+// seenCheckpoint is the largest state of the key-use log that was seen.
+type seenCheckpoint struct {
+	Size uint64        `json:"size"`
+	Root policies.Hash `json:"root"`
+}
+
+// newBase draws root and recovery key and signs the identity.
+func newBase(role string, network Network, kind policies.Kind, name string, now time.Time) (base, error) {
+	if err := network.validate(); err != nil {
+		return base{}, err
+	}
+	root, err := pre.NewRoot()
+	if err != nil {
+		return base{}, err
+	}
+	defer root.Zero()
+	var recovery [envelope.SeedSize]byte
+	rand.Read(recovery[:])
+	defer clear(recovery[:])
+	recoveryKey := envelope.NewPrivateKey(&recovery)
+	defer recoveryKey.Zero()
+	signing := signingKey(root)
+	defer signing.Zero()
+	kem, login := pre.NewBlobKey(root.KEMSeed()), pre.NewLoginKey(root.LoginSeed())
+	defer kem.Zero()
+	defer login.Zero()
+	identity, err := policies.Sign(signing, &policies.Identity{
+		Header: policies.NewHeader("identity", now), Kind: kind, Name: name,
+		SigningKey: signing.Public().Bytes(), KEMKey: kem.Public(), LoginKey: login.Public(),
+		RecoveryHash: policies.HashKey(recoveryKey.Public().Bytes()),
+	})
+	if err != nil {
+		return base{}, err
+	}
+	return base{
+		Format: stateFormat, Role: role, Network: network, Root: root.Bytes(), Recovery: append([]byte(nil), recovery[:]...),
+		Identity: identity.Raw, Made: now.Unix(), Kind: kind,
+	}, nil
+}
+
+func signingKey(root *pre.Root) *envelope.PrivateKey {
+	seed := root.IdentitySeed()
+	defer clear(seed[:])
+	return envelope.NewPrivateKey(&seed)
+}
+
+// loadState reads a stored state of a role into v, whose first part is b.
+func loadState(store Store, role string, v any, b *base) error {
+	data, err := store.Load()
+	if err != nil {
+		return err
+	}
+	defer clear(data)
+	if data == nil {
+		return fmt.Errorf("%w: there is nothing in it", ErrState)
+	}
+	if err := envelope.Decode(data, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	if b.Format != stateFormat {
+		return fmt.Errorf("%w: its format is %d, this program knows %d", ErrState, b.Format, stateFormat)
+	}
+	if b.Role != role {
+		return fmt.Errorf("%w: this profile is one of a %s, not of a %s", ErrState, b.Role, role)
+	}
+	return nil
+}
+
+// saveState writes a state and overwrites the plaintext.
+func saveState(store Store, v any) error {
+	data, err := json.Marshal(v, json.Deterministic(true))
+	if err != nil {
+		return fmt.Errorf("encoding the state: %w", err)
+	}
+	defer clear(data)
+	return store.Save(data)
+}
+
+// device is what owner and reader have in common: keys, the wire, and what they know of the vault.
+type device struct {
+	base    *base
+	now     func() time.Time
+	root    *pre.Root
+	signing *envelope.PrivateKey
+	id      policies.IdentityID
+	wire    *wire
+	trust   trust
+}
+
+func newDevice(b *base, o Options) (*device, error) {
+	network := b.Network.with(o)
+	root, err := pre.ParseRoot(b.Root)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrState, err)
+	}
+	raw, err := envelope.Parse(b.Identity)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrState, err)
+	}
+	d := &device{base: b, now: o.Now, root: root, signing: signingKey(root), id: policies.IdentityID(raw.Hash)}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	if d.wire, err = newWire(network, d.id, pre.NewLoginKey(root.LoginSeed()), d.now); err != nil {
+		return nil, err
+	}
+	if err := d.trust.load(b); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// enrol makes the identity known, once. The same identity may be posted any number of times.
+func (d *device) enrol(ctx context.Context) (changed bool, err error) {
+	if d.base.Enrolled {
+		return false, nil
+	}
+	v, err := d.vault(ctx)
+	if err != nil {
+		return false, err
+	}
+	receipt := new(policies.Receipt)
+	if err := d.wire.call(ctx, request{method: "POST", path: api.PathIdentities, raw: d.base.Identity, out: receipt}); err != nil {
+		return false, fmt.Errorf("registering: %w", err)
+	}
+	if _, err := d.trust.receipt(v, receipt, policies.Hash(d.id), policies.EntryIdentity); err != nil {
+		return false, fmt.Errorf("registering: %w", err)
+	}
+	d.base.Enrolled = true
+	return true, nil
+}
+
+// identity fetches somebody's first identity document and compares it with the id that came from outside.
+func (d *device) identity(ctx context.Context, id policies.IdentityID) (jsontext.Value, *policies.Identity, error) {
+	var raw jsontext.Value
+	if err := d.wire.call(ctx, request{method: "GET", path: path(api.PathIdentity, id.String()), out: &raw}); err != nil {
+		return nil, nil, fmt.Errorf("fetching an identity: %w", err)
+	}
+	doc, err := openIdentity(raw, id)
+	if err != nil {
+		return nil, nil, fmt.Errorf("fetching an identity: %w", err)
+	}
+	return raw, doc, nil
+}
+
+func openIdentity(raw jsontext.Value, id policies.IdentityID) (*policies.Identity, error) {
+	e, err := envelope.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUntrue, err)
+	}
+	doc, got, err := policies.OpenIdentity(e)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUntrue, err)
+	}
+	if got != id {
+		return nil, fmt.Errorf("%w: it is the identity of somebody else than the code names", ErrUntrue)
+	}
+	return doc, nil
+}
+
+// close forgets the keys.
+func (d *device) close() {
+	d.root.Zero()
+	d.signing.Zero()
+	d.wire.close()
+	clear(d.base.Root)
+	clear(d.base.Recovery)
+}

@@ -1,0 +1,344 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"hash"
+	"slices"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+// GrantOptions are the terms of a grant.
+type GrantOptions struct {
+	Purpose     string           // what for; the reader must name the same. Empty: "general"
+	Duration    time.Duration    // how long; zero: one year
+	ReadsPerDay uint64           // fields released per UTC day; zero: no limit
+	Custody     policies.Custody // empty: resident
+}
+
+// terms are the same, in the form of the document.
+type terms struct {
+	Purpose     string           `json:"purpose"`
+	NotBefore   int64            `json:"not_before"`
+	Expires     int64            `json:"expires"`
+	ReadsPerDay uint64           `json:"reads_per_day,omitzero"`
+	Custody     policies.Custody `json:"custody"`
+}
+
+// DefaultPurpose is the purpose of a grant that names none.
+const DefaultPurpose = "general"
+
+// Grant lets a reader read fields. A field that the reader had already is granted anew under the new terms, and its older grant ends.
+func (o *Owner) Grant(ctx context.Context, reader policies.ReaderID, fields []policies.Field, opts GrantOptions) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.contact(reader); !ok {
+		return ErrNoContact
+	}
+	if len(fields) == 0 || len(fields) > policies.MaxGrantFields {
+		return fmt.Errorf("%w: a grant names 1 to %d fields", policies.ErrMalformed, policies.MaxGrantFields)
+	}
+	view := o.view()
+	for _, f := range fields {
+		if _, ok := view[f]; !ok {
+			return fmt.Errorf("%s: %w", f, ErrNoField)
+		}
+	}
+	// Clocks differ: without the minute, a vault whose clock is behind would refuse the first reads.
+	now := o.now().Add(-policies.ClockSkew)
+	t := terms{Purpose: opts.Purpose, NotBefore: now.Unix(), ReadsPerDay: opts.ReadsPerDay, Custody: opts.Custody}
+	if t.Purpose == "" {
+		t.Purpose = DefaultPurpose
+	}
+	if t.Custody == "" {
+		t.Custody = policies.CustodyResident
+	}
+	if opts.Duration == 0 {
+		opts.Duration = 365 * 24 * time.Hour
+	}
+	t.Expires = o.now().Add(opts.Duration).Unix()
+	if opts.Duration < 0 || len(t.Purpose) > 200 {
+		return fmt.Errorf("%w: a grant lasts for a while, and its purpose has at most 200 bytes", policies.ErrMalformed)
+	}
+	stroke := policies.NewDocumentID()
+	fields = slices.Compact(slices.Sorted(slices.Values(fields)))
+	o.state.Tasks = append(o.state.Tasks,
+		task{Kind: taskGrant, Stroke: stroke, Reader: reader, Fields: fields, Terms: t},
+		task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
+	return o.saveAndRun(ctx)
+}
+
+// GrantInfo is one granted field as this device knows it.
+type GrantInfo struct {
+	Reader      policies.ReaderID   `json:"reader"`
+	Alias       string              `json:"alias,omitzero"`
+	Field       policies.Field      `json:"field"`
+	Purpose     string              `json:"purpose"`
+	Expires     time.Time           `json:"expires"`
+	ReadsPerDay uint64              `json:"reads_per_day,omitzero"`
+	Custody     policies.Custody    `json:"custody"`
+	Status      string              `json:"status"` // "in force", "expired", "revoked", "pending", "NOT STOPPED YET"
+	Grant       policies.DocumentID `json:"grant,omitzero"`
+}
+
+// Grants lists what was granted, newest last; without all only what is in force or on its way.
+func (o *Owner) Grants(all bool) []GrantInfo {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []GrantInfo
+	alias := func(r policies.ReaderID) string {
+		if c, ok := o.contact(r); ok {
+			return c.Alias
+		}
+		return ""
+	}
+	for i := range o.state.Grants {
+		g := &o.state.Grants[i]
+		for j := range g.Doc.Fields {
+			f := &g.Doc.Fields[j]
+			info := GrantInfo{
+				Reader: g.Doc.Reader, Alias: alias(g.Doc.Reader), Field: f.Field, Purpose: g.Doc.Purpose, Expires: time.Unix(g.Doc.Expires, 0).UTC(),
+				ReadsPerDay: g.Doc.Limits.ReadsPerDay, Custody: g.Doc.Custody, Grant: g.Doc.ID, Status: "in force",
+			}
+			switch {
+			case !g.live(f):
+				info.Status = "revoked"
+			case o.stopping(g.Doc.Reader, f.Field):
+				info.Status = "NOT STOPPED YET"
+			case o.now().Unix() >= g.Doc.Expires:
+				info.Status = "expired"
+			}
+			if all || info.Status == "in force" || info.Status == "NOT STOPPED YET" {
+				out = append(out, info)
+			}
+		}
+	}
+	for i := range o.state.Tasks {
+		t := &o.state.Tasks[i]
+		if t.Kind != taskGrant || t.NextEpoch || t.Cancelled {
+			continue
+		}
+		for _, f := range t.Fields {
+			out = append(out, GrantInfo{
+				Reader: t.Reader, Alias: alias(t.Reader), Field: f, Purpose: t.Terms.Purpose, Expires: time.Unix(t.Terms.Expires, 0).UTC(),
+				ReadsPerDay: t.Terms.ReadsPerDay, Custody: t.Terms.Custody, Status: "pending",
+			})
+		}
+	}
+	return out
+}
+
+// stopping reports whether a revocation of the field waits for its receipt.
+func (o *Owner) stopping(reader policies.ReaderID, f policies.Field) bool {
+	return slices.ContainsFunc(o.state.Tasks, func(t task) bool {
+		return t.Kind == taskRevoke && t.Reason == policies.ReasonWithdrawn && t.Reader == reader && (len(t.Fields) == 0 || slices.Contains(t.Fields, f))
+	})
+}
+
+// RevokeOptions change what a revocation does besides.
+type RevokeOptions struct {
+	// KeepEpoch leaves the fields under their keys. The reader is stopped all the same; what a token that was broken open
+	// later would give away then includes what is written from now on.
+	KeepEpoch bool
+}
+
+// Revoke stops a reader from reading fields, all of them if none is named, and rotates them for those who may still read. It returns
+// nil when a verified receipt says that the vault recorded it and everything after it is done too. [ErrNotStopped]: nothing proves that the
+// reader is stopped; it is kept and tried again. [ErrNotRotated]: stopped, and the rest is tried again.
+func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []policies.Field, opts RevokeOptions) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	stroke := policies.NewDocumentID()
+	// A grant that was never sent is simply not made. One that was sent, with an unknown outcome, must be settled before anybody
+	// says that the reader is stopped.
+	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool {
+		return t.Kind == taskGrant && t.Reader == reader && len(t.Attempts) == 0 && covers(fields, t.Fields)
+	})
+	sent := false
+	for i := range o.state.Tasks {
+		if t := &o.state.Tasks[i]; t.Kind == taskGrant && t.Reader == reader && covers(fields, t.Fields) {
+			t.Cancelled, t.Stroke, sent = true, stroke, true
+		}
+	}
+	ended := o.granted(reader, fields)
+	if len(ended) == 0 && !sent {
+		// Another device may have granted what this one does not know of.
+		if err := o.syncChain(ctx); err != nil {
+			return fmt.Errorf("%w: this device knows of no such grant, and could not ask for newer ones: %w", ErrNotStopped, err)
+		}
+		if ended = o.granted(reader, fields); len(ended) == 0 {
+			return fmt.Errorf("%w: this reader has no grant of that", policies.CodeNoGrant)
+		}
+	}
+	// To the front: nothing that waits may hold a revocation up.
+	front := []task{{Kind: taskRevoke, Stroke: stroke, Reader: reader, Fields: fields, Reason: policies.ReasonWithdrawn}}
+	if !opts.KeepEpoch {
+		view := o.view()
+		ended = slices.DeleteFunc(ended, func(f policies.Field) bool { _, ok := view[f]; return !ok })
+		if len(ended) > 0 {
+			o.state.Tasks = append(o.state.Tasks, task{Kind: taskRotate, Stroke: policies.NewDocumentID(), Fields: ended})
+		}
+	}
+	o.state.Tasks = append(front, o.state.Tasks...)
+	err := o.saveAndRun(ctx)
+	if slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Stroke == stroke }) {
+		if errors.Is(err, ErrNotStopped) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", ErrNotStopped, err)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotRotated, err)
+	}
+	return nil
+}
+
+// covers reports whether fields, or all if there are none, include one of those named.
+func covers(fields, of []policies.Field) bool {
+	return len(fields) == 0 || slices.ContainsFunc(of, func(f policies.Field) bool { return slices.Contains(fields, f) })
+}
+
+// granted lists the fields, among those named or all, that a reader has a live grant for.
+func (o *Owner) granted(reader policies.ReaderID, fields []policies.Field) []policies.Field {
+	var out []policies.Field
+	for i := range o.state.Grants {
+		g := &o.state.Grants[i]
+		for j := range g.Doc.Fields {
+			if f := &g.Doc.Fields[j]; g.Doc.Reader == reader && g.live(f) && (len(fields) == 0 || slices.Contains(fields, f.Field)) {
+				out = append(out, f.Field)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// buildGrant makes the grant's document and, bound to its hash, the wrapped keys. The secret, every d and every rk exist
+// within this function only.
+func (o *Owner) buildGrant(t *task, v *policies.VaultDocument) (*envelope.Envelope, []vaultapi.SealedKey, error) {
+	c, ok := o.contact(t.Reader)
+	if !ok {
+		return nil, nil, ErrNoContact
+	}
+	rel, relHash, err := c.relationship()
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: relationship: %w", ErrState, err)
+	}
+	g := &policies.Grant{
+		Header: policies.NewHeader("grant", o.now()), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink(), Reader: t.Reader, Relationship: relHash,
+		Custody: t.Terms.Custody, Rights: []policies.Right{policies.RightRead}, Purpose: t.Terms.Purpose,
+		NotBefore: t.Terms.NotBefore, Expires: t.Terms.Expires, Limits: policies.Limits{ReadsPerDay: t.Terms.ReadsPerDay},
+	}
+	ct, secret, err := pre.NewGrantSecret(rel.KEMKey, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer secret.Zero()
+	g.Ciphertext = ct
+	epochs := map[policies.Field]uint64{}
+	for _, l := range o.leaves() {
+		epochs[l.Field] = l.Epoch
+	}
+	type wrapped struct {
+		slot  policies.Slot
+		token string
+		blob  []byte
+	}
+	var blobs []wrapped
+	defer func() {
+		for _, b := range blobs {
+			clear(b.blob)
+		}
+	}()
+	for _, f := range t.Fields {
+		epoch, ok := epochs[f]
+		if !ok {
+			epoch = o.firstEpoch(f)
+		} else if t.NextEpoch {
+			epoch++
+		}
+		slot := policies.Slot{Owner: o.ID(), Field: f, Epoch: epoch, Author: o.author()}
+		granted := policies.GrantedField{Field: f, Epoch: epoch, Author: slot.Author}
+		for _, token := range v.Tokens {
+			ik, ok := v.ImportKey(token.Serial, t.Terms.Custody)
+			if !ok {
+				return nil, nil, fmt.Errorf("%w: the vault's token has no import key for custody %q", policies.CodeCustody, t.Terms.Custody)
+			}
+			blob, err := o.wrap(secret, g.ID, t.Reader, slot, ik)
+			if err != nil {
+				return nil, nil, err
+			}
+			blobs = append(blobs, wrapped{slot, token.Serial, blob})
+			granted.Keys = append(granted.Keys, policies.WrappedKey{
+				Token: token.Serial, ImportKey: policies.HashKey(ik.PublicKey), Path: ik.Path, Digest: sha256.Sum256(blob),
+			})
+		}
+		g.Fields = append(g.Fields, granted)
+	}
+	e, err := policies.Sign(o.signing, g)
+	if err != nil {
+		return nil, nil, err
+	}
+	keys := make([]vaultapi.SealedKey, len(blobs))
+	for i, b := range blobs {
+		info, err := pre.ImportInfo(v.Vault, policies.Hash(e.Hash), b.slot.Field, b.slot.Epoch, b.slot.Author)
+		if err != nil {
+			return nil, nil, err
+		}
+		sealed, err := pre.SealBlob(v.ImportHPKE, info, b.blob)
+		if err != nil {
+			return nil, nil, err
+		}
+		keys[i] = vaultapi.SealedKey{Field: b.slot.Field, Author: b.slot.Author, Token: b.token, Sealed: sealed}
+	}
+	return e, keys, nil
+}
+
+// wrap makes rk of one field and wraps it under a token's import key: RSA-OAEP with MGF1 over the same hash and an empty label,
+// straight around the 67-byte PKCS#8 form.
+func (o *Owner) wrap(secret *pre.GrantSecret, grant policies.DocumentID, reader policies.ReaderID, slot policies.Slot, ik policies.ImportKey) ([]byte, error) {
+	if ik.Path != "oaep-direct" {
+		return nil, fmt.Errorf("%w: this program does not know the import path %q", policies.CodeCustody, ik.Path)
+	}
+	var oaep hash.Hash
+	switch ik.OAEPHash {
+	case "SHA-1": // OAEP needs no collision resistance; SoftHSM knows no other
+		oaep = sha1.New()
+	case "SHA-256":
+		oaep = sha256.New()
+	default:
+		return nil, fmt.Errorf("%w: this program does not know OAEP with %q", policies.CodeCustody, ik.OAEPHash)
+	}
+	parsed, err := x509.ParsePKIXPublicKey(ik.PublicKey)
+	if err != nil {
+		return nil, fmt.Errorf("%w: import key: %w", policies.CodeCustody, err)
+	}
+	public, ok := parsed.(*rsa.PublicKey)
+	if !ok || public.N.BitLen() != 3072 || public.E != 65537 {
+		return nil, fmt.Errorf("%w: the import key is not RSA of 3,072 bits with e = 65537", policies.CodeCustody)
+	}
+	a, err := o.root.FieldKey(slot)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Zero()
+	rk, err := secret.ReEncryptionKey(grant, reader, a)
+	if err != nil {
+		return nil, err
+	}
+	defer rk.Zero()
+	pkcs8 := rk.PKCS8()
+	defer clear(pkcs8)
+	return rsa.EncryptOAEP(oaep, rand.Reader, public, pkcs8, nil)
+}

@@ -1,0 +1,130 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/storefront/api"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
+)
+
+// Event is one entry of the key-use log that concerns the owner, proven under a checkpoint that the token signed.
+type Event struct {
+	Index   uint64             `json:"index"`
+	Time    time.Time          `json:"time"`
+	Kind    policies.EntryKind `json:"kind"`
+	Outcome policies.Code      `json:"outcome"`
+	Reader  policies.ReaderID  `json:"reader,omitzero"`
+	Alias   string             `json:"alias,omitzero"`
+	Field   policies.Field     `json:"field,omitzero"`
+	Version uint64             `json:"version,omitzero"`
+	Purpose string             `json:"purpose,omitzero"`
+	Text    string             `json:"text"` // a plain sentence
+}
+
+// History returns the newest events, at most limit of them, newest first. Each was verified; one that does not verify is an error, since
+// somebody made it up. What nobody can see from here is whether the storefront left entries out: only a full copy of the log shows that.
+func (o *Owner) History(ctx context.Context, limit int) ([]Event, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	v, err := o.vault(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []Event
+	before := uint64(0)
+	for len(out) < limit {
+		q := url.Values{"limit": {strconv.Itoa(min(limit-len(out), 100))}}
+		if before != 0 {
+			q.Set("before", strconv.FormatUint(before, 10))
+		}
+		var h vaultapi.History
+		if err := o.wire.call(ctx, request{method: "GET", path: path(api.PathHistory, o.id.String()), query: q, out: &h, login: true}); err != nil {
+			return out, fmt.Errorf("fetching the history: %w", err)
+		}
+		if len(h.Entries) == 0 {
+			break
+		}
+		if err := o.trust.saw(v, h.Checkpoint); err != nil {
+			return out, fmt.Errorf("fetching the history: %w", err)
+		}
+		checkpoint, err := policies.OpenCheckpoint(h.Checkpoint, v.LogKey)
+		if err != nil {
+			return out, fmt.Errorf("fetching the history: %w: %w", ErrUntrue, err)
+		}
+		for i := range h.Entries {
+			e := &h.Entries[i]
+			at, entry, details, err := e.Verify(checkpoint)
+			if err != nil {
+				return out, fmt.Errorf("entry %d of the history: %w: %w", e.Index, ErrUntrue, err)
+			}
+			if len(out) > 0 && e.Index >= out[len(out)-1].Index {
+				return out, fmt.Errorf("entry %d of the history: %w: not newest first", e.Index, ErrUntrue)
+			}
+			// Which entries concern this owner, the opening says; one of somebody else's would prove nothing here.
+			if details.Owner != o.ID() && details.Identity != o.id {
+				return out, fmt.Errorf("entry %d of the history: %w: it is about somebody else", e.Index, ErrUntrue)
+			}
+			out = append(out, o.event(e.Index, at, entry, details))
+		}
+		if before = h.Before; before == 0 {
+			break
+		}
+	}
+	return out, o.save()
+}
+
+func (o *Owner) event(index uint64, at time.Time, entry policies.Entry, d *policies.Details) Event {
+	e := Event{Index: index, Time: at, Kind: entry.Kind, Outcome: entry.Outcome, Reader: d.Reader, Field: d.Field, Version: d.Version, Purpose: d.Purpose}
+	reader := "somebody"
+	if !d.Reader.IsZero() {
+		reader = d.Reader.String()[:16] + "…"
+		if c, ok := o.contact(d.Reader); ok && c.Alias != "" {
+			reader, e.Alias = c.Alias, c.Alias
+		}
+	}
+	what := string(d.Field)
+	if what == "" {
+		what = "your data"
+	}
+	switch entry.Kind {
+	case policies.EntryIdentity:
+		e.Text = "You registered with the vault."
+	case policies.EntryManifest:
+		e.Text = fmt.Sprintf("You published version %d of your data.", d.Version)
+	case policies.EntryImport:
+		e.Text = fmt.Sprintf("The token was given keys for a grant to %s.", reader)
+	case policies.EntryGrant:
+		e.Text = fmt.Sprintf("You allowed %s to read.", reader)
+		if d.Reader.IsZero() {
+			e.Text = "A grant of yours came into force."
+		}
+	case policies.EntryRevocation:
+		e.Text = fmt.Sprintf("You ended %d permissions; nobody reads with them from here on.", len(d.Items))
+		if len(d.Items) == 1 {
+			e.Text = fmt.Sprintf("You ended the permission for %s; nobody reads with it from here on.", d.Items[0].Field)
+		}
+	case policies.EntryDestroyed:
+		e.Text = "The token destroyed the keys of the permissions that you ended."
+	case policies.EntryUse:
+		switch entry.Outcome {
+		case policies.CodeReleased:
+			e.Text = fmt.Sprintf("%s read %s.", reader, what)
+		case policies.CodeUnchanged:
+			e.Text = fmt.Sprintf("%s asked for %s and had the newest version already.", reader, what)
+		default:
+			e.Text = fmt.Sprintf("%s asked for %s: %s.", reader, what, entry.Outcome.Error())
+		}
+	case policies.EntryRefusal:
+		e.Text = fmt.Sprintf("%s was refused %s: %s.", reader, what, entry.Outcome.Error())
+	case policies.EntryFailed:
+		e.Text = fmt.Sprintf("Something that was recorded did not happen after all: %s.", entry.Outcome.Error())
+	default:
+		e.Text = fmt.Sprintf("%s: %s.", entry.Kind, entry.Outcome.Error())
+	}
+	return e
+}

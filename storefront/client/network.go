@@ -1,0 +1,294 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+// Network is where a device's storefront and vault are, and which vault is the real one. URLs may change, the pin may not.
+type Network struct {
+	Storefront string           `json:"storefront"`      // https URL
+	Owners     string           `json:"owners,omitzero"` // https URL of the vault's listener for owners, the second route
+	Roots      string           `json:"roots,omitzero"`  // PEM certificates that TLS trusts; empty: the system's
+	Vault      policies.VaultID `json:"vault"`
+	Ceremony   policies.Hash    `json:"ceremony"`
+}
+
+// Options are for one run of a device and are not stored.
+type Options struct {
+	Storefront string           // instead of the network's
+	Owners     string           // instead of the network's
+	Now        func() time.Time // instead of time.Now
+}
+
+// NewNetwork reads a join link. Whatever of the link is given besides replaces the link's.
+func NewNetwork(link string, o Options, rootsPEM []byte) (Network, error) {
+	l, err := policies.ParseJoinLink(link)
+	if err != nil {
+		return Network{}, err
+	}
+	n := Network{Storefront: l.Storefront, Owners: l.Owners, Roots: string(rootsPEM), Vault: l.Vault, Ceremony: l.Ceremony}.with(o)
+	return n, n.validate()
+}
+
+func (n Network) with(o Options) Network {
+	if o.Storefront != "" {
+		n.Storefront = o.Storefront
+	}
+	if o.Owners != "" {
+		n.Owners = o.Owners
+	}
+	return n
+}
+
+func (n Network) validate() error {
+	if n.Vault.IsZero() || n.Ceremony.IsZero() {
+		return fmt.Errorf("%w: no vault is pinned; a join link names it", policies.ErrPin)
+	}
+	if n.Storefront == "" {
+		return fmt.Errorf("%w: no storefront is named, neither by the join link nor besides", policies.ErrMalformed)
+	}
+	for _, u := range []string{n.Storefront, n.Owners} {
+		if u == "" {
+			continue
+		}
+		if _, err := parseBase(u); err != nil {
+			return err
+		}
+	}
+	if n.Roots != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(n.Roots)) {
+		return fmt.Errorf("%w: no certificate in the file of TLS roots", policies.ErrMalformed)
+	}
+	return nil
+}
+
+func parseBase(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
+		return nil, fmt.Errorf("%w: %q is not an https URL of a host alone", policies.ErrMalformed, text)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: strings.ToLower(u.Host)}, nil
+}
+
+// Bounds of one call.
+const (
+	callTimeout = 60 * time.Second
+	maxAnswer   = 24 << 20  // bytes
+	maxRead     = 256 << 20 // bytes, of a read's answer
+)
+
+// wire speaks HTTP. It is safe for concurrent use.
+type wire struct {
+	http       *http.Client
+	storefront *url.URL
+	owners     *url.URL // nil: there is no second route
+	subject    policies.IdentityID
+	loginKey   *pre.LoginKey
+	now        func() time.Time
+
+	mu    sync.Mutex // guards login, and is held while logging in so that one login serves all
+	login *login
+}
+
+type login struct {
+	id      policies.DocumentID
+	key     *envelope.SessionKey
+	expires time.Time
+}
+
+func newWire(n Network, subject policies.IdentityID, key *pre.LoginKey, now func() time.Time) (*wire, error) {
+	if err := n.validate(); err != nil {
+		return nil, err
+	}
+	w := &wire{subject: subject, loginKey: key, now: now}
+	w.storefront, _ = parseBase(n.Storefront)
+	if n.Owners != "" {
+		w.owners, _ = parseBase(n.Owners)
+	}
+	var roots *x509.CertPool
+	if n.Roots != "" {
+		roots = x509.NewCertPool()
+		roots.AppendCertsFromPEM([]byte(n.Roots))
+	}
+	// Post-quantum key agreement or none: what is recorded today must not be readable with a quantum computer later.
+	w.http = &http.Client{
+		Transport: &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}, RootCAs: roots},
+			TLSHandshakeTimeout: 10 * time.Second,
+			MaxIdleConnsPerHost: 256,
+			IdleConnTimeout:     90 * time.Second,
+		},
+		// A redirect would send signed requests elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return w, nil
+}
+
+// request is one call. in is encoded as JSON unless raw is given; out is decoded strictly, or gets the bytes if it is a
+// *jsontext.Value or *[]byte.
+type request struct {
+	method, path string
+	query        url.Values
+	base         *url.URL // nil: the storefront
+	in           any
+	raw          []byte
+	out          any
+	login        bool // signed by the login's key
+	limit        int64
+}
+
+func path(pattern string, ids ...string) string {
+	for _, id := range ids {
+		open, rest, _ := strings.Cut(pattern, "{")
+		_, rest, _ = strings.Cut(rest, "}")
+		pattern = open + url.PathEscape(id) + rest
+	}
+	return pattern
+}
+
+// call carries out a request. A login that the storefront no longer knows is made anew, once.
+func (w *wire) call(ctx context.Context, r request) error {
+	body := r.raw
+	if r.in != nil {
+		var err error
+		if body, err = json.Marshal(r.in); err != nil {
+			return fmt.Errorf("encoding a request: %w", err)
+		}
+	}
+	err := w.once(ctx, r, body)
+	if r.login && errors.Is(err, policies.CodeUnauthorized) {
+		w.forget()
+		err = w.once(ctx, r, body)
+	}
+	return err
+}
+
+func (w *wire) once(ctx context.Context, r request, body []byte) error {
+	base, who := r.base, "the vault"
+	if base == nil {
+		base, who = w.storefront, "the storefront"
+	}
+	if _, has := ctx.Deadline(); !has {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+	}
+	target := *base
+	target.Path, target.RawQuery = r.path, r.query.Encode()
+	req, err := http.NewRequestWithContext(ctx, r.method, target.String(), bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("%w: %w", policies.ErrMalformed, err)
+	}
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if r.login {
+		l, err := w.loggedIn(ctx)
+		if err != nil {
+			return err
+		}
+		api.Sign(req, body, l.id, l.key, w.now())
+	}
+	resp, err := w.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("reaching %s at %s: %w: %w", who, base.Host, policies.CodeUnavailable, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return fmt.Errorf("%s: %w", who, problem.Read(resp.StatusCode, resp.Header.Get("Content-Type"), resp.Body))
+	}
+	limit := r.limit
+	if limit == 0 {
+		limit = maxAnswer
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return fmt.Errorf("reading the answer of %s: %w: %w", who, policies.CodeUnavailable, err)
+	}
+	if int64(len(data)) > limit {
+		return fmt.Errorf("%w: the answer has more than %d bytes", ErrUntrue, limit)
+	}
+	switch out := r.out.(type) {
+	case nil:
+	case *jsontext.Value:
+		*out = data
+	case *[]byte:
+		*out = data
+	default:
+		if err := envelope.Decode(data, out); err != nil {
+			return fmt.Errorf("%w: %w", ErrUntrue, err)
+		}
+	}
+	return nil
+}
+
+// loggedIn returns the login, made or renewed if need be.
+func (w *wire) loggedIn(ctx context.Context) (*login, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.login != nil && w.now().Add(30*time.Second).Before(w.login.expires) {
+		return w.login, nil
+	}
+	key := envelope.NewSessionKey()
+	var c api.LoginChallenge
+	if err := w.once(ctx, request{method: "POST", path: api.PathChallenges, out: &c}, encode(api.ChallengeRequest{Subject: w.subject, Key: key.Public()})); err != nil {
+		return nil, fmt.Errorf("logging in: %w", err)
+	}
+	// The server's name in the proof is the one this device dialled, so that a storefront cannot pass on another's challenge.
+	proof, err := w.loginKey.Answer(&pre.Challenge{
+		Server: w.storefront.Host, Subject: w.subject, Ciphertext: c.Ciphertext, Nonce: c.Nonce, FreshKey: key.Public(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("logging in: %w: %w", ErrUntrue, err)
+	}
+	var l api.Login
+	if err := w.once(ctx, request{method: "POST", path: api.PathLogins, out: &l}, encode(api.LoginAnswer{ID: c.ID, Proof: proof[:]})); err != nil {
+		return nil, fmt.Errorf("logging in: %w", err)
+	}
+	w.login = &login{id: l.ID, key: key, expires: time.Unix(l.Expires, 0)}
+	return w.login, nil
+}
+
+// forget drops the login.
+func (w *wire) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.login = nil
+}
+
+func (w *wire) close() {
+	w.forget()
+	w.loginKey.Zero()
+	w.http.CloseIdleConnections()
+}
+
+// encode is for values that cannot fail to encode.
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("client: " + err.Error())
+	}
+	return b
+}

@@ -1,0 +1,537 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/storefront/api"
+)
+
+// Owner is a person's device. Its methods may be called from several goroutines; they take turns.
+type Owner struct {
+	*device
+	store MirrorStore
+	mu    sync.Mutex // guards state; held over a whole operation, since operations are links of one chain
+	state ownerState
+}
+
+// ownerState is what an owner's device must not lose. Everything else follows from the root and the chain.
+type ownerState struct {
+	base
+	// Applied is the newest document whose content is in this state; Known the newest link that a verified receipt vouches for. They
+	// differ only when a revocation was signed on top of another device's documents that the storefront did not show.
+	Applied  position         `json:"applied"`
+	Known    position         `json:"known"`
+	Manifest manifestState    `json:"manifest,omitzero"`
+	Leaves   [][]byte         `json:"leaves,omitzero"` // of the manifest, in tree order
+	Epochs   []epochFloor     `json:"epochs,omitzero"`
+	Grants   []ownedGrant     `json:"grants,omitzero"`
+	Contacts []readerContact  `json:"contacts,omitzero"`
+	Codes    []issuedCode     `json:"codes,omitzero"`
+	Tasks    []task           `json:"tasks,omitzero"`
+	Untold   []jsontext.Value `json:"untold,omitzero"` // revocations in force that the storefront has not been told
+}
+
+type position struct {
+	Seq  uint64        `json:"seq"`
+	Hash policies.Hash `json:"hash"`
+}
+
+type manifestState struct {
+	Version uint64         `json:"version"`
+	Hash    policies.Hash  `json:"hash"`
+	Raw     jsontext.Value `json:"raw"`
+}
+
+// epochFloor is the least epoch that a field without a leaf may begin with: above every epoch that a withdrawn grant knew.
+type epochFloor struct {
+	Field policies.Field `json:"field"`
+	Epoch uint64         `json:"epoch"`
+}
+
+type ownedGrant struct {
+	Hash  policies.Hash          `json:"hash"`
+	Doc   policies.Grant         `json:"doc"`
+	Ended []policies.RevokedItem `json:"ended,omitzero"`
+}
+
+// live reports whether a field of the grant is in force as far as this device knows; time is not asked.
+func (g *ownedGrant) live(f *policies.GrantedField) bool {
+	return !slices.Contains(g.Ended, policies.RevokedItem{Grant: g.Doc.ID, Field: f.Field, Author: f.Author})
+}
+
+type readerContact struct {
+	Alias        string              `json:"alias"`
+	ID           policies.IdentityID `json:"id"`
+	Identity     jsontext.Value      `json:"identity"`
+	Relationship jsontext.Value      `json:"relationship"` // verified when it came
+	Nonce        policies.Nonce      `json:"nonce"`
+}
+
+// issuedCode is a nonce that this owner gave out. Once a reader has used it, no other may.
+type issuedCode struct {
+	Nonce  policies.Nonce      `json:"nonce"`
+	Reader policies.IdentityID `json:"reader,omitzero"`
+	Time   int64               `json:"time"`
+}
+
+// InitOwner draws a root, stores it, and then enrols the identity. When the last part fails, the returned Owner is usable all the
+// same and the error says why: Sync tries again.
+func InitOwner(ctx context.Context, store MirrorStore, network Network, o Options) (*Owner, error) {
+	now := time.Now
+	if o.Now != nil {
+		now = o.Now
+	}
+	own := &Owner{store: store}
+	var err error
+	if own.state.base, err = newBase(roleOwner, network, policies.KindPerson, "", now()); err != nil {
+		return nil, err
+	}
+	if err := own.open(o); err != nil {
+		return nil, err
+	}
+	own.state.Applied = position{Hash: policies.Hash(own.id)}
+	own.state.Known = own.state.Applied
+	if err := own.save(); err != nil {
+		return nil, err
+	}
+	return own, own.Sync(ctx)
+}
+
+// OpenOwner opens a stored owner. It uses no network.
+func OpenOwner(store MirrorStore, o Options) (*Owner, error) {
+	own := &Owner{store: store}
+	if err := loadState(store, roleOwner, &own.state, &own.state.base); err != nil {
+		return nil, err
+	}
+	return own, own.open(o)
+}
+
+func (o *Owner) open(opts Options) (err error) {
+	o.device, err = newDevice(&o.state.base, opts)
+	return err
+}
+
+func (o *Owner) save() error {
+	o.trust.store(&o.state.base)
+	return saveState(o.store, &o.state)
+}
+
+// Close forgets the keys. Everything was saved when it happened.
+func (o *Owner) Close() { o.device.close() }
+
+// ID is the owner's id.
+func (o *Owner) ID() policies.OwnerID { return policies.OwnerID(o.id) }
+
+func (o *Owner) author() policies.AuthorID { return policies.AuthorID(o.id) }
+
+// Network is where storefront and vault are.
+func (o *Owner) Network() Network { return o.state.Network }
+
+// Vault is the vault document in use: what the vault says of its tokens, their grades, and whether it is a development set-up.
+func (o *Owner) Vault(ctx context.Context) (*policies.VaultDocument, error) { return o.vault(ctx) }
+
+// FieldInfo describes one field that the owner has.
+type FieldInfo struct {
+	Field   policies.Field `json:"field"`
+	Version uint64         `json:"version"`
+	Epoch   uint64         `json:"epoch"`
+	Pending bool           `json:"pending,omitzero"` // not published yet
+}
+
+// Fields lists what the owner has, published or waiting to be, by name.
+func (o *Owner) Fields() []FieldInfo {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []FieldInfo
+	for name, s := range o.view() {
+		out = append(out, FieldInfo{Field: name, Version: s.leaf.Version, Epoch: s.leaf.Epoch, Pending: s.pending})
+	}
+	slices.SortFunc(out, func(a, b FieldInfo) int { return strings.Compare(string(a.Field), string(b.Field)) })
+	return out
+}
+
+type seenLeaf struct {
+	leaf    policies.Leaf
+	pending bool
+}
+
+// view is the published leaves with what waits to be published on top.
+func (o *Owner) view() map[policies.Field]seenLeaf {
+	out := map[policies.Field]seenLeaf{}
+	for _, l := range o.leaves() {
+		out[l.Field] = seenLeaf{leaf: l}
+	}
+	for i := range o.state.Tasks {
+		t := &o.state.Tasks[i]
+		for _, raw := range t.Set {
+			if l, err := policies.ParseLeaf(raw); err == nil {
+				out[l.Field] = seenLeaf{l, true}
+			}
+		}
+		for _, f := range t.Remove {
+			delete(out, f)
+		}
+	}
+	return out
+}
+
+// leaves parses the leaves of the manifest. They were checked against its root when they came.
+func (o *Owner) leaves() []policies.Leaf {
+	out := make([]policies.Leaf, 0, len(o.state.Leaves))
+	for _, raw := range o.state.Leaves {
+		if l, err := policies.ParseLeaf(raw); err == nil {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// Get opens a field from the mirror. It needs no network but for a ciphertext that the mirror lacks.
+func (o *Owner) Get(ctx context.Context, f policies.Field) ([]byte, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s, ok := o.view()[f]
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", f, ErrNoField)
+	}
+	return o.openLeaf(ctx, &s.leaf)
+}
+
+func (o *Owner) openLeaf(ctx context.Context, l *policies.Leaf) ([]byte, error) {
+	ciphertext, err := o.ciphertext(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	key, err := o.root.FieldKey(l.Slot)
+	if err != nil {
+		return nil, err
+	}
+	defer key.Zero()
+	value, err := key.Open(l, ciphertext)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", l.Field, err)
+	}
+	return value, nil
+}
+
+// ciphertext takes an item from the mirror, or from the storefront, whose bytes must have the leaf's hash.
+func (o *Owner) ciphertext(ctx context.Context, l *policies.Leaf) ([]byte, error) {
+	if data, err := o.store.Item(l.CiphertextHash); err == nil {
+		return data, nil
+	}
+	var data []byte
+	if err := o.wire.call(ctx, request{method: "GET", path: path(api.PathItem, o.id.String(), l.Hash().String()), out: &data, login: true}); err != nil {
+		return nil, fmt.Errorf("fetching %s: %w", l.Field, err)
+	}
+	if policies.HashKey(data) != l.CiphertextHash {
+		return nil, fmt.Errorf("fetching %s: %w: the ciphertext is not the one that was published", l.Field, ErrUntrue)
+	}
+	return data, o.store.PutItem(l.CiphertextHash, data)
+}
+
+// Change is a new value of a field.
+type Change struct {
+	Field policies.Field
+	Value []byte
+}
+
+// maxPublication is how many bytes of ciphertext go into one publication: with base64 and leaves it stays under api.MaxBody.
+const maxPublication = 8 << 20
+
+// Set seals values and publishes them, all in one manifest if they fit. They are in the mirror, and will be published, even if the
+// error is that the storefront cannot be reached.
+func (o *Owner) Set(ctx context.Context, changes ...Change) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	view := o.view()
+	batch, size := task{Kind: taskPublish, Stroke: policies.NewDocumentID()}, 0
+	for i, c := range changes {
+		if slices.ContainsFunc(changes[:i], func(other Change) bool { return other.Field == c.Field }) {
+			return fmt.Errorf("%w: %s is set twice", policies.ErrMalformed, c.Field)
+		}
+		slot := policies.Slot{Owner: o.ID(), Field: c.Field, Epoch: o.firstEpoch(c.Field), Author: o.author()}
+		if s, ok := view[c.Field]; ok {
+			slot.Epoch = s.leaf.Epoch
+		}
+		leaf, ciphertext, err := o.seal(slot, o.nextManifest(), c.Value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.Field, err)
+		}
+		// Ciphertext first: a task never names an item that is not on disk.
+		if err := o.store.PutItem(leaf.CiphertextHash, ciphertext); err != nil {
+			return err
+		}
+		if size += len(ciphertext); size > maxPublication && len(batch.Set) > 0 {
+			o.state.Tasks = append(o.state.Tasks, batch)
+			batch, size = task{Kind: taskPublish, Stroke: policies.NewDocumentID()}, len(ciphertext)
+		}
+		batch.Set = append(batch.Set, leaf.Bytes())
+	}
+	if len(batch.Set) == 0 {
+		return nil
+	}
+	o.state.Tasks = append(o.state.Tasks, batch)
+	return o.saveAndRun(ctx)
+}
+
+// seal seals a value as the version of a field that has the number of the manifest which first carries it. Manifest versions
+// are never used twice, so neither are those of a field, even one that was removed and is set again by a device that never knew it.
+func (o *Owner) seal(slot policies.Slot, version uint64, value []byte) (policies.Leaf, []byte, error) {
+	key, err := o.root.FieldKey(slot)
+	if err != nil {
+		return policies.Leaf{}, nil, err
+	}
+	defer key.Zero()
+	return key.Seal(version, value, nil)
+}
+
+// nextManifest is the version that the last publication in the queue will have, if nothing comes between.
+func (o *Owner) nextManifest() uint64 {
+	n := o.state.Manifest.Version + 1
+	for i := range o.state.Tasks {
+		if o.state.Tasks[i].Kind == taskPublish {
+			n++
+		}
+	}
+	return n
+}
+
+func (o *Owner) firstEpoch(f policies.Field) uint64 {
+	for _, e := range o.state.Epochs {
+		if e.Field == f {
+			return e.Epoch
+		}
+	}
+	return 1
+}
+
+// Remove takes fields out of what is published. Their grants stay: if the field is set again, they hold again. Whoever means that
+// nobody shall read it revokes.
+func (o *Owner) Remove(ctx context.Context, fields ...policies.Field) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	view := o.view()
+	for _, f := range fields {
+		if _, ok := view[f]; !ok {
+			return fmt.Errorf("%s: %w", f, ErrNoField)
+		}
+	}
+	o.state.Tasks = append(o.state.Tasks, task{Kind: taskPublish, Stroke: policies.NewDocumentID(), Remove: fields})
+	return o.saveAndRun(ctx)
+}
+
+// Rotate moves a field to a new key: the value stays, remaining readers get new grants, and keys of the old epoch are worth nothing for
+// what is written from now on.
+func (o *Owner) Rotate(ctx context.Context, fields ...policies.Field) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	view := o.view()
+	for _, f := range fields {
+		if _, ok := view[f]; !ok {
+			return fmt.Errorf("%s: %w", f, ErrNoField)
+		}
+	}
+	o.state.Tasks = append(o.state.Tasks, task{Kind: taskRotate, Stroke: policies.NewDocumentID(), Fields: fields})
+	return o.saveAndRun(ctx)
+}
+
+// rotation is the stroke that rotates fields: superseding grants for everyone who may still read, so that nobody who stays ever
+// sees an error; the manifest with the new capsules; the end of the old grants.
+func (o *Owner) rotation(stroke policies.DocumentID, fields []policies.Field) []task {
+	var out []task
+	for i := range o.state.Grants {
+		g := &o.state.Grants[i]
+		if o.now().Unix() >= g.Doc.Expires {
+			continue
+		}
+		var moved []policies.Field
+		for j := range g.Doc.Fields {
+			if f := &g.Doc.Fields[j]; g.live(f) && f.Author == o.author() && slices.Contains(fields, f.Field) {
+				moved = append(moved, f.Field)
+			}
+		}
+		if len(moved) > 0 {
+			out = append(out, task{Kind: taskGrant, Stroke: stroke, Reader: g.Doc.Reader, Fields: moved, NextEpoch: true, Terms: terms{
+				Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires, ReadsPerDay: g.Doc.Limits.ReadsPerDay, Custody: g.Doc.Custody,
+			}})
+		}
+	}
+	return append(out, task{Kind: taskPublish, Stroke: stroke, Rotate: fields}, task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
+}
+
+// Code draws a contact code for one reader: the owner's id and a nonce. It is handed over outside the storefront, and serves one reader.
+func (o *Owner) Code() (policies.ContactCode, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c := policies.ContactCode{Role: "owner", ID: o.id, Nonce: policies.NewNonce()}
+	o.state.Codes = append(o.state.Codes, issuedCode{Nonce: c.Nonce, Time: o.now().Unix()})
+	return c, o.save()
+}
+
+// Contact is a party that was met.
+type Contact struct {
+	Alias string              `json:"alias,omitzero"` // this device's own name for it
+	ID    policies.IdentityID `json:"id"`
+	Kind  policies.Kind       `json:"kind"`
+	Name  string              `json:"name,omitzero"` // what it calls itself: UNVERIFIED
+}
+
+// Connect does the owner's half of meeting a reader: it fetches the relationship that the reader made out of one of this owner's
+// codes, and checks signature, both ids and the nonce. The code names the reader by its id; names are never asked.
+func (o *Owner) Connect(ctx context.Context, code policies.ContactCode, alias string) (Contact, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if code.Role != "reader" {
+		return Contact{}, fmt.Errorf("%w: this is not the code of a reader", policies.ErrMalformed)
+	}
+	if err := o.freeAlias(alias, code.ID); err != nil {
+		return Contact{}, err
+	}
+	if err := o.run(ctx); err != nil {
+		return Contact{}, err
+	}
+	c, err := o.findRelationship(ctx, code.ID, func(_ policies.Hash, r *policies.Relationship) bool {
+		return slices.ContainsFunc(o.state.Codes, func(i issuedCode) bool {
+			return i.Nonce == r.Nonce && (i.Reader.IsZero() || i.Reader == code.ID)
+		})
+	})
+	if err != nil {
+		return Contact{}, err
+	}
+	c.Alias = alias
+	for i := range o.state.Codes {
+		if o.state.Codes[i].Nonce == c.Nonce {
+			o.state.Codes[i].Reader = code.ID
+		}
+	}
+	o.putContact(c)
+	if err := o.save(); err != nil {
+		return Contact{}, err
+	}
+	return c.public(), nil
+}
+
+// findRelationship looks among the relationships that name this owner for the newest of a reader that verifies and is wanted.
+func (o *Owner) findRelationship(ctx context.Context, reader policies.IdentityID, wanted func(policies.Hash, *policies.Relationship) bool) (readerContact, error) {
+	identity, doc, err := o.identity(ctx, reader)
+	if err != nil {
+		return readerContact{}, err
+	}
+	key, err := doc.Key()
+	if err != nil {
+		return readerContact{}, fmt.Errorf("%w: %w", ErrUntrue, err)
+	}
+	var list api.Envelopes
+	if err := o.wire.call(ctx, request{method: "GET", path: api.PathRelationships, out: &list, login: true}); err != nil {
+		return readerContact{}, fmt.Errorf("fetching relationships: %w", err)
+	}
+	c, newest := readerContact{ID: reader, Identity: identity}, int64(0)
+	for _, raw := range list.Envelopes {
+		e, err := envelope.Parse(raw)
+		if err != nil || e.Type != "relationship" {
+			continue
+		}
+		claim, err := policies.Decode[policies.Relationship](e)
+		if err != nil || claim.Reader != policies.ReaderID(reader) || claim.Owner != o.ID() {
+			continue
+		}
+		r, err := policies.Open[policies.Relationship](e, key)
+		if err != nil || r.Audience != o.state.Network.Vault || !wanted(policies.Hash(e.Hash), r) || r.Time < newest {
+			continue
+		}
+		c.Relationship, c.Nonce, newest = raw, r.Nonce, r.Time
+	}
+	if c.Relationship == nil {
+		return readerContact{}, ErrNotConnected
+	}
+	return c, nil
+}
+
+func (o *Owner) freeAlias(alias string, id policies.IdentityID) error {
+	for i := range o.state.Contacts {
+		if c := &o.state.Contacts[i]; alias != "" && c.Alias == alias && c.ID != id {
+			return fmt.Errorf("%w: the alias %q is taken by another contact", policies.ErrMalformed, alias)
+		}
+	}
+	return nil
+}
+
+func (o *Owner) putContact(c readerContact) {
+	for i := range o.state.Contacts {
+		if have := &o.state.Contacts[i]; have.ID == c.ID {
+			if c.Alias == "" {
+				c.Alias = have.Alias
+			}
+			*have = c
+			return
+		}
+	}
+	o.state.Contacts = append(o.state.Contacts, c)
+}
+
+func (c *readerContact) public() Contact {
+	out := Contact{Alias: c.Alias, ID: c.ID}
+	if doc, err := openIdentity(c.Identity, c.ID); err == nil {
+		out.Kind, out.Name = doc.Kind, doc.Name
+	}
+	return out
+}
+
+// Contacts lists the readers that were met.
+func (o *Owner) Contacts() []Contact {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out := make([]Contact, len(o.state.Contacts))
+	for i := range o.state.Contacts {
+		out[i] = o.state.Contacts[i].public()
+	}
+	return out
+}
+
+// Find looks a reader up by alias or id.
+func (o *Owner) Find(nameOrID string) (policies.ReaderID, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i := range o.state.Contacts {
+		if c := &o.state.Contacts[i]; c.Alias == nameOrID && nameOrID != "" || c.ID.String() == nameOrID {
+			return policies.ReaderID(c.ID), nil
+		}
+	}
+	return policies.ReaderID{}, fmt.Errorf("%q: %w", nameOrID, ErrNoContact)
+}
+
+func (o *Owner) contact(reader policies.ReaderID) (*readerContact, bool) {
+	for i := range o.state.Contacts {
+		if o.state.Contacts[i].ID == policies.IdentityID(reader) {
+			return &o.state.Contacts[i], true
+		}
+	}
+	return nil, false
+}
+
+// relationship opens the stored relationship of a contact again: the reader's key for this owner, and the document's hash.
+func (c *readerContact) relationship() (*policies.Relationship, policies.Hash, error) {
+	identity, err := openIdentity(c.Identity, c.ID)
+	if err != nil {
+		return nil, policies.Hash{}, err
+	}
+	key, err := identity.Key()
+	if err != nil {
+		return nil, policies.Hash{}, err
+	}
+	e, err := envelope.Parse(c.Relationship)
+	if err != nil {
+		return nil, policies.Hash{}, err
+	}
+	r, err := policies.Open[policies.Relationship](e, key)
+	return r, policies.Hash(e.Hash), err
+}

@@ -1,0 +1,441 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+// Item names what to read: one field of one owner. Known is the version that the caller has already, 0 for none: the newest one is then
+// not sent again.
+type Item struct {
+	Owner policies.OwnerID `json:"owner"`
+	Field policies.Field   `json:"field"`
+	Known uint64           `json:"known,omitzero"`
+}
+
+// Value is the outcome of one item.
+type Value struct {
+	Item
+	Author    policies.AuthorID // who wrote it
+	Version   uint64            // of the field
+	Bytes     []byte            // what the owner sealed; see package catalogue
+	Unchanged bool              // Known is the newest version; Bytes is nil
+	Time      time.Time         // the vault's
+	Index     uint64            // of the entry in the key-use log
+	Err       error             // why there is no value: a policies.Code, ErrUntrue or ErrRollback
+}
+
+// session is a delegation to a fresh key, as the vault knows it.
+type session struct {
+	hash    policies.Hash
+	key     *envelope.SessionKey
+	k       *pre.SessionKey
+	expires time.Time
+}
+
+// zero forgets the keys, when no read uses them any more.
+func (s *session) zero() {
+	s.key.Zero()
+	s.k.Zero()
+}
+
+// sessionSpare is how long before its end a session is replaced: no request that is under way then may outlive it.
+const sessionSpare = 90 * time.Second
+
+// liveSession returns the session, opened or renewed if need be.
+func (r *Reader) liveSession(ctx context.Context) (*session, error) {
+	r.sessionMu.Lock()
+	defer r.sessionMu.Unlock()
+	if s := r.session; s != nil && r.now().Add(sessionSpare).Before(s.expires) {
+		return s, nil
+	}
+	v, err := r.vault(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ct, secret, err := pre.EncapsulateSession(v.SessionKEM, nil)
+	if err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	defer secret.Zero()
+	s := &session{key: envelope.NewSessionKey()}
+	now := r.now()
+	doc := &policies.Session{
+		Header: policies.NewHeader("session", now), Audience: v.Vault, Reader: r.ID(), Key: s.key.Public(),
+		NotBefore: now.Unix(), Expires: now.Add(policies.SessionLifetime).Unix(), Ciphertext: ct,
+	}
+	e, err := policies.Sign(r.signing, doc)
+	if err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	receipt := new(policies.Receipt)
+	if err := r.wire.call(ctx, request{method: "POST", path: api.PathSessions, raw: e.Raw, out: receipt, login: true}); err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	s.hash, s.expires = policies.Hash(e.Hash), time.Unix(doc.Expires, 0)
+	if _, err := r.trust.receipt(v, receipt, s.hash, policies.EntrySession); err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	s.k = secret.Key(v.Vault, r.ID(), s.hash)
+	// The session before is not zeroed: reads may be under way in it. It ends within its ten minutes by itself.
+	r.session = s
+	return s, nil
+}
+
+// endSession drops a session that the vault does not know any more.
+func (r *Reader) endSession(s *session) {
+	r.sessionMu.Lock()
+	defer r.sessionMu.Unlock()
+	if r.session == s {
+		r.session = nil
+	}
+}
+
+// Read asks for items, all of them in as few requests as possible, and returns one Value for each, in order. Its error is about the whole
+// (nothing could be asked); what concerns one item is in its Value.
+func (r *Reader) Read(ctx context.Context, items ...Item) ([]Value, error) {
+	out := make([]Value, len(items))
+	all := make([]int, len(items))
+	for i := range items {
+		out[i].Item, all[i] = items[i], i
+	}
+	if err := r.ready(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.learnPurposes(ctx, items); err != nil {
+		return nil, err
+	}
+	return out, r.readPurposes(ctx, out, all, true)
+}
+
+// learnPurposes fetches grants if there is an item that none is known for: a request must name the purpose of the grant.
+func (r *Reader) learnPurposes(ctx context.Context, items []Item) error {
+	for i := range items {
+		if _, _, found := r.purpose(&items[i]); !found {
+			_, err := r.fetchGrants(ctx)
+			return err
+		}
+	}
+	return nil
+}
+
+// purpose is that of the newest grant for an item, else of the owner's newest grant, else the usual one. met says whether the owner is a
+// contact, found whether there is such a grant.
+func (r *Reader) purpose(it *Item) (purpose string, met, found bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k, ok := r.owners[it.Owner]
+	if !ok {
+		return "", false, true // nothing that fetching would change
+	}
+	purpose = DefaultPurpose
+	if k.contact.Purpose != "" {
+		purpose = k.contact.Purpose
+	}
+	var newest uint64
+	for _, g := range k.grants {
+		if _, ok := g.doc.Field(it.Field, policies.AuthorID(it.Owner)); ok && g.doc.Seq > newest {
+			purpose, newest, found = g.doc.Purpose, g.doc.Seq, true
+		}
+	}
+	return purpose, true, found
+}
+
+// readPurposes makes one request for each purpose and thousand items. Items that the owner moved meanwhile, or that are under a newer grant, are asked for once more.
+func (r *Reader) readPurposes(ctx context.Context, out []Value, indexes []int, retry bool) error {
+	groups := map[string][]int{}
+	var order []string
+	for _, i := range indexes {
+		purpose, met, _ := r.purpose(&out[i].Item)
+		if !met {
+			out[i].Err = ErrNoContact
+			continue
+		}
+		if groups[purpose] == nil {
+			order = append(order, purpose)
+		}
+		groups[purpose] = append(groups[purpose], i)
+	}
+	var again []int
+	for _, purpose := range order {
+		for group := groups[purpose]; len(group) > 0; {
+			n := min(len(group), policies.MaxReadItems)
+			if err := r.readOnce(ctx, out, group[:n], purpose, true); err != nil {
+				return err
+			}
+			group = group[n:]
+		}
+		for _, i := range groups[purpose] {
+			if errors.Is(out[i].Err, policies.CodeHeadMoved) || errors.Is(out[i].Err, policies.CodePurpose) {
+				again = append(again, i)
+			}
+		}
+	}
+	if len(again) == 0 || !retry {
+		return nil
+	}
+	if _, err := r.fetchGrants(ctx); err != nil {
+		return err
+	}
+	return r.readPurposes(ctx, out, again, false)
+}
+
+// readOnce sends one signed request and fills in the values.
+func (r *Reader) readOnce(ctx context.Context, out []Value, indexes []int, purpose string, retry bool) error {
+	s, err := r.liveSession(ctx)
+	if err != nil {
+		return err
+	}
+	now := r.now()
+	req := &policies.ReadRequest{
+		Header: policies.NewHeader("read", now), Audience: r.state.Network.Vault, Session: s.hash, Nonce: policies.NewNonce(),
+		Expires: now.Add(time.Minute).Unix(), Purpose: purpose, Items: make([]policies.ReadItem, len(indexes)),
+	}
+	for j, i := range indexes {
+		req.Items[j] = policies.ReadItem{Owner: out[i].Owner, Field: out[i].Field, Known: out[i].Known}
+	}
+	e, err := policies.Sign(s.key, req)
+	if err != nil {
+		return err
+	}
+	body := api.Read{Request: e.Raw}
+	marks := make([]mark, len(indexes))
+	r.mu.Lock()
+	seen := map[policies.OwnerID]bool{}
+	for j, i := range indexes {
+		k := r.owners[out[i].Owner]
+		// What an answer may not fall below is what was known when it was asked for: answers may overtake one another.
+		marks[j] = k.contact.Mark
+		if seen[out[i].Owner] {
+			continue
+		}
+		seen[out[i].Owner] = true
+		for _, m := range k.manifests {
+			body.Have = append(body.Have, m.hash)
+		}
+		for hash := range k.grants {
+			body.Have = append(body.Have, hash)
+		}
+	}
+	r.mu.Unlock()
+	result := new(api.ReadResult)
+	err = r.wire.call(ctx, request{method: "POST", path: api.PathReads, in: body, out: result, limit: maxRead})
+	switch {
+	case err == nil:
+	case retry && errors.Is(err, policies.CodeSession):
+		r.endSession(s)
+		return r.readOnce(ctx, out, indexes, purpose, false)
+	case retry && (errors.Is(err, policies.CodeHeadMoved) || errors.Is(err, policies.CodeReplay)):
+		return r.readOnce(ctx, out, indexes, purpose, false)
+	default:
+		return fmt.Errorf("reading: %w", err)
+	}
+	plain, err := s.k.OpenAnswer(policies.Hash(e.Hash), result.Answer)
+	if err != nil {
+		return fmt.Errorf("reading: %w: it is not the vault's answer to this request", ErrUntrue)
+	}
+	defer clear(plain)
+	answer, err := policies.ParseAnswer(plain)
+	if err != nil {
+		return fmt.Errorf("reading: %w: %w", ErrUntrue, err)
+	}
+	defer func() {
+		for i := range answer.Items {
+			clear(answer.Items[i].X[:])
+		}
+	}()
+	if len(answer.Items) != len(indexes) || len(result.Items) != len(indexes) {
+		return fmt.Errorf("reading: %w: %d outcomes for %d items", ErrUntrue, len(answer.Items), len(indexes))
+	}
+	documents := map[policies.Hash]*envelope.Envelope{}
+	for _, raw := range result.Documents {
+		d, err := envelope.Parse(raw)
+		if err != nil {
+			return fmt.Errorf("reading: %w: %w", ErrUntrue, err)
+		}
+		documents[policies.Hash(d.Hash)] = d
+	}
+	for j, i := range indexes {
+		v := &out[i]
+		v.Time, v.Index = time.UnixMilli(int64(answer.Time)).UTC(), answer.Items[j].Index
+		v.Err = r.take(v, &answer.Items[j], &result.Items[j], documents, marks[j])
+	}
+	return nil
+}
+
+// take checks one item and opens it. The vault's answer decides what is believed: leaf and head must be those it names, the head
+// a manifest that the owner signed and not older than one seen before, the leaf proven under it, the grant the owner's to this reader.
+func (r *Reader) take(v *Value, a *policies.AnswerItem, s *api.ReadItem, documents map[policies.Hash]*envelope.Envelope, seen mark) error {
+	untrue := func(format string, args ...any) error {
+		return fmt.Errorf("%s: %w: %s", v.Field, ErrUntrue, fmt.Sprintf(format, args...))
+	}
+	switch a.Outcome {
+	case policies.CodeReleased:
+	case policies.CodeUnchanged:
+		if a.Version < seen.Version {
+			return fmt.Errorf("%s: %w: manifest %d, after %d", v.Field, ErrRollback, a.Version, seen.Version)
+		}
+		if v.Known == 0 {
+			return untrue("unchanged since nothing")
+		}
+		v.Unchanged, v.Version, v.Bytes, v.Author = true, v.Known, nil, policies.AuthorID(v.Owner)
+		return nil
+	default:
+		if !a.Outcome.Valid() {
+			return untrue("an outcome that is no code")
+		}
+		return a.Outcome
+	}
+	r.mu.Lock()
+	k := r.owners[v.Owner]
+	r.mu.Unlock()
+
+	leaf, err := policies.ParseLeaf(s.Leaf)
+	if err != nil {
+		return untrue("leaf: %v", err)
+	}
+	if leaf.Hash() != a.Leaf {
+		return untrue("the leaf is not the one that the vault re-encrypted")
+	}
+	if leaf.Owner != v.Owner || leaf.Field != v.Field || leaf.Author != policies.AuthorID(v.Owner) {
+		return untrue("the leaf is of another owner, field or author")
+	}
+	m, err := r.manifest(k, a.Head, documents)
+	if err != nil {
+		return untrue("%v", err)
+	}
+	if m.Version != a.Version || m.Owner != v.Owner || m.Author != leaf.Author || m.Audience != r.state.Network.Vault {
+		return untrue("the manifest is of another owner, author, version or vault")
+	}
+	if err := s.Proof.Verify(a.Leaf, m.TreeSize, m.Root); err != nil {
+		return untrue("%v", err)
+	}
+	if err := r.advance(k, mark{m.Version, a.Head}, seen); err != nil {
+		return fmt.Errorf("%s: %w", v.Field, err)
+	}
+	if d, ok := documents[s.Grant]; ok {
+		if err := r.keepGrant(d); err != nil {
+			return fmt.Errorf("%s: grant: %w", v.Field, err)
+		}
+	}
+	r.mu.Lock()
+	g, contact := k.grants[s.Grant], k.contact
+	r.mu.Unlock()
+	if g == nil {
+		return untrue("the grant was not sent")
+	}
+	if f, ok := g.doc.Field(leaf.Field, leaf.Author); !ok || f.Epoch != leaf.Epoch {
+		return untrue("the grant does not name the field in this epoch")
+	}
+	secret, err := g.open(r, contact)
+	if err != nil {
+		return untrue("%v", err)
+	}
+	value, err := secret.Open(g.doc.ID, r.ID(), &leaf, a.X, s.Ciphertext)
+	if err != nil {
+		return untrue("the item does not open")
+	}
+	v.Version, v.Author, v.Bytes, v.Unchanged = leaf.Version, leaf.Author, value, false
+	return nil
+}
+
+// manifest returns the manifest with a hash, from memory or from what came with the answer, verified as its owner's.
+func (r *Reader) manifest(k *knownOwner, hash policies.Hash, documents map[policies.Hash]*envelope.Envelope) (*policies.Manifest, error) {
+	r.mu.Lock()
+	for _, m := range k.manifests {
+		if m.hash == hash {
+			r.mu.Unlock()
+			return m.doc, nil
+		}
+	}
+	r.mu.Unlock()
+	e, ok := documents[hash]
+	if !ok {
+		return nil, errors.New("the manifest was not sent")
+	}
+	m, err := policies.Open[policies.Manifest](e, k.key)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k.manifests = append(k.manifests, verifiedManifest{hash, m})
+	if len(k.manifests) > maxManifests {
+		oldest := 0
+		for i := range k.manifests {
+			if k.manifests[i].doc.Version < k.manifests[oldest].doc.Version {
+				oldest = i
+			}
+		}
+		k.manifests = append(k.manifests[:oldest:oldest], k.manifests[oldest+1:]...)
+	}
+	return m, nil
+}
+
+// advance refuses what is older than seen, or another manifest of the same version, and raises the mark.
+func (r *Reader) advance(k *knownOwner, m, seen mark) error {
+	if m.Version < seen.Version {
+		return fmt.Errorf("%w: manifest %d, after %d", ErrRollback, m.Version, seen.Version)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := k.contact
+	switch {
+	case m.Version == c.Mark.Version && m.Hash != c.Mark.Hash, m.Version == seen.Version && m.Hash != seen.Hash:
+		return fmt.Errorf("%w: two manifests of version %d", ErrUntrue, m.Version)
+	case m.Version > c.Mark.Version:
+		c.Mark, r.dirty = m, true
+	}
+	return nil
+}
+
+// Watch reads items again and again, every so often, and calls emit for each that is new or has failed in another way than before. It ends with
+// the context, or with emit's error. Where the storefront cannot be reached it waits and goes on.
+func (r *Reader) Watch(ctx context.Context, every time.Duration, emit func(Value) error, items ...Item) error {
+	if every <= 0 {
+		every = 30 * time.Second
+	}
+	failures := make([]string, len(items))
+	for {
+		values, err := r.Read(ctx, items...)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && !errors.Is(err, policies.CodeUnavailable) && !errors.Is(err, policies.CodeRateLimited) && !errors.Is(err, policies.CodeLogStopped):
+			return err
+		}
+		for i := range values {
+			v, failure := &values[i], ""
+			if v.Err != nil {
+				failure = v.Err.Error()
+			}
+			news := failure != failures[i] || v.Err == nil && !v.Unchanged
+			failures[i] = failure
+			if v.Err == nil {
+				items[i].Known = v.Version
+			}
+			if news && (v.Err != nil || !v.Unchanged) {
+				if err := emit(*v); err != nil {
+					return err
+				}
+			}
+		}
+		if err := r.Flush(); err != nil {
+			return err
+		}
+		timer := time.NewTimer(every)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
+}

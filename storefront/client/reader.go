@@ -1,0 +1,492 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+// Reader is a business's, or another person's, side: it reads what owners granted. It is safe for concurrent use.
+type Reader struct {
+	*device
+	store Store
+
+	mu     sync.Mutex // guards everything below; never held over the network
+	state  readerState
+	dirty   bool
+	settled bool // enrolled, and every relationship posted
+	owners  map[policies.OwnerID]*knownOwner
+
+	sessionMu sync.Mutex // guards session, and is held while opening one so that one serves all
+	session   *session
+	grantsMu  sync.Mutex // held while fetching grants, so that one fetch serves all
+}
+
+type readerState struct {
+	base
+	Owners []ownerContact `json:"owners,omitzero"`
+	Grants []heldGrant    `json:"grants,omitzero"` // verified when they came
+}
+
+type ownerContact struct {
+	Alias     string           `json:"alias,omitzero"`
+	ID        policies.OwnerID `json:"id"`
+	Identity  jsontext.Value   `json:"identity"`
+	Relations []relation       `json:"relations"`
+	Mark      mark             `json:"mark,omitzero"`
+	Purpose   string           `json:"purpose,omitzero"` // of the newest grant seen
+}
+
+// relation is one relationship document of this reader with an owner. A reader connects anew with another nonce, and so another key.
+type relation struct {
+	Nonce policies.Nonce `json:"nonce"`
+	Hash  policies.Hash  `json:"hash"`
+	Raw   jsontext.Value `json:"raw,omitzero"` // until it is posted
+}
+
+// mark is the newest manifest seen: the high-water mark below which nothing is believed.
+type mark struct {
+	Version uint64        `json:"version"`
+	Hash    policies.Hash `json:"hash"`
+}
+
+type heldGrant struct {
+	Hash policies.Hash  `json:"hash"`
+	Doc  policies.Grant `json:"doc"`
+}
+
+// knownOwner is what a Reader keeps in memory of one owner.
+type knownOwner struct {
+	contact   *ownerContact
+	key       *envelope.PublicKey
+	manifests []verifiedManifest // the newest few
+	grants    map[policies.Hash]*verifiedGrant
+}
+
+type verifiedManifest struct {
+	hash policies.Hash
+	doc  *policies.Manifest
+}
+
+type verifiedGrant struct {
+	hash  policies.Hash
+	doc   *policies.Grant
+	stale bool // the storefront does not list it any more: not worth storing
+
+	once   sync.Once // guards secret
+	secret *pre.GrantSecret
+	err    error
+}
+
+// maxManifests is how many manifests of one owner are kept: reads under way may still be under an older one.
+const maxManifests = 4
+
+// InitReader draws a root, stores it, and then enrols the identity. A business's name is a label that others see as unverified; a person who reads
+// has none. When enrolling fails, the returned Reader is usable all the same and the error says why; it is tried again with the next call.
+func InitReader(ctx context.Context, store Store, network Network, kind policies.Kind, name string, o Options) (*Reader, error) {
+	now := time.Now
+	if o.Now != nil {
+		now = o.Now
+	}
+	r := &Reader{store: store}
+	var err error
+	if r.state.base, err = newBase(roleReader, network, kind, name, now()); err != nil {
+		return nil, err
+	}
+	if err := r.open(o); err != nil {
+		return nil, err
+	}
+	if err := r.save(); err != nil {
+		return nil, err
+	}
+	return r, r.ready(ctx)
+}
+
+// OpenReader opens a stored reader. It uses no network.
+func OpenReader(store Store, o Options) (*Reader, error) {
+	r := &Reader{store: store}
+	if err := loadState(store, roleReader, &r.state, &r.state.base); err != nil {
+		return nil, err
+	}
+	return r, r.open(o)
+}
+
+func (r *Reader) open(o Options) (err error) {
+	if r.device, err = newDevice(&r.state.base, o); err != nil {
+		return err
+	}
+	r.owners = map[policies.OwnerID]*knownOwner{}
+	for i := range r.state.Owners {
+		if err := r.know(r.state.Owners[i]); err != nil {
+			return err
+		}
+	}
+	for i := range r.state.Grants {
+		g := &r.state.Grants[i]
+		if k, ok := r.owners[g.Doc.Owner]; ok {
+			k.grants[g.Hash] = &verifiedGrant{hash: g.Hash, doc: &g.Doc}
+		}
+	}
+	return nil
+}
+
+// know takes a contact into memory.
+func (r *Reader) know(c ownerContact) error {
+	doc, err := openIdentity(c.Identity, policies.IdentityID(c.ID))
+	if err != nil {
+		return fmt.Errorf("%w: contact: %w", ErrState, err)
+	}
+	key, err := doc.Key()
+	if err != nil {
+		return fmt.Errorf("%w: contact: %w", ErrState, err)
+	}
+	r.settled = false
+	if have, ok := r.owners[c.ID]; ok { // in place: reads may be under way, and raise the mark
+		have.contact.Alias, have.contact.Relations = c.Alias, c.Relations
+		return nil
+	}
+	r.owners[c.ID] = &knownOwner{contact: &c, key: key, grants: map[policies.Hash]*verifiedGrant{}}
+	return nil
+}
+
+// save writes everything.
+func (r *Reader) save() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.saveLocked()
+}
+
+func (r *Reader) saveLocked() error {
+	r.trust.store(&r.state.base)
+	r.state.Owners, r.state.Grants = nil, nil
+	for _, k := range r.owners {
+		r.state.Owners = append(r.state.Owners, *k.contact)
+		for _, g := range k.grants {
+			if !g.stale && g.doc.Expires > r.now().Unix() {
+				r.state.Grants = append(r.state.Grants, heldGrant{g.hash, *g.doc})
+			}
+		}
+	}
+	slices.SortFunc(r.state.Owners, func(a, b ownerContact) int {
+		return strings.Compare(a.Alias+"\x00"+a.ID.String(), b.Alias+"\x00"+b.ID.String())
+	})
+	slices.SortFunc(r.state.Grants, func(a, b heldGrant) int { return strings.Compare(a.Hash.String(), b.Hash.String()) })
+	r.dirty = false
+	return saveState(r.store, &r.state)
+}
+
+// Flush saves the marks and grants that reads taught this Reader since it was last saved, all in one go: a file per read would cost
+// more than the read. A process that is killed before forgets no more than how new the newest manifests were since then.
+func (r *Reader) Flush() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.dirty {
+		return nil
+	}
+	return r.saveLocked()
+}
+
+// Close saves what was learnt and forgets the keys.
+func (r *Reader) Close() error {
+	err := r.Flush()
+	r.sessionMu.Lock()
+	defer r.sessionMu.Unlock()
+	if r.session != nil {
+		r.session.zero()
+		r.session = nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range r.owners {
+		for _, g := range k.grants {
+			if g.secret != nil {
+				g.secret.Zero()
+			}
+		}
+	}
+	r.device.close()
+	return err
+}
+
+// ID is the reader's id.
+func (r *Reader) ID() policies.ReaderID { return policies.ReaderID(r.id) }
+
+// Network is where storefront and vault are.
+func (r *Reader) Network() Network { return r.state.Network }
+
+// Vault is the vault document in use.
+func (r *Reader) Vault(ctx context.Context) (*policies.VaultDocument, error) { return r.vault(ctx) }
+
+// Code is this reader's contact code. It holds no secret and may be printed on paper or a web page of one's own.
+func (r *Reader) Code() policies.ContactCode {
+	return policies.ContactCode{Role: "reader", ID: r.id}
+}
+
+// ready enrols the identity and posts relationships that were not posted yet.
+func (r *Reader) ready(ctx context.Context) error {
+	r.mu.Lock()
+	settled := r.settled
+	r.mu.Unlock()
+	if settled {
+		return nil
+	}
+	r.grantsMu.Lock() // one posts for all
+	defer r.grantsMu.Unlock()
+	changed, err := r.enrol(ctx)
+	if err != nil {
+		return err
+	}
+	type unposted struct {
+		contact *ownerContact
+		index   int
+		raw     jsontext.Value
+	}
+	var list []unposted
+	r.mu.Lock()
+	r.settled = true // unless something is added, or fails, from here
+	for _, k := range r.owners {
+		for i := range k.contact.Relations {
+			if raw := k.contact.Relations[i].Raw; raw != nil {
+				list = append(list, unposted{k.contact, i, raw})
+			}
+		}
+	}
+	r.mu.Unlock()
+	for _, u := range list {
+		if err := r.wire.call(ctx, request{method: "POST", path: api.PathRelationships, raw: u.raw, login: true}); err != nil {
+			r.mu.Lock()
+			r.settled = false
+			r.mu.Unlock()
+			return fmt.Errorf("posting a relationship: %w", err)
+		}
+		r.mu.Lock()
+		u.contact.Relations[u.index].Raw = nil
+		r.mu.Unlock()
+		changed = true
+	}
+	if changed {
+		return r.save()
+	}
+	return nil
+}
+
+// Connect does the reader's half of meeting an owner: it makes a key for this owner alone, signs the relationship with the nonce of the
+// owner's code, and posts it. The same code again changes nothing but the alias.
+func (r *Reader) Connect(ctx context.Context, code policies.ContactCode, alias string) (Contact, error) {
+	if code.Role != "owner" {
+		return Contact{}, fmt.Errorf("%w: this is not the code of an owner", policies.ErrMalformed)
+	}
+	owner := policies.OwnerID(code.ID)
+	if err := r.freeAlias(alias, owner); err != nil {
+		return Contact{}, err
+	}
+	raw, _, err := r.identity(ctx, code.ID)
+	if err != nil {
+		return Contact{}, err
+	}
+	r.mu.Lock()
+	c := ownerContact{ID: owner, Identity: raw}
+	if k, ok := r.owners[owner]; ok {
+		c = *k.contact
+		c.Relations = slices.Clone(c.Relations)
+	}
+	r.mu.Unlock()
+	if alias != "" {
+		c.Alias = alias
+	}
+	if !slices.ContainsFunc(c.Relations, func(rel relation) bool { return rel.Nonce == code.Nonce }) {
+		key := r.root.ReaderKey(owner, code.Nonce)
+		defer key.Zero()
+		e, err := policies.Sign(r.signing, &policies.Relationship{
+			Header: policies.NewHeader("relationship", r.now()), Audience: r.state.Network.Vault, Reader: r.ID(), Owner: owner, KEMKey: key.Public(), Nonce: code.Nonce,
+		})
+		if err != nil {
+			return Contact{}, err
+		}
+		c.Relations = append(c.Relations, relation{Nonce: code.Nonce, Hash: policies.Hash(e.Hash), Raw: e.Raw})
+	}
+	r.mu.Lock()
+	err = r.know(c)
+	if err == nil {
+		err = r.saveLocked()
+	}
+	r.mu.Unlock()
+	if err != nil {
+		return Contact{}, err
+	}
+	return c.public(), r.ready(ctx)
+}
+
+func (r *Reader) freeAlias(alias string, owner policies.OwnerID) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, k := range r.owners {
+		if alias != "" && k.contact.Alias == alias && id != owner {
+			return fmt.Errorf("%w: the alias %q is taken by another contact", policies.ErrMalformed, alias)
+		}
+	}
+	return nil
+}
+
+func (c *ownerContact) public() Contact {
+	return Contact{Alias: c.Alias, ID: policies.IdentityID(c.ID), Kind: policies.KindPerson}
+}
+
+// Contacts lists the owners that were met, by alias.
+func (r *Reader) Contacts() []Contact {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]Contact, 0, len(r.owners))
+	for _, k := range r.owners {
+		out = append(out, k.contact.public())
+	}
+	slices.SortFunc(out, func(a, b Contact) int {
+		return strings.Compare(a.Alias+"\x00"+a.ID.String(), b.Alias+"\x00"+b.ID.String())
+	})
+	return out
+}
+
+// Find looks an owner up by alias or id.
+func (r *Reader) Find(nameOrID string) (policies.OwnerID, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, k := range r.owners {
+		if k.contact.Alias == nameOrID && nameOrID != "" || id.String() == nameOrID {
+			return id, nil
+		}
+	}
+	return policies.OwnerID{}, fmt.Errorf("%q: %w", nameOrID, ErrNoContact)
+}
+
+// Granted asks the storefront for the grants that name this reader, verifies those it does not know, and returns every field that may be read now, by
+// owner and name. What the storefront holds back is missing; what it makes up is refused.
+func (r *Reader) Granted(ctx context.Context) ([]Item, error) {
+	if err := r.ready(ctx); err != nil {
+		return nil, err
+	}
+	offered, err := r.fetchGrants(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []Item
+	now := r.now().Unix()
+	for owner, k := range r.owners {
+		for hash, g := range k.grants {
+			// A grant that is not offered any more was revoked or superseded; the vault decides, should somebody ask.
+			if !offered[hash] || g.doc.Expires <= now {
+				continue
+			}
+			for i := range g.doc.Fields {
+				out = append(out, Item{Owner: owner, Field: g.doc.Fields[i].Field})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Item) int {
+		if c := strings.Compare(a.Owner.String(), b.Owner.String()); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a.Field), string(b.Field))
+	})
+	return slices.Compact(out), nil
+}
+
+// fetchGrants pages through the grants that name this reader and keeps those that verify.
+func (r *Reader) fetchGrants(ctx context.Context) (offered map[policies.Hash]bool, err error) {
+	r.grantsMu.Lock()
+	defer r.grantsMu.Unlock()
+	offered = map[policies.Hash]bool{}
+	after := ""
+	for {
+		q := url.Values{}
+		if after != "" {
+			q.Set("after", after)
+		}
+		var page api.ReaderGrants
+		if err := r.wire.call(ctx, request{method: "GET", path: api.PathReaderGrants, query: q, out: &page, login: true}); err != nil {
+			return nil, fmt.Errorf("fetching grants: %w", err)
+		}
+		for _, raw := range page.Grants {
+			e, err := envelope.Parse(raw)
+			if err != nil {
+				return nil, fmt.Errorf("fetching grants: %w: %w", ErrUntrue, err)
+			}
+			offered[policies.Hash(e.Hash)] = true
+			if err := r.keepGrant(e); err != nil {
+				return nil, fmt.Errorf("fetching grants: %w", err)
+			}
+		}
+		if page.After == "" || page.After == after {
+			break
+		}
+		after = page.After
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range r.owners {
+		for hash, g := range k.grants {
+			if g.stale != !offered[hash] {
+				g.stale, r.dirty = !offered[hash], true
+			}
+		}
+	}
+	return offered, nil
+}
+
+// keepGrant verifies a grant to this reader and keeps it. One of an owner that this reader has not met is left alone.
+func (r *Reader) keepGrant(e *envelope.Envelope) error {
+	hash := policies.Hash(e.Hash)
+	claim, err := policies.Decode[policies.Grant](e)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUntrue, err)
+	}
+	r.mu.Lock()
+	k, met := r.owners[claim.Owner]
+	known := met && k.grants[hash] != nil
+	r.mu.Unlock()
+	if known || !met {
+		return nil
+	}
+	g, err := policies.Open[policies.Grant](e, k.key)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUntrue, err)
+	}
+	if g.Reader != r.ID() || g.Audience != r.state.Network.Vault {
+		return fmt.Errorf("%w: a grant to another reader, or for another vault", ErrUntrue)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k = r.owners[claim.Owner]
+	if k.grants[hash] == nil {
+		k.grants[hash] = &verifiedGrant{hash: hash, doc: g}
+		k.contact.Purpose, r.dirty = g.Purpose, true
+	}
+	return nil
+}
+
+// open makes the grant's secret, once.
+func (g *verifiedGrant) open(r *Reader, c *ownerContact) (*pre.GrantSecret, error) {
+	g.once.Do(func() {
+		g.err = fmt.Errorf("%w: the grant is for a relationship that this reader did not make", ErrUntrue)
+		for _, rel := range c.Relations {
+			if rel.Hash == g.doc.Relationship {
+				key := r.root.ReaderKey(c.ID, rel.Nonce)
+				g.secret, g.err = key.OpenGrant(g.doc.Ciphertext)
+				key.Zero()
+			}
+		}
+	})
+	return g.secret, g.err
+}

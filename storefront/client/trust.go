@@ -1,0 +1,134 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/storefront/api"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
+)
+
+// vaultLife is how long a vault document is used before it is asked for again.
+const vaultLife = 10 * time.Minute
+
+// trust is what a device knows of its vault: the newest vault document, and the largest state of the key-use log it has seen.
+type trust struct {
+	mu         sync.Mutex // guards all
+	document   *policies.VaultDocument
+	raw        jsontext.Value
+	fetched    time.Time
+	checkpoint seenCheckpoint
+}
+
+// load takes over what was stored. A stored document was verified when it came; the pin is compared again.
+func (t *trust) load(b *base) error {
+	t.checkpoint = b.Checkpoint
+	if b.Vault == nil {
+		return nil
+	}
+	e, err := envelope.Parse(b.Vault)
+	if err != nil {
+		return fmt.Errorf("%w: vault document: %w", ErrState, err)
+	}
+	if t.document, err = policies.OpenVault(e, b.Network.Vault, b.Network.Ceremony, b.Version); err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	t.raw = b.Vault
+	return nil
+}
+
+// store writes back what is to be kept.
+func (t *trust) store(b *base) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b.Checkpoint = t.checkpoint
+	if t.document != nil {
+		b.Vault, b.Version = t.raw, t.document.Version
+	}
+}
+
+// vault returns the vault document, fresh if one can be had. Storefront and vault are asked in turn; neither is believed:
+// the document is signed by the ceremony that was pinned, and never older than one seen before.
+func (d *device) vault(ctx context.Context) (*policies.VaultDocument, error) {
+	t := &d.trust
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.document != nil && d.now().Sub(t.fetched) < vaultLife {
+		return t.document, nil
+	}
+	var newest uint64
+	if t.document != nil {
+		newest = t.document.Version
+	}
+	fetch := func(r request) error {
+		var raw jsontext.Value
+		ctx, cancel := context.WithTimeout(ctx, routeTimeout)
+		defer cancel()
+		r.out = &raw
+		if err := d.wire.call(ctx, r); err != nil {
+			return err
+		}
+		e, err := envelope.Parse(raw)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUntrue, err)
+		}
+		doc, err := policies.OpenVault(e, d.base.Network.Vault, d.base.Network.Ceremony, newest)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUntrue, err)
+		}
+		t.document, t.raw, t.fetched = doc, raw, d.now()
+		return nil
+	}
+	err := fetch(request{method: "GET", path: api.PathVault})
+	if err != nil && d.wire.owners != nil {
+		if second := fetch(request{method: "GET", path: vaultapi.PathVault, base: d.wire.owners}); second == nil {
+			err = nil
+		}
+	}
+	switch {
+	case err == nil:
+	case t.document != nil && errors.Is(err, policies.CodeUnavailable):
+		t.fetched = d.now().Add(30*time.Second - vaultLife) // the stored one serves; ask again in half a minute
+	default:
+		return nil, fmt.Errorf("fetching the vault document: %w", err)
+	}
+	return t.document, nil
+}
+
+// receipt verifies that the vault accepted the document with this hash, as an entry of this kind. A log that shows another
+// root for a size that was seen before has been forked.
+func (t *trust) receipt(v *policies.VaultDocument, r *policies.Receipt, document policies.Hash, kind policies.EntryKind) (time.Time, error) {
+	at, entry, _, err := r.Verify(v, document)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%w: receipt: %w", ErrUntrue, err)
+	}
+	// A grant's import is recorded before the grant itself: only the entry of the right kind says that it is in force.
+	if kind != "" && entry.Kind != kind {
+		return time.Time{}, fmt.Errorf("%w: the receipt is for an entry %q, not %q", ErrUntrue, entry.Kind, kind)
+	}
+	return at, t.saw(v, r.Checkpoint)
+}
+
+// saw compares a verified checkpoint with the largest one seen. Two sizes cannot be compared without a consistency proof; equal sizes can.
+func (t *trust) saw(v *policies.VaultDocument, text string) error {
+	c, err := policies.OpenCheckpoint(text, v.LogKey)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUntrue, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case c.Size == t.checkpoint.Size && c.Root != t.checkpoint.Root:
+		return fmt.Errorf("%w: two roots for %d entries", ErrFork, c.Size)
+	case c.Size > t.checkpoint.Size:
+		t.checkpoint = seenCheckpoint{c.Size, c.Root}
+	}
+	return nil
+}
