@@ -1,0 +1,648 @@
+package pkcs11
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os/exec"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// PoolConfig says how many workers to run and with what.
+type PoolConfig struct {
+	// Command is the program and arguments that call Serve.
+	Command []string
+	// Env is the whole environment of a worker. The parent's is not passed on:
+	// in development it may hold the PIN.
+	Env []string
+	// Workers is the number of processes, Threads the number of derives that
+	// each runs at once.
+	Workers, Threads int
+
+	Profile  Profile
+	Selector Selector
+	// PIN is copied, because workers are restarted with it; Close zeroes the copy.
+	PIN Secret
+
+	// RequestTimeout bounds one batch of derives or a signature, SlowTimeout
+	// everything else. A worker that exceeds it is killed. Zero: 10 s and 2 min.
+	RequestTimeout, SlowTimeout time.Duration
+	// RecycleAfter is the number of derives after which a worker is replaced,
+	// since each leaks some 245 bytes in SoftHSM. Zero: 2,000,000.
+	RecycleAfter uint64
+	// Logger gets what workers print and what happens to them. Nil: slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	defaultRequestTimeout = 10 * time.Second
+	defaultSlowTimeout    = 2 * time.Minute
+	defaultRecycleAfter   = 2_000_000
+
+	firstBackoff = 100 * time.Millisecond
+	lastBackoff  = 30 * time.Second
+	watchEvery   = time.Second
+	queueLength  = 1024
+	maxBatch     = 16 // derives in one frame
+)
+
+// A Pool is several workers on one token, with the methods of a Token. A worker
+// that dies or hangs is replaced, and the derives it had are asked of another.
+//
+// Which keys exist is a matter of all workers: after Import every one of them
+// knows the new key, before Destroy every one has forgotten the old. A worker
+// that cannot be told is killed; its successor looks for itself.
+type Pool struct {
+	config PoolConfig
+	pin    Secret
+	queue  chan *item
+
+	launcher chan launchRequest
+	starting sync.Mutex // one worker starts at a time: a wrong PIN is tried once
+	admin    sync.Mutex // held through Import, Destroy, Keys and SaveState
+
+	mu      sync.Mutex // guards the rest
+	workers []*worker  // all that live, also those that retire
+	joining []*joiner  // those that are opening the token
+	joined  chan struct{}
+	retired map[string]uint64 // calls of workers that are gone
+	turn    int
+
+	once    sync.Once
+	closing chan struct{} // closed by Close or by a permanent failure
+	cause   error         // written before closing is closed
+	shut    sync.Once
+	slots   sync.WaitGroup
+	alive   atomic.Int32 // workers at work, for the size of batches
+}
+
+// A joiner is a worker on its way. It may have listed the keys before a change
+// and become ready after it, so changes are kept and told to it then.
+type joiner struct{ changes []call }
+
+type launchRequest struct {
+	cmd    *exec.Cmd
+	result chan error
+}
+
+// Start starts the workers and returns when all have opened the token. ctx is
+// for the start alone.
+func Start(ctx context.Context, c PoolConfig) (*Pool, error) {
+	if err := c.Profile.Validate(); err != nil {
+		return nil, err
+	}
+	if len(c.Command) == 0 || c.Workers < 1 || c.Threads < 1 || c.PIN.empty() {
+		return nil, &Error{Op: "starting token workers: a command, a PIN, and numbers of workers and threads are needed", Kind: ErrBadInput}
+	}
+	if c.RequestTimeout <= 0 {
+		c.RequestTimeout = defaultRequestTimeout
+	}
+	if c.SlowTimeout <= 0 {
+		c.SlowTimeout = defaultSlowTimeout
+	}
+	if c.RecycleAfter == 0 {
+		c.RecycleAfter = defaultRecycleAfter
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	p := &Pool{config: c, pin: c.PIN.clone(), queue: make(chan *item, queueLength), launcher: make(chan launchRequest),
+		joined: make(chan struct{}), retired: make(map[string]uint64), closing: make(chan struct{})}
+	p.config.PIN = Secret{}
+	go p.launch()
+	for range c.Workers {
+		err := ctx.Err()
+		var w *worker
+		if err == nil {
+			w, err = p.start()
+		}
+		if err != nil {
+			_ = p.Close()
+			return nil, fmt.Errorf("starting token workers: %w", err)
+		}
+		p.slots.Go(func() { p.supervise(w) })
+	}
+	return p, nil
+}
+
+// launch starts processes on one thread that lives as long as the pool: Linux
+// sends the parent-death signal when the *thread* that forked ends (prctl(2),
+// PR_SET_PDEATHSIG).
+func (p *Pool) launch() {
+	runtime.LockOSThread()
+	for r := range p.launcher {
+		r.result <- r.cmd.Start()
+	}
+	runtime.UnlockOSThread()
+}
+
+// start brings up one worker, tells it what changed meanwhile, and puts it to work.
+func (p *Pool) start() (*worker, error) {
+	p.starting.Lock()
+	defer p.starting.Unlock()
+	if p.closed() {
+		return nil, p.cause
+	}
+	j := &joiner{}
+	p.mu.Lock()
+	p.joining = append(p.joining, j)
+	p.mu.Unlock()
+	leave := func() {
+		p.joining = slices.DeleteFunc(p.joining, func(o *joiner) bool { return o == j })
+	}
+	w, err := launch(&p.config, p.pin, func(cmd *exec.Cmd) error {
+		r := launchRequest{cmd, make(chan error, 1)}
+		p.launcher <- r
+		return <-r.result
+	})
+	if err != nil {
+		p.mu.Lock()
+		leave()
+		p.mu.Unlock()
+		if permanent(err) {
+			p.fail(err)
+		}
+		return nil, err
+	}
+	for {
+		p.mu.Lock()
+		changes := j.changes
+		j.changes = nil
+		if len(changes) == 0 {
+			leave()
+			p.workers = append(p.workers, w)
+			p.alive.Add(1)
+			close(p.joined)
+			p.joined = make(chan struct{})
+			p.mu.Unlock()
+			break
+		}
+		p.mu.Unlock()
+		for _, c := range changes {
+			if _, err := w.call(c, p.config.SlowTimeout); err != nil {
+				w.kill()
+				p.mu.Lock()
+				leave()
+				p.mu.Unlock()
+				return nil, err
+			}
+		}
+	}
+	// One more than there are threads: the next batch waits in the pipe.
+	for range p.config.Threads + 1 {
+		w.loops.Go(func() { p.feed(w) })
+	}
+	return w, nil
+}
+
+// supervise keeps one place filled.
+func (p *Pool) supervise(w *worker) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.dead:
+			p.remove(w)
+			p.config.Logger.Warn("token worker ended", "pid", w.cmd.Process.Pid)
+			if w = p.restart(); w == nil {
+				return
+			}
+		case <-p.closing:
+			p.stop(w)
+			return
+		case <-tick.C:
+			// Also the watch: a worker that does not answer this is killed.
+			if r, err := w.call(call{Method: "calls"}, p.config.RequestTimeout); err == nil {
+				w.heard(r.Calls)
+			}
+			if w.derived.Load() < p.config.RecycleAfter {
+				continue
+			}
+			next, err := p.start() // the new one first
+			if err != nil {
+				p.config.Logger.Warn("token worker could not be replaced", "error", err)
+				continue
+			}
+			p.stop(w)
+			w = next
+		}
+	}
+}
+
+func (p *Pool) restart() *worker {
+	for wait := firstBackoff; ; wait = min(2*wait, lastBackoff) {
+		select {
+		case <-p.closing:
+			return nil
+		case <-time.After(wait):
+		}
+		w, err := p.start()
+		if err == nil {
+			return w
+		}
+		p.config.Logger.Error("token worker could not be started", "error", err)
+	}
+}
+
+// stop lets nobody take w any more; who holds it may finish.
+func (p *Pool) stop(w *worker) {
+	p.mu.Lock()
+	close(w.retiring)
+	p.mu.Unlock()
+	w.retire(p.config.RequestTimeout)
+	p.remove(w)
+}
+
+// remove forgets a dead worker, but not what it called.
+func (p *Pool) remove(w *worker) {
+	w.loops.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.workers = slices.DeleteFunc(p.workers, func(o *worker) bool { return o == w })
+	p.alive.Add(-1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name, n := range w.calls {
+		p.retired[name] += n
+	}
+}
+
+func (p *Pool) fail(err error) {
+	p.once.Do(func() {
+		p.cause = err
+		close(p.closing)
+	})
+}
+
+func (p *Pool) closed() bool {
+	select {
+	case <-p.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Close ends all workers, in order where they let it, and zeroes the PIN.
+func (p *Pool) Close() error {
+	p.fail(ErrClosed)
+	p.slots.Wait()
+	p.shut.Do(func() { // every worker had a supervisor, and all of those are done
+		close(p.launcher)
+		p.pin.Zero()
+	})
+	return nil
+}
+
+// An item is one derive on its way through the queue.
+type item struct {
+	request DeriveRequest
+	result  DeriveResult
+	ctx     context.Context
+	batch   *batch
+	tries   int
+}
+
+// A batch is what one caller of Derive waits for.
+type batch struct {
+	left atomic.Int32
+	done chan struct{}
+}
+
+func (i *item) deliver(r DeriveResult) {
+	i.result = r
+	if i.batch.left.Add(-1) == 0 {
+		close(i.batch.done)
+	}
+}
+
+// Derive answers each request in its place, spread over the workers. What
+// concurrent callers ask goes to a worker together.
+func (p *Pool) Derive(ctx context.Context, requests []DeriveRequest) []DeriveResult {
+	results := make([]DeriveResult, len(requests))
+	if len(requests) == 0 {
+		return results
+	}
+	b := &batch{done: make(chan struct{})}
+	b.left.Store(int32(len(requests)))
+	items := make([]item, len(requests))
+	// Longer than any worker is given: only when no worker lives.
+	limit := time.NewTimer(3 * p.config.RequestTimeout)
+	defer limit.Stop()
+	failed := func(err error) []DeriveResult {
+		for i := range results {
+			results[i] = DeriveResult{Err: err}
+		}
+		return results
+	}
+	for i := range items {
+		items[i] = item{request: requests[i], ctx: ctx, batch: b}
+		select {
+		case p.queue <- &items[i]:
+		case <-ctx.Done():
+			return failed(fmt.Errorf("deriving: %w", ctx.Err()))
+		case <-p.closing:
+			return failed(&Error{Op: "deriving", Kind: p.cause})
+		case <-limit.C:
+			return failed(&Error{Op: "deriving: no token worker answers", Kind: ErrTokenBroken})
+		}
+	}
+	select {
+	case <-b.done:
+	case <-ctx.Done():
+		return failed(fmt.Errorf("deriving: %w", ctx.Err()))
+	case <-p.closing:
+		return failed(&Error{Op: "deriving", Kind: p.cause})
+	case <-limit.C:
+		return failed(&Error{Op: "deriving: no token worker answers", Kind: ErrTokenBroken})
+	}
+	for i := range items {
+		results[i] = items[i].result
+		clear(items[i].result.X[:])
+	}
+	return results
+}
+
+// feed takes whatever is queued, a fair share of it, sends it to w in one
+// frame, and awaits the answer.
+func (p *Pool) feed(w *worker) {
+	var (
+		items    [maxBatch]*item
+		requests [maxBatch]DeriveRequest
+		results  [maxBatch]DeriveResult
+	)
+	defer clear(results[:])
+	for {
+		n := 0
+		select {
+		case <-w.dead:
+			return
+		case <-w.retiring:
+			return
+		case items[0] = <-p.queue:
+			n = 1
+		}
+		if ended(w.dead) { // select had both to choose from
+			p.again(items[0], DeriveResult{Err: errLost})
+			return
+		}
+		share := 1 + len(p.queue)/max(1, int(p.alive.Load())*p.config.Threads)
+	more:
+		for n < min(share, maxBatch) {
+			select {
+			case items[n] = <-p.queue:
+				n++
+			default:
+				break more
+			}
+		}
+		sent := items[:0]
+		for _, i := range items[:n] {
+			if err := i.ctx.Err(); err != nil {
+				i.deliver(DeriveResult{Err: err})
+				continue
+			}
+			requests[len(sent)] = i.request
+			sent = append(sent, i)
+		}
+		if len(sent) == 0 {
+			continue
+		}
+		err := w.derive(requests[:len(sent)], results[:len(sent)], p.config.RequestTimeout)
+		w.derived.Add(uint64(len(sent)))
+		for k, i := range sent {
+			r := results[k]
+			if err != nil {
+				r = DeriveResult{Err: errLost}
+			}
+			// To derive is to read: it may be done twice. Once more only, or
+			// an input that kills workers would kill them all.
+			if i.tries == 0 && (errors.Is(r.Err, ErrTokenBroken) || errors.Is(r.Err, ErrSessionBroken)) {
+				i.tries++
+				p.again(i, r)
+				continue
+			}
+			i.deliver(r)
+		}
+	}
+}
+
+var errLost = &Error{Op: "deriving: the token worker is gone", Kind: ErrTokenBroken}
+
+// again puts i back into the queue; r is its result if the pool closes first.
+// It does not wait: the queue may be full, and the caller is who empties it.
+func (p *Pool) again(i *item, r DeriveResult) {
+	go func() {
+		select {
+		case p.queue <- i:
+		case <-p.closing:
+			i.deliver(r)
+		}
+	}()
+}
+
+// some returns a worker at work, in turn, and waits for one if there is none.
+// The worker is held: it does not retire before loops.Done.
+func (p *Pool) some(ctx context.Context) (*worker, error) {
+	limit := time.NewTimer(p.config.SlowTimeout)
+	defer limit.Stop()
+	for {
+		if p.closed() {
+			return nil, p.cause
+		}
+		p.mu.Lock()
+		for range p.workers {
+			p.turn++
+			w := p.workers[p.turn%len(p.workers)]
+			if !ended(w.retiring) && !ended(w.dead) {
+				w.loops.Add(1)
+				p.mu.Unlock()
+				return w, nil
+			}
+		}
+		joined := p.joined
+		p.mu.Unlock()
+		select {
+		case <-joined:
+		case <-p.closing:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-limit.C:
+			return nil, errGone
+		}
+	}
+}
+
+func ended(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// ask calls a worker. Once it is sent, a call is not abandoned when ctx ends:
+// the caller gets to know what came of it. again: it may be sent a second time
+// if the first worker died over it.
+func (p *Pool) ask(ctx context.Context, c call, limit time.Duration, again bool) (reply, error) {
+	for {
+		w, err := p.some(ctx)
+		if err != nil {
+			return reply{}, fmt.Errorf("calling token worker: %w", err)
+		}
+		r, err := w.call(c, limit)
+		w.loops.Done()
+		if again && (errors.Is(err, ErrTokenBroken) || errors.Is(err, ErrSessionBroken)) {
+			again = false
+			continue
+		}
+		return r, err
+	}
+}
+
+// tell makes a change known to every worker but one, and to those that join.
+// Who cannot be told is killed, and is dead on return.
+func (p *Pool) tell(c call, except *worker) {
+	p.mu.Lock()
+	workers := slices.Clone(p.workers)
+	for _, j := range p.joining {
+		j.changes = append(j.changes, c)
+	}
+	p.mu.Unlock()
+	var all sync.WaitGroup
+	for _, w := range workers {
+		if w == except {
+			continue
+		}
+		all.Go(func() {
+			if _, err := w.call(c, p.config.SlowTimeout); err != nil {
+				w.kill()
+				<-w.dead
+			}
+		})
+	}
+	all.Wait()
+}
+
+// Import is Token.Import. When it returns nil every worker knows the key. An
+// error of kind ErrTokenBroken leaves the outcome open: see Keys.
+func (p *Pool) Import(ctx context.Context, id KeyID, path string, wrapped []byte) error {
+	p.admin.Lock()
+	defer p.admin.Unlock()
+	w, err := p.some(ctx)
+	if err != nil {
+		return fmt.Errorf("importing key: %w", err)
+	}
+	defer w.loops.Done()
+	if _, err := w.call(call{Method: "import", ID: id, Path: path, Data: wrapped}, p.config.SlowTimeout); err != nil {
+		return err
+	}
+	p.tell(call{Method: "learn", ID: id}, w)
+	return nil
+}
+
+// Destroy is Token.Destroy. No worker has a derive with the key under way when
+// the object is destroyed.
+func (p *Pool) Destroy(ctx context.Context, id KeyID) error {
+	p.admin.Lock()
+	defer p.admin.Unlock()
+	p.tell(call{Method: "forget", ID: id}, nil)
+	_, err := p.ask(ctx, call{Method: "destroy", ID: id}, p.config.SlowTimeout, false)
+	return err
+}
+
+// Keys is Token.Keys.
+func (p *Pool) Keys(ctx context.Context) ([]KeyID, error) {
+	p.admin.Lock()
+	defer p.admin.Unlock()
+	r, err := p.ask(ctx, call{Method: "keys"}, p.config.SlowTimeout, true)
+	return r.Keys, err
+}
+
+// Sign is Token.Sign. Both algorithms may sign a message twice.
+func (p *Pool) Sign(ctx context.Context, message []byte) ([]byte, error) {
+	r, err := p.ask(ctx, call{Method: "sign", Data: message}, p.config.RequestTimeout, true)
+	return r.Data, err
+}
+
+// Seal is Token.Seal.
+func (p *Pool) Seal(ctx context.Context, plain, aad []byte) ([]byte, error) {
+	r, err := p.ask(ctx, call{Method: "seal", Data: plain, AAD: aad}, p.config.SlowTimeout, true)
+	return r.Data, err
+}
+
+// Unseal is Token.Unseal.
+func (p *Pool) Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error) {
+	r, err := p.ask(ctx, call{Method: "unseal", Data: sealed, AAD: aad}, p.config.SlowTimeout, true)
+	return r.Data, err
+}
+
+// SaveState is Token.SaveState.
+func (p *Pool) SaveState(ctx context.Context, state []byte) error {
+	p.admin.Lock()
+	defer p.admin.Unlock()
+	_, err := p.ask(ctx, call{Method: "save", Data: state}, p.config.SlowTimeout, true)
+	return err
+}
+
+// LoadState is Token.LoadState.
+func (p *Pool) LoadState(ctx context.Context) ([]byte, error) {
+	r, err := p.ask(ctx, call{Method: "load"}, p.config.SlowTimeout, true)
+	return r.Data, err
+}
+
+// Probe is Token.Probe, in one worker.
+func (p *Pool) Probe(ctx context.Context) (Findings, error) {
+	r, err := p.ask(ctx, call{Method: "probe"}, p.config.SlowTimeout, true)
+	return r.Findings, err
+}
+
+// Inspect is Token.Inspect.
+func (p *Pool) Inspect(ctx context.Context, name KeyName) (KeyReport, error) {
+	r, err := p.ask(ctx, call{Method: "inspect", Name: name}, p.config.SlowTimeout, true)
+	return r.Report, err
+}
+
+// Info is Token.Info.
+func (p *Pool) Info(ctx context.Context) (Info, error) {
+	w, err := p.some(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	w.loops.Done()
+	return w.info, nil
+}
+
+// Calls returns how often each C_ function was called, by all workers that
+// ever lived. Of one that was killed it is what it last reported, at most
+// about a second before.
+func (p *Pool) Calls() map[string]uint64 {
+	p.mu.Lock()
+	workers := slices.Clone(p.workers)
+	p.mu.Unlock()
+	for _, w := range workers {
+		if r, err := w.call(call{Method: "calls"}, p.config.RequestTimeout); err == nil {
+			w.heard(r.Calls)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sum := make(map[string]uint64)
+	for name, n := range p.retired {
+		sum[name] += n
+	}
+	for _, w := range p.workers {
+		w.mu.Lock()
+		for name, n := range w.calls {
+			sum[name] += n
+		}
+		w.mu.Unlock()
+	}
+	return sum
+}

@@ -1,0 +1,238 @@
+package pkcs11
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
+)
+
+// drainTime is how long a worker that ends waits for calls under way. A module
+// that hangs must not keep the process.
+const drainTime = 5 * time.Second
+
+// Serve is a worker: it opens a token and answers the parent until r ends
+// (then nil) or the token breaks (then ErrTokenBroken). The caller exits the
+// process afterwards, with a status other than zero on an error; the parent
+// starts another.
+//
+// If w is standard output, Serve moves it out of the way first, so that what a
+// module prints goes to standard error and not between two frames, and forbids
+// the process core dumps and debuggers, since it holds the PIN for a moment.
+func Serve(r io.Reader, w io.Writer) error {
+	if f, ok := w.(*os.File); ok && f.Fd() == 1 {
+		moved, err := privateStdout()
+		if err != nil {
+			return fmt.Errorf("setting up worker: %w", err)
+		}
+		defer moved.Close()
+		w = moved
+	}
+	in := bufio.NewReaderSize(r, 64<<10)
+	kind, id, body, err := readFrame(in, maxRequest)
+	if err != nil {
+		return fmt.Errorf("reading worker configuration: %w", err)
+	}
+	defer clear(body)
+	if kind != frameConfig {
+		return fmt.Errorf("reading worker configuration: %w", errFrame)
+	}
+	config, pin, err := unpackConfig(body)
+	if err != nil {
+		return fmt.Errorf("reading worker configuration: %w", err)
+	}
+	s := &server{out: w}
+	token, err := Open(context.Background(), Config{Profile: config.Profile, Selector: config.Selector, Role: User, PIN: pin, Threads: config.Threads})
+	pin.Zero()
+	if err != nil {
+		s.reply(frameReady, id, reply{Fault: faultOf(err)})
+		return err
+	}
+	s.token = token
+	s.reply(frameReady, id, reply{Info: token.Info(), Calls: token.Calls()})
+	return s.serve(in, config.Threads)
+}
+
+// privateStdout returns what standard output was and makes standard output a
+// second standard error.
+func privateStdout() (*os.File, error) {
+	fd, err := unix.FcntlInt(1, unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Dup3(2, 1, 0); err != nil {
+		return nil, err
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "frames"), nil
+}
+
+type server struct {
+	token *Token
+
+	mu  sync.Mutex // guards out: one frame at a time
+	out io.Writer
+}
+
+type job struct {
+	id       uint32
+	requests []DeriveRequest
+	call     call
+}
+
+// serve reads frames and hands them to three kinds of goroutines, so that a
+// signature does not wait behind derives, nor either behind an import.
+func (s *server) serve(in io.Reader, threads int) error {
+	derives, signs, slow := make(chan job, 16), make(chan job, 16), make(chan job, 16)
+	var busy sync.WaitGroup
+	for range threads {
+		busy.Go(func() {
+			for j := range derives {
+				results := s.token.Derive(context.Background(), j.requests)
+				b := packResults(results)
+				s.send(frameDerive, j.id, b)
+				clear(b)
+				clear(results)
+			}
+		})
+	}
+	for _, queue := range []chan job{signs, slow} {
+		busy.Go(func() {
+			for j := range queue {
+				s.reply(frameCall, j.id, s.answer(j.call))
+			}
+		})
+	}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.read(in, derives, signs, slow)
+		close(derives)
+		close(signs)
+		close(slow)
+	}()
+	var err error
+	select {
+	case err = <-ended:
+	case <-s.token.broken:
+		err = ErrTokenBroken
+		// The reply that says so is still to be written: the goroutines end
+		// with the process, after a moment.
+		time.Sleep(100 * time.Millisecond)
+		return err
+	}
+	drained := make(chan struct{})
+	go func() {
+		busy.Wait()
+		// The last word: what was called since the parent last asked.
+		s.reply(frameCall, 0, reply{Calls: s.token.Calls()})
+		_ = s.token.Close()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+	case <-time.After(drainTime):
+		err = errors.Join(err, ErrTokenBroken)
+	}
+	return err
+}
+
+func (s *server) read(in io.Reader, derives, signs, slow chan<- job) error {
+	for {
+		kind, id, body, err := readFrame(in, maxRequest)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		j := job{id: id}
+		switch kind {
+		case frameDerive:
+			if j.requests, err = unpackRequests(body); err != nil {
+				return err
+			}
+			derives <- j
+		case frameCall:
+			if err := json.Unmarshal(body, &j.call, json.RejectUnknownMembers(true)); err != nil {
+				return errFrame
+			}
+			switch j.call.Method {
+			case "calls":
+				s.reply(frameCall, id, reply{Calls: s.token.Calls()})
+			case "sign":
+				signs <- j
+			default:
+				slow <- j
+			}
+		default:
+			return errFrame
+		}
+	}
+}
+
+func (s *server) answer(c call) (r reply) {
+	var (
+		ctx = context.Background()
+		t   = s.token
+		err error
+	)
+	switch c.Method {
+	case "sign":
+		r.Data, err = t.Sign(ctx, c.Data)
+	case "seal":
+		r.Data, err = t.Seal(ctx, c.Data, c.AAD)
+	case "unseal":
+		r.Data, err = t.Unseal(ctx, c.Data, c.AAD)
+	case "import":
+		err = t.Import(ctx, c.ID, c.Path, c.Data)
+	case "destroy":
+		err = t.Destroy(ctx, c.ID)
+	case "learn":
+		err = t.do(ctx, t.slow, "learning of a key", func(h cryptoki.Session) error { return t.learn(h, c.ID) })
+	case "forget":
+		t.forget(c.ID)
+	case "keys":
+		r.Keys, err = t.Keys(ctx)
+	case "save":
+		err = t.SaveState(ctx, c.Data)
+	case "load":
+		r.Data, err = t.LoadState(ctx)
+	case "probe":
+		r.Findings, err = t.Probe(ctx)
+	case "inspect":
+		r.Report, err = t.Inspect(ctx, c.Name)
+	default:
+		err = &Error{Op: fmt.Sprintf("calling %q", c.Method), Kind: ErrBadInput}
+	}
+	r.Fault = faultOf(err)
+	return r
+}
+
+func (s *server) reply(kind frameKind, id uint32, r reply) {
+	b, err := json.Marshal(r)
+	if err != nil {
+		b, _ = json.Marshal(reply{Fault: faultOf(err)})
+	}
+	s.send(kind, id, b)
+	clear(b)
+}
+
+// send ignores a failed write: the parent is gone then, and reading ends too.
+func (s *server) send(kind frameKind, id uint32, body []byte) {
+	frame := appendFrame(make([]byte, 0, 4+frameHeader+len(body)), kind, id, body)
+	s.mu.Lock()
+	_, _ = s.out.Write(frame)
+	s.mu.Unlock()
+	clear(frame)
+}
