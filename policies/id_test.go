@@ -28,7 +28,11 @@ func TestIDText(t *testing.T) {
 	if !(OwnerID{}).IsZero() || id.IsZero() {
 		t.Error("IsZero is wrong")
 	}
-	if NewDocumentID() == NewDocumentID() || NewNonce() == NewNonce() || NewPseudonym() == NewPseudonym() {
+	documents, nonces, pseudonyms := map[DocumentID]bool{}, map[Nonce]bool{}, map[Pseudonym]bool{}
+	for range 100 {
+		documents[NewDocumentID()], nonces[NewNonce()], pseudonyms[NewPseudonym()] = true, true, true
+	}
+	if len(documents) != 100 || len(nonces) != 100 || len(pseudonyms) != 100 {
 		t.Error("two random ids are the same")
 	}
 }
