@@ -78,8 +78,11 @@ func NewChallenge(loginPublic []byte, source io.Reader) (ct []byte, s *Challenge
 // Zero overwrites the secret.
 func (s *ChallengeSecret) Zero() { clear(s.ss[:]) }
 
-// Verify compares an answer in constant time; a wrong one is [ErrOpen].
+// Verify compares an answer in constant time; a wrong one is [ErrOpen], and so is any after Zero: anybody can compute the answer to zeroes.
 func (s *ChallengeSecret) Verify(c *Challenge, answer []byte) error {
+	if s.ss == [xwing.SecretSize]byte{} {
+		return ErrOpen
+	}
 	want, err := c.answer(&s.ss)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package pre
 import (
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/vault/pre/internal/secret"
@@ -54,35 +55,52 @@ func EncapsulateSession(vaultPublic []byte, source io.Reader) (ct []byte, s *Ses
 // Zero overwrites the secret.
 func (s *SessionSecret) Zero() { clear(s.ss[:]) }
 
-// Key is K, bound to the vault, the reader and the hash of the signed session document.
+// Key is K, bound to the vault, the reader and the hash of the signed session document. Of a zeroed secret it is a zeroed key.
 func (s *SessionSecret) Key(vault policies.VaultID, reader policies.ReaderID, session policies.Hash) *SessionKey {
+	if s.ss == [xwing.SecretSize]byte{} {
+		return new(SessionKey)
+	}
 	k := secret.Derive(s.ss[:], nil, policies.Encode("session-key", vault[:], reader[:], session[:]), 32)
 	defer clear(k)
 	return &SessionKey{k: [32]byte(k)}
 }
 
 // SessionKey is K: the vault's answers of a session are encrypted under keys derived from it, so that the storefront never sees a
-// re-encrypted capsule.
+// re-encrypted capsule. Its methods may be called from any goroutine: a vault forgets a session while it answers a request of it.
 type SessionKey struct {
 	redacted
-	k [32]byte
+	mu sync.RWMutex // guards k
+	k  [32]byte
 }
 
-// Zero overwrites the key.
-func (k *SessionKey) Zero() { clear(k.k[:]) }
+// Zero overwrites the key. A zeroed key gives [ErrKey] or [ErrOpen].
+func (k *SessionKey) Zero() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.k[:])
+}
 
-// answerKey is the key of the answers to one request, and the associated data that goes with it.
-func (k *SessionKey) answerKey(request policies.Hash) (key [32]byte, context []byte) {
+// answerKey is the key of the answers to one request, and the associated data that goes with it. A zeroed K is refused: everybody knows
+// what is derived from zeroes.
+func (k *SessionKey) answerKey(request policies.Hash) (key [32]byte, context []byte, err error) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if k.k == [32]byte{} {
+		return key, nil, ErrKey
+	}
 	context = policies.Encode("answer", request[:])
 	b := secret.Derive(k.k[:], nil, context, 32)
 	defer clear(b)
-	return [32]byte(b), context
+	return [32]byte(b), context, nil
 }
 
 // SealAnswer encrypts the answer to the request of that hash: nonce (12 bytes) || AES-256-GCM. The nonce is read from source, or from
 // crypto/rand if it is nil: a request that is answered twice, after a crash, does not use a nonce twice.
 func (k *SessionKey) SealAnswer(request policies.Hash, answer []byte, source io.Reader) ([]byte, error) {
-	key, context := k.answerKey(request)
+	key, context, err := k.answerKey(request)
+	if err != nil {
+		return nil, fmt.Errorf("sealing an answer: %w", err)
+	}
 	defer clear(key[:])
 	sealed := make([]byte, len(zeroNonce), len(zeroNonce)+len(answer)+tagSize)
 	if err := secret.Draw(source, sealed); err != nil {
@@ -96,7 +114,10 @@ func (k *SessionKey) OpenAnswer(request policies.Hash, sealed []byte) ([]byte, e
 	if len(sealed) < len(zeroNonce)+tagSize {
 		return nil, ErrOpen
 	}
-	key, context := k.answerKey(request)
+	key, context, err := k.answerKey(request)
+	if err != nil {
+		return nil, ErrOpen
+	}
 	defer clear(key[:])
 	answer, err := gcm(&key).Open(nil, sealed[:len(zeroNonce)], sealed[len(zeroNonce):], context)
 	if err != nil {
