@@ -28,7 +28,11 @@ const answerItemSize = 32 + 32 + 32 + 8 + 8
 // Bytes is u64 time, u16 count, and per item u8 length || outcome, x (32), leaf (32), head (32), u64 version, u64 index;
 // integers are big-endian. The caller seals it (pre.SessionKey.SealAnswer) and zeroes it.
 func (a *Answer) Bytes() []byte {
-	plain := binary.BigEndian.AppendUint64(make([]byte, 0, 10+len(a.Items)*(answerItemSize+16)), a.Time)
+	size := 10
+	for i := range a.Items {
+		size += 1 + len(a.Items[i].Outcome) + answerItemSize
+	}
+	plain := binary.BigEndian.AppendUint64(make([]byte, 0, size), a.Time) // never moved, so that zeroing it leaves no copy of an x
 	plain = binary.BigEndian.AppendUint16(plain, uint16(len(a.Items)))
 	for i := range a.Items {
 		it := &a.Items[i]
@@ -49,8 +53,14 @@ func ParseAnswer(plain []byte) (*Answer, error) {
 	if len(plain) < 10 {
 		return nil, short
 	}
-	a := &Answer{Time: binary.BigEndian.Uint64(plain), Items: make([]AnswerItem, binary.BigEndian.Uint16(plain[8:]))}
-	rest := plain[10:]
+	n, rest := int(binary.BigEndian.Uint16(plain[8:])), plain[10:]
+	if n > MaxReadItems {
+		return nil, fmt.Errorf("%w: answer: %d items, a request names at most %d", ErrMalformed, n, MaxReadItems)
+	}
+	if len(rest) < n*(1+answerItemSize) {
+		return nil, short
+	}
+	a := &Answer{Time: binary.BigEndian.Uint64(plain), Items: make([]AnswerItem, n)}
 	for i := range a.Items {
 		if len(rest) < 1 || len(rest) < 1+int(rest[0])+answerItemSize {
 			return nil, short

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"reflect"
+	"runtime"
 	"testing"
 )
 
@@ -66,4 +67,36 @@ func FuzzParseAnswer(f *testing.F) {
 			t.Errorf("an answer with two spellings: %x", data)
 		}
 	})
+}
+
+// Ten bytes must not have megabytes set aside: no answer has more items than a request may name.
+func TestParseAnswerBoundsItems(t *testing.T) {
+	plain := append(make([]byte, 8), 0xff, 0xff)
+	if _, err := ParseAnswer(plain); !errors.Is(err, ErrMalformed) {
+		t.Errorf("65,535 items: %v", err)
+	}
+	full := (&Answer{Items: make([]AnswerItem, MaxReadItems+1)}).Bytes()
+	if _, err := ParseAnswer(full); !errors.Is(err, ErrMalformed) {
+		t.Errorf("%d items: %v", MaxReadItems+1, err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 100 {
+		ParseAnswer(plain)
+	}
+	runtime.ReadMemStats(&after)
+	if size := after.TotalAlloc - before.TotalAlloc; size > 1<<20 {
+		t.Errorf("%d bytes were set aside for 100 answers of 10 bytes", size)
+	}
+}
+
+// Bytes makes one piece of memory, so that the caller who zeroes it leaves no copy of an E' behind.
+func TestAnswerBytesIsOnePiece(t *testing.T) {
+	a := validAnswer()
+	for range 100 {
+		a.Items = append(a.Items, AnswerItem{Outcome: CodeNotYet})
+	}
+	if n := testing.AllocsPerRun(10, func() { a.Bytes() }); n != 1 {
+		t.Errorf("%v pieces", n)
+	}
 }

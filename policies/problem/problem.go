@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
+	"unicode"
 
 	"github.com/go-json-experiment/json"
 	"github.com/sallyport/sallyport/policies"
@@ -15,8 +17,11 @@ import (
 // ContentType is the media type of a problem document.
 const ContentType = "application/problem+json"
 
-// maxSize bounds a problem document that is read, in bytes.
-const maxSize = 64 << 10
+// maxSize bounds a problem document that is read, in bytes, and maxDetail the detail of any.
+const (
+	maxSize   = 64 << 10
+	maxDetail = 1000
+)
 
 // Problem is an RFC 9457 problem document. It is an error that wraps its Code.
 type Problem struct {
@@ -49,7 +54,9 @@ func New(code policies.Code, format string, args ...any) *Problem {
 }
 
 // Of turns any error into a problem. Errors that are neither a problem, a code nor a fault of the caller's bytes become "internal" without
-// detail: their text is for the log of the process, not for a stranger.
+// detail: their text is for the log of the process, not for a stranger. So is what a fault of this side (a status of 500 or more) was wrapped
+// with, and why an import was refused: refusals that can be told apart make the vault an oracle for the token's unwrapping. A [Problem]
+// among them keeps the detail it was made with.
 func Of(err error) *Problem {
 	p := new(Problem)
 	var code policies.Code
@@ -58,7 +65,7 @@ func Of(err error) *Problem {
 		*p = *found
 	case errors.As(err, &code):
 		p.Code = code
-		if detail := err.Error(); detail != code.Error() && code != policies.CodeInternal {
+		if detail := err.Error(); detail != code.Error() && code != policies.CodeImport && Status(code) < http.StatusInternalServerError {
 			p.Detail = detail
 		}
 	case errors.Is(err, policies.ErrMalformed):
@@ -70,8 +77,22 @@ func Of(err error) *Problem {
 	default:
 		p.Code = policies.CodeInternal
 	}
+	p.Detail = clean(p.Detail)
 	p.Type, p.Title, p.Status = "urn:sallyport:problem:"+string(p.Code), p.Code.Error(), Status(p.Code)
 	return p
+}
+
+// clean makes a detail fit to be encoded, logged and shown on a terminal: it may repeat what a stranger sent.
+func clean(detail string) string {
+	if len(detail) > maxDetail {
+		detail = strings.ToValidUTF8(detail[:maxDetail], "") + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, detail)
 }
 
 // Write answers a request with a problem.
@@ -99,6 +120,7 @@ func Read(status int, contentType string, body io.Reader) error {
 	if err != nil || contentType != ContentType || json.Unmarshal(data, p) != nil || !p.Code.Valid() {
 		return New(policies.CodeUnavailable, "the other side answered with HTTP status %d", status)
 	}
+	p.Detail = clean(p.Detail)
 	return p
 }
 

@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/policies"
 )
@@ -66,6 +68,11 @@ func TestOf(t *testing.T) {
 		{"signature", fmt.Errorf("grant: %w", policies.ErrSignature), policies.CodeSignature, ""},
 		{"proof", fmt.Errorf("%w: index beyond size", policies.ErrProof), policies.CodeProof, ""},
 		{"anything else", secret, policies.CodeInternal, ""},
+		{"the log's fault, wrapped with what it was", fmt.Errorf("%w: %w", policies.CodeLogStopped, secret), policies.CodeLogStopped, ""},
+		{"the token's fault, wrapped with what it was", fmt.Errorf("%w: %w", policies.CodeTokenFailure, secret), policies.CodeTokenFailure, ""},
+		{"unavailable, wrapped with what it was", fmt.Errorf("%w: %w", policies.CodeUnavailable, secret), policies.CodeUnavailable, ""},
+		{"a refused import: all look alike", fmt.Errorf("%w: %w", policies.CodeImport, errors.New("OAEP padding")), policies.CodeImport, ""},
+		{"a fault whose detail was meant to be shown", New(policies.CodeUnavailable, "the disk is full"), policies.CodeUnavailable, "the disk is full"},
 		{"internal, wrapped with what it was", fmt.Errorf("%w: %w", policies.CodeInternal, secret), policies.CodeInternal, ""},
 	} {
 		p := Of(c.err)
@@ -137,4 +144,30 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// A detail repeats what a stranger sent, on its way out and on its way in. It must not draw on a terminal, split a line of a log, or
+// be so long or so badly encoded that the code is lost.
+func TestDetailIsHarmless(t *testing.T) {
+	for _, detail := range []string{
+		"\x1b[1A\x1b[2Kaccepted", "a\nb", "\u202egnp.exe", "\xff\xfe", strings.Repeat("\x00", 1<<20), strings.Repeat("é", 1<<20), "\u0085", "\u200b", "\u2028",
+	} {
+		_, out := send(New(policies.CodeRevoked, "%s", detail))
+		body := `{"code":"grant_revoked","detail":"` + strings.NewReplacer("\x1b", `\u001b`, "\n", `\n`, "\x00", "", "\xff\xfe", "").Replace(detail[:min(len(detail), 1<<10)]) + `"}`
+		in := Read(http.StatusForbidden, ContentType, strings.NewReader(body))
+		for _, err := range []error{out, in} {
+			var p *Problem
+			if !errors.As(err, &p) || p.Code != policies.CodeRevoked {
+				t.Errorf("%.20q: the code was lost: %v", detail, err)
+				continue
+			}
+			text := err.Error()
+			if len(text) > 2<<10 || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("%.20q: says %.100q, %d bytes", detail, text, len(text))
+			}
+		}
+	}
+	if _, err := send(New(policies.CodeRevoked, "Ærø – 10 €")); !strings.HasSuffix(err.Error(), ": Ærø – 10 €") {
+		t.Errorf("an honest detail became %q", err)
+	}
 }
