@@ -1,0 +1,134 @@
+package cryptoki
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func load(t *testing.T) (*Module, Session) {
+	t.Helper()
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "softhsm2.conf")
+	if err := os.WriteFile(conf, []byte("directories.tokendir = "+dir+"\nobjectstore.backend = file\nlog.level = ERROR\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SOFTHSM2_CONF", conf)
+	m, err := Load("/usr/lib/softhsm/libsofthsm2.so", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Finalize() })
+	slots, err := m.Slots()
+	if err != nil || len(slots) == 0 {
+		t.Fatalf("%v %v", slots, err)
+	}
+	if err := m.InitToken(slots[0], []byte("1234"), "t"); err != nil {
+		t.Fatal(err)
+	}
+	slots, err = m.Slots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.OpenSession(slots[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, s
+}
+
+// Lengths on which the binding would panic are refused before any call.
+func TestLengths(t *testing.T) {
+	m, s := load(t)
+	before := m.Calls()
+	for name, err := range map[string]error{
+		"empty point":       second(m.DeriveKey(s, ECDH(nil), 1, nil)),
+		"empty wrapped key": second(m.UnwrapKey(s, OAEP(CKM_SHA_1, CKG_MGF1_SHA1), 1, nil, nil)),
+		"huge wrapped key":  second(m.UnwrapKey(s, OAEP(CKM_SHA_1, CKG_MGF1_SHA1), 1, make([]byte, maxInput+1), nil)),
+		"empty message":     second(m.Sign(s, Plain(CKM_ECDSA), 1, nil)),
+		"empty plaintext":   second(m.Encrypt(s, GCM(make([]byte, 12), nil), 1, nil)),
+		"empty ciphertext":  second(m.Decrypt(s, GCM(make([]byte, 12), nil), 1, nil)),
+		"empty buffer":      second(m.ReadInto(s, 1, CKA_VALUE, nil)),
+		"empty PIN":         m.Login(s, CKU_USER, nil),
+		"empty new PIN":     m.InitPIN(s, nil),
+		"long label":        m.InitToken(0, []byte("1234"), "a label of more than thirty-two bytes"),
+	} {
+		if !errors.Is(err, ErrLength) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	after := m.Calls()
+	for name, n := range after {
+		if n != before[name] {
+			t.Errorf("%s was called", name)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestCalls(t *testing.T) {
+	m, s := load(t)
+	if _, err := m.Find(s, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Find(s+1000, nil); err != CKR_SESSION_HANDLE_INVALID {
+		t.Errorf("a session that is none: %v", err)
+	}
+	c := m.Calls()
+	if c["C_FindObjectsInit"] != 2 || c["C_FindObjects"] != 1 || c["C_FindObjectsFinal"] != 1 || c["C_Initialize"] != 1 || c["C_InitToken"] != 1 {
+		t.Errorf("%v", c)
+	}
+	if _, called := c["C_DeriveKey"]; called {
+		t.Error("a function that was not called is listed")
+	}
+}
+
+// An object handle that does not exist, or a bad mechanism, is an error and not a panic.
+func TestWrongHandles(t *testing.T) {
+	m, s := load(t)
+	for name, err := range map[string]error{
+		"read":       second(m.Read(s, 4711, CKA_VALUE)),
+		"read array": second(m.Read(s, 4711, CKA_UNWRAP_TEMPLATE)),
+		"derive":     second(m.DeriveKey(s, ECDH([]byte{4}), 4711, nil)),
+		"destroy":    m.DestroyObject(s, 4711),
+		"sign":       second(m.Sign(s, Plain(0x7fffffff), 4711, []byte{1})),
+		"generate":   second(m.GenerateKey(s, Plain(0x7fffffff), nil)),
+	} {
+		if _, ok := err.(CKR); !ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestEqual(t *testing.T) {
+	x := Template(CKA_UNWRAP_TEMPLATE, []Attribute{Bool(CKA_SIGN, false), Ulong(CKA_CLASS, 3)})
+	for name, c := range map[string]struct {
+		a, b Attribute
+		want bool
+	}{
+		"same":           {x, x, true},
+		"other order":    {x, Template(CKA_UNWRAP_TEMPLATE, []Attribute{Ulong(CKA_CLASS, 3), Bool(CKA_SIGN, false)}), true},
+		"one missing":    {x, Template(CKA_UNWRAP_TEMPLATE, []Attribute{Bool(CKA_SIGN, false)}), false},
+		"one turned":     {x, Template(CKA_UNWRAP_TEMPLATE, []Attribute{Bool(CKA_SIGN, true), Ulong(CKA_CLASS, 3)}), false},
+		"other type":     {Bool(CKA_SIGN, true), Bool(CKA_WRAP, true), false},
+		"two mechanisms": {Mechanisms(CKA_ALLOWED_MECHANISMS, 1), Mechanisms(CKA_ALLOWED_MECHANISMS, 1, 2), false},
+	} {
+		if c.a.Equal(c.b) != c.want {
+			t.Errorf("%s", name)
+		}
+	}
+	if Bool(CKA_SIGN, true).Name() != "CKA_SIGN" || (Attribute{Type: 0x80000001}).Name() != "CKA 0x80000001" {
+		t.Error("names")
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	libc, _ := filepath.Glob("/lib/*/libc.so.6")
+	for _, path := range append(libc, "/nonexistent.so", "") {
+		if _, err := Load(path, ""); err == nil {
+			t.Errorf("%q was loaded", path)
+		}
+	}
+}
