@@ -38,16 +38,17 @@ type Network struct {
 type Options struct {
 	Storefront string           // instead of the network's
 	Owners     string           // instead of the network's
+	Roots      []byte           // instead of the network's, PEM
 	Now        func() time.Time // instead of time.Now
 }
 
-// NewNetwork reads a join link. Whatever of the link is given besides replaces the link's.
-func NewNetwork(link string, o Options, rootsPEM []byte) (Network, error) {
+// NewNetwork reads a join link. What the options say replaces the link's.
+func NewNetwork(link string, o Options) (Network, error) {
 	l, err := policies.ParseJoinLink(link)
 	if err != nil {
 		return Network{}, err
 	}
-	n := Network{Storefront: l.Storefront, Owners: l.Owners, Roots: string(rootsPEM), Vault: l.Vault, Ceremony: l.Ceremony}.with(o)
+	n := Network{Storefront: l.Storefront, Owners: l.Owners, Vault: l.Vault, Ceremony: l.Ceremony}.with(o)
 	return n, n.validate()
 }
 
@@ -57,6 +58,9 @@ func (n Network) with(o Options) Network {
 	}
 	if o.Owners != "" {
 		n.Owners = o.Owners
+	}
+	if o.Roots != nil {
+		n.Roots = string(o.Roots)
 	}
 	return n
 }

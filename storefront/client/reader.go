@@ -22,8 +22,8 @@ type Reader struct {
 	*device
 	store Store
 
-	mu     sync.Mutex // guards everything below; never held over the network
-	state  readerState
+	mu      sync.Mutex // guards everything below; never held over the network
+	state   readerState
 	dirty   bool
 	settled bool // enrolled, and every relationship posted
 	owners  map[policies.OwnerID]*knownOwner

@@ -1,0 +1,385 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/storefront/client/catalogue"
+	"github.com/sallyport/sallyport/storefront/client/profile"
+)
+
+type bizCommands struct {
+	Init     bizInit     `cmd:"" help:"Make the business's profile: keys, backup, registration."`
+	Code     bizCode     `cmd:"" help:"Print the business's code, for customers."`
+	Connect  bizConnect  `cmd:"" help:"Meet a customer by the code they gave you. Example: sallyport biz connect CODE --as CUST-1"`
+	Contacts bizContacts `cmd:"" help:"List whom you have met."`
+	Grants   bizGrants   `cmd:"" help:"List the fields that may be read now."`
+	Read     bizRead     `cmd:"" help:"Read fields. Example: sallyport biz read CUST-1 phone.mobile postal"`
+	Watch    bizWatch    `cmd:"" help:"Print fields whenever they change."`
+	Backup   bizBackup   `cmd:"" help:"Write a backup file."`
+	Restore  bizRestore  `cmd:"" help:"Make the profile from a backup file."`
+}
+
+type bizInit struct {
+	Join   string `help:"The join link of the vault, from its operator, not from a storefront." required:"" placeholder:"LINK"`
+	Name   string `help:"How the business calls itself. Others see it as UNVERIFIED."`
+	Person bool   `help:"The reader is a person, not a business, and has no public name."`
+	Backup string `help:"Where to write the backup file. Default: backup.sallyport in the profile's folder." placeholder:"FILE"`
+}
+
+func (c *bizInit) Run(s *session) error {
+	kind := policies.KindBusiness
+	if c.Person {
+		kind = policies.KindPerson
+		if c.Name != "" {
+			return fmt.Errorf("%w: a person's identity carries no name; leave out --name", errUsage)
+		}
+	}
+	options, err := s.options()
+	if err != nil {
+		return err
+	}
+	network, err := client.NewNetwork(c.Join, options)
+	if err != nil {
+		return err
+	}
+	p, err := s.createProfile("biz")
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	r, err := client.InitReader(s.ctx, p, network, kind, c.Name, options)
+	if r == nil {
+		return err
+	}
+	defer r.Close()
+	file, elsewhere := c.Backup, c.Backup != ""
+	if file == "" {
+		file = filepath.Join(p.Dir(), "backup.sallyport")
+	}
+	if _, backupErr := r.Backup(elsewhere, writeBackup(p, file)); backupErr != nil {
+		return errors.Join(err, backupErr)
+	}
+	if s.KeyFile != "" {
+		s.note("Keep the key file %s safe and secret: without it nothing that customers grant can be read.", s.KeyFile)
+	} else {
+		s.note("Keep the passphrase safe: nobody can reset it, and without it nothing that customers grant can be read.")
+	}
+	s.note("Copy the backup file %s to another place: if this machine is lost, it is the only way back.", file)
+	s.note("Take a customer's code only from the customer: the code is what makes sure that the data is theirs.")
+	if err != nil {
+		return fmt.Errorf("the profile is made, but not registered yet; the next command tries again: %w", err)
+	}
+	s.warnVault(r.Vault(s.ctx))
+	s.print(map[string]any{"id": r.ID(), "code": r.Code().String(), "profile": p.Dir(), "backup": file}, func(w io.Writer) {
+		fmt.Fprintf(w, "The profile is in %s.\nThe code for customers is %s\n", p.Dir(), r.Code())
+	})
+	return nil
+}
+
+type bizCode struct{}
+
+func (c *bizCode) Run(s *session) error {
+	return s.withReader(func(r *client.Reader, _ *profile.Profile) error {
+		s.print(map[string]any{"code": r.Code().String()}, func(w io.Writer) { fmt.Fprintln(w, r.Code()) })
+		return nil
+	})
+}
+
+type bizConnect struct {
+	Code string `arg:"" help:"The code that the customer gave you."`
+	As   string `help:"Your own name for the customer." placeholder:"ALIAS"`
+}
+
+func (c *bizConnect) Run(s *session) error {
+	code, err := policies.ParseContactCode(c.Code)
+	if err != nil {
+		return err
+	}
+	return s.withReader(func(r *client.Reader, _ *profile.Profile) error {
+		contact, err := r.Connect(s.ctx, code, c.As)
+		if err != nil {
+			return err
+		}
+		s.printContact(contact)
+		return nil
+	})
+}
+
+type bizContacts struct{}
+
+func (c *bizContacts) Run(s *session) error {
+	return s.withReader(func(r *client.Reader, _ *profile.Profile) error {
+		s.printContacts(r.Contacts())
+		return nil
+	})
+}
+
+// aliases maps owners to what this business calls them.
+func aliases(r *client.Reader) map[policies.OwnerID]string {
+	out := map[policies.OwnerID]string{}
+	for _, c := range r.Contacts() {
+		out[policies.OwnerID(c.ID)] = contactName(c)
+	}
+	return out
+}
+
+type bizGrants struct{}
+
+func (c *bizGrants) Run(s *session) error {
+	return s.withReader(func(r *client.Reader, _ *profile.Profile) error {
+		items, err := r.Granted(s.ctx)
+		if err != nil {
+			return err
+		}
+		names := aliases(r)
+		type row struct {
+			Owner policies.OwnerID `json:"owner"`
+			Alias string           `json:"alias,omitzero"`
+			Field policies.Field   `json:"field"`
+		}
+		rows := []row{}
+		for _, it := range items {
+			rows = append(rows, row{it.Owner, names[it.Owner], it.Field})
+		}
+		s.print(map[string]any{"grants": rows}, func(w io.Writer) {
+			for _, row := range rows {
+				fmt.Fprintf(w, "%s\t%s\n", row.Alias, row.Field)
+			}
+		})
+		return nil
+	})
+}
+
+type bizRead struct {
+	Owner  string   `arg:"" optional:"" help:"Alias or id of a customer."`
+	Fields []string `arg:"" optional:"" help:"Fields or groups; none means all that this customer granted."`
+	All    bool     `help:"All fields of all customers."`
+	Known  uint64   `help:"The version you have already: prints nothing new if it is the newest. For one field." placeholder:"VERSION"`
+}
+
+// row is one value as printed.
+type row struct {
+	Owner     policies.OwnerID `json:"owner"`
+	Alias     string           `json:"alias,omitzero"`
+	Field     policies.Field   `json:"field"`
+	Version   uint64           `json:"version,omitzero"`
+	Text      string           `json:"text,omitzero"`
+	Value     *catalogue.Value `json:"value,omitzero"`
+	Unchanged bool             `json:"unchanged,omitzero"`
+	Time      time.Time        `json:"time,omitzero"` // the vault's
+	LogIndex  uint64           `json:"log_index,omitzero"`
+	Error     *rowError        `json:"error,omitzero"`
+}
+
+type rowError struct {
+	Code policies.Code `json:"code,omitzero"`
+	Text string        `json:"text"`
+}
+
+func newRow(v *client.Value, names map[policies.OwnerID]string) row {
+	out := row{Owner: v.Owner, Alias: names[v.Owner], Field: v.Field, Version: v.Version, Unchanged: v.Unchanged, Time: v.Time, LogIndex: v.Index}
+	err := v.Err
+	if err == nil && !v.Unchanged {
+		if out.Value, err = catalogue.Parse(v.Bytes); err == nil {
+			out.Text = out.Value.String()
+		}
+	}
+	if err != nil {
+		out.Error = &rowError{Text: err.Error()}
+		errors.As(err, &out.Error.Code)
+	}
+	return out
+}
+
+func (out *row) print(w io.Writer) {
+	what := oneLine(out.Text)
+	switch {
+	case out.Error != nil:
+		what = "refused: " + out.Error.Text
+	case out.Unchanged:
+		what = "unchanged"
+	}
+	fmt.Fprintf(w, "%s\t%s\t%s\n", out.Alias, out.Field, what)
+}
+
+// items finds out what a command line asks for.
+func (s *session) items(r *client.Reader, owner string, fields []string, all bool) ([]client.Item, error) {
+	if all == (owner != "") {
+		return nil, fmt.Errorf("%w: name a customer, or say --all", errUsage)
+	}
+	var id policies.OwnerID
+	if !all {
+		var err error
+		if id, err = r.Find(owner); err != nil {
+			return nil, err
+		}
+		// Names that are no groups need no look-up, and a field that is no longer granted must be asked for, to be refused.
+		if names, err := catalogue.Expand(fields, nil); err == nil && len(names) > 0 {
+			return itemsOf(id, names), nil
+		}
+	}
+	granted, err := r.Granted(s.ctx)
+	if err != nil || all {
+		return granted, err
+	}
+	var have []policies.Field
+	for _, it := range granted {
+		if it.Owner == id {
+			have = append(have, it.Field)
+		}
+	}
+	if len(fields) == 0 {
+		return itemsOf(id, have), nil
+	}
+	names, err := catalogue.Expand(fields, have)
+	return itemsOf(id, names), err
+}
+
+func itemsOf(owner policies.OwnerID, fields []policies.Field) []client.Item {
+	out := make([]client.Item, len(fields))
+	for i, f := range fields {
+		out[i] = client.Item{Owner: owner, Field: f}
+	}
+	return out
+}
+
+func (c *bizRead) Run(s *session) error {
+	return s.withReader(func(r *client.Reader, _ *profile.Profile) error {
+		items, err := s.items(r, c.Owner, c.Fields, c.All)
+		if err != nil {
+			return err
+		}
+		if len(items) == 0 {
+			if !c.All {
+				return fmt.Errorf("%w: this customer has granted nothing that is in force", policies.CodeNoGrant)
+			}
+			s.print(map[string]any{"values": []row{}}, nil)
+			return nil
+		}
+		if c.Known != 0 {
+			if len(items) != 1 {
+				return fmt.Errorf("%w: --known is for one field", errUsage)
+			}
+			items[0].Known = c.Known
+		}
+		values, err := r.Read(s.ctx, items...)
+		if err != nil {
+			return err
+		}
+		names := aliases(r)
+		rows := make([]row, len(values))
+		var failed error
+		for i := range values {
+			rows[i] = newRow(&values[i], names)
+			if values[i].Err != nil && (failed == nil || errors.Is(values[i].Err, client.ErrUntrue)) {
+				failed = values[i].Err
+			}
+		}
+		single := len(c.Fields) == 1 && len(rows) == 1 && failed == nil && !rows[0].Unchanged
+		s.print(map[string]any{"values": rows}, func(w io.Writer) {
+			if single {
+				fmt.Fprintln(w, rows[0].Text)
+				return
+			}
+			for i := range rows {
+				if rows[i].Error != nil {
+					rows[i].print(s.stderr)
+				} else {
+					rows[i].print(w)
+				}
+			}
+		})
+		if failed != nil {
+			return errQuiet{failed}
+		}
+		return nil
+	})
+}
+
+type bizWatch struct {
+	Owner  string        `arg:"" optional:"" help:"Alias or id of a customer."`
+	Fields []string      `arg:"" optional:"" help:"Fields or groups; none means all that this customer granted."`
+	All    bool          `help:"All fields of all customers."`
+	Every  time.Duration `help:"How often to look." default:"30s"`
+	Count  int           `help:"End after so many changes; 0 never."`
+}
+
+// errEnough ends a watch that has seen what it was to see.
+var errEnough = errors.New("enough")
+
+func (c *bizWatch) Run(s *session) error {
+	return s.withReader(func(r *client.Reader, _ *profile.Profile) error {
+		items, err := s.items(r, c.Owner, c.Fields, c.All)
+		if err != nil {
+			return err
+		}
+		if len(items) == 0 {
+			return fmt.Errorf("%w: nothing is granted that could be watched", policies.CodeNoGrant)
+		}
+		names, seen := aliases(r), 0
+		err = r.Watch(s.ctx, c.Every, func(v client.Value) error {
+			out := newRow(&v, names)
+			s.print(out, out.print)
+			if seen++; c.Count > 0 && seen >= c.Count {
+				return errEnough
+			}
+			return nil
+		}, items...)
+		if errors.Is(err, errEnough) || errors.Is(err, context.Canceled) {
+			return nil
+		}
+		return err
+	})
+}
+
+type bizBackup struct {
+	File string `arg:"" help:"The file to write, on another disk than the profile."`
+}
+
+func (c *bizBackup) Run(s *session) error {
+	return s.withReader(func(r *client.Reader, p *profile.Profile) error {
+		recovery, err := r.Backup(!inside(c.File, p.Dir()), writeBackup(p, c.File))
+		if err != nil {
+			return err
+		}
+		s.printBackup(c.File, recovery)
+		return nil
+	})
+}
+
+type bizRestore struct {
+	File string `arg:"" help:"The backup file."`
+}
+
+func (c *bizRestore) Run(s *session) error {
+	options, err := s.options()
+	if err != nil {
+		return err
+	}
+	plain, err := s.unsealBackup(c.File)
+	if err != nil {
+		return fmt.Errorf("opening the backup: %w", err)
+	}
+	defer clear(plain)
+	p, err := s.createProfile("biz")
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	r, err := client.RestoreReader(p, plain, options)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	s.print(map[string]any{"id": r.ID(), "contacts": len(r.Contacts())}, func(w io.Writer) {
+		fmt.Fprintf(w, "Restored %d contacts into %s.\n", len(r.Contacts()), p.Dir())
+	})
+	return nil
+}

@@ -1,0 +1,192 @@
+// Command sallyport is what a person (me) and a business (biz) type.
+//
+// A person's commands keep fields encrypted on their own device, publish them, and let readers read them field by field; a business's
+// read what was granted. Each command opens the profile, does one thing, and ends with an exit code that a script can rely on:
+//
+//	0  done
+//	1  something went wrong; the message says what to do
+//	2  the command line was not understood
+//	3  refused, by the vault or the storefront; the message says why
+//	4  NOT STOPPED YET: a revocation has no verified receipt; it is kept and tried again by every later command
+//	5  the storefront or the vault could not be reached; what was wanted is kept where that is possible
+//	6  the profile did not open: wrong passphrase or key file, or others may read it
+//	7  what came back contradicts a signature, a proof or the pinned vault, and was not used
+//
+// Passphrases and keys come from a prompt or a file, never from the command line or the environment itself. With --json every result, and
+// every error, is one JSON value on standard output.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/storefront/client/profile"
+)
+
+// Exit codes, see the package comment.
+const (
+	exitOK = iota
+	exitError
+	exitUsage
+	exitRefused
+	exitNotStopped
+	exitUnreachable
+	exitLocked
+	exitUntrue
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// commands is the command line. Help is made from it.
+type commands struct {
+	Global
+	Me  meCommands  `cmd:"" help:"For a person: keep your data, decide who reads it."`
+	Biz bizCommands `cmd:"" help:"For a business, or anyone who reads: read what was granted to you."`
+}
+
+// Global is what every command takes.
+type Global struct {
+	Profile        string `help:"Folder of the profile. Default: ~/.config/sallyport/me or .../biz." env:"SALLYPORT_PROFILE" placeholder:"DIR"`
+	PassphraseFile string `help:"Read the passphrase from this file (mode 0600) instead of asking." env:"SALLYPORT_PASSPHRASE_FILE" placeholder:"FILE"`
+	KeyFile        string `help:"Open the profile with a key file (32 random bytes, mode 0600) instead of a passphrase." placeholder:"FILE"`
+	JSON           bool   `name:"json" help:"Print one JSON value instead of text."`
+	Storefront     string `help:"Use this storefront instead of the stored one." placeholder:"URL"`
+	VaultURL       string `help:"Use this address for the second route, straight to the vault." placeholder:"URL"`
+	CA             string `name:"ca" help:"PEM file of the TLS certificates to trust, for set-ups with their own. Stored at init." placeholder:"FILE"`
+}
+
+// session is what a command runs with.
+type session struct {
+	*Global
+	ctx            context.Context
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+const description = `Keep your data encrypted on your own device and let those you choose read it, field by field.
+
+Start with "sallyport me init --join LINK". The link comes from whoever runs the vault.
+
+Exit codes: 0 done, 1 error, 2 command line not understood, 3 refused, 4 NOT STOPPED YET (a revocation without a verified receipt), 5 not reachable, 6 profile not opened, 7 an answer that does not check out.`
+
+// exit is how kong ends after it printed help.
+type exit int
+
+// Run carries out one command line and returns the exit code.
+func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+	var c commands
+	defer func() {
+		if e, ok := recover().(exit); ok {
+			code = int(e)
+		}
+	}()
+	parser, err := kong.New(&c, kong.Name("sallyport"), kong.Description(description), kong.Writers(stdout, stderr),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Exit(func(code int) { panic(exit(code)) }))
+	if err != nil {
+		fmt.Fprintf(stderr, "sallyport: %v\n", err)
+		return exitError
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(stderr, "sallyport: %v\nTry: sallyport --help\n", err)
+		return exitUsage
+	}
+	s := &session{&c.Global, ctx, stdin, stdout, stderr}
+	if err := parsed.Run(s); err != nil {
+		return s.fail(err)
+	}
+	return exitOK
+}
+
+// errQuiet ends a command whose output has said already what went wrong.
+type errQuiet struct{ error }
+
+func (e errQuiet) Unwrap() error { return e.error }
+
+// errUsage is a command line that kong accepts and the command does not.
+var errUsage = errors.New("the command line is not complete")
+
+// fail prints an error and returns its exit code. Joined errors are told in one message each.
+func (s *session) fail(err error) int {
+	code := exitCode(err)
+	var quiet errQuiet
+	if errors.As(err, &quiet) {
+		return code
+	}
+	if s.JSON {
+		var stable policies.Code
+		errors.As(err, &stable)
+		s.print(map[string]any{"error": map[string]any{"exit": code, "code": stable, "text": err.Error()}}, nil)
+		return code
+	}
+	if errors.Is(err, client.ErrNotStopped) {
+		fmt.Fprintln(s.stdout, "NOT STOPPED YET")
+	}
+	fmt.Fprintf(s.stderr, "sallyport: %v\n", err)
+	if hint := hints[code]; hint != "" {
+		fmt.Fprintln(s.stderr, hint)
+	}
+	return code
+}
+
+var hints = map[int]string{
+	exitNotStopped:  "The revocation is kept. Run `sallyport me sync` until it says so: until then the reader may still read.",
+	exitUnreachable: "What you asked for is kept where that is possible; `sallyport me sync` tries again.",
+	exitLocked:      "Check --profile, and --passphrase-file or --key-file.",
+	exitUntrue:      "Nothing of it was used. If it stays, tell the operator, and do not trust this storefront until it is explained.",
+}
+
+func exitCode(err error) int {
+	var code policies.Code
+	switch {
+	case errors.Is(err, errUsage):
+		return exitUsage
+	case errors.Is(err, client.ErrNotStopped):
+		return exitNotStopped
+	case errors.Is(err, client.ErrUntrue), errors.Is(err, policies.ErrPin):
+		return exitUntrue
+	case errors.Is(err, profile.ErrUnlock), errors.Is(err, profile.ErrExposed), errors.Is(err, profile.ErrFormat), errors.Is(err, profile.ErrMissing), errors.Is(err, profile.ErrBusy), errors.Is(err, profile.ErrExists):
+		return exitLocked
+	case errors.Is(err, policies.CodeUnavailable):
+		return exitUnreachable
+	case errors.As(err, &code):
+		return exitRefused
+	}
+	return exitError
+}
+
+// print writes a result: as JSON, or by text.
+func (s *session) print(v any, text func(w io.Writer)) {
+	if !s.JSON {
+		if text != nil {
+			text(s.stdout)
+		}
+		return
+	}
+	b, err := json.Marshal(v, json.Deterministic(true), jsontext.WithIndent("  "), json.FormatNilSliceAsNull(false))
+	if err != nil {
+		fmt.Fprintf(s.stderr, "sallyport: printing the result: %v\n", err)
+		return
+	}
+	fmt.Fprintln(s.stdout, string(b))
+}
+
+// note tells a person something besides the result.
+func (s *session) note(format string, args ...any) {
+	fmt.Fprintf(s.stderr, format+"\n", args...)
+}

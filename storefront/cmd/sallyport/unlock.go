@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/term"
+
+	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/storefront/client/profile"
+)
+
+// folder is the profile's folder.
+func (s *session) folder(name string) (string, error) {
+	if s.Profile != "" {
+		return s.Profile, nil
+	}
+	config, err := os.UserConfigDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the profile: %w: use --profile DIR", err)
+	}
+	return filepath.Join(config, "sallyport", name), nil
+}
+
+// secret gets what opens the profile: key file, passphrase file, or a prompt. fresh asks twice, and makes a key file that is missing.
+func (s *session) secret(fresh bool) (*profile.Secret, error) {
+	if s.KeyFile != "" {
+		if fresh {
+			return profile.NewKeyFile(s.KeyFile)
+		}
+		return profile.KeyFile(s.KeyFile)
+	}
+	var phrase []byte
+	var err error
+	if s.PassphraseFile != "" {
+		if phrase, err = profile.ReadSecretFile(s.PassphraseFile, 4096); err != nil {
+			return nil, fmt.Errorf("reading the passphrase file: %w", err)
+		}
+		phrase = bytes.TrimRight(phrase, "\r\n")
+	} else if phrase, err = s.prompt(fresh); err != nil {
+		return nil, err
+	}
+	defer clear(phrase)
+	return profile.Passphrase(phrase)
+}
+
+func (s *session) prompt(twice bool) ([]byte, error) {
+	f, ok := s.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil, fmt.Errorf("%w: there is no terminal to ask for the passphrase; use --passphrase-file FILE or --key-file FILE", errUsage)
+	}
+	ask := func(text string) ([]byte, error) {
+		fmt.Fprint(s.stderr, text)
+		defer fmt.Fprintln(s.stderr)
+		return term.ReadPassword(int(f.Fd()))
+	}
+	phrase, err := ask("Passphrase: ")
+	if err != nil || !twice {
+		return phrase, err
+	}
+	again, err := ask("Once more: ")
+	defer clear(again)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(phrase, again) {
+		clear(phrase)
+		return nil, errors.New("the two passphrases differ")
+	}
+	return phrase, nil
+}
+
+// openProfile opens the profile's folder.
+func (s *session) openProfile(name string) (*profile.Profile, error) {
+	dir, err := s.folder(name)
+	if err != nil {
+		return nil, err
+	}
+	if !profile.Exists(dir) {
+		return nil, fmt.Errorf("%s: %w; make one with `sallyport %s init`", dir, profile.ErrMissing, name)
+	}
+	secret, err := s.secret(false)
+	if err != nil {
+		return nil, err
+	}
+	defer secret.Zero()
+	return profile.Open(dir, secret)
+}
+
+// createProfile makes the profile's folder.
+func (s *session) createProfile(name string) (*profile.Profile, error) {
+	dir, err := s.folder(name)
+	if err != nil {
+		return nil, err
+	}
+	if profile.Exists(dir) {
+		return nil, fmt.Errorf("%s: %w", dir, profile.ErrExists)
+	}
+	secret, err := s.secret(true)
+	if err != nil {
+		return nil, err
+	}
+	defer secret.Zero()
+	return profile.Create(dir, secret)
+}
+
+// options are what the command line says besides the profile.
+func (s *session) options() (client.Options, error) {
+	o := client.Options{Storefront: s.Storefront, Owners: s.VaultURL}
+	if s.CA != "" {
+		var err error
+		if o.Roots, err = os.ReadFile(s.CA); err != nil {
+			return o, fmt.Errorf("reading the TLS certificates: %w", err)
+		}
+	}
+	return o, nil
+}
+
+// withOwner runs work on the opened owner.
+func (s *session) withOwner(work func(*client.Owner, *profile.Profile) error) error {
+	options, err := s.options()
+	if err != nil {
+		return err
+	}
+	p, err := s.openProfile("me")
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	o, err := client.OpenOwner(p, options)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	return work(o, p)
+}
+
+// withReader runs work on the opened reader, and saves what it learnt.
+func (s *session) withReader(work func(*client.Reader, *profile.Profile) error) error {
+	options, err := s.options()
+	if err != nil {
+		return err
+	}
+	p, err := s.openProfile("biz")
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	r, err := client.OpenReader(p, options)
+	if err != nil {
+		return err
+	}
+	err = work(r, p)
+	return errors.Join(err, r.Close())
+}
+
+// unsealBackup reads a backup file, with the profile's passphrase or another one.
+func (s *session) unsealBackup(file string) ([]byte, error) {
+	sealed, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := s.secret(false)
+	if err != nil {
+		return nil, err
+	}
+	defer secret.Zero()
+	return profile.Unseal(secret, sealed)
+}
+
+// writeBackup seals a backup under the profile's passphrase or key file and writes it. A file that is there is not overwritten.
+func writeBackup(p *profile.Profile, file string) func([]byte) error {
+	return func(plain []byte) error {
+		if _, err := os.Lstat(file); err == nil {
+			return fmt.Errorf("%s: there is such a file already", file)
+		}
+		sealed, err := p.Seal(plain)
+		if err != nil {
+			return err
+		}
+		return profile.WriteFile(file, sealed)
+	}
+}
