@@ -19,12 +19,13 @@ import (
 const commitBytes = 8 << 20
 
 // A decision looks at the state, at a time, and says what is to be recorded. It is called once, alone, in the order of the log, and
-// must be quick. It changes the state only where the state says so (nonces taken, releases promised).
+// must be quick. It changes nothing but, in a read, what the reads after it in the same commit must see: nonces taken, releases promised.
 type decision func(s *ledger.State, now time.Time) []ledger.Record
 
 // pending is a decision that waits for its record.
 type pending struct {
 	decide     decision
+	read       bool
 	records    []ledger.Record
 	checkpoint keylog.Checkpoint
 	err        error
@@ -36,10 +37,19 @@ type pending struct {
 //
 // ctx is asked before, not during: once a decision has been handed over its outcome is waited for.
 func (v *Vault) record(ctx context.Context, d decision) ([]ledger.Record, keylog.Checkpoint, error) {
+	return v.wait(ctx, &pending{decide: d, done: make(chan struct{})})
+}
+
+// recordReads is record for reads. They may share a commit with one another, since none changes what another rests on but nonces and
+// limits, which they take at once. Any other decision is the last of its commit, so that the next one sees what it changed.
+func (v *Vault) recordReads(ctx context.Context, d decision) ([]ledger.Record, keylog.Checkpoint, error) {
+	return v.wait(ctx, &pending{decide: d, read: true, done: make(chan struct{})})
+}
+
+func (v *Vault) wait(ctx context.Context, p *pending) ([]ledger.Record, keylog.Checkpoint, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, keylog.Checkpoint{}, fmt.Errorf("%w: %w", policies.CodeUnavailable, err)
 	}
-	p := &pending{decide: d, done: make(chan struct{})}
 	v.mu.RLock()
 	if v.closed {
 		v.mu.RUnlock()
@@ -51,8 +61,8 @@ func (v *Vault) record(ctx context.Context, d decision) ([]ledger.Record, keylog
 	return p.records, p.checkpoint, p.err
 }
 
-// run makes decisions until the vault is shut. Whatever is waiting goes into one commit, so a burst of decisions costs one
-// fsync and one signature, and a lone one waits for nobody.
+// run makes decisions until the vault is shut. Whatever reads are waiting go into one commit, so a burst of them costs one
+// signature and few fsyncs, and a lone one waits for nobody.
 func (v *Vault) run() {
 	for first := range v.decisions {
 		v.commit(first)
@@ -71,8 +81,9 @@ func (v *Vault) commit(first *pending) {
 			size += len(r.Entry) + len(r.Body)
 			records = append(records, r)
 		}
+		more := p.read && size < commitBytes
 		p = nil
-		if size < commitBytes {
+		if more {
 			select {
 			case p = <-v.decisions: // nil once the vault is shut
 			default:
@@ -265,7 +276,7 @@ func (v *Vault) recordRefusals() {
 	var parts []string
 	for code, n := range taken {
 		sum += n
-		parts = append(parts, fmt.Sprintf("%s %d", code, n))
+		parts = append(parts, fmt.Sprintf("%s %d", string(code), n))
 	}
 	slices.Sort(parts)
 	_, _, err := v.record(context.Background(), func(*ledger.State, time.Time) []ledger.Record {

@@ -57,7 +57,7 @@ func (v *Vault) reencrypt(ctx context.Context, calls []api.Call, replies []api.R
 	}()
 
 	// 2. Decide, and record durably. If that fails nothing happened, and nothing happens.
-	records, _, err := v.record(ctx, func(s *ledger.State, now time.Time) []ledger.Record {
+	records, _, err := v.recordReads(ctx, func(s *ledger.State, now time.Time) []ledger.Record {
 		var out []ledger.Record
 		for _, r := range reads {
 			r.first = len(out)

@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -89,21 +90,33 @@ func openDatabase(dir string, log *slog.Logger) (*badger.DB, error) {
 		WithChecksumVerificationMode(options.OnTableAndBlockRead).
 		WithCompression(options.None). // sealed values do not shrink
 		WithBlockCacheSize(8 << 20).
+		WithMemTableSize(16 << 20).
 		WithNumMemtables(2).
+		WithValueLogFileSize(64 << 20).
 		WithDetectConflicts(false).
 		WithNumCompactors(2))
 }
 
-// load opens the database and fills an empty state from it. Whatever is wrong, the answer is errUseless.
+// load opens the database and fills an empty state from it. Whatever is wrong with it, the answer is errUseless.
 func (x *index) load(s *State) (m meta, err error) {
 	defer func() {
 		if r := recover(); r != nil { // Badger meets damaged files with a panic here and there
 			err = fmt.Errorf("%w: %v", errUseless, r)
 		}
 	}()
-	if x.db, err = openDatabase(x.dir, x.log); err != nil {
+	// Badger ends the process, from goroutines of its own, where a table is damaged. The mark tells the next start.
+	mark := x.dir + ".reading"
+	if _, err := os.Lstat(mark); err == nil {
+		return m, fmt.Errorf("%w: the vault died while it read it", errUseless)
+	}
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		return m, err
+	}
+	db, err := openDatabase(x.dir, x.log)
+	if err != nil {
 		return m, fmt.Errorf("%w: %w", errUseless, err)
 	}
+	x.db = db
 	err = x.db.View(func(txn *badger.Txn) error {
 		item, err := txn.Get([]byte{kindMeta})
 		if errors.Is(err, badger.ErrKeyNotFound) {
@@ -159,28 +172,44 @@ func (x *index) load(s *State) (m meta, err error) {
 	if subtle.ConstantTimeCompare(x.set[:], m.Set[:]) != 1 {
 		return m, fmt.Errorf("%w: values are missing or old", errUseless)
 	}
+	if err := os.Remove(mark); err != nil {
+		return m, err
+	}
 	s.next, s.vault = m.Next, m.Vault
 	return m, nil
 }
 
 // reset throws the database away and begins an empty one.
 func (x *index) reset() error {
-	if x.db != nil {
-		x.db.Close()
-		x.db = nil
-	}
+	x.drop()
 	if err := os.RemoveAll(x.dir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(x.dir, 0o700); err != nil {
 		return err
 	}
+	if err := os.Remove(x.dir + ".reading"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	x.instance, x.version, x.set = policies.NewNonce(), 0, [32]byte{}
 	clear(x.versions)
 	clear(x.ciphers)
-	var err error
-	x.db, err = openDatabase(x.dir, x.log)
-	return err
+	db, err := openDatabase(x.dir, x.log)
+	if err != nil {
+		return err
+	}
+	x.db = db
+	return nil
+}
+
+// drop closes a database that may be too damaged to be closed.
+func (x *index) drop() {
+	defer func() { recover() }()
+	if x.db != nil {
+		db := x.db
+		x.db = nil
+		db.Close()
+	}
 }
 
 // Flush brings the database up to the state. It is not on anybody's path: if it fails the database is left marked as

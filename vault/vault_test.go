@@ -1,0 +1,890 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"crypto/elliptic"
+	"errors"
+	"math/big"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/vault/api"
+)
+
+func TestLifeOfAField(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("phone.mobile", "+41 79 000 00 01")
+	g := o.grant(r, nil, "phone.mobile")
+	a := ask{o, g, "phone.mobile", 0}
+
+	if got := r.value(a, r.read(a).Items[0]); got != "+41 79 000 00 01" {
+		t.Fatalf("read %q", got)
+	}
+	if outcome := r.read(ask{o, g, "phone.mobile", 1}).Items[0].Outcome; outcome != policies.CodeUnchanged {
+		t.Fatalf("a known version: %s", outcome)
+	}
+	if n := w.token.count(); n != 1 {
+		t.Fatalf("%d derives, want 1: an unchanged item costs none", n)
+	}
+	o.set("phone.mobile", "+41 79 000 00 02")
+	if got := r.value(a, r.read(a).Items[0]); got != "+41 79 000 00 02" {
+		t.Fatalf("read %q", got)
+	}
+	o.revoke(g, "phone.mobile")
+	before := w.token.count()
+	if outcome := r.read(a).Items[0].Outcome; outcome != policies.CodeRevoked {
+		t.Fatalf("after the revocation: %s", outcome)
+	}
+	if w.token.count() != before {
+		t.Fatal("a revoked grant reached the token")
+	}
+	if len(w.token.keys) != 0 {
+		t.Fatal("the key is still in the token")
+	}
+
+	page, err := w.vault.History(policies.OwnerID(o.id), 0, 100)
+	must(t, err)
+	cp, err := policies.OpenCheckpoint(page.Checkpoint, w.document.LogKey)
+	must(t, err)
+	var kinds []policies.EntryKind
+	for i := range page.Entries {
+		_, entry, _, err := page.Entries[i].Verify(cp)
+		must(t, err)
+		kinds = append(kinds, entry.Kind)
+	}
+	want := []policies.EntryKind{"refusal", "destroyed", "revocation", "use", "manifest", "use", "use", "grant", "import", "manifest", "identity"}
+	if !equal(kinds, want) {
+		t.Fatalf("history %v, want %v", kinds, want)
+	}
+	next, err := w.vault.History(policies.OwnerID(o.id), page.Entries[3].Index, 4)
+	must(t, err)
+	if len(next.Entries) != 4 || next.Entries[0].Index != page.Entries[4].Index || next.Before != page.Entries[7].Index {
+		t.Fatal("the second page does not follow the first")
+	}
+	if _, err := w.vault.History(policies.OwnerID{9}, 0, 1); !errors.Is(err, policies.CodeNotFound) {
+		t.Fatalf("history of a stranger: %v", err)
+	}
+}
+
+func equal[T comparable](a, b []T) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func TestManyItemsOfManyOwnersInOneCall(t *testing.T) {
+	w := newWorld(t)
+	r := w.reader()
+	var asks []ask
+	for _, value := range []string{"a", "b", "c"} {
+		o := w.owner()
+		o.seal("name", 1, value+"1")
+		o.seal("email", 1, value+"2")
+		o.publish()
+		g := o.grant(r, nil, "name", "email")
+		asks = append(asks, ask{o, g, "name", 0}, ask{o, g, "email", 0})
+	}
+	answer := r.read(asks...)
+	for i, a := range asks {
+		if got, want := r.value(a, answer.Items[i]), string("abc"[i/2])+string("12"[i%2]); got != want {
+			t.Errorf("item %d: %q, want %q", i, got, want)
+		}
+	}
+	// The storefront shares calls among readers; each gets its own answer.
+	c1, e1 := r.callOf(nil, asks[0])
+	c2, e2 := r.callOf(nil, asks[3])
+	c3 := api.Call{Request: []byte("{}")}
+	replies := w.vault.Reencrypt(t.Context(), []api.Call{c1, c3, c2})
+	if r.value(asks[0], r.open(replies[0], e1).Items[0]) != "a1" || r.value(asks[3], r.open(replies[2], e2).Items[0]) != "b2" {
+		t.Fatal("answers were mixed up")
+	}
+	if replies[1].Code != policies.CodeMalformed {
+		t.Fatalf("the malformed call: %q", replies[1].Code)
+	}
+	if _, err := r.k.OpenAnswer(e1.Hash, replies[2].Sealed); err == nil {
+		t.Fatal("an answer opens as the answer to another request")
+	}
+}
+
+// TestHostileReads is the list of what a hostile storefront, network or reader can try with a read.
+func TestHostileReads(t *testing.T) {
+	w := newWorld(t)
+	o, other := w.owner(), w.owner()
+	r, stranger := w.reader(), w.reader()
+	o.seal("name", 1, "old")
+	o.seal("email", 1, "e")
+	o.publish()
+	oldOffer := o.offer(nil, "name")
+	o.set("name", "new")
+	other.set("name", "x")
+	g := o.grant(r, nil, "name")
+	otherGrant := other.grant(r, nil, "name")
+	emailGrant := o.grant(r, nil, "email")
+	revoked := o.grant(r, nil, "name")
+	o.revoke(revoked, "name")
+	at := func(from, to int64) func(*granting) {
+		return func(g *granting) { now := w.clock.now().Unix(); g.doc.NotBefore, g.doc.Expires = now+from, now+to }
+	}
+	expired := o.grant(r, at(-7200, -3600), "name")
+	early := o.grant(r, at(3600, 7200), "name")
+	limited := o.grant(r, func(g *granting) { g.doc.Limits.ReadsPerDay = 1 }, "name")
+	r.read(ask{o, limited, "name", 0})
+	epoch2 := o.grant(r, func(g *granting) { g.doc.Fields[0].Epoch = 2 }, "name")
+	replayed, _ := r.callOf(nil, ask{o, g, "name", 0})
+	w.vault.Reencrypt(t.Context(), []api.Call{replayed})
+
+	type bend = func(*policies.ReadRequest)
+	type bendCall = func(*api.Call)
+	item := func(f func(*api.CallItem)) bendCall { return func(c *api.Call) { f(&c.Items[0]) } }
+	tests := []struct {
+		name    string
+		grant   *policies.Grant
+		request bend
+		call    bendCall
+		want    policies.Code
+		whole   bool // the whole request is refused
+		counted bool // by a count, since nobody was authenticated
+	}{
+		{"not an envelope", g, nil, func(c *api.Call) { c.Request = []byte("x") }, policies.CodeMalformed, true, true},
+		{"unknown session", g, func(d *policies.ReadRequest) { d.Session = policies.Hash{9} }, nil, policies.CodeSession, true, true},
+		{"signed by another session", g, nil, func(c *api.Call) {
+			c.Request = stranger.requestOf(func(d *policies.ReadRequest) { d.Session = r.session }, ask{o, g, "name", 0}).Raw
+		}, policies.CodeSignature, true, true},
+		{"another vault", g, func(d *policies.ReadRequest) { d.Audience = policies.VaultID{9} }, nil, policies.CodeWrongVault, true, false},
+		{"expired request", g, func(d *policies.ReadRequest) { d.Time -= 200; d.Expires -= 200 }, nil, policies.CodeExpired, true, false},
+		{"request of the future", g, func(d *policies.ReadRequest) { d.Time += 100; d.Expires += 100 }, nil, policies.CodeExpired, true, false},
+		{"replayed request", g, nil, func(c *api.Call) { *c = replayed }, policies.CodeReplay, true, false},
+		{"item withheld", g, nil, func(c *api.Call) { c.Items = nil }, policies.CodeMalformed, true, false},
+		{"no grant", nil, nil, nil, policies.CodeNoGrant, false, false},
+		{"invented grant", g, nil, item(func(i *api.CallItem) { i.Grant = policies.NewDocumentID() }), policies.CodeNoGrant, false, false},
+		{"grant of another owner", otherGrant, nil, nil, policies.CodeNoGrant, false, false},
+		{"grant of another field", emailGrant, nil, nil, policies.CodeNoGrant, false, false},
+		{"another author", g, func(d *policies.ReadRequest) { d.Items[0].Author = policies.AuthorID(other.id) }, nil, policies.CodeNoGrant, false, false},
+		{"revoked", revoked, nil, nil, policies.CodeRevoked, false, false},
+		{"expired", expired, nil, nil, policies.CodeGrantExpired, false, false},
+		{"not yet", early, nil, nil, policies.CodeNotYet, false, false},
+		{"over the limit", limited, nil, nil, policies.CodeLimit, false, false},
+		{"wrong purpose", g, func(d *policies.ReadRequest) { d.Purpose = "advertising" }, nil, policies.CodePurpose, false, false},
+		{"older item", g, nil, item(func(i *api.CallItem) { grant := i.Grant; *i = oldOffer; i.Grant = grant }), policies.CodeHeadMoved, false, false},
+		{"older item under the new head", g, nil, item(func(i *api.CallItem) { i.Leaf, i.Proof, i.Point = oldOffer.Leaf, oldOffer.Proof, oldOffer.Point }), policies.CodeProof, false, false},
+		{"invented head", g, nil, item(func(i *api.CallItem) { i.Head = policies.Hash{9} }), policies.CodeHeadMoved, false, false},
+		{"another field's leaf", g, nil, item(func(i *api.CallItem) { grant := i.Grant; *i = o.offer(nil, "email"); i.Grant = grant }), policies.CodeLeaf, false, false},
+		{"another owner's leaf", g, nil, item(func(i *api.CallItem) { i.Leaf = other.offer(nil, "name").Leaf }), policies.CodeLeaf, false, false},
+		{"no leaf", g, nil, item(func(i *api.CallItem) { i.Leaf = nil }), policies.CodeNotFound, false, false},
+		{"garbage as leaf", g, nil, item(func(i *api.CallItem) { i.Leaf = []byte("garbage") }), policies.CodeLeaf, false, false},
+		{"swapped capsule", g, nil, item(func(i *api.CallItem) {
+			leaf, _ := policies.ParseLeaf(i.Leaf)
+			email, _ := policies.ParseLeaf(o.offer(nil, "email").Leaf)
+			leaf.Capsule = email.Capsule
+			i.Leaf = leaf.Bytes()
+		}), policies.CodeProof, false, false},
+		{"bent proof", g, nil, item(func(i *api.CallItem) { i.Proof.Path[0][0] ^= 1 }), policies.CodeProof, false, false},
+		{"proof of another place", g, nil, item(func(i *api.CallItem) { i.Proof.Index ^= 1 }), policies.CodeProof, false, false},
+		{"no point", g, nil, item(func(i *api.CallItem) { i.Point = [65]byte{} }), policies.CodePoint, false, false},
+		{"point off the curve", g, nil, item(func(i *api.CallItem) { i.Point[64] ^= 2 }), policies.CodePoint, false, false},
+		{"another point", g, nil, item(func(i *api.CallItem) { i.Point = o.offer(nil, "email").Point }), policies.CodePoint, false, false},
+		{"the negated point", g, nil, item(func(i *api.CallItem) {
+			p := elliptic.P256().Params().P
+			new(big.Int).Sub(p, new(big.Int).SetBytes(i.Point[33:])).FillBytes(i.Point[33:])
+		}), policies.CodePoint, false, false},
+		{"another epoch than granted", epoch2, nil, nil, policies.CodeLeaf, false, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			derives, size := w.token.count(), w.log.Checkpoint().Size
+			c, e := r.callOf(test.request, ask{o, test.grant, "name", 0})
+			if test.call != nil {
+				test.call(&c)
+			}
+			reply := w.vault.Reencrypt(t.Context(), []api.Call{c})[0]
+			got := reply.Code
+			if !test.whole {
+				answer := r.open(reply, e)
+				got = answer.Items[0].Outcome
+				if answer.Items[0].X != [32]byte{} || len(reply.Outcomes) != 1 || reply.Outcomes[0] != got {
+					t.Error("a refused item carries an x, or the hint differs from the answer")
+				}
+			} else if reply.Sealed != nil {
+				t.Error("a refused request has a sealed answer")
+			}
+			if got != test.want {
+				t.Fatalf("outcome %q, want %q", got, test.want)
+			}
+			if w.token.count() != derives {
+				t.Fatal("the token was asked")
+			}
+			if test.counted {
+				w.vault.recordRefusals()
+			}
+			last := w.records()[size:]
+			if len(last) != 1 {
+				t.Fatalf("%d entries in the log, want 1", len(last))
+			}
+			if test.counted {
+				if last[0].Kind != policies.EntryRefusals || last[0].Details.Count != 1 || last[0].Details.Note != string(test.want)+" 1" {
+					t.Fatalf("counted as %q", last[0].Details.Note)
+				}
+			} else if last[0].Kind != policies.EntryRefusal || last[0].Outcome != test.want || last[0].Reader.IsZero() {
+				t.Fatalf("recorded as %s %s", last[0].Kind, last[0].Outcome)
+			}
+		})
+	}
+	t.Run("a stranger with somebody's grant", func(t *testing.T) {
+		derives := w.token.count()
+		if got := stranger.read(ask{o, g, "name", 0}).Items[0].Outcome; got != policies.CodeNoGrant || w.token.count() != derives {
+			t.Fatalf("outcome %q", got)
+		}
+	})
+	t.Run("expired session", func(t *testing.T) {
+		derives := w.token.count()
+		w.clock.move(11 * time.Minute)
+		c, _ := r.callOf(nil, ask{o, g, "name", 0})
+		if reply := w.vault.Reencrypt(t.Context(), []api.Call{c})[0]; reply.Code != policies.CodeSession || w.token.count() != derives {
+			t.Fatalf("reply %q", reply.Code)
+		}
+		w.clock.move(5 * time.Minute)
+		w.vault.endSessions()
+		if len(w.vault.keys.keys) != 0 {
+			t.Fatal("keys of ended sessions are kept")
+		}
+	})
+}
+
+// TestHostileSubmissions is the same for documents.
+func TestHostileSubmissions(t *testing.T) {
+	w := newWorld(t)
+	o, other, r := w.owner(), w.owner(), w.reader()
+	o.set("name", "n")
+	other.set("name", "x")
+	used := o.grant(r, nil, "name")
+	othersGrant := other.grant(r, nil, "name")
+	notEnrolled := *r
+	notEnrolled.id = policies.IdentityID{9}
+	forger := *o
+	forger.key = other.key
+	_, strangersIdentity := w.identity()
+	strangersIdentity.Envelope[len(strangersIdentity.Envelope)-20] ^= 1
+
+	manifest := func(o *owner, change func(*policies.Manifest)) func() api.Submission {
+		return func() api.Submission { s, _, _ := o.manifestOf(change); return s }
+	}
+	grant := func(o *owner, r *reader, change func(*granting), late func(*api.Submission)) func() api.Submission {
+		return func() api.Submission {
+			s, _, _ := o.grantOf(r, change, "name")
+			if late != nil {
+				late(&s)
+			}
+			return s
+		}
+	}
+	revocation := func(o *owner, change func(*policies.Revocation), g *policies.Grant, f policies.Field) func() api.Submission {
+		return func() api.Submission { s, _ := o.revocationOf(change, g, f); return s }
+	}
+	session := func(change func(*policies.Session)) func() api.Submission {
+		return func() api.Submission { s, _, _, _ := r.sessionOf(change); return s }
+	}
+	wrap := func(b []byte) func(*granting) { return func(g *granting) { g.wrapped["name"] = b } }
+	scalar := func(hexDigits string) []byte {
+		n, _ := new(big.Int).SetString(hexDigits, 16)
+		return append(pkcs8Head(), n.FillBytes(make([]byte, 32))...)
+	}
+	tests := []struct {
+		name    string
+		make    func() api.Submission
+		want    policies.Code
+		counted bool
+	}{
+		{"not an envelope", func() api.Submission { return api.Submission{Envelope: []byte(`{}`)} }, policies.CodeMalformed, true},
+		{"a type that no vault acts on", func() api.Submission {
+			return api.Submission{Envelope: r.requestOf(nil, ask{o, used, "name", 0}).Raw}
+		}, policies.CodeMalformed, true},
+		{"keys without a grant", func() api.Submission {
+			s, _, _ := o.manifestOf(nil)
+			s.Keys = make([]api.SealedKey, 1)
+			return s
+		}, policies.CodeMalformed, true},
+		{"forged manifest", manifest(&forger, nil), policies.CodeSignature, true},
+		{"forged grant", grant(&forger, r, nil, nil), policies.CodeSignature, true},
+		{"forged revocation", revocation(&forger, nil, used, "name"), policies.CodeSignature, true},
+		{"unknown owner", manifest(o, func(m *policies.Manifest) { m.Owner, m.Author = policies.OwnerID{9}, policies.AuthorID{9} }), policies.CodeUnknown, true},
+		{"session of another reader", session(func(s *policies.Session) { s.Reader = policies.ReaderID(o.id) }), policies.CodeSignature, true},
+
+		{"manifest for another vault", manifest(o, func(m *policies.Manifest) { m.Audience = policies.VaultID{9} }), policies.CodeWrongVault, false},
+		{"grant for another vault", grant(o, r, func(g *granting) { g.doc.Audience = policies.VaultID{9} }, nil), policies.CodeWrongVault, false},
+		{"revocation for another vault", revocation(o, func(r *policies.Revocation) { r.Audience = policies.VaultID{9} }, used, "name"), policies.CodeWrongVault, false},
+		{"session for another vault", session(func(s *policies.Session) { s.Audience = policies.VaultID{9} }), policies.CodeWrongVault, false},
+		{"session of the past", session(func(s *policies.Session) { s.NotBefore -= 1000; s.Expires -= 1000 }), policies.CodeSession, false},
+		{"session of the future", session(func(s *policies.Session) { s.NotBefore += 1000; s.Expires += 1000 }), policies.CodeSession, false},
+
+		{"manifest that skips one", manifest(o, func(m *policies.Manifest) { m.Seq++ }), policies.CodeChain, false},
+		{"manifest over another document", manifest(o, func(m *policies.Manifest) { m.Prev = policies.Hash{9} }), policies.CodeChain, false},
+		{"manifest over an older head", manifest(o, func(m *policies.Manifest) { m.PrevManifest = policies.Hash{9} }), policies.CodeChain, false},
+		{"manifest of a later version", manifest(o, func(m *policies.Manifest) { m.Version++ }), policies.CodeChain, false},
+		{"grant out of order", grant(o, r, func(g *granting) { g.doc.Seq++ }, nil), policies.CodeChain, false},
+		{"revocation out of order", revocation(o, func(r *policies.Revocation) { r.Seq-- }, used, "name"), policies.CodeChain, false},
+		{"manifest of another author", manifest(o, func(m *policies.Manifest) {
+			m.Owner, m.Seq, m.Version, m.Prev, m.PrevManifest = policies.OwnerID(other.id), 1, 1, policies.Hash{}, policies.Hash{}
+		}), policies.CodeNoGrant, false},
+
+		{"grant id of before", grant(o, r, func(g *granting) { g.doc.ID = used.ID }, nil), policies.CodeExists, false},
+		{"grant id of another owner", grant(o, r, func(g *granting) { g.doc.ID = othersGrant.ID }, nil), policies.CodeExists, false},
+		{"reader not enrolled", grant(o, &notEnrolled, nil, nil), policies.CodeUnknown, false},
+		{"custody not offered", grant(o, r, func(g *granting) { g.doc.Custody = policies.CustodySealed }, nil), policies.CodeCustody, false},
+		{"host's own import key", grant(o, r, func(g *granting) { g.doc.Fields[0].Keys[0].ImportKey = policies.Hash{9} }, nil), policies.CodeCustody, false},
+		{"another import path", grant(o, r, func(g *granting) { g.doc.Fields[0].Keys[0].Path = "other" }, nil), policies.CodeCustody, false},
+		{"another token", grant(o, r, func(g *granting) { g.doc.Fields[0].Keys[0].Token = "other" }, nil), policies.CodeCustody, false},
+		{"keys withheld", grant(o, r, nil, func(s *api.Submission) { s.Keys = nil }), policies.CodeMalformed, false},
+		{"key of another field", grant(o, r, nil, func(s *api.Submission) { s.Keys[0].Field = "email" }), policies.CodeImport, false},
+		{"sealed key bent", grant(o, r, nil, func(s *api.Submission) { s.Keys[0].Sealed[1200] ^= 1 }), policies.CodeImport, false},
+		{"key of another grant", grant(o, r, nil, func(s *api.Submission) {
+			t, _, _ := o.grantOf(r, nil, "name")
+			s.Keys = t.Keys
+		}), policies.CodeImport, false},
+		{"not the key that was signed", grant(o, r, nil, func(s *api.Submission) {
+			e, _ := envelope.Parse(s.Envelope)
+			s.Keys[0].Sealed = o.reseal(e.Hash, []byte("another key"))
+		}), policies.CodeImport, false},
+
+		{"revocation of another owner's grant", revocation(o, nil, othersGrant, "name"), policies.CodeNotFound, false},
+		{"revocation of a field not granted", revocation(o, nil, used, "email"), policies.CodeNotFound, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			keys, size := len(w.token.keys), w.log.Checkpoint().Size
+			receipt, err := w.submit(test.make())
+			if receipt != nil || !errors.Is(err, test.want) && problem.Of(err).Code != test.want {
+				t.Fatalf("%v, want %s", err, test.want)
+			}
+			if len(w.token.keys) != keys {
+				t.Fatal("the token holds another number of keys")
+			}
+			if test.want == policies.CodeChain {
+				p := problem.Of(err)
+				if p.Receipt == nil {
+					t.Fatal("chain_moved without the receipt of the newest document")
+				}
+				if _, _, _, err := p.Receipt.Verify(w.document, o.prev); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if test.counted {
+				w.vault.recordRefusals()
+			}
+			last := w.records()[size:]
+			if len(last) != 1 {
+				t.Fatalf("%d entries in the log, want 1", len(last))
+			}
+			if !test.counted && (last[0].Kind != policies.EntryRefusal || last[0].Outcome != test.want) {
+				t.Fatalf("recorded as %s %s", last[0].Kind, last[0].Outcome)
+			}
+		})
+	}
+
+	// What the token refuses looks like any other failed import, leaves no key, is on record, and does not use up the grant's id or place.
+	for name, wrapped := range map[string][]byte{
+		"garbage":    []byte("garbage"),
+		"empty":      {},
+		"zero":       scalar("0"),
+		"n":          scalar("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551"),
+		"n + 1":      scalar("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632552"),
+		"2^256 - 1":  scalar("ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"),
+		"cut short":  pkcs8Head(),
+		"a P-384 id": bytes.Replace(scalar("5"), []byte{0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7}, []byte{0x2b, 0x81, 0x04, 0x00, 0x22, 0, 0, 0}, 1),
+	} {
+		t.Run("wrapped "+name, func(t *testing.T) {
+			keys, size := len(w.token.keys), w.log.Checkpoint().Size
+			s, g, _ := o.grantOf(r, wrap(wrapped), "name")
+			_, err := w.submit(s)
+			if err != policies.CodeImport {
+				t.Fatalf("%v, want exactly %v", err, policies.CodeImport)
+			}
+			if len(w.token.keys) != keys {
+				t.Fatal("something stayed in the token")
+			}
+			last := w.records()[size:]
+			if len(last) != 2 || last[0].Kind != policies.EntryImport || last[1].Kind != policies.EntryFailed || last[1].Details.Index != last[0].Index {
+				t.Fatalf("recorded as %d entries", len(last))
+			}
+			if got := r.read(ask{o, g, "name", 0}).Items[0].Outcome; got != policies.CodeNoGrant {
+				t.Fatalf("reading under it: %s", got)
+			}
+		})
+	}
+	o.grant(r, nil, "name")
+}
+
+func TestSameDocumentSameReceipt(t *testing.T) {
+	w := newWorld(t)
+	_, id := w.identity()
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	session, _, _, _ := r.sessionOf(nil)
+	manifest, _, manifestHash := o.manifestOf(nil)
+	twice := func(name string, s api.Submission) {
+		t.Helper()
+		first, size := w.accepted(s), w.log.Checkpoint().Size
+		second := w.accepted(s)
+		if first.Evidence.Index != second.Evidence.Index || w.log.Checkpoint().Size != size {
+			t.Errorf("%s: a second entry", name)
+		}
+	}
+	twice("identity", id)
+	twice("session", session)
+	twice("manifest", manifest)
+	o.seq, o.prev = o.seq+1, manifestHash
+	grant, g, hash := o.grantOf(r, nil, "name")
+	twice("grant", grant)
+	o.seq, o.prev = o.seq+1, hash
+	revocation, _ := o.revocationOf(nil, g, "name")
+	twice("revocation", revocation)
+}
+
+// TestDecideRecordAct: when the token is asked, the log already says why.
+func TestDecideRecordAct(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	var seen []policies.EntryKind
+	w.token.hook = func(op string) error {
+		records := w.records()
+		last := records[len(records)-1]
+		want := map[string]policies.EntryKind{"import": policies.EntryImport, "derive": policies.EntryUse, "destroy": policies.EntryRevocation}
+		if kind, ok := want[op]; ok && last.Kind != kind {
+			t.Errorf("%s: the newest entry is %s", op, last.Kind)
+		}
+		seen = append(seen, last.Kind)
+		return nil
+	}
+	g := o.grant(r, nil, "name")
+	r.read(ask{o, g, "name", 0})
+	o.revoke(g, "name")
+	if len(seen) != 5 {
+		t.Fatalf("the token was asked at %v", seen)
+	}
+}
+
+func TestFailedDeriveIsRecorded(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		fail func(w *world)
+		want policies.Code
+	}{
+		{"token fails", func(w *world) {
+			w.token.hook = func(op string) error {
+				if op == "derive" {
+					return errors.New("device error")
+				}
+				return nil
+			}
+		}, policies.CodeTokenFailure},
+		{"key gone", func(w *world) { clear(w.token.keys) }, policies.CodeKeyMissing},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			o, r := w.owner(), w.reader()
+			o.set("name", "n")
+			g := o.grant(r, nil, "name")
+			test.fail(w)
+			if got := r.read(ask{o, g, "name", 0}).Items[0].Outcome; got != test.want {
+				t.Fatalf("outcome %s, want %s", got, test.want)
+			}
+			records := w.records()
+			use, failed := records[len(records)-2], records[len(records)-1]
+			if use.Kind != policies.EntryUse || failed.Kind != policies.EntryFailed || failed.Outcome != test.want || failed.Details.Index != use.Index {
+				t.Fatalf("recorded as %s, %s %s", use.Kind, failed.Kind, failed.Outcome)
+			}
+		})
+	}
+}
+
+// TestStoppedLogStopsKeys: when the log cannot record, nothing is done, and nothing is done later either.
+func TestStoppedLogStopsKeys(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	g := o.grant(r, nil, "name")
+	w.logKey.hook = func() error { return errors.New("token gone") }
+	for range 2 {
+		c, _ := r.callOf(nil, ask{o, g, "name", 0})
+		if reply := w.vault.Reencrypt(t.Context(), []api.Call{c})[0]; reply.Code != policies.CodeLogStopped || reply.Sealed != nil {
+			t.Fatalf("reply %q", reply.Code)
+		}
+		w.logKey.hook = nil // it sticks
+	}
+	if w.token.count() != 0 {
+		t.Fatal("a key was used without a record")
+	}
+	s, _ := o.revocationOf(nil, g, "name")
+	if _, err := w.submit(s); !errors.Is(err, policies.CodeLogStopped) {
+		t.Fatalf("revoking: %v", err)
+	}
+	if h := w.vault.Health(); h.Status != "stopped" || h.Reason == "" {
+		t.Fatalf("health %+v", h)
+	}
+}
+
+func TestLimitsCountOverRestartsAndConcurrency(t *testing.T) {
+	for name, restart := range map[string]func(*world){
+		"running":     func(*world) {},
+		"killed":      func(w *world) { w.restart(true) },
+		"no database": func(w *world) { w.restart(false) },
+		"closed": func(w *world) {
+			must(w.t, w.vault.Close(w.t.Context()))
+			must(w.t, w.log.Close())
+			w.reopen(true)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			o, r := w.owner(), w.reader()
+			o.set("name", "n")
+			g := o.grant(r, func(g *granting) { g.doc.Limits.ReadsPerDay = 5 }, "name")
+			a := ask{o, g, "name", 0}
+			for range 2 {
+				r.value(a, r.read(a).Items[0])
+			}
+			restart(w)
+			var released atomic.Int64
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					if r.read(a).Items[0].Outcome == policies.CodeReleased {
+						released.Add(1)
+					}
+				})
+			}
+			wg.Wait()
+			if released.Load() != 3 {
+				t.Fatalf("%d more reads, want 3", released.Load())
+			}
+			w.clock.move(24 * time.Hour)
+			r.openSession()
+			r.value(a, r.read(a).Items[0])
+		})
+	}
+}
+
+func TestNoncesSurviveRestarts(t *testing.T) {
+	for _, database := range []bool{true, false} {
+		w := newWorld(t)
+		o, r := w.owner(), w.reader()
+		o.set("name", "n")
+		g := o.grant(r, nil, "name")
+		a := ask{o, g, "name", 0}
+		c, e := r.callOf(nil, a)
+		r.open(w.vault.Reencrypt(t.Context(), []api.Call{c})[0], e)
+		w.vault.flush()
+		c2, e2 := r.callOf(nil, a)
+		r.open(w.vault.Reencrypt(t.Context(), []api.Call{c2})[0], e2)
+		w.restart(database)
+		derives := w.token.count()
+		for i, c := range []api.Call{c, c2} {
+			if reply := w.vault.Reencrypt(t.Context(), []api.Call{c})[0]; reply.Code != policies.CodeReplay {
+				t.Errorf("database %v: request %d again: %q", database, i, reply.Code)
+			}
+		}
+		if w.token.count() != derives {
+			t.Error("the token was asked")
+		}
+		r.value(a, r.read(a).Items[0]) // the session itself goes on
+	}
+}
+
+// TestSameNonceAtOnce: of many copies of one request at once, one is answered.
+func TestSameNonceAtOnce(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	g := o.grant(r, nil, "name")
+	c, _ := r.callOf(nil, ask{o, g, "name", 0})
+	var answered atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for _, reply := range w.vault.Reencrypt(t.Context(), []api.Call{c, c}) {
+				if reply.Code == "" {
+					answered.Add(1)
+				} else if reply.Code != policies.CodeReplay {
+					t.Errorf("reply %q", reply.Code)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if answered.Load() != 1 || w.token.count() != 1 {
+		t.Fatalf("%d answers, %d derives", answered.Load(), w.token.count())
+	}
+}
+
+// TestNoDeriveAfterRevocation: while many read, the key is revoked. No use begins after the record of the revocation, and none is
+// under way when it is acknowledged.
+func TestNoDeriveAfterRevocation(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	g := o.grant(r, nil, "name")
+	a := ask{o, g, "name", 0}
+	var acknowledged atomic.Bool
+	w.token.hook = func(op string) error {
+		if op == "derive" {
+			time.Sleep(2 * time.Millisecond)
+			if acknowledged.Load() {
+				t.Error("a derive after the acknowledgement")
+			}
+		}
+		return nil
+	}
+	stop := make(chan struct{})
+	var refused atomic.Int64
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				c, e := r.callOf(nil, a)
+				switch outcome := r.open(w.vault.Reencrypt(context.Background(), []api.Call{c})[0], e).Items[0].Outcome; outcome {
+				case policies.CodeReleased:
+				case policies.CodeRevoked:
+					refused.Add(1)
+				default: // key_missing would mean that the key went before its last use was over
+					t.Errorf("outcome %s", outcome)
+				}
+			}
+		})
+	}
+	time.Sleep(50 * time.Millisecond)
+	o.revoke(g, "name")
+	acknowledged.Store(true)
+	time.Sleep(30 * time.Millisecond)
+	close(stop)
+	wg.Wait()
+	if refused.Load() == 0 || w.token.count() == 0 {
+		t.Fatal("the test saw no read before or none after")
+	}
+	revoked := false
+	for _, record := range w.records() {
+		revoked = revoked || record.Kind == policies.EntryRevocation
+		if revoked && record.Kind == policies.EntryUse {
+			t.Fatal("the log has a use behind the revocation")
+		}
+	}
+}
+
+// TestCrashAnywhere kills the vault before and after every operation of the token and every signature of the log, while a grant
+// is imported, used and revoked, and looks at what comes back.
+func TestCrashAnywhere(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.seal("name", 1, "n")
+	o.seal("email", 1, "e")
+	o.publish()
+	kept := o.grant(r, nil, "email")
+
+	type crash struct {
+		world *world
+		at    string
+		sent  api.Submission
+	}
+	var crashes []crash
+	var sent api.Submission
+	step := ""
+	note := func(at string) { crashes = append(crashes, crash{w.snapshot(t), step + ", " + at, sent}) }
+	w.token.hook = func(op string) error { note(op); return nil }
+	w.logKey.hook = func() error { note("sign"); return nil }
+
+	step = "grant"
+	s, g, hash := o.grantOf(r, nil, "name", "email")
+	sent = s
+	w.accepted(s)
+	o.seq, o.prev = o.seq+1, hash
+	step, sent = "read", api.Submission{}
+	r.read(ask{o, g, "name", 0})
+	step = "revoke"
+	sent, hash = o.revocationOf(nil, g, "name")
+	w.accepted(sent)
+	o.seq, o.prev = o.seq+1, hash
+	w.token.hook, w.logKey.hook = nil, nil
+	if len(crashes) < 12 {
+		t.Fatalf("only %d places to crash", len(crashes))
+	}
+	for i, c := range crashes {
+		for _, database := range []bool{true, false} {
+			if !database {
+				c.world = c.world.snapshot(t)
+			}
+			w := c.world
+			ro := *r
+			ro.w = w
+			if i%3 != 0 && !database {
+				continue // the full replay is the same each time
+			}
+			w.reopen(database)
+			inForce := map[KeyID]bool{keyID(kept.ID, "email", policies.AuthorID(o.id)): true}
+			var keys int
+			w.vault.ledger.Read(func(s *ledgerState) {
+				keys = s.Keys()
+				if len(s.Undone()) != 0 || len(s.Imports()) != 0 {
+					t.Errorf("%s: something is still half done", c.at)
+				}
+			})
+			if len(w.token.keys) != keys {
+				t.Errorf("%s: the token holds %d keys, the ledger %d", c.at, len(w.token.keys), keys)
+			}
+			for k := range inForce {
+				if w.token.keys[k] == nil {
+					t.Errorf("%s: a key in force is gone", c.at)
+				}
+			}
+			if got := ro.read(ask{o, kept, "email", 0}).Items[0].Outcome; got != policies.CodeReleased {
+				t.Errorf("%s: the other grant: %s", c.at, got)
+			}
+			if c.sent.Envelope != nil {
+				w.accepted(c.sent) // the client sends the same document again
+			}
+			w.kill()
+			// And once more: what was finished at the first start stays finished.
+			w.reopen(true)
+			w.kill()
+		}
+	}
+}
+
+// TestDatabaseIsOnlyAnIndex: whichever database it finds, the vault comes back to what its log says. Damage is in the ledger's own tests.
+func TestDatabaseIsOnlyAnIndex(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	g := o.grant(r, nil, "name")
+	w.vault.flush()
+	old := w.snapshot(t) // a backup of before the revocation
+	o.revoke(g, "name")
+	must(t, w.vault.Close(t.Context()))
+	must(t, w.log.Close())
+	w.vault = nil
+
+	check := func(t *testing.T, w *world) {
+		t.Helper()
+		w.reopen(true)
+		ro := *r
+		ro.w = w
+		if got := ro.read(ask{o, g, "name", 0}).Items[0].Outcome; got != policies.CodeRevoked {
+			t.Errorf("the revoked grant: %s", got)
+		}
+		w.kill()
+	}
+	t.Run("as it is", func(t *testing.T) { check(t, w.snapshot(t)) })
+	t.Run("an older one", func(t *testing.T) {
+		c := w.snapshot(t)
+		must(t, os.RemoveAll(filepath.Join(c.dir, "db")))
+		copyFolder(t, filepath.Join(c.dir, "db"), filepath.Join(old.dir, "db"))
+		check(t, c)
+	})
+	t.Run("of another data key", func(t *testing.T) {
+		c := w.snapshot(t)
+		other := newWorld(t)
+		other.owner()
+		must(t, other.vault.Close(t.Context()))
+		must(t, other.log.Close())
+		other.vault = nil
+		must(t, os.RemoveAll(filepath.Join(c.dir, "db")))
+		copyFolder(t, filepath.Join(c.dir, "db"), filepath.Join(other.dir, "db"))
+		check(t, c)
+	})
+}
+
+func TestOpenRefuses(t *testing.T) {
+	w := newWorld(t)
+	must(t, w.vault.Close(t.Context()))
+	for name, change := range map[string]func(*Config){
+		"another token":       func(c *Config) { c.Serial = "other" },
+		"another import key":  func(c *Config) { c.ImportKey = preBlobKey(9) },
+		"another session key": func(c *Config) { c.SessionKey = preVaultKey(9) },
+		"another vault": func(c *Config) {
+			d := *c.Document
+			d.Vault = policies.VaultID{8}
+			c.Document = &d
+		},
+		"no token": func(c *Config) { c.Token = nil },
+	} {
+		cfg := w.config()
+		cfg.Dir = ""
+		change(&cfg)
+		if v, err := Open(t.Context(), cfg); err == nil {
+			v.Close(t.Context())
+			t.Errorf("%s: opened", name)
+		}
+	}
+	if err := Create(t.Context(), w.log, w.envelope, w.document); err == nil {
+		t.Error("created twice")
+	}
+	must(t, w.log.Close())
+	w.vault = nil
+}
+
+func BenchmarkReencrypt(b *testing.B) {
+	for _, size := range []int{1, 8, 100} {
+		b.Run(map[int]string{1: "single", 8: "8 singles a call", 100: "100 fields"}[size], func(b *testing.B) {
+			w := newWorld(b)
+			o, r := w.owner(), w.reader()
+			var fields []policies.Field
+			for i := range 100 {
+				f := policies.Field("own/" + string(rune('a'+i/10)) + string(rune('a'+i%10)))
+				o.seal(f, 1, "value")
+				fields = append(fields, f)
+			}
+			o.publish()
+			g := o.grant(r, nil, fields...)
+			var calls [][]api.Call
+			for i := range b.N {
+				var batch []api.Call
+				if size == 100 {
+					var asks []ask
+					for _, f := range fields {
+						asks = append(asks, ask{o, g, f, 0})
+					}
+					c, _ := r.callOf(nil, asks...)
+					batch = []api.Call{c}
+				} else {
+					for k := range size {
+						c, _ := r.callOf(nil, ask{o, g, fields[(i+k)%100], 0})
+						batch = append(batch, c)
+					}
+				}
+				calls = append(calls, batch)
+			}
+			var next atomic.Int64
+			b.ResetTimer()
+			b.ReportAllocs()
+			b.SetParallelism(4)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					for _, reply := range w.vault.Reencrypt(context.Background(), calls[next.Add(1)-1]) {
+						if reply.Code != "" {
+							b.Error(reply.Code)
+						}
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), "fields/s")
+		})
+	}
+}
