@@ -281,3 +281,60 @@ func TestFaultsAtOpen(t *testing.T) {
 		mustClose(t, l)
 	}
 }
+
+// TestSlotLostInThePageCache: an fsync of the state file fails, and the kernel
+// keeps the page as clean though it never reached the disk. The log is opened
+// again, which reads the page from the cache, and then the power fails: what is
+// on disk must open.
+func TestSlotLostInThePageCache(t *testing.T) {
+	b := newBench(t)
+	l := b.create(t)
+	mustAppend(t, l, records(0, 3)...)
+
+	disk := load(t, b.StateDir, stateFile) // what a power cut would leave
+	type page struct {
+		bytes  []byte
+		offset int64
+	}
+	var dirty []page
+	failing := false
+	isState := func(f *os.File) bool { return filepath.Base(f.Name()) == stateFile }
+	write := func(f *os.File, p []byte, at int64) error {
+		if isState(f) {
+			dirty = append(dirty, page{bytes.Clone(p), at})
+		}
+		return writeAt(f, p, at)
+	}
+	sync := func(f *os.File) error {
+		if !isState(f) {
+			return syncFile(f)
+		}
+		lost := failing
+		for _, p := range dirty {
+			if !lost {
+				copy(disk[p.offset:], p.bytes)
+			}
+		}
+		dirty = nil // clean now, written or not
+		if lost {
+			return errors.New("input/output error")
+		}
+		return nil
+	}
+	l.cfg.disk.write, l.cfg.disk.sync = write, sync
+	b.disk.write, b.disk.sync = write, sync
+
+	failing = true
+	if _, _, err := l.Append(t.Context(), records(3, 3)...); !errors.Is(err, ErrFatal) {
+		t.Fatalf("append: %v", err)
+	}
+	failing = false
+	mustClose(t, l)
+	l = b.open(t)
+	holds(t, l, 6)
+
+	c := b.clone(t)
+	c.disk.write, c.disk.sync = nil, nil
+	store(t, disk, c.StateDir, stateFile)
+	holds(t, c.open(t), 6)
+}

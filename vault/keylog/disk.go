@@ -72,10 +72,11 @@ func freeSpace(dir string) (int64, error) {
 
 // replace gives the file its content in one step: a crash leaves the old file
 // or the new one. A file under a temporary name may stay behind; the next
-// replace overwrites it and nothing reads it.
+// replace overwrites it and nothing reads it. A link under that name is refused:
+// the log's folder is not trusted, and the link may point at the signer state.
 func (d *disk) replace(dir, name string, content []byte) error {
 	path := filepath.Join(dir, name)
-	f, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -221,6 +222,7 @@ func (l *Log) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	found := last
 	a := audit{log: l, signed: last.size, anchors: anchors}
 	if err := a.run(ctx); err != nil {
 		return err
@@ -247,13 +249,18 @@ func (l *Log) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The slot is written even if nothing changed: after a failed fsync the page
-	// cache may show a slot that is not on disk.
-	last.generation++
-	l.generation = last.generation
 	if l.state, err = os.OpenFile(filepath.Join(l.cfg.StateDir, stateFile), os.O_RDWR, 0); err != nil {
 		return err
 	}
+	// After a failed fsync the page cache may show a slot that is not on disk. So
+	// the slot that was found is written again, the same bytes, before its
+	// successor takes the place of its predecessor: else a crash after that would
+	// leave the successor beside a slot two generations too old.
+	if err := writeSlot(&l.cfg.disk, l.state, &found); err != nil {
+		return fmt.Errorf("writing the signer state: %w", err)
+	}
+	last.generation++
+	l.generation = last.generation
 	if err := writeSlot(&l.cfg.disk, l.state, &last); err != nil {
 		return fmt.Errorf("writing the signer state: %w", err)
 	}
@@ -414,9 +421,10 @@ func (a *audit) run(ctx context.Context) error {
 }
 
 // fresh makes an index file under a temporary name. Neither index is fsynced:
-// what a crash leaves of it is thrown away here.
+// what a crash leaves of it is thrown away here. A link in its place is refused,
+// as in replace.
 func (a *audit) fresh(name string) (*os.File, error) {
-	return os.OpenFile(filepath.Join(a.log.cfg.Dir, name+".new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	return os.OpenFile(filepath.Join(a.log.cfg.Dir, name+".new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 }
 
 // segment reads one segment.

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -400,5 +401,37 @@ func TestIndexFilesAreNotTrusted(t *testing.T) {
 	holds(t, l, n+5)
 	if _, err := l.Prove(5, n+5); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestLinksInTheLogFolder: who can write to the log's folder puts a link where
+// the log makes a file. Open must not overwrite what the link points to, the
+// signer state first of all.
+func TestLinksInTheLogFolder(t *testing.T) {
+	for _, name := range []string{hashesFile, offsetsFile, checkpointFile} {
+		t.Run(name, func(t *testing.T) {
+			b := closedLog(t)
+			before := load(t, b.StateDir, stateFile)
+			link := filepath.Join(b.Dir, name+".new")
+			if err := os.Symlink(filepath.Join(b.StateDir, stateFile), link); err != nil {
+				t.Fatal(err)
+			}
+			l, err := Open(t.Context(), b.Config)
+			if err == nil {
+				l.Close()
+				t.Fatal("opened over a link")
+			}
+			if !strings.Contains(err.Error(), name+".new") {
+				t.Fatalf("the place is not named: %v", err)
+			}
+			after := load(t, b.StateDir, stateFile)
+			if len(after) != len(before) || !bytes.Equal(after[:headSize], before[:headSize]) {
+				t.Fatal("the signer state was overwritten through a link")
+			}
+			if err := os.Remove(link); err != nil {
+				t.Fatal(err)
+			}
+			mustClose(t, b.open(t))
+		})
 	}
 }
