@@ -1,0 +1,166 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/knadh/koanf/parsers/toml/v2"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/v2"
+
+	"github.com/sallyport/sallyport/vault/internal/server"
+)
+
+// documented is what `sallyport-vault config` prints: every member, what it does, and its default.
+//
+//go:embed config.toml
+var documented string
+
+// config is the whole configuration. Its members are documented in config.toml.
+type config struct {
+	Ceremony     string         `koanf:"ceremony"`
+	PIN          string         `koanf:"pin"` // a source, see hardware.ReadPIN
+	Module       string         `koanf:"module"`
+	Workers      int            `koanf:"workers"`
+	Threads      int            `koanf:"threads"`
+	MinimumGrade string         `koanf:"minimum_grade"`
+	DevMode      bool           `koanf:"dev_mode"`
+	Log          string         `koanf:"log"`
+	State        string         `koanf:"state"`
+	Database     string         `koanf:"database"`
+	Reserve      int64          `koanf:"reserve"`
+	ReadyFile    string         `koanf:"ready_file"`
+	Storefront   storefrontDoor `koanf:"storefront"`
+	Owners       ownersDoor     `koanf:"owners"`
+}
+
+type storefrontDoor struct {
+	Listen         string `koanf:"listen"`
+	Certificate    string `koanf:"certificate"`
+	Key            string `koanf:"key"`
+	ClientCA       string `koanf:"client_ca"`
+	AllowClassical bool   `koanf:"allow_classical"`
+}
+
+type ownersDoor struct {
+	Listen         string  `koanf:"listen"`
+	Certificate    string  `koanf:"certificate"`
+	Key            string  `koanf:"key"`
+	AllowClassical bool    `koanf:"allow_classical"`
+	PerSecond      float64 `koanf:"per_second"`
+	Burst          int     `koanf:"burst"`
+	Connections    int     `koanf:"connections"`
+}
+
+func defaults() config {
+	return config{
+		Workers: 2, Threads: 2, MinimumGrade: "unproven", Reserve: 256 << 20,
+		Storefront: storefrontDoor{Listen: "127.0.0.1:8444"},
+		Owners:     ownersDoor{Listen: "127.0.0.1:8445", PerSecond: 5, Burst: 50, Connections: 256},
+	}
+}
+
+// grades from the best to the worst.
+var grades = []string{"A", "B", "unproven", "C", "U"}
+
+// loadConfig reads a file strictly and checks it.
+func loadConfig(path string) (*config, error) {
+	k := koanf.New(".")
+	if err := k.Load(file.Provider(path), toml.Parser()); err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	c := defaults()
+	err := k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
+		TagName: "koanf", ErrorUnused: true,
+		MatchName: func(key, name string) bool { return key == name },
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return &c, c.validate()
+}
+
+func (c *config) validate() error {
+	var missing []string
+	for _, m := range []struct{ name, value string }{
+		{"ceremony", c.Ceremony}, {"pin", c.PIN}, {"log", c.Log}, {"state", c.State}, {"database", c.Database},
+		{"storefront.listen", c.Storefront.Listen}, {"owners.listen", c.Owners.Listen},
+		{"owners.certificate", c.Owners.Certificate}, {"owners.key", c.Owners.Key},
+	} {
+		if m.value == "" {
+			missing = append(missing, m.name)
+		}
+	}
+	d := &c.Storefront
+	files := []string{d.Certificate, d.Key, d.ClientCA}
+	_, socket := strings.CutPrefix(d.Listen, "unix:")
+	switch {
+	case len(missing) > 0:
+		return fmt.Errorf("configuration: not set: %s", strings.Join(missing, ", "))
+	case socket && !slices.Equal(files, []string{"", "", ""}):
+		return errors.New("configuration: a socket has no certificates; unset storefront.certificate, key and client_ca")
+	case !socket && slices.Contains(files, ""):
+		return errors.New("configuration: storefront.certificate, storefront.key and storefront.client_ca are needed, or a unix: socket")
+	case !slices.Contains(grades, c.MinimumGrade):
+		return fmt.Errorf("configuration: minimum_grade is one of %s", strings.Join(grades, ", "))
+	case c.Workers < 1 || c.Threads < 1:
+		return errors.New("configuration: workers and threads are at least 1")
+	case c.Owners.PerSecond <= 0 || c.Owners.Burst < 1 || c.Owners.Connections < 1:
+		return errors.New("configuration: owners.per_second, owners.burst and owners.connections are more than 0")
+	case c.Reserve < 0:
+		return errors.New("configuration: reserve is not negative")
+	}
+	return nil
+}
+
+// graded refuses a token below the minimum grade. A grade that this version does not know is below all.
+func (c *config) graded(grade string) error {
+	if i := slices.Index(grades, grade); i < 0 || i > slices.Index(grades, c.MinimumGrade) {
+		return fmt.Errorf("the token's grade is %q, the configuration wants at least %q", grade, c.MinimumGrade)
+	}
+	return nil
+}
+
+func (c *config) limits() server.Limits {
+	return server.Limits{PerSecond: c.Owners.PerSecond, Burst: c.Owners.Burst}
+}
+
+// serverTLS is TLS 1.3 with a hybrid key exchange and no other, unless the door says so.
+func serverTLS(certificate, key string, classical bool) (*tls.Config, error) {
+	info, err := os.Stat(key)
+	if err != nil {
+		return nil, fmt.Errorf("reading a TLS key: %w", err)
+	}
+	if info.Mode().Perm()&0o007 != 0 {
+		return nil, fmt.Errorf("reading a TLS key: %s can be read by everybody: set its mode to 0600", key)
+	}
+	pair, err := tls.LoadX509KeyPair(certificate, key)
+	if err != nil {
+		return nil, fmt.Errorf("reading a TLS certificate: %w", err)
+	}
+	t := &tls.Config{MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}, Certificates: []tls.Certificate{pair}}
+	if classical {
+		t.CurvePreferences = append(t.CurvePreferences, tls.X25519, tls.CurveP256)
+	}
+	return t, nil
+}
+
+// clientAuthority makes a door demand a certificate of this authority.
+func clientAuthority(t *tls.Config, path string) error {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reading the storefront's authority: %w", err)
+	}
+	t.ClientCAs, t.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+	if !t.ClientCAs.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("reading the storefront's authority: no certificate in %s", path)
+	}
+	return nil
+}
