@@ -281,10 +281,13 @@ func (s *Storefront) complete(ctx context.Context, k slot, sh *shelf) (*shelf, e
 			}
 			return next, err
 		}
-		tried := *sh
-		tried.tried = s.now()
-		s.shelves.put(k, &tried, tried.weight())
-		return &tried, err
+		if !temporary(err) {
+			refused := *sh
+			refused.refused = s.now()
+			s.shelves.put(k, &refused, refused.weight())
+			sh = &refused
+		}
+		return sh, err
 	}
 	next := &shelf{version: sh.version + 1, current: t.accepted(receipt)}
 	var changes []store.Change
@@ -341,13 +344,13 @@ func (s *Storefront) submit(ctx context.Context, env *envelope.Envelope) (*polic
 	return s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})
 }
 
-// retryPending is how long a pending manifest that the vault did not accept is left alone by reads.
+// retryPending is how long a pending manifest that the vault refused is left alone by reads.
 const retryPending = time.Second
 
 // settled is a slot's shelf with nothing pending, if the vault can be brought to decide; else as it is.
 func (s *Storefront) settled(ctx context.Context, k slot) (*shelf, error) {
 	sh, err := s.shelf(ctx, k)
-	if err != nil || sh.pending == nil || s.now().Sub(sh.tried) < retryPending {
+	if err != nil || sh.pending == nil || s.now().Sub(sh.refused) < retryPending {
 		return sh, err
 	}
 	unlock, err := s.locks.lock(ctx, k)

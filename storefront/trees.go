@@ -114,7 +114,7 @@ type shelf struct {
 	pending *tree  // nil: nothing is pending
 	lost    bool   // items of the current tree are missing; the owner must publish again
 
-	tried time.Time // when the vault was last asked for what is pending
+	refused time.Time // when the vault last refused what is pending
 }
 
 func (sh *shelf) weight() int {
