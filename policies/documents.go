@@ -76,6 +76,18 @@ func (h *Header) validate(docType string) error {
 	return nil
 }
 
+// legible refuses text that people would not see as it is: controls, which draw on terminals and split lines, and what turns the direction of
+// writing or hides. The list is fixed, and not asked of a Unicode table, so that a document is valid for ever or never.
+func legible(text string) bool {
+	for _, c := range text {
+		switch {
+		case c < 0x20, 0x7f <= c && c < 0xa0, c == 0x061c, c == 0x200b, c == 0x200e, c == 0x200f, 0x2028 <= c && c <= 0x202e, 0x2066 <= c && c <= 0x2069, c == 0xfeff:
+			return false
+		}
+	}
+	return true
+}
+
 // Link is the place of a document in a chain: seq is one more than that of the document before, prev its hash. An
 // owner's chain begins with seq 1 over the hash of their identity.
 type Link struct {
@@ -125,8 +137,8 @@ func (d *Identity) Validate() error {
 		return fmt.Errorf("%w: identity: kind %q is not known", ErrMalformed, d.Kind)
 	case d.Kind == KindPerson && d.Name != "":
 		return fmt.Errorf("%w: identity: a person's identity carries no name", ErrMalformed)
-	case len(d.Name) > 200:
-		return fmt.Errorf("%w: identity: a name has at most 200 bytes", ErrMalformed)
+	case len(d.Name) > 200 || !legible(d.Name):
+		return fmt.Errorf("%w: identity: a name has at most 200 bytes, no controls and nothing invisible", ErrMalformed)
 	case len(d.SigningKey) != envelope.PublicKeySize:
 		return fmt.Errorf("%w: identity: the signing key has %d bytes, want %d", ErrMalformed, len(d.SigningKey), envelope.PublicKeySize)
 	case len(d.KEMKey) != KEMPublicKeySize || len(d.LoginKey) != KEMPublicKeySize:
@@ -343,8 +355,8 @@ func (d *Grant) Validate() error {
 		return bad("custody is resident or sealed")
 	case len(d.Rights) != 1 || d.Rights[0] != RightRead:
 		return bad("the one right known is read")
-	case len(d.Purpose) < 1 || len(d.Purpose) > 200:
-		return bad("a purpose has 1 to 200 bytes")
+	case len(d.Purpose) < 1 || len(d.Purpose) > 200 || !legible(d.Purpose):
+		return bad("a purpose has 1 to 200 bytes, no controls and nothing invisible")
 	case d.NotBefore <= 0 || d.Expires <= d.NotBefore:
 		return bad("not_before must be before expires")
 	case len(d.Ciphertext) != KEMCiphertextSize:
@@ -499,8 +511,8 @@ func (d *ReadRequest) Validate() error {
 		return fmt.Errorf("%w: read: vault, session and nonce are needed", ErrMalformed)
 	case d.Expires <= d.Time || d.Expires-d.Time > int64(RequestLifetime/time.Second):
 		return fmt.Errorf("%w: read: a request lives at most %s", ErrMalformed, RequestLifetime)
-	case len(d.Purpose) < 1 || len(d.Purpose) > 200:
-		return fmt.Errorf("%w: read: a purpose has 1 to 200 bytes", ErrMalformed)
+	case len(d.Purpose) < 1 || len(d.Purpose) > 200 || !legible(d.Purpose):
+		return fmt.Errorf("%w: read: a purpose has 1 to 200 bytes, no controls and nothing invisible", ErrMalformed)
 	case len(d.Items) < 1 || len(d.Items) > MaxReadItems:
 		return fmt.Errorf("%w: read: 1 to %d items are allowed", ErrMalformed, MaxReadItems)
 	}

@@ -476,3 +476,23 @@ func again[T any, D document[T]](t *testing.T, e *envelope.Envelope, key *envelo
 		t.Errorf("%+v came back as %+v, %v", d, back, err)
 	}
 }
+
+// Names and purposes are shown to people and to auditors: what draws on a terminal or hides in a line is refused.
+func TestTextIsPrintable(t *testing.T) {
+	for _, text := range []string{"a\x1b[2Kb", "a\nb", "a\u202eb", "a\u200bb", "a\x00b", "a\x7f", "\u2028", "\u0085", "\u2067", "\ufeffa"} {
+		identity, grant, read := validIdentity(), validGrant(), validRead()
+		identity.Name, grant.Purpose, read.Purpose = text, text, text
+		for _, err := range []error{identity.Validate(), grant.Validate(), read.Validate()} {
+			if !errors.Is(err, ErrMalformed) {
+				t.Errorf("%q: got %v, want ErrMalformed", text, err)
+			}
+		}
+	}
+	for _, text := range []string{"Ærø Færger A/S", "delivery, 10 €", "配達", "می\u200cخواهم", "10\u00a0€", "👩\u200d🌾"} {
+		identity, grant, read := validIdentity(), validGrant(), validRead()
+		identity.Name, grant.Purpose, read.Purpose = text, text, text
+		if err := errors.Join(identity.Validate(), grant.Validate(), read.Validate()); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}

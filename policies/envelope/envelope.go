@@ -195,8 +195,8 @@ func Parse(raw []byte) (*Envelope, error) {
 	}
 	docType, ok := strings.CutPrefix(w.PayloadType, typePrefix)
 	docType, ok2 := strings.CutSuffix(docType, typeSuffix)
-	if !ok || !ok2 || docType == "" {
-		return nil, fmt.Errorf("%w: envelope: unknown payload type %q", ErrMalformed, w.PayloadType)
+	if !ok || !ok2 || !isType(docType) {
+		return nil, fmt.Errorf("%w: envelope: unknown payload type %.80q", ErrMalformed, w.PayloadType)
 	}
 	if len(w.Signatures) != 1 {
 		return nil, fmt.Errorf("%w: envelope: exactly one signature is allowed, this has %d", ErrMalformed, len(w.Signatures))
@@ -208,6 +208,11 @@ func Parse(raw []byte) (*Envelope, error) {
 		Raw: bytes.Clone(raw), Type: docType, Payload: w.Payload, sig: w.Signatures[0].Sig,
 		Hash: sha256.Sum256(dsse.PAE(w.PayloadType, w.Payload)),
 	}, nil
+}
+
+// isType tells what may be a document type: 1 to 32 of a-z and '-'. It goes into errors and logs as it is.
+func isType(docType string) bool {
+	return len(docType) >= 1 && len(docType) <= 32 && strings.Trim(docType, "abcdefghijklmnopqrstuvwxyz-") == ""
 }
 
 // Verify checks the signature. The caller found the key by other means than this envelope, except where a document is

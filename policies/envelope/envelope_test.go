@@ -251,6 +251,21 @@ func TestParseStrictness(t *testing.T) {
 	}
 }
 
+// The type goes into errors and logs as it is, so it is a short word and nothing else.
+func TestParseTypeIsAWord(t *testing.T) {
+	for _, docType := range []string{strings.Repeat("x", 33), strings.Repeat("x", 300), strings.Repeat("x", MaxSize/2), `a\nb`, `\u001b[2J`, "A", "a b", "a.b", "ä", "1"} {
+		_, err := Parse([]byte(`{"payloadType":"application/vnd.sallyport.` + docType + `.v1+json","payload":"e30=","signatures":[{"sig":"AAAA"}]}`))
+		if !errors.Is(err, ErrMalformed) {
+			t.Errorf("%.20q: got %v, want ErrMalformed", docType, err)
+		} else if len(err.Error()) > 200 {
+			t.Errorf("%.20q: an error of %d bytes", docType, len(err.Error()))
+		}
+	}
+	if _, err := Parse([]byte(`{"payloadType":"` + strings.Repeat("y", MaxSize/2) + `","payload":"e30=","signatures":[{"sig":"AAAA"}]}`)); !errors.Is(err, ErrMalformed) || len(err.Error()) > 200 {
+		t.Error("a long foreign payload type is repeated in the error")
+	}
+}
+
 func TestDecodeStrictness(t *testing.T) {
 	key, err := NewSessionKey().Public().MarshalText()
 	if err != nil {

@@ -48,8 +48,8 @@ type ChallengeRequest struct {
 	Key     envelope.SessionPublicKey `json:"key"`
 }
 
-// LoginChallenge asks for proof that the device holds the identity's login key. The answer is an HMAC over all of it; no
-// device ever returns a decapsulated secret.
+// LoginChallenge asks for proof that the device holds the identity's login key. The answer is an HMAC over ciphertext and nonce, which no
+// other challenge has, besides server, subject and fresh key; no device ever returns a decapsulated secret.
 type LoginChallenge struct {
 	ID         policies.DocumentID `json:"id"`
 	Ciphertext []byte              `json:"ct"` // X-Wing, to the identity's login key
