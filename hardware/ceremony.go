@@ -118,14 +118,14 @@ func (c *Ceremony) check() (Profile, pkcs11.Profile, error) {
 	if exists(c.CeremonyKey) {
 		return fail(fmt.Errorf("%w: %s exists: a ceremony key is never overwritten", ErrFolder, c.CeremonyKey))
 	}
+	inside, err := filepath.Rel(absolute(c.Dir), absolute(c.CeremonyKey))
+	if err == nil && filepath.IsLocal(inside) {
+		return fail(fmt.Errorf("%w: the ceremony key must not lie in %s, which stays with the vault", ErrFolder, c.Dir))
+	}
 	if info, err := os.Stat(filepath.Dir(c.CeremonyKey)); err != nil {
 		return fail(fmt.Errorf("%w: folder of the ceremony key: %w", ErrFolder, err))
 	} else if !info.IsDir() {
 		return fail(fmt.Errorf("%w: %s is not a folder", ErrFolder, filepath.Dir(c.CeremonyKey)))
-	}
-	inside, err := filepath.Rel(absolute(c.Dir), absolute(c.CeremonyKey))
-	if err == nil && filepath.IsLocal(inside) {
-		return fail(fmt.Errorf("%w: the ceremony key must not lie in %s, which stays with the vault", ErrFolder, c.Dir))
 	}
 	// The vault's id and ceremony key do not exist yet; any of the same length shows whether the URLs will do.
 	if _, err := joinLink(&policies.VaultDocument{Vault: policies.VaultID{1}}, c.Storefront, c.Owners); err != nil {

@@ -27,6 +27,8 @@ type Profile struct {
 	Notes []string
 
 	facts pkcs11.Profile
+	// environment names the variables that the module reads. Workers get these and no others.
+	environment []string
 	// folder finds the token folder, for modules that keep objects in files which they do not flush.
 	folder func() (string, error)
 	// list adds to a survey what the vendor's own tool knows, which is more than can be had without a PIN otherwise.
@@ -50,7 +52,7 @@ var softHSM = Profile{
 	Erase: "softhsm2-util --delete-token --serial SERIAL, with the SOFTHSM2_CONF that the vault uses",
 	Notes: []string{
 		"SoftHSM keeps keys in files under the user's PIN: whoever has the PIN and the folder has the keys. It is for development and tests.",
-		"Its own lock on wrong PINs does not exist: it counts no attempts.",
+		"It never locks: after twelve wrong PINs the right one still opens it.",
 	},
 	facts: pkcs11.Profile{
 		Name: "softhsm",
@@ -59,8 +61,8 @@ var softHSM = Profile{
 		// C_UnwrapKey refuses every other hash with CKR_ARGUMENTS_BAD (SoftHSM.cpp, MechParamCheckRSAPKCSOAEP). OAEP does
 		// not rest on the collision resistance of its hash.
 		OAEPHash: "sha1",
-		// CKM_AES_KEY_WRAP_PAD of PKCS#11 2.40. PKCS#11 3.0 gave RFC 5649 the number 0x210B, which 2.6.1 does not know
-		// (lab/token_hardened).
+		// CKM_AES_KEY_WRAP_PAD of PKCS#11 2.40 (lab/token_hardened). PKCS#11 3.0 has another number for RFC 5649, 0x210B,
+		// which is not in this module's C_GetMechanismList.
 		KWP: 0x210A,
 		// CKM_EC_EDWARDS_KEY_PAIR_GEN and CKM_EDDSA of PKCS#11 3.0, which 2.6.1 knows by these numbers; the curve by its
 		// object identifier 1.3.101.112 (RFC 8410).
@@ -68,16 +70,17 @@ var softHSM = Profile{
 		EdKeyGen:     0x1055,
 		EdSign:       0x1057,
 		EdParams:     []byte{0x06, 0x03, 0x2b, 0x65, 0x70},
-		// Takes the raw point and the DER form alike, and derives 32 bytes whether or not CKA_VALUE_LEN is asked for
-		// (light probe); the raw form without more is the shortest.
+		// Takes the raw point and the DER form alike, and derives 32 bytes whether or not CKA_VALUE_LEN is in the template
+		// (light probe). The length is asked for, so that a module that pads or cuts by itself is told.
 		Point:    pkcs11.PointRaw,
 		ValueLen: true,
 		// Object files are never fsynced: a power cut after CKR_OK lost 4,166 of 4,166 keys, with syncfs none of 1,648
 		// (design section 4).
 		Sync: pkcs11.SyncFolder,
 	},
-	folder: softHSMFolder,
-	list:   softHSMList,
+	environment: []string{"SOFTHSM2_CONF", "HOME"}, // softhsm2.conf(5)
+	folder:      softHSMFolder,
+	list:        softHSMList,
 }
 
 // Profiles lists the supported devices.
@@ -150,6 +153,25 @@ func (p Profile) PKCS11(module string) (pkcs11.Profile, error) {
 		}
 	}
 	return facts, facts.Validate()
+}
+
+// spy are the variables of OpenSC's pkcs11-spy, a module that stands before the real one and writes down every call, PINs
+// too. They reach a worker in development mode only.
+var spy = []string{"PKCS11SPY", "PKCS11SPY_OUTPUT"}
+
+// environ is the environment of a worker.
+func (p Profile) environ(development bool) []string {
+	names := p.environment
+	if development {
+		names = slices.Concat(names, spy)
+	}
+	var env []string
+	for _, name := range names {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
 }
 
 // installed is the first of the usual places where the library lies, or empty.

@@ -43,15 +43,16 @@ func different(err error) error {
 }
 
 // usable refuses a development vault where none was asked for, and finds the module of the record's profile.
-func (r *Record) usable(module string, development bool) (pkcs11.Profile, error) {
+func (r *Record) usable(module string, development bool) (Profile, pkcs11.Profile, error) {
 	if r.Vault.DevMode && !development {
-		return pkcs11.Profile{}, fmt.Errorf("%w: it protects nothing; ask for development mode, or hold a ceremony without --dev", ErrDevelopment)
+		return Profile{}, pkcs11.Profile{}, fmt.Errorf("%w: it protects nothing; ask for development mode, or hold a ceremony without --dev", ErrDevelopment)
 	}
 	profile, err := FindProfile(r.Transcript.Profile)
 	if err != nil {
-		return pkcs11.Profile{}, err
+		return Profile{}, pkcs11.Profile{}, err
 	}
-	return profile.PKCS11(module)
+	facts, err := profile.PKCS11(module)
+	return profile, facts, err
 }
 
 func (r *Record) selector() pkcs11.Selector {
@@ -61,7 +62,7 @@ func (r *Record) selector() pkcs11.Selector {
 // Verify runs the light probe and compares every key's attributes with the transcript, in this process. It changes nothing
 // and tries the PIN once. module, if not empty, is the library to load.
 func (r *Record) Verify(ctx context.Context, module string, pin pkcs11.Secret, development bool) (pkcs11.Findings, error) {
-	facts, err := r.usable(module, development)
+	_, facts, err := r.usable(module, development)
 	if err != nil {
 		return pkcs11.Findings{}, err
 	}
