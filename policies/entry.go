@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -132,8 +133,8 @@ type Opening struct {
 
 // Commit draws a salt and commits to details.
 func Commit(d *Details) (Opening, Hash) {
-	text, err := json.Marshal(d)
-	if err != nil { // Details has no member that can fail
+	text, err := json.Marshal(d, jsontext.AllowInvalidUTF8(true)) // what is not UTF-8 becomes U+FFFD: a token's words may be anything
+	if err != nil {                                               // no other member of Details can fail
 		panic(err)
 	}
 	o := Opening{Salt: NewNonce(), Details: text}

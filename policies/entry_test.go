@@ -478,3 +478,14 @@ func FuzzOpenCheckpoint(f *testing.F) {
 		}
 	})
 }
+
+// What a token or a system says is not always UTF-8. Recording it must not stop the vault.
+func TestCommitToAnyText(t *testing.T) {
+	opening, commitment := Commit(&Details{Token: "\xff0123", Note: "module says \xc3("})
+	if opening.Commitment() != commitment {
+		t.Error("the opening does not open")
+	}
+	if d, err := opening.Read(); err != nil || d.Token != "\ufffd0123" || d.Note != "module says \ufffd(" {
+		t.Errorf("reads back as %+v, %v", d, err)
+	}
+}

@@ -17,10 +17,11 @@ import (
 // ContentType is the media type of a problem document.
 const ContentType = "application/problem+json"
 
-// maxSize bounds a problem document that is read, in bytes, and maxDetail the detail of any.
+// Bounds: a problem document that is read, in bytes; the detail of any, in bytes; how long another side may ask to wait, in seconds.
 const (
-	maxSize   = 64 << 10
-	maxDetail = 1000
+	maxSize       = 64 << 10
+	maxDetail     = 1000
+	maxRetryAfter = 3600
 )
 
 // Problem is an RFC 9457 problem document. It is an error that wraps its Code.
@@ -120,7 +121,7 @@ func Read(status int, contentType string, body io.Reader) error {
 	if err != nil || contentType != ContentType || json.Unmarshal(data, p) != nil || !p.Code.Valid() {
 		return New(policies.CodeUnavailable, "the other side answered with HTTP status %d", status)
 	}
-	p.Detail = clean(p.Detail)
+	p.Detail, p.RetryAfter = clean(p.Detail), min(max(p.RetryAfter, 0), maxRetryAfter)
 	return p
 }
 

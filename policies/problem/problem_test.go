@@ -171,3 +171,14 @@ func TestDetailIsHarmless(t *testing.T) {
 		t.Errorf("an honest detail became %q", err)
 	}
 }
+
+// The other side does not decide how long a client sleeps.
+func TestRetryAfterIsBounded(t *testing.T) {
+	for sent, want := range map[string]int{"-1": 0, "7": 7, "9223372036": 3600, "9223372036854775807": 3600} {
+		var p *Problem
+		err := Read(http.StatusServiceUnavailable, ContentType, strings.NewReader(`{"code":"rate_limited","retry_after":`+sent+`}`))
+		if !errors.As(err, &p) || p.RetryAfter != want {
+			t.Errorf("%s: got %v, %d, want %d", sent, err, p.RetryAfter, want)
+		}
+	}
+}
