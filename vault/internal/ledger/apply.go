@@ -77,7 +77,10 @@ func (s *State) apply(r *Record) error {
 		s.touch(pendingKey(d.Document))
 		return nil
 	case policies.EntrySession:
-		session := r.Document.(*policies.Session)
+		session, ok := r.Document.(*policies.Session)
+		if !ok { // its body was erased, as it may be when the session is over
+			return nil
+		}
 		if s.sessions[d.Document] != nil { // its nonces must not be forgotten
 			return ErrOrder
 		}

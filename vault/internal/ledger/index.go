@@ -66,6 +66,7 @@ type index struct {
 	dataKey  [32]byte
 	instance policies.Nonce // drawn when the database was made: values of an older one under the same data key do not fit
 	version  uint64         // of the last flush
+	next     uint64         // records applied at the last flush
 	versions map[string]uint64
 	set      [32]byte // see member
 	ciphers  map[uint64]cipher.AEAD
@@ -105,6 +106,9 @@ func (x *index) load(s *State) (m meta, err error) {
 		}
 	}()
 	// Badger ends the process, from goroutines of its own, where a table is damaged. The mark tells the next start.
+	if _, err := os.Stat(x.dir); errors.Is(err, fs.ErrNotExist) {
+		return m, fmt.Errorf("%w: there is none", errUseless)
+	}
 	mark := x.dir + ".reading"
 	if _, err := os.Lstat(mark); err == nil {
 		return m, fmt.Errorf("%w: the vault died while it read it", errUseless)
@@ -175,7 +179,7 @@ func (x *index) load(s *State) (m meta, err error) {
 	if err := os.Remove(mark); err != nil {
 		return m, err
 	}
-	s.next, s.vault = m.Next, m.Vault
+	s.next, s.vault, x.next = m.Next, m.Vault, m.Next
 	return m, nil
 }
 
@@ -191,7 +195,7 @@ func (x *index) reset() error {
 	if err := os.Remove(x.dir + ".reading"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	x.instance, x.version, x.set = policies.NewNonce(), 0, [32]byte{}
+	x.instance, x.version, x.next, x.set = policies.NewNonce(), 0, 0, [32]byte{}
 	clear(x.versions)
 	clear(x.ciphers)
 	db, err := openDatabase(x.dir, x.log)
@@ -226,7 +230,7 @@ func (l *Ledger) Flush(root policies.Hash, size uint64) error {
 	}
 	l.mu.Lock()
 	s := l.state
-	if s.next != size || len(s.changed) == 0 {
+	if s.next != size || s.next == x.next {
 		l.mu.Unlock()
 		return nil
 	}
@@ -242,6 +246,7 @@ func (l *Ledger) Flush(root policies.Hash, size uint64) error {
 		x.broken = true
 		return fmt.Errorf("writing the database: %w; it will be made anew from the log", err)
 	}
+	x.next = m.Next
 	return nil
 }
 

@@ -1,0 +1,315 @@
+package ledger
+
+import (
+	"context"
+	"crypto/cipher"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/vault/keylog"
+)
+
+// openDir is set for a child process that only reads a database: Badger may end the process that meets a damaged one.
+const openDir = "LEDGER_TEST_OPEN"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(openDir); dir != "" {
+		if _, err := testIndex(dir).load(newState()); err != nil {
+			os.Exit(3)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+func testIndex(dir string) *index {
+	return &index{dir: dir, log: quiet, dataKey: [32]byte{1}, versions: map[string]uint64{}, ciphers: map[uint64]cipher.AEAD{}}
+}
+
+type memory struct {
+	key   ed25519.PrivateKey
+	state []byte
+}
+
+func (m *memory) Sign(_ context.Context, b []byte) ([]byte, error) {
+	return ed25519.Sign(m.key, b), nil
+}
+func (m *memory) Save(_ context.Context, b []byte) error {
+	m.state = append([]byte(nil), b...)
+	return nil
+}
+func (m *memory) Load(context.Context) ([]byte, error) { return m.state, nil }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// identityRecord enrols a fresh identity.
+func identityRecord(t testing.TB, seed byte) Record {
+	key := envelope.NewPrivateKey(&[envelope.SeedSize]byte{seed})
+	kem := make([]byte, policies.KEMPublicKeySize)
+	d := &policies.Identity{
+		Header: policies.NewHeader("identity", time.Now()), Kind: policies.KindPerson, SigningKey: key.Public().Bytes(),
+		KEMKey: kem, LoginKey: kem, RecoveryHash: policies.Hash{1},
+	}
+	e, err := policies.Sign[policies.Identity](key, d)
+	must(t, err)
+	p := policies.NewPseudonym()
+	return Record{
+		Kind: policies.EntryIdentity, Owner: p, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: d,
+		Details: policies.Details{Document: e.Hash, Identity: policies.IdentityID(e.Hash), Pseudo: p},
+	}
+}
+
+func newLog(t testing.TB) *keylog.Log {
+	_, key, err := ed25519.GenerateKey(nil)
+	must(t, err)
+	m := &memory{key: key}
+	log, err := keylog.Create(t.Context(), keylog.Config{
+		Dir: filepath.Join(t.TempDir(), "log"), StateDir: filepath.Join(t.TempDir(), "state"), Origin: "test/log",
+		PublicKey: key.Public().(ed25519.PublicKey), Signer: m, State: m, Reserve: 1 << 20,
+	})
+	must(t, err)
+	t.Cleanup(func() { log.Close() })
+	for seed := range byte(5) {
+		r := identityRecord(t, seed)
+		_, _, err := log.Append(t.Context(), r.Seal())
+		must(t, err)
+	}
+	return log
+}
+
+func open(t testing.TB, log *keylog.Log, dir string) *Ledger {
+	t.Helper()
+	l, err := Open(t.Context(), Config{Dir: dir, DataKey: [32]byte{1}, Log: log, Logger: quiet, Reserve: 1})
+	must(t, err)
+	return l
+}
+
+// same compares all of the state that is not memory only.
+func same(t testing.TB, a, b *Ledger) bool {
+	t.Helper()
+	x, y := *a.state, *b.state
+	x.changed, y.changed = nil, nil
+	return reflect.DeepEqual(x, y)
+}
+
+// TestDamagedDatabase: whatever is done to the files, what comes back is what the log says. Where Badger ends the process, the next start
+// throws the database away.
+func TestDamagedDatabase(t *testing.T) {
+	log := newLog(t)
+	dir := filepath.Join(t.TempDir(), "db")
+	first := open(t, log, dir)
+	must(t, first.Close())
+	again := open(t, log, dir)
+	if !same(t, first, again) || again.index.version != 1 {
+		t.Fatal("the database was not read, or read wrongly")
+	}
+	must(t, again.Close())
+
+	files, err := os.ReadDir(dir)
+	must(t, err)
+	crashes := 0
+	for _, f := range files {
+		for _, how := range []string{"flipped", "cut", "emptied", "removed"} {
+			t.Run(f.Name()+" "+how, func(t *testing.T) {
+				damaged := filepath.Join(t.TempDir(), "db")
+				must(t, os.CopyFS(damaged, os.DirFS(dir)))
+				path := filepath.Join(damaged, f.Name())
+				data, err := os.ReadFile(path)
+				must(t, err)
+				switch how {
+				case "flipped":
+					for i := 0; i < len(data); i += 1 + len(data)/97 {
+						data[i] ^= 0x10
+					}
+				case "cut":
+					data = data[:len(data)/2]
+				case "emptied":
+					data = nil
+				}
+				must(t, os.WriteFile(path, data, 0o600))
+				if how == "removed" {
+					must(t, os.Remove(path))
+				}
+				child := exec.Command(os.Args[0])
+				child.Env = append(os.Environ(), openDir+"="+damaged)
+				err = child.Run()
+				if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() != 3 {
+					crashes++
+				} else if err != nil && exit == nil {
+					t.Fatal(err)
+				}
+				l := open(t, log, damaged)
+				defer l.Close()
+				if !same(t, first, l) {
+					t.Error("another state than the log's")
+				}
+			})
+		}
+	}
+	t.Logf("Badger ended the process in %d cases", crashes)
+}
+
+func TestDatabaseAheadOrForeign(t *testing.T) {
+	log, other := newLog(t), newLog(t)
+	r := identityRecord(t, 99)
+	_, _, err := other.Append(t.Context(), r.Seal())
+	must(t, err)
+	dir := filepath.Join(t.TempDir(), "db")
+	must(t, open(t, other, dir).Close())
+	l := open(t, log, dir) // ahead
+	if len(l.state.identities) != 5 || l.state.next != 5 {
+		t.Fatal("a database that is ahead of the log was believed")
+	}
+	must(t, l.Close())
+	l = open(t, other, dir) // behind, and of another log
+	if len(l.state.identities) != 6 || l.state.next != 6 {
+		t.Fatal("a database of another log was believed")
+	}
+	must(t, l.Close())
+}
+
+// TestMissingValue: a value that was deleted by whoever can write to the database, or put back to an older version, is noticed.
+func TestMissingOrOldValue(t *testing.T) {
+	log := newLog(t)
+	dir := filepath.Join(t.TempDir(), "db")
+	l := open(t, log, dir)
+	var id policies.IdentityID
+	for id = range l.state.identities {
+		break
+	}
+	key := identityKey(id)
+	x := l.index
+	old := x.seal(key, l.state.encode(key))
+	x.version++
+	for name, write := range map[string]func() error{
+		"old":     func() error { b := x.db.NewWriteBatch(); b.Set([]byte(key), old[:len(old):len(old)]); return b.Flush() },
+		"missing": func() error { b := x.db.NewWriteBatch(); b.Delete([]byte(key)); return b.Flush() },
+	} {
+		if name == "old" { // a newer version of the same value was written meanwhile
+			l.state.touch(key)
+			must(t, x.write(map[string][]byte{key: l.state.encode(key)}, meta{Next: l.state.next, Root: policies.Hash(log.Checkpoint().Root)}))
+		}
+		must(t, write())
+		must(t, x.db.Close())
+		fresh := testIndex(dir)
+		if _, err := fresh.load(newState()); !errors.Is(err, errUseless) {
+			t.Errorf("%s: %v", name, err)
+		}
+		fresh.drop()
+		must(t, os.RemoveAll(dir))
+		must(t, os.Remove(dir+".reading"))
+		l = open(t, log, dir)
+		x = l.index
+	}
+	l.Close()
+}
+
+func TestApplyRefusesWhatCannotCome(t *testing.T) {
+	base := func() *State {
+		s := newState()
+		r := identityRecord(t, 1)
+		must(t, s.Apply(&r))
+		return s
+	}
+	twice := identityRecord(t, 1)
+	for name, r := range map[string]*Record{
+		"a gap":                {Kind: policies.EntryStop, Index: 5},
+		"a second genesis":     {Kind: policies.EntryGenesis, Index: 1, Document: &policies.VaultDocument{}},
+		"an unknown kind":      {Kind: "surprise", Index: 1},
+		"a grant not imported": {Kind: policies.EntryGrant, Index: 1},
+		"a destroyed nothing":  {Kind: policies.EntryDestroyed, Index: 1},
+		"a chain of nobody":    {Kind: policies.EntryManifest, Index: 1, Document: &policies.Manifest{Link: policies.Link{Seq: 1}}},
+		"a revoked nothing":    {Kind: policies.EntryRevocation, Index: 1, Document: &policies.Revocation{}},
+		"no pseudonym":         {Kind: policies.EntryIdentity, Index: 1, Document: &policies.Identity{}},
+	} {
+		if err := base().Apply(r); !errors.Is(err, ErrOrder) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s := base()
+	for id := range s.identities {
+		twice.Details.Document = policies.Hash(id)
+	}
+	twice.Index = 1
+	if err := s.Apply(&twice); !errors.Is(err, ErrOrder) {
+		t.Errorf("the same identity twice: %v", err)
+	}
+}
+
+// TestDecodeRefusesForgedBodies: bodies are not in the log's tree, so an edited one must not get into the state.
+func TestDecodeRefusesForgedBodies(t *testing.T) {
+	r := identityRecord(t, 1)
+	raw := r.Seal()
+	if _, err := Decode(keylog.Position{}, raw); err != nil {
+		t.Fatal(err)
+	}
+	other := identityRecord(t, 2)
+	body := policies.Body{Opening: r.Opening, Document: other.Raw}
+	for name, forged := range map[string][]byte{
+		"another opening":  other.Seal().Body,
+		"another document": body.Bytes(),
+		"cut":              raw.Body[:len(raw.Body)-1],
+		"erased":           nil,
+	} {
+		if _, err := Decode(keylog.Position{}, keylog.Record{Entry: raw.Entry, Body: forged}); err == nil {
+			t.Errorf("%s: decoded", name)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	r := identityRecord(f, 1)
+	raw := r.Seal()
+	f.Add(raw.Entry, raw.Body)
+	refusals := Record{Kind: policies.EntryRefusals, Details: policies.Details{Count: 1}}
+	raw = refusals.Seal()
+	f.Add(raw.Entry, raw.Body)
+	f.Fuzz(func(t *testing.T, entry, body []byte) {
+		r, err := Decode(keylog.Position{}, keylog.Record{Entry: entry, Body: body})
+		if err == nil && len(body) > 0 {
+			e, _ := policies.ParseEntry(entry)
+			if r.Opening.Commitment() != e.Commitment {
+				t.Fatal("a body was accepted that the entry does not commit to")
+			}
+		}
+		if err == nil {
+			newState().Apply(r)
+		}
+	})
+}
+
+func FuzzDatabaseValue(f *testing.F) {
+	for _, kind := range []byte("ichbgpdsxm?") {
+		f.Add(string(kind)+string(make([]byte, 32)), []byte(`{}`))
+		f.Add(string(kind)+string(make([]byte, 40)), make([]byte, 16))
+	}
+	f.Fuzz(func(t *testing.T, key string, value []byte) {
+		if len(key) == 0 {
+			return
+		}
+		s := newState()
+		if s.decode(key, value) == nil {
+			if _, err := json.Marshal(s.sessions); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
