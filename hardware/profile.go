@@ -56,12 +56,12 @@ var softHSM = Profile{
 	},
 	facts: pkcs11.Profile{
 		Name: "softhsm",
-		// The only path without an intermediate AES key that the host could keep (lab/token_import_attacks).
+		// The only path without an intermediate AES key that the host could keep: measured with the attacks of pkcs11/attack_test.go.
 		ImportPath: pkcs11.OAEPDirect,
 		// C_UnwrapKey refuses every other hash with CKR_ARGUMENTS_BAD (SoftHSM.cpp, MechParamCheckRSAPKCSOAEP). OAEP does
 		// not rest on the collision resistance of its hash.
 		OAEPHash: "sha1",
-		// CKM_AES_KEY_WRAP_PAD of PKCS#11 2.40 (lab/token_hardened). PKCS#11 3.0 has another number for RFC 5649, 0x210B,
+		// CKM_AES_KEY_WRAP_PAD of PKCS#11 2.40. PKCS#11 3.0 has another number for RFC 5649, 0x210B,
 		// which is not in this module's C_GetMechanismList.
 		KWP: 0x210A,
 		// CKM_EC_EDWARDS_KEY_PAIR_GEN and CKM_EDDSA of PKCS#11 3.0, which 2.6.1 knows by these numbers; the curve by its
