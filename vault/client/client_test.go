@@ -1,0 +1,223 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/vault/api"
+)
+
+// serve answers on a Unix socket.
+func serve(t *testing.T, h http.HandlerFunc) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
+	s.Start()
+	t.Cleanup(s.Close)
+	c, err := New(Config{Address: "unix:" + path, InFlight: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// echo answers each call with its request.
+func echo(w http.ResponseWriter, r *http.Request) int {
+	body, _ := io.ReadAll(r.Body)
+	calls, err := api.ParseCalls(body)
+	if err != nil {
+		problem.Write(w, err)
+		return 0
+	}
+	replies := make([]api.Reply, len(calls))
+	for i := range calls {
+		replies[i] = api.Reply{Outcomes: []policies.Code{policies.CodeReleased}, Sealed: calls[i].Request}
+	}
+	w.Write(api.AppendReplies(nil, replies))
+	return len(calls)
+}
+
+func TestReencryptSharesRequests(t *testing.T) {
+	var requests, calls, under, most atomic.Int64
+	release := make(chan struct{})
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		most.Store(max(most.Load(), under.Add(1)))
+		defer under.Add(-1)
+		<-release
+		calls.Add(int64(echo(w, r)))
+	})
+	var wg sync.WaitGroup
+	ask := func(i int) {
+		wg.Go(func() {
+			want := fmt.Sprint("request ", i)
+			reply, err := c.Reencrypt(t.Context(), api.Call{Request: []byte(want), Items: make([]api.CallItem, 3)})
+			if err != nil || string(reply.Sealed) != want {
+				t.Errorf("call %d: %q, %v", i, reply.Sealed, err)
+			}
+		})
+	}
+	ask(0)
+	ask(1)
+	for requests.Load() < 2 { // both lines are busy
+		time.Sleep(time.Millisecond)
+	}
+	for i := range 100 {
+		ask(2 + i)
+	}
+	for {
+		c.mu.Lock()
+		n := len(c.queue)
+		c.mu.Unlock()
+		if n == 100 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	wg.Wait()
+	if calls.Load() != 102 || requests.Load() > 4 || most.Load() > 2 {
+		t.Errorf("%d calls in %d requests, %d at once", calls.Load(), requests.Load(), most.Load())
+	}
+}
+
+func TestReencryptKeepsToTheBounds(t *testing.T) {
+	var requests atomic.Int64
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		time.Sleep(5 * time.Millisecond)
+		if n := echo(w, r); n > api.MaxCalls || r.ContentLength > api.MaxCallsSize {
+			t.Errorf("%d calls, %d bytes", n, r.ContentLength)
+		}
+	})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if _, err := c.Reencrypt(t.Context(), api.Call{Request: make([]byte, api.MaxCallsSize/3)}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if requests.Load() < 4 {
+		t.Errorf("%d requests for 8 calls of a third of the bound", requests.Load())
+	}
+	if _, err := c.Reencrypt(t.Context(), api.Call{Request: make([]byte, api.MaxCallsSize)}); !errors.Is(err, policies.CodeTooLarge) {
+		t.Errorf("a call over the bound: %v", err)
+	}
+}
+
+func TestReencryptFailures(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer http.HandlerFunc
+		want   error
+	}{
+		"problem":      {func(w http.ResponseWriter, r *http.Request) { problem.Write(w, policies.CodeTooLarge) }, policies.CodeTooLarge},
+		"no problem":   {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "x", 502) }, policies.CodeUnavailable},
+		"garbage":      {func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "garbage") }, policies.CodeUnavailable},
+		"too few":      {func(w http.ResponseWriter, r *http.Request) { w.Write(api.AppendReplies(nil, nil)) }, policies.CodeUnavailable},
+		"broken off":   {func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }, policies.CodeUnavailable},
+		"redirection":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", 302) }, policies.CodeUnavailable},
+		"much too big": {func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Length", "99999999999") }, policies.CodeUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := serve(t, test.answer)
+			for range 2 { // a failure does not stay
+				if _, err := c.Reencrypt(t.Context(), api.Call{}); !errors.Is(err, test.want) {
+					t.Errorf("%v, want %v", err, test.want)
+				}
+			}
+			if c.mu.Lock(); c.busy != 0 {
+				// The line is given up after the callers were answered.
+				c.mu.Unlock()
+				time.Sleep(20 * time.Millisecond)
+				c.mu.Lock()
+				if c.busy != 0 {
+					t.Errorf("%d lines are still busy", c.busy)
+				}
+			}
+			c.mu.Unlock()
+		})
+	}
+}
+
+func TestContextEndsTheWaiting(t *testing.T) {
+	release := make(chan struct{})
+	var calls atomic.Int64
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) { <-release; calls.Add(int64(echo(w, r))) })
+	var wg sync.WaitGroup
+	for range 5 { // two are on their way, three wait
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if _, err := c.Reencrypt(ctx, api.Call{}); !errors.Is(err, policies.CodeUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	close(release)
+	if _, err := c.Reencrypt(t.Context(), api.Call{}); err != nil {
+		t.Error(err)
+	}
+	if calls.Load() > 3 {
+		t.Errorf("%d calls reached the vault: abandoned ones were sent", calls.Load())
+	}
+}
+
+func TestAnswersAreReadStrictly(t *testing.T) {
+	answer := ""
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, answer) })
+	ask := map[string]func() error{
+		"submit":  func() error { _, err := c.Submit(t.Context(), api.Submission{Envelope: []byte(`{}`)}); return err },
+		"vault":   func() error { _, err := c.Vault(t.Context()); return err },
+		"chain":   func() error { _, err := c.Chain(t.Context(), policies.OwnerID{}); return err },
+		"head":    func() error { _, err := c.Head(t.Context(), policies.OwnerID{}, policies.AuthorID{}); return err },
+		"history": func() error { _, err := c.History(t.Context(), policies.OwnerID{}, 1, 2); return err },
+		"health":  func() error { _, err := c.Health(t.Context()); return err },
+	}
+	for _, answer = range []string{"", "{", `{"surprise":1}`, "[]"} {
+		for name, f := range ask {
+			if err := f(); !errors.Is(err, policies.CodeUnavailable) {
+				t.Errorf("%s, answer %q: %v", name, answer, err)
+			}
+		}
+	}
+	answer = `{"status":"ok","log_size":1,"keys":2}`
+	if h, err := c.Health(t.Context()); err != nil || h.Keys != 2 {
+		t.Errorf("%+v, %v", h, err)
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	for _, bad := range []string{"", "unix:", "http://localhost:1", "https://", "https://u@h", "https://h/path", "https://h?x=1", "localhost:1"} {
+		if _, err := New(Config{Address: bad}); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+	c, err := New(Config{Address: "https://localhost:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Health(t.Context()); !errors.Is(err, policies.CodeUnavailable) || !strings.Contains(err.Error(), "vault") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,194 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/vault/api"
+)
+
+// scripted is a vault that says what a test wants.
+type scripted struct{ submit error }
+
+func (s scripted) Submit(context.Context, api.Submission) (*policies.Receipt, error) {
+	if s.submit == errPanic {
+		panic("a secret that must not be shown")
+	}
+	return &policies.Receipt{Type: "receipt", Suite: policies.Suite}, s.submit
+}
+func (scripted) Reencrypt(_ context.Context, calls []api.Call) []api.Reply {
+	replies := make([]api.Reply, len(calls))
+	for i := range calls {
+		replies[i].Sealed = calls[i].Request
+	}
+	return replies
+}
+func (scripted) Chain(policies.OwnerID) (*api.ChainState, error) { return &api.ChainState{Seq: 3}, nil }
+func (scripted) Head(policies.OwnerID, policies.AuthorID) (*api.HeadState, error) {
+	return nil, policies.CodeNotFound
+}
+func (scripted) History(_ policies.OwnerID, before uint64, limit int) (*api.History, error) {
+	return &api.History{Checkpoint: fmt.Sprint(before, limit)}, nil
+}
+func (scripted) Health() api.Health           { return api.Health{Status: "ok"} }
+func (scripted) Document() *envelope.Envelope { return &envelope.Envelope{Raw: []byte(`{"a":1}`)} }
+
+var (
+	errPanic = errors.New("panic")
+	quiet    = slog.New(slog.NewTextHandler(io.Discard, nil))
+	someone  = strings.Repeat("ab", 32)
+)
+
+func ask(h http.Handler, method, path, contentType string, body []byte) (*http.Response, error) {
+	r := httptest.NewRequest(method, path, bytes.NewReader(body))
+	r.Header.Set("Content-Type", contentType)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	resp := w.Result()
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	return resp, problem.Read(resp.StatusCode, resp.Header.Get("Content-Type"), resp.Body)
+}
+
+func TestRoutes(t *testing.T) {
+	calls := api.AppendCalls(nil, []api.Call{{Request: []byte("r")}})
+	chain, head := "/v1/owners/"+someone+"/chain", "/v1/owners/"+someone+"/heads/"+someone
+	history := "/v1/owners/" + someone + "/history"
+	for _, test := range []struct {
+		name               string
+		vault              scripted
+		method, path, kind string
+		body               []byte
+		storefront, owners error
+	}{
+		{"document", scripted{}, "GET", api.PathVault, "", nil, nil, nil},
+		{"health", scripted{}, "GET", api.PathHealth, "", nil, nil, nil},
+		{"submit", scripted{}, "POST", api.PathDocuments, "", []byte(`{"envelope":{}}`), nil, nil},
+		{"chain", scripted{}, "GET", chain, "", nil, nil, nil},
+		{"head", scripted{}, "GET", head, "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"history", scripted{}, "GET", history + "?before=7&limit=3", "", nil, nil, policies.CodeNotFound},
+		{"reencrypt", scripted{}, "POST", api.PathReencrypt, api.ReencryptMedia, calls, nil, policies.CodeNotFound},
+
+		{"no such path", scripted{}, "GET", "/v1/secrets", "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"another method", scripted{}, "DELETE", api.PathDocuments, "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"unknown member", scripted{}, "POST", api.PathDocuments, "", []byte(`{"envelope":{},"x":1}`), policies.CodeMalformed, policies.CodeMalformed},
+		{"not JSON", scripted{}, "POST", api.PathDocuments, "", []byte(`{`), policies.CodeMalformed, policies.CodeMalformed},
+		{"body too large", scripted{}, "POST", api.PathDocuments, "", make([]byte, api.MaxSubmission+1), policies.CodeTooLarge, policies.CodeTooLarge},
+		{"body of a GET", scripted{}, "GET", api.PathVault, "", []byte("x"), policies.CodeTooLarge, policies.CodeTooLarge},
+		{"owner in capitals", scripted{}, "GET", strings.ToUpper(chain[3:]), "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"owner cut short", scripted{}, "GET", "/v1/owners/ab/chain", "", nil, policies.CodeMalformed, policies.CodeMalformed},
+		{"limit not a number", scripted{}, "GET", history + "?limit=-1", "", nil, policies.CodeMalformed, policies.CodeNotFound},
+		{"calls cut short", scripted{}, "POST", api.PathReencrypt, api.ReencryptMedia, calls[:len(calls)-1], policies.CodeMalformed, policies.CodeNotFound},
+		{"calls as JSON", scripted{}, "POST", api.PathReencrypt, "application/json", calls, policies.CodeMalformed, policies.CodeNotFound},
+		{"refused", scripted{policies.CodeChain}, "POST", api.PathDocuments, "", []byte(`{"envelope":{}}`), policies.CodeChain, policies.CodeChain},
+		{"broken", scripted{errors.New("/secret/path")}, "POST", api.PathDocuments, "", []byte(`{"envelope":{}}`), policies.CodeInternal, policies.CodeInternal},
+		{"panic", scripted{errPanic}, "POST", api.PathDocuments, "", []byte(`{"envelope":{}}`), policies.CodeInternal, policies.CodeInternal},
+		{"log stopped", scripted{fmt.Errorf("%w: /secret/path", policies.CodeLogStopped)}, "POST", api.PathDocuments, "", []byte(`{"envelope":{}}`), policies.CodeLogStopped, policies.CodeLogStopped},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for door, want := range map[*http.Server]error{
+				Storefront(test.vault, quiet):                                   test.storefront,
+				Owners(test.vault, Limits{PerSecond: 1000, Burst: 1000}, quiet): test.owners,
+			} {
+				resp, err := ask(door.Handler, test.method, test.path, test.kind, test.body)
+				if !errors.Is(err, want) || (err == nil) != (want == nil) {
+					t.Errorf("%v, want %v", err, want)
+				}
+				if err != nil && strings.Contains(err.Error(), "secret") {
+					t.Errorf("an error shows what is not for strangers: %v", err)
+				}
+				if resp.Header.Get("Cache-Control") != "no-store" {
+					t.Error("an answer may be cached")
+				}
+			}
+		})
+	}
+}
+
+func TestServersHaveEveryTimeout(t *testing.T) {
+	s := Owners(scripted{}, Limits{1, 1}, quiet)
+	if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 {
+		t.Error("a timeout or bound is not set")
+	}
+}
+
+func TestLimiter(t *testing.T) {
+	l, now := newLimiter(Limits{PerSecond: 1, Burst: 2}), time.Now()
+	for i, want := range []bool{true, true, false} {
+		if l.allow("192.0.2.1:1000", now) != want {
+			t.Errorf("request %d: allowed %v", i, !want)
+		}
+	}
+	if !l.allow("192.0.2.2:1000", now) || !l.allow("192.0.2.1:2000", now.Add(time.Second)) {
+		t.Error("another address, or a second later: refused")
+	}
+	for i := range 3 { // one /64 is one caller
+		if l.allow(fmt.Sprintf("[2001:db8::%d]:1", i), now) != (i < 2) {
+			t.Errorf("IPv6 request %d", i)
+		}
+	}
+	for i := range 2 * maxAddresses {
+		l.allow(fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255), now)
+	}
+	if len(l.buckets) > maxAddresses {
+		t.Errorf("%d buckets", len(l.buckets))
+	}
+	h := Owners(scripted{}, Limits{PerSecond: 0.001, Burst: 1}, quiet).Handler
+	ask(h, "GET", api.PathHealth, "", nil)
+	if resp, err := ask(h, "GET", api.PathHealth, "", nil); !errors.Is(err, policies.CodeRateLimited) || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("the second request: %v", err)
+	}
+}
+
+func TestConnectionLimit(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := Limit(inner, 1)
+	accepted := make(chan net.Conn)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- c
+		}
+	}()
+	for range 2 {
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	first := <-accepted
+	select {
+	case <-accepted:
+		t.Fatal("a second connection was accepted")
+	case <-time.After(50 * time.Millisecond):
+	}
+	first.Close()
+	first.Close() // gives back one slot, not two
+	(<-accepted).Close()
+	l.Close()
+	for range accepted {
+		t.Fatal("accepted after Close")
+	}
+}
