@@ -3,6 +3,7 @@ package policies
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 )
 
 // Answer is what the vault tells a reader about each item of a read request. It travels sealed under a key that the
@@ -15,12 +16,23 @@ type Answer struct {
 // AnswerItem is the outcome of one item, in the order of the request.
 type AnswerItem struct {
 	Outcome Code     // CodeReleased, CodeUnchanged or the reason of a refusal
-	X       [32]byte // E': the x-coordinate of rk·E, if released
+	X       [32]byte `json:"-"` // E': the x-coordinate of rk·E, if released; a secret, which does not print
 	Leaf    Hash     // leaf hash, if released or unchanged
 	Head    Hash     // hash of the manifest it was proven under
 	Version uint64   // of that manifest
 	Index   uint64   // of the entry in the key-use log
 }
+
+// String leaves out X.
+func (i AnswerItem) String() string {
+	return fmt.Sprintf("%q, leaf %s, head %s, version %d, entry %d", string(i.Outcome), i.Leaf, i.Head, i.Version, i.Index)
+}
+
+// GoString leaves out X.
+func (i AnswerItem) GoString() string { return i.String() }
+
+// Format leaves out X whatever the verb.
+func (i AnswerItem) Format(s fmt.State, _ rune) { io.WriteString(s, i.String()) }
 
 // answerItemSize is the fixed part of an item: all but the outcome's text.
 const answerItemSize = 32 + 32 + 32 + 8 + 8

@@ -3,8 +3,11 @@ package policies
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"log/slog"
 	"reflect"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -98,5 +101,20 @@ func TestAnswerBytesIsOnePiece(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(10, func() { a.Bytes() }); n != 1 {
 		t.Errorf("%v pieces", n)
+	}
+}
+
+// E' is as secret as what it opens. An answer that ends in a log or an error by mistake does not carry it along.
+func TestAnswerDoesNotPrint(t *testing.T) {
+	a := &Answer{Items: []AnswerItem{{Outcome: CodeReleased, Index: 7}}}
+	copy(a.Items[0].X[:], bytes.Repeat([]byte{0xab}, 32))
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "answer", a, "item", a.Items[0])
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "answer", a, "item", a.Items[0])
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%X", "%d", "%q"} {
+		fmt.Fprintf(&log, verb+verb+verb+verb+"\n", a, *a, a.Items, a.Items[0])
+	}
+	if text := strings.ToLower(log.String()); strings.Contains(text, "abab") || strings.Contains(text, "ab, ") || strings.Contains(text, "171") || strings.Contains(text, `\xab`) {
+		t.Errorf("prints as %s", text)
 	}
 }

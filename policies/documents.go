@@ -1,6 +1,7 @@
 package policies
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"time"
@@ -198,6 +199,8 @@ func (d *VaultDocument) Validate() error {
 		return fmt.Errorf("%w: vault document: the ceremony key has %d bytes, want %d", ErrMalformed, len(d.CeremonyKey), envelope.PublicKeySize)
 	case len(d.ImportHPKE) != KEMPublicKeySize || len(d.SessionKEM) != KEMPublicKeySize:
 		return fmt.Errorf("%w: vault document: an X-Wing key has %d bytes", ErrMalformed, KEMPublicKeySize)
+	case bytes.Equal(d.ImportHPKE, d.SessionKEM):
+		return fmt.Errorf("%w: vault document: one X-Wing key for imports and for sessions", ErrMalformed)
 	case d.LogKey.Algorithm != "Ed25519" || len(d.LogKey.PublicKey) != 32 || d.LogKey.Name == "":
 		return fmt.Errorf("%w: vault document: the log key is not a named Ed25519 key", ErrMalformed)
 	case len(d.Tokens) == 0:

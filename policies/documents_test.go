@@ -496,3 +496,12 @@ func TestTextIsPrintable(t *testing.T) {
 		}
 	}
 }
+
+// A key that serves two purposes lets one be used against the other: blobs and sessions have keys of their own.
+func TestVaultKeysOfDifferentPurposesDiffer(t *testing.T) {
+	d := validVault()
+	d.SessionKEM = d.ImportHPKE
+	if err := d.Validate(); !errors.Is(err, ErrMalformed) {
+		t.Errorf("got %v, want ErrMalformed", err)
+	}
+}
