@@ -2,6 +2,7 @@ package storefront
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -26,6 +27,8 @@ const (
 	pageBytes     = 4 * mib
 	// pageRelationships bounds the one list that has no pages; ?with=ID asks for the one that matters.
 	pageRelationships = 1000
+	// relationshipsOfPair is how many relationships of one reader with one owner are kept.
+	relationshipsOfPair = 16
 )
 
 // identity finds a registered identity.
@@ -103,7 +106,8 @@ func (s *Storefront) getIdentity(c *call) error {
 	return c.send(http.StatusOK, "application/json", env.Raw)
 }
 
-// postRelationship keeps a reader's key for one owner. The newest of the two parties counts; the owner checks signature and nonce.
+// postRelationship keeps a reader's key for one owner, and the last few before it: grants name the one they were made from. The owner
+// checks signature and nonce.
 func (s *Storefront) postRelationship(c *call) error {
 	env, err := envelope.Parse(c.body)
 	if err != nil {
@@ -133,19 +137,37 @@ func (s *Storefront) postRelationship(c *call) error {
 		return err
 	}
 	defer unlock()
-	byReader, byOwner := key(kindByReader, d.Reader[:], d.Owner[:]), key(kindByOwner, d.Owner[:], d.Reader[:])
-	old, err := s.store.Get(c.ctx, byReader)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	old, err := s.store.Scan(c.ctx, key(kindByReader, d.Reader[:], d.Owner[:]), nil, relationshipsOfPair+1)
+	if err != nil {
 		return err
 	}
-	if string(old.Value) != string(env.Raw) {
-		err := s.store.Commit(c.ctx,
-			store.Change{Key: byReader, Version: old.Version + 1, Value: env.Raw},
-			store.Change{Key: byOwner, Version: old.Version + 1, Value: env.Raw})
+	seq := uint64(1)
+	for _, r := range old {
+		kept, err := envelope.Parse(r.Value)
 		if err != nil {
-			return err
+			return fmt.Errorf("a stored relationship: %v", err)
 		}
+		if kept.Hash == env.Hash {
+			return c.created()
+		}
+		seq = binary.BigEndian.Uint64(r.Key[len(r.Key)-8:]) + 1
 	}
+	both := func(seq uint64) (byReader, byOwner []byte) {
+		return key(kindByReader, d.Reader[:], d.Owner[:], policies.U64(seq)), key(kindByOwner, d.Owner[:], d.Reader[:], policies.U64(seq))
+	}
+	byReader, byOwner := both(seq)
+	changes := []store.Change{{Key: byReader, Version: 1, Value: env.Raw}, {Key: byOwner, Version: 1, Value: env.Raw}}
+	if len(old) >= relationshipsOfPair {
+		oldReader, oldOwner := both(binary.BigEndian.Uint64(old[0].Key[len(old[0].Key)-8:]))
+		changes = append(changes, store.Change{Key: oldReader, Delete: true}, store.Change{Key: oldOwner, Delete: true})
+	}
+	if err := s.store.Commit(c.ctx, changes...); err != nil {
+		return err
+	}
+	return c.created()
+}
+
+func (c *call) created() error {
 	c.Status(http.StatusCreated)
 	c.Writer.WriteHeaderNow()
 	return nil

@@ -139,7 +139,7 @@ func (s *Storefront) publish(ctx context.Context, k slot, env *envelope.Envelope
 		}
 	}
 	if sh.current != nil && sh.current.hash == env.Hash {
-		return sh.current.receipt, nil
+		return sh.current.receipt, s.restore(ctx, k, sh.current, in)
 	}
 	if sh.current != nil && m.Version <= sh.current.manifest.Version {
 		return s.submit(ctx, env) // not news: an old receipt or a refusal, and nothing changes here
@@ -156,6 +156,20 @@ func (s *Storefront) publish(ctx context.Context, k slot, env *envelope.Envelope
 		return nil, err
 	}
 	return sh.current.receipt, nil
+}
+
+// restore writes ciphertexts of the current tree that were lost, from a client that publishes the current manifest again.
+func (s *Storefront) restore(ctx context.Context, k slot, t *tree, in *items) error {
+	var changes []store.Change
+	var err error
+	for _, l := range t.leaves {
+		if body, sent := in.bodies[l.CiphertextHash]; sent {
+			if changes, err = s.once(ctx, changes, k.ciphertext(l.CiphertextHash), body); err != nil {
+				return err
+			}
+		}
+	}
+	return s.commit(ctx, changes)
 }
 
 // assemble finds the tree that the manifest speaks of: the current leaves with the changes applied or, from a client that publishes again

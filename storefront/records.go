@@ -19,8 +19,8 @@ import (
 // big-endian, so that a scan gives them in order.
 //
 //	i identity                       envelope of the identity
-//	r reader owner                   the newest relationship of the two, an envelope
-//	R owner reader                   the same, to be found by its owner
+//	r reader owner number            a relationship of the two, an envelope; the highest number is the newest
+//	R owner reader number            the same, to be found by its owner
 //	t owner author                   treeRecord: what is current and what is pending
 //	w owner author                   a hint that there is something to complete or to collect
 //	l owner leaf-hash                an item's leafRecord; never overwritten

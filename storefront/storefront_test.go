@@ -344,11 +344,19 @@ func TestRelationships(t *testing.T) {
 		}
 		return out
 	}
-	if got := list(anna, ""); len(got) != 1 || got[0] != policies.Hash(second.Hash) {
-		t.Errorf("the owner sees %v, want the newest", got)
+	if got := list(anna, ""); len(got) != 2 || got[0] != policies.Hash(first.Hash) || got[1] != policies.Hash(second.Hash) {
+		t.Errorf("the owner sees %v, want both, the newest last", got)
 	}
-	if got := list(acme, ""); len(got) != 2 {
-		t.Errorf("the reader sees %d, want 2", len(got))
+	if got := list(acme, ""); len(got) != 3 {
+		t.Errorf("the reader sees %d, want 3", len(got))
+	}
+	var last *envelope.Envelope
+	for range relationshipsOfPair {
+		last = relationship(acme, anna)
+		w.must(acme.do("POST", api.PathRelationships, last.Raw, nil))
+	}
+	if got := list(anna, ""); len(got) != relationshipsOfPair || got[len(got)-1] != policies.Hash(last.Hash) {
+		t.Errorf("the owner sees %d, want the last %d", len(got), relationshipsOfPair)
 	}
 	if got := list(acme, "?with="+ben.id.String()); len(got) != 1 || got[0] != policies.Hash(other.Hash) {
 		t.Errorf("with one owner: %v", got)
@@ -746,6 +754,28 @@ func TestItemsLost(t *testing.T) {
 	w.must(anna.post(env, anna.all()))
 	anna.signed(env)
 	mustRead(t, anna, acme, g, "name", "Anna")
+}
+
+func TestCiphertextLost(t *testing.T) {
+	w := newWorld(t, loose)
+	anna, acme := w.member(policies.KindPerson), w.member(policies.KindBusiness)
+	current := anna.publish([]api.Item{anna.set("name", "Anna"), anna.set("city", "Ulm")})
+	g := anna.give(acme, "billing", "name")
+	acme.openSession()
+	leaf := anna.leaves["name"]
+	k := own(anna.owner())
+	w.must(w.db.Commit(t.Context(), store.Change{Key: k.ciphertext(leaf.CiphertextHash), Delete: true}))
+	out, _, err := acme.read("billing", nil, item(anna, "name"))
+	w.must(err)
+	if out.Items[0].Outcome == policies.CodeReleased {
+		t.Error("released without a ciphertext")
+	}
+	rotated := anna.rotate("name")
+	wantCode(t, anna.post(anna.sign(), []api.Item{rotated}), policies.CodeBehind)
+	anna.leaves["name"] = leaf
+	w.must(anna.post(current, anna.all()))
+	mustRead(t, anna, acme, g, "name", "Anna")
+	anna.publish([]api.Item{anna.rotate("name")})
 }
 
 func TestCollect(t *testing.T) {
