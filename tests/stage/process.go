@@ -1,0 +1,197 @@
+package stage
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+// startTimeout is how long a daemon may take until it is ready; a slow machine under a race detector is allowed for.
+const startTimeout = 60 * time.Second
+
+// Daemon is a vault or storefront as a process: it can be started, stopped, killed and started again.
+type Daemon struct {
+	Name   string
+	Log    string // file with its standard error, appended to by each start
+	binary string
+	config string
+	ready  string // JSON file that it writes when it listens
+	env    []string
+	cmd    *exec.Cmd
+	exited chan struct{}
+}
+
+// Start starts the process and waits until it listens.
+func (d *Daemon) Start(ctx context.Context) error {
+	if err := os.Remove(d.ready); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	logFile, err := os.OpenFile(d.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	d.cmd = exec.Command(d.binary, "serve", "--config", d.config)
+	d.cmd.Stdout, d.cmd.Stderr = logFile, logFile
+	d.cmd.Env = append(os.Environ(), d.env...)
+	// A daemon does not outlive the stage, and does not get the terminal's Ctrl-C: the stage stops it in order.
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := d.cmd.Start(); err != nil {
+		return fmt.Errorf("starting the %s: %w", d.Name, err)
+	}
+	d.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		_ = cmd.Wait() // the log and the callers tell why
+		close(exited)
+	}(d.cmd, d.exited)
+	deadline := time.NewTimer(startTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			d.Kill()
+			return ctx.Err()
+		case <-d.exited:
+			return fmt.Errorf("the %s did not start:\n%s", d.Name, d.tail())
+		case <-deadline.C:
+			d.Kill()
+			return fmt.Errorf("the %s is not ready after %s:\n%s", d.Name, startTimeout, d.tail())
+		case <-tick.C:
+			if _, err := os.Stat(d.ready); err == nil {
+				return nil
+			}
+		}
+	}
+}
+
+// Addresses are what the daemon wrote into its ready file: name of the listener to host:port.
+func (d *Daemon) Addresses() (map[string]string, error) {
+	data, err := os.ReadFile(d.ready)
+	if err != nil {
+		return nil, err
+	}
+	var ready struct {
+		Addresses map[string]string `json:"addresses"`
+	}
+	if err := json.Unmarshal(data, &ready); err != nil {
+		return nil, fmt.Errorf("%s: %w", d.ready, err)
+	}
+	return ready.Addresses, nil
+}
+
+// Running reports whether the process lives.
+func (d *Daemon) Running() bool {
+	if d.cmd == nil {
+		return false
+	}
+	select {
+	case <-d.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// PID is the process, 0 if it does not run.
+func (d *Daemon) PID() int {
+	if !d.Running() {
+		return 0
+	}
+	return d.cmd.Process.Pid
+}
+
+// Stop asks the process to end and waits; one that does not is killed, and that is an error.
+func (d *Daemon) Stop() error {
+	if !d.Running() {
+		return nil
+	}
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.exited:
+		if code := d.cmd.ProcessState.ExitCode(); code != 0 {
+			return fmt.Errorf("the %s stopped with exit code %d:\n%s", d.Name, code, d.tail())
+		}
+		return nil
+	case <-time.After(30 * time.Second):
+		d.Kill()
+		return fmt.Errorf("the %s did not stop in 30 s and was killed", d.Name)
+	}
+}
+
+// Kill ends the process as a crash would: no signal handler runs.
+func (d *Daemon) Kill() {
+	if d.Running() {
+		_ = d.cmd.Process.Kill()
+		<-d.exited
+	}
+}
+
+// Freeze stops the process without ending it, as a hung machine would; Thaw lets it go on.
+func (d *Daemon) Freeze() error { return d.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Thaw lets a frozen process go on.
+func (d *Daemon) Thaw() error { return d.cmd.Process.Signal(syscall.SIGCONT) }
+
+// tail is the end of the daemon's log.
+func (d *Daemon) tail() string {
+	data, err := os.ReadFile(d.Log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+}
+
+// Result is what a command said.
+type Result struct {
+	Stdout, Stderr string
+	Code           int
+}
+
+// Binaries are the built commands.
+type Binaries struct{ HSM, Vault, Storefront, Sallyport string }
+
+// Build builds the four commands of the module in folder into folder bin. Race builds them with the race detector.
+func Build(ctx context.Context, module, bin string, race bool) (Binaries, error) {
+	b := Binaries{filepath.Join(bin, "sallyport-hsm"), filepath.Join(bin, "sallyport-vault"), filepath.Join(bin, "sallyport-storefront"), filepath.Join(bin, "sallyport")}
+	args := []string{"build", "-o", bin + string(filepath.Separator)}
+	if race {
+		args = append(args, "-race")
+	}
+	args = append(args, "./hardware/cmd/sallyport-hsm", "./vault/cmd/sallyport-vault", "./storefront/cmd/sallyport-storefront", "./storefront/cmd/sallyport")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return b, err
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = module
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return b, fmt.Errorf("building the commands: %w\n%s", err, out)
+	}
+	return b, nil
+}
+
+// run runs a command to its end.
+func run(ctx context.Context, env []string, stdin string, name string, args ...string) (Result, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.Env = &out, &errs, append(os.Environ(), env...)
+	cmd.Stdin = strings.NewReader(stdin)
+	err := cmd.Run()
+	r := Result{out.String(), errs.String(), cmd.ProcessState.ExitCode()}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return r, fmt.Errorf("%s: %w", filepath.Base(name), err)
+	}
+	return r, nil
+}

@@ -1,0 +1,100 @@
+package stage
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"unicode/utf16"
+)
+
+// Finding is a place where something was found that must not be there.
+type Finding struct {
+	File   string
+	Offset int
+	What   string // the marker's name, never its value
+	Form   string // the encoding it was found in
+}
+
+// String is one line for a report.
+func (f Finding) String() string {
+	return fmt.Sprintf("%s at byte %d holds %s (%s)", f.File, f.Offset, f.What, f.Form)
+}
+
+// Marker is something to search for. Short ones are skipped by form: fewer than six bytes match by chance.
+type Marker struct {
+	Name  string
+	Value []byte
+}
+
+// forms are the encodings in which a careless program could have written a value: as it is, hexadecimal in both cases, UTF-16 in both
+// orders, and base64 (both alphabets) at each of the three alignments.
+func (m Marker) forms() map[string][]byte {
+	out := map[string][]byte{"plain": m.Value}
+	out["hex"] = []byte(hex.EncodeToString(m.Value))
+	out["HEX"] = bytes.ToUpper(out["hex"])
+	var le, be []byte
+	for _, u := range utf16.Encode([]rune(string(m.Value))) {
+		le, be = append(le, byte(u), byte(u>>8)), append(be, byte(u>>8), byte(u))
+	}
+	out["UTF-16LE"], out["UTF-16BE"] = le, be
+	for shift := range 3 {
+		padded := append(make([]byte, shift), m.Value...)
+		for name, enc := range map[string]*base64.Encoding{"base64": base64.RawStdEncoding, "base64url": base64.RawURLEncoding} {
+			text := enc.EncodeToString(padded)
+			// Characters that also hold bits of a neighbour are not the marker's own.
+			begin := (shift*8 + 5) / 6
+			end := len(padded) * 8 / 6
+			out[fmt.Sprintf("%s+%d", name, shift)] = []byte(text[begin:end])
+		}
+	}
+	for name, form := range out {
+		if len(form) < 6 {
+			delete(out, name)
+		}
+	}
+	return out
+}
+
+// Search reads every file under the folders and reports every marker found in any form. It also returns how many bytes it
+// read, so that a caller can see that it searched something.
+func Search(markers []Marker, folders ...string) (found []Finding, read int64, err error) {
+	type form struct {
+		marker, name string
+		bytes        []byte
+	}
+	// One pass a file: forms are bucketed by their first four bytes.
+	index := map[[4]byte][]form{}
+	for _, m := range markers {
+		for name, b := range m.forms() {
+			index[[4]byte(b)] = append(index[[4]byte(b)], form{m.Name, name, b})
+		}
+	}
+	for _, folder := range folders {
+		err = filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			read += int64(len(data))
+			for i := 0; i+4 <= len(data); i++ {
+				for _, f := range index[[4]byte(data[i:])] {
+					if bytes.HasPrefix(data[i:], f.bytes) {
+						found = append(found, Finding{path, i, f.marker, f.name})
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return found, read, fmt.Errorf("searching %s: %w", folder, err)
+		}
+	}
+	return found, read, nil
+}

@@ -1,0 +1,43 @@
+package stage
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"testing"
+	"unicode/utf16"
+)
+
+// TestSearchFinds: the search that proves absence must find what is there, in every form and at every alignment.
+func TestSearchFinds(t *testing.T) {
+	value := "Kopernikusstraße 27a"
+	wide := func(order func(u uint16) []byte) (out []byte) {
+		for _, u := range utf16.Encode([]rune(value)) {
+			out = append(out, order(u)...)
+		}
+		return out
+	}
+	planted := map[string][]byte{
+		"plain":  []byte("xx" + value + "yy"),
+		"hex":    []byte(hex.EncodeToString([]byte("a" + value))),
+		"wide":   wide(func(u uint16) []byte { return []byte{byte(u), byte(u >> 8)} }),
+		"b64-0":  []byte(base64.StdEncoding.EncodeToString([]byte(value + "tail"))),
+		"b64-1":  []byte(base64.StdEncoding.EncodeToString([]byte("1" + value + "tail"))),
+		"b64-2":  []byte(base64.StdEncoding.EncodeToString([]byte("22" + value))),
+		"b64url": []byte(base64.URLEncoding.EncodeToString([]byte("333" + value))),
+	}
+	for name, content := range planted {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "deep"), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		found, read, err := Search([]Marker{{"the street", []byte(value)}}, dir)
+		if err != nil || len(found) == 0 || read != int64(len(content)) {
+			t.Errorf("%s: found %v, read %d, error %v", name, found, read, err)
+		}
+		if found, _, _ := Search([]Marker{{"another", []byte("Hämeentie 13")}}, dir); len(found) != 0 {
+			t.Errorf("%s: found what is not there: %v", name, found)
+		}
+	}
+}
