@@ -1,0 +1,75 @@
+// Package e2e attacks and breaks a whole Sallyport: real processes, a real token, nothing of it replaced. See README.md.
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/tests/stage"
+)
+
+// binaries are the four commands, built once for all tests.
+var binaries stage.Binaries
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		root, err := stage.ModuleRoot()
+		if err == nil {
+			var dir string
+			if dir, err = os.MkdirTemp("", "sallyport-e2e-"); err == nil {
+				defer os.RemoveAll(dir)
+				binaries, err = stage.Build(context.Background(), root, filepath.Join(dir, "bin"), false)
+			}
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// openStage opens a stage in a folder of the test and closes it at the test's end. Dir and Bin of the options are set here.
+func openStage(t *testing.T, o stage.Options) *stage.Stage {
+	t.Helper()
+	o.Dir, o.Bin = filepath.Join(t.TempDir(), "stage"), binaries
+	s, err := stage.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("closing the stage: %v", err)
+		}
+	})
+	return s
+}
+
+// play runs the sallyport command with a profile and demands an exit code.
+func play(t *testing.T, s *stage.Stage, code int, profile string, args ...string) stage.Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	r, err := s.Sallyport(ctx, profile, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Code != code {
+		t.Fatalf("sallyport %q as %s: exit code %d, want %d\n%s%s", args, profile, r.Code, code, r.Stdout, r.Stderr)
+	}
+	return r
+}
+
+// await polls until a condition holds; what describes it.
+func await(t *testing.T, within time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(within); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %s: not %s", within, what)
+		}
+	}
+}
