@@ -670,34 +670,38 @@ func (o *Owner) Sync(ctx context.Context) error {
 	defer o.mu.Unlock()
 	// Tasks first: a revocation must not wait for a storefront that is silent.
 	runErr := o.run(ctx)
-	if err := o.syncChain(ctx); err != nil {
-		return errors.Join(runErr, err)
-	}
-	if runErr != nil {
-		runErr = o.run(ctx)
-	}
 	v, err := o.vault(ctx)
 	if err != nil {
 		return errors.Join(runErr, err)
 	}
+	if err := o.syncChain(ctx); err != nil {
+		return errors.Join(runErr, err)
+	}
+	if runErr != nil {
+		if err := o.run(ctx); err != nil {
+			return err
+		}
+	}
+	return o.tidy(ctx, v)
+}
+
+// tell passes on to the storefront the revocations that went over the second route, without which its chain has a gap.
+func (o *Owner) tell(ctx context.Context, v *policies.VaultDocument) error {
 	for len(o.state.Untold) > 0 {
 		e, err := envelope.Parse(o.state.Untold[0])
 		if err != nil {
-			return errors.Join(runErr, fmt.Errorf("%w: %w", ErrState, err))
+			return fmt.Errorf("%w: %w", ErrState, err)
 		}
 		in := &vaultapi.Submission{Envelope: e.Raw}
 		if err := o.post(ctx, v, request{method: "POST", path: path(api.PathRevocations, o.id.String()), in: in, login: true}, e); err != nil {
-			return errors.Join(runErr, fmt.Errorf("telling the storefront of a revocation: %w", err))
+			return fmt.Errorf("telling the storefront of a revocation: %w", err)
 		}
 		o.state.Untold = slices.Delete(o.state.Untold, 0, 1)
 		if err := o.save(); err != nil {
 			return err
 		}
 	}
-	if runErr != nil {
-		return runErr
-	}
-	return o.tidy(ctx, v)
+	return nil
 }
 
 // tidy compares the storefront's copy with this device's, and drops ciphertexts that nothing names any more.
@@ -738,7 +742,7 @@ func (o *Owner) tidy(ctx context.Context, v *policies.VaultDocument) error {
 func (o *Owner) fetchMirror(ctx context.Context) (*api.Mirror, error) {
 	m := new(api.Mirror)
 	err := o.wire.call(ctx, request{method: "GET", path: path(api.PathMirror, o.id.String()), query: url.Values{"author": {o.id.String()}}, out: m, login: true, limit: maxRead})
-	if errors.Is(err, policies.CodeNotFound) { // nothing was published, or everything was lost
+	if errors.Is(err, policies.CodeNotFound) || errors.Is(err, policies.CodeBehind) { // nothing was published, or it was lost
 		return new(api.Mirror), nil
 	}
 	if err != nil {
@@ -763,6 +767,9 @@ func (o *Owner) syncChain(ctx context.Context) error {
 		if err := o.save(); err != nil {
 			return err
 		}
+	}
+	if err := o.tell(ctx, v); err != nil {
+		return err
 	}
 	var news []*envelope.Envelope
 	end := o.state.Applied

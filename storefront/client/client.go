@@ -210,7 +210,7 @@ func newDevice(b *base, o Options) (*device, error) {
 	if d.now == nil {
 		d.now = time.Now
 	}
-	if d.wire, err = newWire(network, d.id, pre.NewLoginKey(root.LoginSeed()), d.now); err != nil {
+	if d.wire, err = newWire(network, d.id, b.Identity, pre.NewLoginKey(root.LoginSeed()), d.now); err != nil {
 		return nil, err
 	}
 	if err := d.trust.load(b); err != nil {

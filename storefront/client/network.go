@@ -107,6 +107,7 @@ type wire struct {
 	storefront *url.URL
 	owners     *url.URL // nil: there is no second route
 	subject    policies.IdentityID
+	identity   jsontext.Value // posted to a storefront that does not know it
 	loginKey   *pre.LoginKey
 	now        func() time.Time
 
@@ -120,11 +121,11 @@ type login struct {
 	expires time.Time
 }
 
-func newWire(n Network, subject policies.IdentityID, key *pre.LoginKey, now func() time.Time) (*wire, error) {
+func newWire(n Network, subject policies.IdentityID, identity jsontext.Value, key *pre.LoginKey, now func() time.Time) (*wire, error) {
 	if err := n.validate(); err != nil {
 		return nil, err
 	}
-	w := &wire{subject: subject, loginKey: key, now: now}
+	w := &wire{subject: subject, identity: identity, loginKey: key, now: now}
 	w.storefront, _ = parseBase(n.Storefront)
 	if n.Owners != "" {
 		w.owners, _ = parseBase(n.Owners)
@@ -257,7 +258,16 @@ func (w *wire) loggedIn(ctx context.Context) (*login, error) {
 	}
 	key := envelope.NewSessionKey()
 	var c api.LoginChallenge
-	if err := w.once(ctx, request{method: "POST", path: api.PathChallenges, out: &c}, encode(api.ChallengeRequest{Subject: w.subject, Key: key.Public()})); err != nil {
+	ask := func() error {
+		return w.once(ctx, request{method: "POST", path: api.PathChallenges, out: &c}, encode(api.ChallengeRequest{Subject: w.subject, Key: key.Public()}))
+	}
+	err := ask()
+	if errors.Is(err, policies.CodeNotFound) { // another storefront, or one that lost its data
+		if err = w.once(ctx, request{method: "POST", path: api.PathIdentities}, w.identity); err == nil {
+			err = ask()
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("logging in: %w", err)
 	}
 	// The server's name in the proof is the one this device dialled, so that a storefront cannot pass on another's challenge.

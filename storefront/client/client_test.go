@@ -1,0 +1,320 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+)
+
+func TestMainJob(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	acme, acmeStore := w.reader("Acme")
+	bank, _ := w.reader("Bank")
+	w.must(o.Set(ctx, set("phone.mobile", "+49 151 1"), set("name.full", "Ünal Ålesund"), set("bank.iban", "DE00")))
+	w.connect(o, acme, "acme")
+	w.connect(o, bank, "bank")
+	w.must(o.Grant(ctx, acme.ID(), []policies.Field{"phone.mobile", "name.full"}, GrantOptions{Purpose: "delivery"}))
+	w.must(o.Grant(ctx, bank.ID(), []policies.Field{"phone.mobile", "bank.iban"}, GrantOptions{Purpose: "payment", ReadsPerDay: 100}))
+	w.wantRead(acme, o, "phone.mobile", "+49 151 1")
+	w.wantRead(acme, o, "name.full", "Ünal Ålesund")
+	w.wantRead(bank, o, "bank.iban", "DE00")
+	w.wantRefusal(acme, o, "bank.iban", policies.CodeNoGrant)
+
+	w.must(o.Set(ctx, set("phone.mobile", "+49 151 2")))
+	w.wantRead(acme, o, "phone.mobile", "+49 151 2")
+
+	// What the reader has is not sent again.
+	v := w.read(acme, o, "phone.mobile")
+	again, err := acme.Read(ctx, Item{Owner: o.ID(), Field: "phone.mobile", Known: v.Version})
+	w.must(err)
+	if again[0].Err != nil || !again[0].Unchanged || again[0].Bytes != nil {
+		t.Errorf("a known version: %+v", again[0])
+	}
+
+	// Revoking stops one reader, rotates, and the other does not notice.
+	w.must(o.Revoke(ctx, acme.ID(), []policies.Field{"phone.mobile"}, RevokeOptions{}))
+	w.wantRefusal(acme, o, "phone.mobile", policies.CodeRevoked)
+	w.wantRead(acme, o, "name.full", "Ünal Ålesund")
+	w.wantRead(bank, o, "phone.mobile", "+49 151 2")
+	for _, f := range o.Fields() {
+		if want := map[policies.Field]uint64{"phone.mobile": 2}[f.Field]; want != 0 && f.Epoch != want {
+			t.Errorf("%s is in epoch %d, want %d", f.Field, f.Epoch, want)
+		}
+	}
+	w.must(o.Rotate(ctx, "name.full", "bank.iban"))
+	w.wantRead(acme, o, "name.full", "Ünal Ålesund")
+	w.wantRead(bank, o, "bank.iban", "DE00")
+	w.must(o.Set(ctx, set("phone.mobile", "+49 151 3")))
+	w.wantRead(bank, o, "phone.mobile", "+49 151 3")
+	if got := w.token.count(); got != 3 { // acme: name.full; bank: phone.mobile, bank.iban
+		t.Errorf("the token holds %d keys, want 3", got)
+	}
+
+	// The reader starts anew from what it stored.
+	w.must(acme.Close())
+	acme, err = OpenReader(acmeStore, Options{})
+	w.must(err)
+	w.wantRead(acme, o, "name.full", "Ünal Ålesund")
+	items, err := acme.Granted(ctx)
+	w.must(err)
+	if len(items) != 1 || items[0].Field != "name.full" {
+		t.Errorf("granted: %+v", items)
+	}
+
+	events, err := o.History(ctx, 100)
+	w.must(err)
+	seen := map[policies.EntryKind]int{}
+	for _, e := range events {
+		seen[e.Kind]++
+		if e.Text == "" || e.Time.IsZero() {
+			t.Errorf("an empty event: %+v", e)
+		}
+	}
+	if seen[policies.EntryUse] < 8 || seen[policies.EntryRevocation] < 3 || seen[policies.EntryRefusal] < 1 || seen[policies.EntryIdentity] != 1 {
+		t.Errorf("history: %v", seen)
+	}
+	w.must(o.Sync(ctx))
+
+	w.must(o.Remove(ctx, "name.full"))
+	if v := w.read(acme, o, "name.full"); v.Err == nil {
+		t.Errorf("a removed field was read: %q", v.Bytes)
+	}
+	w.must(o.Set(ctx, set("name.full", "Ü")))
+	w.wantRead(acme, o, "name.full", "Ü")
+}
+
+func TestGrantAnewEndsTheOlder(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	r, _ := w.reader("R")
+	w.must(o.Set(ctx, set("note", "n")))
+	w.connect(o, r, "r")
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{Purpose: "one"}))
+	w.wantRead(r, o, "note", "n")
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{Purpose: "two"}))
+	w.wantRead(r, o, "note", "n")
+	if list := o.Grants(false); len(list) != 1 || list[0].Purpose != "two" {
+		t.Errorf("grants: %+v", list)
+	}
+	if got := w.token.count(); got != 1 {
+		t.Errorf("the token holds %d keys, want 1", got)
+	}
+}
+
+func TestTwoDevices(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	one, _ := w.owner()
+	r, _ := w.reader("R")
+	other, _ := w.reader("Other")
+	w.must(one.Set(ctx, set("note", "first"), set("name.full", "N")))
+	w.connect(one, r, "r")
+	var plain []byte
+	recovery, err := one.Backup(true, func(b []byte) error { plain = append(plain, b...); return nil })
+	w.must(err)
+	if again, _ := one.Backup(true, func([]byte) error { return nil }); !recovery || again {
+		t.Errorf("recovery key in the first backup %t, in the second %t", recovery, again)
+	}
+	w.must(one.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+	w.connect(one, other, "other")
+	w.must(one.Grant(ctx, other.ID(), []policies.Field{"note"}, GrantOptions{}))
+
+	two, err := RestoreOwner(new(memory), plain, Options{})
+	w.must(err)
+	w.must(two.Sync(ctx))
+	if b, err := two.Get(ctx, "note"); err != nil || string(b) != "first" {
+		t.Fatalf("second device: %q, %v", b, err)
+	}
+	// Both write the same field; the second to come rebases, and no version stands for two values.
+	w.must(two.Set(ctx, set("note", "second")))
+	w.must(one.Set(ctx, set("note", "third"), set("own/x", "x")))
+	w.wantRead(r, one, "note", "third")
+	w.must(two.Sync(ctx))
+	if b, err := two.Get(ctx, "own/x"); err != nil || string(b) != "x" {
+		t.Fatalf("second device: %q, %v", b, err)
+	}
+	// It learns of readers that it never met, and can stop them and keep the others reading.
+	w.must(two.Revoke(ctx, r.ID(), nil, RevokeOptions{}))
+	w.wantRefusal(r, one, "note", policies.CodeRevoked)
+	w.wantRead(other, one, "note", "third")
+	w.must(one.Set(ctx, set("note", "fourth")))
+	w.wantRead(other, one, "note", "fourth")
+	if list := one.Grants(false); len(list) != 1 || list[0].Reader != other.ID() {
+		t.Errorf("grants on the first device: %+v", list)
+	}
+}
+
+// A process that is killed before any of its saves finishes later what it began, and nothing is done twice.
+func TestKilledAtEverySave(t *testing.T) {
+	ctx := t.Context()
+	for limit := 1; ; limit++ {
+		w := newWorld(t)
+		o, m := w.owner()
+		r, _ := w.reader("R")
+		stay, _ := w.reader("Stay")
+		w.must(o.Set(ctx, set("note", "a")))
+		w.connect(o, r, "r")
+		w.connect(o, stay, "stay")
+		w.must(o.Grant(ctx, stay.ID(), []policies.Field{"note"}, GrantOptions{}))
+		m.mu.Lock()
+		m.limit = m.saves + limit
+		m.mu.Unlock()
+		err := errors.Join(
+			o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}),
+			o.Set(ctx, set("note", "b")),
+			o.Revoke(ctx, r.ID(), nil, RevokeOptions{}))
+		m.mu.Lock()
+		m.limit = 0
+		m.mu.Unlock()
+		o = reopen(m, w)
+		if err := o.Sync(ctx); err != nil {
+			t.Fatalf("killed at save %d: %v", limit, err)
+		}
+		// Whatever of it was begun is done, and can be done again.
+		w.must(o.Set(ctx, set("note", "b")))
+		if err := o.Revoke(ctx, r.ID(), nil, RevokeOptions{}); err != nil && !errors.Is(err, policies.CodeNoGrant) {
+			t.Fatalf("killed at save %d: %v", limit, err)
+		}
+		w.wantRead(stay, o, "note", "b")
+		if v := w.read(r, o, "note"); v.Err == nil {
+			t.Fatalf("killed at save %d: the stopped reader reads %q", limit, v.Bytes)
+		}
+		if got := w.token.count(); got != 1 {
+			t.Fatalf("killed at save %d: the token holds %d keys, want 1", limit, got)
+		}
+		if !errors.Is(err, errCrash) {
+			if limit < 8 {
+				t.Fatalf("only %d saves were cut", limit)
+			}
+			return
+		}
+	}
+}
+
+func TestManyReadersAtOnce(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	r, _ := w.reader("R")
+	w.must(o.Set(ctx, set("note", "0"), set("name.full", "N")))
+	w.connect(o, r, "r")
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note", "name.full"}, GrantOptions{}))
+	var wg sync.WaitGroup
+	errs := make(chan error, 64)
+	for range 32 {
+		wg.Go(func() {
+			for range 6 {
+				values, err := r.Read(ctx, Item{Owner: o.ID(), Field: "note"}, Item{Owner: o.ID(), Field: "name.full"})
+				if err != nil {
+					errs <- err
+					return
+				}
+				for _, v := range values {
+					if v.Err != nil || len(v.Bytes) == 0 {
+						errs <- fmt.Errorf("%s: %q, %v", v.Field, v.Bytes, v.Err)
+						return
+					}
+				}
+			}
+		})
+	}
+	for i := range 4 {
+		w.must(o.Set(ctx, set("note", fmt.Sprint(i))))
+	}
+	wg.Wait()
+	close(errs)
+	for err := range errs {
+		t.Error(err)
+	}
+	w.must(r.Close())
+}
+
+func TestWatch(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	o, _ := w.owner()
+	r, _ := w.reader("R")
+	w.must(o.Set(ctx, set("note", "one")))
+	w.connect(o, r, "r")
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+	var got []string
+	done := errors.New("done")
+	err := r.Watch(ctx, 10*time.Millisecond, func(v Value) error {
+		switch {
+		case v.Err != nil:
+			got = append(got, string(policies.CodeRevoked))
+			if !errors.Is(v.Err, policies.CodeRevoked) {
+				t.Errorf("unexpected: %v", v.Err)
+			}
+			return done
+		case string(v.Bytes) == "one":
+			w.must(o.Set(ctx, set("note", "two")))
+		default:
+			w.must(o.Revoke(ctx, r.ID(), nil, RevokeOptions{}))
+		}
+		got = append(got, string(v.Bytes))
+		return nil
+	}, Item{Owner: o.ID(), Field: "note"})
+	if !errors.Is(err, done) || fmt.Sprint(got) != "[one two grant_revoked]" {
+		t.Errorf("watched %v, %v", got, err)
+	}
+}
+
+func TestRefusedAtHome(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	r, _ := w.reader("R")
+	w.must(o.Set(ctx, set("note", "n")))
+	code, err := o.Code()
+	w.must(err)
+	if _, err := o.Connect(ctx, r.Code(), "r"); !errors.Is(err, ErrNotConnected) {
+		t.Errorf("connecting before the reader did: %v", err)
+	}
+	if err := o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}); !errors.Is(err, ErrNoContact) {
+		t.Errorf("granting to a stranger: %v", err)
+	}
+	_, err = r.Connect(ctx, code, "")
+	w.must(err)
+	// A code serves one reader.
+	second, _ := w.reader("Second")
+	_, err = o.Connect(ctx, r.Code(), "r")
+	w.must(err)
+	_, err = second.Connect(ctx, code, "")
+	w.must(err)
+	if _, err := o.Connect(ctx, second.Code(), "s"); !errors.Is(err, ErrNotConnected) {
+		t.Errorf("a code used twice: %v", err)
+	}
+	if err := o.Grant(ctx, r.ID(), []policies.Field{"nothing"}, GrantOptions{}); !errors.Is(err, ErrNoField) {
+		t.Errorf("granting what is not there: %v", err)
+	}
+	if err := o.Revoke(ctx, r.ID(), nil, RevokeOptions{}); !errors.Is(err, policies.CodeNoGrant) {
+		t.Errorf("revoking nothing: %v", err)
+	}
+	if err := o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{Custody: policies.CustodySealed}); !errors.Is(err, policies.CodeCustody) {
+		t.Errorf("a custody that the vault does not offer: %v", err)
+	}
+	if len(o.state.Tasks) != 0 {
+		t.Errorf("what was refused for good still waits: %d tasks", len(o.state.Tasks))
+	}
+	if err := o.Set(ctx, Change{"note", make([]byte, policies.MaxValue+1)}); err == nil {
+		t.Error("a value above 1 MiB was accepted")
+	}
+	wrong := w.network
+	wrong.Ceremony = policies.Hash{1}
+	if _, err := InitOwner(ctx, new(memory), wrong, Options{}); !errors.Is(err, policies.ErrPin) || !errors.Is(err, ErrUntrue) {
+		t.Errorf("another ceremony than the pinned one: %v", err)
+	}
+	if _, err := OpenReader(&memory{state: mustState(o)}, Options{}); !errors.Is(err, ErrState) {
+		t.Errorf("an owner's state opened as a reader's: %v", err)
+	}
+}
+
+func mustState(o *Owner) []byte {
+	b, _ := o.store.Load()
+	return b
+}
