@@ -110,8 +110,14 @@ func (v *Vault) commit(first *pending) {
 		})
 		v.fault = err // the state is not what the log says: never again without a replay
 	}
+	if (err != nil) != v.stopped { // said once, not for every request
+		if v.stopped = err != nil; v.stopped {
+			v.cfg.Logger.Error("no key is used: the key-use log did not record", "error", err.Error())
+		} else {
+			v.cfg.Logger.Info("the key-use log records again")
+		}
+	}
 	if err != nil {
-		v.cfg.Logger.Error("no key is used: the key-use log did not record", "error", err.Error())
 		err = fmt.Errorf("%w: %w", policies.CodeLogStopped, err)
 	}
 	for _, p := range batch {

@@ -134,6 +134,7 @@ type Vault struct {
 
 	decisions chan *pending // to run
 	fault     error         // run's own: why nothing can be applied any more
+	stopped   bool          // run's own: the last commit failed
 	recorder  sync.WaitGroup
 	chores    sync.WaitGroup
 	closing   chan struct{}

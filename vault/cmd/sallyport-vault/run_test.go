@@ -1,0 +1,471 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/hardware"
+	"github.com/sallyport/sallyport/pkcs11"
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/client"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+// TestMain lets the test's own program be the token worker.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "worker" {
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDocumentedConfigurationIsTheDefault(t *testing.T) {
+	// What is required is set; all else must be what the documentation says.
+	text := documented
+	for _, name := range []string{"ceremony", "pin", "log", "state", "database", "certificate", "key", "client_ca"} {
+		text = strings.ReplaceAll(text, "\n"+name+" = \"\"", "\n"+name+" = \"x\"")
+	}
+	path := filepath.Join(t.TempDir(), "vault.toml")
+	must(t, os.WriteFile(path, []byte(text), 0o600))
+	got, err := loadConfig(path)
+	must(t, err)
+	want := defaults()
+	want.Ceremony, want.PIN, want.Log, want.State, want.Database = "x", "x", "x", "x", "x"
+	want.Storefront.Certificate, want.Storefront.Key, want.Storefront.ClientCA = "x", "x", "x"
+	want.Owners.Certificate, want.Owners.Key = "x", "x"
+	if *got != want {
+		t.Errorf("documented %+v\ndefault    %+v", *got, want)
+	}
+}
+
+func TestConfigurationRefuses(t *testing.T) {
+	good := "ceremony='x'\npin='x'\nlog='x'\nstate='x'\ndatabase='x'\n"
+	doors := "[storefront]\nlisten='unix:/x'\n[owners]\ncertificate='x'\nkey='x'\n"
+	for text, want := range map[string]string{
+		"":                                   "not set",
+		good:                                 "owners.certificate",
+		good + "surprise=1\n" + doors:        "surprise",
+		good + "Log='y'\n" + doors:           "Log",
+		good + "workers=0\n" + doors:         "workers",
+		good + "workers='two'\n" + doors:     "workers",
+		good + "minimum_grade='Z'\n" + doors: "minimum_grade",
+		good + "reserve=-1\n" + doors:        "reserve",
+		good + doors + "burst=0\n":           "burst",
+		good + doors + "[x":                  "reading",
+		good + strings.Replace(doors, "unix:/x", "127.0.0.1:0", 1):                "client_ca",
+		good + strings.Replace(doors, "[owners]", "certificate='x'\n[owners]", 1): "socket",
+	} {
+		path := filepath.Join(t.TempDir(), "vault.toml")
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+		if _, err := loadConfig(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want a word on %s", text, err, want)
+		}
+	}
+	c := defaults()
+	for grade, ok := range map[string]bool{"A": true, "unproven": true, "C": false, "Z": false, "": false} {
+		if (c.graded(grade) == nil) != ok {
+			t.Errorf("grade %q against %q", grade, c.MinimumGrade)
+		}
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		code int
+		out  string
+	}{
+		{[]string{"--help"}, exitOK, "Exit codes"},
+		{[]string{"serve", "--help"}, exitOK, "--config"},
+		{[]string{"config"}, exitOK, "[storefront]"},
+		{nil, exitUsage, ""},
+		{[]string{"serve"}, exitUsage, ""},
+		{[]string{"serve", "--config", "/does/not/exist"}, exitUsage, ""},
+		{[]string{"serve", "--pin", "1234"}, exitUsage, ""},
+		{[]string{"dance"}, exitUsage, ""},
+	} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), test.args, nil, &out, &errs); code != test.code || !strings.Contains(out.String(), test.out) {
+			t.Errorf("%v: exit %d, stdout %q, stderr %q", test.args, code, out.String(), errs.String())
+		}
+	}
+}
+
+// authority is a certificate authority for a test.
+type authority struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	dir  string
+}
+
+func newAuthority(t *testing.T) *authority {
+	a := &authority{t: t, dir: t.TempDir()}
+	a.cert, a.key = a.issue("ca", nil)
+	return a
+}
+
+// issue writes NAME.pem and NAME.key.
+func (a *authority) issue(name string, parent *authority) (*x509.Certificate, *ecdsa.PrivateKey) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(a.t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: parent == nil, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	signer, signerKey := template, key
+	if parent != nil {
+		signer, signerKey = parent.cert, parent.key
+		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, signer, &key.PublicKey, signerKey)
+	must(a.t, err)
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	must(a.t, err)
+	must(a.t, os.WriteFile(filepath.Join(a.dir, name+".pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	must(a.t, os.WriteFile(filepath.Join(a.dir, name+".key"), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}), 0o600))
+	cert, err := x509.ParseCertificate(der)
+	must(a.t, err)
+	return cert, key
+}
+
+func (a *authority) client(certificate string) *tls.Config {
+	t := &tls.Config{RootCAs: x509.NewCertPool()}
+	t.RootCAs.AddCert(a.cert)
+	if certificate != "" {
+		pair, err := tls.LoadX509KeyPair(filepath.Join(a.dir, certificate+".pem"), filepath.Join(a.dir, certificate+".key"))
+		must(a.t, err)
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t
+}
+
+// daemon is a vault with a real token, from the ceremony on.
+type daemon struct {
+	t      *testing.T
+	config string
+	ready  string
+	stop   context.CancelFunc
+	code   chan int
+	log    *bytes.Buffer
+	mu     *sync.Mutex
+}
+
+func (d *daemon) Write(b []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.log.Write(b)
+}
+
+func (d *daemon) output() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.log.String()
+}
+
+func newDaemon(t *testing.T, a *authority) *daemon {
+	dir := t.TempDir()
+	conf, err := hardware.NewDevelopmentToken(filepath.Join(dir, "token"))
+	must(t, err)
+	t.Setenv("SOFTHSM2_CONF", conf)
+	pin := filepath.Join(dir, "user.pin")
+	must(t, hardware.NewSecretFile(pin))
+	text, err := os.ReadFile(pin)
+	must(t, err)
+	ceremony := hardware.Ceremony{
+		Dir: filepath.Join(dir, "ceremony"), Profile: "softhsm", Label: "test", CeremonyKey: filepath.Join(dir, "ceremony.key"), Development: true,
+		OfficerPIN: pkcs11.NewSecret([]byte("officer-pin-of-a-test")), UserPIN: pkcs11.NewSecret(bytes.TrimSpace(text)),
+		Passphrase: func() ([]byte, error) { return []byte("a passphrase of a test"), nil },
+		Storefront: "https://store.example", Owners: "https://vault.example",
+	}
+	_, err = ceremony.Run(t.Context())
+	must(t, err)
+	a.issue("vault", a)
+	a.issue("storefront", a)
+	d := &daemon{t: t, config: filepath.Join(dir, "vault.toml"), ready: filepath.Join(dir, "ready.json"), log: new(bytes.Buffer), mu: new(sync.Mutex)}
+	must(t, os.WriteFile(d.config, fmt.Appendf(nil, `
+ceremony = %q
+pin = "file:%s"
+dev_mode = true
+log = %q
+state = %q
+database = %q
+ready_file = %q
+[storefront]
+listen = "127.0.0.1:0"
+certificate = "%[7]s/vault.pem"
+key = "%[7]s/vault.key"
+client_ca = "%[7]s/ca.pem"
+[owners]
+listen = "127.0.0.1:0"
+certificate = "%[7]s/vault.pem"
+key = "%[7]s/vault.key"
+`, ceremony.Dir, pin, filepath.Join(dir, "log"), filepath.Join(dir, "state"), filepath.Join(dir, "db"), d.ready, a.dir), 0o600))
+	return d
+}
+
+// serve starts the vault and returns its addresses.
+func (d *daemon) serve() map[string]string {
+	d.t.Helper()
+	os.Remove(d.ready)
+	ctx, stop := context.WithCancel(context.Background())
+	d.stop, d.code = stop, make(chan int, 1)
+	go func() { d.code <- run(ctx, []string{"serve", "--config", d.config}, nil, d, d) }()
+	for range 600 {
+		if text, err := os.ReadFile(d.ready); err == nil {
+			var ready struct{ Addresses map[string]string }
+			must(d.t, json.Unmarshal(text, &ready))
+			return ready.Addresses
+		}
+		select {
+		case code := <-d.code:
+			d.t.Fatalf("the vault ended with %d: %s", code, d.output())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	d.t.Fatalf("the vault is not ready: %s", d.output())
+	return nil
+}
+
+func (d *daemon) end() {
+	d.t.Helper()
+	d.stop()
+	if code := <-d.code; code != exitOK {
+		d.t.Fatalf("the vault ended with %d: %s", code, d.output())
+	}
+}
+
+// TestVaultWithARealToken goes from the ceremony to a revoked grant, over TLS and a restart.
+func TestVaultWithARealToken(t *testing.T) {
+	a := newAuthority(t)
+	d := newDaemon(t, a)
+	if code := run(t.Context(), []string{"serve", "--config", d.config}, nil, d, d); code != exitFailure || !strings.Contains(d.output(), "create it first") {
+		t.Fatalf("serve before init: %d, %s", code, d.output())
+	}
+	if code := run(t.Context(), []string{"init", "--config", d.config}, nil, d, d); code != exitOK {
+		t.Fatalf("init: %s", d.output())
+	}
+	if code := run(t.Context(), []string{"init", "--config", d.config}, nil, d, d); code != exitFailure {
+		t.Fatal("init twice")
+	}
+	addresses := d.serve()
+	connect := func() *client.Client {
+		c, err := client.New(client.Config{Address: "https://" + addresses["storefront"], TLS: a.client("storefront")})
+		must(t, err)
+		t.Cleanup(c.Close)
+		return c
+	}
+	c := connect()
+
+	t.Run("doors", func(t *testing.T) {
+		nobody, err := client.New(client.Config{Address: "https://" + addresses["storefront"], TLS: a.client("")})
+		must(t, err)
+		if _, err := nobody.Health(t.Context()); !errors.Is(err, policies.CodeUnavailable) {
+			t.Errorf("the storefront's door without a certificate: %v", err)
+		}
+		other := newAuthority(t)
+		other.issue("storefront", other)
+		stranger := other.client("storefront")
+		stranger.RootCAs = a.client("").RootCAs
+		wrong, err := client.New(client.Config{Address: "https://" + addresses["storefront"], TLS: stranger})
+		must(t, err)
+		if _, err := wrong.Health(t.Context()); !errors.Is(err, policies.CodeUnavailable) {
+			t.Errorf("the storefront's door with a certificate of another authority: %v", err)
+		}
+		for door, address := range addresses {
+			classical := a.client("storefront")
+			classical.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
+			if conn, err := tls.Dial("tcp", address, classical); err == nil {
+				conn.Close()
+				t.Errorf("%s: a classical key exchange was accepted", door)
+			}
+			old := a.client("storefront")
+			old.MaxVersion = tls.VersionTLS12
+			if conn, err := tls.Dial("tcp", address, old); err == nil {
+				conn.Close()
+				t.Errorf("%s: TLS 1.2 was accepted", door)
+			}
+		}
+		owners, err := client.New(client.Config{Address: "https://" + addresses["owners"], TLS: a.client("")})
+		must(t, err)
+		if h, err := owners.Health(t.Context()); err != nil || h.Status != "ok" || !h.DevMode {
+			t.Errorf("health at the owners' door: %+v, %v", h, err)
+		}
+		if _, err := owners.Reencrypt(t.Context(), api.Call{}); !errors.Is(err, policies.CodeNotFound) {
+			t.Errorf("reencrypt at the owners' door: %v", err)
+		}
+	})
+
+	// One owner, one reader, one field.
+	document, err := c.Vault(t.Context())
+	must(t, err)
+	doc, err := policies.Decode[policies.VaultDocument](document)
+	must(t, err)
+	submit := func(e *envelope.Envelope, keys ...api.SealedKey) {
+		t.Helper()
+		receipt, err := c.Submit(t.Context(), api.Submission{Envelope: e.Raw, Keys: keys})
+		must(t, err)
+		_, _, _, err = receipt.Verify(doc, e.Hash)
+		must(t, err)
+	}
+	enrol := func(seed byte) (*envelope.PrivateKey, policies.IdentityID) {
+		key := envelope.NewPrivateKey(&[envelope.SeedSize]byte{seed})
+		kem := pre.NewBlobKey([32]byte{seed}).Public()
+		e, err := policies.Sign[policies.Identity](key, &policies.Identity{
+			Header: policies.NewHeader("identity", time.Now()), Kind: policies.KindPerson, SigningKey: key.Public().Bytes(), KEMKey: kem, LoginKey: kem, RecoveryHash: policies.Hash{1},
+		})
+		must(t, err)
+		submit(e)
+		return key, policies.IdentityID(e.Hash)
+	}
+	ownerKey, ownerID := enrol(1)
+	readerKey, readerID := enrol(2)
+	owner := policies.OwnerID(ownerID)
+	root, err := pre.ParseRoot(bytes.Repeat([]byte{1}, 32))
+	must(t, err)
+	fieldKey, err := root.FieldKey(policies.Slot{Owner: owner, Field: "phone.mobile", Epoch: 1, Author: policies.AuthorID(owner)})
+	must(t, err)
+	leaf, ciphertext, err := fieldKey.Seal(1, []byte("+41 79 000 00 00"), nil)
+	must(t, err)
+	tree, err := policies.NewTree([]policies.Leaf{leaf})
+	must(t, err)
+	manifest, err := policies.Sign[policies.Manifest](ownerKey, &policies.Manifest{
+		Header: policies.NewHeader("manifest", time.Now()), Audience: doc.Vault, Owner: owner, Author: policies.AuthorID(owner),
+		Link: policies.Link{Seq: 1, Prev: policies.Hash(owner)}, Version: 1, TreeSize: 1, Root: tree.Root(),
+	})
+	must(t, err)
+	submit(manifest)
+
+	relationship := root.ReaderKey(owner, policies.Nonce{1})
+	ct, secret, err := pre.NewGrantSecret(relationship.Public(), nil)
+	must(t, err)
+	importKey, _ := doc.ImportKey(doc.Tokens[0].Serial, policies.CustodyResident)
+	if importKey.OAEPHash != "SHA-1" {
+		t.Fatalf("SoftHSM does OAEP with SHA-1, not %s", importKey.OAEPHash)
+	}
+	public, err := x509.ParsePKIXPublicKey(importKey.PublicKey)
+	must(t, err)
+	id := policies.NewDocumentID()
+	rk, err := secret.ReEncryptionKey(id, policies.ReaderID(readerID), fieldKey)
+	must(t, err)
+	wrapped, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, public.(*rsa.PublicKey), rk.PKCS8(), nil)
+	must(t, err)
+	g := &policies.Grant{
+		Header: policies.NewHeader("grant", time.Now()), Audience: doc.Vault, Owner: owner, Link: policies.Link{Seq: 2, Prev: manifest.Hash},
+		Reader: policies.ReaderID(readerID), Relationship: policies.Hash{1}, Custody: policies.CustodyResident, Rights: []policies.Right{policies.RightRead},
+		Purpose: "delivery", NotBefore: time.Now().Unix() - 10, Expires: time.Now().Unix() + 3600, Ciphertext: ct,
+		Fields: []policies.GrantedField{{Field: "phone.mobile", Epoch: 1, Author: policies.AuthorID(owner), Keys: []policies.WrappedKey{{
+			Token: doc.Tokens[0].Serial, ImportKey: policies.HashKey(importKey.PublicKey), Path: importKey.Path, Digest: sha256.Sum256(wrapped),
+		}}}},
+	}
+	g.ID = id
+	grant, err := policies.Sign[policies.Grant](ownerKey, g)
+	must(t, err)
+	info, err := pre.ImportInfo(doc.Vault, grant.Hash, "phone.mobile", 1, policies.AuthorID(owner))
+	must(t, err)
+	sealed, err := pre.SealBlob(doc.ImportHPKE, info, wrapped)
+	must(t, err)
+	submit(grant, api.SealedKey{Field: "phone.mobile", Author: policies.AuthorID(owner), Token: doc.Tokens[0].Serial, Sealed: sealed})
+
+	signer := envelope.NewSessionKey()
+	sessionCT, sessionSecret, err := pre.EncapsulateSession(doc.SessionKEM, nil)
+	must(t, err)
+	session, err := policies.Sign[policies.Session](readerKey, &policies.Session{
+		Header: policies.NewHeader("session", time.Now()), Audience: doc.Vault, Reader: policies.ReaderID(readerID), Key: signer.Public(),
+		NotBefore: time.Now().Unix(), Expires: time.Now().Unix() + 600, Ciphertext: sessionCT,
+	})
+	must(t, err)
+	submit(session)
+	read := func() policies.AnswerItem {
+		t.Helper()
+		request, err := policies.Sign[policies.ReadRequest](signer, &policies.ReadRequest{
+			Header: policies.NewHeader("read", time.Now()), Audience: doc.Vault, Session: session.Hash, Nonce: policies.NewNonce(),
+			Expires: time.Now().Unix() + 60, Purpose: "delivery", Items: []policies.ReadItem{{Owner: owner, Field: "phone.mobile"}},
+		})
+		must(t, err)
+		point, err := pre.Decompress(&leaf.Capsule)
+		must(t, err)
+		reply, err := c.Reencrypt(t.Context(), api.Call{Request: request.Raw, Items: []api.CallItem{{Grant: id, Head: manifest.Hash, Leaf: leaf.Bytes(), Point: point}}})
+		must(t, err)
+		if reply.Code != "" {
+			t.Fatalf("refused: %s", string(reply.Code))
+		}
+		plain, err := sessionSecret.Key(doc.Vault, policies.ReaderID(readerID), session.Hash).OpenAnswer(request.Hash, reply.Sealed)
+		must(t, err)
+		answer, err := policies.ParseAnswer(plain)
+		must(t, err)
+		return answer.Items[0]
+	}
+	opens := func(item policies.AnswerItem) {
+		t.Helper()
+		if item.Outcome != policies.CodeReleased {
+			t.Fatalf("outcome %s", string(item.Outcome))
+		}
+		readers, err := relationship.OpenGrant(ct)
+		must(t, err)
+		value, err := readers.Open(id, policies.ReaderID(readerID), &leaf, item.X, ciphertext)
+		if err != nil || string(value) != "+41 79 000 00 00" {
+			t.Fatalf("opened %q, %v", value, err)
+		}
+	}
+	opens(read())
+	d.end()
+	if strings.Contains(d.output(), "orphan") || !strings.Contains(d.output(), "PROTECTS NOTHING") {
+		t.Errorf("log: %s", d.output())
+	}
+	addresses = d.serve()
+	c = connect()
+	opens(read()) // the session goes on too
+
+	revocation, err := policies.Sign[policies.Revocation](ownerKey, &policies.Revocation{
+		Header: policies.NewHeader("revocation", time.Now()), Audience: doc.Vault, Owner: owner, Link: policies.Link{Seq: 3, Prev: grant.Hash},
+		Items: []policies.RevokedItem{{Grant: id, Field: "phone.mobile", Author: policies.AuthorID(owner)}}, Reason: policies.ReasonWithdrawn,
+	})
+	must(t, err)
+	submit(revocation)
+	if item := read(); item.Outcome != policies.CodeRevoked {
+		t.Fatalf("after the revocation: %s", string(item.Outcome))
+	}
+	state, err := c.Chain(t.Context(), owner)
+	must(t, err)
+	if state.Seq != 3 || state.Hash != policies.Hash(revocation.Hash) {
+		t.Errorf("chain at %d", state.Seq)
+	}
+	history, err := c.History(t.Context(), owner, 0, 3)
+	must(t, err)
+	if len(history.Entries) != 3 || history.Before == 0 {
+		t.Errorf("history of %d entries", len(history.Entries))
+	}
+	d.end()
+}
