@@ -13,8 +13,8 @@ import (
 // Limits bound what callers may take. Zero means the default, which suits one small server; a load test raises them.
 type Limits struct {
 	// Requests a second and at once, by each network address, to routes that need no login and for requests whose signature fails.
-	OpenRate  float64 `koanf:"open_rate"`  // default 10
-	OpenBurst int     `koanf:"open_burst"` // default 50
+	OpenRate  float64 `koanf:"open_rate"`  // default 100
+	OpenBurst int     `koanf:"open_burst"` // default 500
 	// Requests a second and at once, by each logged-in identity.
 	LoginRate  float64 `koanf:"login_rate"`  // default 50
 	LoginBurst int     `koanf:"login_burst"` // default 200
@@ -32,7 +32,8 @@ type Limits struct {
 	CachedBytes  int           `koanf:"cached_bytes"`  // ciphertext kept in memory; default 64 MiB
 }
 
-func (l Limits) withDefaults() (Limits, error) {
+// WithDefaults puts the defaults where a limit is zero and refuses limits that make no sense.
+func (l Limits) WithDefaults() (Limits, error) {
 	if l.OpenRate < 0 || l.LoginRate < 0 || l.FieldRate < 0 || l.OpenBurst < 0 || l.LoginBurst < 0 || l.FieldBurst < 0 || l.Callers < 0 ||
 		l.Fields < 0 || l.OwnerBytes < 0 || l.Logins < 0 || l.Sessions < 0 || l.Login < 0 || l.CachedLeaves < 0 || l.CachedBytes < 0 {
 		return l, errors.New("limits: a limit is below zero")
@@ -43,8 +44,8 @@ func (l Limits) withDefaults() (Limits, error) {
 	if l.Login != 0 && l.Login < time.Second {
 		return l, errors.New("limits: login is a duration such as \"15m\", at least a second")
 	}
-	orDefault(&l.OpenRate, 10)
-	orDefault(&l.OpenBurst, 50)
+	orDefault(&l.OpenRate, 100)
+	orDefault(&l.OpenBurst, 500)
 	orDefault(&l.LoginRate, 50)
 	orDefault(&l.LoginBurst, 200)
 	orDefault(&l.FieldRate, 2000)

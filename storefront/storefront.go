@@ -115,7 +115,7 @@ func New(o Options) (*Storefront, error) {
 	if len(o.Names) == 0 && o.Certificate == nil {
 		return nil, errors.New("a storefront needs names, or a certificate that has them")
 	}
-	limits, err := o.Limits.withDefaults()
+	limits, err := o.Limits.WithDefaults()
 	if err != nil {
 		return nil, err
 	}

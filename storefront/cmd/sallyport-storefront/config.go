@@ -67,6 +67,9 @@ func loadConfig(path string) (*config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
+	if c.Limits, err = c.Limits.WithDefaults(); err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
 	return &c, c.validate()
 }
 

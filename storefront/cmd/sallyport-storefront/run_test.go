@@ -24,6 +24,8 @@ import (
 	"github.com/knadh/koanf/parsers/toml/v2"
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
+
+	"github.com/sallyport/sallyport/storefront"
 )
 
 func write(t *testing.T, text string) string {
@@ -43,6 +45,10 @@ func TestDocumentedConfigurationIsTheDefault(t *testing.T) {
 	want := defaults()
 	if got.Listen != want.Listen || got.Reserve != want.Reserve || got.Connections != want.Connections || got.Vault.InFlight != want.Vault.InFlight {
 		t.Errorf("the documented configuration is not the default: %+v", got)
+	}
+	filled, err := storefront.Limits{}.WithDefaults()
+	if err != nil || got.Limits != filled {
+		t.Errorf("documented limits %+v, defaults %+v, %v", got.Limits, filled, err)
 	}
 	// Every member is documented.
 	k := koanf.New(".")
