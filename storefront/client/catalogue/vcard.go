@@ -196,6 +196,7 @@ func parseCard(data []byte) ([]property, error) {
 	var out []property
 	version, state := "", 0 // 0: before BEGIN, 1: inside, 2: after END
 	for n, text := range unfold(string(data)) {
+		text = strings.Map(dropControl, text) // no line may have them (section 3.3), some cards do
 		if strings.TrimSpace(text) == "" {
 			continue
 		}
@@ -267,15 +268,18 @@ func modernise(p *property) {
 // unfold joins continued lines (RFC 6350 section 3.2).
 func unfold(text string) []string {
 	var out []string
-	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\r\n")
-		if len(out) > 0 && line != "" && (line[0] == ' ' || line[0] == '\t') {
-			out[len(out)-1] += line[1:]
+	var line strings.Builder
+	for raw := range strings.Lines(text) {
+		raw = strings.TrimRight(raw, "\r\n")
+		if raw != "" && (raw[0] == ' ' || raw[0] == '\t') {
+			line.WriteString(raw[1:])
 			continue
 		}
-		out = append(out, line)
+		out = append(out, line.String())
+		line.Reset()
+		line.WriteString(raw)
 	}
-	return out
+	return append(out, line.String())
 }
 
 // parseLine reads [group "."] name *(";" param) ":" value.
@@ -329,7 +333,9 @@ func parseLine(text string) (property, error) {
 				value, rest = rest[:close], rest[close:]
 			}
 			if name == "TYPE" { // TYPE="work,voice" is a list all the same (RFC 6350 erratum 3086)
-				p.params[name] = append(p.params[name], strings.Split(value, ",")...)
+				for part := range strings.SplitSeq(value, ",") {
+					p.params[name] = append(p.params[name], paramUnescape(part))
+				}
 			} else {
 				p.params[name] = append(p.params[name], paramUnescape(value))
 			}

@@ -1,0 +1,276 @@
+package profile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/policies"
+)
+
+func phrase(t testing.TB, text string) *Secret {
+	t.Helper()
+	s, err := Passphrase([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// saved makes a profile with a state under a key file, which is quick.
+func saved(t testing.TB) (dir string, secret *Secret) {
+	t.Helper()
+	secret, err := NewKeyFile(filepath.Join(t.TempDir(), "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir = filepath.Join(t.TempDir(), "profile")
+	p, err := Create(dir, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Save([]byte("the state")); err != nil {
+		t.Fatal(err)
+	}
+	return dir, secret
+}
+
+func TestPassphrase(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	p, err := Create(dir, phrase(t, "correct horse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state, err := p.Load(); state != nil || err != nil {
+		t.Errorf("a new profile loads %q, %v", state, err)
+	}
+	for i := range 3 {
+		if err := p.Save(fmt.Appendf(nil, "state %d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.Close()
+	if _, err := Open(dir, phrase(t, "correct horsf")); !errors.Is(err, ErrUnlock) {
+		t.Errorf("a wrong passphrase: %v", err)
+	}
+	if _, err := Create(dir, phrase(t, "x")); !errors.Is(err, ErrExists) {
+		t.Errorf("creating twice: %v", err)
+	}
+	p, err = Open(dir, phrase(t, "correct horse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if state, err := p.Load(); string(state) != "state 2" || err != nil {
+		t.Errorf("loaded %q, %v", state, err)
+	}
+	raw, _ := os.ReadFile(filepath.Join(dir, stateName))
+	if bytes.Contains(raw, []byte("state 2")) || !bytes.Contains(raw, []byte("argon2id")) {
+		t.Error("the state is not sealed, or does not say how")
+	}
+	if info, _ := os.Stat(dir); info.Mode().Perm() != 0o700 {
+		t.Errorf("the folder has mode %o", info.Mode().Perm())
+	}
+	if info, _ := os.Stat(filepath.Join(dir, stateName)); info.Mode().Perm() != 0o600 {
+		t.Errorf("the state has mode %o", info.Mode().Perm())
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".new-*")); len(left) != 0 {
+		t.Errorf("temporary files are left: %v", left)
+	}
+	if _, err := Passphrase(nil); err == nil {
+		t.Error("an empty passphrase was accepted")
+	}
+}
+
+// Every flipped bit and every truncation of the state is noticed.
+func TestDamage(t *testing.T) {
+	dir, secret := saved(t)
+	path := filepath.Join(dir, stateName)
+	good, _ := os.ReadFile(path)
+	try := func(what string, data []byte) {
+		t.Helper()
+		os.WriteFile(path, data, 0o600)
+		p, err := Open(dir, secret)
+		if err == nil {
+			p.Close()
+			t.Errorf("%s: opened", what)
+		} else if !errors.Is(err, ErrUnlock) && !errors.Is(err, ErrFormat) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for i := range good {
+		for bit := range 8 {
+			bad := bytes.Clone(good)
+			bad[i] ^= 1 << bit
+			try(fmt.Sprintf("bit %d of byte %d", bit, i), bad)
+		}
+		try(fmt.Sprintf("cut to %d bytes", i), good[:i])
+	}
+	try("a byte more", append(bytes.Clone(good), 0))
+	os.WriteFile(path, good, 0o600)
+	if p, err := Open(dir, secret); err != nil {
+		t.Errorf("the undamaged state: %v", err)
+	} else {
+		p.Close()
+	}
+}
+
+func TestHeaderBounds(t *testing.T) {
+	salts := `,"salt":"AAAAAAAAAAAAAAAAAAAAAA==","file_salt":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}`
+	for name, h := range map[string]string{
+		"weak time":       `{"kdf":"argon2id","time":2,"memory_kib":65536,"lanes":4` + salts,
+		"weak memory":     `{"kdf":"argon2id","time":3,"memory_kib":65535,"lanes":4` + salts,
+		"no lanes":        `{"kdf":"argon2id","time":3,"memory_kib":65536` + salts,
+		"endless":         `{"kdf":"argon2id","time":4000000000,"memory_kib":65536,"lanes":4` + salts,
+		"all memory":      `{"kdf":"argon2id","time":3,"memory_kib":4000000000,"lanes":4` + salts,
+		"another kdf":     `{"kdf":"none"` + salts,
+		"unknown member":  `{"kdf":"key-file","x":1` + salts,
+		"short salt":      `{"kdf":"key-file","salt":"AA==","file_salt":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}`,
+		"key file, tuned": `{"kdf":"key-file","time":3` + salts,
+	} {
+		if _, err := Unseal(phrase(t, "x"), []byte(magic+h+"\nabc")); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestKindsOfSecret(t *testing.T) {
+	dir, secret := saved(t)
+	if _, err := Open(dir, phrase(t, "x")); !errors.Is(err, ErrUnlock) || !strings.Contains(err.Error(), "key file") {
+		t.Errorf("a passphrase for a key file: %v", err)
+	}
+	other, err := NewKeyFile(filepath.Join(t.TempDir(), "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, other); !errors.Is(err, ErrUnlock) {
+		t.Errorf("another key file: %v", err)
+	}
+	for _, text := range []string{fmt.Sprint(secret), fmt.Sprintf("%+v %#v %x %s", secret, secret, secret, secret), slog.AnyValue(secret).Resolve().String()} {
+		if !strings.Contains(text, "redacted") || strings.Contains(text, fmt.Sprintf("%x", secret.bytes[:4])) {
+			t.Errorf("a secret prints as %q", text)
+		}
+	}
+}
+
+func TestExposed(t *testing.T) {
+	dir, secret := saved(t)
+	os.Chmod(dir, 0o750)
+	if _, err := Open(dir, secret); !errors.Is(err, ErrExposed) {
+		t.Errorf("a folder that others may read: %v", err)
+	}
+	key := filepath.Join(t.TempDir(), "key")
+	if _, err := NewKeyFile(key); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []os.FileMode{0o640, 0o604, 0o620} {
+		os.Chmod(key, mode)
+		if _, err := KeyFile(key); !errors.Is(err, ErrExposed) {
+			t.Errorf("a key file of mode %o: %v", mode, err)
+		}
+	}
+	os.Chmod(key, 0o600)
+	os.WriteFile(key, make([]byte, 32), 0o600)
+	if _, err := KeyFile(key); !errors.Is(err, ErrFormat) {
+		t.Errorf("a key file of zeroes: %v", err)
+	}
+	os.WriteFile(key, make([]byte, 33), 0o600)
+	if _, err := KeyFile(key); !errors.Is(err, ErrFormat) {
+		t.Errorf("a key file that is too long: %v", err)
+	}
+}
+
+func TestLock(t *testing.T) {
+	dir, secret := saved(t)
+	p, err := Open(dir, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, secret); !errors.Is(err, ErrBusy) {
+		t.Errorf("opened twice: %v", err)
+	}
+	p.Close()
+	if p, err = Open(dir, secret); err != nil {
+		t.Fatalf("after closing: %v", err)
+	}
+	p.Close()
+	if _, err := Open(t.TempDir(), secret); !errors.Is(err, ErrMissing) {
+		t.Errorf("no profile: %v", err)
+	}
+}
+
+func TestMirror(t *testing.T) {
+	dir, secret := saved(t)
+	p, err := Open(dir, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	a, b := []byte("ciphertext a"), []byte("ciphertext b")
+	ha, hb := policies.HashKey(a), policies.HashKey(b)
+	for range 2 {
+		if err := errors.Join(p.PutItem(ha, a), p.PutItem(hb, b)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := p.Item(ha); !bytes.Equal(got, a) || err != nil {
+		t.Errorf("item: %q, %v", got, err)
+	}
+	os.WriteFile(p.itemPath(hb), []byte("something else"), 0o600)
+	if _, err := p.Item(hb); !errors.Is(err, ErrNoItem) {
+		t.Errorf("a changed file: %v", err)
+	}
+	if err := p.PutItem(hb, b); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.KeepItems(map[policies.Hash]bool{hb: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Item(ha); !errors.Is(err, ErrNoItem) {
+		t.Errorf("an item that nobody names: %v", err)
+	}
+	if got, err := p.Item(hb); !bytes.Equal(got, b) || err != nil {
+		t.Errorf("an item that is named: %q, %v", got, err)
+	}
+}
+
+func TestBackupOpensWithoutTheProfile(t *testing.T) {
+	dir, secret := saved(t)
+	p, err := Open(dir, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := p.Seal([]byte("root"))
+	p.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain, err := Unseal(secret, sealed); string(plain) != "root" || err != nil {
+		t.Errorf("unsealed %q, %v", plain, err)
+	}
+	sealed[len(sealed)-1] ^= 1
+	if _, err := Unseal(secret, sealed); !errors.Is(err, ErrUnlock) {
+		t.Errorf("a flipped bit: %v", err)
+	}
+}
+
+func FuzzSealed(f *testing.F) {
+	dir, secret := saved(f)
+	good, _ := os.ReadFile(filepath.Join(dir, stateName))
+	f.Add(good)
+	f.Add([]byte(magic))
+	f.Add([]byte(magic + "{}\n"))
+	f.Add([]byte(magic + `{"kdf":"argon2id","salt":"AAAAAAAAAAAAAAAAAAAAAA==","file_salt":""}` + "\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		plain, err := Unseal(secret, data)
+		if err == nil && !(bytes.Equal(data, good) && string(plain) == "the state") {
+			t.Errorf("opened something that was never sealed: %q", plain)
+		}
+	})
+}
