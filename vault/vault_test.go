@@ -278,7 +278,7 @@ func TestHostileSubmissions(t *testing.T) {
 	forger := *o
 	forger.key = other.key
 	_, strangersIdentity := w.identity()
-	strangersIdentity.Envelope[len(strangersIdentity.Envelope)-20] ^= 1
+	strangersIdentity.Envelope = bytes.Replace(strangersIdentity.Envelope, []byte(`"payload":"`), []byte(`"payload":"IC`), 1)
 
 	manifest := func(o *owner, change func(*policies.Manifest)) func() api.Submission {
 		return func() api.Submission { s, _, _ := o.manifestOf(change); return s }
@@ -318,6 +318,12 @@ func TestHostileSubmissions(t *testing.T) {
 			s.Keys = make([]api.SealedKey, 1)
 			return s
 		}, policies.CodeMalformed, true},
+		{"bent identity", func() api.Submission { return strangersIdentity }, policies.CodeMalformed, true},
+		{"identity with another's signature", func() api.Submission {
+			_, one := w.identity()
+			_, two := w.identity()
+			return api.Submission{Envelope: withSignatureOf(one.Envelope, two.Envelope)}
+		}, policies.CodeSignature, true},
 		{"forged manifest", manifest(&forger, nil), policies.CodeSignature, true},
 		{"forged grant", grant(&forger, r, nil, nil), policies.CodeSignature, true},
 		{"forged revocation", revocation(&forger, nil, used, "name"), policies.CodeSignature, true},
@@ -426,6 +432,105 @@ func TestHostileSubmissions(t *testing.T) {
 		})
 	}
 	o.grant(r, nil, "name")
+}
+
+// withSignatureOf puts the signatures of one envelope on another.
+func withSignatureOf(e, other []byte) []byte {
+	mark := []byte(`"signatures":`)
+	return append(bytes.Clone(e[:bytes.Index(e, mark)]), other[bytes.Index(other, mark):]...)
+}
+
+// TestImportIsAllOrNothing: of a grant of several fields, one key is refused.
+func TestImportIsAllOrNothing(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.seal("email", 1, "e")
+	o.seal("name", 1, "n")
+	o.publish()
+	s, g, _ := o.grantOf(r, func(g *granting) { g.wrapped["name"] = []byte("garbage") }, "email", "name")
+	if _, err := w.submit(s); err != policies.CodeImport {
+		t.Fatal(err)
+	}
+	if len(w.token.keys) != 0 {
+		t.Fatal("the key of the other field stayed")
+	}
+	if got := r.read(ask{o, g, "email", 0}).Items[0].Outcome; got != policies.CodeNoGrant {
+		t.Fatal(got)
+	}
+	// A token that fails once is no reason to sign anew.
+	s, g, hash := o.grantOf(r, nil, "email", "name")
+	calls := 0
+	w.token.hook = func(op string) error {
+		if calls++; op == "import" && calls > 1 {
+			return errors.New("device error")
+		}
+		return nil
+	}
+	if _, err := w.submit(s); err != policies.CodeImport {
+		t.Fatal(err)
+	}
+	w.token.hook = nil
+	w.accepted(s)
+	o.seq, o.prev = o.seq+1, hash
+	r.value(ask{o, g, "name", 0}, r.read(ask{o, g, "name", 0}).Items[0])
+}
+
+// TestRevocationIsFinished: a token that cannot destroy does not keep a revocation from being in force, only from being acknowledged.
+func TestRevocationIsFinished(t *testing.T) {
+	for name, finish := range map[string]func(w *world, s api.Submission){
+		"sent again": func(w *world, s api.Submission) { w.accepted(s) },
+		"restarted":  func(w *world, s api.Submission) { w.restart(true); w.accepted(s) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			o, r := w.owner(), w.reader()
+			o.set("name", "n")
+			g := o.grant(r, nil, "name")
+			s, hash := o.revocationOf(nil, g, "name")
+			w.token.hook = func(op string) error {
+				if op == "destroy" {
+					return errors.New("device error")
+				}
+				return nil
+			}
+			for range 2 {
+				if receipt, err := w.submit(s); receipt != nil || !errors.Is(err, policies.CodeTokenFailure) {
+					t.Fatalf("acknowledged with the key in the token: %v", err)
+				}
+			}
+			if got := r.read(ask{o, g, "name", 0}).Items[0].Outcome; got != policies.CodeRevoked {
+				t.Fatalf("outcome %s", string(got))
+			}
+			w.token.hook = nil
+			finish(w, s)
+			if len(w.token.keys) != 0 {
+				t.Fatal("the key is still in the token")
+			}
+			destroyed := 0
+			for _, record := range w.records() {
+				if record.Kind == policies.EntryDestroyed && record.Details.Document == hash {
+					destroyed++
+				}
+			}
+			if destroyed != 1 {
+				t.Fatalf("%d records of the destruction", destroyed)
+			}
+		})
+	}
+}
+
+// TestStartSweeps: keys that no grant stands for go, keys of grants stay.
+func TestStartSweeps(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	g := o.grant(r, nil, "name")
+	w.token.keys[KeyID{9}] = w.token.keys[keyID(g.ID, "name", policies.AuthorID(o.id))]
+	w.restart(true)
+	if len(w.token.keys) != 1 || w.token.keys[KeyID{9}] != nil {
+		t.Fatalf("%d keys after the start", len(w.token.keys))
+	}
+	r.value(ask{o, g, "name", 0}, r.read(ask{o, g, "name", 0}).Items[0])
 }
 
 func TestSameDocumentSameReceipt(t *testing.T) {
