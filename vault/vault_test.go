@@ -691,6 +691,7 @@ func TestNoncesSurviveRestarts(t *testing.T) {
 		o.set("name", "n")
 		g := o.grant(r, nil, "name")
 		a := ask{o, g, "name", 0}
+		w.vault.flush() // the session goes into the database, then one nonce, then one more into the log alone
 		c, e := r.callOf(nil, a)
 		r.open(w.vault.Reencrypt(t.Context(), []api.Call{c})[0], e)
 		w.vault.flush()
@@ -791,6 +792,60 @@ func TestNoDeriveAfterRevocation(t *testing.T) {
 		if revoked && record.Kind == policies.EntryUse {
 			t.Fatal("the log has a use behind the revocation")
 		}
+	}
+}
+
+// TestNoUseUnderAnOldHead: while many read, the owner publishes. In the log, each use is under the head that was newest there.
+func TestNoUseUnderAnOldHead(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	g := o.grant(r, nil, "name")
+	stop := make(chan struct{})
+	var mu sync.Mutex // guards o
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				mu.Lock()
+				c, e := r.callOf(nil, ask{o, g, "name", 0})
+				mu.Unlock()
+				switch outcome := r.open(w.vault.Reencrypt(context.Background(), []api.Call{c})[0], e).Items[0].Outcome; outcome {
+				case policies.CodeReleased, policies.CodeHeadMoved:
+				default:
+					t.Errorf("outcome %s", string(outcome))
+				}
+			}
+		})
+	}
+	for range 60 {
+		s, tree, hash := o.manifestOf(nil)
+		w.accepted(s)
+		mu.Lock()
+		o.seq, o.prev, o.version, o.manifest, o.tree = o.seq+1, hash, o.version+1, hash, tree
+		mu.Unlock()
+	}
+	close(stop)
+	wg.Wait()
+	var head policies.Hash
+	uses := 0
+	for _, record := range w.records() {
+		switch record.Kind {
+		case policies.EntryManifest:
+			head = record.Details.Document
+		case policies.EntryUse:
+			if uses++; record.Details.Head != head {
+				t.Fatalf("entry %d: a use under an older head", record.Index)
+			}
+		}
+	}
+	if uses == 0 {
+		t.Fatal("nothing was read")
 	}
 }
 
