@@ -1,4 +1,3 @@
-// Package e2e attacks and breaks a whole Sallyport: real processes, a real token, nothing of it replaced. See README.md.
 package e2e
 
 import (
@@ -33,10 +32,13 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// openStage opens a stage in a folder of the test and closes it at the test's end. Dir and Bin of the options are set here.
+// openStage opens a stage and closes it at the test's end. Bin of the options is set here and, if it is empty, Dir.
 func openStage(t *testing.T, o stage.Options) *stage.Stage {
 	t.Helper()
-	o.Dir, o.Bin = filepath.Join(t.TempDir(), "stage"), binaries
+	o.Bin = binaries
+	if o.Dir == "" {
+		o.Dir = filepath.Join(t.TempDir(), "stage")
+	}
 	s, err := stage.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
