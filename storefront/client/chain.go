@@ -663,6 +663,20 @@ func (o *Owner) raiseEpoch(f policies.Field, epoch uint64) {
 	o.state.Epochs = append(o.state.Epochs, epochFloor{f, epoch})
 }
 
+// Unstopped reports whether a revocation waits for its receipt.
+func (o *Owner) Unstopped() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.stops() })
+}
+
+// Finish carries out what was begun before and could not be finished then.
+func (o *Owner) Finish(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.run(ctx)
+}
+
 // Sync finishes what was begun, fetches what other devices did, brings the mirror up to date, and gives a storefront that lost or
 // missed something what it lacks.
 func (o *Owner) Sync(ctx context.Context) error {

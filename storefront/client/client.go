@@ -153,8 +153,8 @@ func signingKey(root *pre.Root) *envelope.PrivateKey {
 	return envelope.NewPrivateKey(&seed)
 }
 
-// loadState reads a stored state of a role into v, whose first part is b.
-func loadState(store Store, role string, v any, b *base) error {
+// loadState reads a stored state of a role into v.
+func loadState(store Store, role string, v any) error {
 	data, err := store.Load()
 	if err != nil {
 		return err
@@ -163,14 +163,21 @@ func loadState(store Store, role string, v any, b *base) error {
 	if data == nil {
 		return fmt.Errorf("%w: there is nothing in it", ErrState)
 	}
-	if err := envelope.Decode(data, v); err != nil {
+	var claim struct {
+		Format int    `json:"format"`
+		Role   string `json:"role"`
+	}
+	if err := json.Unmarshal(data, &claim); err != nil { // what else is in it depends on these two
 		return fmt.Errorf("%w: %w", ErrState, err)
 	}
-	if b.Format != stateFormat {
-		return fmt.Errorf("%w: its format is %d, this program knows %d", ErrState, b.Format, stateFormat)
+	if claim.Format != stateFormat {
+		return fmt.Errorf("%w: its format is %d, this program knows %d", ErrState, claim.Format, stateFormat)
 	}
-	if b.Role != role {
-		return fmt.Errorf("%w: this profile is one of a %s, not of a %s", ErrState, b.Role, role)
+	if claim.Role != role {
+		return fmt.Errorf("%w: this is the profile of the role %q, not %q", ErrState, claim.Role, role)
+	}
+	if err := envelope.Decode(data, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
 	}
 	return nil
 }

@@ -109,7 +109,7 @@ func InitOwner(ctx context.Context, store MirrorStore, network Network, o Option
 // OpenOwner opens a stored owner. It uses no network.
 func OpenOwner(store MirrorStore, o Options) (*Owner, error) {
 	own := &Owner{store: store}
-	if err := loadState(store, roleOwner, &own.state, &own.state.base); err != nil {
+	if err := loadState(store, roleOwner, &own.state); err != nil {
 		return nil, err
 	}
 	return own, own.open(o)

@@ -116,7 +116,7 @@ func InitReader(ctx context.Context, store Store, network Network, kind policies
 // OpenReader opens a stored reader. It uses no network.
 func OpenReader(store Store, o Options) (*Reader, error) {
 	r := &Reader{store: store}
-	if err := loadState(store, roleReader, &r.state, &r.state.base); err != nil {
+	if err := loadState(store, roleReader, &r.state); err != nil {
 		return nil, err
 	}
 	return r, r.open(o)

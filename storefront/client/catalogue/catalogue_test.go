@@ -253,6 +253,7 @@ func TestValues(t *testing.T) {
 func FuzzImport(f *testing.F) {
 	f.Add([]byte(card))
 	f.Add([]byte("BEGIN:VCARD\nVERSION:3.0\nTEL;HOME;PREF:1\nEND:VCARD"))
+	f.Add([]byte("BEGIN:VCARD\nVERSION:4.0\nTEL;TYPE=\"0^',^n^^\":1\nX-A:\x00\nEND:VCARD"))
 	f.Add([]byte("BEGIN:VCARD\nVERSION:4.0\na.b;c=\"d\",e;f=g^n^^^':h\\\n END:VCARD\nEND:VCARD"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		values, err := Import(data)

@@ -488,13 +488,18 @@ func (c *meRevoke) Run(s *session) error {
 		if len(fields) > 0 {
 			what = join(fields)
 		}
-		if err != nil {
-			s.note("%s can no longer read %s; the vault's receipt is verified.", c.Reader, what)
-			return err
-		}
-		s.print(map[string]any{"reader": reader, "revoked": fields, "stopped": true}, func(w io.Writer) {
+		s.print(map[string]any{"reader": reader, "revoked": fields, "stopped": true, "rotated": err == nil && !c.NoRotate}, func(w io.Writer) {
 			fmt.Fprintf(w, "STOPPED: %s can no longer read %s. The vault's receipt is verified.\n", c.Reader, what)
 		})
+		// The reader is stopped, which is what was asked for; the move to new keys follows with the next command.
+		if errors.Is(err, policies.CodeUnavailable) {
+			s.note("The fields move to new keys when the storefront answers again; `sallyport me sync` tries.")
+			return nil
+		}
+		if err != nil {
+			s.note("sallyport: %v", err)
+			return errQuiet{err}
+		}
 		return nil
 	})
 }

@@ -135,6 +135,15 @@ func (s *session) withOwner(work func(*client.Owner, *profile.Profile) error) er
 		return err
 	}
 	defer o.Close()
+	// Whatever a person came for: a revocation that is not confirmed comes first.
+	if o.Unstopped() {
+		err := o.Finish(s.ctx)
+		if o.Unstopped() {
+			s.note("NOT STOPPED YET: an earlier revocation is still not confirmed. (%v)", err)
+		} else {
+			s.note("STOPPED: an earlier revocation is confirmed now.")
+		}
+	}
 	return work(o, p)
 }
 

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sallyport/sallyport/policies"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"sallyport": main})
+}
+
+// TestScripts runs the command as people do, where it needs no server: $JOIN names a storefront and a vault where nobody listens.
+func TestScripts(t *testing.T) {
+	link := policies.JoinLink{Vault: policies.VaultID{1}, Ceremony: policies.Hash{2}, Storefront: "https://127.0.0.1:1", Owners: "https://127.0.0.1:2"}
+	testscript.Run(t, testscript.Params{
+		Dir:  "testdata/script",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("JOIN", link.String())
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
+			if err := os.WriteFile(filepath.Join(e.WorkDir, "passphrase"), []byte("correct horse battery\n"), 0o600); err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(e.WorkDir, "ca.pem"), certificate(), 0o644)
+		},
+	})
+}
+
+// code runs a command and expects an exit code: code 3 sallyport me ...
+func code(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("exit code %d, want %s", got, args[0])
+	}
+}
+
+func certificate() []byte {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func TestDurations(t *testing.T) {
+	for text, want := range map[string]time.Duration{"12h": 12 * time.Hour, "90d": 90 * 24 * time.Hour, "2w": 14 * 24 * time.Hour, "1y": 365 * 24 * time.Hour, "30m": 30 * time.Minute} {
+		if got, err := parseDuration(text); got != want || err != nil {
+			t.Errorf("%s is %s, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "d", "0d", "-1d", "1000000y", "soon", "-5h", "1.5d"} {
+		if got, err := parseDuration(text); err == nil {
+			t.Errorf("%q was taken for %s", text, got)
+		}
+	}
+}
+
+// Nothing that comes from others may move a terminal's cursor or begin a new line of a table.
+func TestOneLine(t *testing.T) {
+	for _, text := range []string{"a\nb", "a\x1b[2Jb", "a\rb", "a\x9bb"} {
+		if got := oneLine(text); strings.ContainsAny(got, "\n\r\x1b\u009b") {
+			t.Errorf("%q becomes %q", text, got)
+		}
+	}
+	if got := oneLine("Ünal, 東京"); got != "Ünal, 東京" {
+		t.Errorf("plain text becomes %q", got)
+	}
+}
