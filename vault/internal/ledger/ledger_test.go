@@ -313,3 +313,21 @@ func FuzzDatabaseValue(f *testing.F) {
 		}
 	})
 }
+
+// TestErasedUse: the body of a use carries its nonce and its count. Nobody erases it while they matter; when they no longer do, it may go.
+func TestErasedUse(t *testing.T) {
+	for _, kind := range []policies.EntryKind{policies.EntryUse, policies.EntrySession} {
+		log := newLog(t)
+		entry := policies.Entry{Kind: kind, Outcome: policies.CodeReleased}
+		_, _, err := log.Append(t.Context(), keylog.Record{Entry: entry.Bytes()})
+		must(t, err)
+		if _, err := Open(t.Context(), Config{Log: log, Logger: quiet}); err == nil {
+			t.Errorf("%s: the body was erased at once, and nobody minds", kind)
+		}
+		s := newState()
+		s.next = 5
+		if err := s.Apply(&Record{Kind: kind, Index: 5}); err != nil {
+			t.Errorf("%s: erased long ago: %v", kind, err)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/vault/keylog"
@@ -90,8 +91,15 @@ func belongs(log *keylog.Log, m meta) error {
 	return nil
 }
 
+// retention is the least age at which the body of a use or session may be erased: a UTC day, for the daily counts, and clocks that differ.
+const retention = 25 * time.Hour
+
 // replay applies what the log has beyond the state.
 func (l *Ledger) replay(ctx context.Context, log *keylog.Log) error {
+	// A use or session whose body was erased is skipped: when its retention ended, nothing rests on it any more. One that is not older than
+	// a day does carry a nonce or a count, and nobody may erase it.
+	var erased *Record
+	var newest time.Time
 	err := log.Replay(ctx, int64(l.state.next), func(p keylog.Position, raw keylog.Record) error {
 		// The slices are the log's scratch; what the state keeps must be its own.
 		raw.Body = append([]byte(nil), raw.Body...)
@@ -99,8 +107,14 @@ func (l *Ledger) replay(ctx context.Context, log *keylog.Log) error {
 		if err != nil {
 			return err
 		}
+		if newest = p.Time; len(raw.Body) == 0 && (r.Kind == policies.EntryUse || r.Kind == policies.EntrySession) {
+			erased = r
+		}
 		return l.state.Apply(r)
 	})
+	if err == nil && erased != nil && newest.Sub(erased.Time) < retention {
+		err = fmt.Errorf("entry %d: the body of a %s was erased within %s of the newest entry, while nonces and daily counts rest on it", erased.Index, erased.Kind, retention)
+	}
 	if err != nil {
 		return fmt.Errorf("making the ledger from the key-use log: %w", err)
 	}
