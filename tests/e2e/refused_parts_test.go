@@ -251,7 +251,6 @@ type insider struct {
 	reader  policies.ReaderID
 	session policies.Hash
 	key     *envelope.SessionKey
-	k       *pre.SessionKey
 }
 
 // newInsider opens a session at the vault's door in the name of a firm.
@@ -259,43 +258,31 @@ func newInsider(t *testing.T, s *stage.Stage, f *firm) *insider {
 	t.Helper()
 	certificate, key := s.ClientCertificate()
 	pair, err := tls.LoadX509KeyPair(certificate, key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	c := &insider{reader: f.ID(), key: envelope.NewSessionKey()}
-	if c.vault, err = vaultclient.New(vaultclient.Config{Address: s.VaultURL(), TLS: &tls.Config{RootCAs: roots(t, s), Certificates: []tls.Certificate{pair}}}); err != nil {
-		t.Fatal(err)
-	}
+	c.vault, err = vaultclient.New(vaultclient.Config{Address: s.VaultURL(), TLS: &tls.Config{RootCAs: roots(t, s), Certificates: []tls.Certificate{pair}}})
+	must(t, err)
 	t.Cleanup(c.vault.Close)
 	document, err := f.Vault(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	c.id = document.Vault
 	root, err := pre.ParseRoot(f.drawer.look(t).Root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer root.Zero()
 	seed := root.IdentitySeed()
 	signing := envelope.NewPrivateKey(&seed)
 	defer signing.Zero()
-	ct, secret, err := pre.EncapsulateSession(document.SessionKEM, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ct, _, err := pre.EncapsulateSession(document.SessionKEM, nil)
+	must(t, err)
 	now := time.Now()
 	e, err := policies.Sign(signing, &policies.Session{
 		Header: policies.NewHeader("session", now), Audience: c.id, Reader: c.reader, Key: c.key.Public(),
 		NotBefore: now.Unix(), Expires: now.Add(policies.SessionLifetime).Unix(), Ciphertext: ct,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.vault.Submit(t.Context(), api.Submission{Envelope: e.Raw}); err != nil {
-		t.Fatal(err)
-	}
-	c.session, c.k = e.Hash, secret.Key(c.id, c.reader, e.Hash)
+	must(t, err)
+	_, err = c.vault.Submit(t.Context(), api.Submission{Envelope: e.Raw})
+	must(t, err)
+	c.session = e.Hash
 	return c
 }
 

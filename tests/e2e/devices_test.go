@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/tests/stage"
+)
+
+// TestTwoDevices: one person, two devices from one backup. Each publishes without knowing of the other; the vault accepts one chain,
+// so whoever comes second is told (409), fetches what it missed and signs again on top. Nothing of either is lost.
+func TestTwoDevices(t *testing.T) {
+	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
+	play(t, s, 0, "phone", "me", "init")
+	play(t, s, 0, "acme", "biz", "init", "--name", "Acme")
+	play(t, s, 0, "globex", "biz", "init", "--name", "Globex")
+	play(t, s, 0, "phone", "me", "set", "own/a", "a1")
+	play(t, s, 0, "phone", "me", "set", "own/b", "b1")
+	connect(t, s, "phone", "acme")
+	play(t, s, 0, "phone", "me", "grant", "acme", "own/a", "own/b")
+
+	backup := filepath.Join(t.TempDir(), "phone.backup")
+	play(t, s, 0, "phone", "me", "backup", backup)
+	profiles := filepath.Join(s.Dir(), "profiles")
+	key, err := os.ReadFile(filepath.Join(profiles, "phone.key"))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(profiles, "laptop.key"), key, 0o600))
+	// A backup does not open with another key, and makes nothing then.
+	must(t, os.WriteFile(filepath.Join(profiles, "thief.key"), make([]byte, len(key)), 0o600))
+	play(t, s, 6, "thief", "me", "restore", backup)
+	play(t, s, 0, "laptop", "me", "restore", backup)
+
+	get := func(device, field, want string) {
+		t.Helper()
+		if got := strings.TrimSpace(play(t, s, 0, device, "me", "get", field).Stdout); got != want {
+			t.Errorf("%s has %s as %q, want %q", device, field, got, want)
+		}
+	}
+	get("laptop", "own/a", "a1")
+	get("laptop", "own/b", "b1")
+
+	// Both change something. The phone does not know of it when it signs, nor does the laptop afterwards.
+	play(t, s, 0, "laptop", "me", "set", "own/a", "a2")
+	play(t, s, 0, "phone", "me", "set", "own/b", "b2")
+	play(t, s, 0, "laptop", "me", "set", "own/c", "c1")
+	play(t, s, 0, "phone", "me", "sync")
+	refusals := 0
+	for _, e := range journal(t, s) {
+		if e.Entry.Kind == policies.EntryRefusal && e.Entry.Outcome == policies.CodeChain {
+			refusals++
+		}
+	}
+	if refusals < 2 {
+		t.Errorf("the vault refused %d documents because another came first, want at least 2: nothing was tested", refusals)
+	}
+	for _, device := range []string{"phone", "laptop"} {
+		for field, want := range map[string]string{"own/a": "a2", "own/b": "b2", "own/c": "c1"} {
+			get(device, field, want)
+		}
+	}
+	// Both change the same field: the later one stands, on both, and its version is higher.
+	play(t, s, 0, "laptop", "me", "set", "own/a", "a3")
+	_, third := reads(t, s, "acme", "phone", "own/a", "")
+	play(t, s, 0, "phone", "me", "set", "own/a", "a4")
+	text, fourth := reads(t, s, "acme", "phone", "own/a", "")
+	if text != "a4" || fourth <= third {
+		t.Errorf("the reader has %q, version %d after %d", text, fourth, third)
+	}
+	play(t, s, 0, "laptop", "me", "sync")
+	get("laptop", "own/a", "a4")
+
+	// What the laptop grants the phone knows of, and can end; it stays ended on both.
+	connect(t, s, "laptop", "globex")
+	play(t, s, 0, "laptop", "me", "grant", "globex", "own/c")
+	if text, _ := reads(t, s, "globex", "laptop", "own/c", ""); text != "c1" {
+		t.Errorf("globex has %q", text)
+	}
+	play(t, s, 0, "phone", "me", "sync")
+	id := said[struct {
+		Contacts []struct {
+			ID    policies.IdentityID `json:"id"`
+			Alias string              `json:"alias"`
+		} `json:"contacts"`
+	}](t, play(t, s, 0, "laptop", "me", "contacts", "--json"))
+	for _, c := range id.Contacts {
+		if c.Alias == "globex" {
+			play(t, s, 0, "phone", "me", "revoke", c.ID.String())
+		}
+	}
+	reads(t, s, "globex", "laptop", "own/c", policies.CodeRevoked)
+	// The laptop does not know yet that the field has moved to a new key, and revokes and rotates on top of it.
+	play(t, s, 0, "laptop", "me", "revoke", "acme", "own/b")
+	reads(t, s, "acme", "phone", "own/b", policies.CodeRevoked)
+	if text, _ := reads(t, s, "acme", "phone", "own/a", ""); text != "a4" {
+		t.Errorf("acme has %q", text)
+	}
+	for _, device := range []string{"phone", "laptop"} {
+		play(t, s, 0, device, "me", "sync")
+		if out := play(t, s, 0, device, "me", "grants").Stdout; strings.Contains(out, "own/b") || strings.Contains(out, "own/c") || !strings.Contains(out, "own/a") {
+			t.Errorf("grants that %s knows of:\n%s", device, out)
+		}
+	}
+}
