@@ -94,8 +94,9 @@ func (o *Owner) advance(ctx context.Context) error {
 		return o.save()
 	}
 	// A revocation does not wait for a newer vault document: the keys it needs are in any.
-	v, err := o.trust.document, error(nil)
+	v, _ := o.trust.current()
 	if v == nil || !t.stops() {
+		var err error
 		if v, err = o.vault(ctx); err != nil {
 			return err
 		}
@@ -119,6 +120,7 @@ func (o *Owner) advance(ctx context.Context) error {
 				t = &o.state.Tasks[0]
 			}
 			var e *envelope.Envelope
+			var err error
 			if e, keys, err = o.build(t, v); err != nil {
 				o.drop(stroke)
 				return errors.Join(err, o.save())

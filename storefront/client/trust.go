@@ -20,7 +20,8 @@ const vaultLife = 10 * time.Minute
 
 // trust is what a device knows of its vault: the newest vault document, and the largest state of the key-use log it has seen.
 type trust struct {
-	mu         sync.Mutex // guards all
+	fetching   sync.Mutex // held while a vault document is fetched, so that one fetch serves all
+	mu         sync.Mutex // guards what follows, and is never held over the network
 	document   *policies.VaultDocument
 	raw        jsontext.Value
 	fetched    time.Time
@@ -58,14 +59,15 @@ func (t *trust) store(b *base) {
 // the document is signed by the ceremony that was pinned, and never older than one seen before.
 func (d *device) vault(ctx context.Context) (*policies.VaultDocument, error) {
 	t := &d.trust
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.document != nil && d.now().Sub(t.fetched) < vaultLife {
-		return t.document, nil
+	t.fetching.Lock()
+	defer t.fetching.Unlock()
+	document, fetched := t.current()
+	if document != nil && d.now().Sub(fetched) < vaultLife {
+		return document, nil
 	}
 	var newest uint64
-	if t.document != nil {
-		newest = t.document.Version
+	if document != nil {
+		newest = document.Version
 	}
 	fetch := func(r request) error {
 		var raw jsontext.Value
@@ -83,7 +85,8 @@ func (d *device) vault(ctx context.Context) (*policies.VaultDocument, error) {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrUntrue, err)
 		}
-		t.document, t.raw, t.fetched = doc, raw, d.now()
+		document = doc
+		t.set(doc, raw, d.now())
 		return nil
 	}
 	err := fetch(request{method: "GET", path: api.PathVault})
@@ -94,12 +97,29 @@ func (d *device) vault(ctx context.Context) (*policies.VaultDocument, error) {
 	}
 	switch {
 	case err == nil:
-	case t.document != nil && errors.Is(err, policies.CodeUnavailable):
-		t.fetched = d.now().Add(30*time.Second - vaultLife) // the stored one serves; ask again in half a minute
+	case document != nil && errors.Is(err, policies.CodeUnavailable):
+		t.set(nil, nil, d.now().Add(30*time.Second-vaultLife)) // the stored one serves; ask again in half a minute
 	default:
 		return nil, fmt.Errorf("fetching the vault document: %w", err)
 	}
-	return t.document, nil
+	return document, nil
+}
+
+// current is the newest vault document that is known, which may be none, and when it was fetched.
+func (t *trust) current() (*policies.VaultDocument, time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.document, t.fetched
+}
+
+// set notes a verified vault document, or, with none, only when to ask again.
+func (t *trust) set(d *policies.VaultDocument, raw jsontext.Value, fetched time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.fetched = fetched
+	if d != nil {
+		t.document, t.raw = d, raw
+	}
 }
 
 // receipt verifies that the vault accepted the document with this hash, as an entry of this kind. A log that shows another
