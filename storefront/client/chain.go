@@ -145,8 +145,11 @@ func (o *Owner) advance(ctx context.Context) error {
 			// Killed before the save, the document is sent again and answered with the same receipt.
 			return errors.Join(o.accepted(e), o.save())
 		case errors.Is(err, policies.CodeChain):
+			known, revoke := o.state.Known, t.Kind == taskRevoke
 			err := o.syncChain(ctx)
-			if err != nil && t.Kind == taskRevoke {
+			if revoke && (err != nil || o.state.Known == known) {
+				// The storefront does not show what came first. It may be a document of this device's own, accepted and not stored
+				// before the storefront died, which waits behind the revocation to be sent again.
 				err = o.locate(ctx, v)
 			}
 			if err != nil {

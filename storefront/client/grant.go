@@ -162,9 +162,11 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 	stroke := policies.NewDocumentID()
 	// A grant that was never sent is simply not made. One that was sent, with an unknown outcome, must be settled before anybody
 	// says that the reader is stopped.
+	queued := len(o.state.Tasks)
 	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool {
 		return t.Kind == taskGrant && t.Reader == reader && len(t.Attempts) == 0 && covers(fields, t.Fields)
 	})
+	unsent := len(o.state.Tasks) < queued
 	sent := false
 	for i := range o.state.Tasks {
 		if t := &o.state.Tasks[i]; t.Kind == taskGrant && t.Reader == reader && covers(fields, t.Fields) {
@@ -178,6 +180,9 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 			return fmt.Errorf("%w: this device knows of no such grant, and could not ask for newer ones: %w", ErrNotStopped, err)
 		}
 		if ended = o.granted(reader, fields); len(ended) == 0 {
+			if unsent { // what was to be granted never left this device
+				return o.save()
+			}
 			return fmt.Errorf("%w: this reader has no grant of that", policies.CodeNoGrant)
 		}
 	}
