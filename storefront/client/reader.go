@@ -92,6 +92,9 @@ type verifiedGrant struct {
 // maxManifests is how many manifests of one owner are kept: reads under way may still be under an older one.
 const maxManifests = 4
 
+// maxOffered is how many grants a storefront may offer a reader.
+const maxOffered = 1 << 20
+
 // InitReader draws a root, stores it, and then enrols the identity. A business's name is a label that others see as unverified; a person who reads
 // has none. When enrolling fails, the returned Reader is usable all the same and the error says why; it is tried again with the next call.
 func InitReader(ctx context.Context, store Store, network Network, kind policies.Kind, name string, o Options) (*Reader, error) {
@@ -418,6 +421,7 @@ func (r *Reader) fetchGrants(ctx context.Context) (offered map[policies.Hash]boo
 		if err := r.wire.call(ctx, request{method: "GET", path: api.PathReaderGrants, query: q, out: &page, login: true}); err != nil {
 			return nil, fmt.Errorf("fetching grants: %w", err)
 		}
+		before := len(offered)
 		for _, raw := range page.Grants {
 			e, err := envelope.Parse(raw)
 			if err != nil {
@@ -430,6 +434,10 @@ func (r *Reader) fetchGrants(ctx context.Context) (offered map[policies.Hash]boo
 		}
 		if page.After == "" || page.After == after {
 			break
+		}
+		// A storefront that pages for ever would hold its reader for ever.
+		if len(offered) == before || len(offered) > maxOffered {
+			return nil, fmt.Errorf("fetching grants: %w: its pages have no end", ErrUntrue)
 		}
 		after = page.After
 	}
