@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -95,7 +96,7 @@ func newProxy(t *testing.T, dir, name, daemon, door string) *proxy {
 		return &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}}, err
 	})
 	front := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return config() }}
-	server := &http.Server{Handler: p, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	server := &http.Server{Handler: p, ErrorLog: p.quiet()}
 	p.upstream = sync.OnceValues(func() (*http.Client, error) {
 		roots := x509.NewCertPool()
 		pem, err := os.ReadFile(p.path("tls", "ca.pem"))
@@ -128,6 +129,9 @@ func newProxy(t *testing.T, dir, name, daemon, door string) *proxy {
 func (p *proxy) path(parts ...string) string {
 	return filepath.Join(append([]string{p.dir}, parts...)...)
 }
+
+// quiet is the log of a server whose clients break off on purpose.
+func (p *proxy) quiet() *log.Logger { return slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) }
 
 // url is what clients are told.
 func (p *proxy) url() string { return "https://" + p.listener.Addr().String() }
