@@ -20,7 +20,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/sallyport/sallyport/policies"
-	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/tests/stage"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
@@ -594,14 +593,4 @@ func grantOf(t *testing.T, s *stage.Stage, owner string) *policies.Grant {
 func jsonEqual(body []byte, v any) bool {
 	want, err := json.Marshal(v)
 	return err == nil && bytes.Equal(body, want)
-}
-
-// documentOf is the envelope in a submission on its way to a storefront.
-func documentOf(t *testing.T, body []byte) *envelope.Envelope {
-	t.Helper()
-	var s vaultapi.Submission
-	must(t, json.Unmarshal(body, &s))
-	e, err := envelope.Parse(s.Envelope)
-	must(t, err)
-	return e
 }
