@@ -206,11 +206,11 @@ func writeSynced(dir, name string, data []byte) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Close flushes and closes the store.
+// Close flushes and closes the store. The key stays in memory: a write on its way that met a zeroed one would leave a record that fails
+// authentication for ever, and whoever reads this process's memory can read the key's file.
 func (db *DB) Close() error {
 	db.stop()
 	<-db.stopped
-	clear(db.key[:])
 	if err := db.badger.Close(); err != nil {
 		return fmt.Errorf("closing the store: %w", err)
 	}

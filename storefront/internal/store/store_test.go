@@ -203,3 +203,17 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// TestCloseKeepsTheKey: a write that is on its way while the store closes is sealed under the store's key or not written. One
+// sealed under zeroes would be a record that no later start can read.
+func TestCloseKeepsTheKey(t *testing.T) {
+	db := openTest(t, t.TempDir())
+	c := &Change{Key: []byte("k"), Version: 1, Value: []byte("v")}
+	before := db.seal(c)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(db.seal(c), before) {
+		t.Error("the store's key is gone while writes may be on their way")
+	}
+}
