@@ -68,11 +68,14 @@ func (s *Storefront) postIdentity(c *call) error {
 	if err := s.store.Health(); err != nil {
 		return err
 	}
-	receipt, err := s.submit(c.ctx, env)
+	changes, err := s.once(c.ctx, nil, key(kindIdentity, id[:]), env.Raw)
 	if err != nil {
 		return err
 	}
-	changes, err := s.once(c.ctx, nil, key(kindIdentity, id[:]), env.Raw)
+	if len(changes) > 0 && !s.callers.allow("i"+network(c.Request.RemoteAddr), s.now(), s.limits.IdentityRate, s.limits.IdentityBurst, 1) {
+		return rateLimited()
+	}
+	receipt, err := s.submit(c.ctx, env)
 	if err != nil {
 		return err
 	}
@@ -605,22 +608,34 @@ type cachedVault struct {
 // vaultFor is how long the vault document is believed to be the newest.
 const vaultFor = 10 * time.Second
 
+// vaultEnvelope holds no lock while it asks: callers of a silent vault wait side by side. One that fails while there is a document to
+// give has the others leave the vault alone for as long.
 func (s *Storefront) vaultEnvelope(ctx context.Context) (*envelope.Envelope, error) {
-	s.cached.mu.Lock()
-	defer s.cached.mu.Unlock()
 	now := s.now()
-	if s.cached.env != nil && now.Sub(s.cached.at) < vaultFor {
-		return s.cached.env, nil
+	if env, fresh := s.cached.get(now); fresh {
+		return env, nil
 	}
 	env, err := s.vault.Vault(ctx)
-	if err != nil {
-		if s.cached.env != nil {
-			return s.cached.env, nil
-		}
+	return s.cached.put(env, err, now)
+}
+
+func (c *cachedVault) get(now time.Time) (env *envelope.Envelope, fresh bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.env, c.env != nil && now.Sub(c.at) < vaultFor
+}
+
+// put takes the vault's answer and returns what to go by.
+func (c *cachedVault) put(env *envelope.Envelope, err error, now time.Time) (*envelope.Envelope, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		c.env = env
+	} else if c.env == nil {
 		return nil, err
 	}
-	s.cached.env, s.cached.at = env, now
-	return env, nil
+	c.at = now
+	return c.env, nil
 }
 
 func (s *Storefront) vaultDocument(ctx context.Context) (*policies.VaultDocument, error) {

@@ -15,6 +15,9 @@ type Limits struct {
 	// Requests a second and at once, by each network address, to routes that need no login and for requests whose signature fails.
 	OpenRate  float64 `koanf:"open_rate"`  // default 100
 	OpenBurst int     `koanf:"open_burst"` // default 500
+	// Identities registered a second and at once, by each network address. Each one is kept for ever, by the vault in memory.
+	IdentityRate  float64 `koanf:"identity_rate"`  // default 1
+	IdentityBurst int     `koanf:"identity_burst"` // default 200
 	// Requests a second and at once, by each logged-in identity.
 	LoginRate  float64 `koanf:"login_rate"`  // default 50
 	LoginBurst int     `koanf:"login_burst"` // default 200
@@ -34,7 +37,7 @@ type Limits struct {
 
 // WithDefaults puts the defaults where a limit is zero and refuses limits that make no sense.
 func (l Limits) WithDefaults() (Limits, error) {
-	if l.OpenRate < 0 || l.LoginRate < 0 || l.FieldRate < 0 || l.OpenBurst < 0 || l.LoginBurst < 0 || l.FieldBurst < 0 || l.Callers < 0 ||
+	if l.IdentityRate < 0 || l.IdentityBurst < 0 || l.OpenRate < 0 || l.LoginRate < 0 || l.FieldRate < 0 || l.OpenBurst < 0 || l.LoginBurst < 0 || l.FieldBurst < 0 || l.Callers < 0 ||
 		l.Fields < 0 || l.OwnerBytes < 0 || l.Logins < 0 || l.Sessions < 0 || l.Login < 0 || l.CachedLeaves < 0 || l.CachedBytes < 0 {
 		return l, errors.New("limits: a limit is below zero")
 	}
@@ -46,6 +49,8 @@ func (l Limits) WithDefaults() (Limits, error) {
 	}
 	orDefault(&l.OpenRate, 100)
 	orDefault(&l.OpenBurst, 500)
+	orDefault(&l.IdentityRate, 1)
+	orDefault(&l.IdentityBurst, 200)
 	orDefault(&l.LoginRate, 50)
 	orDefault(&l.LoginBurst, 200)
 	orDefault(&l.FieldRate, 2000)

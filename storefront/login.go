@@ -45,6 +45,7 @@ type login struct {
 type logins struct {
 	mu         sync.Mutex
 	challenges map[policies.DocumentID]*challenge
+	waiting    []policies.DocumentID // of challenges, oldest first, with gaps where one was taken
 	open       map[policies.DocumentID]*login
 	of         map[policies.IdentityID][]policies.DocumentID // oldest first
 }
@@ -55,22 +56,24 @@ func (l *logins) init() {
 	l.of = make(map[policies.IdentityID][]policies.DocumentID)
 }
 
-func (l *logins) addChallenge(id policies.DocumentID, c *challenge, now time.Time) error {
+// addChallenge lets go of challenges whose time is over and, if there are too many, of the oldest: whoever cannot answer must not keep
+// those who can from logging in.
+func (l *logins) addChallenge(id policies.DocumentID, c *challenge, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.challenges) >= maxChallenges {
-		for old, c := range l.challenges {
-			if now.After(c.expires) {
-				c.secret.Zero()
-				delete(l.challenges, old)
-			}
+	for len(l.waiting) > 0 {
+		old, ok := l.challenges[l.waiting[0]]
+		if ok && len(l.waiting) < maxChallenges && !now.After(old.expires) {
+			break
 		}
-		if len(l.challenges) >= maxChallenges {
-			return rateLimited()
+		if ok {
+			old.secret.Zero()
+			delete(l.challenges, l.waiting[0])
 		}
+		l.waiting = l.waiting[1:]
 	}
 	l.challenges[id] = c
-	return nil
+	l.waiting = append(l.waiting, id)
 }
 
 // takeChallenge hands a challenge out once, whatever the answer will be.
@@ -199,10 +202,7 @@ func (s *Storefront) postChallenge(c *call) error {
 		secret:    secret, expires: now.Add(challengeLifetime),
 	}
 	id := policies.NewDocumentID()
-	if err := s.logins.addChallenge(id, one, now); err != nil {
-		secret.Zero()
-		return err
-	}
+	s.logins.addChallenge(id, one, now)
 	return c.json(http.StatusOK, api.LoginChallenge{
 		ID: id, Ciphertext: ct, Nonce: one.Nonce, Expires: one.expires.Unix(),
 	})
@@ -240,8 +240,8 @@ func (s *Storefront) postLogin(c *call) error {
 	return c.json(http.StatusOK, out)
 }
 
-// authenticate reads the body and returns whose login signed it together with method, authority, path and query. The login is looked up
-// before the body is read, so that strangers cannot have megabytes read.
+// authenticate reads the body and returns whose login signed it together with method, authority, path and query, and charges it to them.
+// The login is looked up before the body is read, so that strangers cannot have megabytes read.
 func (s *Storefront) authenticate(c *call, limit int64) (policies.IdentityID, []byte, error) {
 	none := policies.IdentityID{}
 	sig, err := api.ParseSignature(c.Request)
@@ -262,6 +262,10 @@ func (s *Storefront) authenticate(c *call, limit int64) (policies.IdentityID, []
 	}
 	if err := sig.Verify(c.Request, body, one.key, now); err != nil {
 		return none, nil, err
+	}
+	// The rate comes before the nonce, so that it bounds what is remembered.
+	if !s.callers.allow("l"+string(one.subject[:]), now, s.limits.LoginRate, s.limits.LoginBurst, 1) {
+		return none, nil, rateLimited()
 	}
 	if err := one.use(sig.Nonce, sig.Created, now); err != nil {
 		return none, nil, err

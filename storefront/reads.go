@@ -26,26 +26,14 @@ type offer struct {
 // postRead serves a read, the hot path. The request's signature is the vault's to verify: here the session is looked up, which keeps
 // junk away, and for each item leaf, proof and grant are found, from memory if the owner was read lately.
 func (s *Storefront) postRead(c *call) error {
-	var in api.Read
-	if err := envelope.Decode(c.body, &in); err != nil {
-		return err
-	}
-	env, err := envelope.Parse(in.Request)
+	in, env, req, one, err := s.parseRead(c)
 	if err != nil {
-		return err
-	}
-	req, err := policies.Decode[policies.ReadRequest](env)
-	if err != nil {
-		return err
-	}
-	now := s.now()
-	one, err := s.sessions.find(req.Session, now)
-	if err != nil {
-		if !s.callers.allow("a"+network(c.Request.RemoteAddr), now, s.limits.OpenRate, s.limits.OpenBurst, 1) {
-			return rateLimited()
+		if limited := s.chargeNetwork(c); limited != nil {
+			return limited
 		}
 		return err
 	}
+	now := s.now()
 	if !s.callers.allow("s"+string(req.Session[:]), now, s.limits.FieldRate, s.limits.FieldBurst, len(req.Items)) {
 		return rateLimited()
 	}
@@ -75,6 +63,21 @@ func (s *Storefront) postRead(c *call) error {
 		return err
 	}
 	return c.json(http.StatusOK, out)
+}
+
+// parseRead reads a read and finds its session. What it refuses may come from anybody.
+func (s *Storefront) parseRead(c *call) (in api.Read, env *envelope.Envelope, req *policies.ReadRequest, one openSession, err error) {
+	if err = envelope.Decode(c.body, &in); err != nil {
+		return
+	}
+	if env, err = envelope.Parse(in.Request); err != nil {
+		return
+	}
+	if req, err = policies.Decode[policies.ReadRequest](env); err != nil {
+		return
+	}
+	one, err = s.sessions.find(req.Session, s.now())
+	return
 }
 
 // find looks up what an item needs. A pending manifest is completed first: the request's nonce is good for one call to the vault, so

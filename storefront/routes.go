@@ -147,33 +147,32 @@ func (s *Storefront) serve(r *route, g *gin.Context) {
 // admit applies the route's limits and reads the body. A request that must be signed is charged to its network address until
 // its signature has verified, so that forged ones cannot use up an identity's rate.
 func (s *Storefront) admit(r *route, c *call) error {
-	open := func() error {
-		if !s.callers.allow("a"+network(c.Request.RemoteAddr), s.now(), s.limits.OpenRate, s.limits.OpenBurst, 1) {
-			return rateLimited()
-		}
-		return nil
-	}
 	var err error
 	switch r.who {
 	case anyone:
-		if err := open(); err != nil {
+		if err := s.chargeNetwork(c); err != nil {
 			return err
 		}
 		c.body, err = readBody(c, r.body)
 		return err
 	case session:
-		c.body, err = readBody(c, r.body)
-		return err
+		if c.body, err = readBody(c, r.body); err != nil {
+			if limited := s.chargeNetwork(c); limited != nil {
+				return limited
+			}
+			return err
+		}
+		return nil
 	}
 	c.subject, c.body, err = s.authenticate(c, r.body)
+	if errors.Is(err, policies.CodeRateLimited) {
+		return err
+	}
 	if err != nil {
-		if limited := open(); limited != nil {
+		if limited := s.chargeNetwork(c); limited != nil {
 			return limited
 		}
 		return err
-	}
-	if !s.callers.allow("l"+string(c.subject[:]), s.now(), s.limits.LoginRate, s.limits.LoginBurst, 1) {
-		return rateLimited()
 	}
 	if r.who == owner {
 		id, err := c.owner()
@@ -187,7 +186,18 @@ func (s *Storefront) admit(r *route, c *call) error {
 	return nil
 }
 
+// chargeNetwork takes a request off the rate of its network address.
+func (s *Storefront) chargeNetwork(c *call) error {
+	if !s.callers.allow("a"+network(c.Request.RemoteAddr), s.now(), s.limits.OpenRate, s.limits.OpenBurst, 1) {
+		return rateLimited()
+	}
+	return nil
+}
+
 func rateLimited() error { return &problem.Problem{Code: policies.CodeRateLimited, RetryAfter: 1} }
+
+// trustedLength is up to how many bytes memory is set aside for a body before it comes.
+const trustedLength = 64 * kib
 
 // readBody reads the whole body or refuses it.
 func readBody(c *call, limit int64) ([]byte, error) {
@@ -201,8 +211,8 @@ func readBody(c *call, limit int64) ([]byte, error) {
 		return nil, problem.New(policies.CodeTooLarge, "a body of at most %d bytes is allowed", limit)
 	}
 	var b bytes.Buffer
-	if c.Request.ContentLength > 0 {
-		b.Grow(int(c.Request.ContentLength) + bytes.MinRead)
+	if n := c.Request.ContentLength; n > 0 { // what was only announced takes no memory yet
+		b.Grow(int(min(n, trustedLength)) + bytes.MinRead)
 	}
 	_, err := b.ReadFrom(http.MaxBytesReader(c.Writer, c.Request.Body, limit))
 	var tooLarge *http.MaxBytesError
