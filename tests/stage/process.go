@@ -165,7 +165,8 @@ type Binaries struct{ HSM, Vault, Storefront, Sallyport string }
 // Build builds the four commands of the module in folder into folder bin. Race builds them with the race detector.
 func Build(ctx context.Context, module, bin string, race bool) (Binaries, error) {
 	b := Binaries{filepath.Join(bin, "sallyport-hsm"), filepath.Join(bin, "sallyport-vault"), filepath.Join(bin, "sallyport-storefront"), filepath.Join(bin, "sallyport")}
-	args := []string{"build", "-o", bin + string(filepath.Separator)}
+	// No version control stamp: git refuses to look into a clone that belongs to another user.
+	args := []string{"build", "-buildvcs=false", "-o", bin + string(filepath.Separator)}
 	if race {
 		args = append(args, "-race")
 	}
@@ -174,21 +175,24 @@ func Build(ctx context.Context, module, bin string, race bool) (Binaries, error)
 		return b, err
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = module
+	cmd.Dir, cmd.SysProcAttr = module, dieWithParent()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return b, fmt.Errorf("building the commands: %w\n%s", err, out)
 	}
 	return b, nil
 }
 
+// dieWithParent ends a command when this process is killed before it.
+func dieWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} }
+
 // run runs a command to its end.
 func run(ctx context.Context, env []string, stdin string, name string, args ...string) (Result, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.Env = &out, &errs, append(os.Environ(), env...)
-	cmd.Stdin = strings.NewReader(stdin)
+	cmd.Stdin, cmd.SysProcAttr = strings.NewReader(stdin), dieWithParent()
 	err := cmd.Run()
-	r := Result{out.String(), errs.String(), cmd.ProcessState.ExitCode()}
+	r := Result{out.String(), errs.String(), cmd.ProcessState.ExitCode()} // -1 if it did not run
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return r, fmt.Errorf("%s: %w", filepath.Base(name), err)

@@ -17,6 +17,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for an orderly end; the processes that were started end with this one
 	check := flag.Bool("check", false, "play it unattended, keep nothing, exit 0 or 1")
 	keep := flag.String("keep", "", "leave everything in this `folder`, which must be empty or new")
 	flag.Parse()

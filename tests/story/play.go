@@ -79,7 +79,9 @@ func (p *play) perform(ctx context.Context) error {
 	} {
 		fmt.Fprintf(p.out, "%-70s ", a.what)
 		begin := time.Now()
+		stop := p.tick(begin)
 		note, err := a.play(ctx)
+		stop()
 		if err != nil {
 			fmt.Fprintln(p.out, "FAILED")
 			return fmt.Errorf("%s: %w", a.what, err)
@@ -89,6 +91,25 @@ func (p *play) perform(ctx context.Context) error {
 		p.acts = append(p.acts, act{a.what, note, took})
 	}
 	return nil
+}
+
+// tick shows every 15 seconds that an act goes on, until the function that it returns is called.
+func (p *play) tick(begin time.Time) (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(15 * time.Second)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-ticker.C:
+				fmt.Fprintf(p.out, "\n%-70s ", fmt.Sprintf("  %.0f s so far", time.Since(begin).Seconds()))
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
 }
 
 func (p *play) build(ctx context.Context) (string, error) {
@@ -393,7 +414,7 @@ func (p *play) search(ctx context.Context) (string, error) {
 		return "", err
 	}
 	p.searched, p.markers = read, len(markers)
-	return fmt.Sprintf("none of %d values in %.0f MB, in 10 encodings", len(markers), float64(read)/1e6), nil
+	return fmt.Sprintf("none of %d values in %.0f MB, in 11 forms", len(markers), float64(read)/1e6), nil
 }
 
 func (p *play) summary() {
@@ -404,33 +425,40 @@ func (p *play) summary() {
 	fmt.Fprintf(p.out, "\nAll %d parts of the story went as told, in %.0f s.\n", len(p.acts), all.Seconds())
 }
 
-// goOn tells what to try next.
+// goOn tells what to try next, to be pasted into any shell.
 func (p *play) goOn(kept bool) {
-	who, s := p.people[0].profile, p.stage
-	me := fmt.Sprintf("%s --profile %s --key-file %s.key", filepath.Join(p.bin(), "sallyport"), filepath.Join(s.Dir(), "profiles", who), filepath.Join(s.Dir(), "profiles", who))
-	biz := strings.ReplaceAll(me, who, p.parcels.profile)
+	s := p.stage
+	command := func(profile, of string) string {
+		folder := filepath.Join(s.Dir(), "profiles", profile)
+		return fmt.Sprintf(`%s --profile %s --key-file %s %s "$@"`, quoted(filepath.Join(p.bin(), "sallyport")), quoted(folder), quoted(folder+".key"), of)
+	}
 	fmt.Fprintf(p.out, `
 Storefront and vault stay up, in DEVELOPMENT MODE with throwaway keys, at %s and %s.
 In another terminal:
 
-  me="%s"
-  $me me ls --values
-  $me me grant parcels address.home --purpose delivery
-  $me me history
+  me() { %s; }
+  me ls --values
+  me grant parcels address.home --purpose delivery
+  me history
 
-  biz="%s"
-  $biz biz read person-01 address.home
-  $biz biz read person-02
+  parcels() { %s; }
+  parcels read person-01 address.home
+  parcels read person-02
+
+  curl --curves X25519MLKEM768 --cacert %s %s/v1/health
 
   Logs: %s
         %s
-`, s.StorefrontURL(), s.OwnersURL(), me, biz, s.Vault.Log, s.Storefront.Log)
+`, s.StorefrontURL(), s.OwnersURL(), command(p.people[0].profile, "me"), command(p.parcels.profile, "biz"), quoted(s.CA()), s.StorefrontURL(), s.Vault.Log, s.Storefront.Log)
 	if kept {
 		fmt.Fprintf(p.out, "\nCtrl-C stops both. Everything is kept in %s.\n", p.dir)
 	} else {
 		fmt.Fprintf(p.out, "\nCtrl-C stops both and removes everything (--keep DIR keeps it).\n")
 	}
 }
+
+// quoted is a word for a shell.
+func quoted(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
 func (p *play) close() error {
 	if p.stage == nil {
