@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -257,15 +255,4 @@ func TestCrashes(t *testing.T) {
 		t.Errorf("%d operations, %d of which met a crash: nothing was tested", steps, failed)
 	}
 	t.Logf("%d operations, %d of which met a crash; %d keys in force at the end, %d entries in the log", steps, failed, live, len(journal(t, s)))
-}
-
-// journalFiles are the files of the key-use log's journal.
-func journalFiles(t *testing.T, s *stage.Stage) []string {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(s.VaultLog(), "journal-*"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no journal: %v", err)
-	}
-	slices.Sort(files)
-	return files
 }
