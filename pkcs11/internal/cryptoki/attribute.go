@@ -49,10 +49,15 @@ func (a Attribute) Equal(b Attribute) bool {
 	if a.Type != b.Type || !bytes.Equal(a.Value, b.Value) || len(a.Array) != len(b.Array) {
 		return false
 	}
+	// Each takes a partner of its own: an element that comes twice must not
+	// hide that another is missing.
+	rest := slices.Clone(b.Array)
 	for _, x := range a.Array {
-		if !slices.ContainsFunc(b.Array, x.Equal) {
+		i := slices.IndexFunc(rest, x.Equal)
+		if i < 0 {
 			return false
 		}
+		rest = slices.Delete(rest, i, i+1)
 	}
 	return true
 }

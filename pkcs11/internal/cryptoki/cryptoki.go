@@ -362,7 +362,9 @@ func (m *Module) Encrypt(s Session, mech Mechanism, key Object, plain []byte) ([
 	return out, fault(err)
 }
 
-// Decrypt runs a whole decryption: C_DecryptInit, C_Decrypt.
+// Decrypt runs a whole decryption: C_DecryptInit, C_Decrypt. The plaintext, which
+// is no longer than what it was made from, is written to the caller's memory
+// and nowhere else.
 func (m *Module) Decrypt(s Session, mech Mechanism, key Object, cipher []byte) ([]byte, error) {
 	if len(cipher) == 0 || len(cipher) > maxInput {
 		return nil, ErrLength
@@ -374,8 +376,15 @@ func (m *Module) Decrypt(s Session, mech Mechanism, key Object, cipher []byte) (
 		return nil, err
 	}
 	m.count(fDecrypt)
-	out, err := m.ctx.Decrypt(p11.SessionHandle(s), cipher)
-	return out, fault(err)
+	plain := make([]byte, len(cipher))
+	n := C.ulong(len(plain))
+	if err := result(C.sp_decrypt(m.direct, C.ulong(s), bytesPointer(cipher), C.ulong(len(cipher)), bytesPointer(plain), &n)); err != nil {
+		return nil, err
+	}
+	if n > C.ulong(len(plain)) {
+		return nil, ErrLength
+	}
+	return plain[:n], nil
 }
 
 // Sign runs a whole signature: C_SignInit, C_Sign.

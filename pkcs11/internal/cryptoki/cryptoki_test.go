@@ -3,6 +3,7 @@ package cryptoki
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -111,6 +112,7 @@ func TestEqual(t *testing.T) {
 		"same":           {x, x, true},
 		"other order":    {x, Template(CKA_UNWRAP_TEMPLATE, []Attribute{Ulong(CKA_CLASS, 3), Bool(CKA_SIGN, false)}), true},
 		"one missing":    {x, Template(CKA_UNWRAP_TEMPLATE, []Attribute{Bool(CKA_SIGN, false)}), false},
+		"one twice":      {Template(CKA_UNWRAP_TEMPLATE, []Attribute{Bool(CKA_SIGN, false), Bool(CKA_SIGN, false)}), x, false},
 		"one turned":     {x, Template(CKA_UNWRAP_TEMPLATE, []Attribute{Bool(CKA_SIGN, true), Ulong(CKA_CLASS, 3)}), false},
 		"other type":     {Bool(CKA_SIGN, true), Bool(CKA_WRAP, true), false},
 		"two mechanisms": {Mechanisms(CKA_ALLOWED_MECHANISMS, 1), Mechanisms(CKA_ALLOWED_MECHANISMS, 1, 2), false},
@@ -121,6 +123,23 @@ func TestEqual(t *testing.T) {
 	}
 	if Bool(CKA_SIGN, true).Name() != "CKA_SIGN" || (Attribute{Type: 0x80000001}).Name() != "CKA 0x80000001" {
 		t.Error("names")
+	}
+}
+
+// A module that changes its mind about a length between two calls makes nobody
+// read beyond what was allocated. No real module is known to do so; this one
+// is built for the purpose.
+func TestArrayThatGrows(t *testing.T) {
+	library := filepath.Join(t.TempDir(), "grows.so")
+	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-o", library, "testdata/grows.c").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	m, err := Load(library, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := m.Read(1, 1, CKA_UNWRAP_TEMPLATE); err == nil {
+		t.Errorf("accepted: an element of %d bytes", len(a.Array[0].Value))
 	}
 }
 

@@ -11,7 +11,7 @@ struct sp_module {
 	void (*fn[68])(void);
 };
 
-enum { INIT_TOKEN = 9, INIT_PIN = 10, LOGIN = 18, GET_ATTRIBUTE_VALUE = 24 };
+enum { INIT_TOKEN = 9, INIT_PIN = 10, LOGIN = 18, GET_ATTRIBUTE_VALUE = 24, DECRYPT = 34 };
 
 #define ARRAY_LIMIT 64      /* attributes in one array */
 #define VALUE_LIMIT 65536   /* bytes in one of them */
@@ -58,6 +58,13 @@ unsigned long sp_read(sp_module *m, unsigned long session, unsigned long object,
 	return rv;
 }
 
+/* sp_decrypt ends a decryption that was begun, in one call: *length is the room
+ * in into, then what was written. */
+unsigned long sp_decrypt(sp_module *m, unsigned long session, unsigned char *cipher, unsigned long n, unsigned char *into, unsigned long *length)
+{
+	return ((unsigned long (*)(unsigned long, unsigned char *, unsigned long, unsigned char *, unsigned long *))m->fn[DECRYPT])(session, cipher, n, into, length);
+}
+
 /* sp_read_array reads an attribute whose value is a CK_ATTRIBUTE[]: first how
  * many there are, then their types and lengths, then their values. */
 unsigned long sp_read_array(sp_module *m, unsigned long session, unsigned long object, unsigned long type, sp_attribute **into, unsigned long *count)
@@ -77,18 +84,20 @@ unsigned long sp_read_array(sp_module *m, unsigned long session, unsigned long o
 	sp_attribute *a = calloc(n, sizeof *a);
 	if (a == NULL)
 		return HOST_MEMORY;
+	unsigned long room[ARRAY_LIMIT];
 	outer.value = a;
 	rv = get(session, object, &outer, 1);
 	for (unsigned long i = 0; rv == 0 && i < n; i++) {
-		if (a[i].length > VALUE_LIMIT)
+		room[i] = a[i].length;
+		if (room[i] > VALUE_LIMIT)
 			rv = GENERAL_ERROR;
-		else if ((a[i].value = calloc(a[i].length + 1, 1)) == NULL)
+		else if ((a[i].value = calloc(room[i] + 1, 1)) == NULL)
 			rv = HOST_MEMORY;
 	}
 	if (rv == 0)
 		rv = get(session, object, &outer, 1);
 	for (unsigned long i = 0; rv == 0 && i < n; i++)
-		if (a[i].length > VALUE_LIMIT)
+		if (a[i].length > room[i])
 			rv = GENERAL_ERROR;
 	if (rv != 0) {
 		sp_free_array(a, n);
