@@ -17,6 +17,8 @@ var (
 	ErrKeyExists = errors.New("key exists already")
 	// ErrStateMissing: the token holds no signer state.
 	ErrStateMissing = errors.New("signer state missing")
+	// ErrStateDamaged: the token holds signer states, and none is intact.
+	ErrStateDamaged = errors.New("signer state damaged")
 	// ErrRefused: the token's own rules forbid the operation.
 	ErrRefused = errors.New("refused by the token")
 	// ErrAttributes: a key does not have the attributes it must have.
@@ -42,7 +44,7 @@ var (
 // kinds fixes each sentinel's number on the wire between vault and worker;
 // zero is success.
 var kinds = []error{nil, ErrBadInput, ErrKeyMissing, ErrKeyExists, ErrStateMissing, ErrRefused, ErrAttributes,
-	ErrSessionBroken, ErrTokenBroken, ErrTokenFull, ErrTokenMissing, ErrTokenExists, ErrPINIncorrect, ErrPINLocked, ErrClosed}
+	ErrSessionBroken, ErrTokenBroken, ErrTokenFull, ErrTokenMissing, ErrTokenExists, ErrPINIncorrect, ErrPINLocked, ErrClosed, ErrStateDamaged}
 
 // An Error is a failed operation: what was being done, the module's return
 // value (zero if the module was not the one to complain), and the kind.

@@ -125,7 +125,9 @@ func (t *Token) SaveState(ctx context.Context, state []byte) error {
 	})
 }
 
-// LoadState returns what the last SaveState kept, or ErrStateMissing.
+// LoadState returns what the last SaveState kept, or ErrStateMissing if nothing
+// was ever kept. ErrStateDamaged is for people to look at: the host, or a crash
+// in the very first SaveState, left what cannot be read.
 func (t *Token) LoadState(ctx context.Context) (state []byte, err error) {
 	err = t.do(ctx, t.slow, "loading signer state", func(s cryptoki.Session) error {
 		objects, newest, version, err := t.states(s)
@@ -135,7 +137,7 @@ func (t *Token) LoadState(ctx context.Context) (state []byte, err error) {
 		case len(objects) == 0:
 			return ErrStateMissing
 		case version == 0:
-			return fmt.Errorf("no intact copy among %d: %w", len(objects), ErrStateMissing)
+			return ErrStateDamaged
 		}
 		state = newest
 		return nil

@@ -286,6 +286,9 @@ func (t *Token) do(ctx context.Context, l lane, op string, f func(cryptoki.Sessi
 		return &Error{Op: op, Kind: t.cause}
 	default:
 	}
+	if err := ctx.Err(); err != nil { // select below may choose a free session
+		return fmt.Errorf("%s: %w", op, err)
+	}
 	var s cryptoki.Session
 	select {
 	case s = <-l:

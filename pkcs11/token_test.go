@@ -422,6 +422,21 @@ func TestState(t *testing.T) {
 	if err := token.SaveState(t.Context(), make([]byte, maxState+1)); !errors.Is(err, ErrBadInput) {
 		t.Errorf("too large: %v", err)
 	}
+	// What cannot be read is not nothing: a log must not begin anew over it.
+	err := token.do(t.Context(), token.slow, "spoiling", func(s cryptoki.Session) error {
+		all, _, _, err := token.states(s)
+		for _, o := range all {
+			err = errors.Join(err, token.module.DestroyObject(s, o))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plant([]byte("not a state"))
+	if got, err := token.LoadState(t.Context()); !errors.Is(err, ErrStateDamaged) || errors.Is(err, ErrStateMissing) {
+		t.Errorf("a damaged state alone: %q %v", got, err)
+	}
 }
 
 func TestProbe(t *testing.T) {
@@ -580,6 +595,22 @@ func TestDeriveStopsWithContext(t *testing.T) {
 		if !errors.Is(r.Err, context.Canceled) {
 			t.Errorf("%v", r.Err)
 		}
+	}
+}
+
+// Nothing begins under a context that has ended, also where a session is free.
+func TestNothingAfterContext(t *testing.T) {
+	token, _ := ready(t, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	before := token.Calls()
+	for range 20 {
+		if _, err := token.Sign(ctx, []byte("m")); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v", err)
+		}
+	}
+	if !maps.Equal(before, token.Calls()) {
+		t.Error("the token was asked")
 	}
 }
 

@@ -37,8 +37,8 @@ func Serve(r io.Reader, w io.Writer) error {
 		defer moved.Close()
 		w = moved
 	}
-	in := bufio.NewReaderSize(r, 64<<10)
-	kind, id, body, err := readFrame(in, maxRequest)
+	// Not through the buffer, which would keep the PIN for as long as we live.
+	kind, id, body, err := readFrame(r, maxRequest)
 	if err != nil {
 		return fmt.Errorf("reading worker configuration: %w", err)
 	}
@@ -59,7 +59,7 @@ func Serve(r io.Reader, w io.Writer) error {
 	}
 	s.token = token
 	s.reply(frameReady, id, reply{Info: token.Info(), Calls: token.Calls()})
-	return s.serve(in, config.Threads)
+	return s.serve(bufio.NewReaderSize(r, 64<<10), config.Threads)
 }
 
 // privateStdout returns what standard output was and makes standard output a
@@ -110,7 +110,10 @@ func (s *server) serve(in io.Reader, threads int) error {
 	for _, queue := range []chan job{signs, slow} {
 		busy.Go(func() {
 			for j := range queue {
-				s.reply(frameCall, j.id, s.answer(j.call))
+				r := s.answer(j.call)
+				s.reply(frameCall, j.id, r)
+				clear(j.call.Data) // a Seal's plaintext, an Unseal's result
+				clear(r.Data)
 			}
 		})
 	}
@@ -167,6 +170,7 @@ func (s *server) read(in io.Reader, derives, signs, slow chan<- job) error {
 			if err := json.Unmarshal(body, &j.call, json.RejectUnknownMembers(true)); err != nil {
 				return errFrame
 			}
+			clear(body)
 			switch j.call.Method {
 			case "calls":
 				s.reply(frameCall, id, reply{Calls: s.token.Calls()})

@@ -1,0 +1,51 @@
+package pkcs11
+
+import (
+	"bytes"
+	"io"
+	"testing"
+)
+
+// keeper remembers each piece of memory that a read was to fill.
+type keeper struct {
+	io.Reader
+	filled [][]byte
+}
+
+func (k *keeper) Read(p []byte) (int, error) {
+	k.filled = append(k.filled, p)
+	return k.Reader.Read(p)
+}
+
+// Once a worker is ready, none of the memory into which the PIN came holds it.
+func TestServeKeepsNoPIN(t *testing.T) {
+	profile, _ := ceremony(t)
+	config, err := packConfig(workerConfig{Profile: profile, Selector: Selector{Label: testLabel}, Threads: 1}, pin(userPIN))
+	if err != nil {
+		t.Fatal(err)
+	}
+	requests, toWorker := io.Pipe()
+	fromWorker, replies := io.Pipe()
+	memory := &keeper{Reader: requests}
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(memory, replies) }()
+	if _, err := toWorker.Write(appendFrame(nil, frameConfig, 1, config)); err != nil {
+		t.Fatal(err)
+	}
+	kind, _, body, err := readFrame(fromWorker, maxReply)
+	if err != nil || kind != frameReady {
+		t.Fatalf("%d %q %v", kind, body, err)
+	}
+	_ = toWorker.Close()
+	if _, _, _, err := readFrame(fromWorker, maxReply); err != nil { // its last word
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range memory.filled {
+		if bytes.Contains(p[:cap(p)], []byte(userPIN)) {
+			t.Errorf("the PIN is in a buffer of %d bytes", len(p))
+		}
+	}
+}
