@@ -201,6 +201,9 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 	if receipt, err := v.again(ctx, e.Hash); receipt != nil || err != nil {
 		return receipt, err
 	}
+	if err := v.endImport(ctx, g); err != nil {
+		return nil, err
+	}
 	wrapped, invalid := v.unseal(g, e.Hash, keys)
 	defer func() {
 		for _, w := range wrapped {
@@ -254,6 +257,17 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 		return nil, err
 	}
 	return v.receipt(&records[0], cp, e.Hash)
+}
+
+// endImport ends an earlier import of a grant that the log left without an end, because it took no record for a while. Nobody is at it any
+// more: the caller holds the owner's lock.
+func (v *Vault) endImport(ctx context.Context, g *policies.Grant) error {
+	var begun *ledger.Grant
+	v.ledger.Read(func(s *ledger.State) { begun = s.Importing(g.ID) })
+	if begun == nil || begun.Document.Owner != g.Owner {
+		return nil
+	}
+	return v.abandon(context.WithoutCancel(ctx), begun)
 }
 
 // wrappedKey is a re-encryption key as the token takes it.
@@ -403,6 +417,9 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 	return err
 }
 
+// maxSessions is how many sessions a reader has at a time. Each is kept in memory with the nonces that it used.
+const maxSessions = 256
+
 // openSession takes a reader's delegation to a short-lived key.
 func (v *Vault) openSession(ctx context.Context, e *envelope.Envelope) (*policies.Receipt, error) {
 	d, err := open(v, e, func(s *policies.Session) policies.IdentityID { return policies.IdentityID(s.Reader) })
@@ -427,6 +444,9 @@ func (v *Vault) openSession(ctx context.Context, e *envelope.Envelope) (*policie
 		if unreadable != nil {
 			return policies.CodeMalformed
 		}
+		if s.SessionsOf(session.Reader) >= maxSessions {
+			return &problem.Problem{Code: policies.CodeRateLimited, Detail: "the reader has too many sessions open; use one again, or wait until one ends", RetryAfter: 60}
+		}
 		return nil
 	}, func() ledger.Record {
 		return ledger.Record{
@@ -435,6 +455,9 @@ func (v *Vault) openSession(ctx context.Context, e *envelope.Envelope) (*policie
 		}
 	})
 	if err != nil {
+		if key != nil {
+			key.Zero()
+		}
 		return nil, err
 	}
 	v.keys.put(e.Hash, key)

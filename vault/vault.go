@@ -29,7 +29,8 @@
 // over restarts. Refusals of callers whose signature verified are recorded one by one, others as a count. The operator's guardrails, when there are
 // some, narrow what [policies.Check] permits in the same place.
 //
-// If the log cannot record, nothing is done. That state sticks until the vault is opened again, which verifies the log.
+// If the log cannot record, nothing is done. That state sticks until the vault is opened again, which verifies the log; only a disk that is
+// nearly full is a state that passes when there is room.
 //
 // # What the caller owes
 //
@@ -191,6 +192,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		state.Close()
 		return nil, fmt.Errorf("opening the vault: the key-use log belongs to vault %s, the vault document to %s", vault, cfg.Document.Vault)
 	}
+	v.endSessions() // the replay met all that ever were
 	v.recorder.Go(v.run)
 	if err := v.start(ctx); err != nil {
 		v.shut()
@@ -276,7 +278,7 @@ func (v *Vault) sweep(ctx context.Context) error {
 	return nil
 }
 
-// keep does the chores: counts of refusals every second, the database and ended sessions every minute.
+// keep does the chores: counts of refusals every second, the database, ended sessions and the log's health every minute.
 func (v *Vault) keep() {
 	second, minute := time.NewTicker(time.Second), time.NewTicker(ledger.FlushInterval)
 	defer second.Stop()
@@ -290,6 +292,9 @@ func (v *Vault) keep() {
 		case <-minute.C:
 			v.endSessions()
 			v.flush()
+			if err := v.cfg.Log.Health(); err != nil {
+				v.cfg.Logger.Error("the key-use log is not well", "error", err.Error())
+			}
 		}
 	}
 }
@@ -342,15 +347,23 @@ func (v *Vault) shut() {
 	v.cfg.SessionKey.Zero()
 }
 
-// Health tells whether keys can be used.
+// Health tells whether keys can be used. Anybody may ask, so the reason is the kind of the fault and names no file; the rest is logged.
 func (v *Vault) Health() api.Health {
 	h := api.Health{Status: "ok", DevMode: v.cfg.Document.DevMode, LogSize: uint64(v.cfg.Log.Checkpoint().Size)}
 	v.ledger.Read(func(s *ledger.State) { h.Keys = uint64(s.Keys()) })
-	switch err := v.cfg.Log.Health(); {
-	case errors.Is(err, keylog.ErrStaleCopy): // key use goes on
-		h.Reason = err.Error()
-	case err != nil:
-		h.Status, h.Reason = "stopped", err.Error()
+	err := v.cfg.Log.Health()
+	if err == nil {
+		return h
+	}
+	if !errors.Is(err, keylog.ErrStaleCopy) { // with which key use goes on
+		h.Status = "stopped"
+	}
+	h.Reason = "the key-use log cannot record; the log of the vault says why"
+	for _, kind := range []error{keylog.ErrStaleCopy, keylog.ErrNoSpace, keylog.ErrClock, keylog.ErrClosed, keylog.ErrFatal} {
+		if errors.Is(err, kind) {
+			h.Reason = kind.Error()
+			break
+		}
 	}
 	return h
 }

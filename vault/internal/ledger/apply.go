@@ -84,7 +84,7 @@ func (s *State) apply(r *Record) error {
 		if s.sessions[d.Document] != nil { // its nonces must not be forgotten
 			return ErrOrder
 		}
-		s.sessions[d.Document] = &Session{Document: *session, Hash: d.Document, Index: r.Index, Nonces: map[policies.Nonce]struct{}{}}
+		s.addSession(&Session{Document: *session, Hash: d.Document, Index: r.Index, Nonces: map[policies.Nonce]struct{}{}})
 		s.touch(sessionKey(d.Document))
 		return nil
 	case policies.EntryUse, policies.EntryRefusal:

@@ -474,7 +474,7 @@ func (s *State) decode(key string, value []byte) error {
 		if session.Nonces == nil {
 			session.Nonces = map[policies.Nonce]struct{}{}
 		}
-		s.sessions[session.Hash] = session
+		s.addSession(session)
 	case kindHistory:
 		if len(value)%8 != 0 {
 			return errors.New("a history of the wrong length")

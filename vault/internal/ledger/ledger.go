@@ -59,6 +59,7 @@ type State struct {
 	pending    map[policies.Hash]*Revocation // revoked, keys not yet recorded as destroyed
 	documents  map[policies.Hash]uint64      // documents of chains: index of the record of their acceptance
 	sessions   map[policies.Hash]*Session
+	sessionsOf map[policies.ReaderID]int
 	histories  map[policies.IdentityID][]uint64
 	keys       int // granted fields that are not revoked
 
@@ -76,6 +77,7 @@ func newState() *State {
 		pending:    map[policies.Hash]*Revocation{},
 		documents:  map[policies.Hash]uint64{},
 		sessions:   map[policies.Hash]*Session{},
+		sessionsOf: map[policies.ReaderID]int{},
 		histories:  map[policies.IdentityID][]uint64{},
 		changed:    map[string]struct{}{},
 	}
@@ -253,6 +255,14 @@ func (s *State) UndoneRevocation(hash policies.Hash) *Revocation { return s.pend
 // Session is an open session, or nil.
 func (s *State) Session(hash policies.Hash) *Session { return s.sessions[hash] }
 
+// SessionsOf is how many open sessions a reader has.
+func (s *State) SessionsOf(reader policies.ReaderID) int { return s.sessionsOf[reader] }
+
+func (s *State) addSession(session *Session) {
+	s.sessions[session.Hash] = session
+	s.sessionsOf[session.Document.Reader]++
+}
+
 // EachKey calls f for every field of every grant that is in force.
 func (s *State) EachKey(f func(g *Grant, field *policies.GrantedField)) {
 	for _, g := range s.grants {
@@ -285,6 +295,9 @@ func (s *State) EndSessions(before time.Time) []policies.Hash {
 	for hash, session := range s.sessions {
 		if session.Document.Expires < before.Unix() {
 			delete(s.sessions, hash)
+			if s.sessionsOf[session.Document.Reader]--; s.sessionsOf[session.Document.Reader] == 0 {
+				delete(s.sessionsOf, session.Document.Reader)
+			}
 			s.touch(sessionKey(hash))
 			ended = append(ended, hash)
 		}
