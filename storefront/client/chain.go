@@ -480,7 +480,8 @@ func (o *Owner) publication(t *task, e *envelope.Envelope) (*api.Publication, er
 	return p, nil
 }
 
-// republish gives a storefront that lost data the whole current manifest again, which the vault answers with the receipt it gave before.
+// republish gives a storefront that lost data the whole current manifest again, which the vault answers with the receipt it gave before, and
+// the grants in force.
 func (o *Owner) republish(ctx context.Context, v *policies.VaultDocument) error {
 	if o.state.Manifest.Version == 0 {
 		return nil
@@ -507,6 +508,29 @@ func (o *Owner) republish(ctx context.Context, v *policies.VaultDocument) error 
 	}
 	if err := o.post(ctx, v, request{method: "POST", path: path(api.PathManifests, o.id.String()), in: p, login: true}, e); err != nil {
 		return fmt.Errorf("publishing everything again: %w", err)
+	}
+	return o.regrant(ctx, v)
+}
+
+// regrant gives such a storefront the grants in force again, without which it cannot offer them to the vault. A document is named by what it says,
+// so one that is signed anew is the same document: the vault knows it and asks for no keys.
+func (o *Owner) regrant(ctx context.Context, v *policies.VaultDocument) error {
+	for i := range o.state.Grants {
+		g := &o.state.Grants[i]
+		if o.now().Unix() >= g.Doc.Expires || len(g.Ended) == len(g.Doc.Fields) {
+			continue
+		}
+		e, err := policies.Sign(o.signing, &g.Doc)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrState, err)
+		}
+		if policies.Hash(e.Hash) != g.Hash {
+			return fmt.Errorf("%w: a grant is not the one that was signed", ErrState)
+		}
+		in := &vaultapi.Submission{Envelope: e.Raw}
+		if err := o.post(ctx, v, request{method: "POST", path: path(api.PathGrants, o.id.String()), in: in, login: true}, e); err != nil {
+			return fmt.Errorf("handing in a grant again: %w", err)
+		}
 	}
 	return nil
 }
