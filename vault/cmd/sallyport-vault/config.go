@@ -61,7 +61,7 @@ type ownersDoor struct {
 
 func defaults() config {
 	return config{
-		Workers: 2, Threads: 2, MinimumGrade: "unproven", Reserve: 256 << 20,
+		Workers: 2, Threads: 1, MinimumGrade: "unproven", Reserve: 256 << 20,
 		Storefront: storefrontDoor{Listen: "127.0.0.1:8444"},
 		Owners:     ownersDoor{Listen: "127.0.0.1:8445", PerSecond: 5, Burst: 50, Connections: 256},
 	}

@@ -173,7 +173,7 @@ func openDoors(cfg *config, v *vault.Vault, log *slog.Logger) (ds doors, err err
 	if err != nil {
 		return nil, fmt.Errorf("opening the owners' door: %w", err)
 	}
-	ds = append(ds, &door{"owners", tls.NewListener(server.Limit(owners, cfg.Owners.Connections), ownersTLS), server.Owners(v, cfg.limits(), log)})
+	ds = append(ds, &door{"owners", tls.NewListener(server.Limit(owners, cfg.Owners.Connections, max(1, cfg.Owners.Connections/4)), ownersTLS), server.Owners(v, cfg.limits(), log)})
 
 	var storefront net.Listener
 	if path, ok := strings.CutPrefix(cfg.Storefront.Listen, "unix:"); ok {
@@ -187,6 +187,10 @@ func openDoors(cfg *config, v *vault.Vault, log *slog.Logger) (ds doors, err err
 	return append(ds, &door{"storefront", storefront, server.Storefront(v, log)}), nil
 }
 
+// storefrontConnections is how many connections the storefront's door has over TCP: some for reads, one for each document on its way, and room
+// for strangers whose handshake has not failed yet.
+const storefrontConnections = 1024
+
 func listenStorefront(d *storefrontDoor) (net.Listener, error) {
 	t, err := serverTLS(d.Certificate, d.Key, d.AllowClassical)
 	if err != nil {
@@ -199,7 +203,7 @@ func listenStorefront(d *storefrontDoor) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tls.NewListener(l, t), nil
+	return tls.NewListener(server.Limit(l, storefrontConnections, storefrontConnections), t), nil
 }
 
 // listenSocket opens a Unix socket for user and group. One that a killed vault left behind is replaced; the key-use log's lock has made

@@ -81,7 +81,9 @@ func Storefront(v Vault, log *slog.Logger) *http.Server {
 
 // Owners is the server of the owners' door.
 func Owners(v Vault, limits Limits, log *slog.Logger) *http.Server {
-	return server(handler(v, anyone, newLimiter(limits), log), log)
+	s := server(handler(v, anyone, newLimiter(limits), log), log)
+	s.ReadTimeout, s.IdleTimeout = 30*time.Second, 10*time.Second // strangers hold connections; an owner needs one now and then
+	return s
 }
 
 func server(h http.Handler, log *slog.Logger) *http.Server {
@@ -151,6 +153,9 @@ func fail(w http.ResponseWriter, r *http.Request, err error, log *slog.Logger) {
 	problem.Write(w, p)
 }
 
+// trustedLength is up to how many bytes memory is set aside for a body before it comes.
+const trustedLength = 1 << 20
+
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, policies.CodeTooLarge
@@ -159,8 +164,8 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return nil, nil
 	}
 	var b bytes.Buffer
-	if r.ContentLength > 0 {
-		b.Grow(int(r.ContentLength) + bytes.MinRead)
+	if r.ContentLength > 0 { // what was only announced takes no memory yet
+		b.Grow(int(min(r.ContentLength, trustedLength)) + bytes.MinRead)
 	}
 	if _, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
 		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
@@ -293,8 +298,8 @@ func newLimiter(limits Limits) *limiter {
 	return &limiter{limits: limits, buckets: map[netip.Prefix]*bucket{}}
 }
 
-func (l *limiter) allow(remote string, now time.Time) bool {
-	var key netip.Prefix
+// network is the caller's address as far as limits are concerned; the zero prefix for whoever has none, as on a socket.
+func network(remote string) (key netip.Prefix) {
 	if a, err := netip.ParseAddrPort(remote); err == nil {
 		addr := a.Addr().Unmap().WithZone("")
 		bits := 32
@@ -303,6 +308,11 @@ func (l *limiter) allow(remote string, now time.Time) bool {
 		}
 		key, _ = addr.Prefix(bits)
 	}
+	return key
+}
+
+func (l *limiter) allow(remote string, now time.Time) bool {
+	key := network(remote)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.buckets[key]
@@ -329,9 +339,10 @@ func (l *limiter) forget(now time.Time) {
 	}
 }
 
-// Limit is a listener with at most n connections at once. The next one waits to be accepted.
-func Limit(l net.Listener, n int) net.Listener {
-	return &limited{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{})}
+// Limit is a listener with at most n connections at once. The next one waits to be accepted. One that comes from an address with each of
+// them already is closed, so that no address takes all: a connection costs its slot before anything was asked over it.
+func Limit(l net.Listener, n, each int) net.Listener {
+	return &limited{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{}), each: each, of: map[netip.Prefix]int{}}
 }
 
 type limited struct {
@@ -339,6 +350,28 @@ type limited struct {
 	slots  chan struct{}
 	once   sync.Once
 	closed chan struct{}
+
+	each int
+	mu   sync.Mutex // guards of
+	of   map[netip.Prefix]int
+}
+
+func (l *limited) take(from netip.Prefix) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of[from] >= l.each {
+		return false
+	}
+	l.of[from]++
+	return true
+}
+
+func (l *limited) give(from netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of[from]--; l.of[from] == 0 {
+		delete(l.of, from)
+	}
 }
 
 func (l *limited) Accept() (net.Conn, error) {
@@ -347,12 +380,18 @@ func (l *limited) Accept() (net.Conn, error) {
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			<-l.slots
+			return nil, err
+		}
+		from := network(c.RemoteAddr().String())
+		if l.take(from) {
+			return &limitedConn{Conn: c, free: sync.OnceFunc(func() { l.give(from); <-l.slots })}, nil
+		}
+		c.Close()
 	}
-	return &limitedConn{Conn: c, free: sync.OnceFunc(func() { <-l.slots })}, nil
 }
 
 func (l *limited) Close() error {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -159,7 +160,7 @@ func TestConnectionLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := Limit(inner, 1)
+	l := Limit(inner, 1, 1)
 	accepted := make(chan net.Conn)
 	go func() {
 		for {
@@ -191,4 +192,40 @@ func TestConnectionLimit(t *testing.T) {
 	for range accepted {
 		t.Fatal("accepted after Close")
 	}
+}
+
+// TestNoAddressTakesAllConnections: of one address so many connections are kept, and the others are closed at once.
+func TestNoAddressTakesAllConnections(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := Limit(inner, 3, 1)
+	defer l.Close()
+	accepted := make(chan net.Conn, 3)
+	go func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			accepted <- c
+		}
+	}()
+	dial := func(from string) net.Conn {
+		t.Helper()
+		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		return c
+	}
+	dial("127.0.0.1")
+	first := <-accepted
+	if _, err := dial("127.0.0.1").Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a second connection of the address: %v", err)
+	}
+	dial("127.0.0.2")
+	(<-accepted).Close()
+	first.Close()
+	dial("127.0.0.1")
+	(<-accepted).Close()
 }
