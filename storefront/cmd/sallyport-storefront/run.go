@@ -36,6 +36,7 @@ const (
 	writeTimeout  = 120 * time.Second
 	idleTimeout   = 120 * time.Second
 	maxHeader     = 16 << 10
+	maxStreams    = 32               // requests at once over one HTTP/2 connection, each of which may have a body in memory
 	stopTimeout   = 15 * time.Second // for requests under way when the server is told to stop
 )
 
@@ -120,6 +121,7 @@ func serve(ctx context.Context, cfg *config, logger *slog.Logger) (err error) {
 		Handler: front.Handler(), TLSConfig: tlsConfig,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeader,
+		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:       log.New(io.Discard, "", 0), // it would name the addresses of strangers whose handshakes fail
 	}
 	listener, err := net.Listen("tcp", cfg.Listen)
