@@ -57,7 +57,7 @@ func run(b *testing.B, callers int, derive func(n int) []DeriveResult) {
 		}
 		all.Go(func() {
 			for n > 0 {
-				results := derive(min(n, maxBatch))
+				results := derive(min(n, maxPiece))
 				for _, r := range results {
 					if r.Err != nil {
 						b.Error(r.Err)

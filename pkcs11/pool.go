@@ -17,8 +17,8 @@ import (
 type PoolConfig struct {
 	// Command is the program and arguments that call Serve.
 	Command []string
-	// Env is the whole environment of a worker. The parent's is not passed on:
-	// in development it may hold the PIN.
+	// Env is the environment of a worker, beside settings of its Go and C
+	// runtimes. The parent's is not passed on: in development it may hold the PIN.
 	Env []string
 	// Workers is the number of processes, Threads the number of derives that
 	// each runs at once.
@@ -48,7 +48,7 @@ const (
 	lastBackoff  = 30 * time.Second
 	watchEvery   = time.Second
 	queueLength  = 1024
-	maxBatch     = 16 // derives in one frame
+	maxPiece     = 16 // derives in one piece of a batch
 )
 
 // A Pool is several workers on one token, with the methods of a Token. A worker
@@ -60,7 +60,8 @@ const (
 type Pool struct {
 	config PoolConfig
 	pin    Secret
-	queue  chan *item
+	queue  chan []*item
+	queued atomic.Int64 // derives in the queue, for the size of frames
 
 	launcher chan launchRequest
 	starting sync.Mutex // one worker starts at a time: a wrong PIN is tried once
@@ -78,7 +79,7 @@ type Pool struct {
 	cause   error         // written before closing is closed
 	shut    sync.Once
 	slots   sync.WaitGroup
-	alive   atomic.Int32 // workers at work, for the size of batches
+	alive   atomic.Int32 // workers at work, for the size of pieces
 }
 
 // A joiner is a worker on its way. It may have listed the keys before a change
@@ -111,7 +112,7 @@ func Start(ctx context.Context, c PoolConfig) (*Pool, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	p := &Pool{config: c, pin: c.PIN.clone(), queue: make(chan *item, queueLength), launcher: make(chan launchRequest),
+	p := &Pool{config: c, pin: c.PIN.clone(), queue: make(chan []*item, queueLength), launcher: make(chan launchRequest),
 		joined: make(chan struct{}), retired: make(map[string]uint64), closing: make(chan struct{})}
 	p.config.PIN = Secret{}
 	go p.launch()
@@ -321,8 +322,12 @@ func (i *item) deliver(r DeriveResult) {
 	}
 }
 
-// Derive answers each request in its place, spread over the workers. What
-// concurrent callers ask goes to a worker together.
+// lanes is how many derives run at once.
+func (p *Pool) lanes() int { return max(1, int(p.alive.Load())*p.config.Threads) }
+
+// Derive answers each request in its place. The batch is cut into as many
+// pieces as derives run at once; what concurrent callers ask goes to a worker
+// together.
 func (p *Pool) Derive(ctx context.Context, requests []DeriveRequest) []DeriveResult {
 	results := make([]DeriveResult, len(requests))
 	if len(requests) == 0 {
@@ -331,6 +336,11 @@ func (p *Pool) Derive(ctx context.Context, requests []DeriveRequest) []DeriveRes
 	b := &batch{done: make(chan struct{})}
 	b.left.Store(int32(len(requests)))
 	items := make([]item, len(requests))
+	all := make([]*item, len(requests))
+	for i := range items {
+		items[i] = item{request: requests[i], ctx: ctx, batch: b}
+		all[i] = &items[i]
+	}
 	// Longer than any worker is given: only when no worker lives.
 	limit := time.NewTimer(3 * p.config.RequestTimeout)
 	defer limit.Stop()
@@ -340,17 +350,22 @@ func (p *Pool) Derive(ctx context.Context, requests []DeriveRequest) []DeriveRes
 		}
 		return results
 	}
-	for i := range items {
-		items[i] = item{request: requests[i], ctx: ctx, batch: b}
+	lanes := p.lanes()
+	for piece := range slices.Chunk(all, min(maxPiece, (len(all)+lanes-1)/lanes)) {
+		p.queued.Add(int64(len(piece)))
+		var err error
 		select {
-		case p.queue <- &items[i]:
+		case p.queue <- piece:
+			continue
 		case <-ctx.Done():
-			return failed(fmt.Errorf("deriving: %w", ctx.Err()))
+			err = fmt.Errorf("deriving: %w", ctx.Err())
 		case <-p.closing:
-			return failed(&Error{Op: "deriving", Kind: p.cause})
+			err = &Error{Op: "deriving", Kind: p.cause}
 		case <-limit.C:
-			return failed(&Error{Op: "deriving: no token worker answers", Kind: ErrTokenBroken})
+			err = &Error{Op: "deriving: no token worker answers", Kind: ErrTokenBroken}
 		}
+		p.queued.Add(int64(-len(piece)))
+		return failed(err)
 	}
 	select {
 	case <-b.done:
@@ -368,41 +383,47 @@ func (p *Pool) Derive(ctx context.Context, requests []DeriveRequest) []DeriveRes
 	return results
 }
 
-// feed takes whatever is queued, a fair share of it, sends it to w in one
-// frame, and awaits the answer.
+// feed takes what is queued, a fair share of it in whole pieces, sends it to w
+// in one frame, and awaits the answer.
 func (p *Pool) feed(w *worker) {
 	var (
-		items    [maxBatch]*item
-		requests [maxBatch]DeriveRequest
-		results  [maxBatch]DeriveResult
+		room     [2 * maxPiece]*item
+		requests [2 * maxPiece]DeriveRequest
+		results  [2 * maxPiece]DeriveResult
 	)
 	defer clear(results[:])
 	for {
-		n := 0
+		items := room[:0]
+		take := func(piece []*item) {
+			p.queued.Add(int64(-len(piece)))
+			items = append(items, piece...)
+		}
 		select {
 		case <-w.dead:
 			return
 		case <-w.retiring:
 			return
-		case items[0] = <-p.queue:
-			n = 1
+		case piece := <-p.queue:
+			take(piece)
 		}
 		if ended(w.dead) { // select had both to choose from
-			p.again(items[0], DeriveResult{Err: errLost})
+			for _, i := range items {
+				p.again(i, DeriveResult{Err: errLost})
+			}
 			return
 		}
-		share := 1 + len(p.queue)/max(1, int(p.alive.Load())*p.config.Threads)
+		share := len(items) + int(p.queued.Load())/p.lanes()
 	more:
-		for n < min(share, maxBatch) {
+		for len(items) < min(share, maxPiece) { // so that one piece more has room
 			select {
-			case items[n] = <-p.queue:
-				n++
+			case piece := <-p.queue:
+				take(piece)
 			default:
 				break more
 			}
 		}
 		sent := items[:0]
-		for _, i := range items[:n] {
+		for _, i := range items {
 			if err := i.ctx.Err(); err != nil {
 				i.deliver(DeriveResult{Err: err})
 				continue
@@ -438,9 +459,11 @@ var errLost = &Error{Op: "deriving: the token worker is gone", Kind: ErrTokenBro
 // It does not wait: the queue may be full, and the caller is who empties it.
 func (p *Pool) again(i *item, r DeriveResult) {
 	go func() {
+		p.queued.Add(1)
 		select {
-		case p.queue <- i:
+		case p.queue <- []*item{i}:
 		case <-p.closing:
+			p.queued.Add(-1)
 			i.deliver(r)
 		}
 	}()
