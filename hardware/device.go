@@ -22,7 +22,7 @@ type DeviceConfig struct {
 	Module string
 	// WorkerCommand starts a token worker, such as {"/usr/bin/sallyport-vault", "worker"}.
 	WorkerCommand []string
-	// Workers is the number of processes and Threads that of derives at once in each. Zero: two and two.
+	// Workers is the number of processes and Threads that of derives at once in each. Zero: two and one.
 	Workers, Threads int
 	// DevMode lets a development vault in.
 	DevMode bool
@@ -47,7 +47,7 @@ func Open(ctx context.Context, c DeviceConfig) (*Device, error) {
 		c.Workers = 2
 	}
 	if c.Threads == 0 {
-		c.Threads = 2
+		c.Threads = 1
 	}
 	record, err := ReadRecord(c.Dir)
 	if err != nil {
