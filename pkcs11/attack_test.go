@@ -225,17 +225,9 @@ func (h *host) onRekey(name string, rk cryptoki.Object, extractable bool) {
 	h.refused(name+"/wrap under own RSA key", h.wrap(h.token.profile.oaep(), pub, rk))
 }
 
-func TestHostAttacksResident(t *testing.T) {
-	token, public := ready(t, 1)
-	key, id := newKey(t), newID()
-	blob := wrappedKey(t, public, key)
-	if err := token.Import(t.Context(), id, OAEPDirect, blob); err != nil {
-		t.Fatal(err)
-	}
-	h := newHost(t, token)
-	rk := token.keys[id]
-	h.onImportKey("import key", token.named[ImportResident], blob, token.rekey)
-	h.onRekey("re-encryption key", rk, false)
+// onOwnKeys attacks the vault's own keys: the one that opens its database, and the one that signs its log.
+func (h *host) onOwnKeys(rk cryptoki.Object) {
+	token := h.token
 	for _, at := range []struct {
 		name KeyName
 		bad  []cryptoki.Attribute
@@ -252,6 +244,20 @@ func TestHostAttacksResident(t *testing.T) {
 	}
 	h.refused("store key/CMAC", h.sign(cryptoki.CKM_AES_CMAC, token.named[StoreKey]))
 	h.refused("store key/wrap with it", h.wrap(cryptoki.Plain(token.profile.KWP), token.named[StoreKey], rk))
+}
+
+func TestHostAttacksResident(t *testing.T) {
+	token, public := ready(t, 1)
+	key, id := newKey(t), newID()
+	blob := wrappedKey(t, public, key)
+	if err := token.Import(t.Context(), id, OAEPDirect, blob); err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t, token)
+	rk := token.keys[id]
+	h.onImportKey("import key", token.named[ImportResident], blob, token.rekey)
+	h.onRekey("re-encryption key", rk, false)
+	h.onOwnKeys(rk)
 	// After all of that, it works as before.
 	req, want := request(t, id, key)
 	if r := token.Derive(t.Context(), []DeriveRequest{req}); r[0].Err != nil || r[0].X != want {
