@@ -191,6 +191,11 @@ func freePorts(n int) ([]string, error) {
 			return nil, err
 		}
 		defer l.Close()
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil { // in a network namespace of its own, say, where one can listen all the same
+			return nil, fmt.Errorf("the loopback interface does not work (`ip link set lo up` as root starts it): %w", err)
+		}
+		c.Close()
 		out = append(out, l.Addr().String())
 	}
 	return out, nil

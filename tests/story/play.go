@@ -93,12 +93,12 @@ func (p *play) perform(ctx context.Context) error {
 	return nil
 }
 
-// tick shows every 15 seconds that an act goes on, until the function that it returns is called.
+// tick shows every half minute that an act goes on, until the function that it returns is called.
 func (p *play) tick(begin time.Time) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		ticker := time.NewTicker(15 * time.Second)
+		ticker := time.NewTicker(30 * time.Second)
 		defer ticker.Stop()
 		for {
 			select {
