@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/storefront/internal/store"
 	"github.com/sallyport/sallyport/vault/pre"
 )
 
@@ -132,5 +133,84 @@ func TestSilentVaultHoldsNobodyUp(t *testing.T) {
 	}
 	if took := time.Since(begun); took > time.Second {
 		t.Errorf("ten callers waited %s for what was there", took)
+	}
+}
+
+// TestNoncesOfALoginAreSwept: a login keeps the nonces that could come again, not all that it ever saw.
+func TestNoncesOfALoginAreSwept(t *testing.T) {
+	l := &login{nonces: make(map[policies.Nonce]time.Time)}
+	now := time.Now()
+	for range 100_000 {
+		now = now.Add(20 * time.Millisecond) // 6,000 in the time that a request can be sent again
+		if err := l.use(policies.NewNonce(), now, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(l.nonces) > 13_000 {
+		t.Errorf("%d nonces are kept", len(l.nonces))
+	}
+}
+
+// TestSessionsShareTheirReadersRate: opening another session does not double what a reader may read.
+func TestSessionsShareTheirReadersRate(t *testing.T) {
+	limits := loose
+	limits.FieldRate, limits.FieldBurst = 0.001, 1000
+	w := newWorld(t, limits)
+	anna, acme := w.member(policies.KindPerson), w.member(policies.KindBusiness)
+	items := make([]policies.ReadItem, 600)
+	for i := range items {
+		items[i] = item(anna, "name")
+	}
+	acme.openSession()
+	if _, _, err := acme.read("billing", nil, items...); err != nil {
+		t.Fatal(err)
+	}
+	acme.openSession()
+	_, _, err := acme.read("billing", nil, items...)
+	wantCode(t, err, policies.CodeRateLimited)
+}
+
+// TestCollectionIsNotPutOff: whoever publishes all the time does not keep what was replaced on the disk for ever, nor does a disk that is
+// full for a while.
+func TestCollectionIsNotPutOff(t *testing.T) {
+	var c collector
+	begin := time.Now()
+	k := own(policies.OwnerID{1})
+	for s := range 10 {
+		c.add(k, begin.Add(time.Duration(s)*time.Second+collectAfter))
+	}
+	if got := c.take(begin.Add(collectAfter)); len(got) != 1 {
+		t.Fatalf("due a minute after the first change: %d slots", len(got))
+	}
+	w := newWorld(t, loose)
+	anna := w.member(policies.KindPerson)
+	anna.publish([]api.Item{anna.set("name", "first")})
+	old := anna.leaves["name"]
+	anna.publish([]api.Item{anna.set("name", "second")})
+	w.store.set(func([]store.Change) error { return store.ErrFull }, nil)
+	w.front.collectDue(t.Context(), time.Now().Add(collectAfter+time.Second))
+	w.store.set(nil, nil)
+	w.front.collectDue(t.Context(), time.Now().Add(2*collectAfter+time.Second))
+	if _, err := w.db.Get(t.Context(), leafKey(anna.owner(), old.Hash())); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the replaced item: %v", err)
+	}
+}
+
+// TestWeightsCountDocuments: what a cache keeps beside leaves is far larger than they are when an owner has few.
+func TestWeightsCountDocuments(t *testing.T) {
+	w := newWorld(t, loose)
+	anna, acme := w.member(policies.KindPerson), w.member(policies.KindBusiness)
+	anna.publish([]api.Item{anna.set("name", "n")})
+	anna.give(acme, "billing", "name")
+	const unit = 512 // bytes, about what a leaf takes
+	sh, err := w.front.shelf(t.Context(), own(anna.owner()))
+	w.must(err)
+	if n := len(sh.current.raw) / unit; sh.weight() < n {
+		t.Errorf("a shelf weighs %d, its manifest alone is %d leaves long", sh.weight(), n)
+	}
+	set, err := w.front.granted(t.Context(), pair{policies.ReaderID(acme.id), anna.owner()})
+	w.must(err)
+	if n := len(set.grants[0].raw) / unit; set.weight() < n {
+		t.Errorf("a grant weighs %d and is %d leaves long", set.weight(), n)
 	}
 }

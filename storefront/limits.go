@@ -21,7 +21,7 @@ type Limits struct {
 	// Requests a second and at once, by each logged-in identity.
 	LoginRate  float64 `koanf:"login_rate"`  // default 50
 	LoginBurst int     `koanf:"login_burst"` // default 200
-	// Fields a second and at once, read by each session. A request may name 1,000, so the burst is at least that.
+	// Fields a second and at once, read by each reader, in however many sessions. A request may name 1,000, so the burst is at least that.
 	FieldRate  float64 `koanf:"field_rate"`  // default 2000
 	FieldBurst int     `koanf:"field_burst"` // default 4000
 
@@ -31,7 +31,7 @@ type Limits struct {
 	Logins       int           `koanf:"logins"`        // at the same time; default 100,000
 	Sessions     int           `koanf:"sessions"`      // at the same time; default 100,000
 	Login        time.Duration `koanf:"login"`         // how long a login lasts; default 15m
-	CachedLeaves int           `koanf:"cached_leaves"` // leaves and grants kept in memory; default 200,000
+	CachedLeaves int           `koanf:"cached_leaves"` // kept in memory: leaves, and manifests and grants as what they weigh; default 200,000
 	CachedBytes  int           `koanf:"cached_bytes"`  // ciphertext kept in memory; default 64 MiB
 }
 

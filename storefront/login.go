@@ -40,6 +40,7 @@ type login struct {
 
 	mu     sync.Mutex
 	nonces map[policies.Nonce]time.Time // until when the request that carries it could be accepted again
+	sweep  int                          // at how many nonces those that are over are let go
 }
 
 type logins struct {
@@ -136,7 +137,7 @@ func (l *login) use(nonce policies.Nonce, created, now time.Time) error {
 	if _, used := l.nonces[nonce]; used {
 		return policies.CodeReplay
 	}
-	if len(l.nonces) >= noncesOfOne {
+	if len(l.nonces) >= l.sweep {
 		for n, until := range l.nonces {
 			if now.After(until) {
 				delete(l.nonces, n)
@@ -145,6 +146,7 @@ func (l *login) use(nonce policies.Nonce, created, now time.Time) error {
 		if len(l.nonces) >= noncesOfOne {
 			return rateLimited()
 		}
+		l.sweep = min(2*len(l.nonces)+256, noncesOfOne)
 	}
 	l.nonces[nonce] = created.Add(api.SignatureLifetime + policies.ClockSkew)
 	return nil

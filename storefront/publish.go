@@ -426,7 +426,9 @@ func (c *collector) add(k slot, at time.Time) {
 	if c.due == nil {
 		c.due = make(map[slot]time.Time)
 	}
-	c.due[k] = at
+	if _, ok := c.due[k]; !ok { // a later change does not put off what the first one left
+		c.due[k] = at
+	}
 }
 
 func (c *collector) take(now time.Time) []slot {
@@ -451,11 +453,17 @@ func (s *Storefront) collect(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			for _, k := range s.collector.take(s.now()) {
-				if err := s.collectSlot(ctx, k); err != nil && ctx.Err() == nil {
-					s.log.Error("collecting old items", "error", err)
-				}
-			}
+			s.collectDue(ctx, s.now())
+		}
+	}
+}
+
+// collectDue collects what is due. What fails is tried again.
+func (s *Storefront) collectDue(ctx context.Context, now time.Time) {
+	for _, k := range s.collector.take(now) {
+		if err := s.collectSlot(ctx, k); err != nil && ctx.Err() == nil {
+			s.log.Error("collecting old items", "error", err)
+			s.collector.add(k, now.Add(collectAfter))
 		}
 	}
 }

@@ -34,7 +34,7 @@ func (s *Storefront) postRead(c *call) error {
 		return err
 	}
 	now := s.now()
-	if !s.callers.allow("s"+string(req.Session[:]), now, s.limits.FieldRate, s.limits.FieldBurst, len(req.Items)) {
+	if !s.callers.allow("r"+string(one.reader[:]), now, s.limits.FieldRate, s.limits.FieldBurst, len(req.Items)) {
 		return rateLimited()
 	}
 	if err := req.Live(now); err != nil {

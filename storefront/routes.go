@@ -22,7 +22,7 @@ import (
 )
 
 // who says whose request a route answers. The rate class follows from it: open routes are limited by network address, the
-// others by identity; reads, which carry their session's signature for the vault, by session.
+// others by identity; reads, which carry their session's signature for the vault, by the session's reader.
 type who int
 
 const (

@@ -117,11 +117,17 @@ type shelf struct {
 	refused time.Time // when the vault last refused what is pending
 }
 
+// What documents weigh in a cache, in leaves, which take about 512 bytes.
+const (
+	manifestWeight = 16 // with the vault's receipt
+	grantWeight    = 20
+)
+
 func (sh *shelf) weight() int {
 	n := 1
 	for _, t := range []*tree{sh.current, sh.pending} {
 		if t != nil {
-			n += 1 + len(t.leaves)
+			n += manifestWeight + len(t.leaves)
 		}
 	}
 	return n
@@ -241,6 +247,14 @@ type grantSet struct {
 	grants []grant
 }
 
+func (set *grantSet) weight() int {
+	n := 1
+	for i := range set.grants {
+		n += grantWeight + len(set.grants[i].Fields)
+	}
+	return n
+}
+
 type grant struct {
 	policies.Grant
 	hash  policies.Hash
@@ -267,20 +281,18 @@ func (s *Storefront) granted(ctx context.Context, p pair) (*grantSet, error) {
 		return set, nil
 	}
 	set := new(grantSet)
-	weight := 1
 	err = s.each(ctx, key(kindGrant, p.reader[:], p.owner[:]), nil, func(r store.Record) error {
 		g, err := parseGrant(r)
 		if err != nil {
 			return err
 		}
 		set.grants = append(set.grants, *g)
-		weight += 2 + len(g.Fields)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("loading grants: %w", err)
 	}
-	s.grants.put(p, set, weight)
+	s.grants.put(p, set, set.weight())
 	return set, nil
 }
 
