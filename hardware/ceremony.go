@@ -43,6 +43,9 @@ type Ceremony struct {
 	Development bool
 	// Progress, if set, hears what each step does as it begins.
 	Progress func(step string)
+
+	// cost of a guess at the passphrase; zero: fullCost, or leastCost for a development vault, whose passphrase lies beside it.
+	cost cost
 }
 
 // The steps of a ceremony, in order, in the words of progress and of UnfinishedError.
@@ -163,13 +166,13 @@ func (c *Ceremony) Run(ctx context.Context) (*Record, error) {
 
 	run := &run{Ceremony: c, profile: profile, facts: facts, module: module}
 	run.marker = marker{Label: c.Label, Serial: c.Serial, CeremonyKey: absolute(c.CeremonyKey), Profile: profile.Name}
-	made, err := run.begin(passphrase)
+	made, err := run.begin(ctx, passphrase)
 	if err != nil {
 		return nil, errors.Join(err, run.undo(made))
 	}
 	defer run.key.Zero()
-	if err := run.initialise(); err != nil {
-		if errors.Is(err, pkcs11.ErrTokenExists) || errors.Is(err, pkcs11.ErrTokenMissing) { // nothing was touched
+	if err := run.initialise(ctx); err != nil {
+		if errors.Is(err, pkcs11.ErrTokenExists) || errors.Is(err, pkcs11.ErrTokenMissing) || errors.Is(err, ctx.Err()) { // nothing was touched
 			return nil, errors.Join(err, run.undo(made))
 		}
 		return nil, run.marker.stopped(c.Dir, err)
@@ -193,8 +196,12 @@ type run struct {
 	secrets *Secrets
 }
 
-// step records durably which step begins. Killed at any point, a ceremony leaves the name of the step it was in.
-func (r *run) step(name string) error {
+// step records durably which step begins. Killed at any point, a ceremony leaves the name of the step it was in. One that
+// is called off begins no step more.
+func (r *run) step(ctx context.Context, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	r.marker.Step = name
 	raw, err := json.Marshal(r.marker, jsontext.WithIndent("  "))
 	if err == nil {
@@ -206,24 +213,35 @@ func (r *run) step(name string) error {
 	if r.Progress != nil {
 		r.Progress(name)
 	}
-	return nil
+	return ctx.Err()
 }
 
 // begin makes folder and ceremony key, and returns what it made for undo.
-func (r *run) begin(passphrase []byte) (made []string, err error) {
+func (r *run) begin(ctx context.Context, passphrase []byte) (made []string, err error) {
 	if err := os.Mkdir(r.Dir, 0o700); err == nil {
 		made = append(made, r.Dir)
 	} else if !errors.Is(err, os.ErrExist) {
 		return made, fmt.Errorf("%w: %w", ErrFolder, err)
 	}
 	made = append(made, filepath.Join(r.Dir, unfinishedFile))
-	if err := r.step(stepKey); err != nil {
+	if err := r.step(ctx, stepKey); err != nil {
 		return made, err
 	}
-	if r.key, err = createCeremonyKey(r.CeremonyKey, passphrase); err != nil {
+	if r.key, err = createCeremonyKey(r.CeremonyKey, passphrase, r.guess()); err != nil {
 		return made, err
 	}
 	return append(made, r.CeremonyKey), nil
+}
+
+// guess is what a guess at the passphrase will cost.
+func (r *run) guess() cost {
+	switch {
+	case r.cost != cost{}:
+		return r.cost
+	case r.Development:
+		return leastCost
+	}
+	return fullCost
 }
 
 // undo takes back what begin made, newest first.
@@ -237,8 +255,8 @@ func (r *run) undo(made []string) error {
 	return errors.Join(faults...)
 }
 
-func (r *run) initialise() error {
-	if err := r.step(stepToken); err != nil {
+func (r *run) initialise(ctx context.Context) error {
+	if err := r.step(ctx, stepToken); err != nil {
 		return err
 	}
 	info, err := pkcs11.Initialise(r.facts, pkcs11.Selector{Serial: r.Serial, Label: r.Label}, r.OfficerPIN, r.UserPIN)
@@ -276,13 +294,13 @@ func (r *run) rest(ctx context.Context) (*Record, error) {
 		return nil, err
 	}
 	// From here the module is loaded anew: what is read now was kept by the token, not by the process that made it.
-	if err := r.step(stepCheck); err != nil {
+	if err := r.step(ctx, stepCheck); err != nil {
 		return nil, err
 	}
 	if err := r.as(ctx, token, pkcs11.User, func(t *pkcs11.Token) error { return r.readBack(ctx, t) }); err != nil {
 		return nil, err
 	}
-	if err := r.step(stepJoin); err != nil {
+	if err := r.step(ctx, stepJoin); err != nil {
 		return nil, err
 	}
 	// Everything is in place: the marker's removal is what finishes the ceremony. A crash before it leaves a token that is
@@ -321,7 +339,7 @@ func (r *run) as(ctx context.Context, sel pkcs11.Selector, role pkcs11.Role, f f
 }
 
 func (r *run) generate(ctx context.Context, t *pkcs11.Token, step string, name pkcs11.KeyName) error {
-	if err := r.step(step); err != nil {
+	if err := r.step(ctx, step); err != nil {
 		return err
 	}
 	report, err := t.Generate(ctx, name)
@@ -347,7 +365,7 @@ func (r *run) user(ctx context.Context, t *pkcs11.Token) error {
 			return err
 		}
 	}
-	if err := r.step(stepSecrets); err != nil {
+	if err := r.step(ctx, stepSecrets); err != nil {
 		return err
 	}
 	var vault policies.VaultID
@@ -359,7 +377,7 @@ func (r *run) user(ctx context.Context, t *pkcs11.Token) error {
 	if err := writeFile(filepath.Join(r.Dir, secretsFile), sealed, 0o600); err != nil {
 		return fmt.Errorf("%w: %w", ErrFolder, err)
 	}
-	if err := r.step(stepSign); err != nil {
+	if err := r.step(ctx, stepSign); err != nil {
 		return err
 	}
 	found, err := t.Probe(ctx)
@@ -444,6 +462,9 @@ func (r *run) link() (policies.JoinLink, error) {
 // The document is replaced in one rename; a crash before the link is written leaves the old link, which still pins the
 // same vault and key.
 func Reissue(dir, ceremonyKey string, passphrase []byte, storefront, owners string) (*Record, error) {
+	if err := conceal(); err != nil {
+		return nil, err
+	}
 	record, err := ReadRecord(dir)
 	if err != nil {
 		return nil, err

@@ -258,6 +258,33 @@ func TestFailedCeremony(t *testing.T) {
 	}
 }
 
+// A ceremony that is called off before the token is touched leaves nothing.
+func TestCeremonyCalledOff(t *testing.T) {
+	b := newBench(t)
+	for _, last := range []string{"", stepKey, stepToken} {
+		ctx, cancel := context.WithCancel(t.Context())
+		if last == "" { // at the prompt
+			cancel()
+		}
+		var steps []string
+		b.ceremony.Progress = func(step string) {
+			if steps = append(steps, step); step == last {
+				cancel()
+			}
+		}
+		_, err := b.ceremony.Run(ctx)
+		if !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnfinished) || last != "" && steps[len(steps)-1] != last {
+			t.Errorf("called off at %q, it went on to %q: %v", last, steps, err)
+		}
+		if exists(b.dir) || exists(b.ceremony.CeremonyKey) {
+			t.Fatalf("called off at %q, it left something", last)
+		}
+	}
+	if s := softHSM.Survey(t.Context(), ""); len(s.Tokens) != 1 || s.Tokens[0].Initialised {
+		t.Errorf("the token was touched: %+v", s.Tokens)
+	}
+}
+
 func TestCheckRefuses(t *testing.T) {
 	b := newBench(t)
 	full := filepath.Join(b.beside, "full")
@@ -346,7 +373,7 @@ func TestReissue(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := filepath.Join(b.beside, "other.key")
-	if _, err := createCeremonyKey(other, passphrase); err != nil {
+	if _, err := createCeremonyKey(other, passphrase, leastCost); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {

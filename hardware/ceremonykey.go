@@ -19,13 +19,21 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 )
 
-// The cost of one guess at the passphrase: four times the memory of RFC 9106's second recommended option (section 4). What a
-// file says instead is accepted within bounds, so that neither a weakened file passes nor a hostile one takes all memory.
-const (
-	kdfTime      = 3
-	kdfMemoryKiB = 256 << 10
-	kdfThreads   = 4
+// A cost is what one guess at a passphrase takes: Argon2id's passes, memory and threads (RFC 9106).
+type cost struct {
+	time, memoryKiB uint32
+	threads         uint8
+}
 
+var (
+	// fullCost is four times the memory of RFC 9106's second recommended option (section 4).
+	fullCost = cost{time: 3, memoryKiB: 256 << 10, threads: 4}
+	// leastCost is the least that a file may say.
+	leastCost = cost{time: 1, memoryKiB: kdfMinMemoryKiB, threads: 4}
+)
+
+// What a file says is accepted within bounds, so that neither a weakened file passes nor a hostile one takes all memory.
+const (
 	kdfMinMemoryKiB = 64 << 10
 	kdfMaxMemoryKiB = 2 << 20
 	kdfMaxTime      = 16
@@ -89,7 +97,7 @@ func (f *keyFile) aead(passphrase []byte) (cipher.AEAD, []byte, error) {
 }
 
 // createCeremonyKey draws a ceremony key and writes it to a file that must not exist yet.
-func createCeremonyKey(path string, passphrase []byte) (*envelope.PrivateKey, error) {
+func createCeremonyKey(path string, passphrase []byte, c cost) (*envelope.PrivateKey, error) {
 	if len(passphrase) < minPassphrase {
 		return nil, fmt.Errorf("%w: it needs at least %d characters: this key speaks for the vault for as long as it lives",
 			ErrPassphrase, minPassphrase)
@@ -100,7 +108,7 @@ func createCeremonyKey(path string, passphrase []byte) (*envelope.PrivateKey, er
 	key := envelope.NewPrivateKey(&seed)
 	f := keyFile{
 		Type: keyFileType, Suite: policies.Suite, PublicKey: key.Public().Bytes(),
-		KDF: "argon2id", Time: kdfTime, MemoryKiB: kdfMemoryKiB, Threads: kdfThreads,
+		KDF: "argon2id", Time: c.time, MemoryKiB: c.memoryKiB, Threads: c.threads,
 		Salt: make([]byte, saltSize), Nonce: make([]byte, nonceSize),
 	}
 	rand.Read(f.Salt)

@@ -14,7 +14,9 @@ import (
 
 func TestCeremonyKey(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
-	key, err := createCeremonyKey(path, []byte(testPassphrase))
+	more := leastCost
+	more.time++ // so that the table below can take one away
+	key, err := createCeremonyKey(path, []byte(testPassphrase), more)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +25,7 @@ func TestCeremonyKey(t *testing.T) {
 	if err != nil || !bytes.Equal(opened.Public().Bytes(), public) {
 		t.Fatalf("%v", err)
 	}
-	if _, err := createCeremonyKey(path, []byte(testPassphrase)); !errors.Is(err, os.ErrExist) {
+	if _, err := createCeremonyKey(path, []byte(testPassphrase), leastCost); !errors.Is(err, os.ErrExist) {
 		t.Errorf("over a key that exists: %v", err)
 	}
 	if _, err := openCeremonyKey(path, []byte(testPassphrase+"."), public); !errors.Is(err, ErrPassphrase) {
@@ -37,8 +39,19 @@ func TestCeremonyKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.MemoryKiB != 256<<10 || f.Time != 3 {
-		t.Errorf("a guess costs %d KiB and %d passes", f.MemoryKiB, f.Time)
+	if f.MemoryKiB != more.memoryKiB || f.Time != more.time || f.Threads != more.threads {
+		t.Errorf("a guess costs %d KiB, %d passes, %d threads", f.MemoryKiB, f.Time, f.Threads)
+	}
+	for name, c := range map[string]struct {
+		run  run
+		want cost
+	}{
+		"real":        {run{Ceremony: &Ceremony{}}, cost{3, 256 << 10, 4}},
+		"development": {run{Ceremony: &Ceremony{Development: true}}, leastCost},
+	} {
+		if got := c.run.guess(); got != c.want {
+			t.Errorf("%s: a guess costs %+v", name, got)
+		}
 	}
 	// Whatever is changed in the file, it does not open, or opens nothing else.
 	for name, change := range map[string]func(*keyFile){
@@ -47,7 +60,7 @@ func TestCeremonyKey(t *testing.T) {
 		"sealed":   func(f *keyFile) { f.Sealed[0] ^= 1 },
 		"time":     func(f *keyFile) { f.Time-- },
 		"threads":  func(f *keyFile) { f.Threads++ },
-		"memory":   func(f *keyFile) { f.MemoryKiB = kdfMinMemoryKiB },
+		"memory":   func(f *keyFile) { f.MemoryKiB++ },
 		"weak":     func(f *keyFile) { f.MemoryKiB = 8 },
 		"greedy":   func(f *keyFile) { f.MemoryKiB = 1 << 31 },
 		"slow":     func(f *keyFile) { f.Time = 1 << 31 },
@@ -77,7 +90,7 @@ func TestCeremonyKey(t *testing.T) {
 
 func FuzzKeyFile(f *testing.F) {
 	good, err := json.Marshal(keyFile{
-		Type: keyFileType, Suite: "SP1", KDF: "argon2id", Time: kdfTime, MemoryKiB: kdfMemoryKiB, Threads: kdfThreads,
+		Type: keyFileType, Suite: "SP1", KDF: "argon2id", Time: fullCost.time, MemoryKiB: fullCost.memoryKiB, Threads: fullCost.threads,
 		PublicKey: make([]byte, envelope.PublicKeySize), Salt: make([]byte, saltSize), Nonce: make([]byte, nonceSize), Sealed: make([]byte, envelope.SeedSize+tagSize),
 	})
 	if err != nil {

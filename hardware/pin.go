@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sallyport/sallyport/pkcs11"
 )
 
@@ -22,7 +24,7 @@ const maxPIN = 1024
 //	env:NAME            the environment variable NAME, in development mode only; it is removed from the environment,
 //	                    so that no child process inherits it
 //
-// The caller zeroes what it returns.
+// From then on the process can neither be dumped nor debugged. The caller zeroes what it returns.
 func ReadPIN(source string, development bool) (pkcs11.Secret, error) {
 	pin, err := readSecret(source, development)
 	if err != nil {
@@ -34,6 +36,9 @@ func ReadPIN(source string, development bool) (pkcs11.Secret, error) {
 func readSecret(source string, development bool) ([]byte, error) {
 	bad := func(format string, args ...any) ([]byte, error) {
 		return nil, fmt.Errorf("%w: "+format, append([]any{ErrPINSource}, args...)...)
+	}
+	if err := conceal(); err != nil {
+		return bad("%w", err)
 	}
 	scheme, rest, ok := strings.Cut(source, ":")
 	// A source without a scheme may be a PIN that somebody put there by mistake: it is not repeated in the error.
@@ -105,4 +110,14 @@ func readSecretFile(path string) ([]byte, error) {
 
 // ReadPassphrase reads the passphrase of a development vault's ceremony key from a file that only its owner can read. A real
 // one is typed. The caller zeroes it.
-func ReadPassphrase(path string) ([]byte, error) { return readSecretFile(path) }
+func ReadPassphrase(path string) ([]byte, error) { return readSecret("file:"+path, false) }
+
+// conceal forbids core dumps of this process, and debuggers of the same user and their view of /proc/PID/mem and
+// /proc/PID/environ, in which a variable that was removed still stands (prctl(2), PR_SET_DUMPABLE). Programs that it
+// starts are not concealed by it: token workers do it for themselves.
+func conceal() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbidding core dumps: %w", err)
+	}
+	return nil
+}

@@ -6,7 +6,37 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
+
+// A process that has read a PIN can neither be dumped nor debugged.
+func TestReadPINConceals(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pin")
+	if err := NewSecretFile(path); err != nil {
+		t.Fatal(err)
+	}
+	for name, read := range map[string]func() error{
+		"PIN":        func() error { _, err := ReadPIN("file:"+path, false); return err },
+		"passphrase": func() error { _, err := ReadPassphrase(path); return err },
+		"ceremony key": func() error {
+			if _, err := Reissue(t.TempDir(), path, nil, "", ""); !errors.Is(err, ErrFolder) {
+				return err
+			}
+			return nil
+		},
+	} {
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := read(); err != nil {
+			t.Fatal(err)
+		}
+		if dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || dumpable != 0 {
+			t.Errorf("%s: dumpable is %d, %v", name, dumpable, err)
+		}
+	}
+}
 
 func TestReadPIN(t *testing.T) {
 	dir := t.TempDir()
