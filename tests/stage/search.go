@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"unicode/utf16"
 )
 
@@ -31,7 +32,7 @@ type Marker struct {
 }
 
 // forms are the encodings in which a careless program could have written a value: as it is, hexadecimal in both cases, UTF-16 in both
-// orders, and base64 (both alphabets) at each of the three alignments.
+// orders, base64 (both alphabets) at each of the three alignments, quoted as Go does, and as a list of numbers.
 func (m Marker) forms() map[string][]byte {
 	out := map[string][]byte{"plain": m.Value}
 	out["hex"] = []byte(hex.EncodeToString(m.Value))
@@ -51,6 +52,13 @@ func (m Marker) forms() map[string][]byte {
 			out[fmt.Sprintf("%s+%d", name, shift)] = []byte(text[begin:end])
 		}
 	}
+	// What a careless log line makes of bytes: slog quotes them, fmt lists them.
+	if quoted := strconv.Quote(string(m.Value)); quoted[1:len(quoted)-1] != string(m.Value) {
+		out["quoted"] = []byte(quoted[1 : len(quoted)-1])
+	}
+	list := fmt.Sprint(m.Value)
+	out["decimal"] = []byte(list[1 : len(list)-1])
+	out["decimal, commas"] = bytes.ReplaceAll(out["decimal"], []byte(" "), []byte(","))
 	for name, form := range out {
 		if len(form) < 6 {
 			delete(out, name)

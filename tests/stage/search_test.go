@@ -3,8 +3,10 @@ package stage
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"unicode/utf16"
 )
@@ -25,6 +27,7 @@ func TestSearchFinds(t *testing.T) {
 		"b64-0":  []byte(base64.StdEncoding.EncodeToString([]byte(value + "tail"))),
 		"b64-1":  []byte(base64.StdEncoding.EncodeToString([]byte("1" + value + "tail"))),
 		"b64-2":  []byte(base64.StdEncoding.EncodeToString([]byte("22" + value))),
+		"list":   []byte(fmt.Sprint([]byte(value))),
 		"b64url": []byte(base64.URLEncoding.EncodeToString([]byte("333" + value))),
 	}
 	for name, content := range planted {
@@ -38,6 +41,24 @@ func TestSearchFinds(t *testing.T) {
 		}
 		if found, _, _ := Search([]Marker{{"another", []byte("Hämeentie 13")}}, dir); len(found) != 0 {
 			t.Errorf("%s: found what is not there: %v", name, found)
+		}
+	}
+}
+
+// TestSearchFindsLoggedBytes: a key in a log is quoted or listed, not written as it is.
+func TestSearchFindsLoggedBytes(t *testing.T) {
+	key := []byte{0x00, 0x9c, 'k', '"', 0xff, 0x0a, 0xe2, 0x82, 0xac, 0x7f}
+	for name, content := range map[string]string{
+		"slog":    fmt.Sprintf("msg=derived x=%q", key),
+		"fmt":     fmt.Sprint("derived ", key),
+		"in JSON": strings.ReplaceAll(fmt.Sprint(key), " ", ","),
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "log"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if found, _, err := Search([]Marker{{"the key", key}}, dir); err != nil || len(found) != 1 {
+			t.Errorf("%s: found %v, error %v", name, found, err)
 		}
 	}
 }
