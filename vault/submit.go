@@ -417,8 +417,9 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 	return err
 }
 
-// maxSessions is how many sessions a reader has at a time. Each is kept in memory with the nonces that it used.
-const maxSessions = 256
+// maxSessions is how many sessions a reader has at a time. Each is kept in memory with the nonces that it used. A command that is run
+// once a second, with a session each time, stays below.
+const maxSessions = 1024
 
 // openSession takes a reader's delegation to a short-lived key.
 func (v *Vault) openSession(ctx context.Context, e *envelope.Envelope) (*policies.Receipt, error) {
@@ -444,7 +445,7 @@ func (v *Vault) openSession(ctx context.Context, e *envelope.Envelope) (*policie
 		if unreadable != nil {
 			return policies.CodeMalformed
 		}
-		if s.SessionsOf(session.Reader) >= maxSessions {
+		if s.SessionsOf(session.Reader) >= v.mostSessions {
 			return &problem.Problem{Code: policies.CodeRateLimited, Detail: "the reader has too many sessions open; use one again, or wait until one ends", RetryAfter: 60}
 		}
 		return nil

@@ -133,6 +133,8 @@ type Vault struct {
 	document policies.Hash
 	ledger   *ledger.Ledger
 
+	mostSessions int // of one reader; maxSessions, less in tests
+
 	decisions chan *pending // to run
 	fault     error         // run's own: why nothing can be applied any more
 	stopped   bool          // run's own: the last commit failed
@@ -179,7 +181,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		return nil, fmt.Errorf("opening the vault: %w", err)
 	}
 	v := &Vault{
-		cfg: cfg, document: cfg.Envelope.Hash, ledger: state,
+		cfg: cfg, document: cfg.Envelope.Hash, ledger: state, mostSessions: maxSessions,
 		decisions: make(chan *pending, 256), closing: make(chan struct{}),
 	}
 	v.owners.init()

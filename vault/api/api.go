@@ -20,7 +20,7 @@ const (
 	PathHealth    = "/v1/health"                        // GET: [Health]
 	PathDocuments = "/v1/documents"                     // POST [Submission]: policies.Receipt
 	PathChain     = "/v1/owners/{owner}/chain"          // GET: [ChainState]
-	PathHead      = "/v1/owners/{owner}/heads/{author}" // GET: [HeadState]
+	PathHead      = "/v1/owners/{owner}/heads/{author}" // GET: [HeadState]; storefront's listener only
 	PathHistory   = "/v1/owners/{owner}/history"        // GET ?before=&limit=: [History]; storefront's listener only
 	PathReencrypt = "/v1/reencrypt"                     // POST, binary: [ParseCalls], [ParseReplies]; storefront's listener only
 )

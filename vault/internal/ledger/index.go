@@ -220,7 +220,8 @@ func (x *index) drop() {
 // useless, the next start replays the whole log, and the vault goes on.
 func (l *Ledger) Flush(root policies.Hash, size uint64) error {
 	x := l.index
-	if x == nil || x.broken {
+	if x == nil || x.broken { // nobody will ask what changed
+		l.Write(func(s *State) { clear(s.changed) })
 		return nil
 	}
 	if free, err := freeSpace(x.dir); err != nil {

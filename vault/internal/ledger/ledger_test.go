@@ -331,3 +331,16 @@ func TestErasedUse(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingIsNotedForNoDatabase: what changed is noted for the database. Without one, or with one that failed, the notes do not grow.
+func TestNothingIsNotedForNoDatabase(t *testing.T) {
+	log := newLog(t)
+	l := open(t, log, "")
+	defer l.Close()
+	l.state.touch("a")
+	cp := log.Checkpoint()
+	must(t, l.Flush(policies.Hash(cp.Root), uint64(cp.Size)))
+	if n := len(l.state.changed); n != 0 {
+		t.Errorf("%d notes", n)
+	}
+}

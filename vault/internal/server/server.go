@@ -69,7 +69,7 @@ var routes = []route{
 	{http.MethodGet, api.PathHealth, 0, 5 * time.Second, anyone, health},
 	{http.MethodPost, api.PathDocuments, api.MaxSubmission, 60 * time.Second, anyone, submit},
 	{http.MethodGet, api.PathChain, 0, 10 * time.Second, anyone, chain},
-	{http.MethodGet, api.PathHead, 0, 10 * time.Second, anyone, head},
+	{http.MethodGet, api.PathHead, 0, 10 * time.Second, storefront, head},
 	{http.MethodGet, api.PathHistory, 0, 30 * time.Second, storefront, history},
 	{http.MethodPost, api.PathReencrypt, api.MaxCallsSize, 60 * time.Second, storefront, reencrypt},
 }
