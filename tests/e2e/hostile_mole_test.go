@@ -347,7 +347,7 @@ func (r *reader) callOf(change func(*policies.ReadRequest), asks ...ask) (api.Ca
 	r.t.Helper()
 	now := time.Now()
 	d := &policies.ReadRequest{
-		Header: policies.NewHeader("read", now), Audience: r.doc.Vault, Session: r.session, Nonce: policies.NewNonce(), Expires: now.Add(time.Minute).Unix(), Purpose: testPurpose,
+		Header: policies.NewHeader("read", now), Audience: r.doc.Vault, Session: r.session, Nonce: policies.NewNonce(), Expires: now.Add(policies.RequestLifetime).Unix(), Purpose: testPurpose,
 	}
 	var call api.Call
 	for _, a := range asks {

@@ -129,7 +129,7 @@ func (m *mole) reads(t *testing.T) {
 		{"a session's key signs for another session", g, func(d *policies.ReadRequest) { d.Session = stranger.session }, nil, policies.CodeSignature, true, true},
 		{"a bent request", g, nil, func(c *api.Call) { c.Request = bendSignature(c.Request) }, policies.CodeSignature, true, true},
 		{"a request for another vault", g, func(d *policies.ReadRequest) { d.Audience = policies.VaultID{9} }, nil, policies.CodeWrongVault, true, false},
-		{"a request held back too long", g, func(d *policies.ReadRequest) { d.Time -= 200; d.Expires -= 200 }, nil, policies.CodeExpired, true, false},
+		{"a request held back too long", g, func(d *policies.ReadRequest) { d.Time -= 300; d.Expires -= 300 }, nil, policies.CodeExpired, true, false},
 		{"a request of the future", g, func(d *policies.ReadRequest) { d.Time += 100; d.Expires += 100 }, nil, policies.CodeExpired, true, false},
 		{"a request sent again", g, nil, func(c *api.Call) { *c = replayed }, policies.CodeReplay, true, false},
 		{"a request sent again with another item", email, nil, func(c *api.Call) { c.Request = replayed.Request }, policies.CodeReplay, true, false},

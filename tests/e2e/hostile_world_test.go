@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"log"
 	"log/slog"
 	"net"
@@ -384,16 +386,30 @@ func derives(t *testing.T, s *stage.Stage) uint64 {
 	return cryptokiCalls(t, s)["C_DeriveKey"]
 }
 
-// tokenObjects counts what lies in the token's folder: SoftHSM keeps a file for each object.
-func tokenObjects(t *testing.T, s *stage.Stage) (n int) {
+// tokenObjects counts what lies in the token's folder: SoftHSM keeps a file for each object. The vault makes its signer state's copy anew once a
+// minute, and then there is one more for a moment: the count is taken when it stands still.
+func tokenObjects(t *testing.T, s *stage.Stage) int {
 	t.Helper()
-	must(t, filepath.WalkDir(s.TokenFolder(), func(path string, _ os.DirEntry, err error) error {
-		if strings.HasSuffix(path, ".object") {
-			n++
-		}
-		return err
-	}))
-	return n
+	count := func() (n int) {
+		must(t, filepath.WalkDir(s.TokenFolder(), func(path string, _ os.DirEntry, err error) error {
+			if strings.HasSuffix(path, ".object") {
+				n++
+			}
+			if errors.Is(err, fs.ErrNotExist) { // went away meanwhile
+				return nil
+			}
+			return err
+		}))
+		return n
+	}
+	last := -1
+	await(t, 10*time.Second, "a token that stands still", func() bool {
+		now := count()
+		same := now == last
+		last = now
+		return same
+	})
+	return last
 }
 
 // profileState is what these tests know of a device's stored state.
