@@ -187,7 +187,7 @@ func openDoors(cfg *config, v *vault.Vault, log *slog.Logger) (ds doors, err err
 	return append(ds, &door{"storefront", storefront, server.Storefront(v, log)}), nil
 }
 
-// storefrontConnections is how many connections the storefront's door has over TCP: some for reads, one for each document on its way, and room
+// storefrontConnections is how many connections the storefront's door has: some for reads, one for each document on its way, and room
 // for strangers whose handshake has not failed yet.
 const storefrontConnections = 1024
 
@@ -217,7 +217,10 @@ func listenSocket(path string) (net.Listener, error) {
 	old := syscall.Umask(0o117)
 	l, err := net.Listen("unix", path)
 	syscall.Umask(old)
-	return l, err
+	if err != nil {
+		return nil, err
+	}
+	return server.Limit(l, storefrontConnections, storefrontConnections), nil
 }
 
 func (ds doors) addresses() map[string]string {

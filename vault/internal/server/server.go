@@ -109,6 +109,9 @@ func handler(v Vault, door caller, limit *limiter, log *slog.Logger) http.Handle
 			ctx, cancel := context.WithTimeout(r.Context(), rt.timeout)
 			defer cancel()
 			body, err := readBody(w, r, rt.body)
+			if err == nil && limit != nil && enrols(body) && !limit.allow(r.RemoteAddr, time.Now(), limit.enrolment()) {
+				err = &problem.Problem{Code: policies.CodeRateLimited, RetryAfter: 10}
+			}
 			if err == nil {
 				err = rt.handle(v, w, r.WithContext(ctx), body)
 			}
@@ -128,7 +131,7 @@ func handler(v Vault, door caller, limit *limiter, log *slog.Logger) http.Handle
 				problem.Write(w, policies.CodeInternal)
 			}
 		}()
-		if limit != nil && !limit.allow(r.RemoteAddr, time.Now()) {
+		if limit != nil && !limit.allow(r.RemoteAddr, time.Now(), 1) {
 			problem.Write(w, &problem.Problem{Code: policies.CodeRateLimited, RetryAfter: 1})
 			return
 		}
@@ -311,7 +314,20 @@ func network(remote string) (key netip.Prefix) {
 	return key
 }
 
-func (l *limiter) allow(remote string, now time.Time) bool {
+// enrolment is what an enrolment costs besides its request: the vault keeps an identity in memory for ever.
+func (l *limiter) enrolment() int { return l.limits.Burst / 5 }
+
+// enrols reports whether a body submits an identity. A body that is not well formed does not.
+func enrols(body []byte) bool {
+	var s api.Submission
+	if len(body) == 0 || envelope.Decode(body, &s) != nil {
+		return false
+	}
+	e, err := envelope.Parse(s.Envelope)
+	return err == nil && e.Type == "identity"
+}
+
+func (l *limiter) allow(remote string, now time.Time, n int) bool {
 	key := network(remote)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -324,7 +340,7 @@ func (l *limiter) allow(remote string, now time.Time) bool {
 		l.buckets[key] = b
 	}
 	b.last = now
-	return b.AllowN(now, 1)
+	return b.AllowN(now, n)
 }
 
 // forget drops buckets that are full again, and if that is none of them, all.

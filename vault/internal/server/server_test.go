@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/problem"
@@ -130,20 +131,20 @@ func TestServersHaveEveryTimeout(t *testing.T) {
 func TestLimiter(t *testing.T) {
 	l, now := newLimiter(Limits{PerSecond: 1, Burst: 2}), time.Now()
 	for i, want := range []bool{true, true, false} {
-		if l.allow("192.0.2.1:1000", now) != want {
+		if l.allow("192.0.2.1:1000", now, 1) != want {
 			t.Errorf("request %d: allowed %v", i, !want)
 		}
 	}
-	if !l.allow("192.0.2.2:1000", now) || !l.allow("192.0.2.1:2000", now.Add(time.Second)) {
+	if !l.allow("192.0.2.2:1000", now, 1) || !l.allow("192.0.2.1:2000", now.Add(time.Second), 1) {
 		t.Error("another address, or a second later: refused")
 	}
 	for i := range 3 { // one /64 is one caller
-		if l.allow(fmt.Sprintf("[2001:db8::%d]:1", i), now) != (i < 2) {
+		if l.allow(fmt.Sprintf("[2001:db8::%d]:1", i), now, 1) != (i < 2) {
 			t.Errorf("IPv6 request %d", i)
 		}
 	}
 	for i := range 2 * maxAddresses {
-		l.allow(fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255), now)
+		l.allow(fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255), now, 1)
 	}
 	if len(l.buckets) > maxAddresses {
 		t.Errorf("%d buckets", len(l.buckets))
@@ -228,4 +229,30 @@ func TestNoAddressTakesAllConnections(t *testing.T) {
 	first.Close()
 	dial("127.0.0.1")
 	(<-accepted).Close()
+}
+
+// TestEnrolmentsAreDear: what the vault keeps for ever cannot be had at the rate of questions.
+func TestEnrolmentsAreDear(t *testing.T) {
+	h := Owners(scripted{}, Limits{PerSecond: 0.001, Burst: 50}, quiet).Handler
+	key := envelope.NewPrivateKey(&[envelope.SeedSize]byte{1})
+	kem := make([]byte, policies.KEMPublicKeySize)
+	e, err := policies.Sign[policies.Identity](key, &policies.Identity{
+		Header: policies.NewHeader("identity", time.Now()), Kind: policies.KindPerson, SigningKey: key.Public().Bytes(),
+		KEMKey: kem, LoginKey: kem, RecoveryHash: policies.Hash{1},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(api.Submission{Envelope: e.Raw})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		if _, err := ask(h, "POST", api.PathDocuments, "", body); (err != nil) != (i == 4) {
+			t.Fatalf("enrolment %d: %v", i+1, err)
+		}
+	}
+	if _, err := ask(h, "GET", api.PathHealth, "", nil); err != nil {
+		t.Errorf("a question: %v", err)
+	}
 }
