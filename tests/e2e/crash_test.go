@@ -188,7 +188,7 @@ func TestCrashes(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	households := []*household{newHousehold(t, s, "Ana", seed+1), newHousehold(t, s, "Bo", seed+2)}
+	households := []*household{newHousehold(t, s, "Ana", seed+1), newHousehold(t, s, "Bo", seed+2), newHousehold(t, s, "Cem", seed+3)}
 
 	for round := range crashRounds {
 		stop := make(chan struct{})
@@ -204,13 +204,13 @@ func TestCrashes(t *testing.T) {
 						h.step(ctx)
 						if h.failed > failed { // nobody knocks a hundred times a second at a closed door
 							failed = h.failed
-							time.Sleep(time.Duration(h.random.IntN(40)) * time.Millisecond)
+							time.Sleep(time.Duration(50+h.random.IntN(100)) * time.Millisecond)
 						}
 					}
 				}
 			})
 		}
-		time.Sleep(time.Duration(random.IntN(250)) * time.Millisecond) // the moment of the crash
+		time.Sleep(time.Duration(random.IntN(400)) * time.Millisecond) // the moment of the crash
 		killed := [][]*stage.Daemon{{s.Vault}, {s.Storefront}, {s.Vault, s.Storefront}}[random.IntN(3)]
 		for _, d := range killed {
 			d.Kill()

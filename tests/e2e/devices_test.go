@@ -7,8 +7,17 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/storefront/client/profile"
 	"github.com/sallyport/sallyport/tests/stage"
 )
+
+// twinKey gives a second device the key file of the first, as a person would who carries it over.
+func twinKey(t *testing.T, s *stage.Stage, from, to string) {
+	t.Helper()
+	key, err := os.ReadFile(filepath.Join(s.Dir(), "profiles", from+".key"))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(s.Dir(), "profiles", to+".key"), key, 0o600))
+}
 
 // TestTwoDevices: one person, two devices from one backup. Each publishes without knowing of the other; the vault accepts one chain,
 // so whoever comes second is told (409), fetches what it missed and signs again on top. Nothing of either is lost.
@@ -24,12 +33,9 @@ func TestTwoDevices(t *testing.T) {
 
 	backup := filepath.Join(t.TempDir(), "phone.backup")
 	play(t, s, 0, "phone", "me", "backup", backup)
-	profiles := filepath.Join(s.Dir(), "profiles")
-	key, err := os.ReadFile(filepath.Join(profiles, "phone.key"))
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(profiles, "laptop.key"), key, 0o600))
+	twinKey(t, s, "phone", "laptop")
 	// A backup does not open with another key, and makes nothing then.
-	must(t, os.WriteFile(filepath.Join(profiles, "thief.key"), make([]byte, len(key)), 0o600))
+	must(t, os.WriteFile(filepath.Join(s.Dir(), "profiles", "thief.key"), make([]byte, profile.KeyFileSize), 0o600))
 	play(t, s, 6, "thief", "me", "restore", backup)
 	play(t, s, 0, "laptop", "me", "restore", backup)
 
