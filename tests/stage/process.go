@@ -175,22 +175,24 @@ func Build(ctx context.Context, module, bin string, race bool) (Binaries, error)
 		return b, err
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir, cmd.SysProcAttr = module, dieWithParent()
+	cmd.Dir = module
+	// Interrupted, the go command removes its temporary folder.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT}
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return b, fmt.Errorf("building the commands: %w\n%s", err, out)
 	}
 	return b, nil
 }
 
-// dieWithParent ends a command when this process is killed before it.
-func dieWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} }
-
 // run runs a command to its end.
 func run(ctx context.Context, env []string, stdin string, name string, args ...string) (Result, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.Env = &out, &errs, append(os.Environ(), env...)
-	cmd.Stdin, cmd.SysProcAttr = strings.NewReader(stdin), dieWithParent()
+	cmd.Stdin = strings.NewReader(stdin)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // it does not outlive the stage either
 	err := cmd.Run()
 	r := Result{out.String(), errs.String(), cmd.ProcessState.ExitCode()} // -1 if it did not run
 	var exit *exec.ExitError
