@@ -2,8 +2,9 @@ package pkcs11
 
 import (
 	"bytes"
-	"crypto/ecdh"
+	"crypto/rand"
 	"crypto/rsa"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -16,6 +17,13 @@ import (
 // a re-encryption key; each must be refused. Controls beside them show that
 // the same call succeeds where nothing forbids it, so that a refusal means
 // something.
+
+// Mechanisms that only an attacker asks for.
+const (
+	ckmRSAPKCS    = 0x0001
+	ckmAESECB     = 0x1081
+	ckmAESKeyWrap = 0x2109
+)
 
 type host struct {
 	t     *testing.T
@@ -78,6 +86,27 @@ func (h *host) unwrap(key cryptoki.Object, blob []byte, t []cryptoki.Attribute) 
 	return func() error { _, err := h.m.UnwrapKey(h.s, h.token.profile.oaep(), key, blob, t); return err }
 }
 
+// unwrapPKCS1 has the import key open what was wrapped by PKCS#1 v1.5. Whether that works tells about the
+// padding, from which any blob can be opened in time (Bleichenbacher, CRYPTO '98).
+func (h *host) unwrapPKCS1(key cryptoki.Object, public *rsa.PublicKey, t []cryptoki.Attribute) func() error {
+	return func() error {
+		blob, err := rsa.EncryptPKCS1v15(rand.Reader, public, pkcs8(h.t, oidP256, newKey(h.t).Bytes()))
+		if err != nil {
+			return fmt.Errorf("wrapping: %w", err)
+		}
+		_, err = h.m.UnwrapKey(h.s, cryptoki.Plain(ckmRSAPKCS), key, blob, t)
+		return err
+	}
+}
+
+// signRaw has an RSA key exponentiate.
+func (h *host) signRaw(key cryptoki.Object, blob []byte) func() error {
+	return func() error {
+		_, err := h.m.Sign(h.s, cryptoki.Plain(cryptoki.CKM_RSA_X_509), key, blob)
+		return err
+	}
+}
+
 func (h *host) decrypt(mech cryptoki.Mechanism, key cryptoki.Object, blob []byte) func() error {
 	return func() error { _, err := h.m.Decrypt(h.s, mech, key, blob); return err }
 }
@@ -93,8 +122,28 @@ func (h *host) sign(mech uint, key cryptoki.Object) func() error {
 func (h *host) aes(more ...cryptoki.Attribute) (cryptoki.Object, error) {
 	return h.m.CreateObject(h.s, append([]cryptoki.Attribute{
 		cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY), cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_AES),
-		cryptoki.Bytes(cryptoki.CKA_VALUE, bytes.Repeat([]byte{7}, 32)), cryptoki.Bool(cryptoki.CKA_TOKEN, false),
-		cryptoki.Bool(cryptoki.CKA_SENSITIVE, false), cryptoki.Bool(cryptoki.CKA_EXTRACTABLE, true)}, more...))
+		cryptoki.Bytes(cryptoki.CKA_VALUE, bytes.Repeat([]byte{7}, 32)), off(cryptoki.CKA_TOKEN),
+		off(cryptoki.CKA_SENSITIVE), on(cryptoki.CKA_EXTRACTABLE)}, more...))
+}
+
+// wrapUnderOwn takes a key out under a key of known value.
+func (h *host) wrapUnderOwn(mech uint, o cryptoki.Object) func() error {
+	return func() error {
+		own, err := h.aes(on(cryptoki.CKA_WRAP), on(cryptoki.CKA_ENCRYPT), on(cryptoki.CKA_DECRYPT))
+		if err != nil {
+			return fmt.Errorf("making an own key: %w", err)
+		}
+		return h.wrap(cryptoki.Plain(mech), own, o)()
+	}
+}
+
+func on(typ uint) cryptoki.Attribute  { return cryptoki.Bool(typ, true) }
+func off(typ uint) cryptoki.Attribute { return cryptoki.Bool(typ, false) }
+
+// generic is the template of a secret that can be read, whatever it was wrapped as.
+func generic() []cryptoki.Attribute {
+	return []cryptoki.Attribute{cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY), cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_GENERIC_SECRET),
+		off(cryptoki.CKA_TOKEN), off(cryptoki.CKA_SENSITIVE), on(cryptoki.CKA_EXTRACTABLE)}
 }
 
 func replace(t []cryptoki.Attribute, a cryptoki.Attribute) []cryptoki.Attribute {
@@ -113,8 +162,7 @@ func without(t []cryptoki.Attribute, typ uint) []cryptoki.Attribute {
 }
 
 // onImportKey attacks an import key with a captured wrapped key.
-func (h *host) onImportKey(name string, key cryptoki.Object, blob []byte, template []cryptoki.Attribute) {
-	on, off := func(t uint) cryptoki.Attribute { return cryptoki.Bool(t, true) }, func(t uint) cryptoki.Attribute { return cryptoki.Bool(t, false) }
+func (h *host) onImportKey(name string, key cryptoki.Object, public *rsa.PublicKey, blob []byte, template []cryptoki.Attribute) {
 	for _, a := range template {
 		if len(a.Value) == 1 {
 			h.refused(name+"/unwrap with other "+a.Name(), h.unwrap(key, blob, replace(template, cryptoki.Bool(a.Type, a.Value[0] == 0))))
@@ -135,9 +183,7 @@ func (h *host) onImportKey(name string, key cryptoki.Object, blob []byte, templa
 			return err
 		})
 	}
-	h.refused(name+"/unwrap as a generic secret", h.unwrap(key, blob, []cryptoki.Attribute{
-		cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY), cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_GENERIC_SECRET),
-		off(cryptoki.CKA_TOKEN), off(cryptoki.CKA_SENSITIVE), on(cryptoki.CKA_EXTRACTABLE)}))
+	h.refused(name+"/unwrap as a generic secret", h.unwrap(key, blob, generic()))
 	h.refused(name+"/unwrap as a secret with every other attribute right", h.unwrap(key, blob,
 		replace(template, cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY))))
 	h.refused(name+"/unwrap as RSA", h.unwrap(key, blob, replace(template, cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_RSA))))
@@ -145,8 +191,17 @@ func (h *host) onImportKey(name string, key cryptoki.Object, blob []byte, templa
 		replace(template, cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS, cryptoki.CKM_ECDH1_DERIVE, cryptoki.CKM_ECDSA))))
 	h.refused(name+"/unwrap with nothing asked", h.unwrap(key, blob, []cryptoki.Attribute{
 		cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY), cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_EC)}))
+	other := Sealed
+	if slices.ContainsFunc(template, on(cryptoki.CKA_EXTRACTABLE).Equal) {
+		other = Resident
+	}
+	h.refused(name+"/unwrap for the other custody", h.unwrap(key, blob, h.token.profile.rekeyTemplate(other)))
+	h.refused(name+"/unwrap what was wrapped by PKCS#1, an oracle", h.unwrapPKCS1(key, public, template))
 	h.refused(name+"/decrypt", h.decrypt(h.token.profile.oaep(), key, blob))
 	h.refused(name+"/decrypt raw RSA", h.decrypt(cryptoki.Plain(cryptoki.CKM_RSA_X_509), key, blob))
+	h.refused(name+"/decrypt PKCS#1", h.decrypt(cryptoki.Plain(ckmRSAPKCS), key, blob))
+	h.refused(name+"/sign raw RSA, which is to decrypt", h.signRaw(key, blob))
+	h.refused(name+"/wrap it under own key", h.wrapUnderOwn(h.token.profile.KWP, key))
 	for _, a := range []cryptoki.Attribute{
 		on(cryptoki.CKA_DECRYPT), on(cryptoki.CKA_SIGN), on(cryptoki.CKA_EXTRACTABLE), off(cryptoki.CKA_SENSITIVE), on(cryptoki.CKA_MODIFIABLE), on(cryptoki.CKA_COPYABLE),
 		cryptoki.Bytes(cryptoki.CKA_UNWRAP_TEMPLATE, nil), cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS, cryptoki.CKM_RSA_X_509),
@@ -154,14 +209,13 @@ func (h *host) onImportKey(name string, key cryptoki.Object, blob []byte, templa
 		h.refused(name+"/set "+a.Name(), h.set(key, a))
 	}
 	h.refused(name+"/copy with CKA_DECRYPT", h.copyWith(key, on(cryptoki.CKA_DECRYPT)))
-	h.refused(name+"/copy as it is", h.copyWith(key))
+	h.refused(name+"/copy as it is", h.copyWith(key, off(cryptoki.CKA_TOKEN)))
 	h.refused(name+"/read private exponent", h.read(key, 0x123)) // CKA_PRIVATE_EXPONENT
 	h.refused(name+"/still no decrypt", h.decrypt(h.token.profile.oaep(), key, blob))
 }
 
 // onRekey attacks a re-encryption key in the token.
 func (h *host) onRekey(name string, rk cryptoki.Object, extractable bool) {
-	on, off := func(t uint) cryptoki.Attribute { return cryptoki.Bool(t, true) }, func(t uint) cryptoki.Attribute { return cryptoki.Bool(t, false) }
 	h.refused(name+"/read value", h.read(rk, cryptoki.CKA_VALUE))
 	h.refused(name+"/unset sensitive", h.set(rk, off(cryptoki.CKA_SENSITIVE)))
 	if !extractable {
@@ -170,7 +224,6 @@ func (h *host) onRekey(name string, rk cryptoki.Object, extractable bool) {
 		h.refused(name+"/clear wrap with trusted", h.set(rk, off(cryptoki.CKA_WRAP_WITH_TRUSTED)))
 	}
 	h.refused(name+"/set allowed mechanisms", h.set(rk, cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS, cryptoki.CKM_ECDSA)))
-	h.refused(name+"/copy", h.copyWith(rk))
 	h.refused(name+"/copy to token object", h.copyWith(rk, on(cryptoki.CKA_TOKEN)))
 	h.refused(name+"/copy to session object", h.copyWith(rk, off(cryptoki.CKA_TOKEN)))
 	h.refused(name+"/copy without wrap with trusted", h.copyWith(rk, off(cryptoki.CKA_WRAP_WITH_TRUSTED)))
@@ -192,12 +245,9 @@ func (h *host) onRekey(name string, rk cryptoki.Object, extractable bool) {
 		_, err = h.m.WrapKey(h.s, cryptoki.Plain(h.token.profile.KWP), own, c)
 		return err
 	})
-	for _, mech := range []uint{h.token.profile.KWP, 0x2109, cryptoki.CKM_AES_CBC_PAD} { // 0x2109: CKM_AES_KEY_WRAP
-		own, err := h.aes(on(cryptoki.CKA_WRAP), on(cryptoki.CKA_ENCRYPT), on(cryptoki.CKA_DECRYPT))
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		h.refused(name+"/wrap under own key", h.wrap(cryptoki.Plain(mech), own, rk))
+	h.refused(name+"/copy extractable and not sensitive after setting CKA_COPYABLE", h.copyWith(rk, on(cryptoki.CKA_EXTRACTABLE), off(cryptoki.CKA_SENSITIVE)))
+	for _, mech := range []uint{h.token.profile.KWP, ckmAESKeyWrap, cryptoki.CKM_AES_CBC_PAD} {
+		h.refused(fmt.Sprintf("%s/wrap under own key by 0x%x", name, mech), h.wrapUnderOwn(mech, rk))
 	}
 	// A key that the token made, which may wrap and decrypt.
 	made, err := h.m.GenerateKey(h.s, cryptoki.Plain(cryptoki.CKM_AES_KEY_GEN), []cryptoki.Attribute{cryptoki.Ulong(cryptoki.CKA_VALUE_LEN, 32),
@@ -228,26 +278,77 @@ func (h *host) onRekey(name string, rk cryptoki.Object, extractable bool) {
 // onOwnKeys attacks the vault's own keys: the one that opens its database, and the one that signs its log.
 func (h *host) onOwnKeys(rk cryptoki.Object) {
 	token := h.token
-	for _, at := range []struct {
-		name KeyName
-		bad  []cryptoki.Attribute
-	}{
-		{StoreKey, []cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_WRAP, true), cryptoki.Bool(cryptoki.CKA_EXTRACTABLE, true)}},
-		{LogKey, []cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_DERIVE, true), cryptoki.Bool(cryptoki.CKA_EXTRACTABLE, true)}},
-	} {
-		o := token.named[at.name]
-		for _, a := range at.bad {
-			h.refused(string(at.name)+"/set "+a.Name(), h.set(o, a))
+	for _, name := range []KeyName{StoreKey, LogKey} {
+		o := token.named[name]
+		for _, a := range []cryptoki.Attribute{on(cryptoki.CKA_EXTRACTABLE), off(cryptoki.CKA_SENSITIVE), on(cryptoki.CKA_DERIVE), on(cryptoki.CKA_WRAP),
+			on(cryptoki.CKA_UNWRAP), on(cryptoki.CKA_MODIFIABLE), on(cryptoki.CKA_COPYABLE), cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS)} {
+			h.refused(string(name)+"/set "+a.Name(), h.set(o, a))
 		}
-		h.refused(string(at.name)+"/copy", h.copyWith(o, cryptoki.Bool(cryptoki.CKA_TOKEN, false)))
-		h.refused(string(at.name)+"/read value", h.read(o, cryptoki.CKA_VALUE))
+		h.refused(string(name)+"/copy", h.copyWith(o, off(cryptoki.CKA_TOKEN)))
+		h.refused(string(name)+"/copy extractable", h.copyWith(o, on(cryptoki.CKA_EXTRACTABLE)))
+		h.refused(string(name)+"/read value", h.read(o, cryptoki.CKA_VALUE))
+		h.refused(string(name)+"/wrap it under own key", h.wrapUnderOwn(token.profile.KWP, o))
 	}
-	h.refused("store key/CMAC", h.sign(cryptoki.CKM_AES_CMAC, token.named[StoreKey]))
-	h.refused("store key/wrap with it", h.wrap(cryptoki.Plain(token.profile.KWP), token.named[StoreKey], rk))
+	store := token.named[StoreKey]
+	h.refused("store key/CMAC", h.sign(cryptoki.CKM_AES_CMAC, store))
+	h.refused("store key/wrap with it", h.wrap(cryptoki.Plain(token.profile.KWP), store, rk))
+	h.refused("store key/decrypt in another mode", h.decrypt(cryptoki.Plain(ckmAESECB), store, make([]byte, 32)))
+	h.refused("log key/sign by another mechanism", h.sign(cryptoki.CKM_ECDSA, token.named[LogKey]))
+}
+
+// ceremonyKeys makes every key of a ceremony, as it makes them, and opens the token for the user.
+func ceremonyKeys(t *testing.T) (*Token, map[KeyName]KeyReport) {
+	t.Helper()
+	p := initialised(t)
+	reports := make(map[KeyName]KeyReport)
+	generate := func(token *Token, name KeyName) {
+		t.Helper()
+		r, err := token.Generate(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reports[name] = r
+	}
+	officer := open(t, p, Officer, 1)
+	generate(officer, SealingKey(1))
+	if err := officer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	token := open(t, p, User, 1)
+	t.Cleanup(func() { _ = token.Close() })
+	for _, name := range []KeyName{ImportResident, ImportSealed, LogKey, StoreKey} {
+		generate(token, name)
+	}
+	return token, reports
+}
+
+func (h *host) named(name KeyName) cryptoki.Object {
+	h.t.Helper()
+	o, err := h.token.only(h.s, name)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return o
+}
+
+// untouched checks that after all attacks the ceremony's keys read as they did
+// when they were made.
+func (h *host) untouched(reports map[KeyName]KeyReport) {
+	h.t.Helper()
+	for name, was := range reports {
+		now, err := h.token.Inspect(h.t.Context(), name)
+		if err == nil {
+			err = was.Same(now)
+		}
+		if err != nil {
+			h.t.Errorf("afterwards: %v", err)
+		}
+	}
 }
 
 func TestHostAttacksResident(t *testing.T) {
-	token, public := ready(t, 1)
+	token, reports := ceremonyKeys(t)
+	public := importKey(t, reports[ImportResident])
 	key, id := newKey(t), newID()
 	blob := wrappedKey(t, public, key)
 	if err := token.Import(t.Context(), id, OAEPDirect, blob); err != nil {
@@ -255,46 +356,31 @@ func TestHostAttacksResident(t *testing.T) {
 	}
 	h := newHost(t, token)
 	rk := token.keys[id]
-	h.onImportKey("import key", token.named[ImportResident], blob, token.rekey)
+	h.onImportKey("import key", token.named[ImportResident], public, blob, token.rekey)
+	h.refused("import key of custody sealed/unwrap", h.unwrap(token.named[ImportSealed], blob, token.profile.rekeyTemplate(Sealed)))
 	h.onRekey("re-encryption key", rk, false)
+	h.refused("re-encryption key/wrap under the sealing key", h.wrap(cryptoki.Plain(token.profile.KWP), h.named(SealingKey(1)), rk))
 	h.onOwnKeys(rk)
-	// After all of that, it works as before.
+
 	req, want := request(t, id, key)
 	if r := token.Derive(t.Context(), []DeriveRequest{req}); r[0].Err != nil || r[0].X != want {
 		t.Errorf("derive afterwards: %v", r[0].Err)
 	}
+	h.untouched(reports)
 }
 
 // The mechanics of custody sealed: a re-encryption key leaves only wrapped
 // under the sealing key, and comes back only as it was.
 func TestHostAttacksSealed(t *testing.T) {
-	p := initialised(t)
-	officer := open(t, p, Officer, 1)
-	if _, err := officer.Generate(t.Context(), SealingKey(1)); err != nil {
-		t.Fatal(err)
-	}
-	if err := officer.Close(); err != nil {
-		t.Fatal(err)
-	}
-	token := open(t, p, User, 1)
-	defer token.Close()
-	r, err := token.Generate(t.Context(), ImportSealed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := token.Inspect(t.Context(), SealingKey(1)); err != nil {
-		t.Fatal(err)
-	}
+	token, reports := ceremonyKeys(t)
+	p := token.profile
+	public := importKey(t, reports[ImportSealed])
 	h := newHost(t, token)
-	found, err := h.m.Find(h.s, []cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(SealingKey(1)))})
-	if err != nil || len(found) != 1 {
-		t.Fatalf("%v %v", found, err)
-	}
-	sealing, key := found[0], newKey(t)
+	sealing, key := h.named(SealingKey(1)), newKey(t)
 	template := p.rekeyTemplate(Sealed)
-	blob := wrappedKey(t, importKey(t, r), key)
+	blob := wrappedKey(t, public, key)
 	importKey := token.named[ImportSealed]
-	h.onImportKey("import key", importKey, blob, template)
+	h.onImportKey("import key", importKey, public, blob, template)
 
 	// The host keeps one session open: objects of a session end with it.
 	keep, err := h.m.OpenSession(token.slot)
@@ -315,27 +401,28 @@ func TestHostAttacksSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.onRekey("re-encryption key", back, true)
+	unseal := func(t []cryptoki.Attribute) func() error {
+		return func() error { _, err := h.m.UnwrapKey(h.s, kwp, sealing, sealed, t); return err }
+	}
 	for _, a := range template {
 		if len(a.Value) == 1 {
-			h.refused("sealing key/unseal with other "+a.Name(), func() error {
-				_, err := h.m.UnwrapKey(h.s, kwp, sealing, sealed, replace(template, cryptoki.Bool(a.Type, a.Value[0] == 0)))
-				return err
-			})
+			h.refused("sealing key/unseal with other "+a.Name(), unseal(replace(template, cryptoki.Bool(a.Type, a.Value[0] == 0))))
 		}
 	}
-	for _, a := range []uint{cryptoki.CKA_DECRYPT, cryptoki.CKA_SIGN, cryptoki.CKA_DERIVE, cryptoki.CKA_EXTRACTABLE} {
-		h.refused("sealing key/set", h.set(sealing, cryptoki.Bool(a, true)))
-		h.refused("sealing key/copy", h.copyWith(sealing, cryptoki.Bool(a, true)))
+	h.refused("sealing key/unseal as a generic secret", unseal(generic()))
+	h.refused("sealing key/unseal with ECDSA allowed",
+		unseal(replace(template, cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS, cryptoki.CKM_ECDH1_DERIVE, cryptoki.CKM_ECDSA))))
+	for _, typ := range []uint{cryptoki.CKA_DECRYPT, cryptoki.CKA_SIGN, cryptoki.CKA_DERIVE, cryptoki.CKA_EXTRACTABLE, cryptoki.CKA_MODIFIABLE, cryptoki.CKA_COPYABLE} {
+		a := on(typ)
+		h.refused("sealing key/set "+a.Name(), h.set(sealing, a))
+		h.refused("sealing key/copy with "+a.Name(), h.copyWith(sealing, a))
 	}
+	h.refused("sealing key/clear the template", h.set(sealing, cryptoki.Bytes(cryptoki.CKA_UNWRAP_TEMPLATE, nil)))
 	h.refused("sealing key/read value", h.read(sealing, cryptoki.CKA_VALUE))
 	h.refused("sealing key/CMAC", h.sign(cryptoki.CKM_AES_CMAC, sealing))
-	h.refused("sealing key/decrypt a blob", h.decrypt(cryptoki.Plain(cryptoki.CKM_AES_CBC_PAD), sealing, make([]byte, 32)))
-	h.refused("sealing key/wrap with another mechanism", h.wrap(cryptoki.Plain(0x2109), sealing, back))
-	own, err := h.aes(cryptoki.Bool(cryptoki.CKA_WRAP, true), cryptoki.Bool(cryptoki.CKA_SENSITIVE, false))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.refused("sealing key/wrap it under own key", h.wrap(kwp, own, sealing))
+	h.refused("sealing key/decrypt a blob", h.decrypt(cryptoki.Plain(ckmAESECB), sealing, make([]byte, 32)))
+	h.refused("sealing key/wrap with another mechanism", h.wrap(cryptoki.Plain(ckmAESKeyWrap), sealing, back))
+	h.refused("sealing key/wrap it under own key", h.wrapUnderOwn(p.KWP, sealing))
 
 	again, err := h.m.UnwrapKey(keep, kwp, sealing, sealed, template)
 	if err != nil {
@@ -345,53 +432,160 @@ func TestHostAttacksSealed(t *testing.T) {
 	if err != nil || !bytes.Equal(x[:], key.PublicKey().Bytes()[1:33]) {
 		t.Errorf("derive afterwards: %v", err)
 	}
+	h.untouched(reports)
 }
 
-// The same attacks succeed on keys that lack the attributes: the tests above
-// can fail. And Generate would not let such keys pass.
+// The same attacks, by the same calls, succeed on keys that lack an attribute
+// each: the tests above can fail, and it is the attributes that refuse. Two
+// have no such control here, because SoftHSM refuses them to any key of this
+// kind: to wrap by CBC, and under an RSA key.
 func TestAttacksSucceedWithoutProtection(t *testing.T) {
 	p := initialised(t)
-	token := open(t, p, User, 1)
-	defer token.Close()
-	h := newHost(t, token)
-	weak := func(drop ...uint) (cryptoki.Object, []byte, *ecdh.PrivateKey) {
-		t.Helper()
-		pl, err := p.plan(ImportResident, []byte("weak"))
+	weak := func(t *testing.T, name KeyName, changes ...cryptoki.Attribute) plan {
+		pl, err := p.plan(name, []byte("weak"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, d := range drop {
-			pl.acting = without(pl.acting, d)
+		for _, a := range changes {
+			pl.acting = without(pl.acting, a.Type)
+			if len(a.Value) > 0 || len(a.Array) > 0 {
+				pl.acting = append(pl.acting, a)
+			}
 		}
+		return pl
+	}
+	none := func(typ uint) cryptoki.Attribute { return cryptoki.Attribute{Type: typ} }
+
+	// Weak sealing keys, which only the security officer can make: nothing forbidden, no template.
+	officer := open(t, p, Officer, 1)
+	so := newHost(t, officer)
+	lenient := weak(t, SealingKey(1), none(cryptoki.CKA_MODIFIABLE), none(cryptoki.CKA_COPYABLE), none(cryptoki.CKA_ALLOWED_MECHANISMS),
+		none(cryptoki.CKA_UNWRAP_TEMPLATE), on(cryptoki.CKA_SIGN), on(cryptoki.CKA_ENCRYPT), on(cryptoki.CKA_DECRYPT))
+	modifiable := weak(t, SealingKey(2), none(cryptoki.CKA_MODIFIABLE), none(cryptoki.CKA_COPYABLE))
+	for _, pl := range []struct {
+		acting []cryptoki.Attribute
+		mech   cryptoki.Mechanism
+	}{{lenient.acting, lenient.mech}, {modifiable.acting, modifiable.mech}} {
+		if _, err := so.m.GenerateKey(so.s, pl.mech, pl.acting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := officer.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	token := open(t, p, User, 1)
+	defer token.Close()
+	h := newHost(t, token)
+	succeeds := func(name string, attack func() error) {
+		t.Run(name, func(t *testing.T) {
+			if err := attack(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	must := func(o cryptoki.Object, err error) cryptoki.Object {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	pair := func(name KeyName, changes ...cryptoki.Attribute) (cryptoki.Object, *rsa.PublicKey) {
+		t.Helper()
+		pl := weak(t, name, changes...)
 		pub, priv, err := h.m.GenerateKeyPair(h.s, pl.mech, pl.public, pl.acting)
 		if err != nil {
 			t.Fatal(err)
 		}
-		public, err := token.public(h.s, ImportResident, pub)
+		public, err := token.public(h.s, name, pub)
 		if err != nil {
 			t.Fatal(err)
 		}
-		key := newKey(t)
-		return priv, wrappedKey(t, public.(*rsa.PublicKey), key), key
+		key, _ := public.(*rsa.PublicKey)
+		return priv, key
 	}
-	lax := replace(replace(token.rekey, cryptoki.Bool(cryptoki.CKA_SENSITIVE, false)), cryptoki.Bool(cryptoki.CKA_EXTRACTABLE, true))
+	kwp := cryptoki.Plain(p.KWP)
+	key := newKey(t)
+	gives := func(o cryptoki.Object) error {
+		v, err := h.m.Read(h.s, o, cryptoki.CKA_VALUE)
+		if err == nil && !bytes.Contains(v.Value, key.Bytes()) {
+			err = errors.New("another value")
+		}
+		return err
+	}
 
-	priv, blob, key := weak(cryptoki.CKA_UNWRAP_TEMPLATE)
-	o, err := h.m.UnwrapKey(h.s, p.oaep(), priv, blob, lax)
+	// An import key without a template opens to any use.
+	open, public := pair(ImportResident, none(cryptoki.CKA_UNWRAP_TEMPLATE), none(cryptoki.CKA_ALLOWED_MECHANISMS), on(cryptoki.CKA_DECRYPT), on(cryptoki.CKA_SIGN))
+	blob := wrappedKey(t, public, key)
+	session := replace(token.rekey, off(cryptoki.CKA_TOKEN))
+	unwrapped := func(changes ...cryptoki.Attribute) cryptoki.Object {
+		t.Helper()
+		template := session
+		for _, a := range changes {
+			if template = without(template, a.Type); len(a.Value) > 0 {
+				template = append(template, a)
+			}
+		}
+		return must(h.m.UnwrapKey(h.s, p.oaep(), open, blob, template))
+	}
+	succeeds("unwrap lax, read", func() error { return gives(unwrapped(off(cryptoki.CKA_SENSITIVE), on(cryptoki.CKA_EXTRACTABLE))) })
+	succeeds("unwrap as a generic secret, read", func() error { return gives(must(h.m.UnwrapKey(h.s, p.oaep(), open, blob, generic()))) })
+	succeeds("unwrap for the other custody", h.unwrap(open, blob, p.rekeyTemplate(Sealed)))
+	succeeds("unwrap what was wrapped by PKCS#1", h.unwrapPKCS1(open, public, session))
+	succeeds("decrypt", h.decrypt(p.oaep(), open, blob))
+	succeeds("decrypt raw RSA", h.decrypt(cryptoki.Plain(cryptoki.CKM_RSA_X_509), open, blob))
+	succeeds("sign raw RSA", h.signRaw(open, blob))
+
+	// A re-encryption key that may sign, be copied, or leave.
+	succeeds("sign ECDSA", h.sign(cryptoki.CKM_ECDSA, unwrapped(on(cryptoki.CKA_SIGN), none(cryptoki.CKA_ALLOWED_MECHANISMS))))
+	succeeds("copy to session object", h.copyWith(unwrapped(on(cryptoki.CKA_COPYABLE)), off(cryptoki.CKA_TOKEN)))
+	succeeds("copy to token object", h.copyWith(unwrapped(on(cryptoki.CKA_COPYABLE)), on(cryptoki.CKA_TOKEN)))
+	loose := unwrapped(on(cryptoki.CKA_EXTRACTABLE))
+	succeeds("wrap under own key by 0x210a", h.wrapUnderOwn(p.KWP, loose))
+	succeeds("wrap under own key by 0x2109", h.wrapUnderOwn(ckmAESKeyWrap, loose))
+	succeeds("wrap under own key and read", func() error {
+		own := must(h.aes(on(cryptoki.CKA_WRAP), on(cryptoki.CKA_UNWRAP)))
+		taken, err := h.m.WrapKey(h.s, kwp, own, loose)
+		if err != nil {
+			return err
+		}
+		return gives(must(h.m.UnwrapKey(h.s, kwp, own, taken, generic())))
+	})
+
+	// Keys that may be changed or copied.
+	changeable, public2 := pair(ImportResident, none(cryptoki.CKA_MODIFIABLE), none(cryptoki.CKA_COPYABLE))
+	blob2 := wrappedKey(t, public2, key)
+	succeeds("copy with CKA_DECRYPT, decrypt", func() error {
+		return h.decrypt(p.oaep(), must(h.m.CopyObject(h.s, changeable, []cryptoki.Attribute{on(cryptoki.CKA_DECRYPT)})), blob2)()
+	})
+	succeeds("set CKA_DECRYPT", h.set(changeable, on(cryptoki.CKA_DECRYPT)))
+	succeeds("decrypt after setting CKA_DECRYPT", h.decrypt(p.oaep(), changeable, blob2))
+	leaving, _ := pair(ImportResident, on(cryptoki.CKA_EXTRACTABLE))
+	succeeds("wrap an import key under own key", h.wrapUnderOwn(p.KWP, leaving))
+	logKey, _ := pair(LogKey, none(cryptoki.CKA_MODIFIABLE), none(cryptoki.CKA_COPYABLE))
+	succeeds("copy a log key", h.copyWith(logKey, off(cryptoki.CKA_TOKEN)))
+	store := weak(t, StoreKey, on(cryptoki.CKA_EXTRACTABLE), on(cryptoki.CKA_SIGN), on(cryptoki.CKA_WRAP), none(cryptoki.CKA_ALLOWED_MECHANISMS), none(cryptoki.CKA_MODIFIABLE))
+	storeKey := must(h.m.GenerateKey(h.s, store.mech, store.acting))
+	succeeds("CMAC with a store key", h.sign(cryptoki.CKM_AES_CMAC, storeKey))
+	succeeds("wrap with a store key", h.wrap(kwp, storeKey, loose))
+	succeeds("decrypt with a store key in another mode", h.decrypt(cryptoki.Plain(ckmAESECB), storeKey, make([]byte, 32)))
+	succeeds("wrap a store key under own key", h.wrapUnderOwn(p.KWP, storeKey))
+	succeeds("set CKA_DERIVE on a store key", h.set(storeKey, on(cryptoki.CKA_DERIVE)))
+
+	// Sealing keys.
+	sealing, changing := h.named(SealingKey(1)), h.named(SealingKey(2))
+	trusting := unwrapped(on(cryptoki.CKA_EXTRACTABLE), on(cryptoki.CKA_WRAP_WITH_TRUSTED))
+	sealed, err := h.m.WrapKey(h.s, kwp, sealing, trusting)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v, err := h.m.Read(h.s, o, cryptoki.CKA_VALUE); err != nil || !bytes.Equal(v.Value, key.Bytes()) {
-		t.Errorf("no template: %v", err)
-	}
-	priv, blob, _ = weak(cryptoki.CKA_MODIFIABLE)
-	if err := h.set(priv, cryptoki.Bool(cryptoki.CKA_DECRYPT, true))(); err != nil {
-		t.Errorf("modifiable: %v", err)
-	} else if err := h.decrypt(p.oaep(), priv, blob)(); err != nil {
-		t.Errorf("modifiable, decrypt: %v", err)
-	}
-	priv, _, _ = weak(cryptoki.CKA_COPYABLE, cryptoki.CKA_MODIFIABLE)
-	if err := h.copyWith(priv, cryptoki.Bool(cryptoki.CKA_DECRYPT, true))(); err != nil {
-		t.Errorf("copyable: %v", err)
-	}
+	succeeds("unseal lax, read", func() error {
+		return gives(must(h.m.UnwrapKey(h.s, kwp, sealing, sealed, replace(replace(session, off(cryptoki.CKA_SENSITIVE)), on(cryptoki.CKA_EXTRACTABLE)))))
+	})
+	succeeds("unseal as a generic secret, read", func() error { return gives(must(h.m.UnwrapKey(h.s, kwp, sealing, sealed, generic()))) })
+	succeeds("CMAC with a sealing key", h.sign(cryptoki.CKM_AES_CMAC, sealing))
+	succeeds("decrypt with a sealing key", h.decrypt(cryptoki.Plain(ckmAESECB), sealing, make([]byte, 32)))
+	succeeds("copy a sealing key with CKA_DECRYPT", h.copyWith(changing, on(cryptoki.CKA_DECRYPT)))
+	succeeds("set CKA_DECRYPT on a sealing key", h.set(changing, on(cryptoki.CKA_DECRYPT)))
 }

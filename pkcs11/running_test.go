@@ -45,7 +45,8 @@ func TestHostAttacksRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := newHost(t, token)
-	h.onImportKey("import key", token.named[ImportResident], wrappedKey(t, importKey(t, report), newKey(t)), token.rekey)
+	public := importKey(t, report)
+	h.onImportKey("import key", token.named[ImportResident], public, wrappedKey(t, public, newKey(t)), token.rekey)
 	for id, rk := range token.keys {
 		h.onRekey("re-encryption key "+id.String()[:8], rk, false)
 		h.onOwnKeys(rk)
