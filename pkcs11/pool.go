@@ -65,7 +65,7 @@ type Pool struct {
 
 	launcher chan launchRequest
 	starting sync.Mutex // one worker starts at a time: a wrong PIN is tried once
-	admin    sync.Mutex // held through Import, Destroy, Keys and SaveState
+	admin    sync.Mutex // held through Import, Destroy, Keys, SaveState and LoadState
 
 	mu      sync.Mutex // guards the rest
 	workers []*worker  // all that live, also those that retire
@@ -185,7 +185,8 @@ func (p *Pool) start() (*worker, error) {
 		}
 		p.mu.Unlock()
 		for _, c := range changes {
-			if _, err := w.call(c, p.config.SlowTimeout); err != nil {
+			// A key to learn of may be gone again: to forget it comes next.
+			if _, err := w.call(c, p.config.SlowTimeout); err != nil && !errors.Is(err, ErrKeyMissing) {
 				w.kill()
 				p.mu.Lock()
 				leave()
@@ -616,6 +617,8 @@ func (p *Pool) SaveState(ctx context.Context, state []byte) error {
 
 // LoadState is Token.LoadState.
 func (p *Pool) LoadState(ctx context.Context) ([]byte, error) {
+	p.admin.Lock() // else it might find only what SaveState destroys before it is read
+	defer p.admin.Unlock()
 	r, err := p.ask(ctx, call{Method: "load"}, p.config.SlowTimeout, true)
 	return r.Data, err
 }

@@ -25,7 +25,7 @@ import (
 // the parent too.
 func TestMain(m *testing.M) {
 	switch os.Getenv("SALLYPORT_TEST_PLAYS") {
-	case "worker", "noisy worker":
+	case "worker", "noisy worker", "slow worker":
 		if starts := os.Getenv("SALLYPORT_TEST_STARTS"); starts != "" {
 			f, err := os.OpenFile(starts, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 			if err != nil {
@@ -42,6 +42,9 @@ func TestMain(m *testing.M) {
 					time.Sleep(5 * time.Millisecond)
 				}
 			}()
+		}
+		if os.Getenv("SALLYPORT_TEST_PLAYS") == "slow worker" {
+			time.Sleep(2 * time.Second)
 		}
 		if err := Serve(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -361,6 +364,40 @@ func TestPoolChangesWhileWorkersJoin(t *testing.T) {
 	}
 	close(stop)
 	killer.Wait()
+}
+
+// A worker that joins is told of changes that are no longer so, and joins.
+func TestPoolKeyGoneBeforeWorkerJoins(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, func(c *PoolConfig) { c.Workers = 1 })
+	p.config.Env = append(workerEnv(), "SALLYPORT_TEST_PLAYS=slow worker")
+	type started struct {
+		w   *worker
+		err error
+	}
+	done := make(chan started, 1)
+	go func() {
+		w, err := p.start()
+		done <- started{w, err}
+	}()
+	eventually(t, "a worker on its way", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.joining) == 1
+	})
+	gone, _ := imported(t, p, public)
+	if err := p.Destroy(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	_, check := imported(t, p, public)
+	s := <-done
+	if s.err != nil {
+		t.Fatalf("it did not join: %v", s.err)
+	}
+	if err := check(50); err != nil {
+		t.Error(err)
+	}
+	p.stop(s.w)
 }
 
 // What a module prints does not come between frames.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/elliptic"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -167,7 +168,11 @@ func (t *Token) Import(ctx context.Context, id KeyID, path string, wrapped []byt
 		if err := t.sync(); err != nil {
 			return err
 		}
-		return t.fresh(func(s cryptoki.Session) error { return t.learn(s, id) })
+		err = t.fresh(func(s cryptoki.Session) error { return t.learn(s, id) })
+		if errors.Is(err, ErrKeyMissing) {
+			err = fmt.Errorf("the key just imported is not there: %w", ErrTokenBroken)
+		}
+		return err
 	})
 }
 
@@ -230,13 +235,17 @@ func byID(id KeyID) []cryptoki.Attribute {
 		cryptoki.Bytes(cryptoki.CKA_ID, id[:])}
 }
 
-// learn finds a key by its id, checks it and makes it known to Derive.
+// learn finds a key by its id, checks it and makes it known to Derive. A key
+// that is not there is ErrKeyMissing.
 func (t *Token) learn(s cryptoki.Session, id KeyID) error {
 	found, err := t.module.Find(s, byID(id))
 	if err != nil {
 		return err
 	}
-	if len(found) != 1 {
+	if len(found) == 0 {
+		return ErrKeyMissing
+	}
+	if len(found) > 1 {
 		return fmt.Errorf("%d keys have the id just imported: %w", len(found), ErrTokenBroken)
 	}
 	if err := t.hasAll(s, found[0], "", t.rekey); err != nil {
