@@ -51,8 +51,9 @@
 // Points must be on the curve (decompressed and checked by package vault); here
 // only their form is checked. A KeyID must be used once, ever. Results of Derive
 // are secret until they are encrypted to the reader: zero them. An import whose
-// outcome is unknown (the process died) may leave a key: compare Keys with the
-// ledger at start and Destroy what the ledger does not know. And nothing here
+// outcome is unknown (the process died, the session broke) may leave a key:
+// Destroy it before it is sent again, compare Keys with the ledger at start and
+// Destroy what the ledger does not know. And nothing here
 // decides who may read: by the time Derive is called, that is on record.
 //
 // The package knows no vendor. What differs between modules is a value, the

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -364,6 +365,79 @@ func TestPoolChangesWhileWorkersJoin(t *testing.T) {
 	}
 	close(stop)
 	killer.Wait()
+}
+
+// A worker is killed while it imports or destroys. What is acknowledged holds,
+// whoever answers; what is not can be destroyed, and is then gone, and can be
+// imported again.
+func TestPoolKilledWhileItChanges(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, nil)
+	kill := func() func() {
+		var killer sync.WaitGroup
+		pids, wait := p.pids(), rand.N(25*time.Millisecond)
+		killer.Go(func() {
+			time.Sleep(wait)
+			for _, pid := range pids {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		})
+		return killer.Wait
+	}
+	open := 0
+	for range 12 {
+		key, id := newKey(t), newID()
+		req, want := request(t, id, key)
+		derive := func() error {
+			for _, r := range p.Derive(background, []DeriveRequest{req, req, req, req}) {
+				if r.Err == nil && r.X != want {
+					return errors.New("wrong x")
+				}
+				if r.Err != nil {
+					return r.Err
+				}
+			}
+			return nil
+		}
+		blob := wrappedKey(t, public, key)
+		wait := kill()
+		err := p.Import(background, id, OAEPDirect, blob)
+		wait()
+		if err != nil {
+			open++
+			if !errors.Is(err, ErrTokenBroken) {
+				t.Errorf("importing: %v", err)
+			}
+			if err := p.Destroy(background, id); err != nil && !errors.Is(err, ErrKeyMissing) {
+				t.Fatalf("after a failed import: %v", err)
+			}
+			if err := derive(); !errors.Is(err, ErrKeyMissing) {
+				t.Errorf("after it was destroyed: %v", err)
+			}
+			if err := p.Import(background, id, OAEPDirect, blob); err != nil {
+				t.Fatalf("importing again: %v", err)
+			}
+		}
+		if err := derive(); err != nil {
+			t.Errorf("after an acknowledged import: %v", err)
+		}
+		wait = kill()
+		err = p.Destroy(background, id)
+		wait()
+		if err != nil {
+			open++
+			if err := p.Destroy(background, id); err != nil && !errors.Is(err, ErrKeyMissing) {
+				t.Fatalf("destroying again: %v", err)
+			}
+		}
+		if err := derive(); !errors.Is(err, ErrKeyMissing) {
+			t.Errorf("after an acknowledged end: %v", err)
+		}
+	}
+	if keys, err := p.Keys(background); err != nil || len(keys) != 0 {
+		t.Errorf("left: %v %v", keys, err)
+	}
+	t.Logf("%d of 24 outcomes were open", open)
 }
 
 // A worker that joins is told of changes that are no longer so, and joins.
