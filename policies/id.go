@@ -2,6 +2,7 @@ package policies
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 )
@@ -75,6 +76,9 @@ func (id *ID[K]) UnmarshalText(text []byte) error {
 	return err
 }
 
+// HashKey is the hash of a public key as it is written in documents, by which links and grants name it.
+func HashKey(key []byte) Hash { return sha256.Sum256(key) }
+
 // Nonce is 16 random bytes, fresh within the session or relationship it belongs to. Text form: 32 hexadecimal digits.
 type Nonce [16]byte
 
@@ -121,3 +125,22 @@ func (f Field) Validate() error {
 	}
 	return nil
 }
+
+// Pseudonym stands for an identity in the key-use log: 16 bytes drawn at random at enrolment, so that the tree identifies
+// nobody once the enrolment's body is erased. All zeroes: nobody in particular. Text form: 32 hexadecimal digits.
+type Pseudonym [16]byte
+
+// NewPseudonym draws a pseudonym at random.
+func NewPseudonym() (p Pseudonym) { rand.Read(p[:]); return p }
+
+// IsZero reports whether the pseudonym stands for nobody.
+func (p Pseudonym) IsZero() bool { return p == Pseudonym{} }
+
+// String is the text form.
+func (p Pseudonym) String() string { return hex.EncodeToString(p[:]) }
+
+// MarshalText is the text form.
+func (p Pseudonym) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText accepts exactly the text form.
+func (p *Pseudonym) UnmarshalText(text []byte) error { return (*Nonce)(p).UnmarshalText(text) }

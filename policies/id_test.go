@@ -84,7 +84,7 @@ func TestEncode(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	largest := filled(1<<16-1, 1)
-	if fields, err := decode("use", Encode("use", largest), 1); err != nil || !bytes.Equal(fields[0], largest) {
+	if fields, err := Split("use", Encode("use", largest), 1); err != nil || !bytes.Equal(fields[0], largest) {
 		t.Errorf("the largest field: %v", err)
 	}
 	defer func() {
@@ -114,14 +114,14 @@ func TestEncodeIsInjective(t *testing.T) {
 			t.Errorf("%s and %s encode alike", before, name)
 		}
 		seen[key] = name
-		if back, err := decode(c.use, []byte(key), len(fields)); err != nil || len(back) != len(fields) {
+		if back, err := Split(c.use, []byte(key), len(fields)); err != nil || len(back) != len(fields) {
 			t.Errorf("%s: %v", name, err)
 		}
 		for _, n := range []int{len(fields) - 1, len(fields) + 1} {
 			if n < 0 {
 				continue
 			}
-			if _, err := decode(c.use, []byte(key), n); !errors.Is(err, ErrMalformed) {
+			if _, err := Split(c.use, []byte(key), n); !errors.Is(err, ErrMalformed) {
 				t.Errorf("%s read as %d fields: got %v, want ErrMalformed", name, n, err)
 			}
 		}
@@ -191,7 +191,7 @@ func FuzzDecodeFields(f *testing.F) {
 		if n < 0 || n > 100 {
 			return
 		}
-		fields, err := decode("use", data, n)
+		fields, err := Split("use", data, n)
 		if err == nil && !bytes.Equal(Encode("use", fields...), data) {
 			t.Errorf("an encoding with two spellings: %x", data)
 		}

@@ -11,12 +11,12 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 )
 
-// CapsuleSize is the length of a capsule: E (33 bytes), s (32), W (48).
-const CapsuleSize = 33 + 32 + 48
+// capsuleSize is the length of a capsule: E (33 bytes), s (32), W (48).
+const capsuleSize = 33 + 32 + 48
 
 // Capsule is the small part of an item that is re-encrypted: E || s || W, where E is a compressed point of P-256, s an
 // HKDF salt and W the data encryption key under AES-256-GCM. Package pre makes and opens it.
-type Capsule [CapsuleSize]byte
+type Capsule [capsuleSize]byte
 
 // E is the compressed point, 33 bytes, that the token multiplies by the re-encryption key.
 func (c *Capsule) E() []byte { return c[:33] }
@@ -49,11 +49,11 @@ func (l *Leaf) Hash() Hash { return Hash(rfc6962.DefaultHasher.HashLeaf(l.Bytes(
 // ParseLeaf is the inverse of [Leaf.Bytes]. It accepts exactly what Bytes makes; whether E is a point is for package pre.
 func ParseLeaf(data []byte) (Leaf, error) {
 	var l Leaf
-	f, err := decode("leaf", data, 8)
+	f, err := Split("leaf", data, 8)
 	if err != nil {
 		return l, err
 	}
-	for i, size := range []int{32, len(f[1]), 8, 32, 8, CapsuleSize, 32, 32} {
+	for i, size := range []int{32, len(f[1]), 8, 32, 8, capsuleSize, 32, 32} {
 		if len(f[i]) != size {
 			return l, fmt.Errorf("%w: leaf: field %d has %d bytes, want %d", ErrMalformed, i+1, len(f[i]), size)
 		}

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/storefront/internal/store"
@@ -458,7 +460,7 @@ func (s *Storefront) getMirror(c *call) error {
 
 // behind reports whether the vault has a head that is not current here. If the vault does not say, what is here is taken to be
 // the newest: whoever relies on it checks.
-func (s *Storefront) behind(ctx context.Context, k slot, sh *shelf) (bool, *policies.Receipt) {
+func (s *Storefront) behind(ctx context.Context, k slot, sh *shelf) (bool, *evidence.Receipt) {
 	if sh.pending != nil {
 		return false, nil // the vault could not be asked, or it has not decided
 	}

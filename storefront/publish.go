@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/storefront/internal/store"
@@ -121,7 +122,7 @@ func (s *Storefront) postManifest(c *call) error {
 	return c.json(http.StatusOK, receipt)
 }
 
-func (s *Storefront) publish(ctx context.Context, k slot, env *envelope.Envelope, m *policies.Manifest, in *items) (*policies.Receipt, error) {
+func (s *Storefront) publish(ctx context.Context, k slot, env *envelope.Envelope, m *policies.Manifest, in *items) (*evidence.Receipt, error) {
 	unlock, err := s.locks.lock(ctx, k)
 	if err != nil {
 		return nil, err
@@ -320,7 +321,7 @@ func (s *Storefront) complete(ctx context.Context, k slot, sh *shelf) (*shelf, e
 // pending manifest. On anything less the manifest stays pending: dropping one that the vault will accept would lose its items.
 func (s *Storefront) displaced(ctx context.Context, k slot, t *tree) bool {
 	var newest policies.Hash
-	var receipt *policies.Receipt
+	var receipt *evidence.Receipt
 	if k == own(k.owner) {
 		st, err := s.vault.Chain(ctx, k.owner)
 		if err != nil || st.Seq < t.manifest.Seq {
@@ -352,7 +353,7 @@ func temporary(err error) bool {
 }
 
 // submit sends a document to the vault and goes on when the client has gone.
-func (s *Storefront) submit(ctx context.Context, env *envelope.Envelope) (*policies.Receipt, error) {
+func (s *Storefront) submit(ctx context.Context, env *envelope.Envelope) (*evidence.Receipt, error) {
 	ctx, cancel := detach(ctx)
 	defer cancel()
 	return s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})

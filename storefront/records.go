@@ -10,8 +10,10 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/internal/store"
 )
 
@@ -82,7 +84,7 @@ type treeRecord struct {
 // treeState is a manifest and its leaves.
 type treeState struct {
 	Manifest jsontext.Value    `json:"manifest"`
-	Receipt  *policies.Receipt `json:"receipt,omitempty"` // of the vault; none while it is pending
+	Receipt  *evidence.Receipt `json:"receipt,omitempty"` // of the vault; none while it is pending
 	Leaves   []byte            `json:"leaves"`            // leaf hashes in tree order, 32 bytes each
 }
 

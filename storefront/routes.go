@@ -14,6 +14,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/api"

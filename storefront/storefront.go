@@ -42,6 +42,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/internal/store"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
@@ -59,7 +60,7 @@ type Store interface {
 // Vault is what the storefront asks of a vault. Errors are problems: what is not a refusal by the vault is CodeUnavailable.
 type Vault interface {
 	// Submit has the vault act on a signed document. The same document again gets the same receipt.
-	Submit(ctx context.Context, s vaultapi.Submission) (*policies.Receipt, error)
+	Submit(ctx context.Context, s vaultapi.Submission) (*evidence.Receipt, error)
 	// Reencrypt has the vault decide about one read request. Concurrent calls may share a connection.
 	Reencrypt(ctx context.Context, c vaultapi.Call) (vaultapi.Reply, error)
 	Vault(ctx context.Context) (*envelope.Envelope, error)

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/internal/store"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -45,7 +47,7 @@ type tree struct {
 	manifest policies.Manifest
 	hash     policies.Hash // of the manifest
 	raw      jsontext.Value
-	receipt  *policies.Receipt // none while it is pending
+	receipt  *evidence.Receipt // none while it is pending
 	leaves   []*leaf
 	places   []place
 	merkle   *policies.Tree
@@ -59,7 +61,7 @@ type place struct {
 }
 
 // newTree checks that the leaves are those of the manifest. Errors wrap policies.ErrProof if they are not.
-func newTree(env *envelope.Envelope, m *policies.Manifest, receipt *policies.Receipt, leaves []*leaf) (*tree, error) {
+func newTree(env *envelope.Envelope, m *policies.Manifest, receipt *evidence.Receipt, leaves []*leaf) (*tree, error) {
 	t := &tree{manifest: *m, hash: env.Hash, raw: env.Raw, receipt: receipt, leaves: leaves, places: make([]place, len(leaves))}
 	slices.SortFunc(t.leaves, func(a, b *leaf) int { return cmp.Compare(a.Field, b.Field) })
 	plain := make([]policies.Leaf, len(leaves))
@@ -78,7 +80,7 @@ func newTree(env *envelope.Envelope, m *policies.Manifest, receipt *policies.Rec
 }
 
 // accepted is the tree with the vault's receipt for its manifest.
-func (t *tree) accepted(receipt *policies.Receipt) *tree {
+func (t *tree) accepted(receipt *evidence.Receipt) *tree {
 	return &tree{
 		manifest: t.manifest, hash: t.hash, raw: t.raw, receipt: receipt,
 		leaves: t.leaves, places: make([]place, len(t.leaves)), merkle: t.merkle, bytes: t.bytes,

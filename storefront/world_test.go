@@ -22,6 +22,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/storefront/internal/store"
@@ -73,7 +74,7 @@ func (l *line) set(before, after func(string) error) {
 	l.before, l.after = before, after
 }
 
-func (l *line) Submit(ctx context.Context, s vaultapi.Submission) (*policies.Receipt, error) {
+func (l *line) Submit(ctx context.Context, s vaultapi.Submission) (*evidence.Receipt, error) {
 	env, err := envelope.Parse(s.Envelope)
 	if err != nil {
 		return nil, err
@@ -541,7 +542,7 @@ func (p *party) signed(env *envelope.Envelope) {
 
 func (p *party) post(env *envelope.Envelope, items []api.Item, removed ...policies.Field) error {
 	p.w.t.Helper()
-	var r policies.Receipt
+	var r evidence.Receipt
 	err := p.do("POST", fill(api.PathManifests, p.owner()), api.Publication{Manifest: env.Raw, Items: items, Removed: removed}, &r)
 	if err != nil {
 		return err
@@ -607,7 +608,7 @@ func (p *party) submit(path string, sub vaultapi.Submission) error {
 	p.w.t.Helper()
 	env, err := envelope.Parse(sub.Envelope)
 	p.w.must(err)
-	var r policies.Receipt
+	var r evidence.Receipt
 	if err := p.do("POST", fill(path, p.owner()), sub, &r); err != nil {
 		return err
 	}
@@ -653,7 +654,7 @@ func (p *party) openSession() {
 	}
 	env, err := policies.Sign(p.signer, p.session)
 	p.w.must(err)
-	var r policies.Receipt
+	var r evidence.Receipt
 	p.w.must(p.do("POST", api.PathSessions, env.Raw, &r))
 	p.hash = env.Hash
 	p.k = secret.Key(p.w.doc.Vault, policies.ReaderID(p.id), env.Hash)

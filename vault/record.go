@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 	"github.com/sallyport/sallyport/vault/keylog"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -289,7 +290,7 @@ func (v *Vault) recordRefusals() {
 	}
 	slices.Sort(parts)
 	_, _, err := v.record(context.Background(), func(*ledger.State, time.Time) []ledger.Record {
-		return []ledger.Record{{Kind: policies.EntryRefusals, Details: policies.Details{Count: sum, Note: strings.Join(parts, ", ")}}}
+		return []ledger.Record{{Kind: evidence.EntryRefusals, Details: evidence.Details{Count: sum, Note: strings.Join(parts, ", ")}}}
 	})
 	if err != nil {
 		v.refused.giveBack(taken)

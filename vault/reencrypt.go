@@ -7,6 +7,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -191,7 +192,7 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 	r.decided = true
 	reader := s.Pseudonym(policies.IdentityID(r.session.Document.Reader))
 	if r.refusal = v.refuse(now, r); r.refusal != "" {
-		refusal := ledger.Record{Kind: policies.EntryRefusal, Reader: reader, Outcome: r.refusal, Details: policies.Details{
+		refusal := ledger.Record{Kind: evidence.EntryRefusal, Reader: reader, Outcome: r.refusal, Details: evidence.Details{
 			Reader: r.session.Document.Reader, Session: r.session.Hash, Request: r.signed.Hash,
 		}}
 		if r.refusal != policies.CodeReplay { // the record of the request's first coming has it
@@ -203,19 +204,19 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 	for i := range r.items {
 		it, ask, offer := &r.items[i], &r.request.Items[i], &r.call.Items[i]
 		it.outcome = v.permit(s, now, r, i)
-		kind := policies.EntryRefusal
+		kind := evidence.EntryRefusal
 		switch it.outcome {
 		case policies.CodeReleased:
-			kind = policies.EntryUse
+			kind = evidence.EntryUse
 			it.key = keyID(offer.Grant, ask.Field, ask.Writer())
 			it.grant.Promised++
 			v.flights.begin(it.key)
 		case policies.CodeUnchanged:
-			kind = policies.EntryUse
+			kind = evidence.EntryUse
 		}
 		record := ledger.Record{
 			Kind: kind, Owner: s.Pseudonym(policies.IdentityID(ask.Owner)), Reader: reader, Outcome: it.outcome,
-			Details: policies.Details{
+			Details: evidence.Details{
 				Owner: ask.Owner, Reader: r.session.Document.Reader, Grant: offer.Grant, Field: ask.Field, Author: ask.Writer(),
 				Epoch: it.leaf.Epoch, Version: it.leaf.Version, Head: offer.Head, Leaf: it.hash,
 				Session: r.session.Hash, Request: r.signed.Hash, Nonce: r.request.Nonce,
@@ -324,8 +325,8 @@ func (v *Vault) derive(ctx context.Context, reads []*read, records []ledger.Reco
 		use := &records[places[n]]
 		d := use.Details
 		failed = append(failed, ledger.Record{
-			Kind: policies.EntryFailed, Owner: use.Owner, Reader: use.Reader, Outcome: it.outcome,
-			Details: policies.Details{Owner: d.Owner, Reader: d.Reader, Field: d.Field, Author: d.Author, Request: d.Request, Index: use.Index, Token: v.cfg.Serial},
+			Kind: evidence.EntryFailed, Owner: use.Owner, Reader: use.Reader, Outcome: it.outcome,
+			Details: evidence.Details{Owner: d.Owner, Reader: d.Reader, Field: d.Field, Author: d.Author, Request: d.Request, Index: use.Index, Token: v.cfg.Serial},
 		})
 	}
 	return failed

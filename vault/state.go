@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 	"github.com/sallyport/sallyport/vault/keylog"
@@ -64,17 +65,17 @@ func (v *Vault) History(owner policies.OwnerID, before uint64, limit int) (*api.
 	if !known {
 		return nil, policies.CodeNotFound
 	}
-	page := &api.History{Checkpoint: cp.Note, Entries: make([]policies.Evidence, 0, len(indexes))}
+	page := &api.History{Checkpoint: cp.Note, Entries: make([]evidence.Evidence, 0, len(indexes))}
 	for _, index := range indexes {
 		record, err := v.read(index)
 		if err != nil {
 			return nil, err
 		}
-		evidence, err := v.evidence(record, cp)
+		proven, err := v.evidence(record, cp)
 		if err != nil {
 			return nil, err
 		}
-		page.Entries = append(page.Entries, *evidence)
+		page.Entries = append(page.Entries, *proven)
 	}
 	if len(indexes) == limit && indexes[limit-1] > 0 {
 		page.Before = indexes[limit-1]
@@ -83,7 +84,7 @@ func (v *Vault) History(owner policies.OwnerID, before uint64, limit int) (*api.
 }
 
 // again answers a chain's document that was accepted before, nil if it was not. A revocation that is not done yet is finished first.
-func (v *Vault) again(ctx context.Context, hash policies.Hash) (*policies.Receipt, error) {
+func (v *Vault) again(ctx context.Context, hash policies.Hash) (*evidence.Receipt, error) {
 	var undone *ledger.Revocation
 	var known bool
 	v.ledger.Read(func(s *ledger.State) { _, known = s.Document(hash); undone = s.UndoneRevocation(hash) })
@@ -99,7 +100,7 @@ func (v *Vault) again(ctx context.Context, hash policies.Hash) (*policies.Receip
 }
 
 // receiptOf is the receipt of an accepted document.
-func (v *Vault) receiptOf(hash policies.Hash) (*policies.Receipt, error) {
+func (v *Vault) receiptOf(hash policies.Hash) (*evidence.Receipt, error) {
 	var index uint64
 	var ok bool
 	v.ledger.Read(func(s *ledger.State) { index, ok = s.Document(hash) })
@@ -109,7 +110,7 @@ func (v *Vault) receiptOf(hash policies.Hash) (*policies.Receipt, error) {
 	return v.receiptAt(index, hash)
 }
 
-func (v *Vault) receiptAt(index uint64, document policies.Hash) (*policies.Receipt, error) {
+func (v *Vault) receiptAt(index uint64, document policies.Hash) (*evidence.Receipt, error) {
 	record, err := v.read(index)
 	if err != nil {
 		return nil, err
@@ -126,23 +127,23 @@ func (v *Vault) read(index uint64) (*ledger.Record, error) {
 }
 
 // receipt proves a record under a checkpoint that contains it.
-func (v *Vault) receipt(r *ledger.Record, cp keylog.Checkpoint, document policies.Hash) (*policies.Receipt, error) {
-	evidence, err := v.evidence(r, cp)
+func (v *Vault) receipt(r *ledger.Record, cp keylog.Checkpoint, document policies.Hash) (*evidence.Receipt, error) {
+	proven, err := v.evidence(r, cp)
 	if err != nil {
 		return nil, err
 	}
-	return &policies.Receipt{
+	return &evidence.Receipt{
 		Type: "receipt", Suite: policies.Suite, Vault: v.cfg.Document.Vault,
-		Document: document, Evidence: *evidence, Checkpoint: cp.Note,
+		Document: document, Evidence: *proven, Checkpoint: cp.Note,
 	}, nil
 }
 
-func (v *Vault) evidence(r *ledger.Record, cp keylog.Checkpoint) (*policies.Evidence, error) {
+func (v *Vault) evidence(r *ledger.Record, cp keylog.Checkpoint) (*evidence.Evidence, error) {
 	proof, err := v.cfg.Log.Prove(int64(r.Index), cp.Size)
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	e := &policies.Evidence{Index: r.Index, Leaf: r.Leaf, Opening: r.Opening, Proof: make([]policies.Hash, len(proof))}
+	e := &evidence.Evidence{Index: r.Index, Leaf: r.Leaf, Opening: r.Opening, Proof: make([]policies.Hash, len(proof))}
 	for i := range proof {
 		e.Proof[i] = policies.Hash(proof[i])
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
@@ -20,7 +21,7 @@ import (
 // Submit takes a signed document and returns its receipt once it is in force. The same document again gets a receipt of the same
 // entry, so a caller who does not know the outcome sends it again. An error wraps a [policies.Code]; with chain_moved the
 // [problem.Problem] carries the receipt of the newest document of the chain.
-func (v *Vault) Submit(ctx context.Context, submission api.Submission) (*policies.Receipt, error) {
+func (v *Vault) Submit(ctx context.Context, submission api.Submission) (*evidence.Receipt, error) {
 	e, err := envelope.Parse(submission.Envelope)
 	if err != nil {
 		return nil, v.stranger(err)
@@ -84,7 +85,7 @@ func open[T any, D interface {
 
 // refusal is the record of a refused document. The document itself does not lie beside it: its hash and the reason do.
 func (d *signed[T]) refusal(code policies.Code) []ledger.Record {
-	r := ledger.Record{Kind: policies.EntryRefusal, Outcome: code, Details: policies.Details{Document: d.Hash, Identity: d.signer.ID, Owner: d.owner, Note: d.Type}}
+	r := ledger.Record{Kind: evidence.EntryRefusal, Outcome: code, Details: evidence.Details{Document: d.Hash, Identity: d.signer.ID, Owner: d.owner, Note: d.Type}}
 	if d.owner.IsZero() {
 		r.Reader = d.signer.Pseudonym
 	} else {
@@ -125,7 +126,7 @@ func (v *Vault) explain(err error, owner policies.OwnerID) error {
 }
 
 // enrol takes an identity's first document, which certifies itself.
-func (v *Vault) enrol(ctx context.Context, e *envelope.Envelope) (*policies.Receipt, error) {
+func (v *Vault) enrol(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
 	identity, id, err := policies.OpenIdentity(e)
 	if err != nil {
 		return nil, v.stranger(err)
@@ -137,8 +138,8 @@ func (v *Vault) enrol(ctx context.Context, e *envelope.Envelope) (*policies.Rece
 		}
 		pseudonym := policies.NewPseudonym()
 		return []ledger.Record{{
-			Kind: policies.EntryIdentity, Owner: pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: identity,
-			Details: policies.Details{Document: e.Hash, Identity: id, Pseudo: pseudonym},
+			Kind: evidence.EntryIdentity, Owner: pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: identity,
+			Details: evidence.Details{Document: e.Hash, Identity: id, Pseudo: pseudonym},
 		}}
 	})
 	if err != nil {
@@ -151,7 +152,7 @@ func (v *Vault) enrol(ctx context.Context, e *envelope.Envelope) (*policies.Rece
 }
 
 // publish moves an author's head.
-func (v *Vault) publish(ctx context.Context, e *envelope.Envelope) (*policies.Receipt, error) {
+func (v *Vault) publish(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
 	d, err := open(v, e, func(m *policies.Manifest) policies.IdentityID { return policies.IdentityID(m.Author) })
 	if err != nil {
 		return nil, err
@@ -178,8 +179,8 @@ func (v *Vault) publish(ctx context.Context, e *envelope.Envelope) (*policies.Re
 		return nil
 	}, func() ledger.Record {
 		return ledger.Record{
-			Kind: policies.EntryManifest, Owner: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: m,
-			Details: policies.Details{Owner: m.Owner, Author: m.Author, Document: e.Hash, Version: m.Version},
+			Kind: evidence.EntryManifest, Owner: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: m,
+			Details: evidence.Details{Owner: m.Owner, Author: m.Author, Document: e.Hash, Version: m.Version},
 		}
 	})
 	if err != nil {
@@ -190,7 +191,7 @@ func (v *Vault) publish(ctx context.Context, e *envelope.Envelope) (*policies.Re
 
 // grant imports the keys of a grant and puts it in force: a record before the token is asked and one when the keys are in it. A crash in
 // between leaves an unfinished import, which the next start abandons; the owner sends the grant again.
-func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.SealedKey) (*policies.Receipt, error) {
+func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.SealedKey) (*evidence.Receipt, error) {
 	d, err := open(v, e, func(g *policies.Grant) policies.IdentityID { return policies.IdentityID(g.Owner) })
 	if err != nil {
 		return nil, err
@@ -227,8 +228,8 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 		return invalid
 	}, func() ledger.Record {
 		return ledger.Record{
-			Kind: policies.EntryImport, Owner: d.signer.Pseudonym, Reader: reader, Raw: e.Raw, Document: g,
-			Details: policies.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Token: v.cfg.Serial, Custody: g.Custody},
+			Kind: evidence.EntryImport, Owner: d.signer.Pseudonym, Reader: reader, Raw: e.Raw, Document: g,
+			Details: evidence.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Token: v.cfg.Serial, Custody: g.Custody},
 		}
 	})
 	if err != nil {
@@ -249,8 +250,8 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 	}
 	records, cp, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
 		return []ledger.Record{{
-			Kind: policies.EntryGrant, Owner: begun.Owner, Reader: begun.Reader, Outcome: policies.CodeAccepted,
-			Details: policies.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Index: begun.Index},
+			Kind: evidence.EntryGrant, Owner: begun.Owner, Reader: begun.Reader, Outcome: policies.CodeAccepted,
+			Details: evidence.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Index: begun.Index},
 		}}
 	})
 	if err != nil {
@@ -344,9 +345,9 @@ func (v *Vault) abandon(ctx context.Context, g *ledger.Grant) error {
 	_, _, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
 		d := &g.Document
 		return []ledger.Record{{
-			Kind: policies.EntryFailed, Outcome: policies.CodeImport,
+			Kind: evidence.EntryFailed, Outcome: policies.CodeImport,
 			Owner: s.Pseudonym(policies.IdentityID(d.Owner)), Reader: s.Pseudonym(policies.IdentityID(d.Reader)),
-			Details: policies.Details{Owner: d.Owner, Reader: d.Reader, Grant: d.ID, Document: g.Hash, Index: g.Index},
+			Details: evidence.Details{Owner: d.Owner, Reader: d.Reader, Grant: d.ID, Document: g.Hash, Index: g.Index},
 		}}
 	})
 	return err
@@ -355,7 +356,7 @@ func (v *Vault) abandon(ctx context.Context, g *ledger.Grant) error {
 // revoke ends fields of grants. The record comes first: from then on nothing new uses the keys. The receipt comes when they are
 // destroyed in the token and that is recorded too. A crash in between leaves a revocation that is in force and not done;
 // the next start, or the same document again, finishes it.
-func (v *Vault) revoke(ctx context.Context, e *envelope.Envelope) (*policies.Receipt, error) {
+func (v *Vault) revoke(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
 	d, err := open(v, e, func(r *policies.Revocation) policies.IdentityID { return policies.IdentityID(r.Owner) })
 	if err != nil {
 		return nil, err
@@ -385,8 +386,8 @@ func (v *Vault) revoke(ctx context.Context, e *envelope.Envelope) (*policies.Rec
 		return nil
 	}, func() ledger.Record {
 		return ledger.Record{
-			Kind: policies.EntryRevocation, Owner: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: r,
-			Details: policies.Details{Owner: r.Owner, Document: e.Hash, Items: r.Items},
+			Kind: evidence.EntryRevocation, Owner: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: r,
+			Details: evidence.Details{Owner: r.Owner, Document: e.Hash, Items: r.Items},
 		}
 	})
 	if err != nil {
@@ -410,8 +411,8 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 	}
 	_, _, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
 		return []ledger.Record{{
-			Kind: policies.EntryDestroyed, Owner: s.Pseudonym(policies.IdentityID(r.Owner)), Outcome: policies.CodeAccepted,
-			Details: policies.Details{Owner: r.Owner, Document: r.Hash, Index: r.Index, Items: r.Items, Token: v.cfg.Serial},
+			Kind: evidence.EntryDestroyed, Owner: s.Pseudonym(policies.IdentityID(r.Owner)), Outcome: policies.CodeAccepted,
+			Details: evidence.Details{Owner: r.Owner, Document: r.Hash, Index: r.Index, Items: r.Items, Token: v.cfg.Serial},
 		}}
 	})
 	return err
@@ -422,7 +423,7 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 const maxSessions = 1024
 
 // openSession takes a reader's delegation to a short-lived key.
-func (v *Vault) openSession(ctx context.Context, e *envelope.Envelope) (*policies.Receipt, error) {
+func (v *Vault) openSession(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
 	d, err := open(v, e, func(s *policies.Session) policies.IdentityID { return policies.IdentityID(s.Reader) })
 	if err != nil {
 		return nil, err
@@ -451,8 +452,8 @@ func (v *Vault) openSession(ctx context.Context, e *envelope.Envelope) (*policie
 		return nil
 	}, func() ledger.Record {
 		return ledger.Record{
-			Kind: policies.EntrySession, Reader: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: session,
-			Details: policies.Details{Reader: session.Reader, Document: e.Hash, Session: e.Hash, Expires: session.Expires},
+			Kind: evidence.EntrySession, Reader: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: session,
+			Details: evidence.Details{Reader: session.Reader, Document: e.Hash, Session: e.Hash, Expires: session.Expires},
 		}
 	})
 	if err != nil {

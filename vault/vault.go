@@ -50,6 +50,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 	"github.com/sallyport/sallyport/vault/keylog"
@@ -158,8 +159,8 @@ func Create(ctx context.Context, log *keylog.Log, e *envelope.Envelope, d *polic
 		return fmt.Errorf("creating a vault: %w", keylog.ErrExists)
 	}
 	genesis := ledger.Record{
-		Kind: policies.EntryGenesis, Outcome: policies.CodeAccepted,
-		Details: policies.Details{Document: e.Hash}, Raw: e.Raw, Document: d,
+		Kind: evidence.EntryGenesis, Outcome: policies.CodeAccepted,
+		Details: evidence.Details{Document: e.Hash}, Raw: e.Raw, Document: d,
 	}
 	if _, _, err := log.Append(ctx, genesis.Seal()); err != nil {
 		return fmt.Errorf("creating a vault: %w", err)
@@ -224,7 +225,7 @@ func (c *Config) validate() error {
 func (v *Vault) start(ctx context.Context) error {
 	_, _, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
 		return []ledger.Record{{
-			Kind: policies.EntryStart, Outcome: policies.CodeAccepted, Raw: v.cfg.Envelope.Raw, Details: policies.Details{
+			Kind: evidence.EntryStart, Outcome: policies.CodeAccepted, Raw: v.cfg.Envelope.Raw, Details: evidence.Details{
 				Document: v.document, Token: v.cfg.Serial, Grade: v.cfg.Grade, Note: v.cfg.Findings,
 			},
 		}}
@@ -326,7 +327,7 @@ func (v *Vault) Close(ctx context.Context) error {
 		v.chores.Wait()
 		v.recordRefusals()
 		_, _, v.closeErr = v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
-			return []ledger.Record{{Kind: policies.EntryStop, Outcome: policies.CodeAccepted}}
+			return []ledger.Record{{Kind: evidence.EntryStop, Outcome: policies.CodeAccepted}}
 		})
 		v.shut()
 	})

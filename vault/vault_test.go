@@ -15,6 +15,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/api"
 )
@@ -53,15 +54,15 @@ func TestLifeOfAField(t *testing.T) {
 
 	page, err := w.vault.History(policies.OwnerID(o.id), 0, 100)
 	must(t, err)
-	cp, err := policies.OpenCheckpoint(page.Checkpoint, w.document.LogKey)
+	cp, err := evidence.OpenCheckpoint(page.Checkpoint, w.document.LogKey)
 	must(t, err)
-	var kinds []policies.EntryKind
+	var kinds []evidence.Kind
 	for i := range page.Entries {
 		_, entry, _, err := page.Entries[i].Verify(cp)
 		must(t, err)
 		kinds = append(kinds, entry.Kind)
 	}
-	want := []policies.EntryKind{"refusal", "destroyed", "revocation", "use", "manifest", "use", "use", "grant", "import", "manifest", "identity"}
+	want := []evidence.Kind{"refusal", "destroyed", "revocation", "use", "manifest", "use", "use", "grant", "import", "manifest", "identity"}
 	if !equal(kinds, want) {
 		t.Fatalf("history %v, want %v", kinds, want)
 	}
@@ -236,10 +237,10 @@ func TestHostileReads(t *testing.T) {
 				t.Fatalf("%d entries in the log, want 1", len(last))
 			}
 			if test.counted {
-				if last[0].Kind != policies.EntryRefusals || last[0].Details.Count != 1 || last[0].Details.Note != string(test.want)+" 1" {
+				if last[0].Kind != evidence.EntryRefusals || last[0].Details.Count != 1 || last[0].Details.Note != string(test.want)+" 1" {
 					t.Fatalf("counted as %q", last[0].Details.Note)
 				}
-			} else if last[0].Kind != policies.EntryRefusal || last[0].Outcome != test.want || last[0].Reader.IsZero() {
+			} else if last[0].Kind != evidence.EntryRefusal || last[0].Outcome != test.want || last[0].Reader.IsZero() {
 				t.Fatalf("recorded as %s %s", last[0].Kind, last[0].Outcome)
 			}
 		})
@@ -395,7 +396,7 @@ func TestHostileSubmissions(t *testing.T) {
 			if len(last) != 1 {
 				t.Fatalf("%d entries in the log, want 1", len(last))
 			}
-			if !test.counted && (last[0].Kind != policies.EntryRefusal || last[0].Outcome != test.want) {
+			if !test.counted && (last[0].Kind != evidence.EntryRefusal || last[0].Outcome != test.want) {
 				t.Fatalf("recorded as %s %s", last[0].Kind, last[0].Outcome)
 			}
 		})
@@ -423,7 +424,7 @@ func TestHostileSubmissions(t *testing.T) {
 				t.Fatal("something stayed in the token")
 			}
 			last := w.records()[size:]
-			if len(last) != 2 || last[0].Kind != policies.EntryImport || last[1].Kind != policies.EntryFailed || last[1].Details.Index != last[0].Index {
+			if len(last) != 2 || last[0].Kind != evidence.EntryImport || last[1].Kind != evidence.EntryFailed || last[1].Details.Index != last[0].Index {
 				t.Fatalf("recorded as %d entries", len(last))
 			}
 			if got := r.read(ask{o, g, "name", 0}).Items[0].Outcome; got != policies.CodeNoGrant {
@@ -508,7 +509,7 @@ func TestRevocationIsFinished(t *testing.T) {
 			}
 			destroyed := 0
 			for _, record := range w.records() {
-				if record.Kind == policies.EntryDestroyed && record.Details.Document == hash {
+				if record.Kind == evidence.EntryDestroyed && record.Details.Document == hash {
 					destroyed++
 				}
 			}
@@ -564,11 +565,11 @@ func TestDecideRecordAct(t *testing.T) {
 	w := newWorld(t)
 	o, r := w.owner(), w.reader()
 	o.set("name", "n")
-	var seen []policies.EntryKind
+	var seen []evidence.Kind
 	w.token.hook = func(op string) error {
 		records := w.records()
 		last := records[len(records)-1]
-		want := map[string]policies.EntryKind{"import": policies.EntryImport, "derive": policies.EntryUse, "destroy": policies.EntryRevocation}
+		want := map[string]evidence.Kind{"import": evidence.EntryImport, "derive": evidence.EntryUse, "destroy": evidence.EntryRevocation}
 		if kind, ok := want[op]; ok && last.Kind != kind {
 			t.Errorf("%s: the newest entry is %s", op, last.Kind)
 		}
@@ -610,7 +611,7 @@ func TestFailedDeriveIsRecorded(t *testing.T) {
 			}
 			records := w.records()
 			use, failed := records[len(records)-2], records[len(records)-1]
-			if use.Kind != policies.EntryUse || failed.Kind != policies.EntryFailed || failed.Outcome != test.want || failed.Details.Index != use.Index {
+			if use.Kind != evidence.EntryUse || failed.Kind != evidence.EntryFailed || failed.Outcome != test.want || failed.Details.Index != use.Index {
 				t.Fatalf("recorded as %s, %s %s", use.Kind, failed.Kind, failed.Outcome)
 			}
 		})
@@ -788,8 +789,8 @@ func TestNoDeriveAfterRevocation(t *testing.T) {
 	}
 	revoked := false
 	for _, record := range w.records() {
-		revoked = revoked || record.Kind == policies.EntryRevocation
-		if revoked && record.Kind == policies.EntryUse {
+		revoked = revoked || record.Kind == evidence.EntryRevocation
+		if revoked && record.Kind == evidence.EntryUse {
 			t.Fatal("the log has a use behind the revocation")
 		}
 	}
@@ -836,9 +837,9 @@ func TestNoUseUnderAnOldHead(t *testing.T) {
 	uses := 0
 	for _, record := range w.records() {
 		switch record.Kind {
-		case policies.EntryManifest:
+		case evidence.EntryManifest:
 			head = record.Details.Document
-		case policies.EntryUse:
+		case evidence.EntryUse:
 			if uses++; record.Details.Head != head {
 				t.Fatalf("entry %d: a use under an older head", record.Index)
 			}

@@ -15,13 +15,15 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 	"github.com/sallyport/sallyport/vault/keylog"
 	"github.com/sallyport/sallyport/vault/pre"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -339,12 +341,12 @@ func (w *world) records() []*ledger.Record {
 	return out
 }
 
-func (w *world) submit(s api.Submission) (*policies.Receipt, error) {
+func (w *world) submit(s api.Submission) (*evidence.Receipt, error) {
 	return w.vault.Submit(context.Background(), s)
 }
 
 // accepted submits a document and verifies the receipt as a client does.
-func (w *world) accepted(s api.Submission) *policies.Receipt {
+func (w *world) accepted(s api.Submission) *evidence.Receipt {
 	w.t.Helper()
 	receipt, err := w.submit(s)
 	if err != nil {

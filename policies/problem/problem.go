@@ -11,7 +11,9 @@ import (
 	"unicode"
 
 	"github.com/go-json-experiment/json"
+
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 )
 
 // ContentType is the media type of a problem document.
@@ -32,7 +34,7 @@ type Problem struct {
 	Code   policies.Code `json:"code"`
 	Detail string        `json:"detail,omitempty"` // about this occurrence
 	// Receipt is, with chain_moved and storefront_behind, the vault's receipt of the newest document it knows instead.
-	Receipt *policies.Receipt `json:"receipt,omitempty"`
+	Receipt *evidence.Receipt `json:"receipt,omitempty"`
 	// RetryAfter is, with rate_limited and unavailable, how many seconds to wait.
 	RetryAfter int `json:"retry_after,omitempty"`
 }

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 )
 
 // refusals are all codes that can be an answer, with the status each goes out with.
@@ -94,7 +95,7 @@ func TestOfDoesNotChangeWhatItIsGiven(t *testing.T) {
 
 func TestMembersSurvive(t *testing.T) {
 	p := New(policies.CodeChain, "seq 4 came first")
-	p.Receipt = &policies.Receipt{Type: "receipt", Suite: policies.Suite, Document: policies.Hash{1}, Evidence: policies.Evidence{Index: 4, Leaf: []byte{1}, Opening: policies.Opening{Details: []byte("{}")}}}
+	p.Receipt = &evidence.Receipt{Type: "receipt", Suite: policies.Suite, Document: policies.Hash{1}, Evidence: evidence.Evidence{Index: 4, Leaf: []byte{1}, Opening: evidence.Opening{Details: []byte("{}")}}}
 	p.RetryAfter = 7
 	w, back := send(p)
 	var got *Problem

@@ -8,28 +8,30 @@ package api
 
 import (
 	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 )
 
 // Paths. Errors are RFC 9457 problem documents, see package problem. "Login" says whose login a request must be signed with.
 const (
 	PathVault         = "/v1/vault"                       // GET, open: the vault document's envelope
 	PathHealth        = "/v1/health"                      // GET, open: [Health]
-	PathIdentities    = "/v1/identities"                  // POST, open, an identity's envelope: policies.Receipt
+	PathIdentities    = "/v1/identities"                  // POST, open, an identity's envelope: evidence.Receipt
 	PathIdentity      = "/v1/identities/{id}"             // GET, open: the identity's envelope
 	PathChallenges    = "/v1/logins/challenges"           // POST, open, [ChallengeRequest]: [LoginChallenge]
 	PathLogins        = "/v1/logins"                      // POST, open, [LoginAnswer]: [Login]
 	PathRelationships = "/v1/relationships"               // POST, the reader's login, a relationship's envelope: 201. GET, the login's own: [Envelopes]
-	PathManifests     = "/v1/owners/{owner}/manifests"    // POST, the author's login, [Publication]: policies.Receipt
+	PathManifests     = "/v1/owners/{owner}/manifests"    // POST, the author's login, [Publication]: evidence.Receipt
 	PathMirror        = "/v1/owners/{owner}/mirror"       // GET ?author=, the author's or owner's login: [Mirror]
 	PathItem          = "/v1/owners/{owner}/items/{leaf}" // GET, the owner's login: the ciphertext, application/octet-stream
 	PathChain         = "/v1/owners/{owner}/chain"        // GET ?after=SEQ, the owner's login: [Chain]
-	PathGrants        = "/v1/owners/{owner}/grants"       // POST, the owner's login, vault api.Submission: policies.Receipt
-	PathRevocations   = "/v1/owners/{owner}/revocations"  // POST, the owner's login, vault api.Submission: policies.Receipt
+	PathGrants        = "/v1/owners/{owner}/grants"       // POST, the owner's login, vault api.Submission: evidence.Receipt
+	PathRevocations   = "/v1/owners/{owner}/revocations"  // POST, the owner's login, vault api.Submission: evidence.Receipt
 	PathHistory       = "/v1/owners/{owner}/history"      // GET ?before=&limit=, the owner's login: vault api.History
 	PathReaderGrants  = "/v1/grants"                      // GET ?after=CURSOR, the reader's login: [ReaderGrants]
-	PathSessions      = "/v1/sessions"                    // POST, the reader's login, a session's envelope: policies.Receipt
+	PathSessions      = "/v1/sessions"                    // POST, the reader's login, a session's envelope: evidence.Receipt
 	PathReads         = "/v1/reads"                       // POST, no login: signed by its session: [Read]: [ReadResult]
 )
 
@@ -91,7 +93,7 @@ type Item struct {
 // Mirror is everything an author published for an owner that is current, for the owner's own copy and a second device.
 type Mirror struct {
 	Manifest jsontext.Value    `json:"manifest,omitzero"` // envelope; absent before the first
-	Receipt  *policies.Receipt `json:"receipt,omitempty"`
+	Receipt  *evidence.Receipt `json:"receipt,omitempty"`
 	Leaves   [][]byte          `json:"leaves,omitempty"` // in tree order
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
@@ -407,12 +408,12 @@ func (o *Owner) deliver(ctx context.Context, t *task, v *policies.VaultDocument,
 
 // post sends a document and verifies the receipt.
 func (o *Owner) post(ctx context.Context, v *policies.VaultDocument, r request, e *envelope.Envelope) error {
-	receipt := new(policies.Receipt)
+	receipt := new(evidence.Receipt)
 	r.out = receipt
 	if err := o.wire.call(ctx, r); err != nil {
 		return err
 	}
-	_, err := o.trust.receipt(v, receipt, policies.Hash(e.Hash), policies.EntryKind(e.Type))
+	_, err := o.trust.receipt(v, receipt, policies.Hash(e.Hash), evidence.Kind(e.Type))
 	return err
 }
 
@@ -888,7 +889,7 @@ func (o *Owner) confirm(ctx context.Context, v *policies.VaultDocument, end posi
 			if m.Receipt == nil {
 				return fmt.Errorf("%w: no receipt of the newest manifest", ErrUntrue)
 			}
-			_, err = o.trust.receipt(v, m.Receipt, end.Hash, policies.EntryManifest)
+			_, err = o.trust.receipt(v, m.Receipt, end.Hash, evidence.EntryManifest)
 		}
 	case "grant":
 		err = o.post(ctx, v, request{method: "POST", path: path(api.PathGrants, o.id.String()), in: &vaultapi.Submission{Envelope: newest.Raw}, login: true}, newest)

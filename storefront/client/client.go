@@ -43,6 +43,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -235,11 +236,11 @@ func (d *device) enrol(ctx context.Context) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	receipt := new(policies.Receipt)
+	receipt := new(evidence.Receipt)
 	if err := d.wire.call(ctx, request{method: "POST", path: api.PathIdentities, raw: d.base.Identity, out: receipt}); err != nil {
 		return false, fmt.Errorf("registering: %w", err)
 	}
-	if _, err := d.trust.receipt(v, receipt, policies.Hash(d.id), policies.EntryIdentity); err != nil {
+	if _, err := d.trust.receipt(v, receipt, policies.Hash(d.id), evidence.EntryIdentity); err != nil {
 		return false, fmt.Errorf("registering: %w", err)
 	}
 	d.base.Enrolled = true

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 )
 
 func TestMainJob(t *testing.T) {
@@ -69,14 +70,14 @@ func TestMainJob(t *testing.T) {
 
 	events, err := o.History(ctx, 100)
 	w.must(err)
-	seen := map[policies.EntryKind]int{}
+	seen := map[evidence.Kind]int{}
 	for _, e := range events {
 		seen[e.Kind]++
 		if e.Text == "" || e.Time.IsZero() {
 			t.Errorf("an empty event: %+v", e)
 		}
 	}
-	if seen[policies.EntryUse] < 8 || seen[policies.EntryRevocation] < 3 || seen[policies.EntryRefusal] < 1 || seen[policies.EntryIdentity] != 1 {
+	if seen[evidence.EntryUse] < 8 || seen[evidence.EntryRevocation] < 3 || seen[evidence.EntryRefusal] < 1 || seen[evidence.EntryIdentity] != 1 {
 		t.Errorf("history: %v", seen)
 	}
 	w.must(o.Sync(ctx))

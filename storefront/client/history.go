@@ -8,22 +8,23 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
 // Event is one entry of the key-use log that concerns the owner, proven under a checkpoint that the token signed.
 type Event struct {
-	Index   uint64             `json:"index"`
-	Time    time.Time          `json:"time"`
-	Kind    policies.EntryKind `json:"kind"`
-	Outcome policies.Code      `json:"outcome"`
-	Reader  policies.ReaderID  `json:"reader,omitzero"`
-	Alias   string             `json:"alias,omitzero"`
-	Field   policies.Field     `json:"field,omitzero"`
-	Version uint64             `json:"version,omitzero"`
-	Purpose string             `json:"purpose,omitzero"`
-	Text    string             `json:"text"` // a plain sentence
+	Index   uint64            `json:"index"`
+	Time    time.Time         `json:"time"`
+	Kind    evidence.Kind     `json:"kind"`
+	Outcome policies.Code     `json:"outcome"`
+	Reader  policies.ReaderID `json:"reader,omitzero"`
+	Alias   string            `json:"alias,omitzero"`
+	Field   policies.Field    `json:"field,omitzero"`
+	Version uint64            `json:"version,omitzero"`
+	Purpose string            `json:"purpose,omitzero"`
+	Text    string            `json:"text"` // a plain sentence
 }
 
 // History returns the newest events, at most limit of them, newest first. Each was verified; one that does not verify is an error, since
@@ -52,7 +53,7 @@ func (o *Owner) History(ctx context.Context, limit int) ([]Event, error) {
 		if err := o.trust.saw(v, h.Checkpoint); err != nil {
 			return out, fmt.Errorf("fetching the history: %w", err)
 		}
-		checkpoint, err := policies.OpenCheckpoint(h.Checkpoint, v.LogKey)
+		checkpoint, err := evidence.OpenCheckpoint(h.Checkpoint, v.LogKey)
 		if err != nil {
 			return out, fmt.Errorf("fetching the history: %w: %w", ErrUntrue, err)
 		}
@@ -78,7 +79,7 @@ func (o *Owner) History(ctx context.Context, limit int) ([]Event, error) {
 	return out, o.save()
 }
 
-func (o *Owner) event(index uint64, at time.Time, entry policies.Entry, d *policies.Details) Event {
+func (o *Owner) event(index uint64, at time.Time, entry evidence.Entry, d *evidence.Details) Event {
 	e := Event{Index: index, Time: at, Kind: entry.Kind, Outcome: entry.Outcome, Reader: d.Reader, Field: d.Field, Version: d.Version, Purpose: d.Purpose}
 	reader := "somebody"
 	if !d.Reader.IsZero() {
@@ -92,25 +93,25 @@ func (o *Owner) event(index uint64, at time.Time, entry policies.Entry, d *polic
 		what = "your data"
 	}
 	switch entry.Kind {
-	case policies.EntryIdentity:
+	case evidence.EntryIdentity:
 		e.Text = "You registered with the vault."
-	case policies.EntryManifest:
+	case evidence.EntryManifest:
 		e.Text = fmt.Sprintf("You published version %d of your data.", d.Version)
-	case policies.EntryImport:
+	case evidence.EntryImport:
 		e.Text = fmt.Sprintf("The token was given keys for a grant to %s.", reader)
-	case policies.EntryGrant:
+	case evidence.EntryGrant:
 		e.Text = fmt.Sprintf("You allowed %s to read.", reader)
 		if d.Reader.IsZero() {
 			e.Text = "A grant of yours came into force."
 		}
-	case policies.EntryRevocation:
+	case evidence.EntryRevocation:
 		e.Text = fmt.Sprintf("You ended %d permissions; nobody reads with them from here on.", len(d.Items))
 		if len(d.Items) == 1 {
 			e.Text = fmt.Sprintf("You ended the permission for %s; nobody reads with it from here on.", d.Items[0].Field)
 		}
-	case policies.EntryDestroyed:
+	case evidence.EntryDestroyed:
 		e.Text = "The token destroyed the keys of the permissions that you ended."
-	case policies.EntryUse:
+	case evidence.EntryUse:
 		switch entry.Outcome {
 		case policies.CodeReleased:
 			e.Text = fmt.Sprintf("%s read %s.", reader, what)
@@ -119,9 +120,9 @@ func (o *Owner) event(index uint64, at time.Time, entry policies.Entry, d *polic
 		default:
 			e.Text = fmt.Sprintf("%s asked for %s: %s.", reader, what, entry.Outcome.Error())
 		}
-	case policies.EntryRefusal:
+	case evidence.EntryRefusal:
 		e.Text = fmt.Sprintf("%s was refused %s: %s.", reader, what, entry.Outcome.Error())
-	case policies.EntryFailed:
+	case evidence.EntryFailed:
 		e.Text = fmt.Sprintf("Something that was recorded did not happen after all: %s.", entry.Outcome.Error())
 	default:
 		e.Text = fmt.Sprintf("%s: %s.", entry.Kind, entry.Outcome.Error())

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
@@ -522,10 +523,10 @@ func TestFork(t *testing.T) {
 	_ = e
 	r, err := w.vault.Chain(o.ID())
 	w.must(err)
-	if _, err := o.trust.receipt(w.doc, r.Receipt, r.Hash, policies.EntryManifest); !errors.Is(err, ErrFork) {
+	if _, err := o.trust.receipt(w.doc, r.Receipt, r.Hash, evidence.EntryManifest); !errors.Is(err, ErrFork) {
 		t.Errorf("two roots of one size: %v", err)
 	}
-	if _, err := o.trust.receipt(w.doc, r.Receipt, r.Hash, policies.EntryGrant); !errors.Is(err, ErrUntrue) {
+	if _, err := o.trust.receipt(w.doc, r.Receipt, r.Hash, evidence.EntryGrant); !errors.Is(err, ErrUntrue) {
 		t.Errorf("a receipt of another kind: %v", err)
 	}
 }

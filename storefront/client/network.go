@@ -20,6 +20,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -44,7 +45,7 @@ type Options struct {
 
 // NewNetwork reads a join link. What the options say replaces the link's.
 func NewNetwork(link string, o Options) (Network, error) {
-	l, err := policies.ParseJoinLink(link)
+	l, err := links.ParseJoin(link)
 	if err != nil {
 		return Network{}, err
 	}

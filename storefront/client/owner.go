@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/storefront/api"
 )
 
@@ -369,10 +370,10 @@ func (o *Owner) rotation(stroke policies.DocumentID, fields []policies.Field) []
 }
 
 // Code draws a contact code for one reader: the owner's id and a nonce. It is handed over outside the storefront, and serves one reader.
-func (o *Owner) Code() (policies.ContactCode, error) {
+func (o *Owner) Code() (links.Contact, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	c := policies.ContactCode{Role: "owner", ID: o.id, Nonce: policies.NewNonce()}
+	c := links.Contact{Role: "owner", ID: o.id, Nonce: policies.NewNonce()}
 	o.state.Codes = append(o.state.Codes, issuedCode{Nonce: c.Nonce, Time: o.now().Unix()})
 	return c, o.save()
 }
@@ -387,7 +388,7 @@ type Contact struct {
 
 // Connect does the owner's half of meeting a reader: it fetches the relationship that the reader made out of one of this owner's
 // codes, and checks signature, both ids and the nonce. The code names the reader by its id; names are never asked.
-func (o *Owner) Connect(ctx context.Context, code policies.ContactCode, alias string) (Contact, error) {
+func (o *Owner) Connect(ctx context.Context, code links.Contact, alias string) (Contact, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if code.Role != "reader" {

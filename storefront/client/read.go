@@ -8,6 +8,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -75,12 +76,12 @@ func (r *Reader) liveSession(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a session: %w", err)
 	}
-	receipt := new(policies.Receipt)
+	receipt := new(evidence.Receipt)
 	if err := r.wire.call(ctx, request{method: "POST", path: api.PathSessions, raw: e.Raw, out: receipt, login: true}); err != nil {
 		return nil, fmt.Errorf("opening a session: %w", err)
 	}
 	s.hash, s.expires = policies.Hash(e.Hash), time.Unix(doc.Expires, 0)
-	if _, err := r.trust.receipt(v, receipt, s.hash, policies.EntrySession); err != nil {
+	if _, err := r.trust.receipt(v, receipt, s.hash, evidence.EntrySession); err != nil {
 		return nil, fmt.Errorf("opening a session: %w", err)
 	}
 	s.k = secret.Key(v.Vault, r.ID(), s.hash)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -232,8 +233,8 @@ func (r *Reader) Network() Network { return r.state.Network }
 func (r *Reader) Vault(ctx context.Context) (*policies.VaultDocument, error) { return r.vault(ctx) }
 
 // Code is this reader's contact code. It holds no secret and may be printed on paper or a web page of one's own.
-func (r *Reader) Code() policies.ContactCode {
-	return policies.ContactCode{Role: "reader", ID: r.id}
+func (r *Reader) Code() links.Contact {
+	return links.Contact{Role: "reader", ID: r.id}
 }
 
 // ready enrols the identity and posts relationships that were not posted yet.
@@ -286,7 +287,7 @@ func (r *Reader) ready(ctx context.Context) error {
 
 // Connect does the reader's half of meeting an owner: it makes a key for this owner alone, signs the relationship with the nonce of the
 // owner's code, and posts it. The same code again changes nothing but the alias.
-func (r *Reader) Connect(ctx context.Context, code policies.ContactCode, alias string) (Contact, error) {
+func (r *Reader) Connect(ctx context.Context, code links.Contact, alias string) (Contact, error) {
 	if code.Role != "owner" {
 		return Contact{}, fmt.Errorf("%w: this is not the code of an owner", policies.ErrMalformed)
 	}

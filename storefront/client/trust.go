@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
@@ -124,7 +125,7 @@ func (t *trust) set(d *policies.VaultDocument, raw jsontext.Value, fetched time.
 
 // receipt verifies that the vault accepted the document with this hash, as an entry of this kind. A log that shows another
 // root for a size that was seen before has been forked.
-func (t *trust) receipt(v *policies.VaultDocument, r *policies.Receipt, document policies.Hash, kind policies.EntryKind) (time.Time, error) {
+func (t *trust) receipt(v *policies.VaultDocument, r *evidence.Receipt, document policies.Hash, kind evidence.Kind) (time.Time, error) {
 	at, entry, _, err := r.Verify(v, document)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("%w: receipt: %w", ErrUntrue, err)
@@ -138,7 +139,7 @@ func (t *trust) receipt(v *policies.VaultDocument, r *policies.Receipt, document
 
 // saw compares a verified checkpoint with the largest one seen. Two sizes cannot be compared without a consistency proof; equal sizes can.
 func (t *trust) saw(v *policies.VaultDocument, text string) error {
-	c, err := policies.OpenCheckpoint(text, v.LogKey)
+	c, err := evidence.OpenCheckpoint(text, v.LogKey)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUntrue, err)
 	}

@@ -25,6 +25,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront"
 	"github.com/sallyport/sallyport/storefront/client/profile"
@@ -142,7 +143,7 @@ func (k *stateKeeper) Load(context.Context) ([]byte, error) {
 // adapter gives the vault the methods that the storefront expects of a client.
 type adapter struct{ v *vault.Vault }
 
-func (a adapter) Submit(ctx context.Context, s vaultapi.Submission) (*policies.Receipt, error) {
+func (a adapter) Submit(ctx context.Context, s vaultapi.Submission) (*evidence.Receipt, error) {
 	return a.v.Submit(ctx, s)
 }
 func (a adapter) Reencrypt(ctx context.Context, c vaultapi.Call) (vaultapi.Reply, error) {

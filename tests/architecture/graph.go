@@ -17,7 +17,9 @@ type rule struct {
 var graph = []rule{
 	{"policies", []string{"policies/envelope"}},
 	{"policies/envelope", nil},
-	{"policies/problem", []string{"policies"}},
+	{"policies/evidence", []string{"policies", "policies/envelope"}},
+	{"policies/links", []string{"policies"}},
+	{"policies/problem", []string{"policies", "policies/evidence"}},
 	{"policies/guardrails/...", []string{"policies", "policies/guardrails/..."}},
 
 	{"pkcs11", []string{"pkcs11/internal/..."}},

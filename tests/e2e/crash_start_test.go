@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/tests/stage"
 )
@@ -137,7 +138,7 @@ func TestStarts(t *testing.T) {
 		must(t, s.Storefront.Stop()) // an error if the exit code is not 0
 		must(t, s.Vault.Stop())
 		all := journal(t, s)
-		if last := all[len(all)-1]; last.Entry.Kind != policies.EntryStop {
+		if last := all[len(all)-1]; last.Entry.Kind != evidence.EntryStop {
 			t.Errorf("the log's last entry is a %s", last.Entry.Kind)
 		}
 	})

@@ -20,6 +20,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/tests/stage"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
@@ -304,7 +305,7 @@ func TestHostileReads(t *testing.T) {
 			{"a session without a receipt", api.PathSessions, func(m *message) *answer { m.pass(); return says(200, "{}") }, exitUntrue, "", 4},
 			{"a session that was never passed on", api.PathSessions, func(*message) *answer { return says(200, "{}") }, exitUntrue, "", 4},
 			{"a session's receipt of somebody else", api.PathSessions, func(m *message) *answer {
-				return rewrite(m, m.pass(), func(r *policies.Receipt) { r.Document[0] ^= 1 })
+				return rewrite(m, m.pass(), func(r *evidence.Receipt) { r.Document[0] ^= 1 })
 			}, exitUntrue, "", 4},
 			{"unauthorized for ever", api.PathSessions, func(*message) *answer { return refuses(policies.CodeUnauthorized, 401) }, exitRefused, policies.CodeUnauthorized, 4},
 		}
@@ -421,7 +422,7 @@ func TestHostileReads(t *testing.T) {
 				}
 				var refusals []policies.Code
 				for _, e := range since(t, s, from) {
-					if e.Entry.Kind == policies.EntryRefusal {
+					if e.Entry.Kind == evidence.EntryRefusal {
 						refusals = append(refusals, e.Entry.Outcome)
 					}
 				}

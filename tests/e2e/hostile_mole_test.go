@@ -14,6 +14,8 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/tests/stage"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/client"
@@ -45,7 +47,7 @@ func newMole(t *testing.T, s *stage.Stage) *mole {
 	t.Cleanup(m.vault.Close)
 	e, err := m.vault.Vault(t.Context())
 	must(t, err)
-	join, err := policies.ParseJoinLink(s.Join())
+	join, err := links.ParseJoin(s.Join())
 	must(t, err)
 	m.doc, err = policies.OpenVault(e, join.Vault, join.Ceremony, 0)
 	must(t, err)
@@ -53,7 +55,7 @@ func newMole(t *testing.T, s *stage.Stage) *mole {
 }
 
 // submit has the vault act on a document and returns its receipt or its refusal.
-func (m *mole) submit(s api.Submission) (*policies.Receipt, policies.Code) {
+func (m *mole) submit(s api.Submission) (*evidence.Receipt, policies.Code) {
 	m.t.Helper()
 	r, err := m.vault.Submit(m.t.Context(), s)
 	var code policies.Code

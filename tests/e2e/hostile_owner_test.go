@@ -17,6 +17,8 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -68,9 +70,9 @@ func (l *liars) pending(t *testing.T, owner string) (out []policies.Field) {
 }
 
 // kinds are the kinds of the entries since an index that are not refusals.
-func kinds(list []logged) (out []policies.EntryKind) {
+func kinds(list []logged) (out []evidence.Kind) {
 	for _, e := range list {
-		if e.Entry.Kind != policies.EntryRefusal {
+		if e.Entry.Kind != evidence.EntryRefusal {
 			out = append(out, e.Entry.Kind)
 		}
 	}
@@ -94,19 +96,19 @@ func TestHostileToOwners(t *testing.T) {
 	connect(t, s, "alice", "shop")
 
 	// Receipts of other documents and kinds, for later.
-	var receipt, older *policies.Receipt
+	var receipt, older *evidence.Receipt
 	l.front.set(at("POST", api.PathManifests, func(m *message) *answer {
-		return rewrite(m, m.pass(), func(r *policies.Receipt) { c := *r; older = &c })
+		return rewrite(m, m.pass(), func(r *evidence.Receipt) { c := *r; older = &c })
 	}))
 	play(t, s, exitDone, "alice", "me", "set", "own/z", "z")
 	l.honest()
 	play(t, s, exitDone, "alice", append([]string{"me", "grant", "shop"}, fields...)...)
 
 	t.Run("receipts", func(t *testing.T) {
-		bend := func(change func(*policies.Receipt)) hook {
+		bend := func(change func(*evidence.Receipt)) hook {
 			return func(m *message) *answer { return rewrite(m, m.pass(), change) }
 		}
-		replace := func(r **policies.Receipt) hook {
+		replace := func(r **evidence.Receipt) hook {
 			return func(m *message) *answer { b, _ := json.Marshal(*r); return says(200, string(b)) }
 		}
 		rows := []struct {
@@ -123,19 +125,19 @@ func TestHostileToOwners(t *testing.T) {
 			{"passed on, and an older receipt shown", func(m *message) *answer { m.pass(); return replace(&older)(m) }, exitUntrue, "", true},
 			{"a refusal that the vault did not make", func(*message) *answer { return refuses(policies.CodeUnavailable, 503) }, exitUnreachable, policies.CodeUnavailable, false},
 			{"another document came first, it says", func(*message) *answer { return refuses(policies.CodeChain, 409) }, exitRefused, policies.CodeChain, false},
-			{"a receipt of another vault", bend(func(r *policies.Receipt) { r.Vault[0] ^= 1 }), exitUntrue, "", true},
-			{"a receipt of another document", bend(func(r *policies.Receipt) { r.Document[0] ^= 1 }), exitUntrue, "", true},
-			{"another place in the log", bend(func(r *policies.Receipt) { r.Evidence.Index-- }), exitUntrue, "", true},
-			{"a bent entry", bend(func(r *policies.Receipt) { r.Evidence.Leaf[20] ^= 1 }), exitUntrue, "", true},
-			{"other details", bend(func(r *policies.Receipt) {
+			{"a receipt of another vault", bend(func(r *evidence.Receipt) { r.Vault[0] ^= 1 }), exitUntrue, "", true},
+			{"a receipt of another document", bend(func(r *evidence.Receipt) { r.Document[0] ^= 1 }), exitUntrue, "", true},
+			{"another place in the log", bend(func(r *evidence.Receipt) { r.Evidence.Index-- }), exitUntrue, "", true},
+			{"a bent entry", bend(func(r *evidence.Receipt) { r.Evidence.Leaf[20] ^= 1 }), exitUntrue, "", true},
+			{"other details", bend(func(r *evidence.Receipt) {
 				r.Evidence.Opening.Details = bytes.Replace(r.Evidence.Opening.Details, []byte(`"version":`), []byte(`"version":1`), 1)
 			}), exitUntrue, "", true},
-			{"another salt", bend(func(r *policies.Receipt) { r.Evidence.Opening.Salt[0] ^= 1 }), exitUntrue, "", true},
-			{"no proof", bend(func(r *policies.Receipt) { r.Evidence.Proof = nil }), exitUntrue, "", true},
-			{"a bent proof", bend(func(r *policies.Receipt) { r.Evidence.Proof[0][3] ^= 1 }), exitUntrue, "", true},
-			{"an older checkpoint", bend(func(r *policies.Receipt) { r.Checkpoint = older.Checkpoint }), exitUntrue, "", true},
-			{"a checkpoint with another size", bend(func(r *policies.Receipt) { r.Checkpoint = strings.Replace(r.Checkpoint, "\n", "\n1", 1) }), exitUntrue, "", true},
-			{"a checkpoint without a signature", bend(func(r *policies.Receipt) { r.Checkpoint, _, _ = strings.Cut(r.Checkpoint, "\u2014") }), exitUntrue, "", true},
+			{"another salt", bend(func(r *evidence.Receipt) { r.Evidence.Opening.Salt[0] ^= 1 }), exitUntrue, "", true},
+			{"no proof", bend(func(r *evidence.Receipt) { r.Evidence.Proof = nil }), exitUntrue, "", true},
+			{"a bent proof", bend(func(r *evidence.Receipt) { r.Evidence.Proof[0][3] ^= 1 }), exitUntrue, "", true},
+			{"an older checkpoint", bend(func(r *evidence.Receipt) { r.Checkpoint = older.Checkpoint }), exitUntrue, "", true},
+			{"a checkpoint with another size", bend(func(r *evidence.Receipt) { r.Checkpoint = strings.Replace(r.Checkpoint, "\n", "\n1", 1) }), exitUntrue, "", true},
+			{"a checkpoint without a signature", bend(func(r *evidence.Receipt) { r.Checkpoint, _, _ = strings.Cut(r.Checkpoint, "\u2014") }), exitUntrue, "", true},
 		}
 		for i, row := range rows {
 			t.Run(row.name, func(t *testing.T) {
@@ -151,7 +153,7 @@ func TestHostileToOwners(t *testing.T) {
 				if list := l.pending(t, "alice"); !slices.Contains(list, f) {
 					t.Errorf("not pending: %v", list)
 				}
-				if done := slices.Contains(kinds(since(t, s, from)), policies.EntryManifest); done != row.done {
+				if done := slices.Contains(kinds(since(t, s, from)), evidence.EntryManifest); done != row.done {
 					t.Errorf("the vault has it: %v, want %v", done, row.done)
 				}
 				l.honest()
@@ -159,7 +161,7 @@ func TestHostileToOwners(t *testing.T) {
 				if list := l.pending(t, "alice"); len(list) != 0 {
 					t.Errorf("still pending: %v", list)
 				}
-				if news := kinds(since(t, s, from)); !slices.Equal(news, []policies.EntryKind{policies.EntryManifest}) {
+				if news := kinds(since(t, s, from)); !slices.Equal(news, []evidence.Kind{evidence.EntryManifest}) {
 					t.Errorf("the key-use log got %v", news)
 				}
 			})
@@ -168,13 +170,13 @@ func TestHostileToOwners(t *testing.T) {
 
 	// A receipt of a revocation of something else, fit for a lie about another one.
 	l.front.set(at("POST", api.PathRevocations, func(m *message) *answer {
-		return rewrite(m, m.pass(), func(r *policies.Receipt) { c := *r; receipt = &c })
+		return rewrite(m, m.pass(), func(r *evidence.Receipt) { c := *r; receipt = &c })
 	}))
 	play(t, s, exitDone, "alice", "me", "revoke", "shop", fields[13], "--no-rotate")
 	l.honest()
 
 	t.Run("revocations", func(t *testing.T) {
-		replace := func(r **policies.Receipt) hook {
+		replace := func(r **evidence.Receipt) hook {
 			return func(m *message) *answer { b, _ := json.Marshal(*r); return says(200, string(b)) }
 		}
 		forged := func(m *message) *answer {
@@ -233,7 +235,7 @@ func TestHostileToOwners(t *testing.T) {
 				if status := l.statuses(t, "alice", "shop")[f]; status != "NOT STOPPED YET" {
 					t.Errorf("listed as %q", status)
 				}
-				if slices.Contains(kinds(since(t, s, from)), policies.EntryRevocation) {
+				if slices.Contains(kinds(since(t, s, from)), evidence.EntryRevocation) {
 					t.Error("the vault has it all the same")
 				}
 				// And so it is: the reader still reads.
@@ -245,7 +247,7 @@ func TestHostileToOwners(t *testing.T) {
 				if strings.Contains(r.Stdout, "NOT STOPPED YET") || r.Code == exitNotStopped {
 					t.Errorf("over the second route: exit code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 				}
-				if got := kinds(since(t, s, from)); !slices.Contains(got, policies.EntryRevocation) || !slices.Contains(got, policies.EntryDestroyed) {
+				if got := kinds(since(t, s, from)); !slices.Contains(got, evidence.EntryRevocation) || !slices.Contains(got, evidence.EntryDestroyed) {
 					t.Errorf("the key-use log got %v", got)
 				}
 				l.stopped(t, "shop", f)
@@ -298,7 +300,7 @@ func TestHostileToOwners(t *testing.T) {
 		l.honest()
 		from := len(journal(t, s))
 		play(t, s, exitDone, "alice", "me", "sync")
-		if news := kinds(since(t, s, from)); slices.Contains(news, policies.EntryRevocation) {
+		if news := kinds(since(t, s, from)); slices.Contains(news, evidence.EntryRevocation) {
 			t.Errorf("revoked twice: %v", news)
 		}
 	})
@@ -465,12 +467,12 @@ func (l *liars) introductions(t *testing.T) {
 	ids := map[string]string{}
 	for _, name := range []string{"shop", "bank"} {
 		text := code(t, s, name, "biz")
-		c, err := policies.ParseContactCode(text)
+		c, err := links.ParseContact(text)
 		must(t, err)
 		ids[name] = c.ID.String()
 	}
 	mine := code(t, s, "alice", "me")
-	contact, err := policies.ParseContactCode(mine)
+	contact, err := links.ParseContact(mine)
 	must(t, err)
 	swapIdentity := at("GET", api.PathIdentity, func(m *message) *answer {
 		m.URL.Path = strings.ReplaceAll(api.PathIdentity, "{id}", ids["bank"])

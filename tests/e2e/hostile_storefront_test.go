@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/tests/stage"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -45,7 +46,7 @@ func (m *mole) with(t *testing.T) *mole {
 func refusedOnce(t *testing.T, s *stage.Stage, from int, want policies.Code) {
 	t.Helper()
 	news := since(t, s, from)
-	if len(news) != 1 || news[0].Entry.Kind != policies.EntryRefusal || news[0].Entry.Outcome != want || news[0].Entry.Owner.IsZero() && news[0].Entry.Reader.IsZero() {
+	if len(news) != 1 || news[0].Entry.Kind != evidence.EntryRefusal || news[0].Entry.Outcome != want || news[0].Entry.Owner.IsZero() && news[0].Entry.Reader.IsZero() {
 		t.Errorf("the key-use log got %d entries, want one refusal %q: %+v", len(news), want, entriesOf(news))
 	}
 }
@@ -584,7 +585,7 @@ func (m *mole) keys(t *testing.T) {
 					t.Fatalf("%q, want %q", got, policies.CodeImport)
 				}
 				news := since(t, s, from)
-				if len(news) != 2 || news[0].Entry.Kind != policies.EntryImport || news[1].Entry.Kind != policies.EntryFailed || news[1].Entry.Outcome != policies.CodeImport || news[1].Details.Index != news[0].Index {
+				if len(news) != 2 || news[0].Entry.Kind != evidence.EntryImport || news[1].Entry.Kind != evidence.EntryFailed || news[1].Entry.Outcome != policies.CodeImport || news[1].Details.Index != news[0].Index {
 					t.Errorf("the key-use log got %v", entriesOf(news))
 				}
 				if code, _ := r.read(ask{o, g, "name", 0}); code != policies.CodeNoGrant {

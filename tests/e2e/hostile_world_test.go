@@ -28,6 +28,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/client/profile"
 	"github.com/sallyport/sallyport/tests/stage"
 )
@@ -272,8 +273,8 @@ func rewrite[T any](m *message, a *answer, change func(*T)) *answer {
 // logged is an entry of the key-use log as it lies in the journal.
 type logged struct {
 	Index    uint64
-	Entry    policies.Entry
-	Details  *policies.Details
+	Entry    evidence.Entry
+	Details  *evidence.Details
 	Document []byte
 }
 
@@ -303,9 +304,9 @@ func journal(t *testing.T, s *stage.Stage) (out []logged) {
 			}
 			size := int(binary.BigEndian.Uint32(frame[9:]))
 			l := logged{Index: binary.BigEndian.Uint64(frame[1:])}
-			l.Entry, err = policies.ParseEntry(frame[22 : 22+size])
+			l.Entry, err = evidence.ParseEntry(frame[22 : 22+size])
 			must(t, err)
-			body, err := policies.ParseBody(frame[22+size:])
+			body, err := evidence.ParseBody(frame[22+size:])
 			must(t, err)
 			if body.Commitment() != l.Entry.Commitment {
 				t.Fatalf("entry %d of the journal does not commit to its body", l.Index)
@@ -326,7 +327,7 @@ func since(t *testing.T, s *stage.Stage, index int) []logged {
 	if len(all) < index {
 		t.Fatalf("the journal has %d entries, and had %d", len(all), index)
 	}
-	return slices.DeleteFunc(all[index:], func(l logged) bool { return l.Entry.Kind == policies.EntryRefusals })
+	return slices.DeleteFunc(all[index:], func(l logged) bool { return l.Entry.Kind == evidence.EntryRefusals })
 }
 
 // strangers is how many refusals of callers who could not be authenticated the log counts, by code.
@@ -334,7 +335,7 @@ func strangers(t *testing.T, s *stage.Stage) map[policies.Code]int {
 	t.Helper()
 	out := map[policies.Code]int{}
 	for _, l := range journal(t, s) {
-		if l.Entry.Kind != policies.EntryRefusals {
+		if l.Entry.Kind != evidence.EntryRefusals {
 			continue
 		}
 		for part := range strings.SplitSeq(l.Details.Note, ", ") {

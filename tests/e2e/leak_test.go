@@ -24,6 +24,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/tests/stage"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -110,7 +111,7 @@ func (c *secrets) collect(owner string, readers ...string) {
 	people := map[policies.ReaderID]party{}
 	for _, name := range readers {
 		text := code(t, c.s, name, "biz")
-		id, err := policies.ParseContactCode(text)
+		id, err := links.ParseContact(text)
 		must(t, err)
 		people[policies.ReaderID(id.ID)] = party{name, c.device(name, openState(t, c.s, name))}
 	}

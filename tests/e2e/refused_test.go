@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/tests/stage"
 	"github.com/sallyport/sallyport/vault/api"
@@ -125,7 +126,7 @@ func TestRefusedReadsReachNoKey(t *testing.T) {
 			})
 			recorded := func() bool {
 				for _, e := range journal(t, s)[from:] {
-					if row.counted && e.Entry.Kind == policies.EntryRefusals || !row.counted && e.Entry.Kind == policies.EntryRefusal && e.Entry.Outcome == row.want && e.Details.Reader == f.ID() {
+					if row.counted && e.Entry.Kind == evidence.EntryRefusals || !row.counted && e.Entry.Kind == evidence.EntryRefusal && e.Entry.Outcome == row.want && e.Details.Reader == f.ID() {
 						return true
 					}
 				}

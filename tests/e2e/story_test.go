@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/profile"
 	"github.com/sallyport/sallyport/tests/stage"
@@ -165,25 +166,25 @@ func TestStory(t *testing.T) {
 	// The owner sees it all, each entry proven to be in the log.
 	history := said[struct {
 		History []struct {
-			Kind    policies.EntryKind `json:"kind"`
-			Outcome policies.Code      `json:"outcome"`
-			Alias   string             `json:"alias"`
-			Field   policies.Field     `json:"field"`
+			Kind    evidence.Kind  `json:"kind"`
+			Outcome policies.Code  `json:"outcome"`
+			Alias   string         `json:"alias"`
+			Field   policies.Field `json:"field"`
 		} `json:"history"`
 	}](t, play(t, s, 0, "zoe", "me", "history", "--limit", "2000", "--json")).History
 	for _, want := range []struct {
-		kind    policies.EntryKind
+		kind    evidence.Kind
 		outcome policies.Code
 		alias   string
 		field   policies.Field
 	}{
-		{policies.EntryUse, policies.CodeReleased, "acme", "phone.mobile"},
-		{policies.EntryUse, policies.CodeUnchanged, "acme", "phone.mobile"},
-		{policies.EntryUse, policies.CodeReleased, "globex", "email.other"},
-		{policies.EntryRefusal, policies.CodeNoGrant, "globex", "address.home"},
-		{policies.EntryRefusal, policies.CodeRevoked, "acme", "phone.mobile"},
-		{policies.EntryRevocation, policies.CodeAccepted, "", ""},
-		{policies.EntryDestroyed, policies.CodeAccepted, "", ""},
+		{evidence.EntryUse, policies.CodeReleased, "acme", "phone.mobile"},
+		{evidence.EntryUse, policies.CodeUnchanged, "acme", "phone.mobile"},
+		{evidence.EntryUse, policies.CodeReleased, "globex", "email.other"},
+		{evidence.EntryRefusal, policies.CodeNoGrant, "globex", "address.home"},
+		{evidence.EntryRefusal, policies.CodeRevoked, "acme", "phone.mobile"},
+		{evidence.EntryRevocation, policies.CodeAccepted, "", ""},
+		{evidence.EntryDestroyed, policies.CodeAccepted, "", ""},
 	} {
 		found := false
 		for _, e := range history {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 )
 
 // The time of the vectors, Unix seconds.
@@ -354,7 +355,7 @@ func (e *logEntry) bytes() []byte {
 func (e *logEntry) leaf() []byte { return append(u64(e.time), e.bytes()...) }
 
 func theEntry(i int) logEntry {
-	details := string(payloadOf(policies.Details{Owner: policies.OwnerID(ownerID), Document: policies.Hash(fixed("accepted document", 32)), Version: uint64(i)}))
+	details := string(payloadOf(evidence.Details{Owner: policies.OwnerID(ownerID), Document: policies.Hash(fixed("accepted document", 32)), Version: uint64(i)}))
 	return logEntry{kind: "manifest", outcome: "accepted", details: details, owner: fixed("pseudonym", 16), reader: make([]byte, 16), salt: fixed(fmt.Sprint("salt ", i), 16), time: uint64(theTime)*1000 + uint64(i)}
 }
 
@@ -418,9 +419,9 @@ func receiptFile(logKey ed25519.PrivateKey) File {
 		}
 		return out
 	}
-	receipt := func(change func(*policies.Receipt)) string {
-		r := policies.Receipt{Type: "receipt", Suite: "SP1", Vault: policies.VaultID(vaultID), Document: policies.Hash(document),
-			Evidence:   policies.Evidence{Index: 3, Leaf: e.leaf(), Opening: policies.Opening{Salt: policies.Nonce(e.salt), Details: []byte(e.details)}, Proof: proof(auditPath(3, leaves))},
+	receipt := func(change func(*evidence.Receipt)) string {
+		r := evidence.Receipt{Type: "receipt", Suite: "SP1", Vault: policies.VaultID(vaultID), Document: policies.Hash(document),
+			Evidence:   evidence.Evidence{Index: 3, Leaf: e.leaf(), Opening: evidence.Opening{Salt: policies.Nonce(e.salt), Details: []byte(e.details)}, Proof: proof(auditPath(3, leaves))},
 			Checkpoint: checkpoint(logName, logKey, 5, root)}
 		if change != nil {
 			change(&r)
@@ -429,44 +430,44 @@ func receiptFile(logKey ed25519.PrivateKey) File {
 	}
 	in := map[string]any{"receipt": receipt(nil), "vault": vaultID, "document": document, "log_name": logName, "log_key": []byte(logKey.Public().(ed25519.PublicKey))}
 	f.add("a receipt", "receipt", "ok", in, map[string]any{"time": e.time, "kind": e.kind, "outcome": e.outcome})
-	bad := func(name, expect string, change func(*policies.Receipt)) {
+	bad := func(name, expect string, change func(*evidence.Receipt)) {
 		f.add(name, "receipt", expect, with(in, "receipt", receipt(change)), nil)
 	}
 	f.add("for another document", "receipt", "proof", with(in, "document", flip(document, 0)), nil)
 	f.add("of another vault", "receipt", "proof", with(in, "vault", flip(vaultID, 0)), nil)
 	f.add("another log key", "receipt", "signature", with(in, "log_key", []byte(ed25519.NewKeyFromSeed(fixed("another log key", 32)).Public().(ed25519.PublicKey))), nil)
 	f.add("another log name", "receipt", "signature", with(in, "log_name", "other.example/log"), nil)
-	bad("names another document than its entry", "proof", func(r *policies.Receipt) { r.Document = policies.Hash(flip(document, 0)) })
-	bad("another index", "proof", func(r *policies.Receipt) { r.Evidence.Index = 2 })
-	bad("index beyond the size", "proof", func(r *policies.Receipt) { r.Evidence.Index = 5 })
-	bad("flipped bit in the leaf", "proof", func(r *policies.Receipt) { r.Evidence.Leaf = flip(r.Evidence.Leaf, 7) })
-	bad("another salt", "proof", func(r *policies.Receipt) { r.Evidence.Opening.Salt[0] ^= 1 })
-	bad("other details", "proof", func(r *policies.Receipt) { r.Evidence.Opening.Details = []byte("{}") })
-	bad("proof cut", "proof", func(r *policies.Receipt) { r.Evidence.Proof = r.Evidence.Proof[:1] })
-	bad("flipped bit in the proof", "proof", func(r *policies.Receipt) { r.Evidence.Proof[0][0] ^= 1 })
-	bad("checkpoint of another root, badly signed", "signature", func(r *policies.Receipt) {
+	bad("names another document than its entry", "proof", func(r *evidence.Receipt) { r.Document = policies.Hash(flip(document, 0)) })
+	bad("another index", "proof", func(r *evidence.Receipt) { r.Evidence.Index = 2 })
+	bad("index beyond the size", "proof", func(r *evidence.Receipt) { r.Evidence.Index = 5 })
+	bad("flipped bit in the leaf", "proof", func(r *evidence.Receipt) { r.Evidence.Leaf = flip(r.Evidence.Leaf, 7) })
+	bad("another salt", "proof", func(r *evidence.Receipt) { r.Evidence.Opening.Salt[0] ^= 1 })
+	bad("other details", "proof", func(r *evidence.Receipt) { r.Evidence.Opening.Details = []byte("{}") })
+	bad("proof cut", "proof", func(r *evidence.Receipt) { r.Evidence.Proof = r.Evidence.Proof[:1] })
+	bad("flipped bit in the proof", "proof", func(r *evidence.Receipt) { r.Evidence.Proof[0][0] ^= 1 })
+	bad("checkpoint of another root, badly signed", "signature", func(r *evidence.Receipt) {
 		good := strings.SplitAfter(checkpoint(logName, logKey, 5, root), "\n\n")
 		r.Checkpoint = fmt.Sprintf("%s\n5\n%s\n\n", logName, base64.StdEncoding.EncodeToString(flip(root, 0))) + good[1]
 	})
-	bad("checkpoint of another root, well signed", "proof", func(r *policies.Receipt) { r.Checkpoint = checkpoint(logName, logKey, 5, flip(root, 0)) })
-	bad("checkpoint of another size, well signed", "proof", func(r *policies.Receipt) { r.Checkpoint = checkpoint(logName, logKey, 4, root) })
-	odd := func(text string) func(*policies.Receipt) {
-		return func(r *policies.Receipt) { r.Checkpoint = text + noteSignature(logName, logKey, text) }
+	bad("checkpoint of another root, well signed", "proof", func(r *evidence.Receipt) { r.Checkpoint = checkpoint(logName, logKey, 5, flip(root, 0)) })
+	bad("checkpoint of another size, well signed", "proof", func(r *evidence.Receipt) { r.Checkpoint = checkpoint(logName, logKey, 4, root) })
+	odd := func(text string) func(*evidence.Receipt) {
+		return func(r *evidence.Receipt) { r.Checkpoint = text + noteSignature(logName, logKey, text) }
 	}
 	root64 := base64.StdEncoding.EncodeToString(root)
 	bad("checkpoint with a fourth line, well signed", "malformed", odd(fmt.Sprintf("%s\n5\n%s\nx\n", logName, root64)))
 	bad("checkpoint with a leading zero, well signed", "malformed", odd(fmt.Sprintf("%s\n05\n%s\n", logName, root64)))
 	bad("checkpoint of another origin, well signed", "malformed", odd(fmt.Sprintf("other\n5\n%s\n", root64)))
-	bad("no checkpoint", "signature", func(r *policies.Receipt) { r.Checkpoint = "" })
-	bad("another suite", "malformed", func(r *policies.Receipt) { r.Suite = "SP2" })
-	bad("another type", "malformed", func(r *policies.Receipt) { r.Type = "grant" })
+	bad("no checkpoint", "signature", func(r *evidence.Receipt) { r.Checkpoint = "" })
+	bad("another suite", "malformed", func(r *evidence.Receipt) { r.Suite = "SP2" })
+	bad("another type", "malformed", func(r *evidence.Receipt) { r.Type = "grant" })
 	f.add("unknown member", "receipt", "malformed", with(in, "receipt", replace(receipt(nil), `"type":"receipt"`, `"x":1,"type":"receipt"`)), nil)
 	f.add("bytes after the value", "receipt", "malformed", with(in, "receipt", receipt(nil)+" {}"), nil)
 	refused := theEntry(3)
 	refused.outcome = "chain_moved"
 	one := [][]byte{leafHash(refused.leaf())}
-	bad("the entry records a refusal", "proof", func(r *policies.Receipt) {
-		r.Evidence = policies.Evidence{Leaf: refused.leaf(), Opening: policies.Opening{Salt: policies.Nonce(refused.salt), Details: []byte(refused.details)}}
+	bad("the entry records a refusal", "proof", func(r *evidence.Receipt) {
+		r.Evidence = evidence.Evidence{Leaf: refused.leaf(), Opening: evidence.Opening{Salt: policies.Nonce(refused.salt), Details: []byte(refused.details)}}
 		r.Checkpoint = checkpoint(logName, logKey, 1, treeHash(one))
 	})
 	return f

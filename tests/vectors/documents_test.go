@@ -5,6 +5,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 )
 
 // decoders decode a payload of each type and check its form.
@@ -58,7 +59,7 @@ func documentOperation(v *values) (outputs, error) {
 }
 
 func receiptOperation(v *values) (outputs, error) {
-	r, err := policies.ParseReceipt([]byte(v.str("receipt")))
+	r, err := evidence.ParseReceipt([]byte(v.str("receipt")))
 	if err != nil {
 		return nil, err
 	}
@@ -68,11 +69,11 @@ func receiptOperation(v *values) (outputs, error) {
 }
 
 func entryOperation(v *values) (outputs, error) {
-	at, e, err := policies.ParseLogLeaf(v.bytes("leaf"))
+	at, e, err := evidence.ParseLogLeaf(v.bytes("leaf"))
 	if err != nil {
 		return nil, err
 	}
-	o := policies.Opening{Salt: policies.Nonce(v.bytes("salt")), Details: []byte(v.str("details"))}
+	o := evidence.Opening{Salt: policies.Nonce(v.bytes("salt")), Details: []byte(v.str("details"))}
 	if o.Commitment() != e.Commitment {
 		return nil, policies.ErrProof
 	}

@@ -11,14 +11,16 @@ import (
 	"fmt"
 
 	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 )
 
 // Paths. Errors are RFC 9457 problem documents, see package problem.
 const (
 	PathVault     = "/v1/vault"                         // GET: the vault document's envelope
 	PathHealth    = "/v1/health"                        // GET: [Health]
-	PathDocuments = "/v1/documents"                     // POST [Submission]: policies.Receipt
+	PathDocuments = "/v1/documents"                     // POST [Submission]: evidence.Receipt
 	PathChain     = "/v1/owners/{owner}/chain"          // GET: [ChainState]
 	PathHead      = "/v1/owners/{owner}/heads/{author}" // GET: [HeadState]; storefront's listener only
 	PathHistory   = "/v1/owners/{owner}/history"        // GET ?before=&limit=: [History]; storefront's listener only
@@ -53,20 +55,20 @@ type SealedKey struct {
 type ChainState struct {
 	Seq     uint64            `json:"seq"`
 	Hash    policies.Hash     `json:"hash"`    // of the document with this seq; the owner's id for seq 0
-	Receipt *policies.Receipt `json:"receipt"` // of that document, or of the identity for seq 0
+	Receipt *evidence.Receipt `json:"receipt"` // of that document, or of the identity for seq 0
 }
 
 // HeadState is the newest manifest the vault accepted of an author for an owner.
 type HeadState struct {
 	Version  uint64            `json:"version"` // 0: none yet
 	Manifest policies.Hash     `json:"manifest,omitzero"`
-	Receipt  *policies.Receipt `json:"receipt,omitempty"`
+	Receipt  *evidence.Receipt `json:"receipt,omitempty"`
 }
 
 // History is a page of the key-use log's entries that concern an owner, newest first, each proven under the checkpoint.
 type History struct {
 	Checkpoint string              `json:"checkpoint"`
-	Entries    []policies.Evidence `json:"entries"`
+	Entries    []evidence.Evidence `json:"entries"`
 	Before     uint64              `json:"before,omitzero"` // pass it on to get the next page; 0: there is none
 	// Names maps pseudonyms in the entries to identities that the openings do not name themselves; usually empty.
 }

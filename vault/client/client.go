@@ -30,8 +30,10 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/api"
 )
@@ -119,7 +121,7 @@ func New(cfg Config) (*Client, error) {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Submit has the vault act on a signed document. The same document again gets a receipt of the same entry.
-func (c *Client) Submit(ctx context.Context, s api.Submission) (*policies.Receipt, error) {
+func (c *Client) Submit(ctx context.Context, s api.Submission) (*evidence.Receipt, error) {
 	body, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", policies.CodeMalformed, err)
@@ -131,7 +133,7 @@ func (c *Client) Submit(ctx context.Context, s api.Submission) (*policies.Receip
 	if err != nil {
 		return nil, err
 	}
-	r, err := policies.ParseReceipt(data)
+	r, err := evidence.ParseReceipt(data)
 	if err != nil {
 		return nil, strange(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/catalogue"
 	"github.com/sallyport/sallyport/storefront/client/profile"
@@ -98,7 +99,7 @@ type bizConnect struct {
 }
 
 func (c *bizConnect) Run(s *session) error {
-	code, err := policies.ParseContactCode(c.Code)
+	code, err := links.ParseContact(c.Code)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/links"
 )
 
 func TestMain(m *testing.M) {
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the command as people do, where it needs no server: $JOIN names a storefront and a vault where nobody listens.
 func TestScripts(t *testing.T) {
-	link := policies.JoinLink{Vault: policies.VaultID{1}, Ceremony: policies.Hash{2}, Storefront: "https://127.0.0.1:1", Owners: "https://127.0.0.1:2"}
+	link := links.Join{Vault: policies.VaultID{1}, Ceremony: policies.Hash{2}, Storefront: "https://127.0.0.1:1", Owners: "https://127.0.0.1:2"}
 	testscript.Run(t, testscript.Params{
 		Dir:  "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/catalogue"
 	"github.com/sallyport/sallyport/storefront/client/profile"
@@ -337,7 +338,7 @@ type meConnect struct {
 }
 
 func (c *meConnect) Run(s *session) error {
-	code, err := policies.ParseContactCode(c.Code)
+	code, err := links.ParseContact(c.Code)
 	if err != nil {
 		return err
 	}

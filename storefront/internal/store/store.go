@@ -45,8 +45,9 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
-	"github.com/sallyport/sallyport/policies"
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/policies"
 )
 
 var (

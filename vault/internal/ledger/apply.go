@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 )
 
 // ErrOrder means that a record was not the next one, or does not fit the state that the records before it made. A log that
@@ -31,15 +32,15 @@ func (s *State) Apply(r *Record) error {
 func (s *State) apply(r *Record) error {
 	d := &r.Details
 	switch r.Kind {
-	case policies.EntryGenesis:
+	case evidence.EntryGenesis:
 		if r.Index != 0 {
 			return ErrOrder
 		}
 		s.vault = r.Document.(*policies.VaultDocument).Vault
 		return nil
-	case policies.EntryIdentity:
+	case evidence.EntryIdentity:
 		return s.enrol(r, r.Document.(*policies.Identity))
-	case policies.EntryManifest:
+	case evidence.EntryManifest:
 		m := r.Document.(*policies.Manifest)
 		key := headKey{m.Owner, m.Author}
 		if err := s.advance(r, m.Owner, m.Link); err != nil {
@@ -51,7 +52,7 @@ func (s *State) apply(r *Record) error {
 		s.heads[key] = Head{Version: m.Version, Manifest: d.Document, Size: m.TreeSize, Root: m.Root, Index: r.Index}
 		s.touch(headsKey(key))
 		return nil
-	case policies.EntryImport:
+	case evidence.EntryImport:
 		g := r.Document.(*policies.Grant)
 		if s.grants[g.ID] != nil || s.imports[g.ID] != nil {
 			return ErrOrder
@@ -59,24 +60,24 @@ func (s *State) apply(r *Record) error {
 		s.imports[g.ID] = newGrant(g, d.Document, r.Index)
 		s.touch(importKey(g.ID))
 		return nil
-	case policies.EntryGrant:
+	case evidence.EntryGrant:
 		return s.grant(r)
-	case policies.EntryFailed:
+	case evidence.EntryFailed:
 		if g := s.imports[d.Grant]; g != nil && g.Index == d.Index {
 			delete(s.imports, d.Grant)
 			s.touch(importKey(d.Grant))
 		}
 		return nil // a use that failed stays counted: nobody gains by making uses fail
-	case policies.EntryRevocation:
+	case evidence.EntryRevocation:
 		return s.revoke(r, r.Document.(*policies.Revocation))
-	case policies.EntryDestroyed:
+	case evidence.EntryDestroyed:
 		if s.pending[d.Document] == nil {
 			return ErrOrder
 		}
 		delete(s.pending, d.Document)
 		s.touch(pendingKey(d.Document))
 		return nil
-	case policies.EntrySession:
+	case evidence.EntrySession:
 		session, ok := r.Document.(*policies.Session)
 		if !ok { // its body was erased, as it may be when the session is over
 			return nil
@@ -87,10 +88,10 @@ func (s *State) apply(r *Record) error {
 		s.addSession(&Session{Document: *session, Hash: d.Document, Index: r.Index, Nonces: map[policies.Nonce]struct{}{}})
 		s.touch(sessionKey(d.Document))
 		return nil
-	case policies.EntryUse, policies.EntryRefusal:
+	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r)
 		return nil
-	case policies.EntryStart, policies.EntryStop, policies.EntryRefusals:
+	case evidence.EntryStart, evidence.EntryStop, evidence.EntryRefusals:
 		return nil
 	}
 	return fmt.Errorf("%w: a kind that this version does not know", ErrOrder)
@@ -171,7 +172,7 @@ func (s *State) use(r *Record) {
 		s.touch(sessionKey(r.Details.Session))
 	}
 	g := s.grants[r.Details.Grant]
-	if g == nil || r.Kind != policies.EntryUse || r.Outcome != policies.CodeReleased {
+	if g == nil || r.Kind != evidence.EntryUse || r.Outcome != policies.CodeReleased {
 		return
 	}
 	if g.Promised > 0 {

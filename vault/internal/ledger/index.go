@@ -20,9 +20,10 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
 	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
-	"golang.org/x/sys/unix"
 )
 
 // Database keys: one byte for the kind, then what names the object.

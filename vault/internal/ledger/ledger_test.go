@@ -17,6 +17,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/vault/keylog"
 )
 
@@ -72,8 +73,8 @@ func identityRecord(t testing.TB, seed byte) Record {
 	must(t, err)
 	p := policies.NewPseudonym()
 	return Record{
-		Kind: policies.EntryIdentity, Owner: p, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: d,
-		Details: policies.Details{Document: e.Hash, Identity: policies.IdentityID(e.Hash), Pseudo: p},
+		Kind: evidence.EntryIdentity, Owner: p, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: d,
+		Details: evidence.Details{Document: e.Hash, Identity: policies.IdentityID(e.Hash), Pseudo: p},
 	}
 }
 
@@ -231,14 +232,14 @@ func TestApplyRefusesWhatCannotCome(t *testing.T) {
 	}
 	twice := identityRecord(t, 1)
 	for name, r := range map[string]*Record{
-		"a gap":                {Kind: policies.EntryStop, Index: 5},
-		"a second genesis":     {Kind: policies.EntryGenesis, Index: 1, Document: &policies.VaultDocument{}},
+		"a gap":                {Kind: evidence.EntryStop, Index: 5},
+		"a second genesis":     {Kind: evidence.EntryGenesis, Index: 1, Document: &policies.VaultDocument{}},
 		"an unknown kind":      {Kind: "surprise", Index: 1},
-		"a grant not imported": {Kind: policies.EntryGrant, Index: 1},
-		"a destroyed nothing":  {Kind: policies.EntryDestroyed, Index: 1},
-		"a chain of nobody":    {Kind: policies.EntryManifest, Index: 1, Document: &policies.Manifest{Link: policies.Link{Seq: 1}}},
-		"a revoked nothing":    {Kind: policies.EntryRevocation, Index: 1, Document: &policies.Revocation{}},
-		"no pseudonym":         {Kind: policies.EntryIdentity, Index: 1, Document: &policies.Identity{}},
+		"a grant not imported": {Kind: evidence.EntryGrant, Index: 1},
+		"a destroyed nothing":  {Kind: evidence.EntryDestroyed, Index: 1},
+		"a chain of nobody":    {Kind: evidence.EntryManifest, Index: 1, Document: &policies.Manifest{Link: policies.Link{Seq: 1}}},
+		"a revoked nothing":    {Kind: evidence.EntryRevocation, Index: 1, Document: &policies.Revocation{}},
+		"no pseudonym":         {Kind: evidence.EntryIdentity, Index: 1, Document: &policies.Identity{}},
 	} {
 		if err := base().Apply(r); !errors.Is(err, ErrOrder) {
 			t.Errorf("%s: %v", name, err)
@@ -262,7 +263,7 @@ func TestDecodeRefusesForgedBodies(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := identityRecord(t, 2)
-	body := policies.Body{Opening: r.Opening, Document: other.Raw}
+	body := evidence.Body{Opening: r.Opening, Document: other.Raw}
 	for name, forged := range map[string][]byte{
 		"another opening":  other.Seal().Body,
 		"another document": body.Bytes(),
@@ -279,13 +280,13 @@ func FuzzDecode(f *testing.F) {
 	r := identityRecord(f, 1)
 	raw := r.Seal()
 	f.Add(raw.Entry, raw.Body)
-	refusals := Record{Kind: policies.EntryRefusals, Details: policies.Details{Count: 1}}
+	refusals := Record{Kind: evidence.EntryRefusals, Details: evidence.Details{Count: 1}}
 	raw = refusals.Seal()
 	f.Add(raw.Entry, raw.Body)
 	f.Fuzz(func(t *testing.T, entry, body []byte) {
 		r, err := Decode(keylog.Position{}, keylog.Record{Entry: entry, Body: body})
 		if err == nil && len(body) > 0 {
-			e, _ := policies.ParseEntry(entry)
+			e, _ := evidence.ParseEntry(entry)
 			if r.Opening.Commitment() != e.Commitment {
 				t.Fatal("a body was accepted that the entry does not commit to")
 			}
@@ -316,9 +317,9 @@ func FuzzDatabaseValue(f *testing.F) {
 
 // TestErasedUse: the body of a use carries its nonce and its count. Nobody erases it while they matter; when they no longer do, it may go.
 func TestErasedUse(t *testing.T) {
-	for _, kind := range []policies.EntryKind{policies.EntryUse, policies.EntrySession} {
+	for _, kind := range []evidence.Kind{evidence.EntryUse, evidence.EntrySession} {
 		log := newLog(t)
-		entry := policies.Entry{Kind: kind, Outcome: policies.CodeReleased}
+		entry := evidence.Entry{Kind: kind, Outcome: policies.CodeReleased}
 		_, _, err := log.Append(t.Context(), keylog.Record{Entry: entry.Bytes()})
 		must(t, err)
 		if _, err := Open(t.Context(), Config{Log: log, Logger: quiet}); err == nil {

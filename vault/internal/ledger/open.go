@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/sallyport/sallyport/policies"
-	"github.com/sallyport/sallyport/vault/keylog"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/vault/keylog"
 )
 
 // Config says where the database lies.
@@ -107,7 +109,7 @@ func (l *Ledger) replay(ctx context.Context, log *keylog.Log) error {
 		if err != nil {
 			return err
 		}
-		if newest = p.Time; len(raw.Body) == 0 && (r.Kind == policies.EntryUse || r.Kind == policies.EntrySession) {
+		if newest = p.Time; len(raw.Body) == 0 && (r.Kind == evidence.EntryUse || r.Kind == evidence.EntrySession) {
 			erased = r
 		}
 		return l.state.Apply(r)

@@ -6,16 +6,17 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/vault/keylog"
 )
 
 // Record is one record of the key-use log, with what it means already decoded.
 type Record struct {
-	Kind    policies.EntryKind
+	Kind    evidence.Kind
 	Owner   policies.Pseudonym
 	Reader  policies.Pseudonym
 	Outcome policies.Code
-	Details policies.Details
+	Details evidence.Details
 	Raw     []byte // the signed document that lies beside the entry, if this one is the first to speak of it
 	// Document is Raw decoded, for kinds that change the state by it: *policies.VaultDocument (genesis), Identity, Manifest, Grant
 	// (import), Revocation or Session.
@@ -24,16 +25,16 @@ type Record struct {
 	// Set by the log.
 	Index   uint64
 	Time    time.Time
-	Opening policies.Opening
+	Opening evidence.Opening
 	Leaf    []byte
 }
 
 // Seal makes what the log keeps: the entry, which commits to the details, and the body.
 func (r *Record) Seal() keylog.Record {
-	opening, commitment := policies.Commit(&r.Details)
+	opening, commitment := evidence.Commit(&r.Details)
 	r.Opening = opening
-	entry := policies.Entry{Kind: r.Kind, Owner: r.Owner, Reader: r.Reader, Outcome: r.Outcome, Commitment: commitment}
-	body := policies.Body{Opening: opening, Document: r.Raw}
+	entry := evidence.Entry{Kind: r.Kind, Owner: r.Owner, Reader: r.Reader, Outcome: r.Outcome, Commitment: commitment}
+	body := evidence.Body{Opening: opening, Document: r.Raw}
 	return keylog.Record{Entry: entry.Bytes(), Body: body.Bytes()}
 }
 
@@ -48,7 +49,7 @@ func Decode(p keylog.Position, raw keylog.Record) (*Record, error) {
 	fail := func(err error) (*Record, error) {
 		return nil, fmt.Errorf("entry %d of the key-use log: %w", p.Index, err)
 	}
-	entry, err := policies.ParseEntry(raw.Entry)
+	entry, err := evidence.ParseEntry(raw.Entry)
 	if err != nil {
 		return fail(err)
 	}
@@ -60,7 +61,7 @@ func Decode(p keylog.Position, raw keylog.Record) (*Record, error) {
 		}
 		return r, nil
 	}
-	body, err := policies.ParseBody(raw.Body)
+	body, err := evidence.ParseBody(raw.Body)
 	if err != nil {
 		return fail(err)
 	}
@@ -79,10 +80,10 @@ func Decode(p keylog.Position, raw keylog.Record) (*Record, error) {
 }
 
 // needsBody tells the kinds whose bodies must not be erased while the state rests on them.
-func needsBody(k policies.EntryKind) bool {
+func needsBody(k evidence.Kind) bool {
 	switch k {
-	case policies.EntryGenesis, policies.EntryIdentity, policies.EntryManifest, policies.EntryImport, policies.EntryGrant,
-		policies.EntryRevocation, policies.EntryDestroyed, policies.EntryFailed:
+	case evidence.EntryGenesis, evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant,
+		evidence.EntryRevocation, evidence.EntryDestroyed, evidence.EntryFailed:
 		return true
 	}
 	return false
@@ -90,17 +91,17 @@ func needsBody(k policies.EntryKind) bool {
 
 func (r *Record) decodeDocument() error {
 	switch r.Kind {
-	case policies.EntryGenesis:
+	case evidence.EntryGenesis:
 		return document[policies.VaultDocument](r)
-	case policies.EntryIdentity:
+	case evidence.EntryIdentity:
 		return document[policies.Identity](r)
-	case policies.EntryManifest:
+	case evidence.EntryManifest:
 		return document[policies.Manifest](r)
-	case policies.EntryImport:
+	case evidence.EntryImport:
 		return document[policies.Grant](r)
-	case policies.EntryRevocation:
+	case evidence.EntryRevocation:
 		return document[policies.Revocation](r)
-	case policies.EntrySession:
+	case evidence.EntrySession:
 		return document[policies.Session](r)
 	}
 	return nil

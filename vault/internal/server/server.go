@@ -22,16 +22,18 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"golang.org/x/time/rate"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/api"
-	"golang.org/x/time/rate"
 )
 
 // Vault is what stands behind the doors.
 type Vault interface {
-	Submit(context.Context, api.Submission) (*policies.Receipt, error)
+	Submit(context.Context, api.Submission) (*evidence.Receipt, error)
 	Reencrypt(context.Context, []api.Call) []api.Reply
 	Chain(policies.OwnerID) (*api.ChainState, error)
 	Head(policies.OwnerID, policies.AuthorID) (*api.HeadState, error)

@@ -16,8 +16,10 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/api"
 )
@@ -25,11 +27,11 @@ import (
 // scripted is a vault that says what a test wants.
 type scripted struct{ submit error }
 
-func (s scripted) Submit(context.Context, api.Submission) (*policies.Receipt, error) {
+func (s scripted) Submit(context.Context, api.Submission) (*evidence.Receipt, error) {
 	if s.submit == errPanic {
 		panic("a secret that must not be shown")
 	}
-	return &policies.Receipt{Type: "receipt", Suite: policies.Suite}, s.submit
+	return &evidence.Receipt{Type: "receipt", Suite: policies.Suite}, s.submit
 }
 func (scripted) Reencrypt(_ context.Context, calls []api.Call) []api.Reply {
 	replies := make([]api.Reply, len(calls))

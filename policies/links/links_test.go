@@ -1,21 +1,23 @@
-package policies
+package links
 
 import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/sallyport/sallyport/policies"
 )
 
 func TestJoinLink(t *testing.T) {
-	full := JoinLink{Vault: testVault, Ceremony: Hash{4}, Storefront: "https://shop.example:8443/a?b=c&d=e", Owners: "https://[::1]:9443"}
-	bare := JoinLink{Vault: testVault, Ceremony: Hash{4}}
-	for _, l := range []JoinLink{full, bare} {
-		if back, err := ParseJoinLink(l.String()); err != nil || back != l {
+	full := Join{Vault: testVault, Ceremony: policies.Hash{4}, Storefront: "https://shop.example:8443/a?b=c&d=e", Owners: "https://[::1]:9443"}
+	bare := Join{Vault: testVault, Ceremony: policies.Hash{4}}
+	for _, l := range []Join{full, bare} {
+		if back, err := ParseJoin(l.String()); err != nil || back != l {
 			t.Errorf("%s came back as %+v, %v", l, back, err)
 		}
 	}
 	good := bare.String()
-	vault, ceremony := "vault="+testVault.String(), "ceremony="+(Hash{4}).String()
+	vault, ceremony := "vault="+testVault.String(), "ceremony="+(policies.Hash{4}).String()
 	for name, text := range map[string]string{
 		"empty":                "",
 		"another scheme":       "https" + strings.TrimPrefix(good, "sallyport"),
@@ -42,23 +44,23 @@ func TestJoinLink(t *testing.T) {
 		"line break at end":    good + "\n",
 		"longer than any link": good + "&owners=https://shop.example/" + long(4096),
 	} {
-		if _, err := ParseJoinLink(text); !errors.Is(err, ErrMalformed) {
+		if _, err := ParseJoin(text); !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("%s: got %v, want ErrMalformed", name, err)
 		}
 	}
 }
 
 func TestContactCode(t *testing.T) {
-	owner := ContactCode{Role: "owner", ID: IdentityID{1}, Nonce: Nonce{2}}
-	reader := ContactCode{Role: "reader", ID: IdentityID{1}}
-	for _, c := range []ContactCode{owner, reader} {
-		if back, err := ParseContactCode(c.String()); err != nil || back != c {
+	owner := Contact{Role: "owner", ID: policies.IdentityID{1}, Nonce: policies.Nonce{2}}
+	reader := Contact{Role: "reader", ID: policies.IdentityID{1}}
+	for _, c := range []Contact{owner, reader} {
+		if back, err := ParseContact(c.String()); err != nil || back != c {
 			t.Errorf("%s came back as %+v, %v", c, back, err)
 		}
 	}
 	for name, text := range map[string]string{
 		"empty":                  "",
-		"a join link":            JoinLink{Vault: testVault, Ceremony: Hash{4}}.String(),
+		"a join link":            Join{Vault: testVault, Ceremony: policies.Hash{4}}.String(),
 		"unknown role":           strings.Replace(reader.String(), "reader", "source", 1),
 		"owner without nonce":    strings.Replace(reader.String(), "reader", "owner", 1),
 		"owner with short nonce": owner.String()[:len(owner.String())-2],
@@ -72,43 +74,43 @@ func TestContactCode(t *testing.T) {
 		"another scheme":         "https:reader?id=" + reader.ID.String(),
 		"white space around":     " " + reader.String(),
 	} {
-		if _, err := ParseContactCode(text); !errors.Is(err, ErrMalformed) {
+		if _, err := ParseContact(text); !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("%s: got %v, want ErrMalformed", name, err)
 		}
 	}
 }
 
 func FuzzParseJoinLink(f *testing.F) {
-	f.Add(JoinLink{Vault: testVault, Ceremony: Hash{4}, Storefront: "https://shop.example", Owners: "https://[::1]:9443"}.String())
+	f.Add(Join{Vault: testVault, Ceremony: policies.Hash{4}, Storefront: "https://shop.example", Owners: "https://[::1]:9443"}.String())
 	f.Add("sallyport:join?vault=&ceremony=")
 	f.Add("sallyport:join?%zz#")
 	f.Fuzz(func(t *testing.T, text string) {
-		l, err := ParseJoinLink(text)
+		l, err := ParseJoin(text)
 		if err != nil {
-			if !errors.Is(err, ErrMalformed) {
+			if !errors.Is(err, policies.ErrMalformed) {
 				t.Errorf("got %v, want ErrMalformed", err)
 			}
 			return
 		}
-		if back, err := ParseJoinLink(l.String()); len(text) < 1000 && (err != nil || back != l) {
+		if back, err := ParseJoin(l.String()); len(text) < 1000 && (err != nil || back != l) {
 			t.Errorf("%q: %+v came back as %+v, %v", text, l, back, err)
 		}
 	})
 }
 
 func FuzzParseContactCode(f *testing.F) {
-	f.Add(ContactCode{Role: "owner", ID: IdentityID{1}, Nonce: Nonce{2}}.String())
-	f.Add(ContactCode{Role: "reader", ID: IdentityID{1}}.String())
+	f.Add(Contact{Role: "owner", ID: policies.IdentityID{1}, Nonce: policies.Nonce{2}}.String())
+	f.Add(Contact{Role: "reader", ID: policies.IdentityID{1}}.String())
 	f.Add("sallyport:owner?id=%30")
 	f.Fuzz(func(t *testing.T, text string) {
-		c, err := ParseContactCode(text)
+		c, err := ParseContact(text)
 		if err != nil {
-			if !errors.Is(err, ErrMalformed) {
+			if !errors.Is(err, policies.ErrMalformed) {
 				t.Errorf("got %v, want ErrMalformed", err)
 			}
 			return
 		}
-		if back, err := ParseContactCode(c.String()); err != nil || back != c {
+		if back, err := ParseContact(c.String()); err != nil || back != c {
 			t.Errorf("%q: %+v came back as %+v, %v", text, c, back, err)
 		}
 	})

@@ -1,25 +1,29 @@
-package policies
+// Package links is what people hand to each other outside the storefront, on paper, in person or by a web page of their own: the link that
+// pins a vault ([Join]) and the codes by which two parties meet ([Contact]). Everything that must not come from the storefront comes
+// from here.
+//
+// Both are parsed strictly: a parameter that is unknown, missing or doubled is refused, so that two programs never read one link
+// differently. Neither holds a secret.
+package links
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"net/url"
+
+	"github.com/sallyport/sallyport/policies"
 )
 
-// HashKey is the hash of a public key as it is written in documents, by which links and grants name it.
-func HashKey(key []byte) Hash { return sha256.Sum256(key) }
-
-// JoinLink is what `sallyport-hsm init` prints and clients pin: which vault, which ceremony key, and where to reach
+// Join is what `sallyport-hsm init` prints and clients pin: which vault, which ceremony key, and where to reach
 // storefront and vault. Form: sallyport:join?vault=…&ceremony=…&storefront=…&owners=…
-type JoinLink struct {
-	Vault      VaultID
-	Ceremony   Hash   // SHA-256 of the ceremony's composite public key
-	Storefront string // https URL
-	Owners     string // https URL of the vault's listener for owners, the second route
+type Join struct {
+	Vault      policies.VaultID
+	Ceremony   policies.Hash // SHA-256 of the ceremony's composite public key
+	Storefront string        // https URL
+	Owners     string        // https URL of the vault's listener for owners, the second route
 }
 
 // String is the link.
-func (l JoinLink) String() string {
+func (l Join) String() string {
 	q := url.Values{"vault": {l.Vault.String()}, "ceremony": {l.Ceremony.String()}}
 	if l.Storefront != "" {
 		q.Set("storefront", l.Storefront)
@@ -30,9 +34,9 @@ func (l JoinLink) String() string {
 	return "sallyport:join?" + q.Encode()
 }
 
-// ParseJoinLink reads a join link strictly.
-func ParseJoinLink(text string) (JoinLink, error) {
-	var l JoinLink
+// ParseJoin reads a join link strictly.
+func ParseJoin(text string) (Join, error) {
+	var l Join
 	q, err := parseLink(text, "join", "vault", "ceremony", "storefront", "owners")
 	if err != nil {
 		return l, err
@@ -49,22 +53,22 @@ func ParseJoinLink(text string) (JoinLink, error) {
 		}
 		u, err := url.Parse(*to)
 		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
-			return l, fmt.Errorf("%w: join link: %s is not an https URL", ErrMalformed, name)
+			return l, fmt.Errorf("%w: join link: %s is not an https URL", policies.ErrMalformed, name)
 		}
 	}
 	return l, nil
 }
 
-// ContactCode is what one party hands to another outside the storefront so that they can connect: who, and for an owner
+// Contact is what one party hands to another outside the storefront so that they can connect: who, and for an owner
 // the nonce that the reader's relationship must repeat. Form: sallyport:owner?id=…&nonce=… or sallyport:reader?id=…
-type ContactCode struct {
+type Contact struct {
 	Role  string // "owner" or "reader"
-	ID    IdentityID
-	Nonce Nonce // owners only
+	ID    policies.IdentityID
+	Nonce policies.Nonce // owners only
 }
 
 // String is the code.
-func (c ContactCode) String() string {
+func (c Contact) String() string {
 	q := url.Values{"id": {c.ID.String()}}
 	if c.Role == "owner" {
 		q.Set("nonce", c.Nonce.String())
@@ -72,14 +76,14 @@ func (c ContactCode) String() string {
 	return "sallyport:" + c.Role + "?" + q.Encode()
 }
 
-// ParseContactCode reads a contact code strictly.
-func ParseContactCode(text string) (ContactCode, error) {
-	c := ContactCode{Role: "owner"}
+// ParseContact reads a contact code strictly.
+func ParseContact(text string) (Contact, error) {
+	c := Contact{Role: "owner"}
 	q, err := parseLink(text, "owner", "id", "nonce")
 	if err != nil {
 		c.Role = "reader"
 		if q, err = parseLink(text, "reader", "id"); err != nil {
-			return c, fmt.Errorf("%w: a contact code begins with sallyport:owner? or sallyport:reader?", ErrMalformed)
+			return c, fmt.Errorf("%w: a contact code begins with sallyport:owner? or sallyport:reader?", policies.ErrMalformed)
 		}
 	}
 	if err := c.ID.UnmarshalText([]byte(q.Get("id"))); err != nil {
@@ -94,7 +98,7 @@ func ParseContactCode(text string) (ContactCode, error) {
 }
 
 func parseLink(text, kind string, members ...string) (url.Values, error) {
-	bad := fmt.Errorf("%w: not a sallyport:%s link", ErrMalformed, kind)
+	bad := fmt.Errorf("%w: not a sallyport:%s link", policies.ErrMalformed, kind)
 	if len(text) > 4096 {
 		return nil, bad
 	}

@@ -1,4 +1,4 @@
-package policies
+package evidence
 
 import (
 	"bytes"
@@ -15,10 +15,12 @@ import (
 	"github.com/go-json-experiment/json"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sallyport/sallyport/policies"
 )
 
 func validEntry() Entry {
-	return Entry{Kind: EntryUse, Owner: Pseudonym{1}, Reader: Pseudonym{2}, Outcome: CodeReleased, Commitment: Hash{3}}
+	return Entry{Kind: EntryUse, Owner: policies.Pseudonym{1}, Reader: policies.Pseudonym{2}, Outcome: policies.CodeReleased, Commitment: policies.Hash{3}}
 }
 
 func TestEntryInverse(t *testing.T) {
@@ -28,7 +30,7 @@ func TestEntryInverse(t *testing.T) {
 			t.Fatalf("came back as %+v, %v", back, err)
 		}
 		for n := range data {
-			if _, err := ParseEntry(data[:n]); !errors.Is(err, ErrMalformed) {
+			if _, err := ParseEntry(data[:n]); !errors.Is(err, policies.ErrMalformed) {
 				t.Fatalf("cut to %d bytes: got %v, want ErrMalformed", n, err)
 			}
 		}
@@ -40,14 +42,14 @@ func TestEntryInverse(t *testing.T) {
 	}
 	e := validEntry()
 	for name, data := range map[string][]byte{
-		"no kind":          Encode("entry", nil, e.Owner[:], e.Reader[:], []byte("x"), e.Commitment[:]),
-		"short owner":      Encode("entry", []byte("use"), e.Owner[1:], e.Reader[:], []byte("x"), e.Commitment[:]),
-		"long reader":      Encode("entry", []byte("use"), e.Owner[:], filled(17, 1), []byte("x"), e.Commitment[:]),
-		"short commitment": Encode("entry", []byte("use"), e.Owner[:], e.Reader[:], []byte("x"), e.Commitment[1:]),
+		"no kind":          policies.Encode("entry", nil, e.Owner[:], e.Reader[:], []byte("x"), e.Commitment[:]),
+		"short owner":      policies.Encode("entry", []byte("use"), e.Owner[1:], e.Reader[:], []byte("x"), e.Commitment[:]),
+		"long reader":      policies.Encode("entry", []byte("use"), e.Owner[:], filled(17, 1), []byte("x"), e.Commitment[:]),
+		"short commitment": policies.Encode("entry", []byte("use"), e.Owner[:], e.Reader[:], []byte("x"), e.Commitment[1:]),
 		"a byte more":      append(e.Bytes(), 0),
-		"another label":    Encode("leaf", []byte("use"), e.Owner[:], e.Reader[:], []byte("x"), e.Commitment[:]),
+		"another label":    policies.Encode("leaf", []byte("use"), e.Owner[:], e.Reader[:], []byte("x"), e.Commitment[:]),
 	} {
-		if _, err := ParseEntry(data); !errors.Is(err, ErrMalformed) {
+		if _, err := ParseEntry(data); !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("%s: got %v, want ErrMalformed", name, err)
 		}
 	}
@@ -65,13 +67,13 @@ func TestLogLeaf(t *testing.T) {
 		t.Fatalf("came back as %v, %+v, %v", gotAt, got, err)
 	}
 	for n := range data {
-		if _, _, err := ParseLogLeaf(data[:n]); !errors.Is(err, ErrMalformed) {
+		if _, _, err := ParseLogLeaf(data[:n]); !errors.Is(err, policies.ErrMalformed) {
 			t.Fatalf("cut to %d bytes: got %v, want ErrMalformed", n, err)
 		}
 	}
 	late := bytes.Clone(data)
 	binary.BigEndian.PutUint64(late, 1<<53+1)
-	if _, _, err := ParseLogLeaf(late); !errors.Is(err, ErrMalformed) {
+	if _, _, err := ParseLogLeaf(late); !errors.Is(err, policies.ErrMalformed) {
 		t.Errorf("a time beyond reason: got %v, want ErrMalformed", err)
 	}
 }
@@ -84,11 +86,11 @@ func TestBodyInverse(t *testing.T) {
 			t.Fatalf("came back as %+v, %v", back, err)
 		}
 		for n := range data {
-			if _, err := ParseBody(data[:n]); !errors.Is(err, ErrMalformed) {
+			if _, err := ParseBody(data[:n]); !errors.Is(err, policies.ErrMalformed) {
 				t.Fatalf("cut to %d bytes: got %v, want ErrMalformed", n, err)
 			}
 		}
-		if _, err := ParseBody(append(data, 0)); !errors.Is(err, ErrMalformed) {
+		if _, err := ParseBody(append(data, 0)); !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("a byte more: got %v, want ErrMalformed", err)
 		}
 	}
@@ -97,14 +99,14 @@ func TestBodyInverse(t *testing.T) {
 		"short salt":              append([]byte{0, 0, 0, 15}, make([]byte, 15+8)...),
 		"long salt":               append([]byte{0, 0, 0, 17}, make([]byte, 17+8)...),
 	} {
-		if _, err := ParseBody(data); !errors.Is(err, ErrMalformed) {
+		if _, err := ParseBody(data); !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("%s: got %v, want ErrMalformed", name, err)
 		}
 	}
 }
 
 func TestOpening(t *testing.T) {
-	d := &Details{Owner: testOwner, Field: "phone.mobile", Epoch: 2, Purpose: "delivery", Items: []RevokedItem{{Grant: DocumentID{1}, Field: "a", Author: AuthorID{2}}}}
+	d := &Details{Owner: testOwner, Field: "phone.mobile", Epoch: 2, Purpose: "delivery", Items: []policies.RevokedItem{{Grant: policies.DocumentID{1}, Field: "a", Author: policies.AuthorID{2}}}}
 	o, commitment := Commit(d)
 	if o.Commitment() != commitment {
 		t.Fatal("the opening does not open its own commitment")
@@ -121,12 +123,12 @@ func TestOpening(t *testing.T) {
 		}
 	}
 	for i := range o.Salt {
-		if (&Opening{Nonce(flip(o.Salt[:], i)), o.Details}).Commitment() == commitment {
+		if (&Opening{policies.Nonce(flip(o.Salt[:], i)), o.Details}).Commitment() == commitment {
 			t.Errorf("byte %d of the salt is not committed to", i)
 		}
 	}
 	for _, bad := range []string{``, `{`, `{"more":1}`, `{"field":"a","field":"a"}`, `{"Field":"a"}`, `{} {}`, `{"owner":"00"}`, `[]`} {
-		if _, err := (&Opening{Details: []byte(bad)}).Read(); !errors.Is(err, ErrMalformed) {
+		if _, err := (&Opening{Details: []byte(bad)}).Read(); !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("%s: got %v, want ErrMalformed", bad, err)
 		}
 	}
@@ -145,15 +147,15 @@ func newTestLog(seed byte) *testLog {
 	return &testLog{name: "vault.example/log", private: ed25519.NewKeyFromSeed(filled(32, seed))}
 }
 
-func (l *testLog) key() LogKey {
-	return LogKey{Name: l.name, Algorithm: "Ed25519", PublicKey: l.private.Public().(ed25519.PublicKey)}
+func (l *testLog) key() policies.LogKey {
+	return policies.LogKey{Name: l.name, Algorithm: "Ed25519", PublicKey: l.private.Public().(ed25519.PublicKey)}
 }
 
-func (l *testLog) append(outcome Code, d *Details) uint64 {
+func (l *testLog) append(outcome policies.Code, d *Details) uint64 {
 	// A fixed salt: a fuzz target runs in several processes, which must agree on the log.
-	opening := Opening{Salt: Nonce{0xaa, byte(len(l.leaves))}, Details: must(json.Marshal(d))}
+	opening := Opening{Salt: policies.Nonce{0xaa, byte(len(l.leaves))}, Details: must(json.Marshal(d))}
 	commitment := opening.Commitment()
-	leaf := logLeaf(testTime, Entry{Kind: EntryGrant, Owner: Pseudonym{1}, Outcome: outcome, Commitment: commitment})
+	leaf := logLeaf(testTime, Entry{Kind: EntryGrant, Owner: policies.Pseudonym{1}, Outcome: outcome, Commitment: commitment})
 	index := int64(len(l.leaves))
 	l.hashes = append(l.hashes, must(tlog.StoredHashes(index, leaf, l.hashes))...)
 	l.leaves, l.openings = append(l.leaves, leaf), append(l.openings, opening)
@@ -178,33 +180,33 @@ func (l *testLog) checkpoint(size int) string {
 func (l *testLog) evidence(index uint64, size int) Evidence {
 	e := Evidence{Index: index, Leaf: bytes.Clone(l.leaves[index]), Opening: l.openings[index]}
 	for _, h := range must(tlog.ProveRecord(int64(size), int64(index), l.hashes)) {
-		e.Proof = append(e.Proof, Hash(h))
+		e.Proof = append(e.Proof, policies.Hash(h))
 	}
 	return e
 }
 
 // The log of the receipt tests: seven entries, of which number 3 is the acceptance of document {0xd0}.
-func receiptFixture() (*testLog, *VaultDocument, func() *Receipt) {
+func receiptFixture() (*testLog, *policies.VaultDocument, func() *Receipt) {
 	l := newTestLog(1)
 	for i := range 7 {
-		outcome := CodeAccepted
+		outcome := policies.CodeAccepted
 		if i == 5 {
-			outcome = CodeNoGrant
+			outcome = policies.CodeNoGrant
 		}
-		l.append(outcome, &Details{Owner: testOwner, Document: Hash{0xd0, 3 - byte(i)}})
+		l.append(outcome, &Details{Owner: testOwner, Document: policies.Hash{0xd0, 3 - byte(i)}})
 	}
 	v := validVault()
 	v.LogKey = l.key()
 	return l, v, func() *Receipt {
-		return &Receipt{Type: "receipt", Suite: Suite, Vault: testVault, Document: Hash{0xd0, 0}, Evidence: l.evidence(3, 7), Checkpoint: l.checkpoint(7)}
+		return &Receipt{Type: "receipt", Suite: policies.Suite, Vault: testVault, Document: policies.Hash{0xd0, 0}, Evidence: l.evidence(3, 7), Checkpoint: l.checkpoint(7)}
 	}
 }
 
 func TestReceiptVerify(t *testing.T) {
 	l, v, valid := receiptFixture()
-	document := Hash{0xd0}
+	document := policies.Hash{0xd0}
 	at, entry, details, err := valid().Verify(v, document)
-	if err != nil || !at.Equal(testTime) || entry.Outcome != CodeAccepted || details.Document != document {
+	if err != nil || !at.Equal(testTime) || entry.Outcome != policies.CodeAccepted || details.Document != document {
 		t.Fatalf("got %v, %+v, %+v, %v", at, entry, details, err)
 	}
 	// Over the wire and back.
@@ -215,7 +217,7 @@ func TestReceiptVerify(t *testing.T) {
 
 	forger := newTestLog(2)
 	for i := range l.leaves {
-		forger.append(CodeAccepted, &Details{Document: Hash{0xd0, 3 - byte(i)}})
+		forger.append(policies.CodeAccepted, &Details{Document: policies.Hash{0xd0, 3 - byte(i)}})
 	}
 	sixRoot := l.root(6)
 	for _, c := range []struct {
@@ -223,40 +225,40 @@ func TestReceiptVerify(t *testing.T) {
 		spoil func(r *Receipt)
 		want  error
 	}{
-		{"a bit of the leaf", func(r *Receipt) { r.Evidence.Leaf[20] ^= 1 }, ErrProof},
-		{"the time in the leaf", func(r *Receipt) { r.Evidence.Leaf[7] ^= 1 }, ErrProof},
-		{"another leaf", func(r *Receipt) { r.Evidence.Leaf = l.leaves[2] }, ErrProof},
-		{"no leaf", func(r *Receipt) { r.Evidence.Leaf = nil }, ErrProof},
-		{"another index", func(r *Receipt) { r.Evidence.Index = 2 }, ErrProof},
-		{"an index outside", func(r *Receipt) { r.Evidence.Index = 7 }, ErrProof},
-		{"a huge index", func(r *Receipt) { r.Evidence.Index = 1<<64 - 1 }, ErrProof},
-		{"a bit of the proof", func(r *Receipt) { r.Evidence.Proof[0][0] ^= 1 }, ErrProof},
-		{"proof cut", func(r *Receipt) { r.Evidence.Proof = r.Evidence.Proof[1:] }, ErrProof},
-		{"proof longer", func(r *Receipt) { r.Evidence.Proof = append(r.Evidence.Proof, Hash{}) }, ErrProof},
-		{"another entry's opening", func(r *Receipt) { r.Evidence.Opening = l.openings[2] }, ErrProof},
-		{"another salt", func(r *Receipt) { r.Evidence.Opening.Salt = NewNonce() }, ErrProof},
-		{"other details", func(r *Receipt) { r.Evidence.Opening.Details = l.openings[2].Details }, ErrProof},
-		{"no opening", func(r *Receipt) { r.Evidence.Opening = Opening{} }, ErrProof},
-		{"a whole entry of another document", func(r *Receipt) { r.Evidence = l.evidence(2, 7) }, ErrProof},
-		{"another document claimed", func(r *Receipt) { r.Document = Hash{0xd1} }, ErrProof},
-		{"another vault claimed", func(r *Receipt) { r.Vault = VaultID{9} }, ErrProof},
-		{"an older checkpoint", func(r *Receipt) { r.Checkpoint = l.checkpoint(6) }, ErrProof},
-		{"a checkpoint before the entry", func(r *Receipt) { r.Checkpoint = l.checkpoint(3) }, ErrProof},
+		{"a bit of the leaf", func(r *Receipt) { r.Evidence.Leaf[20] ^= 1 }, policies.ErrProof},
+		{"the time in the leaf", func(r *Receipt) { r.Evidence.Leaf[7] ^= 1 }, policies.ErrProof},
+		{"another leaf", func(r *Receipt) { r.Evidence.Leaf = l.leaves[2] }, policies.ErrProof},
+		{"no leaf", func(r *Receipt) { r.Evidence.Leaf = nil }, policies.ErrProof},
+		{"another index", func(r *Receipt) { r.Evidence.Index = 2 }, policies.ErrProof},
+		{"an index outside", func(r *Receipt) { r.Evidence.Index = 7 }, policies.ErrProof},
+		{"a huge index", func(r *Receipt) { r.Evidence.Index = 1<<64 - 1 }, policies.ErrProof},
+		{"a bit of the proof", func(r *Receipt) { r.Evidence.Proof[0][0] ^= 1 }, policies.ErrProof},
+		{"proof cut", func(r *Receipt) { r.Evidence.Proof = r.Evidence.Proof[1:] }, policies.ErrProof},
+		{"proof longer", func(r *Receipt) { r.Evidence.Proof = append(r.Evidence.Proof, policies.Hash{}) }, policies.ErrProof},
+		{"another entry's opening", func(r *Receipt) { r.Evidence.Opening = l.openings[2] }, policies.ErrProof},
+		{"another salt", func(r *Receipt) { r.Evidence.Opening.Salt = policies.NewNonce() }, policies.ErrProof},
+		{"other details", func(r *Receipt) { r.Evidence.Opening.Details = l.openings[2].Details }, policies.ErrProof},
+		{"no opening", func(r *Receipt) { r.Evidence.Opening = Opening{} }, policies.ErrProof},
+		{"a whole entry of another document", func(r *Receipt) { r.Evidence = l.evidence(2, 7) }, policies.ErrProof},
+		{"another document claimed", func(r *Receipt) { r.Document = policies.Hash{0xd1} }, policies.ErrProof},
+		{"another vault claimed", func(r *Receipt) { r.Vault = policies.VaultID{9} }, policies.ErrProof},
+		{"an older checkpoint", func(r *Receipt) { r.Checkpoint = l.checkpoint(6) }, policies.ErrProof},
+		{"a checkpoint before the entry", func(r *Receipt) { r.Checkpoint = l.checkpoint(3) }, policies.ErrProof},
 		{"the older checkpoint's root at this size", func(r *Receipt) {
 			r.Checkpoint = l.sign(fmt.Sprintf("%s\n7\n%s\n", l.name, base64.StdEncoding.EncodeToString(sixRoot[:])))
-		}, ErrProof},
+		}, policies.ErrProof},
 		{"a size of 2^64-1", func(r *Receipt) {
 			r.Checkpoint = l.sign(fmt.Sprintf("%s\n%d\n%s\n", l.name, uint64(1<<64-1), base64.StdEncoding.EncodeToString(sixRoot[:])))
-		}, ErrProof},
+		}, policies.ErrProof},
 		{"another log with the same entries", func(r *Receipt) {
 			r.Evidence, r.Checkpoint = forger.evidence(3, 7), forger.checkpoint(7)
-		}, ErrSignature},
-		{"another log's checkpoint", func(r *Receipt) { r.Checkpoint = forger.checkpoint(7) }, ErrSignature},
-		{"no checkpoint", func(r *Receipt) { r.Checkpoint = "" }, ErrSignature},
-		{"an unsigned checkpoint", func(r *Receipt) { r.Checkpoint, _, _ = strings.Cut(r.Checkpoint, "\n\n") }, ErrSignature},
+		}, policies.ErrSignature},
+		{"another log's checkpoint", func(r *Receipt) { r.Checkpoint = forger.checkpoint(7) }, policies.ErrSignature},
+		{"no checkpoint", func(r *Receipt) { r.Checkpoint = "" }, policies.ErrSignature},
+		{"an unsigned checkpoint", func(r *Receipt) { r.Checkpoint, _, _ = strings.Cut(r.Checkpoint, "\n\n") }, policies.ErrSignature},
 		{"another size in the checkpoint", func(r *Receipt) {
 			r.Checkpoint = strings.Replace(r.Checkpoint, "\n7\n", "\n8\n", 1)
-		}, ErrSignature},
+		}, policies.ErrSignature},
 	} {
 		r := valid()
 		c.spoil(r)
@@ -269,15 +271,15 @@ func TestReceiptVerify(t *testing.T) {
 	refused := valid()
 	refused.Evidence = l.evidence(5, 7)
 	refused.Document = must(refused.Evidence.Opening.Read()).Document
-	if _, _, _, err := refused.Verify(v, refused.Document); !errors.Is(err, ErrProof) {
+	if _, _, _, err := refused.Verify(v, refused.Document); !errors.Is(err, policies.ErrProof) {
 		t.Errorf("the entry of a refusal: got %v, want ErrProof", err)
 	}
-	if _, _, _, err := valid().Verify(v, Hash{0xd0, 1}); !errors.Is(err, ErrProof) {
+	if _, _, _, err := valid().Verify(v, policies.Hash{0xd0, 1}); !errors.Is(err, policies.ErrProof) {
 		t.Errorf("asked about another document: got %v, want ErrProof", err)
 	}
 	other := *v
 	other.LogKey = forger.key()
-	if _, _, _, err := valid().Verify(&other, document); !errors.Is(err, ErrSignature) {
+	if _, _, _, err := valid().Verify(&other, document); !errors.Is(err, policies.ErrSignature) {
 		t.Errorf("another log key: got %v, want ErrSignature", err)
 	}
 }
@@ -298,7 +300,7 @@ func TestEvidenceOfEveryEntry(t *testing.T) {
 	l.openings = append(l.openings, Opening{})
 	l.hashes = append(l.hashes, must(tlog.StoredHashes(7, []byte("no entry"), l.hashes))...)
 	e := l.evidence(7, 8)
-	if _, _, _, err := e.Verify(must(OpenCheckpoint(l.checkpoint(8), v.LogKey))); !errors.Is(err, ErrMalformed) {
+	if _, _, _, err := e.Verify(must(OpenCheckpoint(l.checkpoint(8), v.LogKey))); !errors.Is(err, policies.ErrMalformed) {
 		t.Errorf("a leaf that is no entry: got %v, want ErrMalformed", err)
 	}
 }
@@ -308,7 +310,7 @@ func TestOpenCheckpoint(t *testing.T) {
 	root := l.root(7)
 	root64 := base64.StdEncoding.EncodeToString(root[:])
 	good := l.checkpoint(7)
-	if c, err := OpenCheckpoint(good, v.LogKey); err != nil || c != (Checkpoint{7, Hash(root)}) {
+	if c, err := OpenCheckpoint(good, v.LogKey); err != nil || c != (Checkpoint{7, policies.Hash(root)}) {
 		t.Fatalf("got %+v, %v", c, err)
 	}
 	// Signed by a witness too, whom this client does not know: fine.
@@ -319,22 +321,22 @@ func TestOpenCheckpoint(t *testing.T) {
 		name, text string
 		want       error
 	}{
-		{"another origin", l.sign("other.example\n7\n" + root64 + "\n"), ErrMalformed},
-		{"no origin", l.sign("7\n" + root64 + "\n"), ErrMalformed},
-		{"an extension line", l.sign(l.name + "\n7\n" + root64 + "\nmore\n"), ErrMalformed},
-		{"a sign before the size", l.sign(l.name + "\n+7\n" + root64 + "\n"), ErrMalformed},
-		{"a zero before the size", l.sign(l.name + "\n07\n" + root64 + "\n"), ErrMalformed},
-		{"a negative size", l.sign(l.name + "\n-7\n" + root64 + "\n"), ErrMalformed},
-		{"a size over 64 bits", l.sign(l.name + "\n18446744073709551616\n" + root64 + "\n"), ErrMalformed},
-		{"a hexadecimal size", l.sign(l.name + "\n0x7\n" + root64 + "\n"), ErrMalformed},
-		{"a short root", l.sign(l.name + "\n7\nAAAA\n"), ErrMalformed},
-		{"a root with stray bits", l.sign(l.name + "\n7\n" + strings.Repeat("A", 42) + "B=\n"), ErrMalformed},
-		{"a space", l.sign(l.name + " \n7\n" + root64 + "\n"), ErrMalformed},
-		{"two lines", l.sign(l.name + "\n7\n"), ErrMalformed},
-		{"empty", "", ErrSignature},
-		{"no signature", l.name + "\n7\n" + root64 + "\n\n", ErrSignature},
-		{"cut", good[:len(good)-2], ErrSignature},
-		{"longer", good + "more", ErrSignature},
+		{"another origin", l.sign("other.example\n7\n" + root64 + "\n"), policies.ErrMalformed},
+		{"no origin", l.sign("7\n" + root64 + "\n"), policies.ErrMalformed},
+		{"an extension line", l.sign(l.name + "\n7\n" + root64 + "\nmore\n"), policies.ErrMalformed},
+		{"a sign before the size", l.sign(l.name + "\n+7\n" + root64 + "\n"), policies.ErrMalformed},
+		{"a zero before the size", l.sign(l.name + "\n07\n" + root64 + "\n"), policies.ErrMalformed},
+		{"a negative size", l.sign(l.name + "\n-7\n" + root64 + "\n"), policies.ErrMalformed},
+		{"a size over 64 bits", l.sign(l.name + "\n18446744073709551616\n" + root64 + "\n"), policies.ErrMalformed},
+		{"a hexadecimal size", l.sign(l.name + "\n0x7\n" + root64 + "\n"), policies.ErrMalformed},
+		{"a short root", l.sign(l.name + "\n7\nAAAA\n"), policies.ErrMalformed},
+		{"a root with stray bits", l.sign(l.name + "\n7\n" + strings.Repeat("A", 42) + "B=\n"), policies.ErrMalformed},
+		{"a space", l.sign(l.name + " \n7\n" + root64 + "\n"), policies.ErrMalformed},
+		{"two lines", l.sign(l.name + "\n7\n"), policies.ErrMalformed},
+		{"empty", "", policies.ErrSignature},
+		{"no signature", l.name + "\n7\n" + root64 + "\n\n", policies.ErrSignature},
+		{"cut", good[:len(good)-2], policies.ErrSignature},
+		{"longer", good + "more", policies.ErrSignature},
 	} {
 		if _, err := OpenCheckpoint(c.text, v.LogKey); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
@@ -345,19 +347,19 @@ func TestOpenCheckpoint(t *testing.T) {
 			t.Errorf("byte %d of a checkpoint changed makes no difference", i)
 		}
 	}
-	for name, key := range map[string]LogKey{
-		"short key":       {l.name, "Ed25519", filled(31, 1)},
-		"no name":         {"", "Ed25519", l.key().PublicKey},
-		"name with space": {"a b", "Ed25519", l.key().PublicKey},
-		"name with plus":  {"a+b", "Ed25519", l.key().PublicKey},
+	for name, key := range map[string]policies.LogKey{
+		"short key":       {Name: l.name, Algorithm: "Ed25519", PublicKey: filled(31, 1)},
+		"no name":         {Name: "", Algorithm: "Ed25519", PublicKey: l.key().PublicKey},
+		"name with space": {Name: "a b", Algorithm: "Ed25519", PublicKey: l.key().PublicKey},
+		"name with plus":  {Name: "a+b", Algorithm: "Ed25519", PublicKey: l.key().PublicKey},
 	} {
-		if _, err := OpenCheckpoint(good, key); !errors.Is(err, ErrMalformed) {
+		if _, err := OpenCheckpoint(good, key); !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("%s: got %v, want ErrMalformed", name, err)
 		}
 	}
 	renamed := l.key()
 	renamed.Name = "other.example"
-	if _, err := OpenCheckpoint(good, renamed); !errors.Is(err, ErrSignature) {
+	if _, err := OpenCheckpoint(good, renamed); !errors.Is(err, policies.ErrSignature) {
 		t.Errorf("the same key under another name: got %v, want ErrSignature", err)
 	}
 }
@@ -380,7 +382,7 @@ func TestParseReceiptRefuses(t *testing.T) {
 		if text == good {
 			t.Fatalf("%s: the test changes nothing", name)
 		}
-		if _, err := ParseReceipt([]byte(text)); !errors.Is(err, ErrMalformed) {
+		if _, err := ParseReceipt([]byte(text)); !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("%s: got %v, want ErrMalformed", name, err)
 		}
 	}
@@ -389,11 +391,11 @@ func TestParseReceiptRefuses(t *testing.T) {
 func FuzzParseEntry(f *testing.F) {
 	e := validEntry()
 	f.Add(e.Bytes())
-	f.Add(Encode("entry", []byte("use"), nil, nil, nil, nil))
+	f.Add(policies.Encode("entry", []byte("use"), nil, nil, nil, nil))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e, err := ParseEntry(data)
 		if err != nil {
-			if !errors.Is(err, ErrMalformed) {
+			if !errors.Is(err, policies.ErrMalformed) {
 				t.Errorf("got %v, want ErrMalformed", err)
 			}
 			return
@@ -410,7 +412,7 @@ func FuzzParseLogLeaf(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		at, e, err := ParseLogLeaf(data)
 		if err != nil {
-			if !errors.Is(err, ErrMalformed) {
+			if !errors.Is(err, policies.ErrMalformed) {
 				t.Errorf("got %v, want ErrMalformed", err)
 			}
 			return
@@ -430,7 +432,7 @@ func FuzzParseBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := ParseBody(data)
 		if err != nil {
-			if !errors.Is(err, ErrMalformed) {
+			if !errors.Is(err, policies.ErrMalformed) {
 				t.Errorf("got %v, want ErrMalformed", err)
 			}
 			return
@@ -438,7 +440,7 @@ func FuzzParseBody(f *testing.F) {
 		if !bytes.Equal(b.Bytes(), data) {
 			t.Errorf("a body with two spellings: %x", data)
 		}
-		if _, err := b.Read(); err != nil && !errors.Is(err, ErrMalformed) {
+		if _, err := b.Read(); err != nil && !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("details: got %v, want ErrMalformed", err)
 		}
 	})
@@ -452,12 +454,12 @@ func FuzzParseReceipt(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := ParseReceipt(data)
 		if err != nil {
-			if !errors.Is(err, ErrMalformed) {
+			if !errors.Is(err, policies.ErrMalformed) {
 				t.Errorf("got %v, want ErrMalformed", err)
 			}
 			return
 		}
-		if _, _, _, err := r.Verify(v, Hash{0xd0}); err == nil && !bytes.Equal(r.Evidence.Leaf, genuine) {
+		if _, _, _, err := r.Verify(v, policies.Hash{0xd0}); err == nil && !bytes.Equal(r.Evidence.Leaf, genuine) {
 			t.Error("a receipt was forged")
 		}
 	})
@@ -473,7 +475,7 @@ func FuzzOpenCheckpoint(f *testing.F) {
 		if err == nil && c != genuine {
 			t.Errorf("a checkpoint was forged: %+v", c)
 		}
-		if err != nil && !errors.Is(err, ErrSignature) && !errors.Is(err, ErrMalformed) {
+		if err != nil && !errors.Is(err, policies.ErrSignature) && !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("got %v", err)
 		}
 	})
