@@ -45,7 +45,7 @@ func people() ([]*person, error) {
 			return nil, fmt.Errorf("writing the address book of %s: %w", p.profile, err)
 		}
 		p.card = one.Bytes()
-		// Six bytes do not occur by chance; six digits, in a file of numbers, do.
+		// Six bytes do not occur by chance; six or seven digits, in a file of numbers, do.
 		hide := func(what, value string) {
 			if value = strings.TrimSpace(value); len(value) >= 8 || len(value) >= 6 && strings.Trim(value, "0123456789") != "" {
 				p.secrets = append(p.secrets, stage.Marker{Name: what + " of " + p.profile, Value: []byte(value)})
