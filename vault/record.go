@@ -3,7 +3,6 @@ package vault
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -67,8 +66,6 @@ func (v *Vault) wait(ctx context.Context, p *pending) ([]ledger.Record, keylog.C
 // signature and few fsyncs, and a lone one waits for nobody.
 func (v *Vault) run() {
 	for first := range v.decisions {
-		// Requests that were checked during the last commit join this one first. This gives up a time slice, no more.
-		runtime.Gosched()
 		v.commit(first)
 	}
 }
@@ -216,10 +213,16 @@ func (k *sessionKeys) get(session policies.Hash) *pre.SessionKey {
 	return k.keys[session]
 }
 
-func (k *sessionKeys) put(session policies.Hash, key *pre.SessionKey) {
+// put keeps the key of a session and returns the one that is kept: of two that were opened at once the first, and the other is zeroed.
+func (k *sessionKeys) put(session policies.Hash, key *pre.SessionKey) *pre.SessionKey {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if first := k.keys[session]; first != nil {
+		key.Zero()
+		return first
+	}
 	k.keys[session] = key
+	return key
 }
 
 func (k *sessionKeys) forget(session policies.Hash) {

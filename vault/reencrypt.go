@@ -145,7 +145,7 @@ func (v *Vault) admit(call *api.Call) (*read, policies.Code) {
 		if r.key, err = v.decapsulate(&r.session.Document, r.session.Hash); err != nil {
 			return nil, policies.CodeSession
 		}
-		v.keys.put(r.session.Hash, r.key)
+		r.key = v.keys.put(r.session.Hash, r.key)
 	}
 	if len(call.Items) == len(request.Items) {
 		r.items = make([]readItem, len(call.Items))
