@@ -161,7 +161,7 @@ func TestStarts(t *testing.T) {
 		trace := &spy{file: filepath.Join(t.TempDir(), "spy.log")}
 		config := strings.Replace(strings.Replace(vault, s.PINFile(), wrong, 1), `module = ""`, `module = "`+spyModule(t)+`"`, 1)
 		said, code := serve(t, s, s.Bin().Vault, config, "PKCS11SPY=/usr/lib/softhsm/libsofthsm2.so", "PKCS11SPY_OUTPUT="+trace.file)
-		if code != 1 || !strings.Contains(said, "PIN") || strings.Contains(said, "7319") {
+		if code != 4 || !strings.Contains(said, "PIN") || strings.Contains(said, "7319") {
 			t.Errorf("exit code %d:\n%s", code, said)
 		}
 		if n := trace.since(t)["C_Login"]; n != 1 {
@@ -175,7 +175,7 @@ func TestStarts(t *testing.T) {
 		must(t, os.WriteFile(open, pin, 0o600))
 		must(t, os.Chmod(open, 0o644))
 		said, code := serve(t, s, s.Bin().Vault, strings.Replace(vault, s.PINFile(), open, 1))
-		if code == 0 || strings.Contains(said, strings.TrimSpace(string(pin))) {
+		if code != 4 || strings.Contains(said, strings.TrimSpace(string(pin))) {
 			t.Errorf("exit code %d:\n%s", code, said)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/sallyport/sallyport/hardware"
 	"github.com/sallyport/sallyport/pkcs11"
 )
 
@@ -17,6 +18,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // it did not start, or not stop, in good order; the log on stderr says why
 	exitUsage   = 2 // the command line or the configuration is wrong
+	exitPIN     = 4 // the PIN is missing, wrong or locked: starting again would use up tries; sallyport-hsm has the same code
 )
 
 // commands are the command line.
@@ -38,7 +40,8 @@ const description = `The vault of Sallyport: decides, records, and has the token
   sallyport-vault init --config vault.toml      creates the key-use log, once
   sallyport-vault serve --config vault.toml     until SIGTERM or SIGINT
 
-Exit codes: 0 done, 1 failed (stderr says why), 2 wrong command line or configuration.
+Exit codes: 0 done, 1 failed (stderr says why), 2 wrong command line or configuration, 4 PIN missing, wrong or locked
+(do not start it again by itself: tokens count wrong PINs).
 SIGUSR1 logs how often each PKCS#11 function was called.`
 
 // run is the command.
@@ -77,6 +80,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	if err != nil {
 		log.Error("sallyport-vault ends", "error", err.Error())
+		if errors.Is(err, pkcs11.ErrPINIncorrect) || errors.Is(err, pkcs11.ErrPINLocked) || errors.Is(err, hardware.ErrPINSource) {
+			return exitPIN
+		}
 		return exitFailure
 	}
 	return exitOK
