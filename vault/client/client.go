@@ -22,7 +22,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -203,8 +202,6 @@ func (c *Client) Reencrypt(ctx context.Context, call api.Call) (api.Reply, error
 // send is one line to the vault: it carries what waits until nothing does.
 func (c *Client) send() {
 	for {
-		// Requests that can run now join the queue first: on a busy machine lines are fewer and fuller. On an idle one there are none.
-		runtime.Gosched()
 		batch := c.take()
 		if batch == nil {
 			return

@@ -160,18 +160,26 @@ func TestReencryptFailures(t *testing.T) {
 }
 
 func TestContextEndsTheWaiting(t *testing.T) {
-	release := make(chan struct{})
+	release, arrived := make(chan struct{}), make(chan struct{}, 8)
 	var calls atomic.Int64
-	c := serve(t, func(w http.ResponseWriter, r *http.Request) { <-release; calls.Add(int64(echo(w, r))) })
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) { arrived <- struct{}{}; <-release; calls.Add(int64(echo(w, r))) })
 	var wg sync.WaitGroup
-	for range 5 { // two are on their way, three wait
+	for n := range 5 { // two are on their way, three wait
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			defer cancel()
 			if _, err := c.Reencrypt(ctx, api.Call{}); !errors.Is(err, policies.CodeUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 				t.Error(err)
 			}
 		})
+		if n < 2 { // alone on its line before the next one comes
+			select {
+			case <-arrived:
+			case <-time.After(10 * time.Second):
+				close(release)
+				t.Fatal("a call did not reach the vault")
+			}
+		}
 	}
 	wg.Wait()
 	close(release)
