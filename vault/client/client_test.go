@@ -162,7 +162,11 @@ func TestReencryptFailures(t *testing.T) {
 func TestContextEndsTheWaiting(t *testing.T) {
 	release, arrived := make(chan struct{}), make(chan struct{}, 8)
 	var calls atomic.Int64
-	c := serve(t, func(w http.ResponseWriter, r *http.Request) { arrived <- struct{}{}; <-release; calls.Add(int64(echo(w, r))) })
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-release
+		calls.Add(int64(echo(w, r)))
+	})
 	var wg sync.WaitGroup
 	for n := range 5 { // two are on their way, three wait
 		wg.Go(func() {
