@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/pkcs11"
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/links"
 )
 
 // gradeUnproven is the grade of a token before the full probe ran.
@@ -447,10 +448,10 @@ func (r *run) readBack(ctx context.Context, t *pkcs11.Token) error {
 	return nil
 }
 
-func (r *run) link() (policies.JoinLink, error) {
+func (r *run) link() (links.Join, error) {
 	record, err := readRecord(r.Dir)
 	if err != nil {
-		return policies.JoinLink{}, err
+		return links.Join{}, err
 	}
 	return joinLink(record.Vault, r.Storefront, r.Owners)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/pkcs11"
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/links"
 )
 
 func TestCeremony(t *testing.T) {
@@ -65,7 +66,7 @@ func TestCeremony(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		link, err := policies.ParseJoinLink(strings.TrimSpace(string(text)))
+		link, err := links.ParseJoin(strings.TrimSpace(string(text)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,22 +9,23 @@ import (
 	"rsc.io/qr"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/links"
 )
 
 // joinLink makes the link that clients pin, and refuses URLs that no client would take.
-func joinLink(doc *policies.VaultDocument, storefront, owners string) (policies.JoinLink, error) {
-	return policies.ParseJoinLink(policies.JoinLink{
+func joinLink(doc *policies.VaultDocument, storefront, owners string) (links.Join, error) {
+	return links.ParseJoin(links.Join{
 		Vault: doc.Vault, Ceremony: policies.HashKey(doc.CeremonyKey), Storefront: storefront, Owners: owners,
 	}.String())
 }
 
 // JoinLink reads the join link of a finished ceremony and refuses one that names another vault or ceremony key than r.
-func (r *Record) JoinLink(dir string) (policies.JoinLink, error) {
+func (r *Record) JoinLink(dir string) (links.Join, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, joinTextFile))
 	if err != nil {
-		return policies.JoinLink{}, fmt.Errorf("%w: %w", ErrFolder, err)
+		return links.Join{}, fmt.Errorf("%w: %w", ErrFolder, err)
 	}
-	link, err := policies.ParseJoinLink(strings.TrimSpace(string(raw)))
+	link, err := links.ParseJoin(strings.TrimSpace(string(raw)))
 	if err != nil {
 		return link, fmt.Errorf("%w: %s: %w", ErrFolder, joinTextFile, err)
 	}
@@ -35,7 +36,7 @@ func (r *Record) JoinLink(dir string) (policies.JoinLink, error) {
 }
 
 // writeJoin writes the link as text and as a picture.
-func writeJoin(dir string, link policies.JoinLink) error {
+func writeJoin(dir string, link links.Join) error {
 	code, err := qr.Encode(link.String(), qr.M)
 	if err != nil {
 		return fmt.Errorf("making the QR code: %w", err)
@@ -48,7 +49,7 @@ func writeJoin(dir string, link policies.JoinLink) error {
 
 // QRCode draws a join link: two rows of the code in a line, as half blocks, with the quiet zone of four that readers want
 // (ISO/IEC 18004). coloured, for a terminal, makes it dark on light whatever the terminal's own colours.
-func QRCode(link policies.JoinLink, coloured bool) (string, error) {
+func QRCode(link links.Join, coloured bool) (string, error) {
 	code, err := qr.Encode(link.String(), qr.M)
 	if err != nil {
 		return "", fmt.Errorf("making the QR code: %w", err)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/links"
 )
 
 func TestProfiles(t *testing.T) {
@@ -104,7 +105,7 @@ func FuzzMarker(f *testing.F) {
 }
 
 func TestQRCode(t *testing.T) {
-	link := policies.JoinLink{Vault: policies.VaultID{1}, Ceremony: policies.Hash{2}, Storefront: "https://store.example"}
+	link := links.Join{Vault: policies.VaultID{1}, Ceremony: policies.Hash{2}, Storefront: "https://store.example"}
 	plain, err := QRCode(link, false)
 	if err != nil {
 		t.Fatal(err)
