@@ -131,11 +131,11 @@ func TestReencryptFailures(t *testing.T) {
 		want   error
 	}{
 		"problem":      {func(w http.ResponseWriter, r *http.Request) { problem.Write(w, policies.CodeTooLarge) }, policies.CodeTooLarge},
-		"no problem":   {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "x", 502) }, policies.CodeUnavailable},
+		"no problem":   {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "x", http.StatusBadGateway) }, policies.CodeUnavailable},
 		"garbage":      {func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "garbage") }, policies.CodeUnavailable},
 		"too few":      {func(w http.ResponseWriter, r *http.Request) { w.Write(api.AppendReplies(nil, nil)) }, policies.CodeUnavailable},
 		"broken off":   {func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }, policies.CodeUnavailable},
-		"redirection":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", 302) }, policies.CodeUnavailable},
+		"redirection":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) }, policies.CodeUnavailable},
 		"much too big": {func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Length", "99999999999") }, policies.CodeUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -269,11 +269,12 @@ func TestBadPoints(t *testing.T) {
 	if err := pre.CheckPoint(&good, &leaf.Capsule); err != nil {
 		t.Fatal(err)
 	}
-	offCurve, otherSign, infinity, hybrid := good, good, [65]byte{}, good
+	offCurve, infinity, hybrid := good, [65]byte{}, good
 	offCurve[64] ^= 2
 	negated := leaf.Capsule
 	negated[0] ^= 1
-	if otherSign, err = pre.Decompress(&negated); err != nil {
+	otherSign, err := pre.Decompress(&negated)
+	if err != nil {
 		t.Fatal(err)
 	}
 	hybrid[0] = 6 | good[64]&1

@@ -95,7 +95,7 @@ func (c *config) validate() error {
 		return nil
 	}
 	if !strings.HasPrefix(c.Vault.Address, "https://") {
-		return errors.New("configuration: vault.address begins with https:// or unix:")
+		return errors.New("configuration: vault.address must be an https URL, or unix: and a path")
 	}
 	if c.Vault.CA == "" || c.Vault.Certificate == "" || c.Vault.Key == "" {
 		return errors.New("configuration: a vault at an https address needs vault.ca, vault.certificate and vault.key")
