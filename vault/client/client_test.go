@@ -75,10 +75,11 @@ func TestReencryptSharesRequests(t *testing.T) {
 			}
 		})
 	}
-	ask(0)
-	ask(1)
-	for requests.Load() < 2 { // both lines are busy
-		time.Sleep(time.Millisecond)
+	for line := range int64(2) { // one after the other, or one line takes both
+		ask(int(line))
+		for requests.Load() <= line {
+			time.Sleep(time.Millisecond)
+		}
 	}
 	for i := range 100 {
 		ask(2 + i)
