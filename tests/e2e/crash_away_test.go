@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/sallyport/sallyport/policies"
@@ -91,11 +92,11 @@ func TestOneSideAway(t *testing.T) {
 		return
 	}
 	t.Run("a storefront that hangs", func(t *testing.T) {
-		must(t, s.Storefront.Freeze())
+		must(t, s.Storefront.Signal(syscall.SIGSTOP))
 		if r := play(t, s, 0, "mia", "me", "revoke", "acme", "own/d", "--no-rotate"); !strings.Contains(r.Stdout, "STOPPED") || strings.Contains(r.Stdout, "NOT STOPPED") {
 			t.Errorf("a revocation over the second route says %q", r.Stdout)
 		}
-		must(t, s.Storefront.Thaw())
+		must(t, s.Storefront.Signal(syscall.SIGCONT))
 		reads(t, s, "acme", "mia", "own/d", policies.CodeRevoked)
 		play(t, s, 0, "mia", "me", "sync")
 	})

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 // startTimeout is how long a daemon may take until it is ready; a slow machine under a race detector is allowed for.
 const startTimeout = 60 * time.Second
 
-// Daemon is a vault or storefront as a process: it can be started, stopped, killed and started again.
+// Daemon is a vault or storefront as a process: it can be started, stopped, killed and started again. Methods may be called from several
+// goroutines: a test's proxy may kill what the test starts again.
 type Daemon struct {
 	Name   string
 	Log    string // file with its standard error, appended to by each start
@@ -26,8 +28,20 @@ type Daemon struct {
 	config string
 	ready  string // JSON file that it writes when it listens
 	env    []string
+
+	current atomic.Pointer[process] // nil before the first start
+}
+
+// process is one life of a daemon.
+type process struct {
 	cmd    *exec.Cmd
-	exited chan struct{}
+	exited chan struct{} // closed when cmd has been waited for
+}
+
+// kill ends the process and waits.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may be over already
+	<-p.exited
 }
 
 // Start starts the process and waits until it listens.
@@ -40,19 +54,19 @@ func (d *Daemon) Start(ctx context.Context) error {
 		return err
 	}
 	defer logFile.Close()
-	d.cmd = exec.Command(d.binary, "serve", "--config", d.config)
-	d.cmd.Stdout, d.cmd.Stderr = logFile, logFile
-	d.cmd.Env = append(os.Environ(), d.env...)
+	p := &process{cmd: exec.Command(d.binary, "serve", "--config", d.config), exited: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = logFile, logFile
+	p.cmd.Env = append(os.Environ(), d.env...)
 	// A daemon does not outlive the stage, and does not get the terminal's Ctrl-C: the stage stops it in order.
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := d.cmd.Start(); err != nil {
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := p.cmd.Start(); err != nil {
 		return fmt.Errorf("starting the %s: %w", d.Name, err)
 	}
-	d.exited = make(chan struct{})
-	go func(cmd *exec.Cmd, exited chan struct{}) {
-		_ = cmd.Wait() // the log and the callers tell why
-		close(exited)
-	}(d.cmd, d.exited)
+	go func() {
+		_ = p.cmd.Wait() // the log and the callers tell why
+		close(p.exited)
+	}()
+	d.current.Store(p)
 	deadline := time.NewTimer(startTimeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -60,12 +74,12 @@ func (d *Daemon) Start(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			d.Kill()
+			p.kill()
 			return ctx.Err()
-		case <-d.exited:
+		case <-p.exited:
 			return fmt.Errorf("the %s did not start:\n%s", d.Name, d.tail())
 		case <-deadline.C:
-			d.Kill()
+			p.kill()
 			return fmt.Errorf("the %s is not ready after %s:\n%s", d.Name, startTimeout, d.tail())
 		case <-tick.C:
 			if _, err := os.Stat(d.ready); err == nil {
@@ -90,58 +104,64 @@ func (d *Daemon) Addresses() (map[string]string, error) {
 	return ready.Addresses, nil
 }
 
-// Running reports whether the process lives.
-func (d *Daemon) Running() bool {
-	if d.cmd == nil {
-		return false
+// living is the process if it lives, else nil.
+func (d *Daemon) living() *process {
+	p := d.current.Load()
+	if p == nil {
+		return nil
 	}
 	select {
-	case <-d.exited:
-		return false
+	case <-p.exited:
+		return nil
 	default:
-		return true
+		return p
 	}
 }
 
+// Running reports whether the process lives.
+func (d *Daemon) Running() bool { return d.living() != nil }
+
 // PID is the process, 0 if it does not run.
 func (d *Daemon) PID() int {
-	if !d.Running() {
-		return 0
+	if p := d.living(); p != nil {
+		return p.cmd.Process.Pid
 	}
-	return d.cmd.Process.Pid
+	return 0
 }
 
 // Stop asks the process to end and waits; one that does not is killed, and that is an error.
 func (d *Daemon) Stop() error {
-	if !d.Running() {
+	p := d.living()
+	if p == nil {
 		return nil
 	}
-	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-d.exited:
-		if code := d.cmd.ProcessState.ExitCode(); code != 0 {
+	case <-p.exited:
+		if code := p.cmd.ProcessState.ExitCode(); code != 0 {
 			return fmt.Errorf("the %s stopped with exit code %d:\n%s", d.Name, code, d.tail())
 		}
 		return nil
 	case <-time.After(30 * time.Second):
-		d.Kill()
+		p.kill()
 		return fmt.Errorf("the %s did not stop in 30 s and was killed", d.Name)
 	}
 }
 
 // Kill ends the process as a crash would: no signal handler runs.
 func (d *Daemon) Kill() {
-	if d.Running() {
-		_ = d.cmd.Process.Kill()
-		<-d.exited
+	if p := d.living(); p != nil {
+		p.kill()
 	}
 }
 
-// Freeze stops the process without ending it, as a hung machine would; Thaw lets it go on.
-func (d *Daemon) Freeze() error { return d.cmd.Process.Signal(syscall.SIGSTOP) }
-
-// Thaw lets a frozen process go on.
-func (d *Daemon) Thaw() error { return d.cmd.Process.Signal(syscall.SIGCONT) }
+// Signal sends the process a signal: SIGSTOP hangs it as a hung machine would hang, SIGCONT lets it go on.
+func (d *Daemon) Signal(signal syscall.Signal) error {
+	if p := d.living(); p != nil {
+		return p.cmd.Process.Signal(signal)
+	}
+	return fmt.Errorf("the %s does not run", d.Name)
+}
 
 // tail is the end of the daemon's log.
 func (d *Daemon) tail() string {
