@@ -50,7 +50,7 @@ type vaultConfig struct {
 
 // defaults are in the documented configuration; what a file must say itself is left empty.
 func defaults() config {
-	return config{Listen: "127.0.0.1:8443", Reserve: 512 << 20, Connections: 4096, Vault: vaultConfig{InFlight: 8}}
+	return config{Listen: "127.0.0.1:8443", Reserve: 512 << 20, Connections: 4096, Vault: vaultConfig{InFlight: 4}}
 }
 
 // loadConfig reads a file strictly and checks it.
