@@ -360,27 +360,15 @@ type bizRestore struct {
 }
 
 func (c *bizRestore) Run(s *session) error {
-	options, err := s.options()
-	if err != nil {
-		return err
-	}
-	plain, err := s.unsealBackup(c.File)
-	if err != nil {
-		return fmt.Errorf("opening the backup: %w", err)
-	}
-	defer clear(plain)
-	p, err := s.createProfile("biz")
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	r, err := client.RestoreReader(p, plain, options)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	s.print(map[string]any{"id": r.ID(), "contacts": len(r.Contacts())}, func(w io.Writer) {
-		fmt.Fprintf(w, "Restored %d contacts into %s.\n", len(r.Contacts()), p.Dir())
+	return s.restore("biz", c.File, func(p *profile.Profile, plain []byte, options client.Options) error {
+		r, err := client.RestoreReader(p, plain, options)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		s.print(map[string]any{"id": r.ID(), "contacts": len(r.Contacts())}, func(w io.Writer) {
+			fmt.Fprintf(w, "Restored %d contacts into %s.\n", len(r.Contacts()), p.Dir())
+		})
+		return nil
 	})
-	return nil
 }

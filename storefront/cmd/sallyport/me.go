@@ -112,18 +112,12 @@ func (c *meSet) Run(s *session) error {
 	if err := catalogue.Check(f); err != nil {
 		return err
 	}
+	if c.File != "" && len(c.Value) > 0 {
+		return fmt.Errorf("%w: give the value or a file with it, not both", errUsage)
+	}
 	text := strings.Join(c.Value, "\n")
 	if len(c.Value) == 0 || len(c.Value) == 1 && text == "-" {
-		in := s.stdin
-		if c.File != "" {
-			file, err := os.Open(c.File)
-			if err != nil {
-				return err
-			}
-			defer file.Close()
-			in = file
-		}
-		data, err := io.ReadAll(io.LimitReader(in, policies.MaxValue+1))
+		data, err := s.input(c.File, policies.MaxValue+1)
 		if err != nil {
 			return fmt.Errorf("reading the value: %w", err)
 		}
@@ -144,6 +138,20 @@ func (c *meSet) Run(s *session) error {
 		s.print(map[string]any{"published": []policies.Field{f}}, func(w io.Writer) { fmt.Fprintf(w, "%s is published.\n", f) })
 		return nil
 	})
+}
+
+// input reads a file, or standard input if there is no name, up to a limit.
+func (s *session) input(name string, limit int64) ([]byte, error) {
+	in := s.stdin
+	if name != "" {
+		file, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		in = file
+	}
+	return io.ReadAll(io.LimitReader(in, limit))
 }
 
 type meGet struct {
@@ -242,16 +250,11 @@ type meImport struct {
 }
 
 func (c *meImport) Run(s *session) error {
-	in := s.stdin
-	if c.Card != "-" {
-		file, err := os.Open(c.Card)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		in = file
+	name := c.Card
+	if name == "-" {
+		name = ""
 	}
-	data, err := io.ReadAll(io.LimitReader(in, catalogue.MaxCard+1))
+	data, err := s.input(name, catalogue.MaxCard+1)
 	if err != nil {
 		return fmt.Errorf("reading the card: %w", err)
 	}
@@ -617,32 +620,39 @@ type meRestore struct {
 }
 
 func (c *meRestore) Run(s *session) error {
+	return s.restore("me", c.File, func(p *profile.Profile, plain []byte, options client.Options) error {
+		o, err := client.RestoreOwner(p, plain, options)
+		if err != nil {
+			return err
+		}
+		defer o.Close()
+		if err := o.Sync(s.ctx); err != nil {
+			return fmt.Errorf("the profile is restored, but not up to date yet: %w", err)
+		}
+		s.print(map[string]any{"id": o.ID(), "fields": len(o.Fields())}, func(w io.Writer) {
+			fmt.Fprintf(w, "Restored %d fields into %s.\n", len(o.Fields()), p.Dir())
+		})
+		return nil
+	})
+}
+
+// restore opens a backup, makes a profile for it, and hands both to use.
+func (s *session) restore(name, file string, use func(p *profile.Profile, plain []byte, options client.Options) error) error {
 	options, err := s.options()
 	if err != nil {
 		return err
 	}
-	plain, err := s.unsealBackup(c.File)
+	plain, err := s.unsealBackup(file)
 	if err != nil {
 		return fmt.Errorf("opening the backup: %w", err)
 	}
 	defer clear(plain)
-	p, err := s.createProfile("me")
+	p, err := s.createProfile(name)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	o, err := client.RestoreOwner(p, plain, options)
-	if err != nil {
-		return err
-	}
-	defer o.Close()
-	if err := o.Sync(s.ctx); err != nil {
-		return fmt.Errorf("the profile is restored, but not up to date yet: %w", err)
-	}
-	s.print(map[string]any{"id": o.ID(), "fields": len(o.Fields())}, func(w io.Writer) {
-		fmt.Fprintf(w, "Restored %d fields into %s.\n", len(o.Fields()), p.Dir())
-	})
-	return nil
+	return use(p, plain, options)
 }
 
 type meFields struct{}
