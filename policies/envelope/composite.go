@@ -123,9 +123,17 @@ func (k *PublicKey) verify(context string, message, sig []byte) error {
 	if err != nil {
 		return err
 	}
-	pq := mldsa65.Verify(&k.mldsa, m, []byte(compositeLabel), sig[:mldsa65.SignatureSize])
-	classical := ed25519.Verify(k.ed25519, m, sig[mldsa65.SignatureSize:])
-	if !pq || !classical {
+	pq := k.verifyMLDSA([]byte(compositeLabel), m, sig[:mldsa65.SignatureSize])
+	classical := SessionPublicKey(k.ed25519).Verify(m, sig[mldsa65.SignatureSize:])
+	if pq != nil || classical != nil {
+		return ErrSignature
+	}
+	return nil
+}
+
+// verifyMLDSA checks an ML-DSA-65 signature alone (FIPS 204, algorithm 3). No document rests on it without the other part.
+func (k *PublicKey) verifyMLDSA(context, message, sig []byte) error {
+	if !mldsa65.Verify(&k.mldsa, message, context, sig) {
 		return ErrSignature
 	}
 	return nil
