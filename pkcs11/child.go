@@ -71,7 +71,7 @@ func launch(c *PoolConfig, pin Secret, start func(*exec.Cmd) error) (*worker, er
 		return nil, err
 	}
 	go w.read(stdout)
-	config, err := packConfig(workerConfig{Profile: c.Profile, Selector: c.Selector, Threads: c.Threads}, pin)
+	config, err := packConfig(workerConfig{Profile: c.Profile, Selector: c.Selector, Threads: c.Threads, LiveKeys: c.LiveKeys}, pin)
 	if err != nil {
 		w.kill()
 		return nil, err
@@ -191,6 +191,14 @@ func (w *worker) derive(requests []DeriveRequest, results []DeriveResult, limit 
 		return errGone
 	}
 	return nil
+}
+
+// used is how many objects it may have leaked: one for each derive and each
+// key unwrapped, of which there is word every second.
+func (w *worker) used() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.derived.Load() + w.calls["C_UnwrapKey"]
 }
 
 func (w *worker) heard(calls map[string]uint64) {

@@ -17,14 +17,15 @@ import (
 // The first frame to a worker is the configuration with the PIN, answered by
 // frameReady. Then either side's frames may be in any order; a reply carries
 // its request's kind and id. Derives are binary, because they are the hot
-// path; everything else is JSON.
+// path; everything else is JSON. In a derive, sealed is u16 length of the blob,
+// zero for a resident key, and else u32 period | blob.
 
 type frameKind byte
 
 const (
 	frameConfig frameKind = 1 + iota // u32 length of JSON | workerConfig | PIN
 	frameReady                       // reply
-	frameDerive                      // u16 count | count * (32 key, 65 point); reply: count * (u8 kind, u64 CKR, 32 x)
+	frameDerive                      // u16 count | count * (32 key, 65 point, sealed); reply: count * (u8 kind, u64 CKR, 32 x)
 	frameCall                        // call; reply: reply
 )
 
@@ -34,7 +35,7 @@ const (
 	maxReply    = 64 << 20 // Keys of a million keys
 	maxDerives  = 64       // in one frame
 
-	deriveRequestSize = 32 + 65
+	deriveRequestSize = 32 + 65 + 2 // without period and blob
 	deriveResultSize  = 1 + 8 + 32
 )
 
@@ -74,6 +75,7 @@ type workerConfig struct {
 	Profile  Profile  `json:"profile"`
 	Selector Selector `json:"selector"`
 	Threads  int      `json:"threads"`
+	LiveKeys int      `json:"live_keys,omitzero"`
 }
 
 // packConfig returns a buffer that holds the PIN: the caller zeroes it.
@@ -103,30 +105,53 @@ func unpackConfig(b []byte) (c workerConfig, pin Secret, err error) {
 	return c, Secret{b[4+n:]}, nil
 }
 
+// packRequests is for requests whose blobs are no longer than maxBlob.
 func packRequests(requests []DeriveRequest) []byte {
 	b := make([]byte, 0, 2+len(requests)*deriveRequestSize)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(requests)))
 	for i := range requests {
 		b = append(b, requests[i].Key[:]...)
 		b = append(b, requests[i].Point[:]...)
+		k := &requests[i].Sealed
+		b = binary.BigEndian.AppendUint16(b, uint16(len(k.Blob)))
+		if len(k.Blob) > 0 {
+			b = binary.BigEndian.AppendUint32(b, k.Period)
+			b = append(b, k.Blob...)
+		}
 	}
 	return b
 }
 
+// unpackRequests returns requests whose blobs share memory with b.
 func unpackRequests(b []byte) ([]DeriveRequest, error) {
 	if len(b) < 2 {
 		return nil, errFrame
 	}
 	n := int(binary.BigEndian.Uint16(b))
 	b = b[2:]
-	if n == 0 || n > maxDerives || len(b) != n*deriveRequestSize {
+	if n == 0 || n > maxDerives || len(b) < n*deriveRequestSize {
 		return nil, errFrame
 	}
 	requests := make([]DeriveRequest, n)
 	for i := range requests {
+		if len(b) < deriveRequestSize {
+			return nil, errFrame
+		}
 		requests[i].Key = KeyID(b[:32])
-		requests[i].Point = [65]byte(b[32:deriveRequestSize])
+		requests[i].Point = [65]byte(b[32:97])
+		blob := int(binary.BigEndian.Uint16(b[97:]))
 		b = b[deriveRequestSize:]
+		if blob == 0 {
+			continue
+		}
+		if blob > maxBlob || len(b) < 4+blob {
+			return nil, errFrame
+		}
+		requests[i].Sealed = SealedKey{Period: binary.BigEndian.Uint32(b), Blob: b[4 : 4+blob : 4+blob]}
+		b = b[4+blob:]
+	}
+	if len(b) > 0 {
+		return nil, errFrame
 	}
 	return requests, nil
 }
@@ -172,12 +197,17 @@ type call struct {
 	Data   []byte  `json:"data,omitempty"`
 	AAD    []byte  `json:"aad,omitempty"`
 	Name   KeyName `json:"name,omitempty"`
+
+	Period uint32      `json:"period,omitzero"`
+	Sealed []SealedKey `json:"sealed,omitempty"`
 }
 
 type reply struct {
 	Fault    wireFault         `json:"fault,omitzero"`
 	Data     []byte            `json:"data,omitempty"`
 	Keys     []KeyID           `json:"keys,omitempty"`
+	Periods  []uint32          `json:"periods,omitempty"`
+	Sealed   []SealedKey       `json:"sealed,omitempty"`
 	Info     Info              `json:"info,omitzero"`
 	Report   KeyReport         `json:"report,omitzero"`
 	Findings Findings          `json:"findings,omitzero"`

@@ -32,9 +32,13 @@ type PoolConfig struct {
 	// RequestTimeout bounds one batch of derives or a signature, SlowTimeout
 	// everything else. A worker that exceeds it is killed. Zero: 10 s and 2 min.
 	RequestTimeout, SlowTimeout time.Duration
-	// RecycleAfter is the number of derives after which a worker is replaced,
-	// since each leaks some 245 bytes in SoftHSM. Zero: 2,000,000.
+	// RecycleAfter is the number of derives and unwrapped keys after which a
+	// worker is replaced, since each leaks some 245 bytes in SoftHSM. Zero:
+	// 2,000,000.
 	RecycleAfter uint64
+	// LiveKeys bounds the sealed keys that each worker keeps unwrapped. Zero:
+	// 4096, which takes some 32 MB of each in SoftHSM.
+	LiveKeys int
 	// Logger gets what workers print and what happens to them. Nil: slog.Default().
 	Logger *slog.Logger
 }
@@ -66,6 +70,13 @@ type Pool struct {
 	launcher chan launchRequest
 	starting sync.Mutex // one worker starts at a time: a wrong PIN is tried once
 	admin    sync.Mutex // held through Import, Destroy, Keys, SaveState and LoadState
+	// sealing is held through SealingKeys and DestroySealingKey, for reading
+	// through ImportSealed and Reseal: what these return is not under a sealing
+	// key that is being destroyed.
+	sealing sync.RWMutex
+
+	forgetting sync.RWMutex // guards forgotten
+	forgotten  forgotten
 
 	mu      sync.Mutex // guards the rest
 	workers []*worker  // all that live, also those that retire
@@ -97,7 +108,7 @@ func Start(ctx context.Context, c PoolConfig) (*Pool, error) {
 	if err := c.Profile.Validate(); err != nil {
 		return nil, err
 	}
-	if len(c.Command) == 0 || c.Workers < 1 || c.Threads < 1 || c.PIN.empty() {
+	if len(c.Command) == 0 || c.Workers < 1 || c.Threads < 1 || c.LiveKeys < 0 || c.PIN.empty() {
 		return nil, &Error{Op: "starting token workers: a command, a PIN, and numbers of workers and threads are needed", Kind: ErrBadInput}
 	}
 	if c.RequestTimeout <= 0 {
@@ -222,7 +233,7 @@ func (p *Pool) supervise(w *worker) {
 			if r, err := w.call(call{Method: "calls"}, p.config.RequestTimeout); err == nil {
 				w.heard(r.Calls)
 			}
-			if w.derived.Load() < p.config.RecycleAfter {
+			if w.used() < p.config.RecycleAfter {
 				continue
 			}
 			next, err := p.start() // the new one first
@@ -429,6 +440,10 @@ func (p *Pool) feed(w *worker) {
 				i.deliver(DeriveResult{Err: err})
 				continue
 			}
+			if !p.sendable(&i.request) {
+				i.deliver(DeriveResult{Err: &Error{Op: "deriving", Kind: ErrKeyMissing}})
+				continue
+			}
 			requests[len(sent)] = i.request
 			sent = append(sent, i)
 		}
@@ -587,6 +602,103 @@ func (p *Pool) Keys(ctx context.Context) ([]KeyID, error) {
 	defer p.admin.Unlock()
 	r, err := p.ask(ctx, call{Method: "keys"}, p.config.SlowTimeout, true)
 	return r.Keys, err
+}
+
+// sendable is asked right before a request goes to a worker. Forget marks
+// first and tells the workers then: a worker that it does not tell has joined
+// after the mark.
+func (p *Pool) sendable(r *DeriveRequest) bool {
+	if len(r.Sealed.Blob) == 0 {
+		return true
+	}
+	p.forgetting.RLock()
+	defer p.forgetting.RUnlock()
+	return r.Sealed.valid() && !p.forgotten.has(r.Key)
+}
+
+// ImportSealed is Token.ImportSealed. Imports run in as many workers at once as
+// there are callers.
+func (p *Pool) ImportSealed(ctx context.Context, id KeyID, path string, wrapped []byte) (SealedKey, error) {
+	p.sealing.RLock()
+	defer p.sealing.RUnlock()
+	r, err := p.ask(ctx, call{Method: "importSealed", ID: id, Path: path, Data: wrapped}, p.config.SlowTimeout, true)
+	if err != nil {
+		return SealedKey{}, err
+	}
+	if len(r.Sealed) != 1 || !r.Sealed[0].valid() {
+		return SealedKey{}, errGone
+	}
+	p.forgetting.Lock()
+	known := p.forgotten.has(id)
+	p.forgotten.remove(id)
+	p.forgetting.Unlock()
+	if known {
+		p.tell(call{Method: "admitSealed", ID: id}, nil)
+	}
+	return r.Sealed[0], nil
+}
+
+// Reseal is Token.Reseal, in one worker.
+func (p *Pool) Reseal(ctx context.Context, keys []SealedKey) ([]SealedKey, error) {
+	p.sealing.RLock()
+	defer p.sealing.RUnlock()
+	r, err := p.ask(ctx, call{Method: "reseal", Sealed: keys}, p.config.SlowTimeout, true)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Sealed) != len(keys) {
+		return nil, errGone
+	}
+	return r.Sealed, nil
+}
+
+// Forget is Token.Forget, for all workers, those to come included: on return
+// no derive uses the key, and no request can load it.
+func (p *Pool) Forget(ctx context.Context, id KeyID) error {
+	p.forgetting.Lock()
+	p.forgotten.add(id)
+	p.forgetting.Unlock()
+	p.tell(call{Method: "forgetSealed", ID: id}, nil)
+	if p.closed() {
+		return &Error{Op: "forgetting key", Kind: p.cause}
+	}
+	return nil
+}
+
+// SealingKeys is Token.SealingKeys. On return all workers seal under the newest.
+func (p *Pool) SealingKeys(ctx context.Context) ([]uint32, error) {
+	p.sealing.Lock()
+	defer p.sealing.Unlock()
+	return p.refresh(ctx)
+}
+
+// refresh is SealingKeys, under its lock.
+func (p *Pool) refresh(ctx context.Context) ([]uint32, error) {
+	r, err := p.ask(ctx, call{Method: "sealingKeys"}, p.config.SlowTimeout, true)
+	if err == nil || errors.Is(err, ErrAttributes) {
+		p.tell(call{Method: "refreshSealing"}, nil)
+	}
+	return r.Periods, err
+}
+
+// DestroySealingKey is Token.DestroySealingKey. On return no worker uses
+// anything that came in under the key.
+func (p *Pool) DestroySealingKey(ctx context.Context, period uint32) error {
+	p.sealing.Lock()
+	defer p.sealing.Unlock()
+	periods, err := p.refresh(ctx)
+	if err != nil {
+		return fmt.Errorf("destroying sealing key: %w", err)
+	}
+	if len(periods) > 0 && period == periods[len(periods)-1] {
+		return &Error{Op: fmt.Sprintf("destroying %q, the newest", string(SealingKey(period))), Kind: ErrRefused}
+	}
+	p.tell(call{Method: "retireSealing", Period: period}, nil)
+	_, err = p.ask(ctx, call{Method: "destroySealing", Period: period}, p.config.SlowTimeout, false)
+	// A worker that started between the two may have found the key and used
+	// it; and if it was not destroyed, all go on with it.
+	p.tell(call{Method: "refreshSealing"}, nil)
+	return err
 }
 
 // Sign is Token.Sign. Both algorithms may sign a message twice.

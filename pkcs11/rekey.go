@@ -12,10 +12,13 @@ import (
 )
 
 // A DeriveRequest asks for x(k*Point) with the key called Key. Point is
-// uncompressed (0x04, x, y) and the caller has checked that it is on P-256.
+// uncompressed (0x04, x, y) and the caller has checked that it is on P-256. An
+// empty Sealed.Blob means a resident key; else the key is in the blob, and one
+// that does not unwrap is ErrKeyMissing.
 type DeriveRequest struct {
-	Key   KeyID
-	Point [65]byte
+	Key    KeyID
+	Point  [65]byte
+	Sealed SealedKey
 }
 
 // A DeriveResult is the answer to one DeriveRequest. X is secret.
@@ -89,7 +92,7 @@ func (t *Token) Derive(ctx context.Context, requests []DeriveRequest) []DeriveRe
 		err := t.do(ctx, t.derives, "deriving", func(s cryptoki.Session) error {
 			for ; next < len(requests); next++ {
 				if failed = ctx.Err(); failed == nil {
-					results[next].X, failed = t.deriveOne(s, &requests[next])
+					results[next].X, failed = t.deriveOne(ctx, s, &requests[next])
 				}
 				if failed != nil {
 					return failed // to be judged; the loop outside goes on with the next
@@ -106,9 +109,12 @@ func (t *Token) Derive(ctx context.Context, requests []DeriveRequest) []DeriveRe
 	return results
 }
 
-func (t *Token) deriveOne(s cryptoki.Session, r *DeriveRequest) ([32]byte, error) {
+func (t *Token) deriveOne(ctx context.Context, s cryptoki.Session, r *DeriveRequest) ([32]byte, error) {
 	if r.Point[0] != 0x04 {
 		return [32]byte{}, ErrBadInput
+	}
+	if len(r.Sealed.Blob) > 0 {
+		return t.deriveSealed(ctx, s, r)
 	}
 	t.mu.RLock()
 	key, known := t.keys[r.Key]
@@ -136,44 +142,55 @@ func (t *Token) deriveOne(s cryptoki.Session, r *DeriveRequest) ([32]byte, error
 // told that it exists.
 func (t *Token) Import(ctx context.Context, id KeyID, path string, wrapped []byte) error {
 	return t.do(ctx, t.slow, "importing key", func(s cryptoki.Session) error {
-		t.mu.RLock()
-		importKey, ready := t.named[ImportResident]
-		t.mu.RUnlock()
-		switch {
-		case !ready:
-			return fmt.Errorf("%q: %w", string(ImportResident), ErrKeyMissing)
-		case path != t.profile.ImportPath || len(wrapped) != importBits/8:
-			return ErrBadInput
-		}
 		if found, err := t.module.Find(s, byID(id)); err != nil {
 			return err
 		} else if len(found) > 0 {
 			return ErrKeyExists
 		}
-		o, err := t.module.UnwrapKey(s, t.profile.oaep(), importKey, wrapped, append(slices.Clone(t.rekey),
-			cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, id[:])))
-		if err != nil {
-			return asInput(err)
-		}
-		if err := t.accept(s, o); err != nil {
-			if destroyed := t.module.DestroyObject(s, o); destroyed != nil {
-				return destroyed
-			}
-			// The refused key must not come back after a power cut either.
-			if synced := t.sync(); synced != nil {
-				return synced
-			}
+		if _, _, err := t.bring(s, Resident, path, wrapped,
+			cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, id[:])); err != nil {
 			return err
 		}
 		if err := t.sync(); err != nil {
 			return err
 		}
-		err = t.fresh(func(s cryptoki.Session) error { return t.learn(s, id) })
+		err := t.fresh(func(s cryptoki.Session) error { return t.learn(s, id) })
 		if errors.Is(err, ErrKeyMissing) {
 			err = fmt.Errorf("the key just imported is not there: %w", ErrTokenBroken)
 		}
 		return err
 	})
+}
+
+// bring unwraps a key under the import key of a custody and accepts it or
+// destroys it. It returns the object and x(k*G).
+func (t *Token) bring(s cryptoki.Session, c Custody, path string, wrapped []byte, named ...cryptoki.Attribute) (cryptoki.Object, [32]byte, error) {
+	name, template := ImportResident, t.rekey
+	if c == Sealed {
+		name, template = ImportSealed, t.sealedRekey
+	}
+	importKey, err := t.key(name)
+	if err != nil {
+		return 0, [32]byte{}, err
+	}
+	if path != t.profile.ImportPath || len(wrapped) != importBits/8 {
+		return 0, [32]byte{}, ErrBadInput
+	}
+	o, err := t.module.UnwrapKey(s, t.profile.oaep(), importKey, wrapped, append(slices.Clone(template), named...))
+	if err != nil {
+		return 0, [32]byte{}, asInput(err)
+	}
+	x, err := t.accept(s, o, c)
+	if err == nil {
+		return o, x, nil
+	}
+	if err = t.end(s, o, err); c == Resident && !errors.Is(err, ErrTokenBroken) {
+		// The refused key must not come back after a power cut either.
+		if synced := t.sync(); synced != nil {
+			err = synced
+		}
+	}
+	return 0, [32]byte{}, err
 }
 
 // asInput maps what C_UnwrapKey says about the wrapped key to ErrBadInput, so
@@ -185,35 +202,39 @@ func asInput(err error) error {
 	return err
 }
 
-// accept tells whether a key just unwrapped is a P-256 key that works. Its
-// scalar is not to be seen. A scalar that is zero mod n has no x(kG), and the
+// accept tells whether a key just unwrapped is a P-256 key that works, and
+// returns x(k*G). Its scalar is not to be seen. A scalar that is zero mod n has no x(kG), and the
 // derive fails or yields zero. One in (n, 2^256) cannot be told from the same
 // scalar mod n, if the module takes it (SoftHSM does): every x(kP) is the same,
 // so whoever wrapped it gains nothing over wrapping the reduced one.
-func (t *Token) accept(s cryptoki.Session, o cryptoki.Object) error {
-	if err := t.hasAll(s, o, "", t.rekey); err != nil {
-		return err
+func (t *Token) accept(s cryptoki.Session, o cryptoki.Object, c Custody) (x [32]byte, err error) {
+	template := t.rekey
+	if c == Sealed {
+		template = t.sealedRekey
+	}
+	if err := t.hasAll(s, o, "", template); err != nil {
+		return x, err
 	}
 	params, err := t.module.Read(s, o, cryptoki.CKA_EC_PARAMS)
 	if err != nil {
-		return asInput(err)
+		return x, asInput(err)
 	}
 	if !bytes.Equal(params.Value, p256Params) {
-		return ErrBadInput
+		return x, ErrBadInput
 	}
 	g := t.profile.encode(generator[:])
 	first, err := derive(t.module, s, o, g, t.template)
 	if err != nil {
-		return asInput(err)
+		return x, asInput(err)
 	}
 	again, err := derive(t.module, s, o, g, t.template)
 	if err != nil {
-		return err
+		return x, err
 	}
 	if first != again || first == [32]byte{} {
-		return ErrBadInput
+		return x, ErrBadInput
 	}
-	return nil
+	return first, nil
 }
 
 // hasAll reads back each attribute of want that can be read.

@@ -53,6 +53,8 @@ type Config struct {
 	Role     Role
 	PIN      Secret
 	Threads  int
+	// LiveKeys bounds the sealed keys that are kept unwrapped. Zero: 4096.
+	LiveKeys int
 }
 
 // A lane is a set of sessions for one purpose. A session is taken out, used by
@@ -70,20 +72,25 @@ type Token struct {
 	module   *cryptoki.Module
 	slot     cryptoki.Slot
 	template []cryptoki.Attribute // of a derived value
-	rekey    []cryptoki.Attribute // of a resident re-encryption key
+	// Of a re-encryption key, custody resident and sealed.
+	rekey, sealedRekey []cryptoki.Attribute
 
-	derives, signs, slow lane
+	// keepers own the live keys: their objects end with them.
+	derives, signs, slow, keepers lane
+
+	live *liveKeys
 
 	// home keeps the canary alive, a session object, and does nothing else.
 	home   cryptoki.Session
 	canary canary
 
-	// mu guards keys and named. Derive holds it for reading through
+	// mu guards keys, named and sealing. Derive with a resident key holds it for reading through
 	// C_DeriveKey, so that whoever holds it for writing knows that no derive
 	// is under way: that is the drain before a key is destroyed.
-	mu    sync.RWMutex
-	keys  map[KeyID]cryptoki.Object
-	named map[KeyName]cryptoki.Object
+	mu      sync.RWMutex
+	keys    map[KeyID]cryptoki.Object
+	named   map[KeyName]cryptoki.Object
+	sealing sealing
 
 	once   sync.Once
 	broken chan struct{} // closed when the token is of no further use
@@ -99,7 +106,7 @@ func Open(ctx context.Context, c Config) (*Token, error) {
 	if err := c.Profile.Validate(); err != nil {
 		return nil, err
 	}
-	if c.Threads < 1 || c.PIN.empty() {
+	if c.Threads < 1 || c.LiveKeys < 0 || c.PIN.empty() {
 		return nil, &Error{Op: "opening token: PIN and a number of threads are needed", Kind: ErrBadInput}
 	}
 	module, err := cryptoki.Load(c.Profile.Module, c.Profile.Reserved)
@@ -107,9 +114,10 @@ func Open(ctx context.Context, c Config) (*Token, error) {
 		return nil, &Error{Op: "loading module: " + err.Error(), Kind: ErrTokenBroken}
 	}
 	t := &Token{
-		profile: c.Profile, role: c.Role, module: module, rekey: c.Profile.rekeyTemplate(Resident),
+		profile: c.Profile, role: c.Role, module: module,
+		rekey: c.Profile.rekeyTemplate(Resident), sealedRekey: c.Profile.rekeyTemplate(Sealed), live: newLiveKeys(c.LiveKeys),
 		template: derivedTemplate(c.Profile.ValueLen),
-		derives:  make(lane, c.Threads), signs: make(lane, 1), slow: make(lane, 1),
+		derives:  make(lane, c.Threads), signs: make(lane, 1), slow: make(lane, 1), keepers: make(lane, c.Threads),
 		keys: make(map[KeyID]cryptoki.Object), named: make(map[KeyName]cryptoki.Object),
 		broken: make(chan struct{}),
 	}
@@ -140,7 +148,7 @@ func (t *Token) open(ctx context.Context, c Config) error {
 			return err
 		}
 	}
-	for _, l := range []lane{t.slow, t.signs, t.derives} {
+	for _, l := range []lane{t.slow, t.signs, t.derives, t.keepers} {
 		for range cap(l) {
 			s, err := t.module.OpenSession(t.slot)
 			if err != nil {
@@ -156,6 +164,11 @@ func (t *Token) open(ctx context.Context, c Config) error {
 		if err := t.name(name); err != nil && !errors.Is(err, ErrKeyMissing) {
 			return err
 		}
+	}
+	// A sealing key that is not as it must be is no reason to serve nothing: it
+	// is not used, and SealingKeys says so.
+	if _, err := t.SealingKeys(ctx); err != nil && !errors.Is(err, ErrAttributes) {
+		return err
 	}
 	_, err = t.Keys(ctx)
 	return err
@@ -261,7 +274,7 @@ func (t *Token) Close() error {
 	if t.closed.Swap(true) {
 		return nil
 	}
-	for _, l := range []lane{t.slow, t.signs, t.derives} {
+	for _, l := range []lane{t.slow, t.signs, t.derives, t.keepers} {
 		for range cap(l) {
 			<-l
 		}
@@ -337,6 +350,7 @@ func (t *Token) judge(s cryptoki.Session, op string, err error) (cryptoki.Sessio
 		kind = ErrBadInput
 	}
 	if kind == nil || kind == ErrSessionBroken {
+		t.live.ended(s)
 		// C_CloseSession may fail on a session that is gone already.
 		_ = t.module.CloseSession(s)
 		fresh, openErr := t.module.OpenSession(t.slot)

@@ -51,7 +51,8 @@ func Serve(r io.Reader, w io.Writer) error {
 		return fmt.Errorf("reading worker configuration: %w", err)
 	}
 	s := &server{out: w}
-	token, err := Open(context.Background(), Config{Profile: config.Profile, Selector: config.Selector, Role: User, PIN: pin, Threads: config.Threads})
+	token, err := Open(context.Background(), Config{Profile: config.Profile, Selector: config.Selector, Role: User, PIN: pin,
+		Threads: config.Threads, LiveKeys: config.LiveKeys})
 	pin.Zero()
 	if err != nil {
 		s.reply(frameReady, id, reply{Fault: faultOf(err)})
@@ -206,6 +207,26 @@ func (s *server) answer(c call) (r reply) {
 		err = t.do(ctx, t.slow, "learning of a key", func(h cryptoki.Session) error { return t.learn(h, c.ID) })
 	case "forget":
 		t.forget(c.ID)
+	case "importSealed":
+		r.Sealed = make([]SealedKey, 1)
+		r.Sealed[0], err = t.ImportSealed(ctx, c.ID, c.Path, c.Data)
+	case "reseal":
+		r.Sealed, err = t.Reseal(ctx, c.Sealed)
+	case "forgetSealed":
+		err = t.Forget(ctx, c.ID)
+	case "admitSealed":
+		t.live.admit(c.ID)
+	case "sealingKeys":
+		r.Periods, err = t.SealingKeys(ctx)
+	case "refreshSealing":
+		// That one is lax is for the one to say who was asked.
+		if _, err = t.SealingKeys(ctx); errors.Is(err, ErrAttributes) {
+			err = nil
+		}
+	case "retireSealing":
+		err = t.retire(ctx, c.Period)
+	case "destroySealing":
+		err = t.DestroySealingKey(ctx, c.Period)
 	case "keys":
 		r.Keys, err = t.Keys(ctx)
 	case "save":
