@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -40,6 +41,9 @@ type Ceremony struct {
 	Passphrase func() ([]byte, error)
 	// Storefront and Owners are the https URLs of the join link. Both may be empty and come later, by Reissue.
 	Storefront, Owners string
+	// Custodies are offered in the vault document. Empty: resident alone, but both for a development vault. The keys of both
+	// are made in any case, so that Reissue can offer the other later.
+	Custodies []policies.Custody
 	// Development marks the vault as one of a developer, for ever: clients and vault refuse it where a real one is due.
 	Development bool
 	// Progress, if set, hears what each step does as it begins.
@@ -80,8 +84,9 @@ func (c *Ceremony) Check() (plan []string, err error) {
 		fmt.Sprintf("initialise %s, label %q, with the two PINs", token, c.Label),
 		fmt.Sprintf("make in it, none of them extractable: %q (RSA-3072), %q (Ed25519), %q (AES-256)",
 			string(pkcs11.ImportResident), string(pkcs11.LogKey), string(pkcs11.StoreKey)),
-		fmt.Sprintf("and for custody sealed, which is not offered yet: %q (AES-256, as security officer), %q (RSA-3072)",
+		fmt.Sprintf("and for custody sealed: %q (AES-256, as security officer), %q (RSA-3072)",
 			string(pkcs11.SealingKey(1)), string(pkcs11.ImportSealed)),
+		"offer owners " + describeCustodies(c.custodies()),
 		fmt.Sprintf("write %s, %s, %s and the join link to %s", vaultFile, transcriptFile, secretsFile, c.Dir),
 	}
 	if facts.Folder != "" {
@@ -91,6 +96,33 @@ func (c *Ceremony) Check() (plan []string, err error) {
 		plan = append(plan, "mark the vault as a development vault, for ever")
 	}
 	return plan, nil
+}
+
+func (c *Ceremony) custodies() []policies.Custody {
+	switch {
+	case len(c.Custodies) > 0:
+		return c.Custodies
+	case c.Development:
+		return []policies.Custody{policies.CustodyResident, policies.CustodySealed}
+	}
+	return []policies.Custody{policies.CustodyResident}
+}
+
+// describeCustodies says in a clause what an owner is offered.
+func describeCustodies(custodies []policies.Custody) string {
+	var said []string
+	for _, c := range custodies {
+		switch c {
+		case policies.CustodyResident:
+			said = append(said, "custody resident (each grant's key is an object of the token and never leaves it; bounded by the token's room)")
+		case policies.CustodySealed:
+			said = append(said, "custody sealed (each grant's key rests outside the token, wrapped under its sealing key: for more grants than the token has room for; "+
+				"a copy that the host keeps of a revoked key dies only when the sealing key of its period is destroyed)")
+		default:
+			said = append(said, string(c))
+		}
+	}
+	return strings.Join(said, ", and ")
 }
 
 func (c *Ceremony) check() (Profile, pkcs11.Profile, error) {
@@ -108,6 +140,11 @@ func (c *Ceremony) check() (Profile, pkcs11.Profile, error) {
 	facts, err := profile.PKCS11(c.Module)
 	if err != nil {
 		return fail(err)
+	}
+	for _, custody := range c.custodies() {
+		if custody != policies.CustodyResident && custody != policies.CustodySealed {
+			return fail(fmt.Errorf("%w: %q is none", ErrCustody, string(custody)))
+		}
 	}
 	if err := unfinished(c.Dir); err != nil {
 		return fail(err)
@@ -397,17 +434,21 @@ func (r *run) sign(vault policies.VaultID, found pkcs11.Findings) error {
 	facts := r.facts
 	facts.Module, facts.Folder = "", "" // where they lie is this host's business and may change
 	transcript := &Transcript{
-		Header: policies.NewHeader(transcriptType, now), Vault: vault, DevMode: r.Development, Tool: tool(), Profile: r.profile.Name,
+		Header: policies.NewHeader(transcriptType, now), Version: 1, Vault: vault, DevMode: r.Development, Tool: tool(), Profile: r.profile.Name,
 		Facts: facts, Module: r.module, Token: found.Token, Keys: r.keys, Derives: found.Derives, Points: found.Points,
 	}
 	published, err := transcript.publishes()
 	if err != nil {
 		return err
 	}
+	offered, err := published.offer(r.custodies())
+	if err != nil {
+		return err
+	}
 	doc := &policies.VaultDocument{
 		Header: policies.NewHeader("vault", now), Vault: vault, Version: 1, CeremonyKey: r.key.Public().Bytes(),
 		Tokens: []policies.TokenEntry{{
-			Serial: found.Token.Serial, Label: found.Token.Label, Model: found.Token.Model, Grade: gradeUnproven, ImportKeys: published.imports,
+			Serial: found.Token.Serial, Label: found.Token.Label, Model: found.Token.Model, Grade: gradeUnproven, ImportKeys: offered,
 		}},
 		LogKey:     policies.LogKey{Name: logKeyName(vault), Algorithm: "Ed25519", PublicKey: published.log},
 		ImportHPKE: r.secrets.importPublic(), SessionKEM: r.secrets.sessionPublic(), DevMode: r.Development,
@@ -454,52 +495,4 @@ func (r *run) link() (links.Join, error) {
 		return links.Join{}, err
 	}
 	return joinLink(record.Vault, r.Storefront, r.Owners)
-}
-
-// Reissue signs the next version of a vault document with the ceremony key, with the same keys in it, and writes the join
-// link anew. storefront and owners replace the URLs of the link where they are not empty. The token is not asked: the vault
-// compares the document with it at the next start.
-//
-// The document is replaced in one rename; a crash before the link is written leaves the old link, which still pins the
-// same vault and key.
-func Reissue(dir, ceremonyKey string, passphrase []byte, storefront, owners string) (*Record, error) {
-	if err := conceal(); err != nil {
-		return nil, err
-	}
-	record, err := ReadRecord(dir)
-	if err != nil {
-		return nil, err
-	}
-	link, err := record.JoinLink(dir)
-	if err != nil {
-		return nil, err
-	}
-	if storefront != "" {
-		link.Storefront = storefront
-	}
-	if owners != "" {
-		link.Owners = owners
-	}
-	if link, err = joinLink(record.Vault, link.Storefront, link.Owners); err != nil {
-		return nil, err
-	}
-	key, err := openCeremonyKey(ceremonyKey, passphrase, record.Vault.CeremonyKey)
-	if err != nil {
-		return nil, err
-	}
-	defer key.Zero()
-	doc := *record.Vault
-	doc.Header = policies.NewHeader("vault", time.Now())
-	doc.Version++
-	signed, err := policies.Sign(key, &doc)
-	if err != nil {
-		return nil, fmt.Errorf("signing the vault document: %w", err)
-	}
-	if err := writeFile(filepath.Join(dir, vaultFile), signed.Raw, 0o644); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFolder, err)
-	}
-	if err := writeJoin(dir, link); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFolder, err)
-	}
-	return ReadRecord(dir)
 }

@@ -348,7 +348,7 @@ func TestCheckRefuses(t *testing.T) {
 func TestReissue(t *testing.T) {
 	b, first := held(t)
 	passphrase := []byte(testPassphrase)
-	second, err := Reissue(b.dir, b.ceremony.CeremonyKey, passphrase, "https://new.example", "")
+	second, err := (&Reissue{Dir: b.dir, CeremonyKey: b.ceremony.CeremonyKey, Passphrase: passphrase, Storefront: "https://new.example"}).Run()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,7 +386,7 @@ func TestReissue(t *testing.T) {
 		"no key":           {filepath.Join(b.beside, "none"), testPassphrase, "", ErrCeremonyKey},
 		"bad URL":          {b.ceremony.CeremonyKey, testPassphrase, "http://x.example", policies.ErrMalformed},
 	} {
-		if _, err := Reissue(b.dir, c.key, []byte(c.passphrase), c.url, ""); !errors.Is(err, c.want) {
+		if _, err := (&Reissue{Dir: b.dir, CeremonyKey: c.key, Passphrase: []byte(c.passphrase), Storefront: c.url}).Run(); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -583,7 +583,7 @@ func TestDevelopmentVault(t *testing.T) {
 	if _, err := record.Verify(t.Context(), "", b.pin(t), true); err != nil {
 		t.Error(err)
 	}
-	again, err := Reissue(b.dir, b.ceremony.CeremonyKey, []byte(testPassphrase), "", "")
+	again, err := (&Reissue{Dir: b.dir, CeremonyKey: b.ceremony.CeremonyKey, Passphrase: []byte(testPassphrase)}).Run()
 	if err != nil || !again.Vault.DevMode {
 		t.Errorf("a new version must stay one of development: %v", err)
 	}

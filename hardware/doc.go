@@ -3,9 +3,9 @@
 //
 // # The ceremony
 //
-// [Ceremony.Run] takes an empty token and makes, as security officer and as user, the keys of design section 4: the import
-// key, the log key and the store key. Package pkcs11 sets their protective attributes, reads every one back and refuses
-// the token on any difference. The ceremony then draws the vault's id and its three secrets in memory, seals the secrets
+// [Ceremony.Run] takes an empty token and makes, as security officer and as user, the keys of design section 4: an import
+// key for each custody, the sealing key of the first period, the log key and the store key. Package pkcs11 sets their
+// protective attributes, reads every one back and refuses the token on any difference. The ceremony then draws the vault's id and its three secrets in memory, seals the secrets
 // in the token under the store key, and signs two documents with the ceremony key: the vault document, which says to the
 // world which import key is real, and the transcript, which says what the token answered. The ceremony key is made here,
 // kept in a file under a passphrase, and meant to be moved offline; clients pin its hash, with the vault's id, by the join
@@ -20,11 +20,15 @@
 // Without attestation by the vendor all of this proves the ceremony, not the silicon: that these keys were made with these
 // attributes in whatever answered to PKCS#11 then. Who runs the ceremony must know what device that was.
 //
+// Two things are signed later, with the ceremony key: the next version of the vault document ([Reissue]), and a transcript that
+// lists the sealing key of the next period ([NextSealingKey]).
+//
 // # The device
 //
 // [Open] is the vault's way to the token at each start. It refuses a vault document or transcript whose signature does not
 // verify, a token with another serial, a key of which any attribute is not what the transcript says, an import key or log
-// key that is not the one published, a light probe with a wrong answer, secrets that are not of this vault, and a
+// key that is not the one published, a sealing key that the transcript does not list, the newest one missing, a light probe
+// with a wrong answer, secrets that are not of this vault, and a
 // development vault unless development mode was asked for. What it returns holds running workers: close it.
 //
 // # What the caller owes

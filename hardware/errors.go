@@ -27,6 +27,10 @@ var (
 	ErrProbe = errors.New("light probe")
 	// ErrDevelopment: a development vault where a real one is due.
 	ErrDevelopment = errors.New("this vault was made in development mode")
+	// ErrCustody: a custody that this vault cannot offer.
+	ErrCustody = errors.New("custody not offered")
+	// ErrBusy: another process is changing the folder.
+	ErrBusy = errors.New("another sallyport-hsm is at work in this folder")
 	// ErrPassphrase: the passphrase of the ceremony key is missing, too short or wrong, or the key's file was changed.
 	ErrPassphrase = errors.New("passphrase of the ceremony key")
 	// ErrCeremonyKey: a file that is not a ceremony key, or is that of another vault.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
@@ -94,18 +95,28 @@ func (r *Record) agree() error {
 	if len(r.Vault.Tokens) != 1 || r.Vault.Tokens[0].Serial != t.Token.Serial {
 		return fmt.Errorf("%s does not name the one token of %s", vaultFile, transcriptFile)
 	}
-	if got := r.Vault.Tokens[0].ImportKeys; len(got) != len(published.imports) {
-		return fmt.Errorf("%s publishes %d import keys, %s reports %d", vaultFile, len(got), transcriptFile, len(published.imports))
-	}
-	for _, want := range published.imports {
-		if got, ok := r.Vault.ImportKey(t.Token.Serial, want.Custody); !ok || !sameImportKey(got, want) {
-			return fmt.Errorf("%s publishes another import key for custody %s than %s reports", vaultFile, want.Custody, transcriptFile)
+	// Which custodies are offered is the vault document's to say; which key is a custody's is the transcript's.
+	for i, got := range r.Vault.Tokens[0].ImportKeys {
+		if !slices.ContainsFunc(published.imports, func(want policies.ImportKey) bool { return sameImportKey(got, want) }) {
+			return fmt.Errorf("%s publishes another import key for custody %s than %s reports", vaultFile, got.Custody, transcriptFile)
+		}
+		if slices.ContainsFunc(r.Vault.Tokens[0].ImportKeys[:i], func(k policies.ImportKey) bool { return k.Custody == got.Custody }) {
+			return fmt.Errorf("%s publishes two import keys for custody %s", vaultFile, got.Custody)
 		}
 	}
 	if string(published.log) != string(r.Vault.LogKey.PublicKey) {
 		return fmt.Errorf("%s publishes another log key than %s reports", vaultFile, transcriptFile)
 	}
 	return nil
+}
+
+// Custodies are those that the vault document offers.
+func (r *Record) Custodies() []policies.Custody {
+	var offered []policies.Custody
+	for _, k := range r.Vault.Tokens[0].ImportKeys { // one token: agree
+		offered = append(offered, k.Custody)
+	}
+	return offered
 }
 
 func sameImportKey(a, b policies.ImportKey) bool {

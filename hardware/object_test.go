@@ -18,6 +18,7 @@ const (
 	ckaClass       = 0x0
 	ckaToken       = 0x1
 	ckaPrivate     = 0x2
+	ckaLabel       = 0x3
 	ckaTrusted     = 0x86
 	ckaKeyType     = 0x100
 	ckaSensitive   = 0x103

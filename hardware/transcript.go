@@ -20,8 +20,14 @@ const transcriptType = "transcript"
 
 // Transcript is what the ceremony saw the token answer, signed with the ceremony key: every attribute of every key as it was
 // read back, what was tried on them, the module, and the light probe. Each start compares the token with it. It holds no secret.
+//
+// It lists every sealing key that was ever made. Those of earlier periods may be gone from the token, since the vault destroys
+// them when nothing is under them any more; a sealing key that it does not list is refused.
 type Transcript struct {
 	policies.Header
+	// Version grows with every transcript signed after the ceremony's own, which is 1: for a new sealing key. Transcripts
+	// from before versions were counted say none.
+	Version uint64           `json:"version,omitzero"`
 	Vault   policies.VaultID `json:"vault"`
 	DevMode bool             `json:"dev_mode,omitzero"`
 	Tool    string           `json:"tool"`    // the program that held the ceremony, with its version
@@ -71,6 +77,16 @@ func (t *Transcript) key(name pkcs11.KeyName) (pkcs11.KeyReport, bool) {
 	return pkcs11.KeyReport{}, false
 }
 
+// newestSealing is the period of the last sealing key that was made, zero if there was none.
+func (t *Transcript) newestSealing() (newest uint32) {
+	for _, r := range t.Keys {
+		if period, ok := r.Name.Period(); ok {
+			newest = max(newest, period)
+		}
+	}
+	return newest
+}
+
 // compare refuses a token that is not as t says. now is what the probe of this start found.
 func (t *Transcript) compare(now pkcs11.Findings) error {
 	if now.Token.Serial != t.Token.Serial {
@@ -78,12 +94,25 @@ func (t *Transcript) compare(now pkcs11.Findings) error {
 	}
 	for _, was := range t.Keys {
 		i := slices.IndexFunc(now.Keys, func(r pkcs11.KeyReport) bool { return r.Name == was.Name })
+		if period, sealing := was.Name.Period(); i < 0 && sealing && period < t.newestSealing() {
+			continue // nothing is under it any more
+		}
 		if i < 0 {
 			return fmt.Errorf("%w: %q: %w", ErrDifferent, string(was.Name), pkcs11.ErrKeyMissing)
 		}
 		if err := was.Same(now.Keys[i]); err != nil {
 			return fmt.Errorf("%w: %w", ErrDifferent, err)
 		}
+	}
+	for _, r := range now.Keys {
+		if _, listed := t.key(r.Name); listed {
+			continue
+		}
+		// Made by the security officer, or it would not be trusted; but not in a ceremony that was finished.
+		if _, sealing := r.Name.Period(); sealing {
+			return fmt.Errorf("%w: the transcript does not list %q: sallyport-hsm sealing-key was cut short; run it again", ErrDifferent, string(r.Name))
+		}
+		return fmt.Errorf("%w: the transcript does not list %q", ErrDifferent, string(r.Name))
 	}
 	return sound(now)
 }
@@ -99,24 +128,51 @@ func sound(f pkcs11.Findings) error {
 	return nil
 }
 
-// published is what a transcript says must be in the vault document.
+// published is what a transcript says may be in the vault document.
 type published struct {
-	imports []policies.ImportKey
+	imports []policies.ImportKey // of every custody for which all keys were made
 	log     ed25519.PublicKey
 }
 
-// publishes reads the public keys out of the reports. Of custody sealed only the key is made yet, and nothing offered.
+// offer picks the import keys of custodies, in their usual order; a custody for which the ceremony made no keys is refused.
+func (p published) offer(custodies []policies.Custody) ([]policies.ImportKey, error) {
+	var offered []policies.ImportKey
+	for _, k := range p.imports {
+		if slices.Contains(custodies, k.Custody) {
+			offered = append(offered, k)
+		}
+	}
+	for _, c := range custodies {
+		if !slices.ContainsFunc(p.imports, func(k policies.ImportKey) bool { return k.Custody == c }) {
+			return nil, fmt.Errorf("%w: %q: this ceremony made no keys for it", ErrCustody, string(c))
+		}
+	}
+	if len(offered) == 0 {
+		return nil, fmt.Errorf("%w: a vault offers at least one", ErrCustody)
+	}
+	return offered, nil
+}
+
+// publishes reads the public keys out of the reports.
 func (t *Transcript) publishes() (published, error) {
 	var p published
 	hash, ok := oaepNames[t.Facts.OAEPHash]
 	if !ok {
 		return p, fmt.Errorf("%w: OAEP hash %q has no name in a vault document", policies.ErrMalformed, t.Facts.OAEPHash)
 	}
-	imports, _ := t.key(pkcs11.ImportResident) // there: Validate
-	if _, err := x509.ParsePKIXPublicKey(imports.Public); err != nil {
-		return p, fmt.Errorf("%w: import key: %w", policies.ErrMalformed, err)
+	for _, c := range []struct {
+		custody policies.Custody
+		name    pkcs11.KeyName
+	}{{policies.CustodyResident, pkcs11.ImportResident}, {policies.CustodySealed, pkcs11.ImportSealed}} {
+		imports, made := t.key(c.name)
+		if !made || c.custody == policies.CustodySealed && t.newestSealing() == 0 {
+			continue
+		}
+		if _, err := x509.ParsePKIXPublicKey(imports.Public); err != nil {
+			return p, fmt.Errorf("%w: %q: %w", policies.ErrMalformed, string(c.name), err)
+		}
+		p.imports = append(p.imports, policies.ImportKey{Custody: c.custody, Path: t.Facts.ImportPath, OAEPHash: hash, PublicKey: imports.Public})
 	}
-	p.imports = []policies.ImportKey{{Custody: policies.CustodyResident, Path: t.Facts.ImportPath, OAEPHash: hash, PublicKey: imports.Public}}
 	log, _ := t.key(pkcs11.LogKey)
 	key, err := x509.ParsePKIXPublicKey(log.Public)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/sallyport/sallyport/pkcs11"
 )
@@ -12,7 +11,6 @@ import (
 // A prober is a token in this process or behind workers.
 type prober interface {
 	Probe(ctx context.Context) (pkcs11.Findings, error)
-	Inspect(ctx context.Context, name pkcs11.KeyName) (pkcs11.KeyReport, error)
 }
 
 // examine probes a token and refuses one that is not what the transcript says.
@@ -20,16 +18,6 @@ func (r *Record) examine(ctx context.Context, token prober) (pkcs11.Findings, er
 	found, err := token.Probe(ctx)
 	if err != nil {
 		return found, different(fmt.Errorf("%w: %w", ErrProbe, err))
-	}
-	for _, was := range r.Transcript.Keys { // the probe does not know which sealing keys there are
-		if slices.ContainsFunc(found.Keys, func(k pkcs11.KeyReport) bool { return k.Name == was.Name }) {
-			continue
-		}
-		now, err := token.Inspect(ctx, was.Name)
-		if err != nil {
-			return found, different(err)
-		}
-		found.Keys = append(found.Keys, now)
 	}
 	return found, r.Transcript.compare(found)
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdh"
 	"crypto/rand"
 	"errors"
+	"slices"
 
 	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
 )
@@ -17,7 +18,7 @@ type Findings struct {
 	Derives []DeriveFinding `json:"derives"`
 	// Points: what the token does with points it should refuse.
 	Points []PointFinding `json:"points"`
-	// Keys are the ceremony keys that exist, as they read now.
+	// Keys are the ceremony keys that exist, as they read now, with every sealing key.
 	Keys []KeyReport `json:"keys"`
 }
 
@@ -67,7 +68,57 @@ func (t *Token) Probe(ctx context.Context) (Findings, error) {
 		}
 		f.Keys = append(f.Keys, r)
 	}
-	return f, nil
+	sealing, err := t.InspectSealing(ctx)
+	f.Keys = append(f.Keys, sealing...)
+	return f, err
+}
+
+// InspectSealing reads back every sealing key that the token holds now, in the
+// order of their periods. It works for User and Officer, since sealing keys are
+// public objects. A key that only calls itself one is ErrAttributes.
+func (t *Token) InspectSealing(ctx context.Context) ([]KeyReport, error) {
+	var periods []uint32
+	err := t.do(ctx, t.slow, "looking for sealing keys", func(s cryptoki.Session) error {
+		found, err := t.module.Find(s, []cryptoki.Attribute{cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY), cryptoki.Bool(cryptoki.CKA_TOKEN, true)})
+		if err != nil {
+			return err
+		}
+		for _, o := range found {
+			label, err := t.module.Read(s, o, cryptoki.CKA_LABEL)
+			if err == cryptoki.CKR_OBJECT_HANDLE_INVALID {
+				continue // destroyed by another process since it was found
+			}
+			if err != nil {
+				return err
+			}
+			name := KeyName(label.Value)
+			if !name.sealing() {
+				continue
+			}
+			period, ok := name.Period()
+			if !ok {
+				return &AttributeError{Key: name, Attribute: "CKA_LABEL", Want: "that of a period", Got: string(name)}
+			}
+			periods = append(periods, period)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(periods)
+	var reports []KeyReport
+	for _, period := range slices.Compact(periods) { // two of one name: Inspect refuses them
+		r, err := t.Inspect(ctx, SealingKey(period))
+		if errors.Is(err, ErrKeyMissing) {
+			continue
+		}
+		if err != nil {
+			return reports, err
+		}
+		reports = append(reports, r)
+	}
+	return reports, nil
 }
 
 // probe runs in a session of its own: the key ends with it.

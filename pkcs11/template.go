@@ -41,6 +41,13 @@ func SealingKey(period uint32) KeyName {
 
 func (n KeyName) sealing() bool { return strings.HasPrefix(string(n), sealingPrefix) }
 
+// Period is that of a sealing key; ok is false for every other name.
+func (n KeyName) Period() (period uint32, ok bool) {
+	text, ok := strings.CutPrefix(string(n), sealingPrefix)
+	p, err := strconv.ParseUint(text, 10, 32)
+	return uint32(p), ok && err == nil && SealingKey(uint32(p)) == n
+}
+
 const (
 	rekeyLabel = "sallyport re-encryption key"
 	stateLabel = "sallyport signer state"
@@ -156,7 +163,7 @@ func (p Profile) plan(name KeyName, id []byte) (plan, error) {
 			implied: with(born, cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_AES)),
 		}, nil
 	case name.sealing():
-		if n, err := strconv.ParseUint(string(name[len(sealingPrefix):]), 10, 32); err != nil || SealingKey(uint32(n)) != name {
+		if _, ok := name.Period(); !ok {
 			return plan{}, &Error{Op: fmt.Sprintf("naming key %q", string(name)), Kind: ErrBadInput}
 		}
 		return plan{

@@ -47,13 +47,14 @@ func (d dir) beside(base string) string {
 
 // cli is every command and flag. Help text is made from it.
 type cli struct {
-	Init     initCommand     `cmd:"" help:"Hold the key ceremony on an empty token. Without --yes: say what would be done."`
-	Show     showCommand     `cmd:"" help:"Show the vault document and the join link."`
-	Verify   verifyCommand   `cmd:"" help:"Probe the token and compare every key with the transcript."`
-	Doctor   doctorCommand   `cmd:"" help:"Say which devices are installed here, and which are not supported and why."`
-	Reissue  reissueCommand  `cmd:"" help:"Sign the next version of the vault document, for instance with new URLs in the join link."`
-	DevToken devTokenCommand `cmd:"" help:"Make a SoftHSM token folder of its own and print its SOFTHSM2_CONF. Development only."`
-	DevTLS   devTLSCommand   `cmd:"" name:"dev-tls" help:"Make TLS certificates for one machine, good for 30 days. Development only."`
+	Init     initCommand       `cmd:"" help:"Hold the key ceremony on an empty token. Without --yes: say what would be done."`
+	Show     showCommand       `cmd:"" help:"Show the vault document and the join link."`
+	Verify   verifyCommand     `cmd:"" help:"Probe the token and compare every key with the transcript."`
+	Doctor   doctorCommand     `cmd:"" help:"Say which devices are installed here, and which are not supported and why."`
+	Reissue  reissueCommand    `cmd:"" help:"Sign the next version of the vault document, for instance with new URLs in the join link."`
+	Sealing  sealingKeyCommand `cmd:"" name:"sealing-key" help:"Make the sealing key of the next period, for custody sealed. Without --yes: say what would be done."`
+	DevToken devTokenCommand   `cmd:"" help:"Make a SoftHSM token folder of its own and print its SOFTHSM2_CONF. Development only."`
+	DevTLS   devTLSCommand     `cmd:"" name:"dev-tls" help:"Make TLS certificates for one machine, good for 30 days. Development only."`
 }
 
 // terminal is what a command talks to.
@@ -72,7 +73,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var commands cli
 	exited := -1
 	parser, err := kong.New(&commands,
-		kong.Name("sallyport-hsm"), kong.Description(description),
+		kong.Name("sallyport-hsm"), kong.Description(description), kong.Vars{"custody": custodyHelp},
 		kong.Writers(stdout, stderr), kong.Exit(func(code int) { exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
@@ -119,7 +120,7 @@ func exitCode(err error) int {
 	case is(pkcs11.ErrPINIncorrect, pkcs11.ErrPINLocked, hardware.ErrPINSource, hardware.ErrPassphrase):
 		return exitPIN
 	case is(hardware.ErrNotEmpty, hardware.ErrUnfinished, hardware.ErrDifferent, hardware.ErrProbe, hardware.ErrDevelopment,
-		hardware.ErrUnsupported, hardware.ErrFolder, hardware.ErrCeremonyKey, pkcs11.ErrAttributes, pkcs11.ErrTokenMissing):
+		hardware.ErrUnsupported, hardware.ErrFolder, hardware.ErrCeremonyKey, hardware.ErrCustody, pkcs11.ErrAttributes, pkcs11.ErrTokenMissing):
 		return exitRefused
 	}
 	return exitFailed

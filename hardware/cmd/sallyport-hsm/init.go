@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/sallyport/sallyport/hardware"
+	"github.com/sallyport/sallyport/policies"
 )
 
 type initCommand struct {
@@ -20,6 +22,7 @@ type initCommand struct {
 	CeremonyKey file `help:"File to make for the ceremony key, outside DIR, on a medium that goes offline."`
 	Storefront  url  `help:"https URL of the storefront, for the join link."`
 	Owners      url  `help:"https URL of the vault's listener for owners, for the join link."`
+	Custody     name `enum:",resident,sealed,both" default:"" help:"${custody} Default: resident; with --dev both."`
 	Yes         bool `help:"Do it. A token's initialisation cannot be taken back."`
 	Dev         bool `help:"Development vault, marked so for ever. Missing PINs and passphrase are drawn and written beside DIR."`
 
@@ -73,7 +76,7 @@ func (c *initCommand) Run(t *terminal) error {
 	}
 	ceremony := &hardware.Ceremony{
 		Dir: string(c.Dir), Profile: string(c.Profile), Module: string(c.Module), Serial: string(c.Serial), Label: string(c.TokenLabel),
-		CeremonyKey: string(c.CeremonyKey), Storefront: string(c.Storefront), Owners: string(c.Owners), Development: c.Dev,
+		CeremonyKey: string(c.CeremonyKey), Storefront: string(c.Storefront), Owners: string(c.Owners), Custodies: custodies(c.Custody), Development: c.Dev,
 		Passphrase: func() ([]byte, error) { return t.passphrase(c.PassphraseFile, true) },
 		Progress:   func(step string) { t.warn("%s", step) },
 	}
@@ -106,6 +109,7 @@ func (c *initCommand) Run(t *terminal) error {
 	}
 	t.say("The ceremony is finished. Its folder is %s.", c.Dir)
 	t.say("transcript hash %s", record.TranscriptHash)
+	t.say("offered to owners: custody %s", join(record.Custodies()))
 	if c.Dev {
 		t.say("DEVELOPMENT ONLY: PINs, passphrase and ceremony key lie beside it, in %s.", c.Dir.beside(""))
 		return nil
@@ -115,24 +119,44 @@ func (c *initCommand) Run(t *terminal) error {
 	return nil
 }
 
-type reissueCommand struct {
+// custodyHelp says what the choice means.
+const custodyHelp = "What owners are offered: resident, sealed or both. Resident: a grant's key is an object of the token. Sealed: it rests outside, wrapped " +
+	"under a sealing key of the token, for more grants than the token has room for; a copy that the host keeps of a revoked key dies only with that sealing key."
+
+func custodies(c name) []policies.Custody {
+	switch c {
+	case "":
+		return nil
+	case "both":
+		return []policies.Custody{policies.CustodyResident, policies.CustodySealed}
+	}
+	return []policies.Custody{policies.Custody(c)}
+}
+
+func join(custodies []policies.Custody) string {
+	var words []string
+	for _, c := range custodies {
+		words = append(words, string(c))
+	}
+	return strings.Join(words, " and ")
+}
+
+// signing are the flags of a command that needs the ceremony key.
+type signing struct {
 	Dir            dir  `required:"" help:"Folder of the ceremony."`
 	CeremonyKey    file `help:"The ceremony key's file. Needed, but for a development vault."`
-	Storefront     url  `help:"New https URL of the storefront."`
-	Owners         url  `help:"New https URL of the vault's listener for owners."`
-	Yes            bool `help:"Do it. A version that clients have seen cannot be taken back."`
 	PassphraseFile file `help:"For a development vault only: file with the passphrase, instead of the terminal."`
 }
 
-// Run signs a new version.
-func (c *reissueCommand) Run(t *terminal) error {
+// open reads the folder and fills in what a development vault has beside it.
+func (c *signing) open() (*hardware.Record, error) {
 	record, err := hardware.ReadRecord(string(c.Dir))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	dev := record.Vault.DevMode
 	if c.PassphraseFile != "" && !dev {
-		return fmt.Errorf("%w: --passphrase-file is for development vaults; a real passphrase is typed at a terminal", errUsage)
+		return nil, fmt.Errorf("%w: --passphrase-file is for development vaults; a real passphrase is typed at a terminal", errUsage)
 	}
 	if dev && c.CeremonyKey == "" {
 		c.CeremonyKey = file(c.Dir.beside("ceremony.key"))
@@ -141,10 +165,32 @@ func (c *reissueCommand) Run(t *terminal) error {
 		c.PassphraseFile = file(c.Dir.beside("ceremony.passphrase"))
 	}
 	if c.CeremonyKey == "" {
-		return fmt.Errorf("%w: --ceremony-key is needed", errUsage)
+		return nil, fmt.Errorf("%w: --ceremony-key is needed", errUsage)
+	}
+	return record, nil
+}
+
+type reissueCommand struct {
+	signing
+	Storefront url  `help:"New https URL of the storefront."`
+	Owners     url  `help:"New https URL of the vault's listener for owners."`
+	Custody    name `enum:",resident,sealed,both" default:"" help:"${custody} Default: as before."`
+	Yes        bool `help:"Do it. A version that clients have seen cannot be taken back."`
+}
+
+// Run signs a new version.
+func (c *reissueCommand) Run(t *terminal) error {
+	record, err := c.open()
+	if err != nil {
+		return err
+	}
+	offer := custodies(c.Custody)
+	if len(offer) == 0 {
+		offer = record.Custodies()
 	}
 	if !c.Yes {
-		t.say("Nothing was done. With --yes this would sign version %d of the vault document in %s.", record.Vault.Version+1, c.Dir)
+		t.say("Nothing was done. With --yes this would sign version %d of the vault document in %s, which offers custody %s.",
+			record.Vault.Version+1, c.Dir, join(offer))
 		return nil
 	}
 	passphrase, err := t.passphrase(c.PassphraseFile, false)
@@ -152,12 +198,16 @@ func (c *reissueCommand) Run(t *terminal) error {
 		return err
 	}
 	defer clear(passphrase)
-	if record, err = hardware.Reissue(string(c.Dir), string(c.CeremonyKey), passphrase, string(c.Storefront), string(c.Owners)); err != nil {
+	reissue := hardware.Reissue{
+		Dir: string(c.Dir), CeremonyKey: string(c.CeremonyKey), Passphrase: passphrase,
+		Storefront: string(c.Storefront), Owners: string(c.Owners), Custodies: offer,
+	}
+	if record, err = reissue.Run(); err != nil {
 		return err
 	}
 	if err := t.join(record, c.Dir); err != nil {
 		return err
 	}
-	t.say("Version %d is signed. Restart the vault, so that it hands it out.", record.Vault.Version)
+	t.say("Version %d is signed. It offers custody %s. Restart the vault, so that it hands it out.", record.Vault.Version, join(record.Custodies()))
 	return nil
 }

@@ -52,6 +52,11 @@ func (c *showCommand) Run(t *terminal) error {
 	t.say("version     %d, signed %s", v.Version, time.Unix(v.Time, 0).UTC().Format(time.RFC3339))
 	t.say("document    %s", policies.Hash(record.Envelope.Hash))
 	t.say("transcript  %s", record.TranscriptHash)
+	for _, k := range record.Transcript.Keys {
+		if period, ok := k.Name.Period(); ok {
+			t.say("sealing     key of period %d", period)
+		}
+	}
 	t.say("log key     %s (%s)", v.LogKey.Name, v.LogKey.Algorithm)
 	for _, token := range v.Tokens {
 		t.say("token       %s, serial %s, %s, grade %s", token.Label, token.Serial, token.Model, token.Grade)
