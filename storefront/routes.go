@@ -232,6 +232,8 @@ func (s *Storefront) fail(c *call, err error) {
 	case errors.Is(err, store.ErrFull), errors.Is(err, store.ErrBroken):
 		s.log.Error("the store takes no writes", "error", err)
 		err = unavailable(err)
+	case errors.Is(err, store.ErrTooLarge):
+		err = problem.New(policies.CodeTooLarge, "more at once than the storefront's database is set up for")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		err = &problem.Problem{Code: policies.CodeUnavailable, Detail: "it took too long", RetryAfter: 1}
 	}

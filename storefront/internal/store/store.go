@@ -20,8 +20,12 @@
 // absence, and this package offers nothing that would need it.
 //
 // A full disk kills a process inside Badger, whose files are mapped into memory: the signal is SIGBUS and nothing can be
-// answered any more. So a reserve of free space is kept, and writes are refused ([ErrFull]) before it is touched. After any
-// other error of a write the state on disk is unknown: the store refuses all further writes ([ErrBroken]) until it is opened again.
+// answered any more. So a reserve of free space is kept, and writes are refused ([ErrFull]) before it is touched; reads go on, and
+// so do writes when there is room again. After any other error of a write the state on disk is unknown: the store refuses all further
+// writes ([ErrBroken]) until it is opened again.
+//
+// Files are checked before Badger sees them, by package intact: damage that Badger would die of, or pass over without a word, keeps the
+// store from opening, with the file named. A damaged value is found when it is read; the log then names its file.
 //
 // The caller owes one process for each folder (Badger's lock file sees to it) and [DB.Close].
 package store
@@ -48,6 +52,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/vault/intact"
 )
 
 var (
@@ -59,6 +64,8 @@ var (
 	ErrTampered = errors.New("a stored record fails authentication")
 	// ErrFull: the write would use up the reserve of disk space. Reads go on.
 	ErrFull = errors.New("the disk is nearly full")
+	// ErrTooLarge: so much at once does not fit the store's tables, see memTable. Nothing was written.
+	ErrTooLarge = errors.New("too much for one transaction")
 	// ErrBroken: a write failed before, so what is on disk is unknown until the store is opened again. Reads go on.
 	ErrBroken = errors.New("the store failed before and must be opened again")
 )
@@ -85,14 +92,22 @@ type Options struct {
 	Log     *slog.Logger
 }
 
-// Badger's files are mapped in full before they are filled; the sizes are small so that the reserve means something.
 const (
-	memTableSize     = 64 << 20
-	valueLogFileSize = 128 << 20
-	valueThreshold   = 4 << 10 // longer values lie in the value log, so a transaction may hold a whole publication
-	collectEvery     = 10 * time.Minute
-	spaceFor         = time.Second // how long a measurement of free space is believed
+	mostMemTable   = 64 << 20
+	leastMemTable  = 1 << 20
+	valueThreshold = 4 << 10 // longer values lie in the value log, so a transaction may hold a whole publication
+	collectEvery   = 10 * time.Minute
+	spaceFor       = time.Second // how long a measurement of free space is believed
 )
+
+// memTable is the size of Badger's tables in memory, which it writes to disk when they are full, when it is closed and when it is opened,
+// whether there is room or not. So they are small against the reserve.
+func memTable(reserve uint64) int64 {
+	if reserve == 0 {
+		return mostMemTable
+	}
+	return int64(min(max(reserve/8, leastMemTable), mostMemTable))
+}
 
 const (
 	recordFormat = 1
@@ -106,8 +121,12 @@ type DB struct {
 	badger  *badger.DB
 	dir     string
 	reserve uint64
+	log     *slog.Logger
 	key     [32]byte
 	broken  atomic.Bool
+	blamed  atomic.Bool // a record could not be read, and its file is looked for
+	search  sync.WaitGroup
+	ctx     context.Context // ends when the store closes
 	space   struct {
 		sync.Mutex
 		at   time.Time
@@ -119,41 +138,83 @@ type DB struct {
 
 // Open opens the store in a folder, or makes it.
 func Open(o Options) (*DB, error) {
-	db := &DB{dir: o.Dir, reserve: o.Reserve, stopped: make(chan struct{})}
+	db := &DB{dir: o.Dir, reserve: o.Reserve, log: slog.New(slog.DiscardHandler), stopped: make(chan struct{})}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("opening the store: %w", err)
 	}
 	if err := db.loadKey(); err != nil {
 		return nil, fmt.Errorf("opening the store: %w", err)
 	}
-	if err := db.room(0); err != nil {
+	if o.Log != nil {
+		db.log = o.Log
+	}
+	table := memTable(o.Reserve)
+	// A store that is over its reserve opens for reading. Badger needs room all the same: for the tables that a crash left in memory.
+	switch free, err := db.free(); {
+	case err != nil:
+		return nil, fmt.Errorf("opening the store: %w", err)
+	case free < min(o.Reserve, 4*uint64(table)):
+		return nil, fmt.Errorf("opening the store: %w: %s has %d bytes free, opening needs %d", ErrFull, db.dir, free, min(o.Reserve, 4*uint64(table)))
+	}
+	torn, err := intact.Prepare(db.files())
+	if err != nil {
 		return nil, fmt.Errorf("opening the store: %w", err)
 	}
-	logger := o.Log
-	if logger == nil {
-		logger = slog.New(slog.DiscardHandler)
+	for _, t := range torn {
+		db.log.Warn("a file of the store is not whole to its end, as after a crash", "file", t.File, "offset", t.Offset, "what", t.What)
 	}
-	opened, err := badger.Open(badger.DefaultOptions(filepath.Join(o.Dir, "badger")).
+	opened, err := openBadger(badger.DefaultOptions(db.files()).
 		WithSyncWrites(true).
 		WithVerifyValueChecksum(true).
 		WithChecksumVerificationMode(options.OnTableAndBlockRead).
 		WithNumVersionsToKeep(1).
 		WithCompression(options.None).
-		WithMemTableSize(memTableSize).
+		WithMemTableSize(table).
 		WithNumMemtables(2).
-		WithValueLogFileSize(valueLogFileSize).
+		WithBaseTableSize(min(2<<20, table)).
+		WithBaseLevelSize(min(10<<20, 2*table)).
+		WithValueLogFileSize(2 * table).
 		WithValueThreshold(valueThreshold).
 		WithBlockCacheSize(64 << 20).
 		WithMetricsEnabled(false).
-		WithLogger(badgerLog{logger}))
+		WithLogger(badgerLog{db.log}))
 	if err != nil {
-		return nil, fmt.Errorf("opening the store: %w", err)
+		return nil, fmt.Errorf("opening the store in %s: %w", db.files(), err)
 	}
 	db.badger = opened
-	ctx, stop := context.WithCancel(context.Background())
-	db.stop = stop
-	go db.collect(ctx)
+	db.ctx, db.stop = context.WithCancel(context.Background())
+	go db.collect(db.ctx)
 	return db, nil
+}
+
+// openBadger opens a database. Badger meets files that it does not understand with a panic here and there.
+func openBadger(o badger.Options) (db *badger.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the database panics: %v", r)
+		}
+	}()
+	return badger.Open(o)
+}
+
+// files is the folder of Badger's files.
+func (db *DB) files() string { return filepath.Join(db.dir, "badger") }
+
+// blame wraps the error of a record that is there and cannot be read. The first time it looks for the file, which takes a while, and logs it.
+func (db *DB) blame(err error) error {
+	if !db.blamed.Swap(true) {
+		db.log.Error("a record cannot be read; looking for the damage", "folder", db.files(), "error", err.Error())
+		db.search.Go(func() {
+			found, err := intact.Values(db.ctx, db.files())
+			for _, d := range found {
+				db.log.Error("a file of the store is damaged", "file", d.File, "offset", d.Offset, "what", d.What)
+			}
+			if err != nil && db.ctx.Err() == nil {
+				db.log.Error("looking for the damage", "error", err.Error())
+			}
+		})
+	}
+	return fmt.Errorf("in %s: %w", db.files(), err)
 }
 
 // loadKey reads the store key, or makes it together with its folder's first content. A crash between making the key and the first
@@ -212,6 +273,7 @@ func writeSynced(dir, name string, data []byte) error {
 func (db *DB) Close() error {
 	db.stop()
 	<-db.stopped
+	db.search.Wait()
 	if err := db.badger.Close(); err != nil {
 		return fmt.Errorf("closing the store: %w", err)
 	}
@@ -275,8 +337,8 @@ func (db *DB) Scan(ctx context.Context, prefix, after []byte, limit int) ([]Reco
 	return out, nil
 }
 
-// Commit applies all changes or none. When it returns nil they survive a power cut. After an error other than [ErrStale]
-// and [ErrFull] they may or may not have been applied.
+// Commit applies all changes or none. When it returns nil they survive a power cut. After an error other than [ErrStale],
+// [ErrFull] and [ErrTooLarge] they may or may not have been applied.
 func (db *DB) Commit(ctx context.Context, changes ...Change) error {
 	if err := ctx.Err(); err != nil {
 		return err // before the point of no return; a commit that began is not interrupted
@@ -307,6 +369,8 @@ func (db *DB) Commit(ctx context.Context, changes ...Change) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(invalid, badger.ErrTxnTooBig):
+		return fmt.Errorf("writing records: %w", ErrTooLarge)
 	case invalid != nil: // refused before anything was written
 		return fmt.Errorf("writing records: %w", err)
 	case errors.Is(err, badger.ErrConflict): // somebody else was first; nothing was written
@@ -361,9 +425,13 @@ func (db *DB) open(item *badger.Item) (Record, error) {
 	key := item.KeyCopy(nil)
 	data, err := item.ValueCopy(nil)
 	if err != nil {
-		return Record{}, err
+		return Record{}, db.blame(err)
 	}
-	return db.parse(key, data)
+	r, err := db.parse(key, data)
+	if err != nil {
+		return Record{}, db.blame(err)
+	}
+	return r, nil
 }
 
 func (db *DB) parse(key, data []byte) (Record, error) {
@@ -383,17 +451,25 @@ func (db *DB) room(size uint64) error {
 	db.space.Lock()
 	defer db.space.Unlock()
 	if now := time.Now(); now.Sub(db.space.at) > spaceFor {
-		var s unix.Statfs_t
-		if err := unix.Statfs(db.dir, &s); err != nil {
-			return fmt.Errorf("measuring free disk space: %w", err)
+		free, err := db.free()
+		if err != nil {
+			return err
 		}
-		db.space.at, db.space.free = now, s.Bavail*uint64(s.Bsize)
+		db.space.at, db.space.free = now, free
 	}
 	if db.space.free < db.reserve || db.space.free-db.reserve < size {
 		return ErrFull
 	}
 	db.space.free -= size
 	return nil
+}
+
+func (db *DB) free() (uint64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(db.dir, &s); err != nil {
+		return 0, fmt.Errorf("measuring free disk space: %w", err)
+	}
+	return s.Bavail * uint64(s.Bsize), nil
 }
 
 // collect reclaims the space of deleted and overwritten values until the store closes.
