@@ -222,6 +222,9 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 				Session: r.session.Hash, Request: r.signed.Hash, Nonce: r.request.Nonce,
 			},
 		}
+		if it.outcome != policies.CodeNoGrant {
+			record.Details.Custody = it.grant.Document.Custody
+		}
 		if i == 0 {
 			record.Raw = r.signed.Raw
 		}
@@ -306,7 +309,7 @@ func (v *Vault) derive(ctx context.Context, reads []*read, records []ledger.Reco
 	defer v.land(uses)
 	ctx, cancel := context.WithTimeout(ctx, deriveTimeout)
 	defer cancel()
-	derived := v.cfg.Token.Derive(ctx, uses)
+	derived := v.use(ctx, uses, func(i int) bool { return items[i].grant.Document.Custody == policies.CustodySealed })
 	var failed []ledger.Record
 	for n, it := range items {
 		var err error
@@ -326,7 +329,9 @@ func (v *Vault) derive(ctx context.Context, reads []*read, records []ledger.Reco
 		d := use.Details
 		failed = append(failed, ledger.Record{
 			Kind: evidence.EntryFailed, Owner: use.Owner, Reader: use.Reader, Outcome: it.outcome,
-			Details: evidence.Details{Owner: d.Owner, Reader: d.Reader, Field: d.Field, Author: d.Author, Request: d.Request, Index: use.Index, Token: v.cfg.Serial},
+			Details: evidence.Details{
+				Owner: d.Owner, Reader: d.Reader, Field: d.Field, Author: d.Author, Request: d.Request, Index: use.Index, Token: v.cfg.Serial, Custody: d.Custody,
+			},
 		})
 	}
 	return failed

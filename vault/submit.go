@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -14,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
+	"github.com/sallyport/sallyport/vault/internal/sealed"
 	"github.com/sallyport/sallyport/vault/keylog"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -238,12 +240,15 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 	// The import is on record: from here to the end it is finished one way or the other, whether the caller waits or not.
 	ctx = context.WithoutCancel(ctx)
 	for _, w := range wrapped {
-		if err := v.importKey(ctx, w); err != nil {
+		if err := v.importKey(ctx, g.Custody, w); err != nil {
 			v.cfg.Logger.Warn("an import was refused", "grant", g.ID.String(), "error", err.Error())
 			var importing *ledger.Grant
 			v.ledger.Read(func(s *ledger.State) { importing = s.Importing(g.ID) })
 			if err := v.abandon(ctx, importing); err != nil {
 				return nil, err
+			}
+			if errors.Is(err, sealed.ErrFull) || errors.Is(err, sealed.ErrStopped) { // nothing that the token said
+				return nil, problem.New(policies.CodeUnavailable, "the vault cannot store another key now; the operator must look")
 			}
 			return nil, policies.CodeImport // whatever the token said: see the design, section 4
 		}
@@ -251,7 +256,7 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 	records, cp, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
 		return []ledger.Record{{
 			Kind: evidence.EntryGrant, Owner: begun.Owner, Reader: begun.Reader, Outcome: policies.CodeAccepted,
-			Details: evidence.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Index: begun.Index},
+			Details: evidence.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Index: begun.Index, Custody: g.Custody},
 		}}
 	})
 	if err != nil {
@@ -281,8 +286,8 @@ type wrappedKey struct {
 // unseal opens the keys of a grant and checks that they are the ones it names: one for each field and enrolled token, for the real import key
 // of that token, by the path that the vault document gives, with the digest that the owner signed.
 func (v *Vault) unseal(g *policies.Grant, hash policies.Hash, keys []api.SealedKey) ([]wrappedKey, error) {
-	if g.Custody != policies.CustodyResident {
-		return nil, problem.New(policies.CodeCustody, "this vault offers the custody %q", policies.CustodyResident)
+	if offered := v.custodies(); !slices.Contains(offered, g.Custody) {
+		return nil, problem.New(policies.CodeCustody, "this vault offers the custody %q", offered)
 	}
 	tokens := v.cfg.Document.Tokens
 	if len(keys) != len(g.Fields)*len(tokens) {
@@ -323,7 +328,10 @@ func (v *Vault) unseal(g *policies.Grant, hash policies.Hash, keys []api.SealedK
 }
 
 // importKey imports one key. A key of that id that is there already was left by an import that failed, since the grant is not in force.
-func (v *Vault) importKey(ctx context.Context, w wrappedKey) error {
+func (v *Vault) importKey(ctx context.Context, custody policies.Custody, w wrappedKey) error {
+	if custody == policies.CustodySealed {
+		return v.importSealed(ctx, w)
+	}
 	err := v.cfg.Token.Import(ctx, w.id, w.path, w.key)
 	if !errors.Is(err, ErrKeyExists) {
 		return err
@@ -338,8 +346,15 @@ func (v *Vault) importKey(ctx context.Context, w wrappedKey) error {
 // an orphan that the next start sweeps; nothing can use it, because no grant stands for it.
 func (v *Vault) abandon(ctx context.Context, g *ledger.Grant) error {
 	for _, f := range g.Document.Fields {
-		if err := v.cfg.Token.Destroy(ctx, keyID(g.Document.ID, f.Field, f.Author)); err != nil {
-			v.cfg.Logger.Error("a key of a failed import is still in the token", "grant", g.Document.ID.String(), "error", err.Error())
+		key := keyID(g.Document.ID, f.Field, f.Author)
+		var err error
+		if g.Document.Custody == policies.CustodySealed {
+			err = v.sealing.store.Delete(sealed.ID(key)) // the token never kept it
+		} else {
+			err = v.cfg.Token.Destroy(ctx, key)
+		}
+		if err != nil {
+			v.cfg.Logger.Error("a key of a failed import is still there", "grant", g.Document.ID.String(), "custody", string(g.Document.Custody), "error", err.Error())
 		}
 	}
 	_, _, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
@@ -347,7 +362,7 @@ func (v *Vault) abandon(ctx context.Context, g *ledger.Grant) error {
 		return []ledger.Record{{
 			Kind: evidence.EntryFailed, Outcome: policies.CodeImport,
 			Owner: s.Pseudonym(policies.IdentityID(d.Owner)), Reader: s.Pseudonym(policies.IdentityID(d.Reader)),
-			Details: evidence.Details{Owner: d.Owner, Reader: d.Reader, Grant: d.ID, Document: g.Hash, Index: g.Index},
+			Details: evidence.Details{Owner: d.Owner, Reader: d.Reader, Grant: d.ID, Document: g.Hash, Index: g.Index, Custody: d.Custody},
 		}}
 	})
 	return err
@@ -399,20 +414,36 @@ func (v *Vault) revoke(ctx context.Context, e *envelope.Envelope) (*evidence.Rec
 	return v.receipt(&record, cp, e.Hash)
 }
 
-// destroy finishes a recorded revocation.
+// destroy finishes a recorded revocation. A sealed key is forgotten by the token and deleted by the vault. What a host may have kept of
+// it is of use until the sealing key of its period is destroyed, so the record names that period.
 func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
+	details := evidence.Details{Owner: r.Owner, Document: r.Hash, Index: r.Index, Items: r.Items, Token: v.cfg.Serial, Custody: policies.CustodyResident}
 	for _, item := range r.Items {
 		key := keyID(item.Grant, item.Field, item.Author)
+		custody := policies.CustodyResident
+		v.ledger.Read(func(s *ledger.State) {
+			if g := s.Grant(item.Grant); g != nil {
+				custody = g.Document.Custody
+			}
+		})
 		v.flights.drain(key)
-		if err := v.cfg.Token.Destroy(ctx, key); err != nil {
-			v.cfg.Logger.Error("a revoked key is still in the token; it is refused all the same", "grant", item.Grant.String(), "error", err.Error())
+		var err error
+		if custody == policies.CustodySealed {
+			var period uint32
+			period, err = v.destroySealed(ctx, key)
+			details.Custody, details.Period = custody, max(details.Period, period)
+		} else {
+			err = v.cfg.Token.Destroy(ctx, key)
+		}
+		if err != nil {
+			v.cfg.Logger.Error("a revoked key is still there; it is refused all the same", "grant", item.Grant.String(), "custody", string(custody), "error", err.Error())
 			return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed yet; send the revocation again")
 		}
 	}
 	_, _, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
 		return []ledger.Record{{
 			Kind: evidence.EntryDestroyed, Owner: s.Pseudonym(policies.IdentityID(r.Owner)), Outcome: policies.CodeAccepted,
-			Details: evidence.Details{Owner: r.Owner, Document: r.Hash, Index: r.Index, Items: r.Items, Token: v.cfg.Serial},
+			Details: details,
 		}}
 	})
 	return err

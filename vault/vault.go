@@ -22,6 +22,13 @@
 // What is decided and not yet done is counted by key. A revocation is recorded first, which refuses all later uses; then it waits until the
 // uses decided before it are over; then the token destroys the keys, which is recorded too; then it is acknowledged.
 //
+// # Custody
+//
+// A grant names its custody. Resident: the key is an object of the token, which it never leaves. Sealed: the token wraps the key under a sealing key and
+// the vault keeps it, for more grants than a token has room for; sealing.go says how. Of a sealed key that was revoked the host may have kept a copy,
+// which the token would take for as long as it has that sealing key. So sealing keys have periods: when the security officer makes the next one,
+// the vault moves all keys to it and destroys the one before.
+//
 // # What it refuses
 //
 // It never takes the storefront's word. An item is re-encrypted only if its leaf is proven under the newest manifest that this vault
@@ -53,6 +60,7 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
+	"github.com/sallyport/sallyport/vault/internal/sealed"
 	"github.com/sallyport/sallyport/vault/keylog"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -64,10 +72,18 @@ func keyID(grant policies.DocumentID, field policies.Field, author policies.Auth
 	return sha256.Sum256(policies.Encode("key-id", grant[:], []byte(field), author[:]))
 }
 
-// Use asks the token to use a key on a point, 04 || x || y, which the vault has found to be on the curve.
+// SealedKey is a re-encryption key outside the token, wrapped under the sealing key of a period.
+type SealedKey struct {
+	Period uint32
+	Blob   []byte
+}
+
+// Use asks the token to use a key on a point, 04 || x || y, which the vault has found to be on the curve. A key that the token does not hold
+// comes along, sealed.
 type Use struct {
-	Key   KeyID
-	Point [65]byte
+	Key    KeyID
+	Point  [65]byte
+	Sealed SealedKey // an empty Blob: a resident key
 }
 
 // Derived is x(rk·E), or why there is none. The vault zeroes it.
@@ -87,6 +103,17 @@ type Token interface {
 	Destroy(ctx context.Context, key KeyID) error
 	// Keys are the re-encryption keys that the token holds.
 	Keys(ctx context.Context) ([]KeyID, error)
+
+	// ImportSealed unwraps a key, makes sure that it works, and returns it wrapped under the newest sealing key. Nothing of it stays in the token.
+	ImportSealed(ctx context.Context, key KeyID, path string, wrapped []byte) (SealedKey, error)
+	// Forget ends the life of a sealed key in the token. When it returns nil no use of it is under way and none will be, also if it comes along again.
+	Forget(ctx context.Context, key KeyID) error
+	// Reseal moves keys to the newest sealing key, inside the token. It moves all of them, or none and fails; ErrKeyMissing says that one does not unwrap.
+	Reseal(ctx context.Context, keys []SealedKey) ([]SealedKey, error)
+	// SealingKeys are the periods of the sealing keys that the token has now, ascending. From then on ImportSealed and Reseal use the last of them.
+	SealingKeys(ctx context.Context) ([]uint32, error)
+	// DestroySealingKey destroys the sealing key of a period for good, also if it was not there, but never the newest.
+	DestroySealingKey(ctx context.Context, period uint32) error
 }
 
 // Errors of a [Token] that the vault tells apart.
@@ -122,6 +149,11 @@ type Config struct {
 	Dir     string
 	DataKey [32]byte
 
+	// Keys is the folder of the sealed keys. It is needed if the document offers custody sealed, or ever did and grants of it are in force.
+	Keys string
+	// SealingCheck is how often the vault looks for a new sealing key. Zero means a minute.
+	SealingCheck time.Duration
+
 	Logger *slog.Logger
 
 	// Clock is the wall clock. Nil means the system's.
@@ -151,6 +183,7 @@ type Vault struct {
 	flights flights
 	keys    sessionKeys
 	refused refusalCount
+	sealing sealing
 }
 
 // Create writes the first entry of an empty log: which vault it belongs to, under which vault document.
@@ -176,9 +209,20 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
+	var store *sealed.Store
+	var storeErr error
+	var opening sync.WaitGroup
+	opening.Go(func() { store, storeErr = openSealed(&cfg) })
 	state, err := ledger.Open(ctx, ledger.Config{Dir: cfg.Dir, DataKey: cfg.DataKey, Log: cfg.Log, Logger: cfg.Logger})
+	opening.Wait()
 	clear(cfg.DataKey[:])
-	if err != nil {
+	if err = errors.Join(err, storeErr); err != nil {
+		if state != nil {
+			state.Close()
+		}
+		if store != nil {
+			store.Close()
+		}
 		return nil, fmt.Errorf("opening the vault: %w", err)
 	}
 	v := &Vault{
@@ -189,11 +233,16 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	v.flights.init()
 	v.keys.init()
 	v.refused.init()
+	v.sealing.store = store
 	var vault policies.VaultID
 	state.Read(func(s *ledger.State) { vault = s.Vault() })
 	if vault != cfg.Document.Vault {
-		state.Close()
+		v.release()
 		return nil, fmt.Errorf("opening the vault: the key-use log belongs to vault %s, the vault document to %s", vault, cfg.Document.Vault)
+	}
+	if err := v.startSealing(ctx); err != nil {
+		v.release()
+		return nil, fmt.Errorf("opening the vault: %w", err)
 	}
 	v.endSessions() // the replay met all that ever were
 	v.recorder.Go(v.run)
@@ -202,6 +251,9 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		return nil, fmt.Errorf("opening the vault: %w", err)
 	}
 	v.chores.Go(v.keep)
+	if v.sealing.store != nil {
+		v.chores.Go(v.keepSealing)
+	}
 	return v, nil
 }
 
@@ -255,10 +307,15 @@ func (v *Vault) sweep(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing the token's keys: %w", err)
 	}
-	wanted := map[KeyID]bool{}
+	wanted, sealedWanted := map[KeyID]bool{}, map[sealed.ID]bool{}
 	v.ledger.Read(func(s *ledger.State) {
 		s.EachKey(func(g *ledger.Grant, f *policies.GrantedField) {
-			wanted[keyID(g.Document.ID, f.Field, f.Author)] = true
+			key := keyID(g.Document.ID, f.Field, f.Author)
+			if g.Document.Custody == policies.CustodySealed {
+				sealedWanted[sealed.ID(key)] = true
+			} else {
+				wanted[key] = true
+			}
 		})
 	})
 	orphans := 0
@@ -278,7 +335,7 @@ func (v *Vault) sweep(ctx context.Context) error {
 	if len(wanted) > 0 {
 		v.cfg.Logger.Error("keys of grants in force are not in the token; their owners must grant again", "keys", len(wanted))
 	}
-	return nil
+	return v.sweepSealed(sealedWanted)
 }
 
 // keep does the chores: counts of refusals every second, the database, ended sessions and the log's health every minute.
@@ -342,8 +399,18 @@ func (v *Vault) shut() {
 	v.mu.Unlock()
 	v.recorder.Wait()
 	v.flush()
+	v.release()
+}
+
+// release closes what is open on disk and zeroes what is secret.
+func (v *Vault) release() {
 	if err := v.ledger.Close(); err != nil {
 		v.cfg.Logger.Error("closing the vault's database", "error", err.Error())
+	}
+	if v.sealing.store != nil {
+		if err := v.sealing.store.Close(); err != nil {
+			v.cfg.Logger.Error("closing the file of sealed keys", "error", err.Error())
+		}
 	}
 	v.keys.zero()
 	v.cfg.ImportKey.Zero()
@@ -353,7 +420,10 @@ func (v *Vault) shut() {
 // Health tells whether keys can be used. Anybody may ask, so the reason is the kind of the fault and names no file; the rest is logged.
 func (v *Vault) Health() api.Health {
 	h := api.Health{Status: "ok", DevMode: v.cfg.Document.DevMode, LogSize: uint64(v.cfg.Log.Checkpoint().Size)}
-	v.ledger.Read(func(s *ledger.State) { h.Keys = uint64(s.Keys()) })
+	v.ledger.Read(func(s *ledger.State) {
+		h.Resident, h.Sealed = uint64(s.Keys(policies.CustodyResident)), uint64(s.Keys(policies.CustodySealed))
+	})
+	h.Keys, h.Custodies, h.Sealing = h.Resident+h.Sealed, v.custodies(), v.sealing.health()
 	err := v.cfg.Log.Health()
 	if err == nil {
 		return h

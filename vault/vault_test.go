@@ -20,8 +20,9 @@ import (
 	"github.com/sallyport/sallyport/vault/api"
 )
 
-func TestLifeOfAField(t *testing.T) {
-	w := newWorld(t)
+func TestLifeOfAField(t *testing.T) { eachCustody(t, lifeOfAField) }
+
+func lifeOfAField(t *testing.T, w *world) {
 	o, r := w.owner(), w.reader()
 	o.set("phone.mobile", "+41 79 000 00 01")
 	g := o.grant(r, nil, "phone.mobile")
@@ -48,7 +49,7 @@ func TestLifeOfAField(t *testing.T) {
 	if w.token.count() != before {
 		t.Fatal("a revoked grant reached the token")
 	}
-	if len(w.token.keys) != 0 {
+	if w.held() != 0 {
 		t.Fatal("the key is still in the token")
 	}
 
@@ -88,8 +89,9 @@ func equal[T comparable](a, b []T) bool {
 	return true
 }
 
-func TestManyItemsOfManyOwnersInOneCall(t *testing.T) {
-	w := newWorld(t)
+func TestManyItemsOfManyOwnersInOneCall(t *testing.T) { eachCustody(t, manyItemsOfManyOwnersInOneCall) }
+
+func manyItemsOfManyOwnersInOneCall(t *testing.T, w *world) {
 	r := w.reader()
 	var asks []ask
 	for _, value := range []string{"a", "b", "c"} {
@@ -123,8 +125,9 @@ func TestManyItemsOfManyOwnersInOneCall(t *testing.T) {
 }
 
 // TestHostileReads is the list of what a hostile storefront, network or reader can try with a read.
-func TestHostileReads(t *testing.T) {
-	w := newWorld(t)
+func TestHostileReads(t *testing.T) { eachCustody(t, hostileReads) }
+
+func hostileReads(t *testing.T, w *world) {
 	o, other := w.owner(), w.owner()
 	r, stranger := w.reader(), w.reader()
 	o.seal("name", 1, "old")
@@ -267,8 +270,9 @@ func TestHostileReads(t *testing.T) {
 }
 
 // TestHostileSubmissions is the same for documents.
-func TestHostileSubmissions(t *testing.T) {
-	w := newWorld(t)
+func TestHostileSubmissions(t *testing.T) { eachCustody(t, hostileSubmissions) }
+
+func hostileSubmissions(t *testing.T, w *world) {
 	o, other, r := w.owner(), w.owner(), w.reader()
 	o.set("name", "n")
 	other.set("name", "x")
@@ -351,7 +355,9 @@ func TestHostileSubmissions(t *testing.T) {
 		{"grant id of before", grant(o, r, func(g *granting) { g.doc.ID = used.ID }, nil), policies.CodeExists, false},
 		{"grant id of another owner", grant(o, r, func(g *granting) { g.doc.ID = othersGrant.ID }, nil), policies.CodeExists, false},
 		{"reader not enrolled", grant(o, &notEnrolled, nil, nil), policies.CodeUnknown, false},
-		{"custody not offered", grant(o, r, func(g *granting) { g.doc.Custody = policies.CustodySealed }, nil), policies.CodeCustody, false},
+		{"key of the other custody", grant(o, r, func(g *granting) {
+			g.doc.Custody = map[policies.Custody]policies.Custody{policies.CustodyResident: policies.CustodySealed, policies.CustodySealed: policies.CustodyResident}[g.doc.Custody]
+		}, nil), policies.CodeCustody, false},
 		{"host's own import key", grant(o, r, func(g *granting) { g.doc.Fields[0].Keys[0].ImportKey = policies.Hash{9} }, nil), policies.CodeCustody, false},
 		{"another import path", grant(o, r, func(g *granting) { g.doc.Fields[0].Keys[0].Path = "other" }, nil), policies.CodeCustody, false},
 		{"another token", grant(o, r, func(g *granting) { g.doc.Fields[0].Keys[0].Token = "other" }, nil), policies.CodeCustody, false},
@@ -372,12 +378,12 @@ func TestHostileSubmissions(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			keys, size := len(w.token.keys), w.log.Checkpoint().Size
+			keys, size := w.held(), w.log.Checkpoint().Size
 			receipt, err := w.submit(test.make())
 			if receipt != nil || !errors.Is(err, test.want) && problem.Of(err).Code != test.want {
 				t.Fatalf("%v, want %s", err, test.want)
 			}
-			if len(w.token.keys) != keys {
+			if w.held() != keys {
 				t.Fatal("the token holds another number of keys")
 			}
 			if test.want == policies.CodeChain {
@@ -414,13 +420,13 @@ func TestHostileSubmissions(t *testing.T) {
 		"a P-384 id": bytes.Replace(scalar("5"), []byte{0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7}, []byte{0x2b, 0x81, 0x04, 0x00, 0x22, 0, 0, 0}, 1),
 	} {
 		t.Run("wrapped "+name, func(t *testing.T) {
-			keys, size := len(w.token.keys), w.log.Checkpoint().Size
+			keys, size := w.held(), w.log.Checkpoint().Size
 			s, g, _ := o.grantOf(r, wrap(wrapped), "name")
 			_, err := w.submit(s)
 			if err != policies.CodeImport {
 				t.Fatalf("%v, want exactly %v", err, policies.CodeImport)
 			}
-			if len(w.token.keys) != keys {
+			if w.held() != keys {
 				t.Fatal("something stayed in the token")
 			}
 			last := w.records()[size:]
@@ -442,8 +448,9 @@ func withSignatureOf(e, other []byte) []byte {
 }
 
 // TestImportIsAllOrNothing: of a grant of several fields, one key is refused.
-func TestImportIsAllOrNothing(t *testing.T) {
-	w := newWorld(t)
+func TestImportIsAllOrNothing(t *testing.T) { eachCustody(t, importIsAllOrNothing) }
+
+func importIsAllOrNothing(t *testing.T, w *world) {
 	o, r := w.owner(), w.reader()
 	o.seal("email", 1, "e")
 	o.seal("name", 1, "n")
@@ -452,7 +459,7 @@ func TestImportIsAllOrNothing(t *testing.T) {
 	if _, err := w.submit(s); err != policies.CodeImport {
 		t.Fatal(err)
 	}
-	if len(w.token.keys) != 0 {
+	if w.held() != 0 {
 		t.Fatal("the key of the other field stayed")
 	}
 	if got := r.read(ask{o, g, "email", 0}).Items[0].Outcome; got != policies.CodeNoGrant {
@@ -477,19 +484,22 @@ func TestImportIsAllOrNothing(t *testing.T) {
 }
 
 // TestRevocationIsFinished: a token that cannot destroy does not keep a revocation from being in force, only from being acknowledged.
-func TestRevocationIsFinished(t *testing.T) {
+func TestRevocationIsFinished(t *testing.T) { eachCustody(t, revocationIsFinished) }
+
+func revocationIsFinished(t *testing.T, model *world) {
 	for name, finish := range map[string]func(w *world, s api.Submission){
 		"sent again": func(w *world, s api.Submission) { w.accepted(s) },
 		"restarted":  func(w *world, s api.Submission) { w.restart(true); w.accepted(s) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
+			w.custody = model.custody
 			o, r := w.owner(), w.reader()
 			o.set("name", "n")
 			g := o.grant(r, nil, "name")
 			s, hash := o.revocationOf(nil, g, "name")
 			w.token.hook = func(op string) error {
-				if op == "destroy" {
+				if op == "destroy" || op == "forget" {
 					return errors.New("device error")
 				}
 				return nil
@@ -504,7 +514,7 @@ func TestRevocationIsFinished(t *testing.T) {
 			}
 			w.token.hook = nil
 			finish(w, s)
-			if len(w.token.keys) != 0 {
+			if w.held() != 0 {
 				t.Fatal("the key is still in the token")
 			}
 			destroyed := 0
@@ -521,21 +531,26 @@ func TestRevocationIsFinished(t *testing.T) {
 }
 
 // TestStartSweeps: keys that no grant stands for go, keys of grants stay.
-func TestStartSweeps(t *testing.T) {
-	w := newWorld(t)
+func TestStartSweeps(t *testing.T) { eachCustody(t, startSweeps) }
+
+func startSweeps(t *testing.T, w *world) {
 	o, r := w.owner(), w.reader()
 	o.set("name", "n")
 	g := o.grant(r, nil, "name")
-	w.token.keys[KeyID{9}] = w.token.keys[keyID(g.ID, "name", policies.AuthorID(o.id))]
+	w.plant(KeyID{9}, keyID(g.ID, "name", policies.AuthorID(o.id)))
+	if w.held() != 2 {
+		t.Fatal("nothing was planted")
+	}
 	w.restart(true)
-	if len(w.token.keys) != 1 || w.token.keys[KeyID{9}] != nil {
-		t.Fatalf("%d keys after the start", len(w.token.keys))
+	if w.held() != 1 || w.holds(KeyID{9}) {
+		t.Fatalf("%d keys after the start", w.held())
 	}
 	r.value(ask{o, g, "name", 0}, r.read(ask{o, g, "name", 0}).Items[0])
 }
 
-func TestSameDocumentSameReceipt(t *testing.T) {
-	w := newWorld(t)
+func TestSameDocumentSameReceipt(t *testing.T) { eachCustody(t, sameDocumentSameReceipt) }
+
+func sameDocumentSameReceipt(t *testing.T, w *world) {
 	_, id := w.identity()
 	o, r := w.owner(), w.reader()
 	o.set("name", "n")
@@ -561,15 +576,16 @@ func TestSameDocumentSameReceipt(t *testing.T) {
 }
 
 // TestDecideRecordAct: when the token is asked, the log already says why.
-func TestDecideRecordAct(t *testing.T) {
-	w := newWorld(t)
+func TestDecideRecordAct(t *testing.T) { eachCustody(t, decideRecordAct) }
+
+func decideRecordAct(t *testing.T, w *world) {
 	o, r := w.owner(), w.reader()
 	o.set("name", "n")
 	var seen []evidence.Kind
 	w.token.hook = func(op string) error {
 		records := w.records()
 		last := records[len(records)-1]
-		want := map[string]evidence.Kind{"import": evidence.EntryImport, "derive": evidence.EntryUse, "destroy": evidence.EntryRevocation}
+		want := map[string]evidence.Kind{"import": evidence.EntryImport, "derive": evidence.EntryUse, "destroy": evidence.EntryRevocation, "forget": evidence.EntryRevocation}
 		if kind, ok := want[op]; ok && last.Kind != kind {
 			t.Errorf("%s: the newest entry is %s", op, last.Kind)
 		}
@@ -584,7 +600,9 @@ func TestDecideRecordAct(t *testing.T) {
 	}
 }
 
-func TestFailedDeriveIsRecorded(t *testing.T) {
+func TestFailedDeriveIsRecorded(t *testing.T) { eachCustody(t, failedDeriveIsRecorded) }
+
+func failedDeriveIsRecorded(t *testing.T, model *world) {
 	for _, test := range []struct {
 		name string
 		fail func(w *world)
@@ -598,10 +616,11 @@ func TestFailedDeriveIsRecorded(t *testing.T) {
 				return nil
 			}
 		}, policies.CodeTokenFailure},
-		{"key gone", func(w *world) { clear(w.token.keys) }, policies.CodeKeyMissing},
+		{"key gone", func(w *world) { w.loseKeys() }, policies.CodeKeyMissing},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)
+			w.custody = model.custody
 			o, r := w.owner(), w.reader()
 			o.set("name", "n")
 			g := o.grant(r, nil, "name")
@@ -619,8 +638,9 @@ func TestFailedDeriveIsRecorded(t *testing.T) {
 }
 
 // TestStoppedLogStopsKeys: when the log cannot record, nothing is done, and nothing is done later either.
-func TestStoppedLogStopsKeys(t *testing.T) {
-	w := newWorld(t)
+func TestStoppedLogStopsKeys(t *testing.T) { eachCustody(t, stoppedLogStopsKeys) }
+
+func stoppedLogStopsKeys(t *testing.T, w *world) {
 	o, r := w.owner(), w.reader()
 	o.set("name", "n")
 	g := o.grant(r, nil, "name")
@@ -713,8 +733,9 @@ func TestNoncesSurviveRestarts(t *testing.T) {
 }
 
 // TestSameNonceAtOnce: of many copies of one request at once, one is answered.
-func TestSameNonceAtOnce(t *testing.T) {
-	w := newWorld(t)
+func TestSameNonceAtOnce(t *testing.T) { eachCustody(t, sameNonceAtOnce) }
+
+func sameNonceAtOnce(t *testing.T, w *world) {
 	o, r := w.owner(), w.reader()
 	o.set("name", "n")
 	g := o.grant(r, nil, "name")
@@ -740,8 +761,9 @@ func TestSameNonceAtOnce(t *testing.T) {
 
 // TestNoDeriveAfterRevocation: while many read, the key is revoked. No use begins after the record of the revocation, and none is
 // under way when it is acknowledged.
-func TestNoDeriveAfterRevocation(t *testing.T) {
-	w := newWorld(t)
+func TestNoDeriveAfterRevocation(t *testing.T) { eachCustody(t, noDeriveAfterRevocation) }
+
+func noDeriveAfterRevocation(t *testing.T, w *world) {
 	o, r := w.owner(), w.reader()
 	o.set("name", "n")
 	g := o.grant(r, nil, "name")
@@ -852,8 +874,9 @@ func TestNoUseUnderAnOldHead(t *testing.T) {
 
 // TestCrashAnywhere kills the vault before and after every operation of the token and every signature of the log, while a grant
 // is imported, used and revoked, and looks at what comes back.
-func TestCrashAnywhere(t *testing.T) {
-	w := newWorld(t)
+func TestCrashAnywhere(t *testing.T) { eachCustody(t, crashAnywhere) }
+
+func crashAnywhere(t *testing.T, w *world) {
 	o, r := w.owner(), w.reader()
 	o.seal("name", 1, "n")
 	o.seal("email", 1, "e")
@@ -902,16 +925,16 @@ func TestCrashAnywhere(t *testing.T) {
 			inForce := map[KeyID]bool{keyID(kept.ID, "email", policies.AuthorID(o.id)): true}
 			var keys int
 			w.vault.ledger.Read(func(s *ledgerState) {
-				keys = s.Keys()
+				keys = s.Keys(w.custody)
 				if len(s.Undone()) != 0 || len(s.Imports()) != 0 {
 					t.Errorf("%s: something is still half done", c.at)
 				}
 			})
-			if len(w.token.keys) != keys {
-				t.Errorf("%s: the token holds %d keys, the ledger %d", c.at, len(w.token.keys), keys)
+			if w.held() != keys {
+				t.Errorf("%s: the token holds %d keys, the ledger %d", c.at, w.held(), keys)
 			}
 			for k := range inForce {
-				if w.token.keys[k] == nil {
+				if !w.holds(k) {
 					t.Errorf("%s: a key in force is gone", c.at)
 				}
 			}
@@ -930,8 +953,9 @@ func TestCrashAnywhere(t *testing.T) {
 }
 
 // TestDatabaseIsOnlyAnIndex: whichever database it finds, the vault comes back to what its log says. Damage is in the ledger's own tests.
-func TestDatabaseIsOnlyAnIndex(t *testing.T) {
-	w := newWorld(t)
+func TestDatabaseIsOnlyAnIndex(t *testing.T) { eachCustody(t, databaseIsOnlyAnIndex) }
+
+func databaseIsOnlyAnIndex(t *testing.T, w *world) {
 	o, r := w.owner(), w.reader()
 	o.set("name", "n")
 	g := o.grant(r, nil, "name")

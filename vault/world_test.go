@@ -2,12 +2,17 @@ package vault
 
 import (
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +27,7 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
+	"github.com/sallyport/sallyport/vault/internal/sealed"
 	"github.com/sallyport/sallyport/vault/keylog"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -36,7 +42,10 @@ const (
 type softToken struct {
 	mu      sync.Mutex
 	keys    map[KeyID]*pre.ReEncryptionKey
+	sealing map[uint32][16]byte // sealing keys by period
+	forgot  map[KeyID]bool
 	derives int
+	loads   int                   // sealed keys that came along
 	hook    func(op string) error // called before and after each operation, as "import", "imported", ...
 }
 
@@ -78,6 +87,10 @@ func (s *softToken) Derive(_ context.Context, uses []Use) []Derived {
 			continue
 		}
 		rk := s.keys[u.Key]
+		if len(u.Sealed.Blob) > 0 && !s.forgot[u.Key] {
+			s.loads++
+			rk = s.unwrap(u.Sealed)
+		}
 		if rk == nil {
 			out[i].Err = ErrKeyMissing
 			continue
@@ -108,6 +121,138 @@ func (s *softToken) Keys(context.Context) ([]KeyID, error) {
 		out = append(out, k)
 	}
 	return out, nil
+}
+
+func (s *softToken) newest() (newest uint32) {
+	for p := range s.sealing {
+		newest = max(newest, p)
+	}
+	return newest
+}
+
+func (s *softToken) wrap(rk *pre.ReEncryptionKey) SealedKey {
+	period := s.newest()
+	return SealedKey{Period: period, Blob: sealer(s.sealing[period]).Seal(nil, make([]byte, 12), rk.PKCS8(), nil)}
+}
+
+// unwrap returns nil for what it did not wrap, or not under a sealing key that is left.
+func (s *softToken) unwrap(k SealedKey) *pre.ReEncryptionKey {
+	key, ok := s.sealing[k.Period]
+	if !ok {
+		return nil
+	}
+	plain, err := sealer(key).Open(nil, make([]byte, 12), k.Blob, nil)
+	if err != nil {
+		return nil
+	}
+	rk, err := pre.ParseReEncryptionKey(plain)
+	if err != nil {
+		return nil
+	}
+	return rk
+}
+
+func sealer(key [16]byte) cipher.AEAD {
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		panic(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err)
+	}
+	return aead
+}
+
+func (s *softToken) ImportSealed(_ context.Context, _ KeyID, path string, wrapped []byte) (SealedKey, error) {
+	if err := s.call("import"); err != nil {
+		return SealedKey{}, err
+	}
+	s.mu.Lock()
+	rk, err := pre.ParseReEncryptionKey(wrapped)
+	if err != nil || path != testPath {
+		s.mu.Unlock()
+		return SealedKey{}, fmt.Errorf("refused: %v", err)
+	}
+	k := s.wrap(rk)
+	s.mu.Unlock()
+	return k, s.call("imported")
+}
+
+func (s *softToken) Forget(_ context.Context, key KeyID) error {
+	if err := s.call("forget"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.forgot[key] = true
+	s.mu.Unlock()
+	return s.call("forgot")
+}
+
+func (s *softToken) Reseal(_ context.Context, keys []SealedKey) ([]SealedKey, error) {
+	if err := s.call("reseal"); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	out := make([]SealedKey, len(keys))
+	for i := range keys {
+		rk := s.unwrap(keys[i])
+		if rk == nil {
+			s.mu.Unlock()
+			return nil, ErrKeyMissing
+		}
+		out[i] = s.wrap(rk)
+	}
+	s.mu.Unlock()
+	return out, s.call("resealed")
+}
+
+func (s *softToken) SealingKeys(context.Context) ([]uint32, error) {
+	if err := s.call("sealing keys"); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.sealing)), nil
+}
+
+func (s *softToken) DestroySealingKey(_ context.Context, period uint32) error {
+	if err := s.call("destroy sealing key"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if period == s.newest() {
+		s.mu.Unlock()
+		return errors.New("refused: it is the newest")
+	}
+	delete(s.sealing, period)
+	s.mu.Unlock()
+	return s.call("destroyed sealing key")
+}
+
+// newSealingKey is what the security officer does, in a process of its own.
+func (s *softToken) newSealingKey() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	period := s.newest() + 1
+	var key [16]byte
+	rand.Read(key[:])
+	s.sealing[period] = key
+	return period
+}
+
+// periods are those of the sealing keys that are left.
+func (s *softToken) periods() []uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.sealing))
+}
+
+// newSoftToken has one sealing key.
+func newSoftToken() *softToken {
+	s := &softToken{keys: map[KeyID]*pre.ReEncryptionKey{}, sealing: map[uint32][16]byte{}, forgot: map[KeyID]bool{}}
+	s.newSealingKey()
+	return s
 }
 
 func (s *softToken) count() int {
@@ -181,18 +326,22 @@ type world struct {
 	clock    *testClock
 	log      *keylog.Log
 	vault    *Vault
+	said     io.Writer        // what the vault logs
+	custody  policies.Custody // of the grants that owners make
 }
 
 func newWorld(t testing.TB) *world {
 	_, private, err := ed25519.GenerateKey(nil)
 	must(t, err)
-	w := &world{t: t, dir: t.TempDir(), token: &softToken{keys: map[KeyID]*pre.ReEncryptionKey{}}, logKey: &logKey{key: private}}
+	w := &world{t: t, dir: t.TempDir(), token: newSoftToken(), logKey: &logKey{key: private},
+		said: io.Discard, custody: policies.CustodyResident}
 	w.clock = &testClock{start: time.Now()}
 	ceremony := newSigner(1)
 	w.document = &policies.VaultDocument{
 		Header: policies.NewHeader("vault", time.Now()), Vault: policies.VaultID{7}, Version: 1, CeremonyKey: publicBytes(ceremony),
 		Tokens: []policies.TokenEntry{{Serial: testSerial, Label: "test", Grade: "unproven", ImportKeys: []policies.ImportKey{
 			{Custody: policies.CustodyResident, Path: testPath, OAEPHash: "SHA-1", PublicKey: []byte("an import key")},
+			{Custody: policies.CustodySealed, Path: testPath, OAEPHash: "SHA-1", PublicKey: []byte("another import key")},
 		}}},
 		LogKey:     policies.LogKey{Name: "vault.test/log", Algorithm: "Ed25519", PublicKey: private.Public().(ed25519.PublicKey)},
 		ImportHPKE: pre.NewBlobKey([32]byte{1}).Public(), SessionKEM: pre.NewVaultKey([32]byte{2}).Public(),
@@ -222,7 +371,8 @@ func (w *world) config() Config {
 	return Config{
 		Envelope: w.envelope, Document: w.document, Token: w.token, Serial: testSerial, Grade: "unproven", Log: w.log,
 		ImportKey: pre.NewBlobKey([32]byte{1}), SessionKey: pre.NewVaultKey([32]byte{2}),
-		Dir: filepath.Join(w.dir, "db"), DataKey: [32]byte{3}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Clock: w.clock.now,
+		Dir: filepath.Join(w.dir, "db"), Keys: filepath.Join(w.dir, "keys"), SealingCheck: time.Hour, DataKey: [32]byte{3},
+		Logger: slog.New(slog.NewTextHandler(w.said, nil)), Clock: w.clock.now,
 	}
 }
 
@@ -231,6 +381,54 @@ func (w *world) open() {
 	var err error
 	w.vault, err = Open(context.Background(), w.config())
 	must(w.t, err)
+}
+
+// eachCustody runs a test for grants of each custody.
+func eachCustody(t *testing.T, test func(*testing.T, *world)) {
+	for _, custody := range []policies.Custody{policies.CustodyResident, policies.CustodySealed} {
+		t.Run(string(custody), func(t *testing.T) {
+			w := newWorld(t)
+			w.custody = custody
+			test(t, w)
+		})
+	}
+}
+
+// held is how many keys of the world's custody are kept.
+func (w *world) held() int {
+	if w.custody == policies.CustodySealed {
+		return len(w.vault.sealing.store.IDs())
+	}
+	w.token.mu.Lock()
+	defer w.token.mu.Unlock()
+	return len(w.token.keys)
+}
+
+func (w *world) holds(key KeyID) bool {
+	if w.custody == policies.CustodySealed {
+		_, ok := w.vault.sealing.store.Period(sealed.ID(key))
+		return ok
+	}
+	w.token.mu.Lock()
+	defer w.token.mu.Unlock()
+	return w.token.keys[key] != nil
+}
+
+// plant leaves a key behind that no grant stands for.
+func (w *world) plant(key, like KeyID) {
+	if w.custody == policies.CustodySealed {
+		k, err := w.vault.sealing.store.Get(sealed.ID(like))
+		must(w.t, err)
+		must(w.t, w.vault.sealing.store.Put(sealed.ID(key), k))
+		return
+	}
+	w.token.keys[key] = w.token.keys[like]
+}
+
+// loseKeys removes all keys behind the vault's back.
+func (w *world) loseKeys() {
+	clear(w.token.keys)
+	must(w.t, w.vault.sealing.store.Delete(w.vault.sealing.store.IDs()...))
 }
 
 // kill stops the vault without a word: no stop entry, no flush of the database.
@@ -243,7 +441,7 @@ func (w *world) kill() {
 	close(v.decisions)
 	v.mu.Unlock()
 	v.recorder.Wait()
-	v.ledger.Close()
+	v.release()
 	w.log.Close()
 	w.vault = nil
 }
@@ -273,8 +471,9 @@ func (w *world) snapshot(t testing.TB) *world {
 	copyFolder(t, c.dir, w.dir)
 	c.logKey = &logKey{key: w.logKey.key}
 	c.logKey.state, _ = w.logKey.Load(context.Background())
-	c.token = &softToken{keys: map[KeyID]*pre.ReEncryptionKey{}}
+	c.token = newSoftToken()
 	w.token.mu.Lock()
+	c.token.sealing = maps.Clone(w.token.sealing)
 	for k, rk := range w.token.keys {
 		c.token.keys[k] = rk
 	}
@@ -489,7 +688,7 @@ func (o *owner) grantOf(r *reader, change func(*granting), fields ...policies.Fi
 	must(t, err)
 	g := &granting{wrapped: map[policies.Field][]byte{}, doc: &policies.Grant{
 		Header: policies.NewHeader("grant", now), Audience: o.w.document.Vault, Owner: policies.OwnerID(o.id), Link: o.link(),
-		Reader: policies.ReaderID(r.id), Relationship: policies.Hash{1}, Custody: policies.CustodyResident, Rights: []policies.Right{policies.RightRead},
+		Reader: policies.ReaderID(r.id), Relationship: policies.Hash{1}, Custody: o.w.custody, Rights: []policies.Right{policies.RightRead},
 		Purpose: testPurpose, NotBefore: now.Unix() - 60, Expires: now.Unix() + 30*86400, Ciphertext: ct,
 	}}
 	for _, f := range fields {
@@ -498,7 +697,7 @@ func (o *owner) grantOf(r *reader, change func(*granting), fields ...policies.Fi
 		must(t, err)
 		g.wrapped[f] = rk.PKCS8()
 		g.doc.Fields = append(g.doc.Fields, policies.GrantedField{Field: f, Epoch: epoch, Author: policies.AuthorID(o.id), Keys: []policies.WrappedKey{
-			{Token: testSerial, ImportKey: policies.HashKey([]byte("an import key")), Path: testPath, Digest: policies.Hash{1}},
+			{Token: testSerial, ImportKey: o.w.importKey(), Path: testPath, Digest: policies.Hash{1}},
 		}})
 	}
 	if change != nil {
@@ -520,6 +719,11 @@ func (o *owner) grantOf(r *reader, change func(*granting), fields ...policies.Fi
 		s.Keys = append(s.Keys, api.SealedKey{Field: f.Field, Author: f.Author, Token: testSerial, Sealed: sealed})
 	}
 	return s, g.doc, e.Hash
+}
+
+func (w *world) importKey() policies.Hash {
+	k, _ := w.document.ImportKey(testSerial, w.custody)
+	return policies.HashKey(k.PublicKey)
 }
 
 func (o *owner) grant(r *reader, change func(*granting), fields ...policies.Field) *policies.Grant {

@@ -42,7 +42,8 @@ const (
 	EntryImport     Kind = "import"     // the token is about to import keys for a grant
 	EntryGrant      Kind = "grant"      // a grant is in force; its keys are in the token
 	EntryRevocation Kind = "revocation" // fields of grants ended; refused from here
-	EntryDestroyed  Kind = "destroyed"  // their keys are gone from the token
+	EntryDestroyed  Kind = "destroyed"  // their keys are gone: from the token, or, in custody sealed, from the vault
+	EntrySealing    Kind = "sealing"    // a sealing key is about to be destroyed, since no key in force is sealed under it any more
 	EntrySession    Kind = "session"    // a reader opened a session
 	EntryUse        Kind = "use"        // a re-encryption key is about to be used, for one field
 	EntryFailed     Kind = "failed"     // a recorded use or import did not happen after all
@@ -110,7 +111,8 @@ type Details struct {
 	Purpose  string                 `json:"purpose,omitzero"`
 	Token    string                 `json:"token,omitzero"` // serial
 	Grade    string                 `json:"grade,omitzero"`
-	Custody  policies.Custody       `json:"custody,omitzero"`
+	Custody  policies.Custody       `json:"custody,omitzero"` // of the grant; of a destruction: sealed, if one of the keys was
+	Period   uint32                 `json:"period,omitzero"`  // of the sealing key; of a destruction: with which a kept copy dies
 	Expires  int64                  `json:"expires,omitzero"` // of the session, Unix seconds
 	Rules    policies.Hash          `json:"guardrails,omitzero"`
 	Index    uint64                 `json:"index,omitzero"` // of the entry that this one speaks of

@@ -78,8 +78,21 @@ type Health struct {
 	Status  string `json:"status"` // "ok" or "stopped"
 	Reason  string `json:"reason,omitempty"`
 	LogSize uint64 `json:"log_size"`
-	Keys    uint64 `json:"keys"` // re-encryption keys in the token
 	DevMode bool   `json:"dev_mode,omitempty"`
+
+	Keys      uint64             `json:"keys"`          // re-encryption keys in force, in either custody
+	Resident  uint64             `json:"keys_resident"` // of these, keys that rest in the token
+	Sealed    uint64             `json:"keys_sealed"`   // and keys that rest in the vault, sealed by the token
+	Custodies []policies.Custody `json:"custodies"`     // what the vault document offers for new grants
+	Sealing   *Sealing           `json:"sealing,omitempty"`
+}
+
+// Sealing tells how the vault does with custody sealed. It is missing where there is none.
+type Sealing struct {
+	Period  uint32 `json:"period"`            // of the newest sealing key
+	Older   uint64 `json:"older,omitzero"`    // keys that are still under an older one, and are being moved
+	Missing uint64 `json:"missing,omitzero"`  // keys of grants in force that are lost; their owners must grant again
+	Stopped bool   `json:"stopped,omitempty"` // no new grant is taken: the keys' file could not be written
 }
 
 // Call is a reader's signed request together with what the storefront found for each of its items.

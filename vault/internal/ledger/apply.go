@@ -91,7 +91,7 @@ func (s *State) apply(r *Record) error {
 	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r)
 		return nil
-	case evidence.EntryStart, evidence.EntryStop, evidence.EntryRefusals:
+	case evidence.EntryStart, evidence.EntryStop, evidence.EntryRefusals, evidence.EntrySealing:
 		return nil
 	}
 	return fmt.Errorf("%w: a kind that this version does not know", ErrOrder)
@@ -134,7 +134,7 @@ func (s *State) grant(r *Record) error {
 	}
 	delete(s.imports, r.Details.Grant)
 	s.grants[r.Details.Grant] = g
-	s.keys += len(g.Revoked)
+	s.keys[g.Document.Custody] += len(g.Revoked)
 	s.touch(importKey(r.Details.Grant))
 	s.touch(grantKey(r.Details.Grant))
 	return nil
@@ -155,7 +155,7 @@ func (s *State) revoke(r *Record, d *policies.Revocation) error {
 		}
 		if !g.Revoked[i] {
 			g.Revoked[i] = true
-			s.keys--
+			s.keys[g.Document.Custody]--
 		}
 		s.touch(grantKey(item.Grant))
 	}

@@ -454,7 +454,7 @@ func (s *State) decode(key string, value []byte) error {
 		s.grants[g.Document.ID] = g
 		for _, revoked := range g.Revoked {
 			if !revoked {
-				s.keys++
+				s.keys[g.Document.Custody]++
 			}
 		}
 	case kindPending:

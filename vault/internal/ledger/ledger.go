@@ -61,7 +61,7 @@ type State struct {
 	sessions   map[policies.Hash]*Session
 	sessionsOf map[policies.ReaderID]int
 	histories  map[policies.IdentityID][]uint64
-	keys       int // granted fields that are not revoked
+	keys       map[policies.Custody]int // granted fields that are not revoked
 
 	changed map[string]struct{} // database keys of what changed since the last flush
 }
@@ -79,6 +79,7 @@ func newState() *State {
 		sessions:   map[policies.Hash]*Session{},
 		sessionsOf: map[policies.ReaderID]int{},
 		histories:  map[policies.IdentityID][]uint64{},
+		keys:       map[policies.Custody]int{},
 		changed:    map[string]struct{}{},
 	}
 }
@@ -180,8 +181,8 @@ func (s *State) Next() uint64 { return s.next }
 // Vault is the vault that the log belongs to, zero before the genesis.
 func (s *State) Vault() policies.VaultID { return s.vault }
 
-// Keys is how many re-encryption keys are in force.
-func (s *State) Keys() int { return s.keys }
+// Keys is how many re-encryption keys of a custody are in force.
+func (s *State) Keys(c policies.Custody) int { return s.keys[c] }
 
 // Identity is an enrolled identity, or nil.
 func (s *State) Identity(id policies.IdentityID) *Identity { return s.identities[id] }

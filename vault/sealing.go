@@ -1,0 +1,413 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/internal/ledger"
+	"github.com/sallyport/sallyport/vault/internal/sealed"
+)
+
+// Custody sealed: the vault keeps re-encryption keys that the token wrapped.
+//
+// A grant of it is recorded as an import; the token unwraps each key, tries it, and gives it back under its newest sealing key; the vault
+// stores that, durably, and then the grant is recorded. A read takes the key from the store along to the token. A revocation is recorded, waits until
+// uses decided before are over, has the token forget the key, deletes it from the store, durably, and records that.
+//
+// When the token has a new sealing key, the mover brings every key to it in small batches, inside the token. Where it has got to is written in the keys
+// themselves, so it goes on after a crash. When none is left under an older sealing key, that is recorded and the sealing key destroyed: from then on no copy
+// that anybody kept of a key under it is of use to anybody. A crash between record and destruction makes the next start do both again.
+//
+// Two things make it safe that all this goes on at once. A key is moved only if it is still what was read: a revocation that came in
+// between wins, and the key does not return. And no key is stored under a sealing key that the mover is done with: see sealing.gate.
+
+const (
+	// moveBatch is how many keys go to the token at once. Reads wait behind that many at most.
+	moveBatch = 32
+	// sealingCheck is the default of Config.SealingCheck.
+	sealingCheck = time.Minute
+	// giveUp is at which check the mover gives up keys that do not unwrap, and with them the older sealing key. A token in trouble has until then to recover; for
+	// ever they may not keep that key, under which copies of revoked ones can be loaded.
+	giveUp = 3
+	// useAgain bounds how often a use is tried anew because its key was moved meanwhile. Once is enough unless sealing keys are made faster than keys move.
+	useAgain = 3
+)
+
+// sealing is the state of custody sealed.
+type sealing struct {
+	store *sealed.Store // nil: none
+
+	// gate is held for reading from before a key is sealed until it is stored, and for writing while newest changes. So when newest has changed, every key
+	// that was sealed under an older one is in the store, where the mover finds it, and none comes after it.
+	gate   sync.RWMutex
+	newest uint32
+
+	older   atomic.Int64 // keys that the mover has before it
+	missing atomic.Int64 // keys of grants in force that the start did not find, or the mover could not move
+
+	// The mover's own.
+	trouble string // the last error that it logged
+	refused int    // how many times in a row it met keys that do not unwrap
+}
+
+// custodies are those that the vault document offers.
+func (v *Vault) custodies() []policies.Custody {
+	var out []policies.Custody
+	for _, k := range v.cfg.Document.Tokens[0].ImportKeys {
+		out = append(out, k.Custody)
+	}
+	return out
+}
+
+// openSealed opens the store, if there is to be one.
+func openSealed(cfg *Config) (*sealed.Store, error) {
+	_, offered := cfg.Document.ImportKey(cfg.Serial, policies.CustodySealed)
+	switch {
+	case cfg.Keys == "" && offered:
+		return nil, errors.New("the vault document offers custody sealed, so the vault needs a folder for the sealed keys (`keys` in its configuration)")
+	case cfg.Keys == "":
+		return nil, nil
+	}
+	return sealed.Open(sealed.Config{Dir: cfg.Keys, DataKey: cfg.DataKey, Vault: cfg.Document.Vault, Logger: cfg.Logger})
+}
+
+// startSealing asks the token for its sealing keys, before any key is imported or used.
+func (v *Vault) startSealing(ctx context.Context) error {
+	inForce := 0
+	v.ledger.Read(func(s *ledger.State) {
+		inForce = s.Keys(policies.CustodySealed)
+		for _, g := range s.Imports() {
+			if g.Document.Custody == policies.CustodySealed {
+				inForce++
+			}
+		}
+	})
+	offered := slices.Contains(v.custodies(), policies.CustodySealed)
+	if v.sealing.store == nil {
+		if inForce > 0 {
+			return fmt.Errorf("%d keys of grants are in custody sealed, so the vault needs the folder of the sealed keys (`keys` in its configuration)", inForce)
+		}
+		return nil
+	}
+	if !offered && inForce == 0 {
+		return nil // the token need not know of sealing keys
+	}
+	periods, err := v.cfg.Token.SealingKeys(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for the token's sealing keys: %w", err)
+	}
+	if len(periods) == 0 {
+		return errors.New("the token has no sealing key, and custody sealed needs one (sallyport-hsm sealing-key makes it)")
+	}
+	v.sealing.newest = periods[len(periods)-1]
+	gone := 0
+	for period, n := range v.sealing.store.Periods() {
+		if !slices.Contains(periods, period) {
+			gone += n
+		}
+	}
+	if gone > 0 {
+		v.cfg.Logger.Error("keys are sealed under sealing keys that the token does not have; owners of grants among them must grant again", "keys", gone, "file", v.sealing.store.File())
+	}
+	return nil
+}
+
+// sweepSealed deletes keys that no grant in force stands for, and says which are missing.
+func (v *Vault) sweepSealed(wanted map[sealed.ID]bool) error {
+	if v.sealing.store == nil {
+		return nil
+	}
+	removed, missing, err := v.sealing.store.Settle(wanted)
+	if err != nil {
+		return fmt.Errorf("removing sealed keys that no grant stands for: %w", err)
+	}
+	if removed > 0 {
+		v.cfg.Logger.Info("removed sealed keys that no grant stands for", "keys", removed)
+	}
+	if len(missing) > 0 {
+		v.cfg.Logger.Error("sealed keys of grants in force are lost; their owners must grant again", "keys", len(missing), "file", v.sealing.store.File())
+	}
+	v.sealing.missing.Store(int64(len(missing)))
+	return nil
+}
+
+// importSealed imports one key and stores it.
+func (v *Vault) importSealed(ctx context.Context, w wrappedKey) error {
+	v.sealing.gate.RLock()
+	defer v.sealing.gate.RUnlock()
+	key, err := v.cfg.Token.ImportSealed(ctx, w.id, w.path, w.key)
+	if err != nil {
+		return err
+	}
+	if key.Period < v.sealing.newest {
+		return fmt.Errorf("the token used sealing key %d, and has %d", key.Period, v.sealing.newest)
+	}
+	return v.sealing.store.Put(sealed.ID(w.id), sealed.Key(key))
+}
+
+// destroySealed ends a sealed key. It returns the period of the sealing key under which it lay.
+func (v *Vault) destroySealed(ctx context.Context, key KeyID) (uint32, error) {
+	period, known := v.sealing.store.Period(sealed.ID(key))
+	if !known { // a crash came after the deletion: it lay under the newest, or under one that is destroyed before
+		v.sealing.gate.RLock()
+		period = v.sealing.newest
+		v.sealing.gate.RUnlock()
+	}
+	if err := v.cfg.Token.Forget(ctx, key); err != nil {
+		return period, err
+	}
+	return period, v.sealing.store.Delete(sealed.ID(key))
+}
+
+// use has the token carry out uses; fromStore tells which of the keys are the vault's to bring.
+func (v *Vault) use(ctx context.Context, uses []Use, fromStore func(int) bool) []Derived {
+	out := make([]Derived, len(uses))
+	var sealedUses []int
+	for i := range uses {
+		if fromStore(i) {
+			sealedUses = append(sealedUses, i)
+		}
+	}
+	if len(sealedUses) == 0 {
+		return v.cfg.Token.Derive(ctx, uses)
+	}
+	places := make([]int, 0, len(uses)) // of what the token is asked
+	for i := range uses {
+		if !fromStore(i) || v.bring(&uses[i], &out[i]) {
+			places = append(places, i)
+		}
+	}
+	for range useAgain {
+		if len(places) == 0 {
+			break
+		}
+		ask := make([]Use, len(places))
+		for n, i := range places {
+			ask[n] = uses[i]
+		}
+		derived := v.cfg.Token.Derive(ctx, ask)
+		var again []int
+		for n, i := range places {
+			if n >= len(derived) {
+				out[i].Err = errors.New("the token gave no answer")
+				continue
+			}
+			out[i] = derived[n]
+			clear(derived[n].X[:])
+			// The mover may have been faster: then the key is in the store under a newer sealing key, and the older one is gone.
+			if before := uses[i].Sealed; len(before.Blob) > 0 && errors.Is(out[i].Err, ErrKeyMissing) {
+				if period, ok := v.sealing.store.Period(sealed.ID(uses[i].Key)); ok && period != before.Period && v.bring(&uses[i], &out[i]) {
+					again = append(again, i)
+				}
+			}
+		}
+		places = again
+	}
+	return out
+}
+
+// bring puts the stored key into a use. What cannot be read is missing, and is named in the vault's log.
+func (v *Vault) bring(u *Use, d *Derived) bool {
+	key, err := v.sealing.store.Get(sealed.ID(u.Key))
+	if err != nil {
+		if errors.Is(err, sealed.ErrMissing) || errors.Is(err, sealed.ErrDamaged) {
+			err = fmt.Errorf("%w: %w", ErrKeyMissing, err)
+		}
+		d.Err = err
+		return false
+	}
+	u.Sealed, d.Err = SealedKey(key), nil
+	return true
+}
+
+// keepSealing looks for new sealing keys, at once and then every so often, until the vault is closed.
+func (v *Vault) keepSealing() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	v.chores.Go(func() { <-v.closing; cancel() })
+	every := v.cfg.SealingCheck
+	if every <= 0 {
+		every = sealingCheck
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		err := v.moveKeys(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != v.sealing.trouble && text != "" { // said once, not every time
+			v.cfg.Logger.Error("sealed keys are not moved to the newest sealing key; it is tried again", "error", text)
+		}
+		v.sealing.trouble = text
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// moveKeys brings every key under the newest sealing key and destroys the older ones.
+func (v *Vault) moveKeys(ctx context.Context) error {
+	if v.sealing.newest == 0 { // custody sealed is neither offered nor in use; only this goroutine changes it from here on
+		return nil
+	}
+	periods, err := v.cfg.Token.SealingKeys(ctx)
+	if err != nil {
+		return err
+	}
+	if len(periods) == 0 || periods[len(periods)-1] < v.sealing.newest {
+		return fmt.Errorf("the token has lost sealing key %d", v.sealing.newest)
+	}
+	newest := periods[len(periods)-1]
+	if newest > v.sealing.newest {
+		// Imports that began before are waited for: they may store keys under the older one.
+		v.sealing.gate.Lock()
+		v.sealing.newest = newest
+		v.sealing.gate.Unlock()
+		v.cfg.Logger.Info("the token has a new sealing key; sealed keys are moved to it", "period", newest)
+	}
+	moved := map[uint32]int{}
+	lost := map[sealed.ID]bool{}
+	for { // a second round meets only what changed during the first
+		n, err := v.moveRound(ctx, newest, moved, lost)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			break
+		}
+	}
+	if len(lost) == 0 {
+		v.sealing.refused = 0
+	} else if v.sealing.refused++; v.sealing.refused < giveUp {
+		return fmt.Errorf("%d of them do not unwrap", len(lost))
+	} else {
+		v.cfg.Logger.Error("sealed keys do not unwrap, and are not moved; their owners must grant again", "keys", len(lost), "file", v.sealing.store.File())
+		v.sealing.missing.Store(max(v.sealing.missing.Load(), int64(len(lost))))
+	}
+	for _, period := range periods[:len(periods)-1] {
+		if err := v.destroySealingKey(ctx, period, newest, moved[period], len(lost)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveRound moves what lies under an older period than newest, and counts it by period. It returns how many keys it had before it. Keys that the token cannot unwrap are
+// put into lost, and left alone in later rounds.
+func (v *Vault) moveRound(ctx context.Context, newest uint32, moved map[uint32]int, lost map[sealed.ID]bool) (int, error) {
+	store := v.sealing.store
+	var ids []sealed.ID
+	for _, id := range store.IDs() {
+		if period, ok := store.Period(id); ok && period < newest && !lost[id] {
+			ids = append(ids, id)
+		}
+	}
+	all := len(ids)
+	defer v.sealing.older.Store(0)
+	for len(ids) > 0 {
+		v.sealing.older.Store(int64(len(ids)))
+		begin := time.Now()
+		moves, damaged, next := store.Older(ids, newest, moveBatch)
+		for _, id := range damaged {
+			lost[id] = true
+		}
+		ids = ids[next:]
+		if err := v.move(ctx, moves, newest, moved, lost); err != nil {
+			return all, err
+		}
+		// Half of the time is the readers'.
+		select {
+		case <-ctx.Done():
+			return all, ctx.Err()
+		case <-time.After(time.Since(begin)):
+		}
+	}
+	return all, nil
+}
+
+// move moves one batch. If the token does not take all of them at once, it is asked for each, to find those that do not unwrap.
+func (v *Vault) move(ctx context.Context, moves []sealed.Move, newest uint32, moved map[uint32]int, lost map[sealed.ID]bool) error {
+	if len(moves) == 0 {
+		return nil
+	}
+	keys := make([]SealedKey, len(moves))
+	for i := range moves {
+		keys[i] = SealedKey(moves[i].Old)
+	}
+	resealed, err := v.cfg.Token.Reseal(ctx, keys)
+	if errors.Is(err, ErrKeyMissing) {
+		if len(moves) == 1 {
+			lost[moves[0].ID] = true
+			return nil
+		}
+		for i := range moves {
+			if err := v.move(ctx, moves[i:i+1], newest, moved, lost); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(resealed) != len(moves) || slices.ContainsFunc(resealed, func(k SealedKey) bool { return k.Period != newest }) {
+		return fmt.Errorf("the token did not move %d keys to sealing key %d", len(moves), newest)
+	}
+	for i := range moves {
+		moves[i].New = sealed.Key(resealed[i])
+	}
+	done, err := v.sealing.store.Replace(moves)
+	for i := range done {
+		moved[done[i]]++
+	}
+	return err
+}
+
+// destroySealingKey records that a sealing key ends, and ends it. No key in force is under it: those that were have been moved, and the gate lets no other in.
+func (v *Vault) destroySealingKey(ctx context.Context, period, newest uint32, moved, lost int) error {
+	notes := []string{fmt.Sprintf("keys are under sealing key %d", newest)}
+	if lost > 0 {
+		notes = append(notes, fmt.Sprintf("%d did not unwrap", lost))
+	}
+	_, _, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
+		return []ledger.Record{{
+			Kind: evidence.EntrySealing, Outcome: policies.CodeAccepted, Details: evidence.Details{
+				Token: v.cfg.Serial, Custody: policies.CustodySealed, Period: period, Count: uint64(moved), Note: strings.Join(notes, "; "),
+			},
+		}}
+	})
+	if err != nil {
+		return err
+	}
+	if err := v.cfg.Token.DestroySealingKey(context.WithoutCancel(ctx), period); err != nil {
+		return fmt.Errorf("destroying sealing key %d: %w", period, err)
+	}
+	v.cfg.Logger.Info("destroyed a sealing key", "period", period, "keys_moved", moved)
+	return nil
+}
+
+func (s *sealing) health() *api.Sealing {
+	if s.store == nil {
+		return nil
+	}
+	s.gate.RLock()
+	period := s.newest
+	s.gate.RUnlock()
+	return &api.Sealing{Period: period, Older: uint64(s.older.Load()), Missing: uint64(s.missing.Load()), Stopped: s.store.Fault() != nil}
+}
