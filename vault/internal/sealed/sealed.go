@@ -12,7 +12,7 @@
 //
 // # What is believed
 //
-// Nothing in the file. A value is AES-256-GCM under a key derived from the data key for this vault, key id, period and version, with all of them as
+// Nothing in the file. A value is AES-256-GCM under a key derived from the data key for this vault and period, with key id, period and version as
 // associated data. So a value that was changed, moved to another key's place, or made by another vault does not open. It
 // counts as damaged, and that key is missing: never another's key. Nothing depends on a key's absence, either: a value that was put
 // back after its deletion opens, and is refused all the same, because the ledger says that its grant was revoked; the next start removes it. An
@@ -38,6 +38,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/sallyport/sallyport/policies"
 )
@@ -85,7 +86,15 @@ type value struct {
 }
 
 // crypt seals and opens values of one vault.
-type crypt struct{ master []byte }
+type crypt struct {
+	master []byte
+
+	mu      sync.Mutex
+	ciphers map[uint32]cipher.AEAD // by period, the few that are in use
+}
+
+// maxCiphers bounds the map: the period of a slot is believed only when the slot opened.
+const maxCiphers = 16
 
 // newCrypt derives the vault's key from the data key, which has other uses.
 func newCrypt(dataKey *[32]byte, vault policies.VaultID) *crypt {
@@ -93,15 +102,25 @@ func newCrypt(dataKey *[32]byte, vault policies.VaultID) *crypt {
 	if err != nil {
 		panic(err) // 32 bytes can always be had
 	}
-	return &crypt{master}
+	return &crypt{master: master, ciphers: map[uint32]cipher.AEAD{}}
 }
 
-func (c *crypt) zero() { clear(c.master) }
+func (c *crypt) zero() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.master)
+	clear(c.ciphers)
+}
 
-// cipher is a value's own: its key is used for one value, or for one and what a crash made be written again, so random nonces are far from any bound.
-func (c *crypt) cipher(id *ID, period, version uint32) (aead cipher.AEAD, associated []byte) {
-	associated = policies.Encode("sealed-key", id[:], policies.U64(uint64(period)), policies.U64(uint64(version)))
-	key, err := hkdf.Expand(sha256.New, c.master, string(associated), 32)
+// cipher is that of a period. Each period has a key of its own, and in one a value is written a few times at most, so random nonces stay far
+// from their bound, which is 2^32 of them.
+func (c *crypt) cipher(period uint32) cipher.AEAD {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if aead := c.ciphers[period]; aead != nil {
+		return aead
+	}
+	key, err := hkdf.Expand(sha256.New, c.master, string(policies.Encode("sealed-keys-period", policies.U64(uint64(period)))), 32)
 	if err != nil {
 		panic(err)
 	}
@@ -110,10 +129,19 @@ func (c *crypt) cipher(id *ID, period, version uint32) (aead cipher.AEAD, associ
 	if err != nil {
 		panic(err)
 	}
-	if aead, err = cipher.NewGCM(block); err != nil {
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
 		panic(err)
 	}
-	return aead, associated
+	if len(c.ciphers) >= maxCiphers {
+		clear(c.ciphers)
+	}
+	c.ciphers[period] = aead
+	return aead
+}
+
+func associated(id *ID, period, version uint32) []byte {
+	return policies.Encode("sealed-key", id[:], policies.U64(uint64(period)), policies.U64(uint64(version)))
 }
 
 // seal makes a slot.
@@ -127,8 +155,7 @@ func (c *crypt) seal(v *value) ([]byte, error) {
 	copy(slot[8:], v.id[:])
 	binary.BigEndian.PutUint16(slot[40:], uint16(len(v.key.Blob)))
 	rand.Read(slot[42:headSize])
-	aead, associated := c.cipher(&v.id, v.key.Period, v.version)
-	slot = aead.Seal(slot, slot[42:headSize], v.key.Blob, associated)
+	slot = c.cipher(v.key.Period).Seal(slot, slot[42:headSize], v.key.Blob, associated(&v.id, v.key.Period, v.version))
 	return slot[:slotSize], nil // the rest is zeros: it was made here
 }
 
@@ -146,8 +173,7 @@ func (c *crypt) open(slot []byte) (*value, error) {
 	if v.version == 0 || length == 0 || length > MaxBlob {
 		return nil, ErrDamaged
 	}
-	aead, associated := c.cipher(&v.id, v.key.Period, v.version)
-	blob, err := aead.Open(nil, slot[42:headSize], slot[headSize:headSize+length+tagSize], associated)
+	blob, err := c.cipher(v.key.Period).Open(nil, slot[42:headSize], slot[headSize:headSize+length+tagSize], associated(&v.id, v.key.Period, v.version))
 	if err != nil {
 		return nil, ErrDamaged
 	}

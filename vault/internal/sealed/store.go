@@ -109,7 +109,7 @@ type scanned struct {
 	err     error
 }
 
-// scan reads the whole file. Opening a value costs two microseconds, so each processor takes a part.
+// scan reads the whole file. Each processor takes a part.
 func (s *Store) scan() error {
 	info, err := s.file.Stat()
 	if err != nil {
