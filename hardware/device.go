@@ -24,6 +24,8 @@ type DeviceConfig struct {
 	WorkerCommand []string
 	// Workers is the number of processes and Threads that of derives at once in each. Zero: two and one.
 	Workers, Threads int
+	// LiveKeys bounds the keys of custody sealed that each worker keeps loaded. Zero: the pool's default.
+	LiveKeys int
 	// DevMode lets a development vault in.
 	DevMode bool
 	// Logger hears of workers that stop and start. Nil: slog.Default().
@@ -65,7 +67,7 @@ func Open(ctx context.Context, c DeviceConfig) (*Device, error) {
 			"ceremony_sha256", record.Transcript.Module.SHA256)
 	}
 	pool, err := pkcs11.Start(ctx, pkcs11.PoolConfig{
-		Command: c.WorkerCommand, Env: profile.environ(c.DevMode), Workers: c.Workers, Threads: c.Threads,
+		Command: c.WorkerCommand, Env: profile.environ(c.DevMode), Workers: c.Workers, Threads: c.Threads, LiveKeys: c.LiveKeys,
 		Profile: facts, Selector: record.selector(), PIN: c.PIN, Logger: c.Logger,
 	})
 	if err != nil {

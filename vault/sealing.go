@@ -77,7 +77,7 @@ func openSealed(cfg *Config) (*sealed.Store, error) {
 	case cfg.Keys == "":
 		return nil, nil
 	}
-	return sealed.Open(sealed.Config{Dir: cfg.Keys, DataKey: cfg.DataKey, Vault: cfg.Document.Vault, Logger: cfg.Logger})
+	return sealed.Open(sealed.Config{Dir: cfg.Keys, DataKey: cfg.DataKey, Vault: cfg.Document.Vault, Reserve: cfg.Reserve, Logger: cfg.Logger})
 }
 
 // startSealing asks the token for its sealing keys, before any key is imported or used.

@@ -153,6 +153,8 @@ type Config struct {
 	Keys string
 	// SealingCheck is how often the vault looks for a new sealing key. Zero means a minute.
 	SealingCheck time.Duration
+	// Reserve is the free space in bytes below which no sealed key is taken. Zero means 256 MiB.
+	Reserve int64
 
 	Logger *slog.Logger
 

@@ -159,6 +159,7 @@ dev_mode = true
 log = %q
 state = %q
 database = %q
+keys = %q
 ready_file = %q
 %s
 [storefront]
@@ -167,7 +168,7 @@ ready_file = %q
 listen = %q
 certificate = %q
 key = %q
-%s`, s.Ceremony(), "file:"+s.PINFile(), o.Module, s.path("vault", "log"), s.path("vault", "state"), s.path("vault", "database"), s.Vault.ready, o.VaultMembers,
+%s`, s.Ceremony(), "file:"+s.PINFile(), o.Module, s.path("vault", "log"), s.path("vault", "state"), s.path("vault", "database"), s.path("vault", "keys"), s.Vault.ready, o.VaultMembers,
 		door, s.ownersAddress, s.path("tls", "vault.pem"), s.path("tls", "vault-key.pem"), o.VaultConfig)
 	storefront := fmt.Sprintf(`listen = %q
 certificate = %q

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/parsers/toml/v2"
@@ -30,11 +31,14 @@ type config struct {
 	Module       string         `koanf:"module"`
 	Workers      int            `koanf:"workers"`
 	Threads      int            `koanf:"threads"`
+	LiveKeys     int            `koanf:"live_keys"`
 	MinimumGrade string         `koanf:"minimum_grade"`
 	DevMode      bool           `koanf:"dev_mode"`
 	Log          string         `koanf:"log"`
 	State        string         `koanf:"state"`
 	Database     string         `koanf:"database"`
+	Keys         string         `koanf:"keys"`
+	SealingCheck time.Duration  `koanf:"sealing_check"`
 	Reserve      int64          `koanf:"reserve"`
 	ReadyFile    string         `koanf:"ready_file"`
 	Storefront   storefrontDoor `koanf:"storefront"`
@@ -61,7 +65,7 @@ type ownersDoor struct {
 
 func defaults() config {
 	return config{
-		Workers: 2, Threads: 1, MinimumGrade: "unproven", Reserve: 256 << 20,
+		Workers: 2, Threads: 1, LiveKeys: 4096, MinimumGrade: "unproven", Reserve: 256 << 20, SealingCheck: time.Minute,
 		Storefront: storefrontDoor{Listen: "127.0.0.1:8444"},
 		Owners:     ownersDoor{Listen: "127.0.0.1:8445", PerSecond: 5, Burst: 50, Connections: 256},
 	}
@@ -78,7 +82,7 @@ func loadConfig(path string) (*config, error) {
 	}
 	c := defaults()
 	err := k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
-		TagName: "koanf", ErrorUnused: true,
+		TagName: "koanf", ErrorUnused: true, DecodeHook: mapstructure.StringToTimeDurationHookFunc(),
 		MatchName: func(key, name string) bool { return key == name },
 	}})
 	if err != nil {
@@ -112,6 +116,10 @@ func (c *config) validate() error {
 		return fmt.Errorf("configuration: minimum_grade is one of %s", strings.Join(grades, ", "))
 	case c.Workers < 1 || c.Threads < 1:
 		return errors.New("configuration: workers and threads are at least 1")
+	case c.LiveKeys < 1:
+		return errors.New("configuration: live_keys is at least 1")
+	case c.SealingCheck < time.Second:
+		return errors.New("configuration: sealing_check is at least a second, such as \"1m\"")
 	case c.Owners.PerSecond <= 0 || c.Owners.Burst < 1 || c.Owners.Connections < 1:
 		return errors.New("configuration: owners.per_second, owners.burst and owners.connections are more than 0")
 	case c.Reserve < 0:

@@ -80,6 +80,9 @@ func TestConfigurationRefuses(t *testing.T) {
 		good + "workers='two'\n" + doors:     "workers",
 		good + "minimum_grade='Z'\n" + doors: "minimum_grade",
 		good + "reserve=-1\n" + doors:        "reserve",
+		good + "live_keys=0\n" + doors:       "live_keys",
+		good + "sealing_check=60\n" + doors:  "sealing_check",
+		good + "sealing_check='x'\n" + doors: "sealing_check",
 		good + doors + "burst=0\n":           "burst",
 		good + doors + "[x":                  "reading",
 		good + strings.Replace(doors, "unix:/x", "127.0.0.1:0", 1):                "client_ca",
@@ -221,17 +224,18 @@ dev_mode = true
 log = %q
 state = %q
 database = %q
+keys = %q
 ready_file = %q
 [storefront]
 listen = "127.0.0.1:0"
-certificate = "%[7]s/vault.pem"
-key = "%[7]s/vault.key"
-client_ca = "%[7]s/ca.pem"
+certificate = "%[8]s/vault.pem"
+key = "%[8]s/vault.key"
+client_ca = "%[8]s/ca.pem"
 [owners]
 listen = "127.0.0.1:0"
-certificate = "%[7]s/vault.pem"
-key = "%[7]s/vault.key"
-`, ceremony.Dir, pin, filepath.Join(dir, "log"), filepath.Join(dir, "state"), filepath.Join(dir, "db"), d.ready, a.dir), 0o600))
+certificate = "%[8]s/vault.pem"
+key = "%[8]s/vault.key"
+`, ceremony.Dir, pin, filepath.Join(dir, "log"), filepath.Join(dir, "state"), filepath.Join(dir, "db"), filepath.Join(dir, "keys"), d.ready, a.dir), 0o600))
 	return d
 }
 

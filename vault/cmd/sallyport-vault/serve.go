@@ -105,7 +105,7 @@ func openDevice(ctx context.Context, cfg *config, log *slog.Logger) (*hardware.D
 	}
 	return hardware.Open(ctx, hardware.DeviceConfig{
 		Dir: cfg.Ceremony, PIN: pin, Module: cfg.Module, WorkerCommand: []string{self, "worker"},
-		Workers: cfg.Workers, Threads: cfg.Threads, DevMode: cfg.DevMode, Logger: log,
+		Workers: cfg.Workers, Threads: cfg.Threads, LiveKeys: cfg.LiveKeys, DevMode: cfg.DevMode, Logger: log,
 	})
 }
 
@@ -127,7 +127,7 @@ func openVault(ctx context.Context, cfg *config, device *hardware.Device, journa
 		Envelope: device.Document(), Document: device.VaultDocument(),
 		Token: token{device.Pool()}, Serial: device.Serial(), Grade: device.Grade(), Findings: string(findings),
 		Log: journal, ImportKey: pre.NewBlobKey(secrets.ImportHPKESeed), SessionKey: pre.NewVaultKey(secrets.SessionKEMSeed),
-		Dir: cfg.Database, DataKey: secrets.DataKey, Logger: log,
+		Dir: cfg.Database, Keys: cfg.Keys, SealingCheck: cfg.SealingCheck, Reserve: cfg.Reserve, DataKey: secrets.DataKey, Logger: log,
 	})
 }
 

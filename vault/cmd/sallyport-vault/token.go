@@ -19,7 +19,7 @@ func (t token) Import(ctx context.Context, key vault.KeyID, path string, wrapped
 func (t token) Derive(ctx context.Context, uses []vault.Use) []vault.Derived {
 	requests := make([]pkcs11.DeriveRequest, len(uses))
 	for i := range uses {
-		requests[i] = pkcs11.DeriveRequest{Key: pkcs11.KeyID(uses[i].Key), Point: uses[i].Point}
+		requests[i] = pkcs11.DeriveRequest{Key: pkcs11.KeyID(uses[i].Key), Point: uses[i].Point, Sealed: pkcs11.SealedKey(uses[i].Sealed)}
 	}
 	results := t.pool.Derive(ctx, requests)
 	out := make([]vault.Derived, len(results))
@@ -45,6 +45,38 @@ func (t token) Keys(ctx context.Context) ([]vault.KeyID, error) {
 		out[i] = vault.KeyID(held[i])
 	}
 	return out, err
+}
+
+func (t token) ImportSealed(ctx context.Context, key vault.KeyID, path string, wrapped []byte) (vault.SealedKey, error) {
+	k, err := t.pool.ImportSealed(ctx, pkcs11.KeyID(key), path, wrapped)
+	return vault.SealedKey(k), translate(err)
+}
+
+func (t token) Forget(ctx context.Context, key vault.KeyID) error {
+	return t.pool.Forget(ctx, pkcs11.KeyID(key))
+}
+
+func (t token) Reseal(ctx context.Context, keys []vault.SealedKey) ([]vault.SealedKey, error) {
+	ask := make([]pkcs11.SealedKey, len(keys))
+	for i := range keys {
+		ask[i] = pkcs11.SealedKey(keys[i])
+	}
+	moved, err := t.pool.Reseal(ctx, ask)
+	out := make([]vault.SealedKey, len(moved))
+	for i := range moved {
+		out[i] = vault.SealedKey(moved[i])
+	}
+	return out, translate(err)
+}
+
+func (t token) SealingKeys(ctx context.Context) ([]uint32, error) { return t.pool.SealingKeys(ctx) }
+
+func (t token) DestroySealingKey(ctx context.Context, period uint32) error {
+	err := t.pool.DestroySealingKey(ctx, period)
+	if errors.Is(err, pkcs11.ErrKeyMissing) {
+		return nil
+	}
+	return err
 }
 
 // translate adds the vault's sentinel to an error that it tells apart.
