@@ -174,15 +174,28 @@ func (a *authority) client(certificate string) *tls.Config {
 	return t
 }
 
+// ceremony makes sealing keys.
+type ceremony hardware.Ceremony
+
+func (c *ceremony) nextSealingKey(t *testing.T) (*hardware.NewSealingKey, error) {
+	t.Helper()
+	passphrase, err := c.Passphrase()
+	must(t, err)
+	next := hardware.NextSealingKey{Dir: c.Dir, CeremonyKey: c.CeremonyKey, OfficerPIN: pkcs11.NewSecret([]byte("officer-pin-of-a-test")), Passphrase: passphrase}
+	return next.Run(t.Context())
+}
+
 // daemon is a vault with a real token, from the ceremony on.
 type daemon struct {
-	t      *testing.T
-	config string
-	ready  string
-	stop   context.CancelFunc
-	code   chan int
-	log    *bytes.Buffer
-	mu     *sync.Mutex
+	t        *testing.T
+	ceremony *ceremony
+	keys     string
+	config   string
+	ready    string
+	stop     context.CancelFunc
+	code     chan int
+	log      *bytes.Buffer
+	mu       *sync.Mutex
 }
 
 func (d *daemon) Write(b []byte) (int, error) {
@@ -206,17 +219,17 @@ func newDaemon(t *testing.T, a *authority) *daemon {
 	must(t, hardware.NewSecretFile(pin))
 	text, err := os.ReadFile(pin)
 	must(t, err)
-	ceremony := hardware.Ceremony{
+	rite := hardware.Ceremony{
 		Dir: filepath.Join(dir, "ceremony"), Profile: "softhsm", Label: "test", CeremonyKey: filepath.Join(dir, "ceremony.key"), Development: true,
 		OfficerPIN: pkcs11.NewSecret([]byte("officer-pin-of-a-test")), UserPIN: pkcs11.NewSecret(bytes.TrimSpace(text)),
 		Passphrase: func() ([]byte, error) { return []byte("a passphrase of a test"), nil },
 		Storefront: "https://store.example", Owners: "https://vault.example",
 	}
-	_, err = ceremony.Run(t.Context())
+	_, err = rite.Run(t.Context())
 	must(t, err)
 	a.issue("vault", a)
 	a.issue("storefront", a)
-	d := &daemon{t: t, config: filepath.Join(dir, "vault.toml"), ready: filepath.Join(dir, "ready.json"), log: new(bytes.Buffer), mu: new(sync.Mutex)}
+	d := &daemon{t: t, ceremony: (*ceremony)(&rite), keys: filepath.Join(dir, "keys"), config: filepath.Join(dir, "vault.toml"), ready: filepath.Join(dir, "ready.json"), log: new(bytes.Buffer), mu: new(sync.Mutex)}
 	must(t, os.WriteFile(d.config, fmt.Appendf(nil, `
 ceremony = %q
 pin = "file:%s"
@@ -225,6 +238,7 @@ log = %q
 state = %q
 database = %q
 keys = %q
+sealing_check = "1s"
 ready_file = %q
 [storefront]
 listen = "127.0.0.1:0"
@@ -235,8 +249,15 @@ client_ca = "%[8]s/ca.pem"
 listen = "127.0.0.1:0"
 certificate = "%[8]s/vault.pem"
 key = "%[8]s/vault.key"
-`, ceremony.Dir, pin, filepath.Join(dir, "log"), filepath.Join(dir, "state"), filepath.Join(dir, "db"), filepath.Join(dir, "keys"), d.ready, a.dir), 0o600))
+`, rite.Dir, pin, filepath.Join(dir, "log"), filepath.Join(dir, "state"), filepath.Join(dir, "db"), d.keys, d.ready, a.dir), 0o600))
 	return d
+}
+
+func (d *daemon) keysFile() []byte {
+	d.t.Helper()
+	data, err := os.ReadFile(filepath.Join(d.keys, "sealed-keys.1"))
+	must(d.t, err)
+	return data
 }
 
 // serve starts the vault and returns its addresses.
@@ -270,8 +291,14 @@ func (d *daemon) end() {
 	}
 }
 
-// TestVaultWithARealToken goes from the ceremony to a revoked grant, over TLS and a restart.
+// TestVaultWithARealToken goes from the ceremony to a revoked grant, over TLS and a restart, in each custody.
 func TestVaultWithARealToken(t *testing.T) {
+	for _, custody := range []policies.Custody{policies.CustodyResident, policies.CustodySealed} {
+		t.Run(string(custody), func(t *testing.T) { vaultWithARealToken(t, custody) })
+	}
+}
+
+func vaultWithARealToken(t *testing.T, custody policies.Custody) {
 	a := newAuthority(t)
 	d := newDaemon(t, a)
 	if code := run(t.Context(), []string{"serve", "--config", d.config}, nil, d, d); code != exitFailure || !strings.Contains(d.output(), "create it first") {
@@ -374,7 +401,7 @@ func TestVaultWithARealToken(t *testing.T) {
 	relationship := root.ReaderKey(owner, policies.Nonce{1})
 	ct, secret, err := pre.NewGrantSecret(relationship.Public(), nil)
 	must(t, err)
-	importKey, _ := doc.ImportKey(doc.Tokens[0].Serial, policies.CustodyResident)
+	importKey, _ := doc.ImportKey(doc.Tokens[0].Serial, custody)
 	if importKey.OAEPHash != "SHA-1" {
 		t.Fatalf("SoftHSM does OAEP with SHA-1, not %s", importKey.OAEPHash)
 	}
@@ -387,7 +414,7 @@ func TestVaultWithARealToken(t *testing.T) {
 	must(t, err)
 	g := &policies.Grant{
 		Header: policies.NewHeader("grant", time.Now()), Audience: doc.Vault, Owner: owner, Link: policies.Link{Seq: 2, Prev: manifest.Hash},
-		Reader: policies.ReaderID(readerID), Relationship: policies.Hash{1}, Custody: policies.CustodyResident, Rights: []policies.Right{policies.RightRead},
+		Reader: policies.ReaderID(readerID), Relationship: policies.Hash{1}, Custody: custody, Rights: []policies.Right{policies.RightRead},
 		Purpose: "delivery", NotBefore: time.Now().Unix() - 10, Expires: time.Now().Unix() + 3600, Ciphertext: ct,
 		Fields: []policies.GrantedField{{Field: "phone.mobile", Epoch: 1, Author: policies.AuthorID(owner), Keys: []policies.WrappedKey{{
 			Token: doc.Tokens[0].Serial, ImportKey: policies.HashKey(importKey.PublicKey), Path: importKey.Path, Digest: sha256.Sum256(wrapped),
@@ -452,6 +479,41 @@ func TestVaultWithARealToken(t *testing.T) {
 	c = connect()
 	opens(read()) // the session goes on too
 
+	health, err := c.Health(t.Context())
+	must(t, err)
+	if health.Keys != 1 || len(health.Custodies) != 2 || health.Sealing == nil || health.Sealing.Period != 1 || (health.Sealed == 1) != (custody == policies.CustodySealed) {
+		t.Errorf("health %+v", health)
+	}
+	if custody == policies.CustodySealed { // the security officer makes the next sealing key while the vault serves
+		before := d.keysFile()
+		made, err := d.ceremony.nextSealingKey(t)
+		if err != nil || made.Period != 2 {
+			t.Fatalf("sealing key %+v, %v", made, err)
+		}
+		for begin := time.Now(); !strings.Contains(d.output(), "destroyed a sealing key"); time.Sleep(20 * time.Millisecond) {
+			if opens(read()); time.Since(begin) > 20*time.Second {
+				t.Fatalf("the sealing key of before is still there: %s", d.output())
+			}
+		}
+		opens(read())
+		if health, err = c.Health(t.Context()); err != nil || health.Sealing.Period != 2 || health.Sealing.Older != 0 || health.Sealing.Missing != 0 {
+			t.Errorf("health %+v, %v", health.Sealing, err)
+		}
+		after := d.keysFile()
+		d.end()
+		must(t, os.WriteFile(filepath.Join(d.keys, "sealed-keys.1"), before, 0o600)) // a copy that the host kept
+		addresses = d.serve()
+		c = connect()
+		if item := read(); item.Outcome != policies.CodeKeyMissing {
+			t.Fatalf("with a copy from before, whose sealing key is destroyed: %s", string(item.Outcome))
+		}
+		d.end()
+		must(t, os.WriteFile(filepath.Join(d.keys, "sealed-keys.1"), after, 0o600))
+		addresses = d.serve()
+		c = connect()
+		opens(read())
+	}
+
 	revocation, err := policies.Sign[policies.Revocation](ownerKey, &policies.Revocation{
 		Header: policies.NewHeader("revocation", time.Now()), Audience: doc.Vault, Owner: owner, Link: policies.Link{Seq: 3, Prev: grant.Hash},
 		Items: []policies.RevokedItem{{Grant: id, Field: "phone.mobile", Author: policies.AuthorID(owner)}}, Reason: policies.ReasonWithdrawn,
@@ -470,6 +532,16 @@ func TestVaultWithARealToken(t *testing.T) {
 	must(t, err)
 	if len(history.Entries) != 3 || history.Before == 0 {
 		t.Errorf("history of %d entries", len(history.Entries))
+	}
+	for i := range history.Entries { // a refusal, the destruction, the revocation
+		details, err := history.Entries[i].Opening.Read()
+		must(t, err)
+		if want := [...]policies.Custody{custody, custody, ""}[i]; details.Custody != want {
+			t.Errorf("entry %d names the custody %q", i, details.Custody)
+		}
+		if want := map[policies.Custody]uint32{policies.CustodySealed: 2}[custody]; i == 1 && details.Period != want {
+			t.Errorf("the destruction names sealing key %d, want %d", details.Period, want)
+		}
 	}
 	d.end()
 }
