@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/sallyport/sallyport/hardware/pkcs11uri"
 	"github.com/sallyport/sallyport/pkcs11"
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
@@ -18,6 +19,8 @@ type DeviceConfig struct {
 	// PIN is the user's. The pool keeps a copy, for workers that it must start again, until it is closed; the caller zeroes
 	// its own when Open has returned.
 	PIN pkcs11.Secret
+	// Token, if not nil, must name the token of the ceremony, or nothing is opened.
+	Token *pkcs11uri.URI
 	// Module is the library, if it is not in one of the profile's usual places.
 	Module string
 	// WorkerCommand starts a token worker, such as {"/usr/bin/sallyport-vault", "worker"}.
@@ -53,6 +56,9 @@ func Open(ctx context.Context, c DeviceConfig) (*Device, error) {
 	}
 	record, err := ReadRecord(c.Dir)
 	if err != nil {
+		return nil, fmt.Errorf("opening device: %w", err)
+	}
+	if err := record.Choose(c.Token); err != nil {
 		return nil, fmt.Errorf("opening device: %w", err)
 	}
 	profile, facts, err := record.usable(c.Module, c.DevMode)

@@ -14,6 +14,8 @@ var (
 	ErrModule = errors.New("no PKCS#11 module")
 	// ErrPINSource: a PIN cannot be had from where it was said to be.
 	ErrPINSource = errors.New("no PIN")
+	// ErrTokenChoice: what a configuration says of the token contradicts itself, or the ceremony's record.
+	ErrTokenChoice = errors.New("choice of token")
 	// ErrNotEmpty: the token holds objects already, so no ceremony is held on it.
 	ErrNotEmpty = errors.New("token is not empty")
 	// ErrUnfinished: an earlier ceremony was cut short. The error is an *UnfinishedError.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/sallyport/sallyport/hardware/pkcs11uri"
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 )
@@ -33,6 +34,7 @@ type Record struct {
 	TranscriptHash policies.Hash
 
 	sealed []byte
+	chosen pkcs11uri.URI // see Choose
 }
 
 // ReadRecord reads the folder of a finished ceremony. It asks no token.

@@ -16,7 +16,16 @@ import (
 // maxPIN bounds what is read as a PIN or passphrase, in bytes.
 const maxPIN = 1024
 
-// ReadPIN reads a PIN from where source says. A PIN is never taken from an argument, which every process of the machine
+// ReadPIN reads a PIN from where source says, as [ReadSecret] does.
+func ReadPIN(source string, development bool) (pkcs11.Secret, error) {
+	pin, err := ReadSecret(source, development)
+	if err != nil {
+		return pkcs11.Secret{}, err
+	}
+	return pkcs11.NewSecret(pin), nil
+}
+
+// ReadSecret reads a PIN or another secret of one line from where source says. A PIN is never taken from an argument, which every process of the machine
 // can read.
 //
 //	file:/path/to/pin   a file that only its owner may read (mode 0600 or stricter); one trailing newline is cut off
@@ -25,19 +34,11 @@ const maxPIN = 1024
 //	                    so that no child process inherits it
 //
 // From then on the process can neither be dumped nor debugged. The caller zeroes what it returns.
-func ReadPIN(source string, development bool) (pkcs11.Secret, error) {
-	pin, err := readSecret(source, development)
-	if err != nil {
-		return pkcs11.Secret{}, err
-	}
-	return pkcs11.NewSecret(pin), nil
-}
-
-func readSecret(source string, development bool) ([]byte, error) {
+func ReadSecret(source string, development bool) ([]byte, error) {
 	bad := func(format string, args ...any) ([]byte, error) {
 		return nil, fmt.Errorf("%w: "+format, append([]any{ErrPINSource}, args...)...)
 	}
-	if err := conceal(); err != nil {
+	if err := Conceal(); err != nil {
 		return bad("%w", err)
 	}
 	scheme, rest, ok := strings.Cut(source, ":")
@@ -110,12 +111,13 @@ func readSecretFile(path string) ([]byte, error) {
 
 // ReadPassphrase reads the passphrase of a development vault's ceremony key from a file that only its owner can read. A real
 // one is typed. The caller zeroes it.
-func ReadPassphrase(path string) ([]byte, error) { return readSecret("file:"+path, false) }
+func ReadPassphrase(path string) ([]byte, error) { return ReadSecret("file:"+path, false) }
 
-// conceal forbids core dumps of this process, and debuggers of the same user and their view of /proc/PID/mem and
+// Conceal forbids core dumps of this process, and debuggers of the same user and their view of /proc/PID/mem and
 // /proc/PID/environ, in which a variable that was removed still stands (prctl(2), PR_SET_DUMPABLE). Programs that it
-// starts are not concealed by it: token workers do it for themselves.
-func conceal() error {
+// starts are not concealed by it: token workers do it for themselves. Whoever gets a secret in another way than by this
+// package calls it first.
+func Conceal() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("forbidding core dumps: %w", err)
 	}

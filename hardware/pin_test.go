@@ -58,6 +58,11 @@ func TestReadPIN(t *testing.T) {
 	write("credentials/pin", "secret-1\n", 0o400)
 	write("credentials/grouped", "secret-2\n", 0o440)
 	write("credentials/open", "secret-3\n", 0o444)
+	// As systemd leaves it: a folder that nobody writes to.
+	if err := os.Chmod(credentials, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(credentials, 0o700) })
 
 	for _, c := range []struct {
 		name, source string
@@ -93,7 +98,7 @@ func TestReadPIN(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Setenv("SALLYPORT_TEST_PIN", "from-env")
-			got, err := readSecret(c.source, c.development)
+			got, err := ReadSecret(c.source, c.development)
 			if string(got) != c.want || (err == nil) != (c.want != "") {
 				t.Errorf("%q, %v", got, err)
 			}

@@ -147,6 +147,9 @@ func (p Profile) PKCS11(module string) (pkcs11.Profile, error) {
 		return facts, fmt.Errorf("%w: %w", ErrModule, err)
 	}
 	facts.Module = module
+	if err := guarded(module); err != nil {
+		return facts, err
+	}
 	if p.folder != nil {
 		if facts.Folder, err = p.folder(); err != nil {
 			return facts, fmt.Errorf("%w: token folder of %s: %w", ErrModule, p.Name, err)

@@ -82,7 +82,7 @@ func (c *Reissue) Run() (*Record, error) {
 // openFolder reads a finished ceremony's folder for a change, and its ceremony key. Until unlock is called, every other
 // process that wants to change it is refused with ErrBusy.
 func openFolder(dir, ceremonyKey string, passphrase []byte) (record *Record, key *envelope.PrivateKey, unlock func(), err error) {
-	if err := conceal(); err != nil {
+	if err := Conceal(); err != nil {
 		return nil, nil, nil, err
 	}
 	folder, err := os.Open(dir)

@@ -40,11 +40,14 @@ func (r *Record) usable(module string, development bool) (Profile, pkcs11.Profil
 		return Profile{}, pkcs11.Profile{}, err
 	}
 	facts, err := profile.PKCS11(module)
+	if err == nil {
+		err = named(&r.chosen, facts.Module)
+	}
 	return profile, facts, err
 }
 
 func (r *Record) selector() pkcs11.Selector {
-	return pkcs11.Selector{Serial: r.Transcript.Token.Serial}
+	return pkcs11.Selector{Serial: r.Transcript.Token.Serial, Label: r.chosen.Token}
 }
 
 // Verify runs the light probe and compares every key's attributes with the transcript, in this process. It changes nothing

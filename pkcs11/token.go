@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -25,6 +26,17 @@ func (id KeyID) String() string { return hex.EncodeToString(id[:]) }
 type Selector struct {
 	Serial string `json:"serial,omitempty"`
 	Label  string `json:"label,omitempty"`
+}
+
+func (s Selector) String() string {
+	var b strings.Builder
+	if s.Label != "" {
+		fmt.Fprintf(&b, " %q", s.Label)
+	}
+	if s.Serial != "" {
+		fmt.Fprintf(&b, " with serial %q", s.Serial)
+	}
+	return b.String()
 }
 
 // A Role is who logs in.
@@ -207,7 +219,10 @@ func (t *Token) only(s cryptoki.Session, name KeyName) (cryptoki.Object, error) 
 	return found[0], nil
 }
 
-// find returns the one slot that matches sel.
+// maxListed bounds the tokens that an error lists.
+const maxListed = 16
+
+// find returns the one slot that matches sel. Otherwise its error lists what there is: no secret is in a label or serial.
 func find(m *cryptoki.Module, sel Selector) (cryptoki.Slot, Info, error) {
 	slots, err := m.Slots()
 	if err != nil {
@@ -217,18 +232,28 @@ func find(m *cryptoki.Module, sel Selector) (cryptoki.Slot, Info, error) {
 		match cryptoki.Slot
 		info  Info
 		n     int
+		there []string
 	)
 	for _, slot := range slots {
 		i, err := m.TokenInfo(slot)
-		if err != nil || i.Flags&cryptoki.CKF_TOKEN_INITIALIZED == 0 ||
-			sel.Label != "" && sel.Label != i.Label || sel.Serial != "" && sel.Serial != i.Serial {
+		if err != nil || i.Flags&cryptoki.CKF_TOKEN_INITIALIZED == 0 {
+			continue
+		}
+		if len(there) < maxListed {
+			there = append(there, fmt.Sprintf("%q (serial %q)", i.Label, i.Serial))
+		}
+		if sel.Label != "" && sel.Label != i.Label || sel.Serial != "" && sel.Serial != i.Serial {
 			continue
 		}
 		match, n = slot, n+1
 		info = Info{Label: i.Label, Serial: i.Serial, Manufacturer: i.Manufacturer, Model: i.Model, Hardware: i.Hardware, Firmware: i.Firmware}
 	}
 	if n != 1 {
-		return 0, Info{}, &Error{Op: fmt.Sprintf("selecting token: %d match", n), Kind: ErrTokenMissing}
+		list := "the module shows none"
+		if len(there) > 0 {
+			list = "the module shows " + strings.Join(there, ", ")
+		}
+		return 0, Info{}, &Error{Op: fmt.Sprintf("selecting token%s: %d match; %s", sel, n, list), Kind: ErrTokenMissing}
 	}
 	return match, info, nil
 }

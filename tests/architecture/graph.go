@@ -28,6 +28,9 @@ var graph = []rule{
 
 	// Hardware profiles and ceremony; the scheme lends the ceremony its X-Wing keys.
 	{"hardware/...", []string{"hardware/...", "pkcs11", "policies/...", "vault/pre"}},
+	// Two readers of what others wrote, without cgo and without the token.
+	{"hardware/pkcs11uri", nil},
+	{"hardware/hashicorp", nil},
 
 	{"vault/pre", []string{"policies", "vault/pre/internal/..."}},
 	{"vault/pre/internal/...", []string{"vault/pre/internal/..."}},
@@ -67,6 +70,7 @@ type wall struct {
 var walls = []wall{
 	{why: "pkcs11/internal/cryptoki is the one door to the PKCS#11 binding", imports: []string{"github.com/miekg/pkcs11"}, only: []string{"pkcs11/internal/cryptoki"}, tests: true},
 	{why: "only the binding is written in C", imports: []string{"C"}, only: []string{"pkcs11/internal/cryptoki"}, tests: true},
+	{why: "one package knows HashiCorp's server", imports: []string{"github.com/hashicorp/..."}, only: []string{"hardware/hashicorp"}, tests: true},
 	{why: "documents and decision do no I/O", imports: []string{"os/...", "net", "net/http/...", "io/ioutil", "syscall", "log/...", "golang.org/x/sys/..."}, never: []string{"policies", "policies/envelope", "policies/guardrails/..."}},
 	{why: "problem documents open nothing", imports: []string{"os/...", "net", "syscall"}, never: []string{"policies/problem"}},
 	{why: "the scheme is pure", imports: []string{"os/...", "net/...", "syscall", "log", "time"}, never: []string{"vault/pre/..."}},
@@ -81,6 +85,7 @@ var walls = []wall{
 // with never, all others may.
 var reach = []wall{
 	{why: "only the vault daemon and the operator's commands need cgo", imports: []string{"pkcs11/internal/cryptoki"}, only: []string{"pkcs11/...", "hardware/...", "vault/cmd/...", "tests/load"}},
+	{why: "the PIN's way from HashiCorp Vault is the vault daemon's", imports: []string{"hardware/hashicorp"}, only: []string{"hardware/hashicorp", "vault/cmd/sallyport-vault"}},
 	{why: "the storefront never compiles against the vault", imports: []string{"vault", "vault/internal/...", "vault/keylog/..."}, never: []string{"storefront/...", "tests/..."}},
 }
 
