@@ -30,15 +30,9 @@ func officerMakes(t testing.TB, p Profile, periods ...uint32) {
 // sealedCeremony is ceremony for the custody sealed, with sealing keys of these periods.
 func sealedCeremony(t testing.TB, periods ...uint32) (Profile, *rsa.PublicKey) {
 	t.Helper()
-	p, _ := ceremony(t)
+	p, public := sealable.once(t, ImportSealed)
 	officerMakes(t, p, periods...)
-	token := open(t, p, User, 1)
-	defer token.Close()
-	r, err := token.Generate(t.Context(), ImportSealed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p, importKey(t, r)
+	return p, public
 }
 
 func readySealed(t testing.TB, change func(*Config), periods ...uint32) (*Token, *rsa.PublicKey) {

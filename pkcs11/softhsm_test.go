@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -69,24 +70,62 @@ func open(t testing.TB, p Profile, role Role, threads int) *Token {
 	return token
 }
 
+// A made is what a ceremony left: the token folder's files, and the public
+// import key. Each test works on a copy, which spares it seconds of looking
+// for primes.
+type made struct {
+	files  map[string][]byte
+	public *rsa.PublicKey
+}
+
+func (m *made) once(t testing.TB, names ...KeyName) (Profile, *rsa.PublicKey) {
+	t.Helper()
+	if m.files == nil {
+		p := initialised(t)
+		token := open(t, p, User, 1)
+		defer token.Close()
+		var public *rsa.PublicKey
+		for i, name := range names {
+			r, err := token.Generate(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i == 0 {
+				public = importKey(t, r)
+			}
+		}
+		m.public, m.files = public, make(map[string][]byte)
+		folder := os.DirFS(p.Folder)
+		err := fs.WalkDir(folder, ".", func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				m.files[path], err = fs.ReadFile(folder, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := softHSM(t)
+	for path, content := range m.files {
+		path = filepath.Join(p.Folder, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p, m.public
+}
+
+var resident, sealable made
+
 // ceremony returns a profile whose token has the user's keys, and the public
 // import key.
 func ceremony(t testing.TB) (Profile, *rsa.PublicKey) {
 	t.Helper()
-	p := initialised(t)
-	token := open(t, p, User, 1)
-	defer token.Close()
-	var public *rsa.PublicKey
-	for _, name := range []KeyName{ImportResident, LogKey, StoreKey} {
-		r, err := token.Generate(t.Context(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if name == ImportResident {
-			public = importKey(t, r)
-		}
-	}
-	return p, public
+	return resident.once(t, ImportResident, LogKey, StoreKey)
 }
 
 func importKey(t testing.TB, r KeyReport) *rsa.PublicKey {
