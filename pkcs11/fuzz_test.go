@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -28,6 +29,10 @@ func FuzzReadFrame(f *testing.F) {
 func FuzzUnpackRequests(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(packRequests([]DeriveRequest{{Key: KeyID{1}, Point: generator}, {}}))
+	f.Add(packRequests([]DeriveRequest{{Key: KeyID{1}, Sealed: SealedKey{Period: 7, Blob: bytes.Repeat([]byte{3}, 80)}}, {},
+		{Sealed: SealedKey{Period: 1<<32 - 1, Blob: make([]byte, maxBlob)}}}))
+	f.Add(packRequests([]DeriveRequest{{Sealed: SealedKey{Blob: make([]byte, maxBlob+1)}}}))
+	f.Add(packRequests([]DeriveRequest{{Sealed: SealedKey{Blob: make([]byte, 80)}}})[:150])
 	f.Add([]byte{0, 0})
 	f.Add([]byte{0xff, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -38,7 +43,38 @@ func FuzzUnpackRequests(f *testing.F) {
 		if again := packRequests(requests); !bytes.Equal(again, b) {
 			t.Errorf("%x became %x", b, again)
 		}
+		for _, r := range requests {
+			if n := len(r.Sealed.Blob); n > maxBlob || n == 0 && r.Sealed.Period != 0 {
+				t.Errorf("period %d, %d bytes", r.Sealed.Period, n)
+			}
+		}
 	})
+}
+
+// What a worker answers to a derive is of one length, also with sealed keys.
+func TestFramesHoldSealedKeys(t *testing.T) {
+	requests := make([]DeriveRequest, maxDerives)
+	for i := range requests {
+		requests[i] = DeriveRequest{Key: KeyID{byte(i)}, Point: generator, Sealed: SealedKey{Period: uint32(i), Blob: bytes.Repeat([]byte{byte(i)}, i*8)}}
+	}
+	requests[0].Sealed = SealedKey{}
+	requests[63].Sealed.Blob = make([]byte, maxBlob)
+	b := packRequests(requests)
+	if len(b) > maxRequest {
+		t.Errorf("%d bytes", len(b))
+	}
+	got, err := unpackRequests(b)
+	if err != nil || !reflect.DeepEqual(got, requests) {
+		t.Errorf("%v, or another request", err)
+	}
+	for i := range b {
+		if _, err := unpackRequests(b[:i]); err == nil {
+			t.Fatalf("cut at %d and accepted", i)
+		}
+	}
+	if _, err := unpackRequests(append(b, 0)); err == nil {
+		t.Error("a byte more and accepted")
+	}
 }
 
 func FuzzUnpackResults(f *testing.F) {

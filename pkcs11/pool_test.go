@@ -52,6 +52,25 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	case "officer": // another process makes a sealing key while workers live
+		var p Profile
+		if err := json.Unmarshal([]byte(os.Getenv("SALLYPORT_TEST_CONFIG")), &p); err != nil {
+			os.Exit(3)
+		}
+		period, err := strconv.ParseUint(os.Getenv("SALLYPORT_TEST_PERIOD"), 10, 32)
+		if err != nil {
+			os.Exit(3)
+		}
+		token, err := Open(context.Background(), Config{Profile: p, Role: Officer, PIN: pin(officerPIN), Threads: 1})
+		if err == nil {
+			_, err = token.Generate(context.Background(), SealingKey(uint32(period)))
+		}
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		_ = token.Close()
+		os.Exit(0)
 	case "parent":
 		var c PoolConfig
 		if err := json.Unmarshal([]byte(os.Getenv("SALLYPORT_TEST_CONFIG")), &c.Profile); err != nil {

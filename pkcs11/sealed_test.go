@@ -6,10 +6,19 @@ import (
 	"crypto/ecdh"
 	"crypto/rsa"
 	"errors"
+	"fmt"
 	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
 )
@@ -309,4 +318,299 @@ func TestPoolSealed(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// officerComes makes a sealing key from another process, while the token is open here.
+func officerComes(t *testing.T, p Profile, period uint32) {
+	t.Helper()
+	config, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	officer := exec.Command(executable)
+	officer.Env = []string{"SALLYPORT_TEST_PLAYS=officer", "SALLYPORT_TEST_CONFIG=" + string(config),
+		fmt.Sprint("SALLYPORT_TEST_PERIOD=", period), "SOFTHSM2_CONF=" + os.Getenv("SOFTHSM2_CONF")}
+	if out, err := officer.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// A whole change of period while workers live, under load: what was moved is
+// read throughout, with its old blob or its new one; what was not is gone.
+func TestPoolChangesPeriod(t *testing.T) {
+	profile, public := sealedCeremony(t, 1)
+	p := pool(t, profile, nil)
+	kept, left := importedSealed(t, p, public), importedSealed(t, p, public)
+	var now atomic.Pointer[SealedKey]
+	now.Store(&kept.req.Sealed)
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	for range 3 {
+		load.Go(func() {
+			for s := kept; !ended(stop); {
+				s.req.Sealed = *now.Load()
+				if err := s.check(p); err != nil {
+					t.Errorf("under period %d: %v", s.req.Sealed.Period, err)
+					return
+				}
+			}
+		})
+	}
+	if err := left.check(p); err != nil {
+		t.Error(err)
+	}
+	officerComes(t, profile, 2)
+	if k, err := p.Reseal(t.Context(), []SealedKey{kept.req.Sealed}); err != nil || k[0].Period != 1 {
+		t.Errorf("before the new key was looked for: %+v %v", k, err)
+	}
+	if periods, err := p.SealingKeys(t.Context()); err != nil || !slices.Equal(periods, []uint32{1, 2}) {
+		t.Fatalf("%v %v", periods, err)
+	}
+	for range 4 { // by each worker
+		if s := importedSealed(t, p, public); s.req.Sealed.Period != 2 {
+			t.Errorf("sealed under period %d", s.req.Sealed.Period)
+		} else if err := s.check(p); err != nil {
+			t.Error(err)
+		}
+	}
+	k, err := p.Reseal(t.Context(), []SealedKey{kept.req.Sealed})
+	if err != nil || k[0].Period != 2 {
+		t.Fatalf("%+v %v", k, err)
+	}
+	now.Store(&k[0])
+	close(stop) // the vault lets what is under way with old blobs end
+	load.Wait()
+	stop = make(chan struct{})
+	for range 3 {
+		load.Go(func() {
+			for s := kept; !ended(stop); {
+				s.req.Sealed = *now.Load()
+				if err := s.check(p); err != nil {
+					t.Errorf("while the old sealing key is destroyed: %v", err)
+					return
+				}
+			}
+		})
+	}
+	if err := p.DestroySealingKey(t.Context(), 1); err != nil {
+		t.Error(err)
+	}
+	for range 20 {
+		for _, s := range []sealedCase{kept, left} { // kept.req has its old blob
+			if err := s.check(p); !errors.Is(err, ErrKeyMissing) {
+				t.Fatalf("an old blob: %v", err)
+			}
+		}
+	}
+	close(stop)
+	load.Wait()
+}
+
+// Keys are forgotten while workers die and join: no straggler loads one again.
+func TestPoolForgetsWhileWorkersJoin(t *testing.T) {
+	profile, public := sealedCeremony(t, 1)
+	p := pool(t, profile, nil)
+	stop := make(chan struct{})
+	var killer sync.WaitGroup
+	killer.Go(func() {
+		for !ended(stop) {
+			if pids := p.pids(); len(pids) == 2 {
+				_ = syscall.Kill(pids[0], syscall.SIGKILL)
+			}
+			time.Sleep(150 * time.Millisecond)
+		}
+	})
+	lost := func(err error) bool { return errors.Is(err, ErrTokenBroken) }
+	for range 25 {
+		s := sealedCase{key: newKey(t)}
+		id := newID()
+		var err error
+		for range 5 { // an import that died with its worker left nothing, and is sent again
+			if s.req.Sealed, err = p.ImportSealed(background, id, OAEPDirect, wrappedKey(t, public, s.key)); !lost(err) {
+				break
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := s.req.Sealed
+		s.req, s.want = request(t, id, s.key)
+		s.req.Sealed = k
+		for range 5 {
+			if err = s.check(p); !lost(err) {
+				break
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		var forgotten atomic.Bool
+		var stragglers sync.WaitGroup
+		for range 4 {
+			stragglers.Go(func() {
+				for range 10 {
+					before := forgotten.Load()
+					if err := s.check(p); err == nil && before {
+						t.Error("derived after it was forgotten")
+					}
+				}
+			})
+		}
+		if err := p.Forget(background, id); err != nil {
+			t.Error(err)
+		}
+		forgotten.Store(true)
+		stragglers.Wait()
+	}
+	close(stop)
+	killer.Wait()
+}
+
+// What a refused import leaves, in the token and in the sessions, is nothing.
+func TestImportSealedRefuses(t *testing.T) {
+	token, public := readySealed(t, nil, 1)
+	key := newKey(t)
+	flipped := wrappedKey(t, public, key)
+	flipped[200] ^= 4
+	good := pkcs8(t, oidP256, key.Bytes())
+	for _, c := range []struct {
+		name, path string
+		blob       []byte
+	}{
+		{"nothing", OAEPDirect, nil},
+		{"garbage", OAEPDirect, bytes.Repeat([]byte{7}, importBits/8)},
+		{"too short", OAEPDirect, flipped[1:]},
+		{"flipped bit", OAEPDirect, flipped},
+		{"another path", "rsa-aes-key-wrap", wrappedKey(t, public, key)},
+		{"P-384", OAEPDirect, wrapped(t, public, pkcs8(t, oidP384, bytes.Repeat([]byte{3}, 48)))},
+		{"P-384 scalar of 32 bytes", OAEPDirect, wrapped(t, public, pkcs8(t, oidP384, bytes.Repeat([]byte{3}, 32)))},
+		{"zero", OAEPDirect, wrapped(t, public, pkcs8(t, oidP256, make([]byte, 32)))},
+		{"n", OAEPDirect, wrapped(t, public, pkcs8(t, oidP256, orderN.Bytes()))},
+		{"empty scalar", OAEPDirect, wrapped(t, public, pkcs8(t, oidP256, nil))},
+		{"cut PKCS#8", OAEPDirect, wrapped(t, public, good[:40])},
+		{"bare scalar", OAEPDirect, wrapped(t, public, key.Bytes())},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := everything(t, token)
+			k, err := token.ImportSealed(t.Context(), newID(), c.path, c.blob)
+			if !errors.Is(err, ErrBadInput) || len(k.Blob) > 0 {
+				t.Errorf("%d bytes, %v", len(k.Blob), err)
+			}
+			if after := everything(t, token); after != before {
+				t.Errorf("%d objects before, %d after", before, after)
+			}
+		})
+	}
+	// A resident key's blob is for another import key.
+	r, err := token.Generate(t.Context(), ImportResident)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := everything(t, token)
+	if _, err := token.ImportSealed(t.Context(), newID(), OAEPDirect, wrappedKey(t, importKey(t, r), key)); !errors.Is(err, ErrBadInput) {
+		t.Errorf("for the other custody: %v", err)
+	}
+	if after := everything(t, token); after != before {
+		t.Errorf("%d objects before, %d after", before, after)
+	}
+	if err := importedSealed(t, token, public).check(token); err != nil {
+		t.Errorf("a good key afterwards: %v", err)
+	}
+}
+
+// Without a sealing key nothing can be sealed; with a lax one nothing is.
+func TestImportSealedNeedsSealingKey(t *testing.T) {
+	token, public := readySealed(t, nil)
+	if _, err := token.ImportSealed(t.Context(), newID(), OAEPDirect, wrappedKey(t, public, newKey(t))); !errors.Is(err, ErrKeyMissing) {
+		t.Errorf("without a sealing key: %v", err)
+	}
+	if periods, err := token.SealingKeys(t.Context()); err != nil || len(periods) != 0 {
+		t.Errorf("%v %v", periods, err)
+	}
+	if err := token.DestroySealingKey(t.Context(), 1); !errors.Is(err, ErrKeyMissing) {
+		t.Errorf("destroying none: %v", err)
+	}
+}
+
+// Killed in the middle of imports: a session object ends with its process, so
+// that the token holds afterwards what it held before.
+func TestPoolKilledWhileItImportsSealed(t *testing.T) {
+	profile, public := sealedCeremony(t, 1)
+	token := open(t, profile, User, 1)
+	before := objects(t, token)
+	if err := token.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p := pool(t, profile, func(c *PoolConfig) { c.Workers = 3 })
+	died := 0
+	for range 10 {
+		key, id := newKey(t), newID()
+		blob := wrappedKey(t, public, key)
+		stop := make(chan struct{})
+		var killer sync.WaitGroup
+		killer.Go(func() {
+			time.Sleep(rand.N(12 * time.Millisecond))
+			for _, pid := range p.pids() {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			close(stop)
+		})
+		k, err := p.ImportSealed(background, id, OAEPDirect, blob)
+		<-stop
+		killer.Wait()
+		for range 5 {
+			if !errors.Is(err, ErrTokenBroken) {
+				break
+			}
+			died++
+			k, err = p.ImportSealed(background, id, OAEPDirect, blob)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := sealedCase{key: key}
+		s.req, s.want = request(t, id, key)
+		s.req.Sealed = k
+		for range 5 {
+			if err = s.check(p); !errors.Is(err, ErrTokenBroken) {
+				break
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	t.Logf("%d imports died with their worker, and with the next", died)
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	token = open(t, profile, User, 1)
+	defer token.Close()
+	if after := objects(t, token); after != before {
+		t.Errorf("%d objects before, %d after", before, after)
+	}
+}
+
+// Unwrapped keys count toward the end of a worker, as derives do.
+func TestPoolRecyclesForUnwraps(t *testing.T) {
+	profile, public := sealedCeremony(t, 1)
+	p := pool(t, profile, func(c *PoolConfig) { c.Workers, c.RecycleAfter = 1, 60 })
+	before := p.pids()[0]
+	for range 25 { // two unwraps each, one of them by the sealing key, and no Derive
+		importedSealed(t, p, public)
+	}
+	if p.pids()[0] != before {
+		t.Fatal("replaced too early")
+	}
+	for range 10 {
+		importedSealed(t, p, public)
+	}
+	eventually(t, "another process", func() bool {
+		now := p.pids()
+		return len(now) == 1 && now[0] != before
+	})
 }
