@@ -23,6 +23,8 @@ const (
 	ckmRSAPKCS    = 0x0001
 	ckmAESECB     = 0x1081
 	ckmAESKeyWrap = 0x2109
+	ckmAESCBC     = 0x1082
+	ckmAESCTR     = 0x1086
 )
 
 type host struct {
@@ -110,6 +112,10 @@ func (h *host) signRaw(key cryptoki.Object, blob []byte) func() error {
 
 func (h *host) decrypt(mech cryptoki.Mechanism, key cryptoki.Object, blob []byte) func() error {
 	return func() error { _, err := h.m.Decrypt(h.s, mech, key, blob); return err }
+}
+
+func (h *host) encrypt(mech cryptoki.Mechanism, key cryptoki.Object, plain []byte) func() error {
+	return func() error { _, err := h.m.Encrypt(h.s, mech, key, plain); return err }
 }
 
 func (h *host) sign(mech uint, key cryptoki.Object) func() error {
@@ -298,7 +304,7 @@ func (h *host) onOwnKeys(rk cryptoki.Object) {
 }
 
 // ceremonyKeys makes every key of a ceremony, as it makes them, and opens the token for the user.
-func ceremonyKeys(t *testing.T) (*Token, map[KeyName]KeyReport) {
+func ceremonyKeys(t *testing.T, periods ...uint32) (*Token, map[KeyName]KeyReport) {
 	t.Helper()
 	p := initialised(t)
 	reports := make(map[KeyName]KeyReport)
@@ -311,7 +317,9 @@ func ceremonyKeys(t *testing.T) (*Token, map[KeyName]KeyReport) {
 		reports[name] = r
 	}
 	officer := open(t, p, Officer, 1)
-	generate(officer, SealingKey(1))
+	for _, period := range periods {
+		generate(officer, SealingKey(period))
+	}
 	if err := officer.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -332,6 +340,14 @@ func (h *host) named(name KeyName) cryptoki.Object {
 	return o
 }
 
+func (h *host) must(b []byte, err error) []byte {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return b
+}
+
 // untouched checks that after all attacks the ceremony's keys read as they did
 // when they were made.
 func (h *host) untouched(reports map[KeyName]KeyReport) {
@@ -348,7 +364,7 @@ func (h *host) untouched(reports map[KeyName]KeyReport) {
 }
 
 func TestHostAttacksResident(t *testing.T) {
-	token, reports := ceremonyKeys(t)
+	token, reports := ceremonyKeys(t, 1)
 	public := importKey(t, reports[ImportResident])
 	key, id := newKey(t), newID()
 	blob := wrappedKey(t, public, key)
@@ -370,70 +386,206 @@ func TestHostAttacksResident(t *testing.T) {
 	h.untouched(reports)
 }
 
-// The mechanics of custody sealed: a re-encryption key leaves only wrapped
-// under the sealing key, and comes back only as it was.
-func TestHostAttacksSealed(t *testing.T) {
-	token, reports := ceremonyKeys(t)
-	p := token.profile
-	public := importKey(t, reports[ImportSealed])
-	h := newHost(t, token)
-	sealing, key := h.named(SealingKey(1)), newKey(t)
-	template := p.rekeyTemplate(Sealed)
-	blob := wrappedKey(t, public, key)
-	importKey := token.named[ImportSealed]
-	h.onImportKey("import key", importKey, public, blob, template)
-
-	// The host keeps one session open: objects of a session end with it.
-	keep, err := h.m.OpenSession(token.slot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rk, err := h.m.UnwrapKey(keep, p.oaep(), importKey, blob, template)
-	if err != nil {
-		t.Fatal(err)
-	}
+// onSealingKey attacks a sealing key with a captured blob, and with rk, a live key that it may wrap.
+func (h *host) onSealingKey(name string, key cryptoki.Object, blob []byte, rk cryptoki.Object) {
+	p, template := h.token.profile, h.token.sealedRekey
 	kwp := cryptoki.Plain(p.KWP)
-	sealed, err := h.m.WrapKey(keep, kwp, sealing, rk)
-	if err != nil {
-		t.Fatal(err)
+	unwrap := func(mech cryptoki.Mechanism, blob []byte, t []cryptoki.Attribute) func() error {
+		return func() error { _, err := h.m.UnwrapKey(h.s, mech, key, blob, t); return err }
 	}
-	back, err := h.m.UnwrapKey(keep, kwp, sealing, sealed, template)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.onRekey("re-encryption key", back, true)
-	unseal := func(t []cryptoki.Attribute) func() error {
-		return func() error { _, err := h.m.UnwrapKey(h.s, kwp, sealing, sealed, t); return err }
-	}
+	class := func(typ uint) cryptoki.Attribute { return cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, typ) }
 	for _, a := range template {
 		if len(a.Value) == 1 {
-			h.refused("sealing key/unseal with other "+a.Name(), unseal(replace(template, cryptoki.Bool(a.Type, a.Value[0] == 0))))
+			h.refused(name+"/unwrap with other "+a.Name(), unwrap(kwp, blob, replace(template, cryptoki.Bool(a.Type, a.Value[0] == 0))))
+		}
+		h.refused(name+"/unwrap without "+a.Name(), func() error {
+			o, err := h.m.UnwrapKey(h.s, kwp, key, blob, without(template, a.Type))
+			if err != nil {
+				return err
+			}
+			// What the module fills in by itself is as good as a refusal.
+			got, err := h.m.Read(h.s, o, a.Type)
+			if err == nil && got.Equal(a) {
+				err = cryptoki.CKR_TEMPLATE_INCONSISTENT
+			}
+			if destroyed := h.m.DestroyObject(h.s, o); destroyed != nil {
+				return fmt.Errorf("destroying: %w", destroyed)
+			}
+			return err
+		})
+	}
+	h.refused(name+"/unwrap as a generic secret", unwrap(kwp, blob, generic()))
+	h.refused(name+"/unwrap as an AES key", unwrap(kwp, blob, replace(generic(), class(cryptoki.CKK_AES))))
+	h.refused(name+"/unwrap as a secret with every other attribute right",
+		unwrap(kwp, blob, replace(template, cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY))))
+	h.refused(name+"/unwrap as RSA", unwrap(kwp, blob, replace(template, class(cryptoki.CKK_RSA))))
+	h.refused(name+"/unwrap as a generic key, private", unwrap(kwp, blob, replace(template, class(cryptoki.CKK_GENERIC_SECRET))))
+	h.refused(name+"/unwrap with ECDSA allowed",
+		unwrap(kwp, blob, replace(template, cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS, cryptoki.CKM_ECDH1_DERIVE, cryptoki.CKM_ECDSA))))
+	h.refused(name+"/unwrap for custody resident", unwrap(kwp, blob, h.token.rekey))
+	h.refused(name+"/unwrap with nothing asked", unwrap(kwp, blob, []cryptoki.Attribute{
+		cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY), class(cryptoki.CKK_EC)}))
+	h.refused(name+"/unwrap as a trusted sealing key", unwrap(kwp, blob, append(replace(generic(), class(cryptoki.CKK_AES)), on(cryptoki.CKA_TRUSTED), on(cryptoki.CKA_WRAP))))
+	for _, mech := range []uint{ckmAESKeyWrap, cryptoki.CKM_AES_CBC_PAD, ckmAESECB} {
+		h.refused(fmt.Sprintf("%s/unwrap by 0x%x", name, mech), unwrap(cryptoki.Plain(mech), blob, generic()))
+		h.refused(fmt.Sprintf("%s/wrap by 0x%x", name, mech), h.wrap(cryptoki.Plain(mech), key, rk))
+	}
+	for i := range blob {
+		bad := bytes.Clone(blob)
+		bad[i] ^= 1 << (i % 8)
+		if _, err := h.m.UnwrapKey(h.s, kwp, key, bad, template); err == nil {
+			h.t.Errorf("%s: a blob with a bit flipped in byte %d unwraps", name, i)
 		}
 	}
-	h.refused("sealing key/unseal as a generic secret", unseal(generic()))
-	h.refused("sealing key/unseal with ECDSA allowed",
-		unseal(replace(template, cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS, cryptoki.CKM_ECDH1_DERIVE, cryptoki.CKM_ECDSA))))
-	for _, typ := range []uint{cryptoki.CKA_DECRYPT, cryptoki.CKA_SIGN, cryptoki.CKA_DERIVE, cryptoki.CKA_EXTRACTABLE, cryptoki.CKA_MODIFIABLE, cryptoki.CKA_COPYABLE} {
-		a := on(typ)
-		h.refused("sealing key/set "+a.Name(), h.set(sealing, a))
-		h.refused("sealing key/copy with "+a.Name(), h.copyWith(sealing, a))
+	for _, mech := range []uint{ckmAESECB, ckmAESCBC, cryptoki.CKM_AES_CBC_PAD, ckmAESCTR, ckmAESKeyWrap, p.KWP} {
+		h.refused(fmt.Sprintf("%s/decrypt the blob by 0x%x", name, mech), forbidden(h.decrypt(cryptoki.Plain(mech), key, blob)))
+		h.refused(fmt.Sprintf("%s/encrypt by 0x%x", name, mech), forbidden(h.encrypt(cryptoki.Plain(mech), key, blob)))
 	}
-	h.refused("sealing key/clear the template", h.set(sealing, cryptoki.Bytes(cryptoki.CKA_UNWRAP_TEMPLATE, nil)))
-	h.refused("sealing key/read value", h.read(sealing, cryptoki.CKA_VALUE))
-	h.refused("sealing key/CMAC", h.sign(cryptoki.CKM_AES_CMAC, sealing))
-	h.refused("sealing key/decrypt a blob", h.decrypt(cryptoki.Plain(ckmAESECB), sealing, make([]byte, 32)))
-	h.refused("sealing key/wrap with another mechanism", h.wrap(cryptoki.Plain(ckmAESKeyWrap), sealing, back))
-	h.refused("sealing key/wrap it under own key", h.wrapUnderOwn(p.KWP, sealing))
+	gcm := cryptoki.GCM(make([]byte, 12), nil)
+	h.refused(name+"/encrypt by GCM", h.encrypt(gcm, key, blob))
+	h.refused(name+"/decrypt by GCM", h.decrypt(gcm, key, blob))
+	h.refused(name+"/CMAC", h.sign(cryptoki.CKM_AES_CMAC, key))
+	for _, a := range []cryptoki.Attribute{
+		on(cryptoki.CKA_DECRYPT), on(cryptoki.CKA_ENCRYPT), on(cryptoki.CKA_SIGN), on(cryptoki.CKA_DERIVE), on(cryptoki.CKA_EXTRACTABLE), off(cryptoki.CKA_SENSITIVE),
+		on(cryptoki.CKA_MODIFIABLE), on(cryptoki.CKA_COPYABLE), off(cryptoki.CKA_TRUSTED), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte("another")),
+		cryptoki.Bytes(cryptoki.CKA_UNWRAP_TEMPLATE, nil), cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS),
+		cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS, ckmAESECB),
+	} {
+		h.refused(name+"/set "+a.Name(), h.set(key, a))
+	}
+	for _, typ := range []uint{cryptoki.CKA_DECRYPT, cryptoki.CKA_SIGN, cryptoki.CKA_DERIVE, cryptoki.CKA_EXTRACTABLE, cryptoki.CKA_MODIFIABLE, cryptoki.CKA_COPYABLE} {
+		h.refused(name+"/copy with "+on(typ).Name(), h.copyWith(key, on(typ)))
+	}
+	h.refused(name+"/copy as it is", h.copyWith(key, off(cryptoki.CKA_TOKEN)))
+	h.refused(name+"/copy with an empty template", h.copyWith(key, cryptoki.Bytes(cryptoki.CKA_UNWRAP_TEMPLATE, nil)))
+	h.refused(name+"/read value", h.read(key, cryptoki.CKA_VALUE))
+	for _, mech := range []uint{p.KWP, ckmAESKeyWrap} {
+		h.refused(fmt.Sprintf("%s/wrap it under own key by 0x%x", name, mech), h.wrapUnderOwn(mech, key))
+	}
+	h.refused(name+"/wrap it under itself", h.wrap(kwp, key, key))
+	h.refused(name+"/still no decrypt", h.decrypt(cryptoki.Plain(ckmAESECB), key, blob))
+}
 
-	again, err := h.m.UnwrapKey(keep, kwp, sealing, sealed, template)
+// forbidden insists that it is the use of the key that was refused: some of these mechanisms want a parameter, which nothing here
+// gives them, and to be refused for that would mean nothing.
+func forbidden(attack func() error) func() error {
+	return func() error {
+		err := attack()
+		if err == cryptoki.CKR_ARGUMENTS_BAD || err == cryptoki.CKR_MECHANISM_PARAM_INVALID {
+			return fmt.Errorf("the parameter was refused, not the use: %w", err)
+		}
+		return err
+	}
+}
+
+// fakeSealing has the user make a key that calls itself the sealing key of a period, as like to one as the user can.
+func (h *host) fakeSealing(period uint32, more ...cryptoki.Attribute) (cryptoki.Object, error) {
+	pl, err := h.token.profile.plan(SealingKey(period), []byte("fake"))
 	if err != nil {
+		return 0, err
+	}
+	acting := without(pl.acting, cryptoki.CKA_TRUSTED)
+	for _, a := range more {
+		acting = replace(acting, a)
+	}
+	return h.m.GenerateKey(h.s, pl.mech, acting)
+}
+
+// Custody sealed: a re-encryption key leaves only wrapped under a sealing key,
+// and comes back only as it was. The live key under attack is the very one that
+// readers' derives use.
+func TestHostAttacksSealed(t *testing.T) {
+	token, reports := ceremonyKeys(t, 1, 2)
+	p := token.profile
+	public := importKey(t, reports[ImportSealed])
+	s := importedSealed(t, token, public)
+	if err := s.check(token); err != nil {
 		t.Fatal(err)
 	}
-	x, err := derive(h.m, keep, again, generator[:], token.template)
-	if err != nil || !bytes.Equal(x[:], key.PublicKey().Bytes()[1:33]) {
+	captured := wrappedKey(t, public, s.key)
+	h := newHost(t, token)
+	older, sealing := h.named(SealingKey(1)), h.named(SealingKey(2))
+	live := token.live.keys[nameOf(s.req.Key, s.req.Sealed)].object
+	h.onImportKey("import key", token.named[ImportSealed], public, captured, token.sealedRekey)
+	h.refused("import key of custody resident/unwrap", h.unwrap(token.named[ImportResident], captured, token.rekey))
+	h.onRekey("live key", live, true)
+	h.onSealingKey("sealing key", sealing, s.req.Sealed.Blob, live)
+	h.onSealingKey("older sealing key", older, h.must(h.m.WrapKey(h.s, cryptoki.Plain(p.KWP), older, live)), live)
+	h.onOwnKeys(live)
+
+	kwp := cryptoki.Plain(p.KWP)
+	h.refused("blob of another period/unwrap", func() error {
+		_, err := h.m.UnwrapKey(h.s, kwp, older, s.req.Sealed.Blob, token.sealedRekey)
+		return err
+	})
+	h.refused("sealing keys/wrap one under the other", h.wrap(kwp, older, sealing))
+	h.refused("own key/unwrap a blob with it", func() error {
+		own, err := h.aes(on(cryptoki.CKA_UNWRAP))
+		if err != nil {
+			return fmt.Errorf("making an own key: %w", err)
+		}
+		_, err = h.m.UnwrapKey(h.s, kwp, own, s.req.Sealed.Blob, generic())
+		return err
+	})
+	h.refused("own key/unwrapped as trusted", func() error {
+		own, err := h.aes(on(cryptoki.CKA_WRAP), on(cryptoki.CKA_UNWRAP))
+		if err != nil {
+			return fmt.Errorf("making an own key: %w", err)
+		}
+		known, err := h.m.WrapKey(h.s, kwp, own, own)
+		if err != nil {
+			return fmt.Errorf("wrapping it: %w", err)
+		}
+		_, err = h.m.UnwrapKey(h.s, kwp, own, known, append(replace(generic(), cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_AES)),
+			cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(SealingKey(3))), on(cryptoki.CKA_WRAP), on(cryptoki.CKA_TRUSTED)))
+		return err
+	})
+	h.refused("fake sealing key/trusted", func() error {
+		_, err := h.fakeSealing(3, on(cryptoki.CKA_TRUSTED))
+		return err
+	})
+	if err := s.check(token); err != nil {
 		t.Errorf("derive afterwards: %v", err)
 	}
 	h.untouched(reports)
+
+	// A fake is found, and until it is gone nothing is sealed under it or anything else.
+	for name, period := range map[string]uint32{"beside a real one": 2, "as the newest": 99} {
+		t.Run("fake sealing key/"+name, func(t *testing.T) {
+			fake, err := h.fakeSealing(period, on(cryptoki.CKA_DECRYPT), on(cryptoki.CKA_ENCRYPT), cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS, p.KWP, ckmAESECB))
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.refused("fake sealing key/wrap a live key under it", h.wrap(kwp, fake, live))
+			h.refused("fake sealing key/unwrap a blob with it", func() error {
+				_, err := h.m.UnwrapKey(h.s, kwp, fake, s.req.Sealed.Blob, token.sealedRekey)
+				return err
+			})
+			var named *AttributeError
+			if _, err := token.SealingKeys(t.Context()); !errors.As(err, &named) || named.Key != SealingKey(period) {
+				t.Errorf("searched: %v", err)
+			}
+			if _, err := token.ImportSealed(t.Context(), newID(), OAEPDirect, captured); !errors.Is(err, ErrAttributes) {
+				t.Errorf("import: %v", err)
+			}
+			if _, err := token.Reseal(t.Context(), []SealedKey{s.req.Sealed}); !errors.Is(err, ErrAttributes) {
+				t.Errorf("reseal: %v", err)
+			}
+			if err := token.DestroySealingKey(t.Context(), 1); !errors.Is(err, ErrAttributes) {
+				t.Errorf("destroying an older one: %v", err)
+			}
+			if err := h.m.DestroyObject(h.s, fake); err != nil {
+				t.Fatal(err)
+			}
+			if periods, err := token.SealingKeys(t.Context()); err != nil || !slices.Equal(periods, []uint32{1, 2}) {
+				t.Errorf("once it is gone: %v %v", periods, err)
+			}
+			if err := s.check(token); err != nil {
+				t.Errorf("derive afterwards: %v", err)
+			}
+			live = token.live.keys[nameOf(s.req.Key, s.req.Sealed)].object
+		})
+	}
 }
 
 // The same attacks, by the same calls, succeed on keys that lack an attribute
@@ -461,7 +613,7 @@ func TestAttacksSucceedWithoutProtection(t *testing.T) {
 	officer := open(t, p, Officer, 1)
 	so := newHost(t, officer)
 	lenient := weak(t, SealingKey(1), none(cryptoki.CKA_MODIFIABLE), none(cryptoki.CKA_COPYABLE), none(cryptoki.CKA_ALLOWED_MECHANISMS),
-		none(cryptoki.CKA_UNWRAP_TEMPLATE), on(cryptoki.CKA_SIGN), on(cryptoki.CKA_ENCRYPT), on(cryptoki.CKA_DECRYPT))
+		none(cryptoki.CKA_UNWRAP_TEMPLATE), on(cryptoki.CKA_SIGN), on(cryptoki.CKA_ENCRYPT), on(cryptoki.CKA_DECRYPT), on(cryptoki.CKA_EXTRACTABLE))
 	modifiable := weak(t, SealingKey(2), none(cryptoki.CKA_MODIFIABLE), none(cryptoki.CKA_COPYABLE))
 	for _, pl := range []struct {
 		acting []cryptoki.Attribute
@@ -585,6 +737,50 @@ func TestAttacksSucceedWithoutProtection(t *testing.T) {
 		return gives(must(h.m.UnwrapKey(h.s, kwp, sealing, sealed, replace(replace(session, off(cryptoki.CKA_SENSITIVE)), on(cryptoki.CKA_EXTRACTABLE)))))
 	})
 	succeeds("unseal as a generic secret, read", func() error { return gives(must(h.m.UnwrapKey(h.s, kwp, sealing, sealed, generic()))) })
+	succeeds("unseal for custody resident", func() error {
+		o := must(h.m.UnwrapKey(h.s, kwp, sealing, sealed, token.rekey))
+		return h.m.DestroyObject(h.s, o)
+	})
+	succeeds("unseal with ECDSA allowed", func() error {
+		_, err := h.m.UnwrapKey(h.s, kwp, sealing, sealed, replace(token.sealedRekey, cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS, cryptoki.CKM_ECDH1_DERIVE, cryptoki.CKM_ECDSA)))
+		return err
+	})
+	succeeds("unseal with nothing asked", func() error {
+		_, err := h.m.UnwrapKey(h.s, kwp, sealing, sealed, []cryptoki.Attribute{
+			cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY), cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_EC)})
+		return err
+	})
+	for _, a := range token.sealedRekey[2:] { // class and type cannot be left out of any unwrap
+		if len(a.Value) == 1 && a.Type != cryptoki.CKA_PRIVATE {
+			succeeds("unseal with other "+a.Name(), func() error {
+				o, err := h.m.UnwrapKey(h.s, kwp, sealing, sealed, replace(token.sealedRekey, cryptoki.Bool(a.Type, a.Value[0] == 0)))
+				if err == nil {
+					err = h.m.DestroyObject(h.s, o)
+				}
+				return err
+			})
+		}
+	}
+	succeeds("wrap by 0x2109 under a sealing key", h.wrap(cryptoki.Plain(ckmAESKeyWrap), sealing, trusting))
+	succeeds("encrypt with a sealing key", h.encrypt(cryptoki.Plain(ckmAESECB), sealing, make([]byte, 32)))
+	succeeds("encrypt by GCM with a sealing key, decrypt", func() error {
+		gcm := cryptoki.GCM(make([]byte, 12), nil)
+		ct, err := h.m.Encrypt(h.s, gcm, sealing, make([]byte, 32))
+		if err != nil {
+			return err
+		}
+		return h.decrypt(gcm, sealing, ct)()
+	})
+	succeeds("wrap a sealing key under own key by 0x210a", h.wrapUnderOwn(p.KWP, sealing))
+	succeeds("wrap a sealing key under own key by 0x2109", h.wrapUnderOwn(ckmAESKeyWrap, sealing))
+	succeeds("wrap a sealing key under itself", h.wrap(kwp, sealing, sealing))
+	succeeds("wrap a key that does not insist on a trusted one under a fake sealing key", func() error {
+		return h.wrap(kwp, must(h.fakeSealing(9)), loose)()
+	})
+	succeeds("copy a sealing key as it is", h.copyWith(changing, off(cryptoki.CKA_TOKEN)))
+	for _, a := range []cryptoki.Attribute{on(cryptoki.CKA_ENCRYPT), on(cryptoki.CKA_SIGN), on(cryptoki.CKA_DERIVE), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte("another"))} {
+		succeeds("set "+a.Name()+" on a sealing key", h.set(changing, a))
+	}
 	succeeds("CMAC with a sealing key", h.sign(cryptoki.CKM_AES_CMAC, sealing))
 	succeeds("decrypt with a sealing key", h.decrypt(cryptoki.Plain(ckmAESECB), sealing, make([]byte, 32)))
 	succeeds("copy a sealing key with CKA_DECRYPT", h.copyWith(changing, on(cryptoki.CKA_DECRYPT)))
