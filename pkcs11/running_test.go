@@ -2,25 +2,29 @@ package pkcs11
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
 )
 
 // runningPIN makes this test the host of a vault that is at work: it attacks the token that SOFTHSM2_CONF leads to, with the re-encryption
-// keys of real grants in it, while the vault uses them. tests/e2e runs it so.
+// keys of real grants in it, and its sealing keys, while the vault uses them. tests/e2e runs it so.
 var runningPIN = flag.String("running-pin", "", "attack the token of a running vault; the `file` holds the user's PIN")
 
-// TestHostAttacksRunning is the whole list of attacks, on every re-encryption key that the token holds. Without a running vault it makes a
-// token with two keys.
+// TestHostAttacksRunning is the whole list of attacks, on every re-encryption key and sealing key that the token holds. Without a running
+// vault it makes a token with two of each.
 func TestHostAttacksRunning(t *testing.T) {
 	var c Config
 	if *runningPIN != "" {
 		c = runningToken(t)
 	} else {
-		p, public := ceremony(t)
+		p, public := whole.once(t, ImportResident, ImportSealed, LogKey, StoreKey)
+		officerMakes(t, p, 1, 2)
 		c = Config{Profile: p, PIN: pin(userPIN), Threads: 1}
 		token := open(t, p, User, 1)
 		for range 2 {
@@ -37,21 +41,55 @@ func TestHostAttacksRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer token.Close()
-	if len(token.keys) == 0 {
-		t.Fatal("the token holds no re-encryption key: there is nothing to attack")
-	}
-	report, err := token.Inspect(t.Context(), ImportResident)
+	periods, err := token.SealingKeys(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(token.keys)+len(periods) == 0 {
+		t.Fatal("the token holds neither a re-encryption key nor a sealing key: there is nothing to attack")
+	}
 	h := newHost(t, token)
-	public := importKey(t, report)
-	h.onImportKey("import key", token.named[ImportResident], public, wrappedKey(t, public, newKey(t)), token.rekey)
+	public := func(name KeyName) *rsa.PublicKey {
+		t.Helper()
+		report, err := token.Inspect(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return importKey(t, report)
+	}
+	if len(token.keys) > 0 {
+		resident := public(ImportResident)
+		h.onImportKey("import key", token.named[ImportResident], resident, wrappedKey(t, resident, newKey(t)), token.rekey)
+	}
 	for id, rk := range token.keys {
 		h.onRekey("re-encryption key "+id.String()[:8], rk, false)
 		h.onOwnKeys(rk)
 	}
-	t.Logf("attacked %d re-encryption keys", len(token.keys))
+	if len(periods) > 0 {
+		h.onSealed(public(ImportSealed), periods)
+	}
+	t.Logf("attacked %d re-encryption keys and %d sealing keys", len(token.keys), len(periods))
+}
+
+// onSealed attacks what custody sealed rests on. Grants' own blobs are in the vault's database; a key that the host imports itself
+// is wrapped, loaded and guarded like them, and leaves nothing in the token.
+func (h *host) onSealed(public *rsa.PublicKey, periods []uint32) {
+	h.t.Helper()
+	token := h.token
+	s := importedSealed(h.t, token, public)
+	if err := s.check(token); err != nil {
+		h.t.Fatal(err)
+	}
+	live := token.live.keys[nameOf(s.req.Key, s.req.Sealed)].object
+	h.onImportKey("import key for custody sealed", token.named[ImportSealed], public, wrappedKey(h.t, public, s.key), token.sealedRekey)
+	h.onRekey("live key", live, true)
+	for _, period := range periods {
+		key := h.named(SealingKey(period))
+		h.onSealingKey(string(SealingKey(period)), key, h.must(h.m.WrapKey(h.s, cryptoki.Plain(token.profile.KWP), key, live)), live)
+	}
+	if err := s.check(token); err != nil {
+		h.t.Errorf("derive afterwards: %v", err)
+	}
 }
 
 // runningToken is how to open the token of the running vault.

@@ -119,7 +119,7 @@ func (m *made) once(t testing.TB, names ...KeyName) (Profile, *rsa.PublicKey) {
 	return p, m.public
 }
 
-var resident, sealable made
+var resident, sealable, whole made
 
 // ceremony returns a profile whose token has the user's keys, and the public
 // import key.
