@@ -528,17 +528,17 @@ func ended(c <-chan struct{}) bool {
 
 // ask calls a worker. Once it is sent, a call is not abandoned when ctx ends:
 // the caller gets to know what came of it. again: it may be sent a second time
-// if the first worker died over it.
+// if the first worker died over it, and so on until it met one that was started
+// after all who live now are gone: the log stops at a signature that fails.
 func (p *Pool) ask(ctx context.Context, c call, limit time.Duration, again bool) (reply, error) {
-	for {
+	for left := p.config.Workers; ; left-- {
 		w, err := p.some(ctx)
 		if err != nil {
 			return reply{}, fmt.Errorf("calling token worker: %w", err)
 		}
 		r, err := w.call(c, limit)
 		w.loops.Done()
-		if again && (errors.Is(err, ErrTokenBroken) || errors.Is(err, ErrSessionBroken)) {
-			again = false
+		if again && left > 0 && (errors.Is(err, ErrTokenBroken) || errors.Is(err, ErrSessionBroken)) {
 			continue
 		}
 		return r, err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
 )
 
@@ -53,8 +54,8 @@ func put(t *testing.T, from, to string) {
 func TestDamagedLog(t *testing.T) {
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	ctx := t.Context()
-	p, f := newPerson(t, s, map[policies.Field]string{"own/a": "a", "own/b": "b"}), newFirm(t, s, "Acme")
-	meet(t, p, f, "acme")
+	p, f := newPerson(t, s, map[policies.Field]string{"own/a": "a", "own/b": "b"}), devices.NewFirm(t, s, "Acme")
+	devices.Meet(t, p.Person, f, "acme")
 	must(t, p.Grant(ctx, f.ID(), []policies.Field{"own/a", "own/b"}, client.GrantOptions{}))
 	aside := t.TempDir()
 	early, late := filepath.Join(aside, "early"), filepath.Join(aside, "late")
@@ -153,10 +154,10 @@ func TestDamagedLog(t *testing.T) {
 			restore(late, parts...)
 			damage()
 			must(t, s.Vault.Start(ctx))
-			if got, err := f.value(ctx, p.ID(), "own/b"); err != nil || got != "b" {
+			if got, err := f.Value(ctx, p.ID(), "own/b"); err != nil || got != "b" {
 				t.Errorf("own/b is %q, %v", got, err)
 			}
-			if got, err := f.value(ctx, p.ID(), "own/a"); err == nil {
+			if got, err := f.Value(ctx, p.ID(), "own/a"); err == nil {
 				t.Errorf("own/a was revoked and is %q", got)
 			}
 			keep(late)

@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
 )
 
@@ -38,12 +39,12 @@ func serve(t *testing.T, s *stage.Stage, binary, config string, env ...string) (
 func TestStarts(t *testing.T) {
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	ctx := t.Context()
-	p, f := newPerson(t, s, map[policies.Field]string{"own/a": "a"}), newFirm(t, s, "Acme")
-	meet(t, p, f, "acme")
+	p, f := newPerson(t, s, map[policies.Field]string{"own/a": "a"}), devices.NewFirm(t, s, "Acme")
+	devices.Meet(t, p.Person, f, "acme")
 	must(t, p.Grant(ctx, f.ID(), []policies.Field{"own/a"}, client.GrantOptions{}))
 	works := func(t *testing.T) {
 		t.Helper()
-		if got, err := f.value(ctx, p.ID(), "own/a"); err != nil || got != "a" {
+		if got, err := f.Value(ctx, p.ID(), "own/a"); err != nil || got != "a" {
 			t.Errorf("a read gives %q, %v", got, err)
 		}
 	}
@@ -74,7 +75,7 @@ func TestStarts(t *testing.T) {
 		must(t, err)
 		for door, address := range map[string]string{"storefront": s.StorefrontURL(), "vault, for the storefront": s.VaultURL(), "vault, for owners": s.OwnersURL()} {
 			dial := func(change func(*tls.Config)) error {
-				c := &tls.Config{RootCAs: roots(t, s), Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+				c := &tls.Config{RootCAs: devices.Roots(t, s), Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 				change(c)
 				conn, err := (&tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second}, Config: c}).DialContext(ctx, "tcp", strings.TrimPrefix(address, "https://"))
 				if err == nil {
@@ -137,7 +138,7 @@ func TestStarts(t *testing.T) {
 	t.Run("told to stop", func(t *testing.T) {
 		must(t, s.Storefront.Stop()) // an error if the exit code is not 0
 		must(t, s.Vault.Stop())
-		all := journal(t, s)
+		all := devices.Journal(t, s)
 		if last := all[len(all)-1]; last.Entry.Kind != evidence.EntryStop {
 			t.Errorf("the log's last entry is a %s", last.Entry.Kind)
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
 )
 
@@ -37,8 +38,8 @@ func TestHostAttacksToken(t *testing.T) {
 	}
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	ctx := t.Context()
-	p, f := newPerson(t, s, map[policies.Field]string{"own/a": "a", "own/b": "b"}), newFirm(t, s, "Acme")
-	meet(t, p, f, "acme")
+	p, f := newPerson(t, s, map[policies.Field]string{"own/a": "a", "own/b": "b"}), devices.NewFirm(t, s, "Acme")
+	devices.Meet(t, p.Person, f, "acme")
 	must(t, p.Grant(ctx, f.ID(), []policies.Field{"own/a", "own/b"}, client.GrantOptions{}))
 
 	stop, ended, served := make(chan struct{}), make(chan error, 1), 0
@@ -50,7 +51,7 @@ func TestHostAttacksToken(t *testing.T) {
 				return
 			case <-time.After(20 * time.Millisecond): // a reader who does not take the machine from the attacker
 			}
-			if got, err := f.value(ctx, p.ID(), "own/a"); err != nil || got != "a" {
+			if got, err := f.Value(ctx, p.ID(), "own/a"); err != nil || got != "a" {
 				ended <- errors.Join(err, errors.New("read "+got))
 				return
 			}
@@ -77,7 +78,7 @@ func TestHostAttacksToken(t *testing.T) {
 	must(t, s.Vault.Stop())
 	must(t, s.Vault.Start(ctx))
 	for field, want := range map[policies.Field]string{"own/a": "a", "own/b": "b"} {
-		if got, err := f.value(ctx, p.ID(), field); err != nil || got != want {
+		if got, err := f.Value(ctx, p.ID(), field); err != nil || got != want {
 			t.Errorf("after the attacks %s is %q, %v", field, got, err)
 		}
 	}
@@ -197,7 +198,7 @@ func TestForgedVaultDocument(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			show(row.document)
 			defer show(nil)
-			from, objects := len(journal(t, s)), tokenObjects(t, s)
+			from, objects := len(devices.Journal(t, s)), tokenObjects(t, s)
 			play(t, s, 7, "ida", "me", "grant", "acme", "own/b")
 			play(t, s, 7, "acme", "biz", "read", "ida", "own/a")
 			if !row.old {

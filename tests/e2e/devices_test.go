@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/client/profile"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
 )
 
@@ -55,7 +56,7 @@ func TestTwoDevices(t *testing.T) {
 	play(t, s, 0, "laptop", "me", "set", "own/c", "c1")
 	play(t, s, 0, "phone", "me", "sync")
 	refusals := 0
-	for _, e := range journal(t, s) {
+	for _, e := range devices.Journal(t, s) {
 		if e.Entry.Kind == evidence.EntryRefusal && e.Entry.Outcome == policies.CodeChain {
 			refusals++
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -403,7 +404,7 @@ func TestHostileReads(t *testing.T) {
 		for _, row := range rows {
 			t.Run(row.name, func(t *testing.T) {
 				defer l.honest()
-				before, from := derives(t, s), len(journal(t, s))
+				before, from := derives(t, s), len(devices.Journal(t, s))
 				l.hop.set(row.lie)
 				r := l.run(t, l.twin("shop"), "biz", "read", "alice", "own/note", "--json")
 				got := said[values](t, r)
@@ -448,7 +449,7 @@ func TestHostileReads(t *testing.T) {
 		})
 		play(t, s, exitDone, l.twin("shop"), "biz", "read", "--all")
 		l.honest()
-		calls, from := derives(t, s), len(journal(t, s))
+		calls, from := derives(t, s), len(devices.Journal(t, s))
 		want := map[string]policies.Code{
 			"POST " + api.PathReads: policies.CodeReplay, "POST " + api.PathSessions: policies.CodeReplay, "GET " + api.PathReaderGrants: policies.CodeReplay,
 			"POST " + api.PathLogins: policies.CodeUnauthorized,

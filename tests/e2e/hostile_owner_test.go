@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/tests/devices"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -70,7 +71,7 @@ func (l *liars) pending(t *testing.T, owner string) (out []policies.Field) {
 }
 
 // kinds are the kinds of the entries since an index that are not refusals.
-func kinds(list []logged) (out []evidence.Kind) {
+func kinds(list []devices.Logged) (out []evidence.Kind) {
 	for _, e := range list {
 		if e.Entry.Kind != evidence.EntryRefusal {
 			out = append(out, e.Entry.Kind)
@@ -143,7 +144,7 @@ func TestHostileToOwners(t *testing.T) {
 			t.Run(row.name, func(t *testing.T) {
 				defer l.honest()
 				f := policies.Field(fields[i%len(fields)])
-				from := len(journal(t, s))
+				from := len(devices.Journal(t, s))
 				l.front.set(at("POST", api.PathManifests, row.lie))
 				r := l.run(t, "alice", "me", "set", string(f), "value of "+string(f), "--json")
 				got := said[refusal](t, r)
@@ -219,7 +220,7 @@ func TestHostileToOwners(t *testing.T) {
 			}
 			t.Run(row.name, func(t *testing.T) {
 				defer l.honest()
-				from := len(journal(t, s))
+				from := len(devices.Journal(t, s))
 				l.front.set(at("POST", api.PathRevocations, row.front))
 				l.owners.set(second)
 				for range 2 { // said once, it is said until it is true
@@ -298,7 +299,7 @@ func TestHostileToOwners(t *testing.T) {
 			t.Errorf("nobody told the owner, and it is listed as %q", status)
 		}
 		l.honest()
-		from := len(journal(t, s))
+		from := len(devices.Journal(t, s))
 		play(t, s, exitDone, "alice", "me", "sync")
 		if news := kinds(since(t, s, from)); slices.Contains(news, evidence.EntryRevocation) {
 			t.Errorf("revoked twice: %v", news)

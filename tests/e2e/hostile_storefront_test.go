@@ -18,6 +18,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -51,7 +52,7 @@ func refusedOnce(t *testing.T, s *stage.Stage, from int, want policies.Code) {
 	}
 }
 
-func entriesOf(list []logged) (out []string) {
+func entriesOf(list []devices.Logged) (out []string) {
 	for _, l := range list {
 		out = append(out, string(l.Entry.Kind)+" "+string(l.Entry.Outcome))
 	}
@@ -178,7 +179,7 @@ func (m *mole) reads(t *testing.T) {
 	calls := derives(t, s)
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			from := len(journal(t, s))
+			from := len(devices.Journal(t, s))
 			c, e := r.callOf(row.request, ask{o, row.grant, "name", 0})
 			if row.call != nil {
 				row.call(&c)
@@ -213,7 +214,7 @@ func (m *mole) reads(t *testing.T) {
 	counted(t, s, before, want)
 
 	t.Run("another reader's request with this reader's grant", func(t *testing.T) {
-		from := len(journal(t, s))
+		from := len(devices.Journal(t, s))
 		c := otherReaderCall
 		c.Items[0].Grant = g.ID
 		if reply := m.call(c); len(reply.Outcomes) != 1 || reply.Outcomes[0] != policies.CodeNoGrant {
@@ -222,7 +223,7 @@ func (m *mole) reads(t *testing.T) {
 		refusedOnce(t, s, from, policies.CodeNoGrant)
 	})
 	t.Run("a session's document sent again opens no second session", func(t *testing.T) {
-		from := len(journal(t, s))
+		from := len(devices.Journal(t, s))
 		m.accepted(r.envelope) // the same receipt
 		if news := since(t, s, from); len(news) != 0 {
 			t.Errorf("logged again: %v", entriesOf(news))
@@ -412,7 +413,7 @@ func (m *mole) documents(t *testing.T) {
 	calls, objects := derives(t, s), tokenObjects(t, s)
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			from := len(journal(t, s))
+			from := len(devices.Journal(t, s))
 			receipt, got := m.submit(row.make())
 			if receipt != nil || got != row.want {
 				t.Errorf("%q, want %q", got, row.want)
@@ -431,7 +432,7 @@ func (m *mole) documents(t *testing.T) {
 	await(t, 10*time.Second, "as many objects in the token as before", func() bool { return tokenObjects(t, s) == objects })
 
 	t.Run("an older manifest sent again moves nothing", func(t *testing.T) {
-		from := len(journal(t, s))
+		from := len(devices.Journal(t, s))
 		m.accepted(oldManifest) // the receipt of then
 		if news := since(t, s, from); len(news) != 0 {
 			t.Errorf("logged: %v", entriesOf(news))
@@ -460,7 +461,7 @@ func (m *mole) order(t *testing.T) {
 	revoking, revocationHash := ahead.revocationOf(nil, g, "name")
 
 	// The revocation before the grant it ends: nobody can say that it counts.
-	from := len(journal(t, s))
+	from := len(devices.Journal(t, s))
 	if _, code := m.submit(revoking); code != policies.CodeChain {
 		t.Errorf("a revocation before its grant: %q", code)
 	}
@@ -476,7 +477,7 @@ func (m *mole) order(t *testing.T) {
 
 	// Everything again, in any order: receipts of then, and the revocation stands.
 	for _, again := range []api.Submission{granting, revoking, {Envelope: granting.Envelope}, granting} {
-		from := len(journal(t, s))
+		from := len(devices.Journal(t, s))
 		m.accepted(again)
 		if news := since(t, s, from); len(news) != 0 {
 			t.Errorf("sent again, and logged: %v", entriesOf(news))
@@ -493,7 +494,7 @@ func (m *mole) order(t *testing.T) {
 	// A grant held back while the owner went on is worth nothing for ever.
 	held, late, _ := o.grantOf(r, nil, "name")
 	o.set("name", "n2")
-	from = len(journal(t, s))
+	from = len(devices.Journal(t, s))
 	if _, code := m.submit(held); code != policies.CodeChain {
 		t.Errorf("a grant held back: %q", code)
 	}
@@ -563,7 +564,7 @@ func (m *mole) keys(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			objects, from := tokenObjects(t, s), len(journal(t, s))
+			objects, from := tokenObjects(t, s), len(devices.Journal(t, s))
 			submission, g, hash := o.grantOf(r, row.change, "name")
 			_, got := m.submit(submission)
 			if got == "" && row.reduced != 0 {
@@ -644,7 +645,7 @@ func (m *mole) doors(t *testing.T) {
 	must(t, err)
 	inside := outsider(t, s, func(c *tls.Config) { c.Certificates = []tls.Certificate{certificate} })
 	outside := outsider(t, s, nil)
-	calls, from := derives(t, s), len(journal(t, s))
+	calls, from := derives(t, s), len(devices.Journal(t, s))
 	post := func(c *http.Client, url, media string, body []byte) (int, []byte) {
 		t.Helper()
 		resp, err := c.Post(url, media, bytes.NewReader(body))

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"log"
@@ -30,6 +28,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/client/profile"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
 )
 
@@ -270,71 +269,21 @@ func rewrite[T any](m *message, a *answer, change func(*T)) *answer {
 	return a
 }
 
-// logged is an entry of the key-use log as it lies in the journal.
-type logged struct {
-	Index    uint64
-	Entry    evidence.Entry
-	Details  *evidence.Details
-	Document []byte
-}
-
-// journal reads the key-use log's files while the vault writes them. It shares no code with the vault's own reader: what is not a whole frame at
-// the end is a commit under way.
-func journal(t *testing.T, s *stage.Stage) (out []logged) {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(s.VaultLog(), "journal-*"))
-	must(t, err)
-	slices.Sort(files)
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		must(t, err)
-		for at := 24 + 32 + 8 + 4; at+8 <= len(data); {
-			n := int(binary.BigEndian.Uint32(data[at:]))
-			if n > len(data)-at-8 {
-				break
-			}
-			frame := data[at+8 : at+8+n]
-			table := crc32.MakeTable(crc32.Castagnoli)
-			if crc32.Update(crc32.Checksum(data[at:at+4], table), table, frame) != binary.BigEndian.Uint32(data[at+4:]) {
-				break
-			}
-			at += 8 + n
-			if frame[0] != 1 {
-				continue
-			}
-			size := int(binary.BigEndian.Uint32(frame[9:]))
-			l := logged{Index: binary.BigEndian.Uint64(frame[1:])}
-			l.Entry, err = evidence.ParseEntry(frame[22 : 22+size])
-			must(t, err)
-			body, err := evidence.ParseBody(frame[22+size:])
-			must(t, err)
-			if body.Commitment() != l.Entry.Commitment {
-				t.Fatalf("entry %d of the journal does not commit to its body", l.Index)
-			}
-			l.Details, err = body.Read()
-			must(t, err)
-			l.Document = bytes.Clone(body.Document)
-			out = append(out, l)
-		}
-	}
-	return out
-}
-
 // since are the entries from an index on, without the counts of strangers, which come when they come.
-func since(t *testing.T, s *stage.Stage, index int) []logged {
+func since(t *testing.T, s *stage.Stage, index int) []devices.Logged {
 	t.Helper()
-	all := journal(t, s)
+	all := devices.Journal(t, s)
 	if len(all) < index {
 		t.Fatalf("the journal has %d entries, and had %d", len(all), index)
 	}
-	return slices.DeleteFunc(all[index:], func(l logged) bool { return l.Entry.Kind == evidence.EntryRefusals })
+	return slices.DeleteFunc(all[index:], func(l devices.Logged) bool { return l.Entry.Kind == evidence.EntryRefusals })
 }
 
 // strangers is how many refusals of callers who could not be authenticated the log counts, by code.
 func strangers(t *testing.T, s *stage.Stage) map[policies.Code]int {
 	t.Helper()
 	out := map[policies.Code]int{}
-	for _, l := range journal(t, s) {
+	for _, l := range devices.Journal(t, s) {
 		if l.Entry.Kind != evidence.EntryRefusals {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
 	"github.com/sallyport/sallyport/vault/api"
 )
@@ -31,10 +32,10 @@ func TestRefusedReadsReachNoKey(t *testing.T) {
 	for _, f := range names {
 		values[f] = "value of " + string(f)
 	}
-	p, f, other := newPerson(t, s, values), newFirm(t, s, "Acme"), newFirm(t, s, "Globex")
-	meet(t, p, f, "acme")
-	meet(t, p, other, "globex")
-	grant := func(reader *firm, o client.GrantOptions, fields ...policies.Field) {
+	p, f, other := newPerson(t, s, values), devices.NewFirm(t, s, "Acme"), devices.NewFirm(t, s, "Globex")
+	devices.Meet(t, p.Person, f, "acme")
+	devices.Meet(t, p.Person, other, "globex")
+	grant := func(reader *devices.Firm, o client.GrantOptions, fields ...policies.Field) {
 		t.Helper()
 		if err := p.Grant(ctx, reader.ID(), fields, o); err != nil {
 			t.Fatal(err)
@@ -52,16 +53,16 @@ func TestRefusedReadsReachNoKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if got, err := f.value(ctx, p.ID(), "own/limited"); err != nil || got != values["own/limited"] {
+		if got, err := f.Value(ctx, p.ID(), "own/limited"); err != nil || got != values["own/limited"] {
 			t.Fatalf("within the limit: %q, %v", got, err)
 		}
 	}
-	caller := newInsider(t, s, f)
-	have := p.drawer.look(t)
+	caller := devices.NewInsider(t, s, f)
+	have := p.Drawer.Look(t)
 	item := func(field policies.Field) policies.ReadItem { return policies.ReadItem{Owner: p.ID(), Field: field} }
-	good := have.offer(t, "own/good")
-	used := caller.request(t, "general", nil, item("own/good"))
-	if code := caller.ask(t, used, good); code != policies.CodeReleased {
+	good := have.Offer(t, "own/good")
+	used := caller.Request(t, "general", nil, item("own/good"))
+	if code := caller.Ask(t, used, good); code != policies.CodeReleased {
 		t.Fatalf("the control: %s", code)
 	}
 	time.Sleep(time.Until(expired)) // a moment in time is what is awaited
@@ -80,7 +81,7 @@ func TestRefusedReadsReachNoKey(t *testing.T) {
 		}
 	}
 	offered := func(field policies.Field, change func(*api.CallItem)) api.CallItem {
-		o := have.offer(t, field)
+		o := have.Offer(t, field)
 		if change != nil {
 			change(&o)
 		}
@@ -93,39 +94,39 @@ func TestRefusedReadsReachNoKey(t *testing.T) {
 		offer   api.CallItem
 		counted bool // the caller is not authenticated: counted, not recorded by itself
 	}{
-		{"revoked", policies.CodeRevoked, caller.request(t, "general", nil, item("own/revoked")), offered("own/revoked", nil), false},
-		{"expired", policies.CodeGrantExpired, caller.request(t, "general", nil, item("own/expired")), offered("own/expired", nil), false},
-		{"not yet valid", policies.CodeNotYet, caller.request(t, "general", nil, item("own/early")), offered("own/early", nil), false},
-		{"over its limit", policies.CodeLimit, caller.request(t, "general", nil, item("own/limited")), offered("own/limited", nil), false},
-		{"another purpose", policies.CodePurpose, caller.request(t, "marketing", nil, item("own/purpose")), offered("own/purpose", nil), false},
-		{"another reader's grant", policies.CodeNoGrant, caller.request(t, "general", nil, item("own/stranger")), offered("own/stranger", nil), false},
-		{"a grant for another field", policies.CodeNoGrant, caller.request(t, "general", nil, item("own/stranger")),
+		{"revoked", policies.CodeRevoked, caller.Request(t, "general", nil, item("own/revoked")), offered("own/revoked", nil), false},
+		{"expired", policies.CodeGrantExpired, caller.Request(t, "general", nil, item("own/expired")), offered("own/expired", nil), false},
+		{"not yet valid", policies.CodeNotYet, caller.Request(t, "general", nil, item("own/early")), offered("own/early", nil), false},
+		{"over its limit", policies.CodeLimit, caller.Request(t, "general", nil, item("own/limited")), offered("own/limited", nil), false},
+		{"another purpose", policies.CodePurpose, caller.Request(t, "marketing", nil, item("own/purpose")), offered("own/purpose", nil), false},
+		{"another reader's grant", policies.CodeNoGrant, caller.Request(t, "general", nil, item("own/stranger")), offered("own/stranger", nil), false},
+		{"a grant for another field", policies.CodeNoGrant, caller.Request(t, "general", nil, item("own/stranger")),
 			offered("own/stranger", func(o *api.CallItem) { o.Grant = good.Grant }), false},
-		{"no grant at all", policies.CodeNoGrant, caller.request(t, "general", nil, item("own/good")), offered("own/good", func(o *api.CallItem) { o.Grant = policies.DocumentID{} }), false},
-		{"another field's item", policies.CodeLeaf, caller.request(t, "general", nil, item("own/good")),
+		{"no grant at all", policies.CodeNoGrant, caller.Request(t, "general", nil, item("own/good")), offered("own/good", func(o *api.CallItem) { o.Grant = policies.DocumentID{} }), false},
+		{"another field's item", policies.CodeLeaf, caller.Request(t, "general", nil, item("own/good")),
 			offered("own/good2", func(o *api.CallItem) { o.Grant = good.Grant }), false},
-		{"an older head", policies.CodeHeadMoved, caller.request(t, "general", nil, item("own/good")), offered("own/good", func(o *api.CallItem) { o.Head[0] ^= 1 }), false},
-		{"a broken proof", policies.CodeProof, caller.request(t, "general", nil, item("own/good")), offered("own/good", func(o *api.CallItem) { o.Proof.Path[0][0] ^= 1 }), false},
-		{"an off-curve point", policies.CodePoint, caller.request(t, "general", nil, item("own/good")), offered("own/good", func(o *api.CallItem) { o.Point[64] ^= 1 }), false},
-		{"the point of another item", policies.CodePoint, caller.request(t, "general", nil, item("own/good")),
-			offered("own/good", func(o *api.CallItem) { o.Point = have.offer(t, "own/good2").Point }), false},
+		{"an older head", policies.CodeHeadMoved, caller.Request(t, "general", nil, item("own/good")), offered("own/good", func(o *api.CallItem) { o.Head[0] ^= 1 }), false},
+		{"a broken proof", policies.CodeProof, caller.Request(t, "general", nil, item("own/good")), offered("own/good", func(o *api.CallItem) { o.Proof.Path[0][0] ^= 1 }), false},
+		{"an off-curve point", policies.CodePoint, caller.Request(t, "general", nil, item("own/good")), offered("own/good", func(o *api.CallItem) { o.Point[64] ^= 1 }), false},
+		{"the point of another item", policies.CodePoint, caller.Request(t, "general", nil, item("own/good")),
+			offered("own/good", func(o *api.CallItem) { o.Point = have.Offer(t, "own/good2").Point }), false},
 		{"a request sent before", policies.CodeReplay, used, good, false},
-		{"a request out of its time", policies.CodeExpired, caller.request(t, "general", func(r *policies.ReadRequest) {
+		{"a request out of its time", policies.CodeExpired, caller.Request(t, "general", func(r *policies.ReadRequest) {
 			r.Time -= 600
 			r.Expires = r.Time + 30
 		}, item("own/good")), good, false},
-		{"a request to another vault", policies.CodeWrongVault, caller.request(t, "general", func(r *policies.ReadRequest) { r.Audience[0] ^= 1 }, item("own/good")), good, false},
-		{"an unknown session", policies.CodeSession, caller.request(t, "general", func(r *policies.ReadRequest) { r.Session[0] ^= 1 }, item("own/good")), good, true},
+		{"a request to another vault", policies.CodeWrongVault, caller.Request(t, "general", func(r *policies.ReadRequest) { r.Audience[0] ^= 1 }, item("own/good")), good, false},
+		{"an unknown session", policies.CodeSession, caller.Request(t, "general", func(r *policies.ReadRequest) { r.Session[0] ^= 1 }, item("own/good")), good, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			from := len(journal(t, s))
+			from := len(devices.Journal(t, s))
 			watch(t, 0, func() {
-				if code := caller.ask(t, row.request, row.offer); code != row.want {
+				if code := caller.Ask(t, row.request, row.offer); code != row.want {
 					t.Errorf("answered %q, want %q", code, row.want)
 				}
 			})
 			recorded := func() bool {
-				for _, e := range journal(t, s)[from:] {
+				for _, e := range devices.Journal(t, s)[from:] {
 					if row.counted && e.Entry.Kind == evidence.EntryRefusals || !row.counted && e.Entry.Kind == evidence.EntryRefusal && e.Entry.Outcome == row.want && e.Details.Reader == f.ID() {
 						return true
 					}
@@ -147,7 +148,7 @@ func TestRefusedReadsReachNoKey(t *testing.T) {
 	} {
 		t.Run("through the storefront "+string(field), func(t *testing.T) {
 			watch(t, 0, func() {
-				if got, err := f.value(ctx, p.ID(), field); !errors.Is(err, want) || got != "" {
+				if got, err := f.Value(ctx, p.ID(), field); !errors.Is(err, want) || got != "" {
 					t.Errorf("%q, %v; want %v", got, err, want)
 				}
 			})
@@ -157,7 +158,7 @@ func TestRefusedReadsReachNoKey(t *testing.T) {
 	// The controls: what is permitted does reach the key, once a field; what the reader has already does not.
 	t.Run("one field", func(t *testing.T) {
 		watch(t, 1, func() {
-			if code := caller.ask(t, caller.request(t, "delivery", nil, item("own/purpose")), have.offer(t, "own/purpose")); code != policies.CodeReleased {
+			if code := caller.Ask(t, caller.Request(t, "delivery", nil, item("own/purpose")), have.Offer(t, "own/purpose")); code != policies.CodeReleased {
 				t.Errorf("answered %q", code)
 			}
 		})

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/profile"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
 )
 
@@ -205,20 +206,20 @@ func TestStory(t *testing.T) {
 	play(t, s, 0, "zoe", "me", "grant", "globex", "phone.home", "--reads-per-day", "2")
 	expect("globex", "phone.home", "+49-30-5550101")
 	expect("globex", "phone.home", "+49-30-5550101")
-	p, f := newPerson(t, s, map[policies.Field]string{"own/a": "a"}), newFirm(t, s, "Initech")
-	meet(t, p, f, "initech")
+	p, f := newPerson(t, s, map[policies.Field]string{"own/a": "a"}), devices.NewFirm(t, s, "Initech")
+	devices.Meet(t, p.Person, f, "initech")
 	must(t, p.Grant(ctx, f.ID(), []policies.Field{"own/a"}, client.GrantOptions{}))
-	caller := newInsider(t, s, f)
-	item, offer := policies.ReadItem{Owner: p.ID(), Field: "own/a"}, p.drawer.look(t).offer(t, "own/a")
-	request := caller.request(t, "general", nil, item)
-	if code := caller.ask(t, request, offer); code != policies.CodeReleased {
+	caller := devices.NewInsider(t, s, f)
+	item, offer := policies.ReadItem{Owner: p.ID(), Field: "own/a"}, p.Drawer.Look(t).Offer(t, "own/a")
+	request := caller.Request(t, "general", nil, item)
+	if code := caller.Ask(t, request, offer); code != policies.CodeReleased {
 		t.Fatalf("the first time: %s", code)
 	}
 	for _, end := range []func() error{s.Vault.Stop, func() error { s.Vault.Kill(); return nil }} {
 		must(t, end())
 		must(t, s.Vault.Start(ctx))
 		before := derives(t, s)
-		if code := caller.ask(t, request, offer); code != policies.CodeReplay {
+		if code := caller.Ask(t, request, offer); code != policies.CodeReplay {
 			t.Errorf("the same request after a restart: %s", code)
 		}
 		reads(t, s, "globex", "zoe", "phone.home", policies.CodeLimit)
@@ -226,7 +227,7 @@ func TestStory(t *testing.T) {
 		if after := derives(t, s); after != before {
 			t.Errorf("refusals after a restart cost %d derives", after-before)
 		}
-		if code := caller.ask(t, caller.request(t, "general", nil, item), offer); code != policies.CodeReleased {
+		if code := caller.Ask(t, caller.Request(t, "general", nil, item), offer); code != policies.CodeReleased {
 			t.Errorf("a new request in the session of before: %s", code)
 		}
 	}
