@@ -569,11 +569,24 @@ func (p *Pool) tell(c call, except *worker) {
 	all.Wait()
 }
 
-// Import is Token.Import. When it returns nil every worker knows the key. An
-// error of kind ErrTokenBroken leaves the outcome open: see Keys.
+// Import is Token.Import. When it returns nil every worker knows the key. If the
+// worker dies over it, what it left is destroyed and another is asked, as often
+// as there are workers: one that was started since is among them. An error of
+// kind ErrTokenBroken leaves the outcome open: see Keys.
 func (p *Pool) Import(ctx context.Context, id KeyID, path string, wrapped []byte) error {
 	p.admin.Lock()
 	defer p.admin.Unlock()
+	err := p.importOnce(ctx, id, path, wrapped)
+	for left := p.config.Workers; left > 0 && errors.Is(err, ErrTokenBroken); left-- {
+		if err := p.destroy(ctx, id); err != nil && !errors.Is(err, ErrKeyMissing) {
+			return err
+		}
+		err = p.importOnce(ctx, id, path, wrapped)
+	}
+	return err
+}
+
+func (p *Pool) importOnce(ctx context.Context, id KeyID, path string, wrapped []byte) error {
 	w, err := p.some(ctx)
 	if err != nil {
 		return fmt.Errorf("importing key: %w", err)
@@ -587,12 +600,26 @@ func (p *Pool) Import(ctx context.Context, id KeyID, path string, wrapped []byte
 }
 
 // Destroy is Token.Destroy. No worker has a derive with the key under way when
-// the object is destroyed.
+// the object is destroyed. If the first worker dies over it, ErrKeyMissing may
+// mean that it had destroyed the key.
 func (p *Pool) Destroy(ctx context.Context, id KeyID) error {
 	p.admin.Lock()
 	defer p.admin.Unlock()
+	return p.destroy(ctx, id)
+}
+
+// destroy is Destroy, under its lock.
+func (p *Pool) destroy(ctx context.Context, id KeyID) error {
 	p.tell(call{Method: "forget", ID: id}, nil)
-	_, err := p.ask(ctx, call{Method: "destroy", ID: id}, p.config.SlowTimeout, false)
+	_, err := p.ask(ctx, call{Method: "destroy", ID: id}, p.config.SlowTimeout, true)
+	return err
+}
+
+// Clean is Token.Clean.
+func (p *Pool) Clean(ctx context.Context) error {
+	p.admin.Lock()
+	defer p.admin.Unlock()
+	_, err := p.ask(ctx, call{Method: "clean"}, p.config.SlowTimeout, true)
 	return err
 }
 

@@ -352,3 +352,47 @@ func (t *Token) Keys(ctx context.Context) ([]KeyID, error) {
 	})
 	return ids, err
 }
+
+// Clean destroys what a crash left of keys and signer states that were being
+// made. SoftHSM writes an object's file many times: its kind first, then every
+// attribute with an empty value, also CKA_TOKEN, then those asked for, the key
+// last. Such an object has no name by which anybody could find or use it, and
+// the token is the vault's alone. It looks just like one that is being made now,
+// so Clean is for the start, before anybody derives or imports.
+func (t *Token) Clean(ctx context.Context) error {
+	return t.do(ctx, t.slow, "destroying unfinished objects", func(s cryptoki.Session) error {
+		found, err := t.module.Find(s, nil)
+		if err != nil {
+			return err
+		}
+		empty := func(o cryptoki.Object, types ...uint) bool {
+			for _, typ := range types {
+				// What cannot be read is as good as empty: it was not written yet.
+				if a, err := t.module.Read(s, o, typ); err == nil && len(a.Value) > 0 {
+					return false
+				}
+			}
+			return true
+		}
+		destroyed := false
+		for _, o := range found {
+			class, err := t.module.Read(s, o, cryptoki.CKA_CLASS)
+			switch {
+			case err != nil:
+				continue
+			case class.Equal(cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY)) && empty(o, cryptoki.CKA_LABEL, cryptoki.CKA_ID, cryptoki.CKA_EC_PARAMS):
+			case class.Equal(cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_DATA)) && empty(o, cryptoki.CKA_LABEL, cryptoki.CKA_APPLICATION, cryptoki.CKA_VALUE):
+			default:
+				continue
+			}
+			if err := t.module.DestroyObject(s, o); err != nil && err != cryptoki.CKR_OBJECT_HANDLE_INVALID {
+				return err
+			}
+			destroyed = true
+		}
+		if !destroyed {
+			return nil
+		}
+		return t.sync()
+	})
+}

@@ -227,6 +227,8 @@ func (s *server) answer(c call) (r reply) {
 		err = t.retire(ctx, c.Period)
 	case "destroySealing":
 		err = t.DestroySealingKey(ctx, c.Period)
+	case "clean":
+		err = t.Clean(ctx)
 	case "keys":
 		r.Keys, err = t.Keys(ctx)
 	case "save":

@@ -38,7 +38,11 @@ func (t token) Destroy(ctx context.Context, key vault.KeyID) error {
 	return err
 }
 
+// Keys is asked once, before anything is derived or imported: what an earlier vault left unfinished goes first.
 func (t token) Keys(ctx context.Context) ([]vault.KeyID, error) {
+	if err := t.pool.Clean(ctx); err != nil {
+		return nil, err
+	}
 	held, err := t.pool.Keys(ctx)
 	out := make([]vault.KeyID, len(held))
 	for i := range held {
