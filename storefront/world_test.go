@@ -165,6 +165,8 @@ func (s *brokenStore) set(before, after func([]store.Change) error) {
 
 // softToken is re-encryption in software.
 type softToken struct {
+	vault.Token // of custody sealed nothing is asked for
+
 	mu   sync.Mutex
 	keys map[vault.KeyID]*pre.ReEncryptionKey
 }

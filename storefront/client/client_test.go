@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -88,6 +89,71 @@ func TestMainJob(t *testing.T) {
 	}
 	w.must(o.Set(ctx, set("name.full", "Ü")))
 	w.wantRead(acme, o, "name.full", "Ü")
+}
+
+// TestCustodySealed: it is chosen on purpose, and everybody whom it concerns is told.
+func TestCustodySealed(t *testing.T) {
+	ctx, w := t.Context(), newWorldOf(t, policies.CustodyResident, policies.CustodySealed)
+	o, _ := w.owner()
+	r, _ := w.reader("R")
+	w.must(o.Set(ctx, set("note", "n"), set("other", "o")))
+	w.connect(o, r, "r")
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{Custody: policies.CustodySealed}))
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"other"}, GrantOptions{}))
+	for f, want := range map[policies.Field]policies.Custody{"note": policies.CustodySealed, "other": policies.CustodyResident} {
+		w.wantRead(r, o, f, string(f[:1]))
+		if v := w.read(r, o, f); v.Custody != want {
+			t.Errorf("%s was read in custody %q", f, v.Custody)
+		}
+		if _, err := r.Granted(ctx); err != nil || r.Custody(Item{Owner: o.ID(), Field: f}) != want {
+			t.Errorf("%s is granted in custody %q, %v", f, r.Custody(Item{Owner: o.ID(), Field: f}), err)
+		}
+	}
+	for _, g := range o.Grants(false) {
+		if want := map[policies.Field]policies.Custody{"note": policies.CustodySealed, "other": policies.CustodyResident}[g.Field]; g.Custody != want {
+			t.Errorf("%s: custody %q", g.Field, g.Custody)
+		}
+	}
+	// Rotation keeps the custody that the owner chose.
+	w.must(o.Rotate(ctx, "note"))
+	w.wantRead(r, o, "note", "n")
+	if v := w.read(r, o, "note"); v.Custody != policies.CustodySealed {
+		t.Errorf("after a rotation: custody %q", v.Custody)
+	}
+	w.must(o.Revoke(ctx, r.ID(), []policies.Field{"note"}, RevokeOptions{}))
+	events, err := o.History(ctx, 100)
+	w.must(err)
+	destroyed, used := 0, 0
+	for _, e := range events {
+		switch {
+		case e.Kind == evidence.EntryDestroyed:
+			destroyed++
+			if e.Custody != policies.CustodySealed || e.Period != 7 || !strings.Contains(e.Text, "sealing key 7") {
+				t.Errorf("told of the destruction: %+v", e)
+			}
+		case e.Kind == evidence.EntryUse && e.Field == "note":
+			used++
+			if e.Custody != policies.CustodySealed || !strings.Contains(e.Text, "custody sealed") {
+				t.Errorf("told of a use: %+v", e)
+			}
+		}
+	}
+	if destroyed < 2 || used < 4 { // superseded by the rotation, and revoked
+		t.Errorf("%d destructions and %d uses in the history", destroyed, used)
+	}
+
+	// A vault that offers sealed only does not get it by default.
+	only := newWorldOf(t, policies.CustodySealed)
+	o, _ = only.owner()
+	r, _ = only.reader("R")
+	only.must(o.Set(ctx, set("note", "n")))
+	only.connect(o, r, "r")
+	err = o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{})
+	if !errors.Is(err, policies.CodeCustody) || !strings.Contains(err.Error(), "on purpose") || !strings.Contains(err.Error(), SealedMeans) {
+		t.Errorf("granting without a choice: %v", err)
+	}
+	only.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{Custody: policies.CustodySealed}))
+	only.wantRead(r, o, "note", "n")
 }
 
 func TestGrantAnewEndsTheOlder(t *testing.T) {

@@ -24,8 +24,12 @@ type GrantOptions struct {
 	Purpose     string           // what for; the reader must name the same. Empty: "general"
 	Duration    time.Duration    // how long; zero: one year
 	ReadsPerDay uint64           // fields released per UTC day; zero: no limit
-	Custody     policies.Custody // empty: resident
+	Custody     policies.Custody // empty: resident. See [SealedMeans] before you choose the other
 }
+
+// SealedMeans is what an owner who chooses custody sealed should know, in a sentence.
+const SealedMeans = "custody sealed: the key of the grant rests outside the token, where only the token can use it; " +
+	"when you revoke, a copy of it that the vault's host kept dies only when the token's sealing key is replaced, and until then the vault's records and the move to new keys protect you"
 
 // terms are the same, in the form of the document.
 type terms struct {
@@ -278,7 +282,7 @@ func (o *Owner) buildGrant(t *task, v *policies.VaultDocument) (*envelope.Envelo
 		for _, token := range v.Tokens {
 			ik, ok := v.ImportKey(token.Serial, t.Terms.Custody)
 			if !ok {
-				return nil, nil, fmt.Errorf("%w: the vault's token has no import key for custody %q", policies.CodeCustody, t.Terms.Custody)
+				return nil, nil, notOffered(v, token.Serial, t.Terms.Custody)
 			}
 			blob, err := o.wrap(secret, g.ID, t.Reader, slot, ik)
 			if err != nil {
@@ -308,6 +312,14 @@ func (o *Owner) buildGrant(t *task, v *policies.VaultDocument) (*envelope.Envelo
 		keys[i] = vaultapi.SealedKey{Field: b.slot.Field, Author: b.slot.Author, Token: b.token, Sealed: sealed}
 	}
 	return e, keys, nil
+}
+
+// notOffered says what a vault offers instead of a custody. What is weaker is never chosen for the owner.
+func notOffered(v *policies.VaultDocument, token string, custody policies.Custody) error {
+	if _, ok := v.ImportKey(token, policies.CustodySealed); ok && custody == policies.CustodyResident {
+		return fmt.Errorf("%w: it offers custody sealed only, which must be chosen on purpose; %s", policies.CodeCustody, SealedMeans)
+	}
+	return fmt.Errorf("%w: it does not offer custody %s", policies.CodeCustody, custody)
 }
 
 // wrap makes rk of one field and wraps it under a token's import key: RSA-OAEP with MGF1 over the same hash and an empty label,

@@ -24,6 +24,8 @@ type Event struct {
 	Field   policies.Field    `json:"field,omitzero"`
 	Version uint64            `json:"version,omitzero"`
 	Purpose string            `json:"purpose,omitzero"`
+	Custody policies.Custody  `json:"custody,omitzero"` // of the grant; of a destruction: sealed, if one of the keys was
+	Period  uint32            `json:"period,omitzero"`  // of a destruction in custody sealed: the sealing key with which kept copies die
 	Text    string            `json:"text"` // a plain sentence
 }
 
@@ -79,8 +81,16 @@ func (o *Owner) History(ctx context.Context, limit int) ([]Event, error) {
 	return out, o.save()
 }
 
+// kept is what an owner is told of a key that does not rest in the token.
+func kept(c policies.Custody) string {
+	if c == policies.CustodySealed {
+		return " (custody sealed)"
+	}
+	return ""
+}
+
 func (o *Owner) event(index uint64, at time.Time, entry evidence.Entry, d *evidence.Details) Event {
-	e := Event{Index: index, Time: at, Kind: entry.Kind, Outcome: entry.Outcome, Reader: d.Reader, Field: d.Field, Version: d.Version, Purpose: d.Purpose}
+	e := Event{Index: index, Time: at, Kind: entry.Kind, Outcome: entry.Outcome, Reader: d.Reader, Field: d.Field, Version: d.Version, Purpose: d.Purpose, Custody: d.Custody, Period: d.Period}
 	reader := "somebody"
 	if !d.Reader.IsZero() {
 		reader = d.Reader.String()[:16] + "…"
@@ -98,7 +108,7 @@ func (o *Owner) event(index uint64, at time.Time, entry evidence.Entry, d *evide
 	case evidence.EntryManifest:
 		e.Text = fmt.Sprintf("You published version %d of your data.", d.Version)
 	case evidence.EntryImport:
-		e.Text = fmt.Sprintf("The token was given keys for a grant to %s.", reader)
+		e.Text = fmt.Sprintf("The token was given keys for a grant to %s%s.", reader, kept(d.Custody))
 	case evidence.EntryGrant:
 		e.Text = fmt.Sprintf("You allowed %s to read.", reader)
 		if d.Reader.IsZero() {
@@ -111,10 +121,13 @@ func (o *Owner) event(index uint64, at time.Time, entry evidence.Entry, d *evide
 		}
 	case evidence.EntryDestroyed:
 		e.Text = "The token destroyed the keys of the permissions that you ended."
+		if d.Custody == policies.CustodySealed {
+			e.Text = fmt.Sprintf("The keys of the permissions that you ended are forgotten; a copy kept by the vault's host dies when sealing key %d is destroyed.", d.Period)
+		}
 	case evidence.EntryUse:
 		switch entry.Outcome {
 		case policies.CodeReleased:
-			e.Text = fmt.Sprintf("%s read %s.", reader, what)
+			e.Text = fmt.Sprintf("%s read %s%s.", reader, what, kept(d.Custody))
 		case policies.CodeUnchanged:
 			e.Text = fmt.Sprintf("%s asked for %s and had the newest version already.", reader, what)
 		default:

@@ -28,6 +28,7 @@ type Value struct {
 	Version   uint64            // of the field
 	Bytes     []byte            // what the owner sealed; see package catalogue
 	Unchanged bool              // Known is the newest version; Bytes is nil
+	Custody   policies.Custody  // of the grant under which it was opened
 	Time      time.Time         // the vault's
 	Index     uint64            // of the entry in the key-use log
 	Err       error             // why there is no value: a policies.Code, ErrUntrue or ErrRollback
@@ -343,7 +344,7 @@ func (r *Reader) take(v *Value, a *policies.AnswerItem, s *api.ReadItem, documen
 	if err != nil {
 		return untrue("the item does not open")
 	}
-	v.Version, v.Author, v.Bytes, v.Unchanged = leaf.Version, leaf.Author, value, false
+	v.Version, v.Author, v.Bytes, v.Unchanged, v.Custody = leaf.Version, leaf.Author, value, false, g.doc.Custody
 	return nil
 }
 

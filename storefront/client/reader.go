@@ -407,6 +407,23 @@ func (r *Reader) Granted(ctx context.Context) ([]Item, error) {
 	return slices.Compact(out), nil
 }
 
+// Custody is where the key of an item rests: of the newest grant that [Reader.Granted] found for it, or empty if there is none.
+func (r *Reader) Custody(it Item) (custody policies.Custody) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k, met := r.owners[it.Owner]
+	if !met {
+		return ""
+	}
+	var newest uint64
+	for _, g := range k.grants {
+		if _, ok := g.doc.Field(it.Field, policies.AuthorID(it.Owner)); ok && !g.stale && g.doc.Seq > newest {
+			custody, newest = g.doc.Custody, g.doc.Seq
+		}
+	}
+	return custody
+}
+
 // fetchGrants pages through the grants that name this reader and keeps those that verify.
 func (r *Reader) fetchGrants(ctx context.Context) (offered map[policies.Hash]bool, err error) {
 	r.grantsMu.Lock()

@@ -50,8 +50,10 @@ type world struct {
 	owners bool                                                            // the second route answers
 }
 
-// softToken unwraps with RSA-OAEP and derives, in software.
+// softToken unwraps with RSA-OAEP and derives, in software. Its sealing of keys seals nothing: that is for others to test.
 type softToken struct {
+	vault.Token // what is not below is not asked for
+
 	private *rsa.PrivateKey
 	mu      sync.Mutex
 	keys    map[vault.KeyID]*pre.ReEncryptionKey
@@ -81,6 +83,9 @@ func (k *softToken) Derive(_ context.Context, uses []vault.Use) []vault.Derived 
 	out := make([]vault.Derived, len(uses))
 	for i, u := range uses {
 		key := k.keys[u.Key]
+		if len(u.Sealed.Blob) > 0 {
+			key, _ = pre.ParseReEncryptionKey(u.Sealed.Blob)
+		}
 		if key == nil {
 			out[i].Err = vault.ErrKeyMissing
 			continue
@@ -109,6 +114,14 @@ func (k *softToken) Keys(context.Context) ([]vault.KeyID, error) {
 	}
 	return out, nil
 }
+
+func (k *softToken) ImportSealed(_ context.Context, _ vault.KeyID, _ string, wrapped []byte) (vault.SealedKey, error) {
+	pkcs8, err := rsa.DecryptOAEP(sha1.New(), nil, k.private, wrapped, nil)
+	return vault.SealedKey{Period: 7, Blob: pkcs8}, err
+}
+
+func (k *softToken) Forget(context.Context, vault.KeyID) error     { return nil }
+func (k *softToken) SealingKeys(context.Context) ([]uint32, error) { return []uint32{7}, nil }
 
 func (k *softToken) count() int {
 	k.mu.Lock()
@@ -172,7 +185,10 @@ var importKey = sync.OnceValue(func() *rsa.PrivateKey {
 	return k
 })
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldOf(t, policies.CustodyResident) }
+
+// newWorldOf is a world whose vault offers these custodies.
+func newWorldOf(t *testing.T, custodies ...policies.Custody) *world {
 	t.Helper()
 	ctx, dir := context.Background(), t.TempDir()
 	w := &world{t: t, owners: true, token: &softToken{private: importKey(), keys: map[vault.KeyID]*pre.ReEncryptionKey{}}}
@@ -181,11 +197,13 @@ func newWorld(t *testing.T) *world {
 	ceremony := envelope.NewPrivateKey(&[envelope.SeedSize]byte{3})
 	spki, err := x509.MarshalPKIXPublicKey(importKey().Public())
 	w.must(err)
+	var imports []policies.ImportKey
+	for _, custody := range custodies {
+		imports = append(imports, policies.ImportKey{Custody: custody, Path: "oaep-direct", OAEPHash: "SHA-1", PublicKey: spki})
+	}
 	w.doc = &policies.VaultDocument{
 		Header: policies.NewHeader("vault", time.Now()), Vault: policies.VaultID{9}, Version: 2, CeremonyKey: ceremony.Public().Bytes(),
-		Tokens: []policies.TokenEntry{{Serial: "soft", Label: "soft", Grade: "unproven", ImportKeys: []policies.ImportKey{
-			{Custody: policies.CustodyResident, Path: "oaep-direct", OAEPHash: "SHA-1", PublicKey: spki},
-		}}},
+		Tokens:     []policies.TokenEntry{{Serial: "soft", Label: "soft", Grade: "unproven", ImportKeys: imports}},
 		LogKey:     policies.LogKey{Name: "client.test/log", Algorithm: "Ed25519", PublicKey: logKey.Public().(ed25519.PublicKey)},
 		ImportHPKE: hpke.Public(), SessionKEM: session.Public(), DevMode: true,
 	}
@@ -199,7 +217,7 @@ func newWorld(t *testing.T) *world {
 	w.must(vault.Create(ctx, log, signed, w.doc))
 	w.vault, err = vault.Open(ctx, vault.Config{
 		Envelope: signed, Document: w.doc, Token: w.token, Serial: "soft", Grade: "unproven", Log: log, ImportKey: hpke, SessionKey: session,
-		Logger: slog.New(slog.DiscardHandler),
+		Keys: filepath.Join(dir, "keys"), Logger: slog.New(slog.DiscardHandler),
 	})
 	w.must(err)
 	db, err := store.Open(store.Options{Dir: filepath.Join(dir, "data")})

@@ -141,17 +141,18 @@ func (c *bizGrants) Run(s *session) error {
 		}
 		names := aliases(r)
 		type row struct {
-			Owner policies.OwnerID `json:"owner"`
-			Alias string           `json:"alias,omitzero"`
-			Field policies.Field   `json:"field"`
+			Owner   policies.OwnerID `json:"owner"`
+			Alias   string           `json:"alias,omitzero"`
+			Field   policies.Field   `json:"field"`
+			Custody policies.Custody `json:"custody"`
 		}
 		rows := []row{}
 		for _, it := range items {
-			rows = append(rows, row{it.Owner, names[it.Owner], it.Field})
+			rows = append(rows, row{it.Owner, names[it.Owner], it.Field, r.Custody(it)})
 		}
 		s.print(map[string]any{"grants": rows}, func(w io.Writer) {
 			for _, row := range rows {
-				fmt.Fprintf(w, "%s\t%s\n", row.Alias, row.Field)
+				fmt.Fprintf(w, "%s\t%s\tcustody %s\n", row.Alias, row.Field, row.Custody)
 			}
 		})
 		return nil
@@ -174,6 +175,7 @@ type row struct {
 	Text      string           `json:"text,omitzero"`
 	Value     *catalogue.Value `json:"value,omitzero"`
 	Unchanged bool             `json:"unchanged,omitzero"`
+	Custody   policies.Custody `json:"custody,omitzero"`
 	Time      time.Time        `json:"time,omitzero"` // the vault's
 	LogIndex  uint64           `json:"log_index,omitzero"`
 	Error     *rowError        `json:"error,omitzero"`
@@ -185,7 +187,7 @@ type rowError struct {
 }
 
 func newRow(v *client.Value, names map[policies.OwnerID]string) row {
-	out := row{Owner: v.Owner, Alias: names[v.Owner], Field: v.Field, Version: v.Version, Unchanged: v.Unchanged, Time: v.Time, LogIndex: v.Index}
+	out := row{Owner: v.Owner, Alias: names[v.Owner], Field: v.Field, Version: v.Version, Unchanged: v.Unchanged, Custody: v.Custody, Time: v.Time, LogIndex: v.Index}
 	err := v.Err
 	if err == nil && !v.Unchanged {
 		if out.Value, err = catalogue.Parse(v.Bytes); err == nil {

@@ -95,7 +95,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			code = int(e)
 		}
 	}()
-	parser, err := kong.New(&c, kong.Name("sallyport"), kong.Description(description), kong.Writers(stdout, stderr),
+	parser, err := kong.New(&c, kong.Name("sallyport"), kong.Description(description), kong.Vars{"sealed_means": client.SealedMeans}, kong.Writers(stdout, stderr),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Exit(func(code int) { panic(exit(code)) }))
 	if err != nil {
 		fmt.Fprintf(stderr, "sallyport: %v\n", err)

@@ -400,7 +400,7 @@ type meGrant struct {
 	Purpose     string   `help:"What for." default:"general"`
 	For         string   `help:"How long: 12h, 90d, 2y." default:"1y"`
 	ReadsPerDay uint64   `help:"At most so many fields read a day; 0 is no limit."`
-	Custody     string   `help:"Where the token keeps the key: resident or sealed." default:"resident" enum:"resident,sealed"`
+	Custody     string   `help:"Where the key rests: resident, in the token, which never gives it out; or ${sealed_means}." default:"resident" enum:"resident,sealed"`
 }
 
 func (c *meGrant) Run(s *session) error {
@@ -427,7 +427,10 @@ func (c *meGrant) Run(s *session) error {
 		if err := o.Grant(s.ctx, reader, fields, opts); err != nil {
 			return err
 		}
-		s.print(map[string]any{"reader": reader, "granted": fields}, func(w io.Writer) { fmt.Fprintf(w, "%s may read %s.\n", c.Reader, join(fields)) })
+		s.print(map[string]any{"reader": reader, "granted": fields, "custody": c.Custody}, func(w io.Writer) { fmt.Fprintf(w, "%s may read %s.\n", c.Reader, join(fields)) })
+		if opts.Custody == policies.CustodySealed && !s.JSON {
+			s.note("You chose %s.", client.SealedMeans)
+		}
 		return nil
 	})
 }
@@ -484,6 +487,9 @@ func (c *meRevoke) Run(s *session) error {
 		if err != nil {
 			return err
 		}
+		sealed := slices.ContainsFunc(o.Grants(false), func(g client.GrantInfo) bool {
+			return g.Reader == reader && g.Custody == policies.CustodySealed && (len(fields) == 0 || slices.Contains(fields, g.Field))
+		})
 		err = o.Revoke(s.ctx, reader, fields, client.RevokeOptions{KeepEpoch: c.NoRotate})
 		if err != nil && !errors.Is(err, client.ErrNotRotated) {
 			return err
@@ -492,8 +498,11 @@ func (c *meRevoke) Run(s *session) error {
 		if len(fields) > 0 {
 			what = join(fields)
 		}
-		s.print(map[string]any{"reader": reader, "revoked": fields, "stopped": true, "rotated": err == nil && !c.NoRotate}, func(w io.Writer) {
+		s.print(map[string]any{"reader": reader, "revoked": fields, "stopped": true, "rotated": err == nil && !c.NoRotate, "sealed": sealed}, func(w io.Writer) {
 			fmt.Fprintf(w, "STOPPED: %s can no longer read %s. The vault's receipt is verified.\n", c.Reader, what)
+			if sealed {
+				fmt.Fprintln(w, "The key was in custody sealed: it is forgotten; a copy kept by the vault's host dies when its sealing key is destroyed (`sallyport me history` names it).")
+			}
 		})
 		// The reader is stopped, which is what was asked for; the move to new keys follows with the next command.
 		if errors.Is(err, policies.CodeUnavailable) {
@@ -522,7 +531,7 @@ func (c *meGrants) Run(s *session) error {
 				if who == "" {
 					who = g.Reader.String()
 				}
-				fmt.Fprintf(t, "%s\t%s\t%s\tuntil %s\tfor %s\n", who, g.Field, g.Status, g.Expires.Format("2006-01-02"), oneLine(g.Purpose))
+				fmt.Fprintf(t, "%s\t%s\t%s\tcustody %s\tuntil %s\tfor %s\n", who, g.Field, g.Status, g.Custody, g.Expires.Format("2006-01-02"), oneLine(g.Purpose))
 			}
 			t.Flush()
 		})
