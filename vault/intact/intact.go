@@ -14,6 +14,9 @@
 //
 // Values in the value log are left to Badger's own check when they are read, and to the caller's. [Values] finds the place then.
 //
+// Badger does not always clean up after an Open that fails: what it started goes on, and removes files of whoever opens the folder next. So all
+// that is known to make it fail is looked at here.
+//
 // Only databases without compression and encryption are understood, as the storefront's and the vault's are.
 package intact
 
@@ -71,6 +74,9 @@ func Prepare(dir string) (torn []*DamageError, err error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil { // Badger's own lock
 		return nil, fmt.Errorf("locking %s, which another process may have open: %w", dir, err)
 	}
+	if err := checkRegistry(filepath.Join(dir, badger.KeyRegistryFileName)); err != nil {
+		return nil, err
+	}
 	tables, torn, err := manifest(filepath.Join(dir, badger.ManifestFilename))
 	if err != nil {
 		return nil, err
@@ -90,6 +96,9 @@ func Prepare(dir string) (torn []*DamageError, err error) {
 		return nil, err
 	}
 	for _, path := range memory {
+		if err := checkHead(path); err != nil {
+			return nil, err
+		}
 		b, err := content(path)
 		if err != nil {
 			return nil, err
@@ -100,11 +109,16 @@ func Prepare(dir string) (torn []*DamageError, err error) {
 		}
 		torn = append(torn, t...)
 	}
-	newest, err := valueLogs(dir)
-	if err != nil || len(newest) == 0 {
+	values, err := valueLogs(dir)
+	if err != nil || len(values) == 0 {
 		return torn, err
 	}
-	path := newest[len(newest)-1]
+	for _, path := range values {
+		if err := checkHead(path); err != nil {
+			return nil, err
+		}
+	}
+	path := values[len(values)-1]
 	b, err := content(path)
 	if err != nil {
 		return nil, err
@@ -138,6 +152,37 @@ func Values(ctx context.Context, dir string) ([]*DamageError, error) {
 		all = append(all, checkValues(path, b)...)
 	}
 	return all, nil
+}
+
+// checkRegistry checks the file of encryption keys, of which there are none: 16 random bytes and a text.
+func checkRegistry(path string) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(b) < 16 || string(b[16:]) != "Hello Badger" {
+		return &DamageError{path, 16, "not a registry without keys"}
+	}
+	return nil
+}
+
+// checkHead checks that a log names no encryption key.
+func checkHead(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	head := make([]byte, 8)
+	if n, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	} else if !zero(head[:n]) {
+		return &DamageError{path, 0, "it names an encryption key"}
+	}
+	return nil
 }
 
 // content is a file up to its last byte that is not in a hole: Badger makes its logs long and fills them later.

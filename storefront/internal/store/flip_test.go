@@ -5,20 +5,19 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/tests/fault/bits"
 )
 
 // flipChild is set for a child process that opens stores: Badger may end the process that meets a damaged one.
@@ -128,7 +127,7 @@ func (f *flipper) look(dir string, keys []string) (s seen, died string) {
 		f.start()
 	}
 	fmt.Fprintf(f.in, "%s\t%s\n", dir, strings.Join(keys, "\t"))
-	watchdog := time.AfterFunc(time.Minute, func() { f.cmd.Process.Kill() })
+	watchdog := time.AfterFunc(20*time.Second, func() { f.cmd.Process.Signal(syscall.SIGQUIT) })
 	defer watchdog.Stop()
 	err := f.in.Flush()
 	var line []byte
@@ -150,89 +149,10 @@ func (f *flipper) look(dir string, keys []string) (s seen, died string) {
 	return s, ""
 }
 
-// folder is a folder in memory. Files that Badger maps are long and nearly empty: only what is before the zeroes is kept.
-type folder struct {
-	names  []string
-	data   map[string][]byte
-	size   map[string]int64
-	places []place // bits worth flipping
-}
-
-type place struct {
-	file string
-	at   int
-}
-
-func keepFolder(t *testing.T, dir string) *folder {
-	t.Helper()
-	f := &folder{data: map[string][]byte{}, size: map[string]int64{}}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		name, _ := filepath.Rel(dir, path)
-		f.names, f.size[name] = append(f.names, name), int64(len(b))
-		f.data[name] = bytes.TrimRight(b, "\x00")
-		// Some of the zeroes after it too: they are read as well.
-		for at := range min(len(b), len(f.data[name])+32) {
-			f.places = append(f.places, place{name, at})
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
-// put makes a folder from it, with one bit changed.
-func (f *folder) put(t *testing.T, dir string, p place, bit int) {
-	t.Helper()
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range f.names {
-		path := filepath.Join(dir, name)
-		b := f.data[name]
-		if name == p.file {
-			b = bytes.Clone(b)
-			b = append(b, make([]byte, max(0, p.at+1-len(b)))...)
-			b[p.at] ^= 1 << bit
-		}
-		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, b, 0o600), os.Truncate(path, f.size[name]))
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// flips is how many bits a test flips, and the seed of their choice.
-func flips(t *testing.T, usual int) (int, *rand.Rand) {
-	t.Helper()
-	if text := os.Getenv("SALLYPORT_FLIPS"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatalf("SALLYPORT_FLIPS: %v", err)
-		}
-		usual = n
-	}
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("SALLYPORT_SEED"); text != "" {
-		n, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			t.Fatalf("SALLYPORT_SEED: %v", err)
-		}
-		seed = n
-	}
-	t.Logf("%d flips, seed %d", usual, seed)
-	return usual, rand.New(rand.NewPCG(seed, 0))
-}
-
 // TestFlippedBits flips one bit after the other in the files of a store that was closed and of one that was killed. What was never
 // written is never read; what is missing, old or cannot be read is said, with the file or folder named; or nothing is changed at all.
 func TestFlippedBits(t *testing.T) {
-	n, random := flips(t, 120)
+	n, random := bits.Number(t, 120)
 	ctx := context.Background()
 	base := filepath.Join(t.TempDir(), "store")
 	truth, history := map[string]string{}, map[string]bool{}
@@ -260,6 +180,13 @@ func TestFlippedBits(t *testing.T) {
 		}
 		delete(truth, gone)
 	}
+	keep := func() *bits.Folder {
+		f, err := bits.Keep(base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
 	for round := range 3 {
 		open()
 		write(round)
@@ -267,11 +194,11 @@ func TestFlippedBits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	states := map[string]*folder{"closed": keepFolder(t, base)}
+	states := map[string]*bits.Folder{"closed": keep()}
 	closedTruth := maps.Clone(truth)
 	open()
 	write(3)
-	states["killed"] = keepFolder(t, base) // as a process that is killed now leaves it
+	states["killed"] = keep() // as a process that is killed now leaves it
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -282,18 +209,23 @@ func TestFlippedBits(t *testing.T) {
 		keys = append(keys, fmt.Sprintf("record/%02d", i))
 	}
 	child := &flipper{t: t}
-	dir := filepath.Join(t.TempDir(), "store")
+	var dir string
+	aside := t.TempDir()
 	classes := map[string]int{}
 	for i := range n {
 		state := []string{"closed", "killed"}[i%2]
 		f, truth := states[state], truths[state]
-		p, bit := f.places[random.IntN(len(f.places))], random.IntN(8)
-		f.put(t, dir, p, bit)
+		os.RemoveAll(dir) // a folder of its own for each: a Badger that failed to open may still be at work in the last one
+		dir = filepath.Join(aside, fmt.Sprint(i))
+		flip := f.Draw(random)
+		if err := f.Put(dir, flip); err != nil {
+			t.Fatal(err)
+		}
 		s, died := child.look(dir, keys)
-		what := fmt.Sprintf("%s, bit %d of byte %d of %s", state, bit, p.at, p.file)
-		kind := filepath.Ext(p.file)
+		what := fmt.Sprintf("%s, %s", state, flip)
+		kind := filepath.Ext(flip.File)
 		if kind == "" {
-			kind = filepath.Base(p.file)
+			kind = filepath.Base(flip.File)
 		}
 		class := func(name string) { classes[fmt.Sprintf("%s %-12s %s", state, kind, name)]++ }
 		if died != "" {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/vault/intact"
 )
 
 // Database keys: one byte for the kind, then what names the object.
@@ -109,6 +110,13 @@ func (x *index) load(s *State) (m meta, err error) {
 	// Badger ends the process, from goroutines of its own, where a table is damaged. The mark tells the next start.
 	if _, err := os.Stat(x.dir); errors.Is(err, fs.ErrNotExist) {
 		return m, fmt.Errorf("%w: there is none", errUseless)
+	}
+	torn, err := intact.Prepare(x.dir)
+	if err != nil {
+		return m, fmt.Errorf("%w: %w", errUseless, err)
+	}
+	for _, t := range torn {
+		x.log.Warn("a file of the vault's database is not whole to its end, as after a crash", "file", t.File, "offset", t.Offset, "what", t.What)
 	}
 	mark := x.dir + ".reading"
 	if _, err := os.Lstat(mark); err == nil {

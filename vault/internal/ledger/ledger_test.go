@@ -31,6 +31,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if os.Getenv(flipChild) != "" {
+		serveFlips()
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

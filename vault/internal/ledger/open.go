@@ -61,7 +61,7 @@ func (l *Ledger) openIndex(cfg Config) error {
 	if !errors.Is(err, errUseless) {
 		return err
 	}
-	cfg.Logger.Warn("the vault's database is made anew from the key-use log", "reason", err.Error())
+	cfg.Logger.Warn("the vault's database is made anew from the key-use log", "folder", cfg.Dir, "reason", err.Error())
 	l.state = newState()
 	return l.index.reset()
 }
