@@ -110,6 +110,7 @@ func Open(ctx context.Context, o Options) (s *Stage, err error) {
 	if err := s.configure(o); err != nil {
 		return s, err
 	}
+	say("creating the vault")
 	if r, err := run(ctx, s.env, "", s.bin.Vault, "init", "--config", s.Vault.config); err != nil || r.Code != 0 {
 		return s, fmt.Errorf("creating the vault: %w\n%s", err, r.Stderr)
 	}
