@@ -15,7 +15,10 @@ import (
 	"github.com/sallyport/sallyport/tests/stage"
 )
 
-var cuts = flag.Int("cuts", 5, "how often the power is cut in each part of TestPowerCuts")
+var (
+	cuts     = flag.Int("cuts", 5, "how often TestPowerCuts cuts the power of vault, storefront and token, each")
+	cutsMore = flag.Int("cuts-more", 3, "how often it cuts that of everything, and of single folders, each")
+)
 
 const loopSize = 4 << 30 // above both daemons' reserves; a sparse file
 
@@ -81,22 +84,23 @@ func TestPowerCuts(t *testing.T) {
 	for i, part := range []struct {
 		name    string
 		users   func(*stage.Stage) []*stage.Daemon
+		rounds  int
 		folders []string
 	}{
-		{"vault", vaultOnly, []string{"vault"}},
-		{"storefront", storefrontOnly, []string{"storefront"}},
-		{"token", vaultOnly, []string{"token"}},
-		{"everything", both, []string{""}},
-		{"the log alone", vaultOnly, []string{"vault/log"}},
-		{"the signer state alone", vaultOnly, []string{"vault/state"}},
-		{"the vault's database alone", vaultOnly, []string{"vault/database"}},
-		{"vault and token, each on its own", vaultOnly, []string{"vault/log", "vault/state", "vault/database", "token"}},
+		{"vault", vaultOnly, *cuts, []string{"vault"}},
+		{"storefront", storefrontOnly, *cuts, []string{"storefront"}},
+		{"token", vaultOnly, *cuts, []string{"token"}},
+		{"everything", both, *cutsMore, []string{""}},
+		{"log", vaultOnly, *cutsMore, []string{"vault/log"}},
+		{"signer state", vaultOnly, *cutsMore, []string{"vault/state"}},
+		{"database", vaultOnly, *cutsMore, []string{"vault/database"}},
+		{"four disks", vaultOnly, *cutsMore, []string{"vault/log", "vault/state", "vault/database", "token"}},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			p := newPowered(t, seed+uint64(100*i), binaries, part.users, part.folders...)
-			for round := range *cuts {
+			for round := range part.rounds {
 				p.demand("after a power cut of "+part.name, p.round(p.cut))
-				progress(t, round, *cuts, p.summary())
+				progress(t, round, part.rounds, p.summary())
 			}
 			t.Log(p.summary())
 		})
@@ -146,7 +150,7 @@ func TestPowerCutControl(t *testing.T) {
 func TestPowerCutCeremony(t *testing.T) {
 	base := loopFolder(t)
 	dir := filepath.Join(base, "stage")
-	for round := range *cuts {
+	for round := range *cutsMore {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			var loops []*loop
 			// The folders of a vault, which the ceremony and `sallyport-vault init` write.

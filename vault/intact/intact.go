@@ -60,7 +60,8 @@ func (e *DamageError) Error() string {
 // Prepare checks the database in a folder that no process has open. Torn are the places where files end in the middle of a write. An
 // error is a *DamageError, or says why the folder could not be read. A folder that is empty or not there is whole.
 //
-// Prepare changes two things. It cuts off the part of a change at the manifest's end. And where the newest file of the value log is not whole to
+// Prepare changes three things. It removes files without content, whose power was cut after they were made and before anything in them was
+// acknowledged; Badger does not open a folder with one. It cuts off the part of a change at the manifest's end. And where the newest file of the value log is not whole to
 // its end, it begins the next file, because Badger cuts the newest one at the first value that is not whole, and leaves older ones alone.
 func Prepare(dir string) (torn []*DamageError, err error) {
 	lock, err := os.Open(dir)
@@ -75,6 +76,9 @@ func Prepare(dir string) (torn []*DamageError, err error) {
 		return nil, fmt.Errorf("locking %s, which another process may have open: %w", dir, err)
 	}
 	if err := checkRegistry(filepath.Join(dir, badger.KeyRegistryFileName)); err != nil {
+		return nil, err
+	}
+	if err := removeEmpty(dir); err != nil {
 		return nil, err
 	}
 	tables, torn, err := manifest(filepath.Join(dir, badger.ManifestFilename))
@@ -517,8 +521,38 @@ func checkValues(path string, b []byte) (found []*DamageError) {
 	return found
 }
 
-// nextValueLog makes the file after the newest: a head that says that nothing is encrypted. It needs no fsync: if a crash loses it, the next start makes
-// it again.
+// removeEmpty removes write-ahead logs without content, and those files of the value log that come after the last one with content. One before it held
+// something once, and stays.
+func removeEmpty(dir string) error {
+	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
+	if err != nil {
+		return err
+	}
+	values, err := valueLogs(dir)
+	if err != nil {
+		return err
+	}
+	empty := func(path string) bool {
+		info, err := os.Stat(path)
+		return err == nil && info.Size() == 0
+	}
+	logs = slices.DeleteFunc(logs, func(path string) bool { return !empty(path) })
+	for _, path := range slices.Backward(values) {
+		if !empty(path) {
+			break
+		}
+		logs = append(logs, path)
+	}
+	for _, path := range logs {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nextValueLog makes the file after the newest: a head that says that nothing is encrypted. It needs no fsync: if a crash loses it or its content, the
+// next start makes it again.
 func nextValueLog(dir, newest string) error {
 	n, err := strconv.ParseUint(strings.TrimSuffix(filepath.Base(newest), ".vlog"), 10, 32)
 	if err != nil {

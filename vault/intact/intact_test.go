@@ -124,6 +124,29 @@ func TestWhole(t *testing.T) {
 	}
 }
 
+// TestEmpty: what a power cut leaves of a log that was just made keeps nobody from opening the database.
+func TestEmpty(t *testing.T) {
+	dir := killed(t)
+	for _, name := range []string{"000070.mem", "000070.vlog", "000071.vlog"} {
+		must(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+	}
+	if torn, err := Prepare(dir); err != nil || len(torn) != 0 {
+		t.Errorf("torn %v, error %v", torn, err)
+	}
+	holds(t, dir)
+	// Not so with one in the middle, which held something.
+	dir = killed(t)
+	must(t, os.Truncate(one(t, dir, "*.vlog"), 0))
+	must(t, os.WriteFile(filepath.Join(dir, "000070.vlog"), make([]byte, logHead), 0o600))
+	if _, err := Prepare(dir); err != nil {
+		t.Fatal(err)
+	}
+	if db, err := badger.Open(options(dir)); err == nil {
+		db.Close()
+		t.Error("a value log without one of its files opens")
+	}
+}
+
 func TestInUse(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "db")
 	db, err := badger.Open(options(dir))

@@ -195,11 +195,18 @@ func (x *index) load(s *State) (m meta, err error) {
 // reset throws the database away and begins an empty one.
 func (x *index) reset() error {
 	x.drop()
-	if err := os.RemoveAll(x.dir); err != nil {
-		return err
-	}
 	if err := os.MkdirAll(x.dir, 0o700); err != nil {
 		return err
+	}
+	// The folder itself stays: a file system may be mounted there.
+	entries, err := os.ReadDir(x.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(x.dir, e.Name())); err != nil {
+			return err
+		}
 	}
 	if err := os.Remove(x.dir + ".reading"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
