@@ -27,7 +27,9 @@ var documented string
 // config is the whole configuration. Its members are documented in config.toml.
 type config struct {
 	Ceremony     string         `koanf:"ceremony"`
-	PIN          string         `koanf:"pin"` // a source, see hardware.ReadPIN
+	Token        string         `koanf:"token"` // a PKCS#11 URI, see hardware.ChooseToken
+	PIN          string         `koanf:"pin"`   // a source, see hardware.ReadPIN
+	PINVault     pinVault       `koanf:"pin_vault"`
 	Module       string         `koanf:"module"`
 	Workers      int            `koanf:"workers"`
 	Threads      int            `koanf:"threads"`
@@ -65,7 +67,7 @@ type ownersDoor struct {
 
 func defaults() config {
 	return config{
-		Workers: 2, Threads: 1, LiveKeys: 4096, MinimumGrade: "unproven", Reserve: 256 << 20, SealingCheck: time.Minute,
+		PINVault: pinVaultDefaults(), Workers: 2, Threads: 1, LiveKeys: 4096, MinimumGrade: "unproven", Reserve: 256 << 20, SealingCheck: time.Minute,
 		Storefront: storefrontDoor{Listen: "127.0.0.1:8444"},
 		Owners:     ownersDoor{Listen: "127.0.0.1:8445", PerSecond: 5, Burst: 50, Connections: 256},
 	}
@@ -94,7 +96,7 @@ func loadConfig(path string) (*config, error) {
 func (c *config) validate() error {
 	var missing []string
 	for _, m := range []struct{ name, value string }{
-		{"ceremony", c.Ceremony}, {"pin", c.PIN}, {"log", c.Log}, {"state", c.State}, {"database", c.Database},
+		{"ceremony", c.Ceremony}, {"log", c.Log}, {"state", c.State}, {"database", c.Database},
 		{"storefront.listen", c.Storefront.Listen}, {"owners.listen", c.Owners.Listen},
 		{"owners.certificate", c.Owners.Certificate}, {"owners.key", c.Owners.Key},
 	} {
@@ -102,12 +104,15 @@ func (c *config) validate() error {
 			missing = append(missing, m.name)
 		}
 	}
+	_, choice := c.choice()
 	d := &c.Storefront
 	files := []string{d.Certificate, d.Key, d.ClientCA}
 	_, socket := strings.CutPrefix(d.Listen, "unix:")
 	switch {
 	case len(missing) > 0:
 		return fmt.Errorf("configuration: not set: %s", strings.Join(missing, ", "))
+	case choice != nil:
+		return fmt.Errorf("configuration: %w", choice)
 	case socket && !slices.Equal(files, []string{"", "", ""}):
 		return errors.New("configuration: a socket has no certificates; unset storefront.certificate, key and client_ca")
 	case !socket && slices.Contains(files, ""):

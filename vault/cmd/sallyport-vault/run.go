@@ -10,6 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/sallyport/sallyport/hardware"
+	"github.com/sallyport/sallyport/hardware/hashicorp"
 	"github.com/sallyport/sallyport/pkcs11"
 )
 
@@ -19,6 +20,7 @@ const (
 	exitFailure = 1 // it did not start, or not stop, in good order; the log on stderr says why
 	exitUsage   = 2 // the command line or the configuration is wrong
 	exitPIN     = 4 // the PIN is missing, wrong or locked: starting again would use up tries; sallyport-hsm has the same code
+	exitAway    = 5 // the HashiCorp Vault that has the PIN is away: starting again later may help, and harms nothing
 )
 
 // commands are the command line.
@@ -41,7 +43,7 @@ const description = `The vault of Sallyport: decides, records, and has the token
   sallyport-vault serve --config vault.toml     until SIGTERM or SIGINT
 
 Exit codes: 0 done, 1 failed (stderr says why), 2 wrong command line or configuration, 4 PIN missing, wrong or locked
-(do not start it again by itself: tokens count wrong PINs).
+(do not start it again by itself: tokens count wrong PINs), 5 the HashiCorp Vault with the PIN is away (starting it again later may help).
 SIGUSR1 logs how often each PKCS#11 function was called.`
 
 // run is the command.
@@ -80,6 +82,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	if err != nil {
 		log.Error("sallyport-vault ends", "error", err.Error())
+		if errors.Is(err, hashicorp.ErrAway) {
+			return exitAway
+		}
 		if errors.Is(err, pkcs11.ErrPINIncorrect) || errors.Is(err, pkcs11.ErrPINLocked) || errors.Is(err, hardware.ErrPINSource) {
 			return exitPIN
 		}

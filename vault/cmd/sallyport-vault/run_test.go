@@ -51,12 +51,12 @@ func must(t testing.TB, err error) {
 
 func TestDocumentedConfigurationIsTheDefault(t *testing.T) {
 	// What is required is set; all else must be what the documentation says.
-	text := documented
+	text, table, _ := strings.Cut(documented, "\n[pin_vault]\n") // of which nothing is required
 	for _, name := range []string{"ceremony", "pin", "log", "state", "database", "certificate", "key", "client_ca"} {
 		text = strings.ReplaceAll(text, "\n"+name+" = \"\"", "\n"+name+" = \"x\"")
 	}
 	path := filepath.Join(t.TempDir(), "vault.toml")
-	must(t, os.WriteFile(path, []byte(text), 0o600))
+	must(t, os.WriteFile(path, []byte(text+"\n[pin_vault]\n"+table), 0o600))
 	got, err := loadConfig(path)
 	must(t, err)
 	want := defaults()
@@ -92,6 +92,45 @@ func TestConfigurationRefuses(t *testing.T) {
 		must(t, os.WriteFile(path, []byte(text), 0o600))
 		if _, err := loadConfig(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want a word on %s", text, err, want)
+		}
+	}
+	vault := "[pin_vault]\naddress='https://x:1'\nca='x'\npath='x'\nauth='cert'\ncertificate='x'\nkey='x'\n"
+	noPIN := strings.Replace(good, "pin='x'\n", "", 1)
+	for text, want := range map[string]string{
+		noPIN + doors: "not set: pin",
+		noPIN + "token='pkcs11:serial=1'\n" + doors:                                                                               "not set: pin",
+		noPIN + "token='pkcs11:serial=1?pin-source=/p'\n" + doors:                                                                 "",
+		noPIN + doors + vault:                                                                                                     "",
+		good + doors + vault:                                                                                                      "not from both",
+		noPIN + "token='pkcs11:?pin-source=/p'\n" + doors + vault:                                                                 "not from both",
+		good + "token='pkcs11:?pin-source=/p'\n" + doors:                                                                          "said twice",
+		good + "token='pkcs11:?pin-value=73519'\n" + doors:                                                                        "must not hold a PIN",
+		good + "token='pkcs11:?module-path=/a.so'\nmodule='/b.so'\n" + doors:                                                      "said twice",
+		good + "token='pkcs11:?module-path=/a.so'\nmodule='/a.so'\n" + doors:                                                      "",
+		noPIN + doors + "[pin_vault]\nca='x'\n":                                                                                   "https://",
+		noPIN + doors + strings.Replace(vault, "https", "http", 1):                                                                "https://",
+		noPIN + doors + strings.Replace(vault, "https://x", "https://u:p@x", 1):                                                   "https://",
+		noPIN + doors + strings.Replace(vault, "https://x:1", "https://x:1/v1", 1):                                                "https://",
+		noPIN + doors + strings.Replace(vault, "ca='x'\n", "", 1):                                                                 "ca is needed",
+		noPIN + doors + strings.Replace(vault, "path='x'", "path='../x'", 1):                                                      "paths",
+		noPIN + doors + strings.Replace(vault, "path='x'", "path='x/'", 1):                                                        "paths",
+		noPIN + doors + strings.Replace(vault, "'cert'", "'token'", 1):                                                            "auth",
+		noPIN + doors + strings.Replace(vault, "key='x'\n", "", 1):                                                                "together",
+		noPIN + doors + vault + "role_id='x'\n":                                                                                   "auth cert",
+		noPIN + doors + strings.Replace(vault, "'cert'", "'approle'", 1):                                                          "auth approle",
+		noPIN + doors + vault + "timeout='0s'\n":                                                                                  "timeout",
+		noPIN + doors + vault + "timeout='soon'\n":                                                                                "timeout",
+		noPIN + doors + vault + "secret_id='x'\n":                                                                                 "secret_id",
+		noPIN + doors + strings.Replace(vault, "'cert'", "'approle'", 1) + "role='r'\nrole_id='x'\nwrapped_secret_id='file:/x'\n": "",
+	} {
+		path := filepath.Join(t.TempDir(), "vault.toml")
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+		_, err := loadConfig(path)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want a word on %q", text, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "73519") {
+			t.Errorf("the error repeats the PIN: %v", err)
 		}
 	}
 	c := defaults()

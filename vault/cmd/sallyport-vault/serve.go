@@ -19,6 +19,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/sallyport/sallyport/hardware"
+	"github.com/sallyport/sallyport/hardware/hashicorp"
 	"github.com/sallyport/sallyport/vault"
 	"github.com/sallyport/sallyport/vault/internal/server"
 	"github.com/sallyport/sallyport/vault/keylog"
@@ -30,10 +31,11 @@ const stopTimeout = 20 * time.Second
 
 // initialise creates the key-use log and its first entry. It can be repeated until that entry is in the log.
 func initialise(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
-	device, err := openDevice(ctx, cfg, log)
+	device, login, err := openDevice(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
+	defer hold(ctx, login)()
 	defer func() { err = errors.Join(err, device.Close()) }()
 	journal, err := keylog.Create(ctx, logConfig(cfg, device))
 	if errors.Is(err, keylog.ErrExists) {
@@ -52,10 +54,11 @@ func initialise(ctx context.Context, cfg *config, log *slog.Logger) (err error) 
 
 // serve opens everything in the order of trust, token, log, vault, doors, and closes it the other way round.
 func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
-	device, err := openDevice(ctx, cfg, log)
+	device, login, err := openDevice(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
+	defer hold(ctx, login)()
 	defer func() { err = errors.Join(err, device.Close()) }()
 	if err := cfg.graded(device.Grade()); err != nil {
 		return err
@@ -92,21 +95,37 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	return doors.serve(ctx, log)
 }
 
-// openDevice opens the token. The PIN lives as long as it takes.
-func openDevice(ctx context.Context, cfg *config, log *slog.Logger) (*hardware.Device, error) {
-	pin, err := hardware.ReadPIN(cfg.PIN, cfg.DevMode)
+// openDevice opens the token. The PIN lives as long as it takes; the login that it came by, if it came by one, is the caller's to hold.
+func openDevice(ctx context.Context, cfg *config, log *slog.Logger) (*hardware.Device, *hashicorp.Session, error) {
+	choice, err := cfg.choice()
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("%w: %w", errConfig, err)
 	}
-	defer pin.Zero()
+	// What can be seen to be wrong without the PIN is seen before it is asked for: a wrapped secret id is good for one start.
+	record, err := hardware.ReadRecord(cfg.Ceremony)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := record.Choose(choice.URI); err != nil {
+		return nil, nil, err
+	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, fmt.Errorf("finding the worker's program: %w", err)
+		return nil, nil, fmt.Errorf("finding the worker's program: %w", err)
 	}
-	return hardware.Open(ctx, hardware.DeviceConfig{
-		Dir: cfg.Ceremony, PIN: pin, Module: cfg.Module, WorkerCommand: []string{self, "worker"},
+	pin, login, err := readPIN(ctx, cfg, choice, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer pin.Zero()
+	device, err := hardware.Open(ctx, hardware.DeviceConfig{
+		Dir: cfg.Ceremony, PIN: pin, Token: choice.URI, Module: choice.Module, WorkerCommand: []string{self, "worker"},
 		Workers: cfg.Workers, Threads: cfg.Threads, LiveKeys: cfg.LiveKeys, DevMode: cfg.DevMode, Logger: log,
 	})
+	if err != nil && login != nil {
+		login.Close()
+	}
+	return device, login, err
 }
 
 func logConfig(cfg *config, device *hardware.Device) keylog.Config {
