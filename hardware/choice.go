@@ -101,7 +101,7 @@ func (r *Record) Choose(u *pkcs11uri.URI) error {
 	}
 	t := r.Transcript.Token
 	for _, a := range []struct{ name, want, is string }{
-		{"serial", u.Serial, t.Serial}, {"token", u.Token, t.Label}, {"manufacturer", u.Manufacturer, t.Manufacturer}, {"model", u.Model, t.Model},
+		{"serial", u.Serial, t.Serial}, {"label", u.Token, t.Label}, {"manufacturer", u.Manufacturer, t.Manufacturer}, {"model", u.Model, t.Model},
 	} {
 		if a.want != "" && a.want != a.is {
 			return fmt.Errorf("%w: the PKCS#11 URI names a token with %s %q; the ceremony's is %q, serial %s", ErrTokenChoice, a.name, a.want, t.Label, t.Serial)

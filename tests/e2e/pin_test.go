@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/hashicorp"
 	"github.com/sallyport/sallyport/tests/stage"
 )
@@ -100,12 +101,12 @@ func TestPINFromHashiCorpVault(t *testing.T) {
 	if _, err := os.Stat(p.wrap); !os.IsNotExist(err) {
 		t.Errorf("the used wrapping token lies there: %v", err)
 	}
-	owner, firm := newPerson(t, s, map[policies.Field]string{"own/a": "a"}), newFirm(t, s, "Acme")
-	meet(t, owner, firm, "acme")
+	owner, firm := newPerson(t, s, map[policies.Field]string{"own/a": "a"}), devices.NewFirm(t, s, "Acme")
+	devices.Meet(t, owner.Person, firm, "acme")
 	must(t, owner.Grant(ctx, firm.ID(), []policies.Field{"own/a"}, client.GrantOptions{}))
 	works := func(when string) {
 		t.Helper()
-		if got, err := firm.value(ctx, owner.ID(), "own/a"); err != nil || got != "a" {
+		if got, err := firm.Value(ctx, owner.ID(), "own/a"); err != nil || got != "a" {
 			t.Errorf("%s: a read gives %q, %v", when, got, err)
 		}
 	}

@@ -38,6 +38,7 @@ type (
 	file string
 	url  string
 	name string
+	uri  string // of PKCS#11
 )
 
 // beside is a file in the folder that the folder d lies in.
@@ -120,7 +121,7 @@ func exitCode(err error) int {
 	case is(pkcs11.ErrPINIncorrect, pkcs11.ErrPINLocked, hardware.ErrPINSource, hardware.ErrPassphrase):
 		return exitPIN
 	case is(hardware.ErrNotEmpty, hardware.ErrUnfinished, hardware.ErrDifferent, hardware.ErrProbe, hardware.ErrDevelopment,
-		hardware.ErrUnsupported, hardware.ErrFolder, hardware.ErrCeremonyKey, hardware.ErrCustody, pkcs11.ErrAttributes, pkcs11.ErrTokenMissing):
+		hardware.ErrUnsupported, hardware.ErrFolder, hardware.ErrCeremonyKey, hardware.ErrTokenChoice, hardware.ErrCustody, pkcs11.ErrAttributes, pkcs11.ErrTokenMissing):
 		return exitRefused
 	}
 	return exitFailed

@@ -15,6 +15,7 @@ type initCommand struct {
 	Module      file `help:"PKCS#11 library, if it is not in a usual place."`
 	SlotFree    bool `xor:"token" help:"Take the first empty token (the default)."`
 	Serial      name `xor:"token" help:"Take the empty token with this serial number."`
+	Token       uri  `xor:"token" help:"PKCS#11 URI: serial is that of the empty token to take, token what it will be called. It may name library (module-path) and the file of the user's PIN (pin-source)."`
 	TokenLabel  name `help:"What the token will be called. Default: the vault's label."`
 	VaultLabel  name `default:"sallyport" help:"What the vault is called, for people here only. Default: ${default}."`
 	SoPINFile   file `name:"so-pin-file" help:"File with the security officer's PIN to set, mode 0600."`
@@ -40,10 +41,39 @@ func (c *initCommand) Help() string {
 Look at what it would do, then add --yes. Hand the join link or its QR code to people and businesses by a way that the storefront does not control.`
 }
 
+// choose takes the flags out of --token that it stands for.
+func (c *initCommand) choose() error {
+	if c.Token == "" {
+		return nil
+	}
+	choice, err := choose(c.Token, c.Module, c.PINFile)
+	if err != nil {
+		return err
+	}
+	u := choice.URI
+	pin, isFile := strings.CutPrefix(choice.PIN, "file:")
+	switch {
+	case u.Manufacturer != "" || u.Model != "" || u.ModuleName != "":
+		return fmt.Errorf("%w: --token: init takes serial, token, module-path and pin-source", errUsage)
+	case choice.PIN != "" && !isFile:
+		return fmt.Errorf("%w: --token: for init, the PIN is in a file", errUsage)
+	case u.Token != "" && c.TokenLabel != "" && string(c.TokenLabel) != u.Token:
+		return fmt.Errorf("%w: --token and --token-label say different labels", errUsage)
+	}
+	c.Serial, c.Module, c.PINFile = name(u.Serial), file(choice.Module), file(pin)
+	if u.Token != "" {
+		c.TokenLabel = name(u.Token)
+	}
+	return nil
+}
+
 // Run holds the ceremony.
 func (c *initCommand) Run(t *terminal) error {
 	if c.PassphraseFile != "" && !c.Dev {
 		return fmt.Errorf("%w: --passphrase-file is for --dev; a real passphrase is typed at a terminal", errUsage)
+	}
+	if err := c.choose(); err != nil {
+		return err
 	}
 	if c.TokenLabel == "" {
 		c.TokenLabel = c.VaultLabel
