@@ -94,16 +94,6 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// await polls until a condition holds; what describes it.
-func await(t *testing.T, within time.Duration, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(within); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s: not %s", within, what)
-		}
-	}
-}
-
 // progress tells whoever waits for a long run how far it is.
 func progress(t *testing.T, round, rounds int, text string) {
 	if rounds > 30 && round%10 == 0 && round > 0 {

@@ -3,8 +3,10 @@
 package fault
 
 import (
+	"context"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -146,15 +148,15 @@ func TestPowerCutControl(t *testing.T) {
 	}
 }
 
-// TestPowerCutCeremony: what the ceremony and the creation of the vault said is done is there after a power cut.
+// TestPowerCutCeremony: what the ceremony and the creation of the vault said is done is there after a power cut, and a cut right after the very first
+// start of the daemons, when their databases are being made, leaves nothing that keeps them from starting.
 func TestPowerCutCeremony(t *testing.T) {
 	base := loopFolder(t)
 	dir := filepath.Join(base, "stage")
 	for round := range *cutsMore {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			var loops []*loop
-			// The folders of a vault, which the ceremony and `sallyport-vault init` write.
-			for _, folder := range []string{"token", "ceremony", "vault/log", "vault/state"} {
+			for _, folder := range []string{"token", "ceremony", "vault/log", "vault/state", "vault/database", "storefront/data"} {
 				image := filepath.Join(base, fmt.Sprintf("image-%d-%s", round, filepath.Base(folder)))
 				loops = append(loops, newLoop(t, image, filepath.Join(dir, fmt.Sprint(round), folder), loopSize))
 			}
@@ -176,6 +178,24 @@ func TestPowerCutCeremony(t *testing.T) {
 				}
 			}
 			s := openStage(t, o)
+			for range 3 { // the second and third time while they start
+				for _, l := range loops {
+					must(t, l.cut())
+				}
+				s.Vault.Kill()
+				s.Storefront.Kill()
+				for _, l := range loops {
+					must(t, l.remount())
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(300))*time.Millisecond)
+				_ = s.Storefront.Start(ctx) // killed when the time is over, if it does not listen before
+				_ = s.Vault.Start(ctx)
+				cancel()
+			}
+			s.Vault.Kill()
+			s.Storefront.Kill()
+			must(t, s.Vault.Start(t.Context()))
+			must(t, s.Storefront.Start(t.Context()))
 			w := newWorld(t, s, uint64(round))
 			w.demand("after a power cut at the ceremony", w.round(func() ([]*stage.Daemon, error) { return nil, nil }))
 			must(t, s.Close())

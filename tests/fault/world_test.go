@@ -2,6 +2,7 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -21,9 +22,9 @@ import (
 	"github.com/sallyport/sallyport/vault/api"
 )
 
-// startBound is how long a daemon may take to serve again, on a machine that is busy with other tests. The design's bound is 5 seconds on a quiet
-// one; what was measured is logged.
-const startBound = 20 * time.Second
+// startBound is how long a daemon may take to serve again, on a machine that is busy with other tests, whose writes the token's syncfs waits for. The
+// bound that is promised is 5 seconds on a quiet one; what was measured is in the output.
+const startBound = 30 * time.Second
 
 // world is a stage with three households, and what is known of its key-use log.
 type world struct {
@@ -47,6 +48,7 @@ type usedRequest struct {
 	caller  *devices.Insider
 	request []byte
 	offer   api.CallItem
+	asked   time.Time
 }
 
 func newWorld(t *testing.T, s *stage.Stage, seed uint64) *world {
@@ -75,17 +77,16 @@ func (w *world) round(strike func() (down []*stage.Daemon, err error)) (wrong []
 	if err == nil {
 		err = w.start(ctx, down)
 	}
+	if err == nil {
+		err = w.first(ctx)
+	}
 	close(stop)
 	load.Wait()
 	if err != nil {
 		return append(w.wrong(), err.Error())
 	}
-	first := time.Now()
-	for i, h := range w.households {
+	for _, h := range w.households {
 		h.look(ctx)
-		if i == 0 {
-			w.served = append(w.served, time.Since(first))
-		}
 	}
 	for _, h := range w.households {
 		h.calm(ctx)
@@ -94,6 +95,25 @@ func (w *world) round(strike func() (down []*stage.Daemon, err error)) (wrong []
 		wrong = w.audit(ctx)
 	}
 	return wrong
+}
+
+// first waits for the first answer to a reader, while everybody else goes on.
+func (w *world) first(ctx context.Context) error {
+	h := w.households[0]
+	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		values, err := h.readers[1].Read(ctx, client.Item{Owner: h.owner.ID(), Field: h.fields[0]})
+		if err == nil {
+			err = values[0].Err
+		}
+		took := time.Since(begin)
+		if err == nil || errors.Is(err, policies.CodeRevoked) || errors.Is(err, policies.CodeNoGrant) {
+			w.served = append(w.served, took)
+			return nil
+		}
+		if took > startBound {
+			return fmt.Errorf("%s after both daemons listened a reader is still told: %w", took, err)
+		}
+	}
 }
 
 // start starts daemons at once, as an init system would, and notes how long each took.
@@ -141,6 +161,7 @@ func (w *world) ask(ctx context.Context) {
 		u := &w.used[i]
 		u.offer = h.owner.Drawer.Look(w.t).Offer(w.t, "own/a")
 		u.request = u.caller.Request(w.t, client.DefaultPurpose, nil, policies.ReadItem{Owner: h.owner.ID(), Field: "own/a"})
+		u.asked = time.Now()
 		u.caller.Ask(w.t, u.request, u.offer)
 	}
 }
@@ -152,7 +173,7 @@ func (w *world) audit(ctx context.Context) (wrong []string) {
 
 	// A request that was answered before the blow is worth nothing after it, and an old session does not bring an ended grant back.
 	for i, h := range w.households {
-		if code := w.used[i].caller.Ask(t, w.used[i].request, w.used[i].offer); code != policies.CodeReplay {
+		if code := w.used[i].caller.Ask(t, w.used[i].request, w.used[i].offer); code != policies.CodeReplay && (code != policies.CodeExpired || time.Since(w.used[i].asked) < 50*time.Second) {
 			fail("%s: a request that was answered before is answered with %q", h.name, code)
 		}
 		for _, e := range h.ended(t) {
@@ -296,7 +317,7 @@ func (w *world) summary() string {
 	for _, name := range slices.Sorted(maps.Keys(w.starts)) {
 		out = append(out, name+" listens "+spread(w.starts[name]))
 	}
-	return strings.Join(append(out, "then the first values "+spread(w.served)), "; ")
+	return strings.Join(append(out, "a reader is served "+spread(w.served)), "; ")
 }
 
 func spread(d []time.Duration) string {

@@ -551,12 +551,17 @@ func removeEmpty(dir string) error {
 	return nil
 }
 
-// nextValueLog makes the file after the newest: a head that says that nothing is encrypted. It needs no fsync: if a crash loses it or its content, the
-// next start makes it again.
+// nextValueLog makes the file after the newest: a head that says that nothing is encrypted. It is synced, because Badger makes a further file at once
+// and syncs only what it writes there: a power cut would leave this one without content, and no longer the newest.
 func nextValueLog(dir, newest string) error {
 	n, err := strconv.ParseUint(strings.TrimSuffix(filepath.Base(newest), ".vlog"), 10, 32)
 	if err != nil {
 		return fmt.Errorf("naming the value log's next file: %w", err)
 	}
-	return os.WriteFile(filepath.Join(dir, fmt.Sprintf("%06d.vlog", n+1)), make([]byte, logHead), 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("%06d.vlog", n+1)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, logHead))
+	return errors.Join(err, f.Sync(), f.Close())
 }
