@@ -33,8 +33,15 @@ func main() {
 	quick := flag.Bool("quick", false, "a short run, under a minute")
 	file := flag.String("json", "", "write the figures to this `file`")
 	readers := flag.Int("readers", 64, "readers at once")
+	grants := flag.Int("grants", 0, "instead: make so many `grants` in custody sealed, kill the vault, start it again, and read")
 	flag.Parse()
-	if err := measure(ctx, *quick, *file, *readers); err != nil {
+	var err error
+	if *grants > 0 {
+		err = runGrants(ctx, *grants, *file)
+	} else {
+		err = measure(ctx, *quick, *file, *readers)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/sallyport/sallyport/tests/stage"
+)
+
+// TestManyGrants is ./tests/load/run --grants, with few: the token holds none of their keys, and the vault is back within seconds after kill -9.
+func TestManyGrants(t *testing.T) {
+	module, err := stage.ModuleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	bin, err := stage.Build(t.Context(), module, filepath.Join(dir, "bin"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := measureGrants(t.Context(), 300, bin, filepath.Join(dir, "stage"), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.TokenObjects == 0 || f.TokenObjects >= 20 {
+		t.Errorf("the token holds %d objects", f.TokenObjects)
+	}
+	if f.Ready > 5 {
+		t.Errorf("ready after %.1f s", f.Ready)
+	}
+	if f.Opened < 2 || f.ColdReads == 0 || f.WarmReads == 0 {
+		t.Errorf("read %+v", f)
+	}
+	t.Logf("%+v", f)
+}
