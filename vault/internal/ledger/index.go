@@ -15,6 +15,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -70,7 +73,8 @@ type index struct {
 	version  uint64         // of the last flush
 	next     uint64         // records applied at the last flush
 	versions map[string]uint64
-	set      [32]byte // see member
+	set      [32]byte   // see member
+	cipherMu sync.Mutex // guards ciphers
 	ciphers  map[uint64]cipher.AEAD
 	broken   bool
 }
@@ -156,28 +160,7 @@ func (x *index) load(s *State) (m meta, err error) {
 		if m.Writing {
 			return errors.New("the vault was stopped while it wrote it")
 		}
-		it := txn.NewIterator(badger.DefaultIteratorOptions)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			key := string(it.Item().Key())
-			if key == string(kindMeta) {
-				continue
-			}
-			sealed, err := it.Item().ValueCopy(nil)
-			if err != nil {
-				return err
-			}
-			plain, version, err := x.unseal(key, sealed)
-			if err != nil {
-				return err
-			}
-			x.versions[key] = version
-			x.member(key, version)
-			if err := s.decode(key, plain); err != nil {
-				return fmt.Errorf("value of kind %q: %w", key[0], err)
-			}
-		}
-		return nil
+		return x.loadValues(txn, s)
 	})
 	if err != nil {
 		return m, fmt.Errorf("%w: %w", errUseless, err)
@@ -190,6 +173,102 @@ func (x *index) load(s *State) (m meta, err error) {
 	}
 	s.next, s.vault, x.next = m.Next, m.Vault, m.Next
 	return m, nil
+}
+
+// portion is some values of the database on their way into the state.
+type portion struct {
+	keys     []string
+	sealed   [][]byte
+	versions []uint64
+	inserts  []func(*State)
+	set      [32]byte
+	err      error
+	done     chan struct{} // closed when it is decoded
+}
+
+// loadValues fills the state. One goroutine reads, as many as there are processors open and decode, and one inserts, in the order of the keys: a start with a
+// hundred thousand grants spends most of its time here.
+func (x *index) loadValues(txn *badger.Txn, s *State) error {
+	const size = 256
+	jobs, order := make(chan *portion, 8), make(chan *portion, 8)
+	var failed atomic.Bool
+	var decoding, inserting sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		decoding.Go(func() {
+			for p := range jobs {
+				if p.err = x.decode(p); p.err != nil {
+					failed.Store(true)
+				}
+				close(p.done)
+			}
+		})
+	}
+	var first error
+	inserting.Go(func() {
+		for p := range order {
+			if <-p.done; first == nil {
+				first = p.err
+			}
+			if first != nil {
+				continue
+			}
+			subtle.XORBytes(x.set[:], x.set[:], p.set[:])
+			for i, insert := range p.inserts {
+				x.versions[p.keys[i]] = p.versions[i]
+				insert(s)
+			}
+		}
+	})
+	// Badger meets damaged files with a panic here and there. Nobody may be left waiting then.
+	finish := sync.OnceFunc(func() {
+		close(jobs)
+		decoding.Wait()
+		close(order)
+		inserting.Wait()
+	})
+	defer finish()
+	it := txn.NewIterator(badger.DefaultIteratorOptions)
+	defer it.Close()
+	p := &portion{done: make(chan struct{})}
+	send := func() {
+		jobs <- p
+		order <- p
+		p = &portion{done: make(chan struct{})}
+	}
+	for it.Rewind(); it.Valid() && !failed.Load(); it.Next() {
+		key := string(it.Item().Key())
+		if key == string(kindMeta) {
+			continue
+		}
+		sealed, err := it.Item().ValueCopy(nil)
+		if err != nil {
+			return err
+		}
+		if p.keys, p.sealed = append(p.keys, key), append(p.sealed, sealed); len(p.keys) == size {
+			send()
+		}
+	}
+	send()
+	finish()
+	return first
+}
+
+// decode opens and decodes the values of a portion.
+func (x *index) decode(p *portion) error {
+	p.versions, p.inserts = make([]uint64, len(p.keys)), make([]func(*State), len(p.keys))
+	for i, key := range p.keys {
+		plain, version, err := x.unseal(key, p.sealed[i])
+		if err != nil {
+			return err
+		}
+		if p.inserts[i], err = decode(key, plain); err != nil {
+			return fmt.Errorf("value of kind %q: %w", key[0], err)
+		}
+		p.versions[i], p.sealed[i] = version, nil
+		member := x.memberOf(key, version)
+		subtle.XORBytes(p.set[:], p.set[:], member[:])
+	}
+	return nil
 }
 
 // reset throws the database away and begins an empty one.
@@ -336,6 +415,8 @@ func associated(key string, version uint64) []byte {
 }
 
 func (x *index) cipher(version uint64) cipher.AEAD {
+	x.cipherMu.Lock()
+	defer x.cipherMu.Unlock()
 	if c := x.ciphers[version]; c != nil {
 		return c
 	}
@@ -359,9 +440,14 @@ func (x *index) cipher(version uint64) cipher.AEAD {
 // member puts a value into the set hash, or takes it out again: the exclusive or of a keyed hash per value (Clarke et al., Incremental
 // Multiset Hash Functions, ASIACRYPT 2003). The version stands for the value, which is authenticated with it.
 func (x *index) member(key string, version uint64) {
+	member := x.memberOf(key, version)
+	subtle.XORBytes(x.set[:], x.set[:], member[:])
+}
+
+func (x *index) memberOf(key string, version uint64) [32]byte {
 	mac := hmac.New(sha256.New, x.dataKey[:])
 	mac.Write(policies.Encode("ledger-set", x.instance[:], []byte(key), policies.U64(version)))
-	subtle.XORBytes(x.set[:], x.set[:], mac.Sum(nil))
+	return [32]byte(mac.Sum(nil))
 }
 
 func (x *index) close() error {
@@ -422,8 +508,8 @@ func (s *State) encode(key string) []byte {
 	return out
 }
 
-// decode is the inverse of encode. Keys come in byte order, so the pages of a history come in theirs.
-func (s *State) decode(key string, value []byte) error {
+// decode is the inverse of encode, up to the insertion into the state. Keys are inserted in byte order, so the pages of a history come in theirs.
+func decode(key string, value []byte) (insert func(*State), err error) {
 	name := []byte(key[1:])
 	size := 32
 	switch key[0] {
@@ -433,77 +519,70 @@ func (s *State) decode(key string, value []byte) error {
 		size = 40
 	}
 	if len(name) != size {
-		return errors.New("a name of the wrong length")
+		return nil, errors.New("a name of the wrong length")
 	}
 	switch key[0] {
 	case kindIdentity:
 		i := new(Identity)
-		if err := envelope.Decode(value, i); err != nil {
-			return err
-		}
-		s.identities[i.ID], s.pseudonyms[i.Pseudonym] = i, i.ID
+		err = envelope.Decode(value, i)
+		insert = func(s *State) { s.identities[i.ID], s.pseudonyms[i.Pseudonym] = i, i.ID }
 	case kindChain:
 		var c Chain
-		if err := envelope.Decode(value, &c); err != nil {
-			return err
-		}
-		s.chains[policies.OwnerID(name)] = c
+		err = envelope.Decode(value, &c)
+		insert = func(s *State) { s.chains[policies.OwnerID(name)] = c }
 	case kindHead:
 		var h Head
-		if err := envelope.Decode(value, &h); err != nil {
-			return err
-		}
-		s.heads[headKey{policies.OwnerID(name[:32]), policies.AuthorID(name[32:])}] = h
+		err = envelope.Decode(value, &h)
+		insert = func(s *State) { s.heads[headKey{policies.OwnerID(name[:32]), policies.AuthorID(name[32:])}] = h }
 	case kindImport, kindGrant:
 		g := new(Grant)
-		if err := envelope.Decode(value, g); err != nil {
-			return err
+		if err = envelope.Decode(value, g); err == nil && len(g.Revoked) != len(g.Document.Fields) {
+			err = errors.New("a grant of the wrong form")
 		}
-		if len(g.Revoked) != len(g.Document.Fields) {
-			return errors.New("a grant of the wrong form")
-		}
-		if key[0] == kindImport {
-			s.imports[g.Document.ID] = g
-			return nil
-		}
-		s.grants[g.Document.ID] = g
-		for _, revoked := range g.Revoked {
-			if !revoked {
-				s.keys[g.Document.Custody]++
-			}
-		}
+		insert = func(s *State) { s.insertGrant(g, key[0] == kindImport) }
 	case kindPending:
 		r := new(Revocation)
-		if err := envelope.Decode(value, r); err != nil {
-			return err
-		}
-		s.pending[r.Hash] = r
+		err = envelope.Decode(value, r)
+		insert = func(s *State) { s.pending[r.Hash] = r }
 	case kindDocument:
 		if len(value) != 8 {
-			return errors.New("an index of the wrong length")
+			return nil, errors.New("an index of the wrong length")
 		}
-		s.documents[policies.Hash(name)] = binary.BigEndian.Uint64(value)
+		insert = func(s *State) { s.documents[policies.Hash(name)] = binary.BigEndian.Uint64(value) }
 	case kindSession:
 		session := new(Session)
-		if err := envelope.Decode(value, session); err != nil {
-			return err
-		}
+		err = envelope.Decode(value, session)
 		if session.Nonces == nil {
 			session.Nonces = map[policies.Nonce]struct{}{}
 		}
-		s.addSession(session)
+		insert = func(s *State) { s.addSession(session) }
 	case kindHistory:
 		if len(value)%8 != 0 {
-			return errors.New("a history of the wrong length")
+			return nil, errors.New("a history of the wrong length")
 		}
-		id := policies.IdentityID(name[:32])
-		for ; len(value) > 0; value = value[8:] {
-			s.histories[id] = append(s.histories[id], binary.BigEndian.Uint64(value))
+		insert = func(s *State) {
+			id := policies.IdentityID(name[:32])
+			for ; len(value) > 0; value = value[8:] {
+				s.histories[id] = append(s.histories[id], binary.BigEndian.Uint64(value))
+			}
 		}
 	default:
-		return errors.New("a kind that this version does not know")
+		return nil, errors.New("a kind that this version does not know")
 	}
-	return nil
+	return insert, err
+}
+
+func (s *State) insertGrant(g *Grant, importing bool) {
+	if importing {
+		s.imports[g.Document.ID] = g
+		return
+	}
+	s.grants[g.Document.ID] = g
+	for _, revoked := range g.Revoked {
+		if !revoked {
+			s.keys[g.Document.Custody]++
+		}
+	}
 }
 
 func freeSpace(dir string) (int64, error) {

@@ -311,7 +311,8 @@ func FuzzDatabaseValue(f *testing.F) {
 			return
 		}
 		s := newState()
-		if s.decode(key, value) == nil {
+		if insert, err := decode(key, value); err == nil {
+			insert(s)
 			if _, err := json.Marshal(s.sessions); err != nil {
 				t.Fatal(err)
 			}
