@@ -149,13 +149,17 @@ func testLogins(t *testing.T, w *world) {
 		t.Errorf("%q, %v, unwrapped %d times", pin, err, unwrapped)
 	}
 	must(t, s.login(t.Context())) // the secret id is good for more
-	secretID := string(s.secretID)
+	secretID, token := string(s.secretID), s.client.Token()
 	s.Close()
 	if !bytes.Equal(s.secretID, make([]byte, len(s.secretID))) {
 		t.Error("the secret id is still in memory")
 	}
+	if s.client.Token() != "" {
+		t.Error("the client still has its token")
+	}
+	s.client.SetToken(token)
 	if _, err := s.PIN(t.Context()); !errors.Is(err, ErrDenied) {
-		t.Errorf("after Close the login works: %v", err)
+		t.Errorf("after Close the token works: %v", err)
 	}
 	_, pin, err = open(t, w.certificate(), &log)
 	if err != nil || pin != testPIN {
