@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 )
@@ -44,6 +45,123 @@ func BenchmarkPoolDerive(b *testing.B) {
 			run(b, 64, func(int) []DeriveResult { return p.Derive(background, []DeriveRequest{req}) })
 		})
 	}
+}
+
+// BenchmarkSealed compares custodies in one process and one thread: a resident
+// key, a sealed one that is loaded, and sealed ones of which none is. The last
+// line of each tells how many derives of a resident key one of its own costs.
+func BenchmarkSealed(b *testing.B) {
+	p, public := whole.once(b, ImportResident, ImportSealed)
+	officerMakes(b, p, 1)
+	c := Config{Profile: p, PIN: pin(userPIN), Threads: 1, LiveKeys: 2}
+	token, err := Open(b.Context(), c)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer token.Close()
+	r, err := token.Inspect(b.Context(), ImportSealed)
+	if err != nil {
+		b.Fatal(err)
+	}
+	key, id := newKey(b), newID()
+	if err := token.Import(b.Context(), id, OAEPDirect, wrappedKey(b, public, key)); err != nil {
+		b.Fatal(err)
+	}
+	resident, _ := request(b, id, key)
+	var cold []DeriveRequest
+	for range 8 { // more than stay loaded
+		cold = append(cold, importedSealed(b, token, importKey(b, r)).req)
+	}
+	var base float64
+	for _, c := range []struct {
+		name     string
+		requests []DeriveRequest
+	}{{"resident", []DeriveRequest{resident}}, {"sealed/warm", cold[:1]}, {"sealed/cold", cold}} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ResetTimer()
+			for i := range b.N {
+				if r := token.Derive(background, c.requests[i%len(c.requests):][:1]); r[0].Err != nil {
+					b.Fatal(r[0].Err)
+				}
+			}
+			each := b.Elapsed().Seconds() / float64(b.N)
+			if c.name == "resident" {
+				base = each
+			}
+			b.ReportMetric(1/each, "derives/s")
+			b.ReportMetric(each/base, "times-resident")
+		})
+	}
+}
+
+// BenchmarkSealedChanges is what a grant and a change of period cost.
+func BenchmarkSealedChanges(b *testing.B) {
+	token, public := readySealed(b, nil, 1, 2)
+	s := importedSealed(b, token, public)
+	blob := wrappedKey(b, public, s.key)
+	b.Run("import", func(b *testing.B) {
+		for range b.N {
+			if _, err := token.ImportSealed(b.Context(), s.req.Key, OAEPDirect, blob); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	o, err := token.load(token.home, s.req.Sealed)
+	if err != nil {
+		b.Fatal(err)
+	}
+	x, err := token.accept(token.home, o, Sealed)
+	if err != nil {
+		b.Fatal(err)
+	}
+	old, err := token.seal(token.home, o, x, 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("reseal", func(b *testing.B) {
+		for range b.N {
+			if _, err := token.Reseal(b.Context(), []SealedKey{old}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkLiveKeys tells what 4096 live keys take of a process's memory, and
+// what a derive costs among them.
+func BenchmarkLiveKeys(b *testing.B) {
+	token, public := readySealed(b, func(c *Config) { c.Threads = 1 }, 1)
+	s := importedSealed(b, token, public)
+	before := occupied(b)
+	for range defaultLiveKeys { // one key under many names takes the same room
+		s.req.Key = newID()
+		if err := s.check(token); err != nil {
+			b.Fatal(err)
+		}
+	}
+	after := occupied(b)
+	b.ResetTimer()
+	for range b.N {
+		if r := token.Derive(background, []DeriveRequest{s.req}); r[0].Err != nil {
+			b.Fatal(r[0].Err)
+		}
+	}
+	b.ReportMetric(float64(after-before)/defaultLiveKeys, "bytes/key")
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "derives/s")
+}
+
+// occupied is how much memory this process occupies.
+func occupied(b *testing.B) int {
+	b.Helper()
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var size, pages int
+	if _, err := fmt.Sscan(string(statm), &size, &pages); err != nil {
+		b.Fatal(err)
+	}
+	return pages * os.Getpagesize()
 }
 
 // run spreads b.N derives over callers.
