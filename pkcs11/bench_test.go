@@ -128,7 +128,7 @@ func BenchmarkSealedChanges(b *testing.B) {
 }
 
 // BenchmarkLiveKeys tells what 4096 live keys take of a process's memory, and
-// what a derive costs among them.
+// what a derive costs among them. Run alone, or what others freed hides it.
 func BenchmarkLiveKeys(b *testing.B) {
 	token, public := readySealed(b, func(c *Config) { c.Threads = 1 }, 1)
 	s := importedSealed(b, token, public)

@@ -24,13 +24,44 @@
 // process is the only cure for each; several, because a module's global lock
 // caps one process.
 //
+// # Two custodies
+//
+// A resident key is a token object; the token's room bounds their number. For
+// more grants than that there is custody sealed: ImportSealed brings a key in,
+// has the token wrap it under a sealing key, and returns the SealedKey to the
+// caller, who keeps it and hands it back with every DeriveRequest. Nothing of it
+// stays in the token, whatever happens. A worker unwraps it when it is asked for,
+// into a session object, and keeps a bounded number of these live, the least
+// recently used going first; so a derive with a key in use lately costs what one
+// with a resident key does, and another costs an unwrap more. Of many that ask
+// for a key at once, one unwraps it and the others wait.
+//
+// A live key answers only to the very blob it was unwrapped from. A blob that
+// does not unwrap is ErrKeyMissing: it is foreign, damaged, or its sealing key
+// was destroyed.
+//
+// There is nothing in the token to destroy when a grant in custody sealed ends:
+// Forget ends the key in all workers, but whoever kept the blob, and has the
+// token and the PIN, can load it again. That ends with its sealing key. So the
+// security officer makes a new one for each period; SealingKeys finds it, Reseal
+// moves the blobs of living grants to it, inside the token, and
+// DestroySealingKey destroys the old one: then the blobs of ended grants are
+// noise. A move cut short by a crash is taken up again where it was; a key moved
+// twice is the same key.
+//
+// A sealing key is the security officer's, since only he can make a trusted one,
+// and so a public object: SoftHSM writes it to its folder in clear. Blob and
+// folder together open without a PIN. The caller encrypts blobs once more before
+// they touch a disk, under a key that only the token can open (Seal).
+//
 // # What it refuses
 //
 // The host of the vault knows the PIN, and PKCS#11 lets the caller of
 // C_UnwrapKey choose what the new key may do. So the protection of a
 // re-encryption key rests on attributes of the *import key*: an unwrap template
 // that forces the safe ones on whatever it unwraps, allowed mechanisms, and
-// neither modifiable nor copyable. Generate returns ErrAttributes, and destroys
+// neither modifiable nor copyable. A sealing key has the same, and a sealed key
+// can be wrapped by a trusted key only, which the host cannot make. Generate returns ErrAttributes, and destroys
 // what it made, if the token does not keep one of them. Import refuses anything
 // but a P-256 key that works: other curves, other kinds of key, zero, the
 // group's order, garbage; all of them are ErrBadInput and nothing stays behind.
@@ -53,7 +84,10 @@
 // are secret until they are encrypted to the reader: zero them. An import whose
 // outcome is unknown (the process died, the session broke) may leave a key:
 // Destroy it before it is sent again, compare Keys with the ledger at start and
-// Destroy what the ledger does not know. And nothing here
+// Destroy what the ledger does not know. An import in custody sealed leaves
+// nothing and is simply sent again. What Reseal returns must be durable before
+// the old sealing key is destroyed, and what is under way with an old blob then
+// gets ErrKeyMissing: ask again with the new one. And nothing here
 // decides who may read: by the time Derive is called, that is on record.
 //
 // The package knows no vendor. What differs between modules is a value, the

@@ -9,7 +9,7 @@ import (
 )
 
 // defaultLiveKeys bounds the unwrapped sealed keys of a process where its
-// configuration does not. SoftHSM needs about 8 kB for each.
+// configuration does not. SoftHSM needs about 9 kB for each.
 const defaultLiveKeys = 4096
 
 // A liveName names a live key by all that its request says. So a key that is

@@ -37,7 +37,7 @@ type PoolConfig struct {
 	// 2,000,000.
 	RecycleAfter uint64
 	// LiveKeys bounds the sealed keys that each worker keeps unwrapped. Zero:
-	// 4096, which takes some 32 MB of each in SoftHSM.
+	// 4096, which takes some 36 MB of each in SoftHSM (measured: 9 kB a key).
 	LiveKeys int
 	// Logger gets what workers print and what happens to them. Nil: slog.Default().
 	Logger *slog.Logger
@@ -709,7 +709,8 @@ func (p *Pool) refresh(ctx context.Context) ([]uint32, error) {
 }
 
 // DestroySealingKey is Token.DestroySealingKey. On return no worker uses
-// anything that came in under the key.
+// anything that came in under the key. If a worker dies over it, ErrKeyMissing
+// may mean that it had destroyed the key.
 func (p *Pool) DestroySealingKey(ctx context.Context, period uint32) error {
 	p.sealing.Lock()
 	defer p.sealing.Unlock()
@@ -721,7 +722,7 @@ func (p *Pool) DestroySealingKey(ctx context.Context, period uint32) error {
 		return &Error{Op: fmt.Sprintf("destroying %q, the newest", string(SealingKey(period))), Kind: ErrRefused}
 	}
 	p.tell(call{Method: "retireSealing", Period: period}, nil)
-	_, err = p.ask(ctx, call{Method: "destroySealing", Period: period}, p.config.SlowTimeout, false)
+	_, err = p.ask(ctx, call{Method: "destroySealing", Period: period}, p.config.SlowTimeout, true)
 	// A worker that started between the two may have found the key and used
 	// it; and if it was not destroyed, all go on with it.
 	p.tell(call{Method: "refreshSealing"}, nil)
