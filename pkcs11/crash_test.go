@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -82,6 +83,7 @@ func TestAllWorkersDie(t *testing.T) {
 	workers := pool(t, p, nil)
 	stop := make(chan struct{})
 	var all sync.WaitGroup
+	var imports atomic.Int64
 	loop := func(f func() error) {
 		all.Go(func() {
 			for {
@@ -103,6 +105,7 @@ func TestAllWorkersDie(t *testing.T) {
 		if err := workers.Import(t.Context(), id, OAEPDirect, wrappedKey(t, public, newKey(t))); err != nil {
 			return fmt.Errorf("import: %w", err)
 		}
+		imports.Add(1)
 		if err := workers.Destroy(t.Context(), id); !errors.Is(err, ErrKeyMissing) { // a worker that died may have done it
 			return err
 		}
@@ -122,7 +125,10 @@ func TestAllWorkersDie(t *testing.T) {
 			}
 			workers.mu.Unlock()
 		}
-		time.Sleep(200 * time.Millisecond) // an import that failed before is done again by now
+		// An import that failed before is done again once the next but one is done, however busy the machine is.
+		for want := imports.Load() + 2; imports.Load() < want && !t.Failed(); {
+			time.Sleep(5 * time.Millisecond)
+		}
 		for _, pid := range pids {
 			seen[pid] = true
 			_ = syscall.Kill(pid, syscall.SIGKILL)
