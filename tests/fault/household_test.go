@@ -39,6 +39,8 @@ type household struct {
 	changing      int // how many changes the owner has begun and ended: odd while one is under way
 }
 
+var custodies = [2]policies.Custody{policies.CustodyResident, policies.CustodySealed}
+
 // permission is what the owner asked for last. It is settled when the owner was told that it is in force. Its turn grows with each asking.
 type permission struct {
 	granted, settled bool
@@ -71,7 +73,7 @@ func newHousehold(t *testing.T, s *stage.Stage, name string, seed uint64) *house
 		h.readers[i] = devices.NewFirm(t, s, fmt.Sprintf("%s's reader %d", name, i))
 		h.mayRead[i], h.seen[i] = map[policies.Field]permission{}, map[policies.Field]int{}
 		devices.Meet(t, h.owner, h.readers[i], fmt.Sprintf("reader%d", i))
-		must(t, h.owner.Grant(t.Context(), h.readers[i].ID(), h.fields, client.GrantOptions{}))
+		must(t, h.owner.Grant(t.Context(), h.readers[i].ID(), h.fields, client.GrantOptions{Custody: custodies[i]}))
 		for _, f := range h.fields {
 			h.mayRead[i][f] = permission{granted: true, settled: true}
 		}
@@ -176,7 +178,7 @@ func (h *household) change(ctx context.Context) error {
 		what = fmt.Sprintf("set %d fields", len(changes))
 	case kind < 5:
 		h.ask(i, f, true)
-		if err = h.owner.Grant(ctx, h.readers[i].ID(), []policies.Field{f}, client.GrantOptions{}); err == nil {
+		if err = h.owner.Grant(ctx, h.readers[i].ID(), []policies.Field{f}, client.GrantOptions{Custody: custodies[random.IntN(2)]}); err == nil {
 			h.settle(i, f)
 		}
 		what = fmt.Sprintf("grant %s to %d", f, i)
@@ -311,12 +313,16 @@ func (h *household) take() (told []release, wrong []string) {
 	return told, wrong
 }
 
-// keys is how many keys are in force by the owner's device.
-func (h *household) keys(t *testing.T) (n int) {
+// keys is how many keys are in force by the owner's device, in each custody.
+func (h *household) keys(t *testing.T) (resident, sealed int) {
 	for _, g := range h.owner.Drawer.Look(t).Grants {
-		n += len(g.Doc.Fields) - len(g.Ended)
+		if n := len(g.Doc.Fields) - len(g.Ended); g.Doc.Custody == policies.CustodySealed {
+			sealed += n
+		} else {
+			resident += n
+		}
 	}
-	return n
+	return resident, sealed
 }
 
 // ended picks up to three fields of grants that have ended, each with its reader.

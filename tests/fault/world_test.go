@@ -222,12 +222,13 @@ func (w *world) audit(ctx context.Context) (wrong []string) {
 	}
 
 	// No key without a grant, no grant without its key.
-	live := 0
+	live, sealed := 0, 0
 	for _, h := range w.households {
-		live += h.keys(t)
+		r, s := h.keys(t)
+		live, sealed = live+r, sealed+s
 	}
-	if int(health.Keys) != live {
-		fail("the vault says that %d keys are in force, the owners say %d", health.Keys, live)
+	if int(health.Keys) != live+sealed {
+		fail("the vault says that %d keys are in force, the owners say %d resident and %d sealed", health.Keys, live, sealed)
 	}
 	objects := 0
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
@@ -237,7 +238,7 @@ func (w *world) audit(ctx context.Context) (wrong []string) {
 		}
 	}
 	if objects != w.empty+live {
-		fail("the token has %d objects and had %d without grants; %d keys are in force", objects, w.empty, live)
+		fail("the token has %d objects and had %d without grants; %d keys in custody resident are in force", objects, w.empty, live)
 	}
 	return wrong
 }
