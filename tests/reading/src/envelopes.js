@@ -2,8 +2,8 @@
 
 import { createHash, createPrivateKey, createPublicKey, sign as nodeSign, verify as nodeVerify } from 'node:crypto'
 import { ml_dsa65 } from '@noble/post-quantum/ml-dsa'
-import { demand, base64, sha256 } from './encodings.js'
-import { listOf, object, optional, parse, text, write } from './json.js'
+import { demand, sha256 } from './encodings.js'
+import { bytes, listOf, object, parse, text, write } from './json.js'
 
 export const COMPOSITE_KEY_SIZE = 1984
 const MLDSA_KEY_SIZE = 1952
@@ -75,14 +75,14 @@ export const documentHash = (type, payload) => sha256(pae(type, payload))
 
 const envelope = object({
   payloadType: text,
-  payload: base64,
-  signatures: listOf(object({ keyid: optional(text, ''), sig: base64 }), 1, 1),
+  payload: bytes(),
+  signatures: listOf(object({ keyid: text, sig: bytes() }), 1, 1),
 })
 
 /** read reads an envelope's form: { type, payload, signature, hash }. Section 3. */
-export const read = (bytes) => {
-  demand(bytes.length <= ENVELOPE_SIZE, 'malformed', 'too large')
-  const e = envelope(parse(bytes))
+export const read = (raw) => {
+  demand(raw.length <= ENVELOPE_SIZE, 'malformed', 'too large')
+  const e = envelope(parse(raw))
   const named = /^application\/vnd\.sallyport\.([a-z-]{1,32})\.v1\+json$/.exec(e.payloadType)
   demand(named, 'malformed', 'payloadType')
   demand(e.payload.length > 0, 'malformed', 'no payload')

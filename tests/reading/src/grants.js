@@ -1,7 +1,7 @@
 // Section 6 of the specification, "Grants and re-encryption": d, rk, the wrapped key, and the reader's opening.
 
-import { constants, createHash, createPublicKey, publicEncrypt } from 'node:crypto'
-import { Refusal, as, demand, encode, fieldName, sha256 } from './encodings.js'
+import { constants, createPublicKey, publicEncrypt } from 'node:crypto'
+import { as, demand, encode, fieldName, sha256 } from './encodings.js'
 import { decompress, fromPKCS8, isZero, lift, multiplyX, quotient, scalar, toPKCS8 } from './p256.js'
 import { openWith, parseLeaf } from './items.js'
 import { decapsulate, hpkeOpen, hpkeSeal } from './xwing.js'
@@ -18,10 +18,10 @@ export const grantScalar = (ss, grant, reader, s) => {
 /** rk = a / d: point 2. */
 export const reencryptionKey = (a, d) => quotient(a, d)
 
-const OAEP = { 'SHA-1': 'sha1', 'SHA-256': 'sha256', 'SHA-384': 'sha384', 'SHA-512': 'sha512' }
+const OAEP = { 'SHA-1': 'sha1', 'SHA-256': 'sha256' }
 
 /** The import key of a token for a custody, as the vault document names it. Points 3 and section 4. */
-export const importKey = (vaultDocument, token, custody) => {
+export const importKey = (token, custody) => {
   const key = token.import_keys.find((k) => k.custody === custody)
   demand(key, 'key', 'no import key for this custody')
   return key

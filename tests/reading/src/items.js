@@ -71,8 +71,8 @@ export const parseLeaf = (bytes) => {
   for (const [part, size] of [[owner, 32], [epoch, 8], [author, 32], [version, 8], [capsule, 113], [ciphertextHash, 32], [c, 32]])
     demand(part.length === size, 'malformed', 'leaf')
   const leaf = { owner, field: field.toString('latin1'), epoch: epoch.readBigUInt64BE(), author, version: version.readBigUInt64BE(), capsule, ciphertextHash, commitment: c }
-  slot(leaf)
-  demand(leaf.version >= 1n, 'malformed', 'version')
+  fieldName(leaf.field)
+  demand(leaf.epoch >= 1n && leaf.version >= 1n, 'malformed', 'epochs and versions count from 1')
   return leaf
 }
 

@@ -84,7 +84,7 @@ export const parse = (bytes) => {
         at += word.length
         return meaning
       }
-    const number = /^-?(0|[1-9][0-9]*)/.exec(text.slice(at, at + 24))
+    const number = /^(?:0|-?[1-9][0-9]*)/.exec(text.slice(at, at + 24))
     if (!number || /^[0-9.eE]/.test(text.slice(at + number[0].length))) throw malformed('value')
     at += number[0].length
     return BigInt(number[0])
@@ -96,10 +96,11 @@ export const parse = (bytes) => {
   return result
 }
 
-// Shapes: functions from what parse gave to what the type demands, or a Refusal.
+// Shapes: functions from what parse gave to what the type demands, or a Refusal. A member that is absent or null counts as
+// zero, false, empty text, no bytes, an empty list; where that is not allowed its shape says so. Section 1.
 
 export const text = (v) => {
-  demand(typeof v === 'string', 'malformed', 'not text')
+  demand(typeof (v ??= '') === 'string', 'malformed', 'not text')
   return v
 }
 export const oneOf = (...words) => (v) => {
@@ -107,46 +108,39 @@ export const oneOf = (...words) => (v) => {
   return v
 }
 export const flag = (v) => {
-  demand(typeof v === 'boolean', 'malformed', 'neither true nor false')
+  demand(typeof (v ??= false) === 'boolean', 'malformed', 'neither true nor false')
   return v
 }
 /** An integer from least to most. */
 export const integer = (least, most) => (v) => {
-  demand(typeof v === 'bigint' && v >= least && v <= most, 'malformed', 'number')
+  demand(typeof (v ??= 0n) === 'bigint' && v >= least && v <= most, 'malformed', 'number')
   return v
 }
-/** An id, hash or nonce: hexadecimal text of so many bytes, not all zeroes. */
-export const digits = (size) => (v) => {
-  demand(hex(v, size).some((b) => b !== 0), 'malformed', 'all zeroes')
-  return v
-}
+/** An id, hash or nonce, as hexadecimal text of so many bytes; all zeroes if absent. */
 export const digitsOrZeroes = (size) => (v) => {
-  hex(v, size)
+  hex((v ??= '00'.repeat(size)), size)
+  return v
+}
+/** The same where it must name something. */
+export const digits = (size) => (v) => {
+  demand(!/^0*$/.test(digitsOrZeroes(size)(v)), 'malformed', 'all zeroes')
   return v
 }
 /** Bytes in base64, of one size if a size is given. */
 export const bytes = (size) => (v) => {
-  const b = base64(v)
+  const b = base64(v ?? '')
   demand(size === undefined || b.length === size, 'malformed', `not ${size} bytes`)
   return b
 }
 export const listOf = (shape, least, most) => (v) => {
-  demand(Array.isArray(v) && v.length >= least && v.length <= most, 'malformed', 'list')
+  demand(Array.isArray((v ??= [])) && v.length >= least && v.length <= most, 'malformed', 'list')
   return v.map(shape)
 }
-/** A member that may be absent, and what its absence means. */
-export const optional = (shape, absent) => Object.assign((v) => shape(v), { absent })
-/** An object with exactly these members. */
+/** An object with these members and no other. */
 export const object = (members) => (v) => {
-  demand(v instanceof Map, 'malformed', 'not an object')
+  demand((v ??= new Map()) instanceof Map, 'malformed', 'not an object')
   for (const name of v.keys()) demand(Object.hasOwn(members, name), 'malformed', `unknown member ${name}`)
-  return Object.fromEntries(
-    Object.entries(members).map(([name, shape]) => {
-      if (v.has(name)) return [name, shape(v.get(name))]
-      demand('absent' in shape, 'malformed', `no ${name}`)
-      return [name, shape.absent]
-    })
-  )
+  return Object.fromEntries(Object.entries(members).map(([name, shape]) => [name, shape(v.get(name))]))
 }
 
 /** write makes the JSON of a payload: bigints are integers, Buffers base64, undefined members absent. Section 1. */

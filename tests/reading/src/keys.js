@@ -25,8 +25,9 @@ export const fieldKey = (root, s) => {
 /** A reader's X-Wing seed for one owner. Section 2. */
 export const readerSeed = (root, owner, nonce) => hkdf(root, null, encode('reader', owner, nonce), 32)
 
-/** The seeds and public keys of an identity, section 2; the recovery key is another root. */
-export const identityKeys = (root, recovery = randomBytes(32)) => {
+/** The seeds and public keys of an identity, section 2; the recovery key (section 4) comes from no root. */
+export const identityKeys = (root) => {
+  const recovery = compositeKey(randomBytes(32), randomBytes(32))
   const seed = (use) => hkdf(root, null, encode(use), 32)
   const kemSeed = seed('identity-kem')
   const loginSeed = seed('login-kem')
@@ -37,6 +38,6 @@ export const identityKeys = (root, recovery = randomBytes(32)) => {
     kemKey: publicKey(kemSeed),
     loginSeed,
     loginKey: publicKey(loginSeed),
-    recoveryHash: sha256(recovery),
+    recoveryHash: sha256(recovery.public),
   }
 }

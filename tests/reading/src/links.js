@@ -2,25 +2,32 @@
 
 import { demand, hex } from './encodings.js'
 
-const KINDS = {
-  join: { vault: (v) => hex(v, 32), ceremony: (v) => hex(v, 32), storefront: null, owners: null },
-  owner: { id: (v) => hex(v, 32), nonce: (v) => hex(v, 16) },
-  reader: { id: (v) => hex(v, 32) },
-}
-
-/** parseLink reads a sallyport: link; unknown or doubled parameters are refused. */
-export const parseLink = (link) => {
-  const parts = /^sallyport:([a-z]+)\?(.*)$/.exec(link)
-  demand(parts && Object.hasOwn(KINDS, parts[1]), 'malformed', 'link')
-  const members = KINDS[parts[1]]
-  const out = { kind: parts[1] }
-  for (const [name, value] of new URLSearchParams(parts[2])) {
-    demand(Object.hasOwn(members, name) && !Object.hasOwn(out, name), 'malformed', 'parameter')
-    members[name]?.(value)
-    out[name] = value
+const id = (v) => hex(v ?? '', 32)
+const nonce = (v) => hex(v ?? '', 16)
+const https = (v) => {
+  if (!v) return
+  let url
+  try {
+    url = new URL(v)
+  } catch {
+    demand(false, 'malformed', 'URL')
   }
-  for (const name of Object.keys(members)) demand(Object.hasOwn(out, name) || members[name] === null, 'malformed', 'parameter')
-  return out
+  demand(url.protocol === 'https:' && url.host !== '' && !url.username && !url.password, 'malformed', 'URL')
+}
+const KINDS = { join: { vault: id, ceremony: id, storefront: https, owners: https }, owner: { id, nonce }, reader: { id } }
+
+/** parseLink reads a sallyport: link; unknown or doubled parameters are refused, missing ones too where they are needed. */
+export const parseLink = (link) => {
+  const parts = /^sallyport:([a-z]+)\?([^#;]*)$/.exec(link)
+  demand(parts && link.length <= 4096 && Object.hasOwn(KINDS, parts[1]), 'malformed', 'link')
+  const shapes = KINDS[parts[1]]
+  const members = {}
+  for (const [name, value] of new URLSearchParams(parts[2])) {
+    demand(Object.hasOwn(shapes, name) && !Object.hasOwn(members, name), 'malformed', 'parameter')
+    members[name] = value
+  }
+  for (const [name, shape] of Object.entries(shapes)) shape(members[name])
+  return { kind: parts[1], ...members }
 }
 
 /** makeLink writes one. */

@@ -1,17 +1,17 @@
 // Section 9 of the specification, "Key-use log": entries, checkpoints, receipts.
 
-import { decode, demand, encode, sha256 } from './encodings.js'
-import { bytes, digits, digitsOrZeroes, integer, listOf, object, oneOf, optional, parse, text } from './json.js'
+import { MAX_U64, decode, demand, encode, sha256 } from './encodings.js'
+import { bytes, digitsOrZeroes, integer, listOf, object, oneOf, parse, text } from './json.js'
 import { ed25519Verify } from './envelopes.js'
 import { leafHash, verifyPath } from './tree.js'
 
-const MAX_INTEGER = 1n << 53n
+const MAX_TIME = 1n << 53n
 
 /** parseEntry reads a leaf of the log. */
 export const parseEntry = (leaf) => {
   demand(leaf.length >= 8, 'malformed', 'short')
   const time = leaf.readBigUInt64BE()
-  demand(time <= MAX_INTEGER, 'malformed', 'time')
+  demand(time <= MAX_TIME, 'malformed', 'time')
   const [kind, owner, reader, outcome, commitment] = decode('entry', 5, leaf.subarray(8))
   demand(kind.length > 0 && owner.length === 16 && reader.length === 16 && commitment.length === 32, 'malformed', 'entry')
   return { time, kind: kind.toString('latin1'), owner, reader, outcome: outcome.toString('latin1'), commitment }
@@ -27,10 +27,37 @@ export const encodeEntry = ({ time, kind, owner, reader, outcome, commitment }) 
 /** The commitment of an entry to its details. */
 export const entryCommitment = (salt, details) => sha256(encode('entry-commitment', salt, sha256(details)))
 
+const id = digitsOrZeroes(32)
+const count = integer(0n, MAX_U64)
+const signed = integer(-(1n << 63n), (1n << 63n) - 1n)
+
+/** The members of details, all of them optional. Section 9. */
 const details = object({
-  owner: optional(digits(32), ''),
-  document: optional(digits(32), ''),
-  version: optional(integer(0n, MAX_INTEGER), 0n),
+  owner: id,
+  reader: id,
+  identity: id,
+  pseudonym: digitsOrZeroes(16),
+  document: id,
+  grant: id,
+  field: text,
+  epoch: count,
+  author: id,
+  version: count,
+  head: id,
+  leaf: id,
+  session: id,
+  request: id,
+  nonce: digitsOrZeroes(16),
+  purpose: text,
+  token: text,
+  grade: text,
+  custody: text,
+  expires: signed,
+  guardrails: id,
+  index: count,
+  count,
+  items: listOf(object({ grant: id, field: text, author: id }), 0, Infinity),
+  note: text,
 })
 
 /** openEntry checks that salt and details open the entry's commitment, and decodes the details. */
@@ -51,13 +78,13 @@ export const openCheckpoint = (note, name, key) => {
     demand(parts, 'signature', 'signature line')
     const sig = Buffer.from(parts[2], 'base64')
     demand(sig.toString('base64') === parts[2] && sig.length >= 5, 'signature', 'signature line')
-    if (parts[1] !== name || !sig.subarray(0, 4).equals(keyHash)) continue
+    if (verified || parts[1] !== name || !sig.subarray(0, 4).equals(keyHash)) continue // others', or ours again
     demand(ed25519Verify(key, Buffer.from(body), sig.subarray(4)), 'signature')
     verified = true
   }
   demand(verified, 'signature', 'no signature of the log key')
   const lines = body.slice(0, -1).split('\n')
-  demand(lines.length === 3 && lines[0] === name && /^(0|[1-9][0-9]{0,18})$/.test(lines[1]), 'malformed', 'checkpoint')
+  demand(lines.length === 3 && lines[0] === name && /^(0|[1-9][0-9]{0,19})$/.test(lines[1]), 'malformed', 'checkpoint')
   const root = Buffer.from(lines[2], 'base64')
   demand(root.length === 32 && root.toString('base64') === lines[2], 'malformed', 'checkpoint')
   return { size: BigInt(lines[1]), root }
@@ -66,13 +93,13 @@ export const openCheckpoint = (note, name, key) => {
 const receipt = object({
   type: oneOf('receipt'),
   suite: oneOf('SP1'),
-  vault: digits(32),
-  document: digits(32),
+  vault: id,
+  document: id,
   evidence: object({
-    index: integer(0n, MAX_INTEGER),
+    index: count,
     leaf: bytes(),
     opening: object({ salt: digitsOrZeroes(16), details: bytes() }),
-    proof: optional(listOf(digitsOrZeroes(32), 0, 64), []), // a tree of one leaf has none
+    proof: listOf(id, 0, Infinity), // a tree of one leaf has none
   }),
   checkpoint: text,
 })

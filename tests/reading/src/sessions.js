@@ -1,7 +1,7 @@
 // Section 7 of the specification, "Sessions, reads, answers".
 
 import { randomBytes } from 'node:crypto'
-import { demand, encode, hkdf, sha256, u64 } from './encodings.js'
+import { demand, encode, hkdf, u64 } from './encodings.js'
 import { leafHash, verifyPath } from './tree.js'
 import { parseLeaf } from './items.js'
 import { gcmOpen, gcmSeal } from './xwing.js'
@@ -27,6 +27,7 @@ const ITEM_TAIL = 32 + 32 + 32 + 8 + 8
 /** parseAnswer reads the plaintext strictly. */
 export const parseAnswer = (bytes) => {
   demand(bytes.length >= 10, 'malformed', 'short')
+  demand(bytes.readUInt16BE(8) <= 1000, 'malformed', 'more items than a request may name')
   const items = []
   let at = 10
   for (let left = bytes.readUInt16BE(8); left > 0; left--) {
@@ -66,7 +67,7 @@ export const writeAnswer = ({ time, items }) => {
 export const checkItem = (asked, answered, { leaf: leafBytes, index, path }, manifest, seen) => {
   const leaf = parseLeaf(leafBytes)
   demand(leafHash(leafBytes).equals(answered.leaf_hash), 'proof', 'leaf')
-  const author = asked.author || asked.owner
+  const author = /^0*$/.test(asked.author) ? asked.owner : asked.author
   demand(leaf.owner.toString('hex') === asked.owner && leaf.field === asked.field && leaf.author.toString('hex') === author, 'proof', 'another item')
   const m = manifest.document
   demand(manifest.hash.equals(answered.head) && m.owner === asked.owner && m.author === author && m.version === answered.version, 'proof', 'manifest')
