@@ -178,6 +178,8 @@ export const world = (i) => {
   }
 }
 
+const challengeOf = (i) => ({ server: i.server, subject: b(i.subject), ct: b(i.ct), nonce: b(i.nonce), freshKey: b(i.fresh_key) })
+
 /** The making halves of exchanges whose other half comes from outside. */
 export const making = {
   world,
@@ -187,9 +189,10 @@ export const making = {
     return { ct, ss }
   },
   'verify-login': (i) => {
-    login.verify(b(i.ss), { server: i.server, subject: b(i.subject), ct: b(i.ct), nonce: b(i.nonce), freshKey: b(i.fresh_key) }, b(i.answer))
+    login.verify(b(i.ss), challengeOf(i), b(i.answer))
     return {}
   },
+  'answer-login': (i) => ({ answer: login.answer(b(i.seed), challengeOf(i)) }),
   /** An HTTP request signed with a fresh key. Section 8. */
   'signed-request': (i) => {
     const key = envelopes.ed25519Key(randomBytes(32))
