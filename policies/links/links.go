@@ -9,6 +9,8 @@ package links
 import (
 	"fmt"
 	"net/url"
+	"regexp"
+	"strings"
 
 	"github.com/sallyport/sallyport/policies"
 )
@@ -51,13 +53,16 @@ func ParseJoin(text string) (Join, error) {
 		if *to = q.Get(name); *to == "" {
 			continue
 		}
-		u, err := url.Parse(*to)
-		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+		if !httpsURL.MatchString(*to) {
 			return l, fmt.Errorf("%w: join link: %s is not an https URL", policies.ErrMalformed, name)
 		}
 	}
 	return l, nil
 }
+
+// httpsURL is what a join link may name: https, a host, and possibly a port, a plain path and query. Parsers of URLs differ in what else they let
+// pass and in what they make of it.
+var httpsURL = regexp.MustCompile(`^https://([0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?(/[0-9A-Za-z._~/?&=-]*)?$`)
 
 // Contact is what one party hands to another outside the storefront so that they can connect: who, and for an owner
 // the nonce that the reader's relationship must repeat. Form: sallyport:owner?id=…&nonce=… or sallyport:reader?id=…
@@ -103,7 +108,7 @@ func parseLink(text, kind string, members ...string) (url.Values, error) {
 		return nil, bad
 	}
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "sallyport" || u.Opaque != kind || u.Fragment != "" {
+	if err != nil || u.Scheme != "sallyport" || u.Opaque != kind || strings.Contains(text, "#") { // an empty fragment is one too
 		return nil, bad
 	}
 	q, err := url.ParseQuery(u.RawQuery)

@@ -4,25 +4,17 @@ import { demand, hex } from './encodings.js'
 
 const id = (v) => hex(v ?? '', 32)
 const nonce = (v) => hex(v ?? '', 16)
-const https = (v) => {
-  if (!v) return
-  let url
-  try {
-    url = new URL(v)
-  } catch {
-    demand(false, 'malformed', 'URL')
-  }
-  demand(url.protocol === 'https:' && url.host !== '' && !url.username && !url.password, 'malformed', 'URL')
-}
+const URL_FORM = /^https:\/\/([0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?(\/[0-9A-Za-z._~/?&=-]*)?$/
+const https = (v) => demand(!v || URL_FORM.test(v), 'malformed', 'URL')
 const KINDS = { join: { vault: id, ceremony: id, storefront: https, owners: https }, owner: { id, nonce }, reader: { id } }
 
 /** parseLink reads a sallyport: link; unknown or doubled parameters are refused, missing ones too where they are needed. */
 export const parseLink = (link) => {
-  const parts = /^sallyport:([a-z]+)\?([^#;]*)$/.exec(link)
-  demand(parts && link.length <= 4096 && Object.hasOwn(KINDS, parts[1]), 'malformed', 'link')
+  const parts = /^[sS][aA][lL][lL][yY][pP][oO][rR][tT]:([a-z]+)\?([^\u0000-\u001f\u007f#;]*)$/.exec(link)
+  demand(parts && Buffer.byteLength(link) <= 4096 && Object.hasOwn(KINDS, parts[1]), 'malformed', 'link')
   const shapes = KINDS[parts[1]]
   const members = {}
-  for (const [name, value] of new URLSearchParams(parts[2])) {
+  for (const [name, value] of new URLSearchParams(`&${parts[2]}`)) { // the class drops a question mark at the beginning
     demand(Object.hasOwn(shapes, name) && !Object.hasOwn(members, name), 'malformed', 'parameter')
     members[name] = value
   }

@@ -2,7 +2,7 @@
 // reading to open. Only what a vault keeps secret comes from outside.
 
 import { randomBytes } from 'node:crypto'
-import { sha256 } from './encodings.js'
+import { demand, sha256 } from './encodings.js'
 import { identityMembers, makeDocument } from './documents.js'
 import * as envelopes from './envelopes.js'
 import * as grants from './grants.js'
@@ -202,5 +202,9 @@ export const making = {
   /** Answers under K, both ways. Section 7. */
   'seal-answer': (i) => ({ answer: sessions.sealAnswer(b(i.K), b(i.request), b(i.plaintext)) }),
   'open-answer': (i) => ({ plaintext: sessions.openAnswer(b(i.K), b(i.request), b(i.answer)) }),
-  link: (i) => links.parseLink(i.link),
+  link: (i) => {
+    const link = links.parseLink(i.link)
+    demand(!i.kinds || i.kinds.includes(link.kind), 'malformed', 'another kind of link')
+    return link
+  },
 }

@@ -11,10 +11,13 @@ import * as login from './login.js'
 import * as log from './log.js'
 import * as envelopes from './envelopes.js'
 import * as documents from './documents.js'
+import { write } from './json.js'
 import { leafHash, verifyPath } from './tree.js'
 import { decapsulate, encapsulate, hpkeOpen, hpkeSeal, publicKey } from './xwing.js'
 
 const b = (text) => Buffer.from(text, 'hex')
+/** Texts may come in hexadecimal, where they are no UTF-8. */
+const given = (i, name) => (`${name}_hex` in i ? b(i[`${name}_hex`]) : Buffer.from(i[name]))
 const slotOf = (i) => keys.slot({ owner: b(i.owner), field: i.field, epoch: BigInt(i.epoch), author: b(i.author) })
 
 /** The reader's key of a relationship, from the reader's root. */
@@ -43,12 +46,9 @@ const opened = ({ payload, hash }) => ({ payload: payload.toString(), hash })
 const documentOperations = {
   document: (i) => {
     if (i.pin_vault) return opened(documents.openVault(Buffer.from(i.envelope), { vault: i.pin_vault, ceremony: i.pin_ceremony, newest: BigInt(i.newest) }))
-    return opened(documents.open(Buffer.from(i.envelope), i.type, b(i.public)))
+    return opened(documents.open(given(i, 'envelope'), i.type, b(i.public)))
   },
-  payload: (i) => {
-    documents.decodePayload(i.type, Buffer.from(i.payload))
-    return {}
-  },
+  payload: (i) => ({ document: write(documents.decodePayload(i.type, given(i, 'payload'))) }),
 }
 
 const loginChallenge = (i) => ({ server: i.server, subject: b(i.subject), ct: b(i.ct), nonce: b(i.nonce), freshKey: b(i.fresh_key) })
@@ -196,7 +196,7 @@ export const operations = {
   },
   dsse: {
     envelope: (i) => {
-      const bytes = i.envelope_hex ? b(i.envelope_hex) : Buffer.from(i.envelope)
+      const bytes = given(i, 'envelope')
       const e = envelopes.read(bytes)
       envelopes.verify(e, b(i.public))
       documents.decodePayload('manifest', e.payload)
@@ -205,7 +205,7 @@ export const operations = {
   },
   'document-receipt': {
     receipt: (i) => {
-      const { kind, outcome, time } = log.openReceipt(Buffer.from(i.receipt), i.vault, i.document, i.log_name, b(i.log_key))
+      const { kind, outcome, time } = log.openReceipt(given(i, 'receipt'), i.vault, i.document, i.log_name, b(i.log_key))
       return { kind, outcome, time }
     },
   },
