@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/links"
+	"github.com/sallyport/sallyport/storefront/client/catalogue"
 	"github.com/sallyport/sallyport/vault/pre"
 )
 
@@ -55,6 +56,7 @@ func TestMutations(t *testing.T) {
 	trials = append(trials, sealedTrials(t, v, w)...)
 	trials = append(trials, logTrials(t, w)...)
 	trials = append(trials, linkTrials(w)...)
+	trials = append(trials, valueTrials()...)
 
 	var accepted, refused int
 	for i, x := range trials {
@@ -675,6 +677,39 @@ func linkTrials(w *goWorld) (out []trial) {
 				r := operation("make", "link", "link", strings.ToValidUTF8(string(data), "?"))
 				r.In.(map[string]any)["kinds"] = kinds
 				return r
+			}})
+	}
+	return out
+}
+
+func valueTrials() (out []trial) {
+	read := func(data []byte) ([]byte, error) {
+		v, err := catalogue.Parse(data)
+		if err != nil {
+			return nil, err
+		}
+		return v.Bytes()
+	}
+	for name, text := range map[string]string{
+		"text":  `{"v":1,"type":"text","text":"Zoë"}`,
+		"list":  `{"v":1,"type":"list","list":["a","b"]}`,
+		"parts": `{"v":1,"type":"parts","parts":{"street":["a","b"],"locality":[]},"vcard":{"group":"item1","params":{"TYPE":["home"]}}}`,
+	} {
+		out = append(out, trial{name: "value: " + name, base: []byte(text), mutate: either, goRead: fail(read),
+			js: func(data []byte) request { return operation("make", "value", "value", data) },
+			same: func(data []byte, raw json.RawMessage) error {
+				var js struct{ Value string }
+				if err := json.Unmarshal(raw, &js); err != nil {
+					return err
+				}
+				ours, err := read(data)
+				if err != nil {
+					return err
+				}
+				if theirs, err := catalogue.Parse([]byte(js.Value)); err != nil || !bytes.Equal(ours, need(theirs.Bytes())(nil)) {
+					return fmt.Errorf("%s and %s, %v", ours, js.Value, err)
+				}
+				return nil
 			}})
 	}
 	return out

@@ -143,13 +143,19 @@ export const object = (members) => (v) => {
   return Object.fromEntries(Object.entries(members).map(([name, shape]) => [name, shape(v.get(name))]))
 }
 
-/** write makes the JSON of a payload: bigints are integers, Buffers base64, undefined members absent. Section 1. */
+/** An object of any members of one shape, whose names are asked too. */
+export const record = (name, shape) => (v) => {
+  demand((v ??= new Map()) instanceof Map, 'malformed', 'not an object')
+  return Object.fromEntries([...v].map(([k, x]) => [name(k), shape(x)]))
+}
+
+/** write makes JSON: bigints are integers, Buffers base64, undefined members absent, Maps what parse read. Section 1. */
 export const write = (value) => {
   if (typeof value === 'bigint') return value.toString()
   if (Buffer.isBuffer(value)) return JSON.stringify(value.toString('base64'))
   if (Array.isArray(value)) return `[${value.map(write)}]`
   if (value && typeof value === 'object')
-    return `{${Object.entries(value)
+    return `{${(value instanceof Map ? [...value] : Object.entries(value))
       .filter(([, v]) => v !== undefined)
       .map(([k, v]) => `${JSON.stringify(k)}:${write(v)}`)}}`
   return JSON.stringify(value)

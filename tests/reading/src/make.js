@@ -11,6 +11,8 @@ import * as keys from './keys.js'
 import * as links from './links.js'
 import * as login from './login.js'
 import * as sessions from './sessions.js'
+import { write } from './json.js'
+import { parseValue } from './values.js'
 import { encapsulate, publicKey } from './xwing.js'
 
 const b = (text) => Buffer.from(text, 'hex')
@@ -202,6 +204,7 @@ export const making = {
   /** Answers under K, both ways. Section 7. */
   'seal-answer': (i) => ({ answer: sessions.sealAnswer(b(i.K), b(i.request), b(i.plaintext)) }),
   'open-answer': (i) => ({ plaintext: sessions.openAnswer(b(i.K), b(i.request), b(i.answer)) }),
+  value: (i) => ({ value: write(parseValue(b(i.value))) }),
   link: (i) => {
     const link = links.parseLink(i.link)
     demand(!i.kinds || i.kinds.includes(link.kind), 'malformed', 'another kind of link')

@@ -14,13 +14,13 @@ import * as links from './links.js'
 import * as log from './log.js'
 import * as login from './login.js'
 import * as sessions from './sessions.js'
+import { parseValue, textValue } from './values.js'
 import { encapsulate, publicKey } from './xwing.js'
 
 const ZEROES = '00'.repeat(32)
 const now = () => BigInt(Math.floor(Date.now() / 1000))
 const b = (text) => Buffer.from(text, 'hex')
-const raw = (value) => Buffer.from(typeof value === 'string' ? value : write(fromMaps(value)))
-const fromMaps = (v) => (v instanceof Map ? Object.fromEntries([...v].map(([k, x]) => [k, fromMaps(x)])) : Array.isArray(v) ? v.map(fromMaps) : v)
+const raw = (value) => Buffer.from(write(value))
 
 /** A Party is an identity with a login at one storefront, which it trusts for availability alone. */
 class Party {
@@ -59,7 +59,7 @@ class Party {
     this.receipt(await this.call('POST', '/v1/identities', identity.bytes), this.id)
 
     const key = envelopes.ed25519Key(randomBytes(32))
-    const asked = await this.call('POST', '/v1/logins/challenges', Buffer.from(write({ subject: this.id.toString('hex'), key: key.public })))
+    const asked = await this.call('POST', '/v1/logins/challenges', raw({ subject: this.id.toString('hex'), key: key.public }))
     const challenge = parse(asked)
     const proof = login.answer(this.keys.loginSeed, {
       server: this.authority,
@@ -68,7 +68,7 @@ class Party {
       nonce: b(challenge.get('nonce')),
       freshKey: key.public,
     })
-    const answered = parse(await this.call('POST', '/v1/logins', Buffer.from(write({ id: challenge.get('id'), proof }))))
+    const answered = parse(await this.call('POST', '/v1/logins', raw({ id: challenge.get('id'), proof })))
     this.login = { id: answered.get('id'), key }
     return { id: this.id.toString('hex') }
   }
@@ -97,7 +97,7 @@ export class Owner extends Party {
   }
 
   /** The code for a reader: who the owner is, and a nonce of the owner's. Section 10. */
-  code(reader) {
+  code({ reader }) {
     const nonce = randomBytes(16).toString('hex')
     this.nonces.set(links.parseLink(reader).id, nonce)
     return { code: links.makeLink('owner', { id: this.id.toString('hex'), nonce }) }
@@ -112,7 +112,7 @@ export class Owner extends Party {
     const link = { seq: this.chain.seq + 1n, prev: this.chain.seq === 0n ? this.id.toString('hex') : this.chain.hash }
     const made = documents.makeDocument(type, now(), { ...this.header(), owner: this.id.toString('hex'), ...link, ...members }, this.keys.signing)
     const envelope = parse(made.bytes)
-    const body = Buffer.from(write(fromMaps(submission(envelope, made))))
+    const body = raw(submission(envelope, made))
     this.receipt(await this.call('POST', `/v1/owners/${this.id.toString('hex')}/${path}`, body), made.hash)
     this.chain = { seq: link.seq, hash: made.hash.toString('hex') }
     return made
@@ -124,7 +124,7 @@ export class Owner extends Party {
     for (const [field, value] of Object.entries(values)) {
       const before = this.items.get(field) ?? { epoch: 1n, version: 0n }
       const s = this.slot(field, before.epoch)
-      const made = items.seal(items.authorKey(keys.fieldKey(this.keys.root, s)), s, before.version + 1n, Buffer.from(value))
+      const made = items.seal(items.authorKey(keys.fieldKey(this.keys.root, s)), s, before.version + 1n, textValue(value))
       this.items.set(field, { ...before, version: before.version + 1n, leaf: made.leaf })
       changed.push({ leaf: made.leaf, ciphertext: made.ciphertext })
     }
@@ -248,7 +248,7 @@ export class Reader extends Party {
     const asked = fields.map((field) => ({ owner, field }))
     const members = { ...this.header(), session: this.open.hash.toString('hex'), nonce: randomBytes(16).toString('hex'), expires: now() + 60n, purpose, items: asked }
     const request = documents.makeDocument('read', now(), members, this.open.key)
-    const result = parse(await this.call('POST', '/v1/reads', Buffer.from(write(fromMaps({ request: parse(request.bytes) })))))
+    const result = parse(await this.call('POST', '/v1/reads', raw({ request: parse(request.bytes) })))
     const answer = sessions.parseAnswer(sessions.openAnswer(this.open.K, request.hash, Buffer.from(result.get('answer'), 'base64')))
     demand(answer.items.length === fields.length && result.get('items').length === fields.length, 'proof', 'another number of items')
 
@@ -283,6 +283,6 @@ export class Reader extends Party {
     })
     from.seen.manifest = manifest.document.version
     seen.set(asked.field, found.version)
-    return { value: value.toString(), version: found.version }
+    return { value: parseValue(value).text, version: found.version }
   }
 }
