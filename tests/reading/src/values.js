@@ -13,7 +13,7 @@ const value = object({
   text: (v) => text(v) || undefined,
   list: present(texts),
   parts: present(record(text, texts)),
-  vcard: present(object({ group: text, params: record(text, texts) })),
+  vcard: present(object({ group: text, params: present(record(text, texts)) })),
 })
 
 /** parseValue reads a value strictly. */
