@@ -20,9 +20,6 @@ import (
 	"github.com/sallyport/sallyport/policies/links"
 )
 
-// gradeUnproven is the grade of a token before the full probe ran.
-const gradeUnproven = "unproven"
-
 // Ceremony makes an empty token a vault's own. Its steps and what they leave are told in the package comment.
 type Ceremony struct {
 	// Dir is the folder to make. It must not exist, or be empty.
@@ -63,6 +60,7 @@ const (
 	stepLog     = "making the log key"
 	stepStore   = "making the store key"
 	stepSecrets = "drawing and sealing the vault's secrets"
+	stepProbe   = "attacking throw-away keys, as the vault's host could"
 	stepSign    = "signing the vault document and the transcript"
 	stepCheck   = "reading everything back"
 	stepJoin    = "writing the join link"
@@ -87,6 +85,7 @@ func (c *Ceremony) Check() (plan []string, err error) {
 		fmt.Sprintf("and for custody sealed: %q (AES-256, as security officer), %q (RSA-3072)",
 			string(pkcs11.SealingKey(1)), string(pkcs11.ImportSealed)),
 		"offer owners " + describeCustodies(c.custodies()),
+		"attack throw-away keys in it, made like the real ones as session objects, in every way that a host with the user's PIN has, and grade the token",
 		fmt.Sprintf("write %s, %s, %s and the join link to %s", vaultFile, transcriptFile, secretsFile, c.Dir),
 	}
 	if facts.Folder != "" {
@@ -232,6 +231,9 @@ type run struct {
 	key     *envelope.PrivateKey
 	keys    []pkcs11.KeyReport
 	secrets *Secrets
+	vault   policies.VaultID
+	found   pkcs11.Findings
+	probe   *ProbeSummary
 }
 
 // step records durably which step begins. Killed at any point, a ceremony leaves the name of the step it was in. One that
@@ -331,6 +333,15 @@ func (r *run) rest(ctx context.Context) (*Record, error) {
 	if err := r.as(ctx, token, pkcs11.User, func(t *pkcs11.Token) error { return r.user(ctx, t) }); err != nil {
 		return nil, err
 	}
+	if err := r.attack(ctx, token); err != nil {
+		return nil, err
+	}
+	if err := r.step(ctx, stepSign); err != nil {
+		return nil, err
+	}
+	if err := r.sign(); err != nil {
+		return nil, err
+	}
 	// From here the module is loaded anew: what is read now was kept by the token, not by the process that made it.
 	if err := r.step(ctx, stepCheck); err != nil {
 		return nil, err
@@ -406,36 +417,46 @@ func (r *run) user(ctx context.Context, t *pkcs11.Token) error {
 	if err := r.step(ctx, stepSecrets); err != nil {
 		return err
 	}
-	var vault policies.VaultID
-	rand.Read(vault[:]) // never fails: see crypto/rand
-	sealed, err := r.secrets.seal(ctx, t, vault)
+	rand.Read(r.vault[:]) // never fails: see crypto/rand
+	sealed, err := r.secrets.seal(ctx, t, r.vault)
 	if err != nil {
 		return err
 	}
 	if err := writeFile(filepath.Join(r.Dir, secretsFile), sealed, 0o600); err != nil {
 		return fmt.Errorf("%w: %w", ErrFolder, err)
 	}
-	if err := r.step(ctx, stepSign); err != nil {
+	if r.found, err = t.Probe(ctx); err != nil {
 		return err
 	}
-	found, err := t.Probe(ctx)
+	return sound(r.found)
+}
+
+// attack holds the full probe. It attacks keys of its own and leaves the token as it was: nobody else is at work on it, so a
+// difference is the probe's fault or the token's, and the ceremony stops.
+func (r *run) attack(ctx context.Context, token pkcs11.Selector) error {
+	if err := r.step(ctx, stepProbe); err != nil {
+		return err
+	}
+	probe := pkcs11.FullProbe{Profile: r.facts, Selector: token, User: r.UserPIN, Officer: r.OfficerPIN}
+	found, err := probe.Run(ctx)
 	if err != nil {
 		return err
 	}
-	if err := sound(found); err != nil {
-		return err
+	if len(found.Left) > 0 {
+		return fmt.Errorf("%w: the full probe left the token other than it was: %s", ErrProbe, strings.Join(found.Left, "; "))
 	}
-	return r.sign(vault, found)
+	r.probe = summarise(found, time.Now())
+	return nil
 }
 
 // sign writes the two documents.
-func (r *run) sign(vault policies.VaultID, found pkcs11.Findings) error {
-	now := time.Now()
+func (r *run) sign() error {
+	now, vault, found := time.Now(), r.vault, r.found
 	facts := r.facts
 	facts.Module, facts.Folder = "", "" // where they lie is this host's business and may change
 	transcript := &Transcript{
 		Header: policies.NewHeader(transcriptType, now), Version: 1, Vault: vault, DevMode: r.Development, Tool: tool(), Profile: r.profile.Name,
-		Facts: facts, Module: r.module, Token: found.Token, Keys: r.keys, Derives: found.Derives, Points: found.Points,
+		Facts: facts, Module: r.module, Token: found.Token, Keys: r.keys, Derives: found.Derives, Points: found.Points, Probe: r.probe,
 	}
 	published, err := transcript.publishes()
 	if err != nil {
@@ -448,7 +469,7 @@ func (r *run) sign(vault policies.VaultID, found pkcs11.Findings) error {
 	doc := &policies.VaultDocument{
 		Header: policies.NewHeader("vault", now), Vault: vault, Version: 1, CeremonyKey: r.key.Public().Bytes(),
 		Tokens: []policies.TokenEntry{{
-			Serial: found.Token.Serial, Label: found.Token.Label, Model: found.Token.Model, Grade: gradeUnproven, ImportKeys: offered,
+			Serial: found.Token.Serial, Label: found.Token.Label, Model: found.Token.Model, Grade: string(transcript.grade()), ImportKeys: offered,
 		}},
 		LogKey:     policies.LogKey{Name: logKeyName(vault), Algorithm: "Ed25519", PublicKey: published.log},
 		ImportHPKE: r.secrets.importPublic(), SessionKEM: r.secrets.sessionPublic(), DevMode: r.Development,

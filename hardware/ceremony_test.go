@@ -77,7 +77,7 @@ func TestCeremony(t *testing.T) {
 		if link.Storefront != "https://store.example" || link.Owners != "https://vault.example:8443" {
 			t.Errorf("link is %s", link)
 		}
-		if doc.Version != 1 || doc.DevMode || len(doc.Tokens) != 1 || doc.Tokens[0].Grade != gradeUnproven || len(doc.Tokens[0].ImportKeys) != 1 {
+		if doc.Version != 1 || doc.DevMode || len(doc.Tokens) != 1 || doc.Tokens[0].Grade != string(pkcs11.GradeA) || len(doc.Tokens[0].ImportKeys) != 1 {
 			t.Errorf("vault document: %+v", doc)
 		}
 		if want := "sallyport/" + doc.Vault.String()[:16]; doc.LogKey.Name != want {
@@ -188,7 +188,7 @@ func testSecondCeremony(t *testing.T, b *bench) {
 // A ceremony that is killed as any step begins is refused by every later use of its folder, is diagnosed by a rerun with
 // what to do, and what the rerun says works.
 func TestKilledCeremony(t *testing.T) {
-	steps := []string{stepKey, stepToken, stepSealing, stepImport, stepSealed, stepLog, stepStore, stepSecrets, stepSign, stepCheck, stepJoin}
+	steps := []string{stepKey, stepToken, stepSealing, stepImport, stepSealed, stepLog, stepStore, stepSecrets, stepProbe, stepSign, stepCheck, stepJoin}
 	for i, step := range steps {
 		t.Run(step, func(t *testing.T) {
 			b := newBench(t)
@@ -348,7 +348,7 @@ func TestCheckRefuses(t *testing.T) {
 func TestReissue(t *testing.T) {
 	b, first := held(t)
 	passphrase := []byte(testPassphrase)
-	second, err := (&Reissue{Dir: b.dir, CeremonyKey: b.ceremony.CeremonyKey, Passphrase: passphrase, Storefront: "https://new.example"}).Run()
+	second, err := (&Reissue{Dir: b.dir, CeremonyKey: b.ceremony.CeremonyKey, Passphrase: passphrase, Storefront: "https://new.example"}).Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,7 +386,7 @@ func TestReissue(t *testing.T) {
 		"no key":           {filepath.Join(b.beside, "none"), testPassphrase, "", ErrCeremonyKey},
 		"bad URL":          {b.ceremony.CeremonyKey, testPassphrase, "http://x.example", policies.ErrMalformed},
 	} {
-		if _, err := (&Reissue{Dir: b.dir, CeremonyKey: c.key, Passphrase: []byte(c.passphrase), Storefront: c.url}).Run(); !errors.Is(err, c.want) {
+		if _, err := (&Reissue{Dir: b.dir, CeremonyKey: c.key, Passphrase: []byte(c.passphrase), Storefront: c.url}).Run(t.Context()); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -583,7 +583,7 @@ func TestDevelopmentVault(t *testing.T) {
 	if _, err := record.Verify(t.Context(), "", b.pin(t), true); err != nil {
 		t.Error(err)
 	}
-	again, err := (&Reissue{Dir: b.dir, CeremonyKey: b.ceremony.CeremonyKey, Passphrase: []byte(testPassphrase)}).Run()
+	again, err := (&Reissue{Dir: b.dir, CeremonyKey: b.ceremony.CeremonyKey, Passphrase: []byte(testPassphrase)}).Run(t.Context())
 	if err != nil || !again.Vault.DevMode {
 		t.Errorf("a new version must stay one of development: %v", err)
 	}

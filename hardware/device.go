@@ -101,8 +101,8 @@ func (d *Device) VaultDocument() *policies.VaultDocument { return d.record.Vault
 // Serial is the token's serial number.
 func (d *Device) Serial() string { return d.record.Transcript.Token.Serial }
 
-// Grade is the token's grade as the vault document publishes it.
-func (d *Device) Grade() string { return d.record.Vault.Tokens[0].Grade } // one token: Record.agree
+// Grade is the token's grade: "A", "B", "C", "U", or "unproven" where no full probe was held.
+func (d *Device) Grade() string { return string(d.record.Grade()) }
 
 // Findings are what the light probe of this start found, for the key-use log.
 func (d *Device) Findings() pkcs11.Findings { return d.found }

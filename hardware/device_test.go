@@ -80,7 +80,7 @@ func TestDevice(t *testing.T) {
 		}
 	}()
 
-	if d.Serial() != record.Transcript.Token.Serial || d.Grade() != gradeUnproven || d.Document().Hash != record.Envelope.Hash ||
+	if d.Serial() != record.Transcript.Token.Serial || d.Grade() != string(pkcs11.GradeA) || d.Document().Hash != record.Envelope.Hash ||
 		d.VaultDocument().Vault != record.Vault.Vault || len(d.Findings().Keys) != 5 {
 		t.Error("the device is not the ceremony's")
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/sallyport/sallyport/hardware/pkcs11uri"
+	"github.com/sallyport/sallyport/pkcs11"
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 )
@@ -119,6 +120,16 @@ func (r *Record) Custodies() []policies.Custody {
 		offered = append(offered, k.Custody)
 	}
 	return offered
+}
+
+// Grade is that of the last full probe. Vault document and transcript both tell it, and are signed one after the other: the
+// worse of the two counts.
+func (r *Record) Grade() pkcs11.Grade {
+	published, found := pkcs11.Grade(r.Vault.Tokens[0].Grade), r.Transcript.grade() // one token: agree
+	if published.Below(found) {
+		return published
+	}
+	return found
 }
 
 func sameImportKey(a, b policies.ImportKey) bool {

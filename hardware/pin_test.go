@@ -20,7 +20,7 @@ func TestReadPINConceals(t *testing.T) {
 		"PIN":        func() error { _, err := ReadPIN("file:"+path, false); return err },
 		"passphrase": func() error { _, err := ReadPassphrase(path); return err },
 		"ceremony key": func() error {
-			if _, err := (&Reissue{Dir: t.TempDir(), CeremonyKey: path}).Run(); !errors.Is(err, ErrFolder) {
+			if _, err := (&Reissue{Dir: t.TempDir(), CeremonyKey: path}).Run(t.Context()); !errors.Is(err, ErrFolder) {
 				return err
 			}
 			return nil

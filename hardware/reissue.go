@@ -15,7 +15,7 @@ import (
 )
 
 // Reissue signs the next version of a vault document with the ceremony key, with the same keys in it, and writes the join
-// link anew. The token is not asked: the vault compares the document with it at the next start.
+// link anew. The token is asked only for a new grade: the vault compares the document with it at the next start.
 type Reissue struct {
 	// Dir is the folder of the ceremony; CeremonyKey is the ceremony key's file, and Passphrase opens it.
 	Dir, CeremonyKey string
@@ -25,13 +25,18 @@ type Reissue struct {
 	// Custodies are offered from now on; empty: those of the version before. A grant that an owner has given stays in its
 	// custody.
 	Custodies []policies.Custody
+	// Probe, if set, is a full probe to hold first, for a new grade in transcript and vault document. Its profile and selector
+	// are filled in here. Module is the library, if it is not in a usual place.
+	Probe  *pkcs11.FullProbe
+	Module string
 }
 
 // Run signs and writes.
 //
-// The document is replaced in one rename; a crash before the link is written leaves the old link, which still pins the
-// same vault and key.
-func (c *Reissue) Run() (*Record, error) {
+// The transcript goes first, if there is a new grade: after a crash between the two the worse of their grades counts, until
+// the next Reissue. The document is replaced in one rename; a crash before the link is written leaves the old link, which
+// still pins the same vault and key.
+func (c *Reissue) Run(ctx context.Context) (*Record, error) {
 	record, key, unlock, err := openFolder(c.Dir, c.CeremonyKey, c.Passphrase)
 	if err != nil {
 		return nil, err
@@ -59,12 +64,31 @@ func (c *Reissue) Run() (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	transcript := *record.Transcript
+	if c.Probe != nil {
+		_, facts, err := record.usable(c.Module, true)
+		if err != nil {
+			return nil, err
+		}
+		c.Probe.Profile, c.Probe.Selector = facts, record.selector()
+		found, err := c.Probe.Run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		transcript.Probe = summarise(found, time.Now())
+	}
 	doc := *record.Vault
 	doc.Header = policies.NewHeader("vault", time.Now())
 	doc.Version++
 	doc.Tokens = []policies.TokenEntry{doc.Tokens[0]}
+	doc.Tokens[0].Grade = string(transcript.grade())
 	if doc.Tokens[0].ImportKeys, err = published.offer(custodies); err != nil {
 		return nil, err
+	}
+	if c.Probe != nil {
+		if err := signTranscript(c.Dir, key, &transcript); err != nil {
+			return nil, err
+		}
 	}
 	signed, err := policies.Sign(key, &doc)
 	if err != nil {

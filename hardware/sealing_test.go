@@ -19,8 +19,8 @@ var (
 	bothOffered  = []policies.Custody{policies.CustodyResident, policies.CustodySealed}
 )
 
-func (b *bench) reissue(custodies ...policies.Custody) (*Record, error) {
-	return (&Reissue{Dir: b.dir, CeremonyKey: b.ceremony.CeremonyKey, Passphrase: []byte(testPassphrase), Custodies: custodies}).Run()
+func (b *bench) reissue(t *testing.T, custodies ...policies.Custody) (*Record, error) {
+	return (&Reissue{Dir: b.dir, CeremonyKey: b.ceremony.CeremonyKey, Passphrase: []byte(testPassphrase), Custodies: custodies}).Run(t.Context())
 }
 
 // The vault document lists import keys of the custodies that are offered and of no other.
@@ -30,7 +30,7 @@ func TestCustodiesOffered(t *testing.T) {
 		t.Errorf("a ceremony that was not asked offers %q", got)
 	}
 	for _, want := range [][]policies.Custody{bothOffered, onlySealed, bothOffered, onlyResident} {
-		record, err := b.reissue(want...)
+		record, err := b.reissue(t, want...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,7 +38,7 @@ func TestCustodiesOffered(t *testing.T) {
 			t.Errorf("asked to offer %q, it offers %q", want, got)
 		}
 		// Not asked, it stays.
-		if record, err = b.reissue(); err != nil || !reflect.DeepEqual(record.Custodies(), want) {
+		if record, err = b.reissue(t); err != nil || !reflect.DeepEqual(record.Custodies(), want) {
 			t.Errorf("not asked, it offers %q instead of %q: %v", record.Custodies(), want, err)
 		}
 		if _, err := record.Verify(t.Context(), "", b.pin(t), false); err != nil {
@@ -52,7 +52,7 @@ func TestCustodiesOffered(t *testing.T) {
 			}
 		}
 	}
-	if _, err := b.reissue("elsewhere"); !errors.Is(err, ErrCustody) {
+	if _, err := b.reissue(t, "elsewhere"); !errors.Is(err, ErrCustody) {
 		t.Errorf("%v", err)
 	}
 	// A ceremony without the keys of custody sealed cannot offer it.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/sallyport/sallyport/pkcs11"
 	"github.com/sallyport/sallyport/policies"
@@ -25,7 +26,7 @@ const transcriptType = "transcript"
 // them when nothing is under them any more; a sealing key that it does not list is refused.
 type Transcript struct {
 	policies.Header
-	// Version grows with every transcript signed after the ceremony's own, which is 1: for a new sealing key. Transcripts
+	// Version grows with every transcript signed after the ceremony's own, which is 1: for a new sealing key or grade. Transcripts
 	// from before versions were counted say none.
 	Version uint64           `json:"version,omitzero"`
 	Vault   policies.VaultID `json:"vault"`
@@ -39,6 +40,34 @@ type Transcript struct {
 	Keys    []pkcs11.KeyReport     `json:"keys"`
 	Derives []pkcs11.DeriveFinding `json:"derives"`
 	Points  []pkcs11.PointFinding  `json:"points"`
+	// Probe is the last full probe; none in transcripts from before there was one.
+	Probe *ProbeSummary `json:"probe,omitempty"`
+}
+
+// ProbeSummary is what a full probe found: its grade, and everything that was not a refusal.
+type ProbeSummary struct {
+	Time        int64            `json:"time"` // Unix seconds
+	Grade       pkcs11.Grade     `json:"grade"`
+	Why         string           `json:"why"`
+	Attacks     int              `json:"attacks"`
+	Refused     int              `json:"refused"`
+	NotPossible int              `json:"not_possible"`
+	Findings    []pkcs11.Finding `json:"findings"`
+}
+
+func summarise(a *pkcs11.Assessment, now time.Time) *ProbeSummary {
+	return &ProbeSummary{
+		Time: now.Unix(), Grade: a.Grade, Why: a.Why, Attacks: len(a.Attacks),
+		Refused: a.Count(pkcs11.Refused), NotPossible: a.Count(pkcs11.NotPossible), Findings: a.Findings,
+	}
+}
+
+// grade is that of the last full probe.
+func (t *Transcript) grade() pkcs11.Grade {
+	if t.Probe == nil {
+		return pkcs11.Unproven
+	}
+	return t.Probe.Grade
 }
 
 // Module names a PKCS#11 library.
@@ -59,6 +88,9 @@ func (t *Transcript) Validate() error {
 		if r, ok := t.key(name); !ok || len(r.Attributes) == 0 {
 			return fmt.Errorf("%w: transcript: no report of %q", policies.ErrMalformed, string(name))
 		}
+	}
+	if p := t.Probe; p != nil && (!p.Grade.Known() || p.Grade == pkcs11.Unproven || p.Time <= 0 || p.Attacks < 0 || p.Refused+p.NotPossible > p.Attacks) {
+		return fmt.Errorf("%w: transcript: the full probe's grade, time or counts", policies.ErrMalformed)
 	}
 	for i, r := range t.Keys {
 		if slices.ContainsFunc(t.Keys[:i], func(o pkcs11.KeyReport) bool { return o.Name == r.Name }) {

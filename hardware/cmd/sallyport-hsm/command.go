@@ -20,6 +20,7 @@ const (
 	exitUsage   = 2
 	exitRefused = 3
 	exitPIN     = 4
+	exitGrade   = 5
 )
 
 const description = `Holds the key ceremony of a Sallyport vault's token, and shows and checks what it left.
@@ -30,7 +31,8 @@ For development, with SoftHSM, three commands are enough:
   sallyport-hsm init --dev --yes --dir ./dev/vault
   sallyport-hsm dev-tls ./dev/tls
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 token, folder or vault refused; 4 PIN or passphrase missing, wrong or locked.`
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 token, folder or vault refused; 4 PIN or passphrase missing, wrong or locked;
+5 the token's grade is below --minimum.`
 
 // Types of arguments. Their names are what the help shows in their place.
 type (
@@ -51,6 +53,7 @@ type cli struct {
 	Init     initCommand       `cmd:"" help:"Hold the key ceremony on an empty token. Without --yes: say what would be done."`
 	Show     showCommand       `cmd:"" help:"Show the vault document and the join link."`
 	Verify   verifyCommand     `cmd:"" help:"Probe the token and compare every key with the transcript."`
+	Probe    probeCommand      `cmd:"" help:"Probe any token; with --full, attack it as a vault's host could and grade it."`
 	Doctor   doctorCommand     `cmd:"" help:"Say which devices are installed here, and which are not supported and why."`
 	Reissue  reissueCommand    `cmd:"" help:"Sign the next version of the vault document, for instance with new URLs in the join link."`
 	Sealing  sealingKeyCommand `cmd:"" name:"sealing-key" help:"Make the sealing key of the next period, for custody sealed. Without --yes: say what would be done."`
@@ -118,6 +121,8 @@ func exitCode(err error) int {
 	switch {
 	case is(errUsage):
 		return exitUsage
+	case is(errGrade):
+		return exitGrade
 	case is(pkcs11.ErrPINIncorrect, pkcs11.ErrPINLocked, hardware.ErrPINSource, hardware.ErrPassphrase):
 		return exitPIN
 	case is(hardware.ErrNotEmpty, hardware.ErrUnfinished, hardware.ErrDifferent, hardware.ErrProbe, hardware.ErrDevelopment,

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/hardware"
+	"github.com/sallyport/sallyport/pkcs11"
 	"github.com/sallyport/sallyport/policies"
 )
 
@@ -140,6 +141,7 @@ func (c *initCommand) Run(t *terminal) error {
 	t.say("The ceremony is finished. Its folder is %s.", c.Dir)
 	t.say("transcript hash %s", record.TranscriptHash)
 	t.say("offered to owners: custody %s", join(record.Custodies()))
+	t.say("grade %s: %s", record.Grade(), record.Transcript.Probe.Why)
 	if c.Dev {
 		t.say("DEVELOPMENT ONLY: PINs, passphrase and ceremony key lie beside it, in %s.", c.Dir.beside(""))
 		return nil
@@ -205,6 +207,10 @@ type reissueCommand struct {
 	Storefront url  `help:"New https URL of the storefront."`
 	Owners     url  `help:"New https URL of the vault's listener for owners."`
 	Custody    name `enum:",resident,sealed,both" default:"" help:"${custody} Default: as before."`
+	Probe      bool `help:"Hold the full probe again, for a new grade. Needs the user's PIN, and the security officer's for a grade above B."`
+	PINFile    file `name:"pin-file" help:"With --probe: file with the user's PIN, mode 0600. For a development vault: user.pin beside DIR."`
+	SoPINFile  file `name:"so-pin-file" help:"With --probe: file with the security officer's PIN, mode 0600. For a development vault: so.pin beside DIR."`
+	Module     file `help:"With --probe: PKCS#11 library, if it is not in a usual place."`
 	Yes        bool `help:"Do it. A version that clients have seen cannot be taken back."`
 }
 
@@ -218,7 +224,20 @@ func (c *reissueCommand) Run(t *terminal) error {
 	if len(offer) == 0 {
 		offer = record.Custodies()
 	}
+	probe, err := c.probe(t, record.Vault.DevMode)
+	if err != nil {
+		return err
+	}
+	if probe != nil {
+		defer func() { probe.User.Zero(); probe.Officer.Zero() }()
+	}
 	if !c.Yes {
+		if probe != nil {
+			t.say("Nothing was done. With --yes this would first:")
+			for _, step := range probe.Plan() {
+				t.say("  - %s", step)
+			}
+		}
 		t.say("Nothing was done. With --yes this would sign version %d of the vault document in %s, which offers custody %s.",
 			record.Vault.Version+1, c.Dir, join(offer))
 		return nil
@@ -231,13 +250,47 @@ func (c *reissueCommand) Run(t *terminal) error {
 	reissue := hardware.Reissue{
 		Dir: string(c.Dir), CeremonyKey: string(c.CeremonyKey), Passphrase: passphrase,
 		Storefront: string(c.Storefront), Owners: string(c.Owners), Custodies: offer,
+		Probe: probe, Module: string(c.Module),
 	}
-	if record, err = reissue.Run(); err != nil {
+	if record, err = reissue.Run(t.ctx); err != nil {
 		return err
 	}
 	if err := t.join(record, c.Dir); err != nil {
 		return err
 	}
-	t.say("Version %d is signed. It offers custody %s. Restart the vault, so that it hands it out.", record.Vault.Version, join(record.Custodies()))
+	t.say("Version %d is signed. It offers custody %s and says grade %s. Restart the vault, so that it hands it out.",
+		record.Vault.Version, join(record.Custodies()), record.Grade())
+	if probe != nil {
+		t.say("%s", record.Transcript.Probe.Why)
+	}
 	return nil
+}
+
+// probe is the full probe that --probe asks for, with the PINs.
+func (c *reissueCommand) probe(t *terminal, dev bool) (*pkcs11.FullProbe, error) {
+	switch {
+	case !c.Probe && (c.PINFile != "" || c.SoPINFile != "" || c.Module != ""):
+		return nil, fmt.Errorf("%w: --pin-file, --so-pin-file and --module belong to --probe", errUsage)
+	case !c.Probe:
+		return nil, nil
+	case c.PINFile == "" && dev:
+		c.PINFile = file(c.Dir.beside("user.pin"))
+		if c.SoPINFile == "" {
+			c.SoPINFile = file(c.Dir.beside("so.pin"))
+		}
+	case c.PINFile == "":
+		return nil, fmt.Errorf("%w: --probe needs --pin-file", errUsage)
+	}
+	probe := &pkcs11.FullProbe{Progress: func(step string) { t.warn("%s", step) }}
+	var err error
+	if probe.User, err = hardware.ReadPIN("file:"+string(c.PINFile), false); err != nil {
+		return nil, err
+	}
+	if c.SoPINFile != "" {
+		if probe.Officer, err = hardware.ReadPIN("file:"+string(c.SoPINFile), false); err != nil {
+			probe.User.Zero()
+			return nil, err
+		}
+	}
+	return probe, nil
 }

@@ -59,7 +59,10 @@ func (c *showCommand) Run(t *terminal) error {
 	}
 	t.say("log key     %s (%s)", v.LogKey.Name, v.LogKey.Algorithm)
 	for _, token := range v.Tokens {
-		t.say("token       %s, serial %s, %s, grade %s", token.Label, token.Serial, token.Model, token.Grade)
+		t.say("token       %s, serial %s, %s, grade %s", token.Label, token.Serial, token.Model, record.Grade())
+		if p := record.Transcript.Probe; p != nil {
+			t.say("  probed    %s, %d attacks: %s", time.Unix(p.Time, 0).UTC().Format(time.RFC3339), p.Attacks, p.Why)
+		}
 		for _, k := range token.ImportKeys {
 			t.say("  import    custody %s, %s with %s, key %s", k.Custody, k.Path, k.OAEPHash, policies.HashKey(k.PublicKey))
 		}

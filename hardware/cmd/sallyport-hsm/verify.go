@@ -73,16 +73,7 @@ func (c *verifyCommand) Run(t *terminal) error {
 	for _, k := range found.Keys {
 		t.say("  %-28s %d attributes read back", string(k.Name), len(k.Attributes))
 	}
-	for _, d := range found.Derives {
-		result := "works"
-		if !d.Works {
-			result = "does not work: " + d.Got
-		}
-		t.say("  derive, %s point, length named %-5t %s", d.Point, d.ValueLen, result)
-	}
-	for _, p := range found.Points {
-		t.say("  bad point refused: %s", p.Point)
-	}
+	t.findings(found)
 	t.say("the sealed secrets open, and belong to the published keys")
 	return nil
 }

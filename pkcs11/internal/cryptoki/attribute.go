@@ -114,6 +114,7 @@ const (
 	oaep
 	ecdh
 	gcm
+	raw
 )
 
 // A Mechanism is a mechanism's number and its parameter.
@@ -123,10 +124,21 @@ type Mechanism struct {
 	hash, mgf uint
 	point     []byte
 	iv, aad   []byte
+	kdf       uint
 }
 
 // Plain is a mechanism without a parameter.
 func Plain(number uint) Mechanism { return Mechanism{number: number} }
+
+// With is a mechanism whose parameter is bytes, such as an initialisation vector.
+func With(number uint, parameter []byte) Mechanism {
+	return Mechanism{number: number, kind: raw, iv: parameter}
+}
+
+// ECDHThen is a mechanism of the ECDH family with a key derivation function behind it.
+func ECDHThen(number, kdf uint, point []byte) Mechanism {
+	return Mechanism{number: number, kind: ecdh, kdf: kdf, point: point}
+}
 
 // OAEP is CKM_RSA_PKCS_OAEP with an empty label.
 func OAEP(hash, mgf uint) Mechanism {
@@ -135,7 +147,7 @@ func OAEP(hash, mgf uint) Mechanism {
 
 // ECDH is CKM_ECDH1_DERIVE with CKD_NULL: the x-coordinate, nothing else.
 func ECDH(point []byte) Mechanism {
-	return Mechanism{number: CKM_ECDH1_DERIVE, kind: ecdh, point: point}
+	return Mechanism{number: CKM_ECDH1_DERIVE, kind: ecdh, kdf: p11.CKD_NULL, point: point}
 }
 
 // GCM is CKM_AES_GCM with a tag of 16 bytes.
@@ -150,7 +162,9 @@ func (m Mechanism) build() (list []*p11.Mechanism, free func()) {
 	case oaep:
 		parameter = p11.NewOAEPParams(m.hash, m.mgf, p11.CKZ_DATA_SPECIFIED, nil)
 	case ecdh:
-		parameter = p11.NewECDH1DeriveParams(p11.CKD_NULL, nil, m.point)
+		parameter = p11.NewECDH1DeriveParams(m.kdf, nil, m.point)
+	case raw:
+		parameter = m.iv
 	case gcm:
 		p := p11.NewGCMParams(m.iv, m.aad, 128)
 		parameter, free = p, p.Free

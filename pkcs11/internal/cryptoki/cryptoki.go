@@ -48,6 +48,8 @@ type TokenInfo struct {
 	Label, Manufacturer, Model, Serial string
 	Hardware, Firmware                 string
 	Flags                              uint
+	// Sessions are all that are open on the token, or what the module says when it does not count them.
+	Sessions uint
 }
 
 // maxInput bounds what is handed to a module in one call.
@@ -61,6 +63,7 @@ const (
 	fFinalize
 	fGetSlotList
 	fGetTokenInfo
+	fGetMechanismList
 	fInitToken
 	fInitPIN
 	fOpenSession
@@ -81,6 +84,8 @@ const (
 	fDecrypt
 	fSignInit
 	fSign
+	fSignRecoverInit
+	fSignRecover
 	fGenerateKey
 	fGenerateKeyPair
 	fWrapKey
@@ -90,10 +95,10 @@ const (
 )
 
 var names = [functions]string{
-	"C_Initialize", "C_Finalize", "C_GetSlotList", "C_GetTokenInfo", "C_InitToken", "C_InitPIN",
+	"C_Initialize", "C_Finalize", "C_GetSlotList", "C_GetTokenInfo", "C_GetMechanismList", "C_InitToken", "C_InitPIN",
 	"C_OpenSession", "C_CloseSession", "C_Login", "C_Logout", "C_CreateObject", "C_CopyObject",
 	"C_DestroyObject", "C_GetAttributeValue", "C_SetAttributeValue", "C_FindObjectsInit", "C_FindObjects",
-	"C_FindObjectsFinal", "C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt", "C_SignInit", "C_Sign",
+	"C_FindObjectsFinal", "C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt", "C_SignInit", "C_Sign", "C_SignRecoverInit", "C_SignRecover",
 	"C_GenerateKey", "C_GenerateKeyPair", "C_WrapKey", "C_UnwrapKey", "C_DeriveKey",
 }
 
@@ -180,10 +185,21 @@ func (m *Module) TokenInfo(slot Slot) (TokenInfo, error) {
 	m.count(fGetTokenInfo)
 	i, err := m.ctx.GetTokenInfo(uint(slot))
 	return TokenInfo{
-		Label: i.Label, Manufacturer: i.ManufacturerID, Model: i.Model, Serial: i.SerialNumber, Flags: i.Flags,
+		Label: i.Label, Manufacturer: i.ManufacturerID, Model: i.Model, Serial: i.SerialNumber, Flags: i.Flags, Sessions: i.SessionCount,
 		Hardware: fmt.Sprintf("%d.%d", i.HardwareVersion.Major, i.HardwareVersion.Minor),
 		Firmware: fmt.Sprintf("%d.%d", i.FirmwareVersion.Major, i.FirmwareVersion.Minor),
 	}, fault(err)
+}
+
+// Mechanisms lists what the token in slot can do.
+func (m *Module) Mechanisms(slot Slot) ([]uint, error) {
+	m.count(fGetMechanismList)
+	list, err := m.ctx.GetMechanismList(uint(slot))
+	mechs := make([]uint, len(list))
+	for i, x := range list {
+		mechs[i] = x.Mechanism
+	}
+	return mechs, fault(err)
 }
 
 // InitToken erases and initialises the token in slot.
@@ -400,6 +416,22 @@ func (m *Module) Sign(s Session, mech Mechanism, key Object, message []byte) ([]
 	}
 	m.count(fSign)
 	out, err := m.ctx.Sign(p11.SessionHandle(s), message)
+	return out, fault(err)
+}
+
+// SignRecover runs a whole signature with recovery: C_SignRecoverInit, C_SignRecover.
+func (m *Module) SignRecover(s Session, mech Mechanism, key Object, message []byte) ([]byte, error) {
+	if len(message) == 0 || len(message) > maxInput {
+		return nil, ErrLength
+	}
+	list, free := mech.build()
+	defer free()
+	m.count(fSignRecoverInit)
+	if err := fault(m.ctx.SignRecoverInit(p11.SessionHandle(s), list, p11.ObjectHandle(key))); err != nil {
+		return nil, err
+	}
+	m.count(fSignRecover)
+	out, err := m.ctx.SignRecover(p11.SessionHandle(s), message)
 	return out, fault(err)
 }
 

@@ -2,6 +2,8 @@ package cryptoki
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	p11 "github.com/miekg/pkcs11"
 )
@@ -171,6 +173,9 @@ var attributeNames = map[uint]string{
 	CKA_DERIVE_TEMPLATE:    "CKA_DERIVE_TEMPLATE",
 	CKA_ALLOWED_MECHANISMS: "CKA_ALLOWED_MECHANISMS",
 }
+
+// Attributes lists the types of all attributes that this package names.
+func Attributes() []uint { return slices.Sorted(maps.Keys(attributeNames)) }
 
 // Name returns the standard name of the attribute's type, or its number.
 func (a Attribute) Name() string {
