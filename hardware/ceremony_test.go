@@ -119,6 +119,17 @@ func TestCeremony(t *testing.T) {
 		}
 	})
 
+	t.Run("graded", func(t *testing.T) {
+		p := record.Transcript.Probe
+		if record.Grade() != pkcs11.GradeA || p == nil || p.Attacks < 300 || p.Refused < 250 || p.Why == "" {
+			t.Errorf("grade %s, %+v", record.Grade(), p)
+		}
+		for _, f := range p.Findings {
+			if f.Effect != pkcs11.ToKnow || f.Says == "" {
+				t.Errorf("%+v", f)
+			}
+		}
+	})
 	t.Run("attributes as SoftHSM's own files have them", func(t *testing.T) { testAttributes(t, b) })
 	t.Run("transcript", func(t *testing.T) { testTranscript(t, record) })
 	t.Run("a second ceremony", func(t *testing.T) { testSecondCeremony(t, b) })

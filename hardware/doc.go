@@ -17,6 +17,8 @@
 //	join.txt, .png   the join link, as text and as a QR code
 //	unfinished.json  there only while a ceremony runs, or after one was cut short
 //
+// Before it signs, it has package pkcs11 attack throw-away keys made like the real ones, and puts the grade into both documents.
+//
 // Without attestation by the vendor all of this proves the ceremony, not the silicon: that these keys were made with these
 // attributes in whatever answered to PKCS#11 then. Who runs the ceremony must know what device that was.
 //

@@ -49,7 +49,16 @@ func TestTranscriptValidate(t *testing.T) {
 		"no keys":       func(t *Transcript) { t.Keys = nil },
 		"no log key":    func(t *Transcript) { t.Keys = t.Keys[:1] },
 		"no attributes": func(t *Transcript) { t.Keys[0].Attributes = nil },
-		"a key twice":   func(t *Transcript) { t.Keys = append(t.Keys, t.Keys[0]) },
+		"grade":         func(t *Transcript) { t.Probe = &ProbeSummary{Time: 1, Grade: "Z", Attacks: 1} },
+		"no grade":      func(t *Transcript) { t.Probe = &ProbeSummary{Time: 1, Attacks: 1} },
+		"grade unproved": func(t *Transcript) {
+			t.Probe = &ProbeSummary{Time: 1, Grade: pkcs11.Unproven, Attacks: 1}
+		},
+		"probe without time": func(t *Transcript) { t.Probe = &ProbeSummary{Grade: pkcs11.GradeA, Attacks: 1} },
+		"more refusals than attacks": func(t *Transcript) {
+			t.Probe = &ProbeSummary{Time: 1, Grade: pkcs11.GradeA, Attacks: 1, Refused: 1, NotPossible: 1}
+		},
+		"a key twice": func(t *Transcript) { t.Keys = append(t.Keys, t.Keys[0]) },
 	} {
 		changed := good()
 		change(changed)
@@ -59,8 +68,29 @@ func TestTranscriptValidate(t *testing.T) {
 	}
 }
 
+// Of the two grades that are signed one after the other the worse counts.
+func TestGrade(t *testing.T) {
+	for i, c := range []struct{ published, found, want pkcs11.Grade }{
+		{pkcs11.GradeA, pkcs11.GradeA, pkcs11.GradeA},
+		{pkcs11.GradeA, pkcs11.GradeB, pkcs11.GradeB},
+		{pkcs11.GradeC, pkcs11.GradeA, pkcs11.GradeC},
+		{pkcs11.Unproven, pkcs11.GradeA, pkcs11.Unproven},
+		{pkcs11.GradeA, pkcs11.Unproven, pkcs11.Unproven},
+		{"Z", pkcs11.GradeU, "Z"},
+	} {
+		r := Record{Vault: &policies.VaultDocument{Tokens: []policies.TokenEntry{{Grade: string(c.published)}}}, Transcript: &Transcript{}}
+		if c.found != pkcs11.Unproven {
+			r.Transcript.Probe = &ProbeSummary{Grade: c.found}
+		}
+		if got := r.Grade(); got != c.want {
+			t.Errorf("%d: %s", i, got)
+		}
+	}
+}
+
 func FuzzTranscript(f *testing.F) {
-	seed, err := json.Marshal(&Transcript{Header: policies.Header{Type: transcriptType, Suite: policies.Suite, ID: policies.DocumentID{1}, Time: 1},
+	seed, err := json.Marshal(&Transcript{Version: 2, Probe: &ProbeSummary{Time: 1, Grade: pkcs11.GradeB, Attacks: 3, Refused: 2,
+		Findings: []pkcs11.Finding{{Effect: pkcs11.Untried, Custody: pkcs11.Sealed, Says: "x"}}}, Header: policies.Header{Type: transcriptType, Suite: policies.Suite, ID: policies.DocumentID{1}, Time: 1},
 		Keys: []pkcs11.KeyReport{{Name: pkcs11.LogKey, Attributes: []pkcs11.AttributeReport{{Name: "x", Array: []pkcs11.AttributeReport{{Name: "y"}}}}}}})
 	if err != nil {
 		f.Fatal(err)
@@ -75,8 +105,14 @@ func FuzzTranscript(f *testing.F) {
 		if d.Validate() != nil {
 			return
 		}
-		if _, err := d.publishes(); err != nil && !errors.Is(err, policies.ErrMalformed) {
+		if p, err := d.publishes(); err != nil && !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("%v", err)
+		} else if err == nil {
+			_, _ = p.offer([]policies.Custody{policies.CustodyResident, policies.CustodySealed})
 		}
+		if g := d.grade(); !g.Known() {
+			t.Errorf("grade %q", g)
+		}
+		_ = d.compare(pkcs11.Findings{Token: d.Token, Keys: d.Keys})
 	})
 }

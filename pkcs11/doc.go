@@ -54,6 +54,17 @@
 // folder together open without a PIN. The caller encrypts blobs once more before
 // they touch a disk, under a key that only the token can open (Seal).
 //
+// # Probes
+//
+// Probe is the light probe of each start: a known answer, bad points, attributes
+// read back. FullProbe is for the ceremony and for whoever looks at a new HSM:
+// it makes throw-away session objects by the plans of the real keys, attacks
+// them with everything that the host could call, and grades the token: A if all
+// was refused, B if it was in custody resident, C if a host with the PIN can
+// take a key out, U if the token cannot do the work. It takes nothing on trust
+// that it can try, but it cannot see inside the silicon, and what it does not
+// try it does not know.
+//
 // # What it refuses
 //
 // The host of the vault knows the PIN, and PKCS#11 lets the caller of

@@ -461,10 +461,12 @@ func (p *prober) attackRekey(t *trial) {
 	}
 	attack("copy", "CKA_COPYABLE", "copy it, so that the copy outlives its destruction", nil, p.copy(key, cryptoki.Bool(cryptoki.CKA_TOKEN, false)))
 	attack("copy to a token object", "CKA_COPYABLE", "copy it to where it stays", nil, p.copy(key, cryptoki.Bool(cryptoki.CKA_TOKEN, true)))
-	p.try(Attack{
-		Name: what + ": set CKA_LABEL", Custody: t.custody, Harmless: true,
-		Tries: "give it another name, so that a vault that revokes it does not find it; the key stays where it is, and rotation of the field, which revoking does by default, ends its use",
-	}, nil, p.set(key, cryptoki.Bytes(cryptoki.CKA_LABEL, []byte("another"))))
+	if t.custody == Resident {
+		p.try(Attack{
+			Name: what + ": set CKA_LABEL", Custody: t.custody, Harmless: true,
+			Tries: "give it another name, so that a vault that revokes it does not find it; the key stays where it is, and rotation of the field, which revoking does by default, ends its use",
+		}, nil, p.set(key, cryptoki.Bytes(cryptoki.CKA_LABEL, []byte("another"))))
+	}
 	// Of these a template cannot forbid the setting where it cannot hold CKA_MODIFIABLE; what counts is that nothing comes of it.
 	for _, typ := range []uint{cryptoki.CKA_SIGN, cryptoki.CKA_SIGN_RECOVER, cryptoki.CKA_DECRYPT, cryptoki.CKA_UNWRAP} {
 		a := cryptoki.Bool(typ, true)

@@ -16,6 +16,7 @@ import (
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
 
+	"github.com/sallyport/sallyport/pkcs11"
 	"github.com/sallyport/sallyport/vault/internal/server"
 )
 
@@ -73,9 +74,6 @@ func defaults() config {
 	}
 }
 
-// grades from the best to the worst.
-var grades = []string{"A", "B", "unproven", "C", "U"}
-
 // loadConfig reads a file strictly and checks it.
 func loadConfig(path string) (*config, error) {
 	k := koanf.New(".")
@@ -117,8 +115,8 @@ func (c *config) validate() error {
 		return errors.New("configuration: a socket has no certificates; unset storefront.certificate, key and client_ca")
 	case !socket && slices.Contains(files, ""):
 		return errors.New("configuration: storefront.certificate, storefront.key and storefront.client_ca are needed, or a unix: socket")
-	case !slices.Contains(grades, c.MinimumGrade):
-		return fmt.Errorf("configuration: minimum_grade is one of %s", strings.Join(grades, ", "))
+	case !pkcs11.Grade(c.MinimumGrade).Known():
+		return errors.New("configuration: minimum_grade is one of A, B, unproven, C, U")
 	case c.Workers < 1 || c.Threads < 1:
 		return errors.New("configuration: workers and threads are at least 1")
 	case c.LiveKeys < 1:
@@ -135,7 +133,7 @@ func (c *config) validate() error {
 
 // graded refuses a token below the minimum grade. A grade that this version does not know is below all.
 func (c *config) graded(grade string) error {
-	if i := slices.Index(grades, grade); i < 0 || i > slices.Index(grades, c.MinimumGrade) {
+	if pkcs11.Grade(grade).Below(pkcs11.Grade(c.MinimumGrade)) {
 		return fmt.Errorf("the token's grade is %q, the configuration wants at least %q", grade, c.MinimumGrade)
 	}
 	return nil
