@@ -2,6 +2,7 @@ package hardware
 
 import (
 	"context"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -41,12 +42,19 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
+	return benchWith(t, func(string) {})
+}
+
+// benchWith is a bench with what fill puts into its folder.
+func benchWith(t testing.TB, fill func(beside string)) *bench {
+	t.Helper()
 	beside := t.TempDir()
 	conf, err := NewDevelopmentToken(beside)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("SOFTHSM2_CONF", conf)
+	fill(beside)
 	for _, name := range []string{"so.pin", "user.pin"} {
 		if err := NewSecretFile(filepath.Join(beside, name)); err != nil {
 			t.Fatal(err)
@@ -87,11 +95,57 @@ func (b *bench) pin(t testing.TB) pkcs11.Secret {
 	return s
 }
 
+// whole is what a ceremony left beside and in its folder, by path. Each test works on a copy, which spares it seconds of
+// looking for primes.
+var whole map[string]kept
+
+type kept struct {
+	mode fs.FileMode
+	data []byte
+}
+
 // held is a bench on which the ceremony was held.
 func held(t testing.TB) (*bench, *Record) {
 	t.Helper()
-	b := newBench(t)
-	record, err := b.ceremony.Run(t.Context())
+	if whole == nil {
+		b := newBench(t)
+		if _, err := b.ceremony.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		files := make(map[string]kept)
+		err := filepath.WalkDir(b.beside, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || d.Name() == "softhsm2.conf" { // which names the folder
+				return err
+			}
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			path, err = filepath.Rel(b.beside, path)
+			files[path] = kept{info.Mode().Perm(), data}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole = files
+	}
+	b := benchWith(t, func(beside string) {
+		for path, k := range whole {
+			path = filepath.Join(beside, path)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, k.data, k.mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	record, err := ReadRecord(b.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
