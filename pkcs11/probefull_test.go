@@ -403,11 +403,11 @@ func TestSnapshot(t *testing.T) {
 	if left := one.differs(empty); len(left) != 1 || !strings.HasPrefix(left[0], "gone or changed") {
 		t.Errorf("an object less: %q", left)
 	}
-	if err := h.set(o, cryptoki.Bytes(cryptoki.CKA_VALUE, []byte("two")))(); err != nil {
+	if err := h.set(o, cryptoki.Bytes(cryptoki.CKA_LABEL, []byte("two")))(); err != nil {
 		t.Fatal(err)
 	}
 	if left := one.differs(snap()); len(left) != 2 {
-		t.Errorf("a value changed: %q", left)
+		t.Errorf("an attribute changed: %q", left)
 	}
 	info := *one
 	info.info.Flags ^= 1
