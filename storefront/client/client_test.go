@@ -385,3 +385,29 @@ func mustState(o *Owner) []byte {
 	b, _ := o.store.Load()
 	return b
 }
+
+// TestReadWhileOwnerMoves: what the owner rotates or grants anew between the storefront's choice and the vault's decision is read all the same; what
+// was revoked there is not.
+func TestReadWhileOwnerMoves(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	o, _ := w.owner()
+	r, _ := w.reader("Acme")
+	w.connect(o, r, "acme")
+	w.must(o.Set(ctx, set("note", "a")))
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+	w.wantRead(r, o, "note", "a")
+	for name, move := range map[string]func() error{
+		"rotated":       func() error { return o.Rotate(ctx, "note") },
+		"granted again": func() error { return o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}) },
+	} {
+		moved := false
+		f := func() { moved = true; w.must(move()) }
+		w.before.Store(&f)
+		if v := w.read(r, o, "note"); v.Err != nil || string(v.Bytes) != "a" || !moved {
+			t.Errorf("%s: %q, %v", name, v.Bytes, v.Err)
+		}
+	}
+	f := func() { w.must(o.Revoke(ctx, r.ID(), nil, RevokeOptions{})) }
+	w.before.Store(&f)
+	w.wantRefusal(r, o, "note", policies.CodeRevoked)
+}

@@ -26,7 +26,7 @@ type Event struct {
 	Purpose string            `json:"purpose,omitzero"`
 	Custody policies.Custody  `json:"custody,omitzero"` // of the grant; of a destruction: sealed, if one of the keys was
 	Period  uint32            `json:"period,omitzero"`  // of a destruction in custody sealed: the sealing key with which kept copies die
-	Text    string            `json:"text"` // a plain sentence
+	Text    string            `json:"text"`             // a plain sentence
 }
 
 // History returns the newest events, at most limit of them, newest first. Each was verified; one that does not verify is an error, since

@@ -150,11 +150,28 @@ func (r *Reader) purpose(it *Item) (purpose string, met, found bool) {
 	return purpose, true, found
 }
 
-// readPurposes makes one request for each purpose and thousand items. Items that the owner moved meanwhile, or that are under a newer grant, are asked for once more.
+// newest is the place in its owner's chain of the newest grant for an item that is known and offered, 0 if there is none.
+func (r *Reader) newest(it *Item) (seq uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if k, ok := r.owners[it.Owner]; ok {
+		for _, g := range k.grants {
+			if _, ok := g.doc.Field(it.Field, policies.AuthorID(it.Owner)); ok && !g.stale {
+				seq = max(seq, g.doc.Seq)
+			}
+		}
+	}
+	return seq
+}
+
+// readPurposes makes one request for each purpose and thousand items. Items that the owner moved meanwhile, or that are under a newer grant, are asked
+// for once more: when an owner rotates a field or grants it anew, the older grant may end between the storefront's choice and the vault's decision.
 func (r *Reader) readPurposes(ctx context.Context, out []Value, indexes []int, retry bool) error {
 	groups := map[string][]int{}
+	known := map[int]uint64{}
 	var order []string
 	for _, i := range indexes {
+		known[i] = r.newest(&out[i].Item)
 		purpose, met, _ := r.purpose(&out[i].Item)
 		if !met {
 			out[i].Err = ErrNoContact
@@ -165,7 +182,7 @@ func (r *Reader) readPurposes(ctx context.Context, out []Value, indexes []int, r
 		}
 		groups[purpose] = append(groups[purpose], i)
 	}
-	var again []int
+	var again, ended []int
 	for _, purpose := range order {
 		for group := groups[purpose]; len(group) > 0; {
 			n := min(len(group), policies.MaxReadItems)
@@ -178,13 +195,24 @@ func (r *Reader) readPurposes(ctx context.Context, out []Value, indexes []int, r
 			if errors.Is(out[i].Err, policies.CodeHeadMoved) || errors.Is(out[i].Err, policies.CodePurpose) {
 				again = append(again, i)
 			}
+			if errors.Is(out[i].Err, policies.CodeRevoked) {
+				ended = append(ended, i)
+			}
 		}
 	}
-	if len(again) == 0 || !retry {
+	if len(again)+len(ended) == 0 || !retry {
 		return nil
 	}
 	if _, err := r.fetchGrants(ctx); err != nil {
 		return err
+	}
+	for _, i := range ended {
+		if r.newest(&out[i].Item) > known[i] {
+			again = append(again, i)
+		}
+	}
+	if len(again) == 0 {
+		return nil
 	}
 	return r.readPurposes(ctx, out, again, false)
 }

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ import (
 // world is a real vault with a key-use log and a real storefront with its store, both behind TLS. Only the token is software. What
 // the storefront answers can be replaced, which is what a hostile one does.
 type world struct {
+	before  atomic.Pointer[func()]
 	t       *testing.T
 	vault   *vault.Vault
 	doc     *policies.VaultDocument
@@ -154,12 +156,18 @@ func (k *stateKeeper) Load(context.Context) ([]byte, error) {
 }
 
 // adapter gives the vault the methods that the storefront expects of a client.
-type adapter struct{ v *vault.Vault }
+type adapter struct {
+	v      *vault.Vault
+	before *atomic.Pointer[func()] // run once, between the storefront's choice and the vault's decision of a read
+}
 
 func (a adapter) Submit(ctx context.Context, s vaultapi.Submission) (*evidence.Receipt, error) {
 	return a.v.Submit(ctx, s)
 }
 func (a adapter) Reencrypt(ctx context.Context, c vaultapi.Call) (vaultapi.Reply, error) {
+	if f := a.before.Swap(nil); f != nil {
+		(*f)()
+	}
 	return a.v.Reencrypt(ctx, []vaultapi.Call{c})[0], nil
 }
 func (a adapter) Vault(context.Context) (*envelope.Envelope, error) { return a.v.Document(), nil }
@@ -222,7 +230,7 @@ func newWorldOf(t *testing.T, custodies ...policies.Custody) *world {
 	w.must(err)
 	db, err := store.Open(store.Options{Dir: filepath.Join(dir, "data")})
 	w.must(err)
-	front, err := storefront.New(storefront.Options{Store: db, Vault: adapter{w.vault}, Names: []string{"127.0.0.1"}, Limits: storefront.Limits{
+	front, err := storefront.New(storefront.Options{Store: db, Vault: adapter{w.vault, &w.before}, Names: []string{"127.0.0.1"}, Limits: storefront.Limits{
 		OpenRate: 1e6, OpenBurst: 1e6, LoginRate: 1e6, LoginBurst: 1e6, FieldRate: 1e6, FieldBurst: 1e6,
 	}})
 	w.must(err)
@@ -257,7 +265,7 @@ func newWorldOf(t *testing.T, custodies ...policies.Custody) *world {
 func (w *world) emptyStorefront() *httptest.Server {
 	db, err := store.Open(store.Options{Dir: w.t.TempDir()})
 	w.must(err)
-	front, err := storefront.New(storefront.Options{Store: db, Vault: adapter{w.vault}, Names: []string{"127.0.0.1"}})
+	front, err := storefront.New(storefront.Options{Store: db, Vault: adapter{w.vault, &w.before}, Names: []string{"127.0.0.1"}})
 	w.must(err)
 	s := w.serve(front.Handler())
 	w.t.Cleanup(func() {

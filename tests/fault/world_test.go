@@ -231,8 +231,8 @@ func (w *world) audit(ctx context.Context) (wrong []string) {
 		fail("the vault says that %d keys are in force, the owners say %d resident and %d sealed", health.Keys, live, sealed)
 	}
 	objects := 0
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		// While the vault makes its signer state's copy anew there is one more for a moment.
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		// While the vault makes its signer state's copy anew there is one more, for as long as a sync takes.
 		if objects = w.objects(); objects == w.empty+live || time.Now().After(deadline) {
 			break
 		}
