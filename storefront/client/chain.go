@@ -53,8 +53,34 @@ type task struct {
 	Terms     terms             `json:"terms,omitzero"`
 	NextEpoch bool              `json:"next_epoch,omitzero"` // grant for the epoch that the publication behind it begins
 	Cancelled bool              `json:"cancelled,omitzero"`  // revoked before its outcome was known
+	Stop      []policies.Field  `json:"stop,omitzero"`       // of a cancelled grant: what was revoked; empty: all of it
 
 	Reason policies.Reason `json:"reason,omitzero"` // revoke
+	Blind  bool            `json:"blind,omitzero"`  // revoke, when the chain was read: another device may have granted what this one has not seen
+	Turn   bool            `json:"turn,omitzero"`   // of a blind one: rotate what it ends
+}
+
+// stopped are the fields of a cancelled grant that were revoked.
+func (t *task) stopped() []policies.Field {
+	if len(t.Stop) == 0 {
+		return t.Fields
+	}
+	return t.Stop
+}
+
+// rest is what is left of a cancelled grant that never came into force: a grant of the fields that were not revoked. A rotation carries over by itself
+// what is left to be carried over.
+func (t *task) rest() []task {
+	fields := without(t.Fields, t.stopped())
+	if t.NextEpoch || len(fields) == 0 {
+		return nil
+	}
+	stroke := policies.NewDocumentID()
+	return []task{{Kind: taskGrant, Stroke: stroke, Reader: t.Reader, Fields: fields, Terms: t.Terms}, {Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded}}
+}
+
+func without(fields, gone []policies.Field) []policies.Field {
+	return slices.DeleteFunc(slices.Clone(fields), func(f policies.Field) bool { return slices.Contains(gone, f) })
 }
 
 // stops reports whether the task is what a person waits for when they revoke.
@@ -91,7 +117,8 @@ func (o *Owner) run(ctx context.Context) error {
 func (o *Owner) advance(ctx context.Context) error {
 	t := &o.state.Tasks[0]
 	if t.Kind == taskRotate {
-		o.state.Tasks = append(o.rotation(t.Stroke, t.Fields), o.state.Tasks[1:]...)
+		rotation := []task{{Kind: taskPublish, Stroke: t.Stroke, Rotate: t.Fields}, {Kind: taskRevoke, Stroke: t.Stroke, Reason: policies.ReasonSuperseded}}
+		o.state.Tasks = append(rotation, o.state.Tasks[1:]...)
 		return o.save()
 	}
 	// A revocation does not wait for a newer vault document: the keys it needs are in any.
@@ -111,14 +138,27 @@ func (o *Owner) advance(ctx context.Context) error {
 			if t.Cancelled {
 				return o.settleCancelled(ctx)
 			}
-			if o.state.Applied != o.state.Known && t.Kind != taskRevoke {
-				if err := o.syncChain(ctx); err != nil {
+			if o.state.Applied != o.state.Known && t.Kind != taskRevoke || t.Blind {
+				if err := o.syncChain(ctx); err != nil && t.Blind {
+					return fmt.Errorf("another device may have granted what this one has not seen: %w", err)
+				} else if err != nil {
 					return err
 				}
 				if !o.first(stroke) {
 					return nil
 				}
 				t = &o.state.Tasks[0]
+			}
+			if t.Blind {
+				return o.seeing()
+			}
+			if t.Kind == taskPublish {
+				if carry := o.carryOver(t); len(carry) > 0 {
+					// Behind it: what the readers who stay were given takes the place of what they had.
+					carry = append(carry, *t, task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
+					o.state.Tasks = append(carry, o.state.Tasks[1:]...)
+					return o.save()
+				}
 			}
 			var e *envelope.Envelope
 			var err error
@@ -143,8 +183,16 @@ func (o *Owner) advance(ctx context.Context) error {
 		err = o.deliver(ctx, t, v, e, keys)
 		switch {
 		case err == nil:
+			unseen := t.Kind == taskRevoke && t.Reason == policies.ReasonWithdrawn && !o.saw(e)
+			again := task{Kind: taskRevoke, Stroke: stroke, Reader: t.Reader, Fields: t.Fields, Reason: t.Reason, Blind: true}
 			// Killed before the save, the document is sent again and answered with the same receipt.
-			return errors.Join(o.accepted(e), o.save())
+			if err := o.accepted(e); err != nil {
+				return errors.Join(err, o.save())
+			}
+			if unseen {
+				o.state.Tasks = slices.Insert(o.state.Tasks, 0, again)
+			}
+			return o.save()
 		case errors.Is(err, policies.CodeChain):
 			known, revoke := o.state.Known, t.Kind == taskRevoke
 			err := o.syncChain(ctx)
@@ -184,6 +232,33 @@ func (o *Owner) advance(ctx context.Context) error {
 	return fmt.Errorf("%w: other devices, or the storefront, keep coming first", policies.CodeChain)
 }
 
+// saw reports whether this device knows every document that a revocation was signed on top of: it has taken it over, or it is one of its
+// own. If not, another device may have granted, or carried over to a new key, what the revocation does not name.
+func (o *Owner) saw(e *envelope.Envelope) bool {
+	link, err := linkOf(e)
+	if err != nil {
+		return false
+	}
+	if link.Seq == o.state.Applied.Seq+1 && link.Prev == o.state.Applied.Hash {
+		return true
+	}
+	return link.Seq == o.state.Applied.Seq+2 && slices.ContainsFunc(o.state.Tasks, func(t task) bool { return slices.Contains(t.Attempts, link.Prev) })
+}
+
+// seeing turns the first task, a blind revocation, into one of what this device now knows of.
+func (o *Owner) seeing() error {
+	t := &o.state.Tasks[0]
+	t.Blind = false
+	if t.Turn {
+		view := o.view()
+		ended := slices.DeleteFunc(o.granted(t.Reader, t.Fields), func(f policies.Field) bool { _, ok := view[f]; return !ok })
+		if len(ended) > 0 {
+			o.state.Tasks = append(o.state.Tasks, task{Kind: taskRotate, Stroke: policies.NewDocumentID(), Fields: ended})
+		}
+	}
+	return o.save()
+}
+
 // first reports whether the first task belongs to a stroke.
 func (o *Owner) first(stroke policies.DocumentID) bool {
 	return len(o.state.Tasks) > 0 && o.state.Tasks[0].Stroke == stroke
@@ -218,7 +293,7 @@ func (o *Owner) settleCancelled(ctx context.Context) error {
 	if len(o.state.Tasks) == 0 || o.state.Tasks[0].Stroke != t.Stroke || o.state.Tasks[0].Kind != taskGrant {
 		return nil // it was in the chain; accepted put a revocation in its place
 	}
-	o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
+	o.state.Tasks = append(t.rest(), o.state.Tasks[1:]...)
 	if known == o.state.Known {
 		o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{Kind: taskPublish, Stroke: t.Stroke, Hold: true})
 	}
@@ -236,6 +311,9 @@ func (o *Owner) build(t *task, v *policies.VaultDocument) (*envelope.Envelope, [
 		e, err := o.buildManifest(t, v)
 		return e, nil, err
 	case taskGrant:
+		if t.NextEpoch && !o.toCarry(t) {
+			return nil, nil, nil
+		}
 		return o.buildGrant(t, v)
 	case taskRevoke:
 		items := o.selectItems(t)
@@ -554,17 +632,21 @@ func (o *Owner) accepted(e *envelope.Envelope) error {
 		o.state.Known = at
 	}
 	// A cancelled grant that was signed for the place this document has taken can never be accepted.
-	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool {
+	for i := 0; i < len(o.state.Tasks); i++ {
+		t := o.state.Tasks[i]
 		if !t.Cancelled || t.Envelope == nil {
-			return false
+			continue
 		}
 		attempt, err := envelope.Parse(t.Envelope)
 		if err != nil {
-			return false
+			continue
 		}
-		lost, err := linkOf(attempt)
-		return err == nil && lost.Prev == link.Prev && policies.Hash(attempt.Hash) != at.Hash
-	})
+		if lost, err := linkOf(attempt); err == nil && lost.Prev == link.Prev && policies.Hash(attempt.Hash) != at.Hash {
+			rest := t.rest()
+			o.state.Tasks = slices.Replace(o.state.Tasks, i, i+1, rest...)
+			i += len(rest) - 1
+		}
+	}
 	return nil
 }
 
@@ -616,6 +698,11 @@ func (o *Owner) apply(e *envelope.Envelope) error {
 		}
 		if !slices.ContainsFunc(o.state.Grants, func(have ownedGrant) bool { return have.Hash == hash }) {
 			o.state.Grants = append(o.state.Grants, ownedGrant{Hash: hash, Doc: *g})
+			for i := range g.Fields {
+				if f := &g.Fields[i]; f.Author == o.author() {
+					o.raiseEpoch(f.Field, f.Epoch)
+				}
+			}
 		}
 	case "revocation":
 		r, err := policies.Decode[policies.Revocation](e)
@@ -642,7 +729,7 @@ func (o *Owner) apply(e *envelope.Envelope) error {
 	t := o.state.Tasks[done]
 	switch {
 	case t.Cancelled:
-		o.state.Tasks[done] = task{Kind: taskRevoke, Stroke: t.Stroke, Reader: t.Reader, Fields: t.Fields, Reason: policies.ReasonWithdrawn}
+		o.state.Tasks[done] = task{Kind: taskRevoke, Stroke: t.Stroke, Reader: t.Reader, Fields: t.stopped(), Reason: policies.ReasonWithdrawn}
 	case t.Kind == taskRevoke && len(o.selectItems(&t)) > 0: // more than one document holds
 		o.state.Tasks[done].Envelope = nil
 	default:

@@ -22,6 +22,7 @@ import (
 // GrantOptions are the terms of a grant.
 type GrantOptions struct {
 	Purpose     string           // what for; the reader must name the same. Empty: "general"
+	Begins      time.Time        // from when on; zero: now
 	Duration    time.Duration    // how long; zero: one year
 	ReadsPerDay uint64           // fields released per UTC day; zero: no limit
 	Custody     policies.Custody // empty: resident. See [SealedMeans] before you choose the other
@@ -60,8 +61,11 @@ func (o *Owner) Grant(ctx context.Context, reader policies.ReaderID, fields []po
 		}
 	}
 	// Clocks differ: without the minute, a vault whose clock is behind would refuse the first reads.
-	now := o.now().Add(-policies.ClockSkew)
-	t := terms{Purpose: opts.Purpose, NotBefore: now.Unix(), ReadsPerDay: opts.ReadsPerDay, Custody: opts.Custody}
+	begins, from := o.now(), o.now().Add(-policies.ClockSkew)
+	if !opts.Begins.IsZero() {
+		begins, from = opts.Begins, opts.Begins
+	}
+	t := terms{Purpose: opts.Purpose, NotBefore: from.Unix(), ReadsPerDay: opts.ReadsPerDay, Custody: opts.Custody}
 	if t.Purpose == "" {
 		t.Purpose = DefaultPurpose
 	}
@@ -71,7 +75,7 @@ func (o *Owner) Grant(ctx context.Context, reader policies.ReaderID, fields []po
 	if opts.Duration == 0 {
 		opts.Duration = 365 * 24 * time.Hour
 	}
-	t.Expires = o.now().Add(opts.Duration).Unix()
+	t.Expires = begins.Add(opts.Duration).Unix()
 	if opts.Duration < 0 || len(t.Purpose) > 200 {
 		return fmt.Errorf("%w: a grant lasts for a while, and its purpose has at most 200 bytes", policies.ErrMalformed)
 	}
@@ -166,22 +170,34 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 	stroke := policies.NewDocumentID()
 	// A grant that was never sent is simply not made. One that was sent, with an unknown outcome, must be settled before anybody
 	// says that the reader is stopped.
-	queued := len(o.state.Tasks)
-	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool {
-		return t.Kind == taskGrant && t.Reader == reader && len(t.Attempts) == 0 && covers(fields, t.Fields)
-	})
-	unsent := len(o.state.Tasks) < queued
-	sent := false
+	unsent, sent := false, false
 	for i := range o.state.Tasks {
-		if t := &o.state.Tasks[i]; t.Kind == taskGrant && t.Reader == reader && covers(fields, t.Fields) {
-			t.Cancelled, t.Stroke, sent = true, stroke, true
+		t := &o.state.Tasks[i]
+		if t.Kind != taskGrant || t.Reader != reader || !covers(fields, t.Fields) {
+			continue
 		}
+		kept := without(t.Fields, fields)
+		if len(fields) == 0 {
+			kept = nil
+		}
+		if len(t.Attempts) == 0 {
+			t.Fields, unsent = kept, true
+			continue
+		}
+		if t.Cancelled { // in part, before
+			kept = without(kept, t.stopped())
+		}
+		t.Cancelled, t.Stop, t.Stroke, sent = true, without(t.Fields, kept), stroke, true
 	}
+	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return t.Kind == taskGrant && len(t.Fields) == 0 })
 	ended := o.granted(reader, fields)
 	if len(ended) == 0 && !sent {
 		// Another device may have granted what this one does not know of.
 		if err := o.syncChain(ctx); err != nil {
-			return fmt.Errorf("%w: this device knows of no such grant, and could not ask for newer ones: %w", ErrNotStopped, err)
+			o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{
+				Kind: taskRevoke, Stroke: stroke, Reader: reader, Fields: fields, Reason: policies.ReasonWithdrawn, Blind: true, Turn: !opts.KeepEpoch,
+			})
+			return errors.Join(fmt.Errorf("%w: this device knows of no such grant, and could not ask for newer ones: %w", ErrNotStopped, err), o.save())
 		}
 		if ended = o.granted(reader, fields); len(ended) == 0 {
 			if unsent { // what was to be granted never left this device

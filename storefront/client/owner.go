@@ -345,28 +345,99 @@ func (o *Owner) Rotate(ctx context.Context, fields ...policies.Field) error {
 	return o.saveAndRun(ctx)
 }
 
-// rotation is the stroke that rotates fields: superseding grants for everyone who may still read, so that nobody who stays ever
-// sees an error; the manifest with the new capsules; the end of the old grants.
-func (o *Owner) rotation(stroke policies.DocumentID, fields []policies.Field) []task {
-	var out []task
+// A publication that begins an epoch of a field, because it rotates it or sets it anew after it was gone, comes after grants for that epoch to everyone
+// who may read the field, so that nobody who stays ever sees an error, and before the end of their old ones. What is needed is found out
+// when the publication's turn comes, each time: another device may have granted, revoked or rotated since.
+
+// carried is a field that a reader may read, as its newest grant says.
+type carried struct {
+	reader policies.ReaderID
+	field  policies.Field
+	terms  terms
+	seq    uint64
+	next   bool // it has a grant for the next epoch already
+}
+
+// nextEpoch is the epoch that a publication which begins one begins.
+func (o *Owner) nextEpoch(f policies.Field) uint64 {
+	for _, l := range o.leaves() {
+		if l.Field == f {
+			return l.Epoch + 1
+		}
+	}
+	return o.firstEpoch(f)
+}
+
+// standing lists who may read some fields, grant by grant in their order.
+func (o *Owner) standing(fields []policies.Field) []carried {
+	epochs := map[policies.Field]uint64{}
+	for _, f := range fields {
+		epochs[f] = o.nextEpoch(f)
+	}
+	var out []carried
 	for i := range o.state.Grants {
 		g := &o.state.Grants[i]
 		if o.now().Unix() >= g.Doc.Expires {
 			continue
 		}
-		var moved []policies.Field
 		for j := range g.Doc.Fields {
-			if f := &g.Doc.Fields[j]; g.live(f) && f.Author == o.author() && slices.Contains(fields, f.Field) {
-				moved = append(moved, f.Field)
+			f := &g.Doc.Fields[j]
+			epoch, ok := epochs[f.Field]
+			if !ok || !g.live(f) || f.Author != o.author() {
+				continue
+			}
+			c := carried{reader: g.Doc.Reader, field: f.Field, seq: g.Doc.Seq, next: f.Epoch == epoch, terms: terms{
+				Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires, ReadsPerDay: g.Doc.Limits.ReadsPerDay, Custody: g.Doc.Custody,
+			}}
+			at := slices.IndexFunc(out, func(have carried) bool { return have.reader == c.reader && have.field == c.field })
+			switch {
+			case at < 0:
+				out = append(out, c)
+			case c.seq > out[at].seq:
+				out[at] = c
 			}
 		}
-		if len(moved) > 0 {
-			out = append(out, task{Kind: taskGrant, Stroke: stroke, Reader: g.Doc.Reader, Fields: moved, NextEpoch: true, Terms: terms{
-				Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires, ReadsPerDay: g.Doc.Limits.ReadsPerDay, Custody: g.Doc.Custody,
-			}})
+	}
+	return out
+}
+
+// carryOver is the grants that a publication needs before it.
+func (o *Owner) carryOver(t *task) []task {
+	leaves := map[policies.Field]bool{}
+	for _, l := range o.leaves() {
+		leaves[l.Field] = true
+	}
+	fields := slices.DeleteFunc(slices.Clone(t.Rotate), func(f policies.Field) bool { return !leaves[f] })
+	for _, raw := range t.Set {
+		if l, err := policies.ParseLeaf(raw); err == nil && !leaves[l.Field] {
+			fields = append(fields, l.Field)
 		}
 	}
-	return append(out, task{Kind: taskPublish, Stroke: stroke, Rotate: fields}, task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
+	var out []task
+	var seqs []uint64
+	for _, c := range o.standing(fields) {
+		if c.next {
+			continue
+		}
+		if at := slices.Index(seqs, c.seq); at >= 0 {
+			out[at].Fields = append(out[at].Fields, c.field)
+			continue
+		}
+		out = append(out, task{Kind: taskGrant, Stroke: t.Stroke, Reader: c.reader, Fields: []policies.Field{c.field}, NextEpoch: true, Terms: c.terms})
+		seqs = append(seqs, c.seq)
+	}
+	return out
+}
+
+// toCarry reports whether a grant for the next epoch is still what its reader needs.
+func (o *Owner) toCarry(t *task) bool {
+	standing := o.standing(t.Fields)
+	for _, f := range t.Fields {
+		if !slices.ContainsFunc(standing, func(c carried) bool { return c.reader == t.Reader && c.field == f && c.terms == t.Terms && !c.next }) {
+			return false
+		}
+	}
+	return true
 }
 
 // Code draws a contact code for one reader: the owner's id and a nonce. It is handed over outside the storefront, and serves one reader.

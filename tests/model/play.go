@@ -1,0 +1,384 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/tests/model/reference"
+	"github.com/sallyport/sallyport/tests/stage"
+)
+
+// lineTimeout is how long one line may take. None should take a tenth of it.
+const lineTimeout = 60 * time.Second
+
+// play is one script being played.
+type play struct {
+	*World
+	script  *Script
+	owners  map[string]policies.OwnerID
+	names   map[policies.OwnerID]string
+	readers map[string]policies.ReaderID
+	devices map[string]*device
+}
+
+// device is a device of an owner, or a reader with a session of its own. Several of one have one identity: one was made from the other's backup.
+type device struct {
+	mu     sync.Mutex // held while it does something: a device does one thing at a time
+	drawer *drawer
+	owner  *client.Owner
+	reader *client.Reader
+	known  map[string]uint64 // version that a reader has, by owner:field
+}
+
+// Play plays a script with people who are new to the world and returns what happened. At the end everything is finished, everybody reads
+// everything, every grant is revoked, and everybody tries again. An error says that the world is not fit for use any more.
+func (w *World) Play(ctx context.Context, s *Script) ([]reference.Event, error) {
+	w.played++
+	p := &play{World: w, script: s, owners: map[string]policies.OwnerID{}, names: map[policies.OwnerID]string{}, readers: map[string]policies.ReaderID{}, devices: map[string]*device{}}
+	defer p.close()
+	if err := p.cast(ctx); err != nil {
+		return nil, fmt.Errorf("before the script began: %w", err)
+	}
+	var events []reference.Event
+	for i := 0; i < len(s.Lines); {
+		end := i + 1
+		for end < len(s.Lines) && s.Lines[end].With {
+			end++
+		}
+		happened, err := p.together(ctx, s.Lines[i:end], i)
+		events = append(events, happened...)
+		if err != nil {
+			return events, err
+		}
+		i = end
+	}
+	after, err := p.calm(ctx, len(s.Lines))
+	return append(events, after...), err
+}
+
+func (p *play) close() {
+	for _, d := range p.devices {
+		d.close()
+	}
+}
+
+func (d *device) close() {
+	if d.owner != nil {
+		d.owner.Close()
+	}
+	if d.reader != nil {
+		_ = d.reader.Close() // what it learnt is not needed any more
+	}
+}
+
+// cast makes owners and readers, has all meet, and gives each a second device.
+func (p *play) cast(ctx context.Context) error {
+	var none client.Options
+	for _, name := range p.script.Owners {
+		d := &device{drawer: new(drawer)}
+		var err error
+		if d.owner, err = client.InitOwner(ctx, d.drawer, p.network, none); err != nil {
+			return err
+		}
+		p.devices[name+"/1"], p.owners[name], p.names[d.owner.ID()] = d, d.owner.ID(), name
+	}
+	for _, name := range p.script.Readers {
+		d := &device{drawer: new(drawer), known: map[string]uint64{}}
+		var err error
+		if d.reader, err = client.InitReader(ctx, d.drawer, p.network, policies.KindBusiness, name, none); err != nil {
+			return err
+		}
+		p.devices[name+"/1"], p.readers[name] = d, d.reader.ID()
+		for _, owner := range p.script.Owners {
+			o := p.devices[owner+"/1"].owner
+			code, err := o.Code()
+			if err != nil {
+				return err
+			}
+			if _, err := d.reader.Connect(ctx, code, owner); err != nil {
+				return err
+			}
+			if _, err := o.Connect(ctx, d.reader.Code(), name); err != nil {
+				return err
+			}
+		}
+		second := &device{drawer: new(drawer), known: map[string]uint64{}}
+		if _, err := d.reader.Backup(false, func(plain []byte) (err error) {
+			second.reader, err = client.RestoreReader(second.drawer, plain, none)
+			return err
+		}); err != nil {
+			return err
+		}
+		p.devices[name+"/2"] = second
+	}
+	for _, name := range p.script.Owners {
+		second := &device{drawer: new(drawer)}
+		if _, err := p.devices[name+"/1"].owner.Backup(false, func(plain []byte) (err error) {
+			second.owner, err = client.RestoreOwner(second.drawer, plain, none)
+			return err
+		}); err != nil {
+			return err
+		}
+		p.devices[name+"/2"] = second
+	}
+	return nil
+}
+
+// together plays lines at the same time. first is the number of the first, from 0.
+func (p *play) together(ctx context.Context, lines []Line, first int) ([]reference.Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, lineTimeout)
+	defer cancel()
+	events := make([]*reference.Event, len(lines))
+	errs := make([]error, len(lines))
+	var all sync.WaitGroup
+	for i := range lines {
+		all.Go(func() { events[i], errs[i] = p.line(ctx, &lines[i], first+i) })
+	}
+	all.Wait()
+	var out []reference.Event
+	for i, e := range events {
+		if e != nil {
+			out = append(out, *e)
+		}
+		if errs[i] != nil {
+			return out, fmt.Errorf("%s: %w", &lines[i], errs[i])
+		}
+	}
+	if ctx.Err() != nil {
+		return out, fmt.Errorf("line %d: it took longer than %s: %w", first+1, lineTimeout, ctx.Err())
+	}
+	return out, nil
+}
+
+// line plays one line. An error is one of the world, not of the line.
+func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, error) {
+	e := &reference.Event{Line: n + 1, Who: l.Who, Do: l.Do, Fields: l.Fields, Reader: l.Reader, Terms: l.Terms, Keep: l.Keep, Cut: l.Cut != 0, Attack: l.Attack}
+	d := p.devices[l.Who]
+	if d != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+	}
+	if l.Cut != 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, l.Cut)
+		defer cancel()
+	}
+	fields := make([]policies.Field, len(l.Fields))
+	for i, f := range l.Fields {
+		fields[i] = policies.Field(f)
+	}
+	e.Start = time.Now().UnixNano()
+	defer func() {
+		if e.End == 0 {
+			e.End = time.Now().UnixNano()
+		}
+	}()
+	switch l.Do {
+	case reference.Set:
+		e.Number = n + 1
+		var changes []client.Change
+		owner, _, _ := strings.Cut(l.Who, "/")
+		for _, f := range fields {
+			changes = append(changes, client.Change{Field: f, Value: fmt.Appendf(nil, "%s %s %d", owner, f, e.Number)})
+		}
+		e.Result = code(d.owner.Set(ctx, changes...))
+	case reference.Remove:
+		e.Result = code(d.owner.Remove(ctx, fields...))
+	case reference.Rotate:
+		e.Result = code(d.owner.Rotate(ctx, fields...))
+	case reference.Grant:
+		o := client.GrantOptions{Purpose: l.Terms.Purpose, ReadsPerDay: uint64(l.Terms.Limit), Duration: l.Terms.For, Custody: policies.Custody(l.Terms.Custody)}
+		if l.Terms.From != 0 {
+			o.Begins = time.Now().Add(l.Terms.From)
+		}
+		e.Result = code(d.owner.Grant(ctx, p.readers[l.Reader], fields, o))
+	case reference.Revoke:
+		e.Result = code(d.owner.Revoke(ctx, p.readers[l.Reader], fields, client.RevokeOptions{KeepEpoch: l.Keep}))
+	case reference.Sync:
+		if e.Result = code(d.owner.Sync(ctx)); e.Result == reference.OK {
+			if err := d.look(ctx, e); err != nil {
+				e.Result = code(err)
+			}
+		}
+	case reference.Read:
+		p.read(ctx, d, l, e)
+	case reference.Restart:
+		e.Result = reference.OK
+		return e, d.restart()
+	case reference.Kill:
+		e.Result = reference.OK
+		return e, p.kill(ctx, l, e)
+	case reference.Replay:
+		result, ok := p.replay(ctx, l.Attack, n)
+		if !ok {
+			return nil, nil
+		}
+		e.Result = result
+	case reference.Forge:
+		e.Result = p.forge(ctx, p.owners[l.Who], l.Attack)
+	case "wait":
+		time.Sleep(l.Length)
+		return nil, nil
+	}
+	if l.Cut != 0 && d != nil {
+		e.End = time.Now().UnixNano()
+		return e, d.restart()
+	}
+	return e, nil
+}
+
+// look notes what the device has.
+func (d *device) look(ctx context.Context, e *reference.Event) error {
+	name, _, _ := strings.Cut(e.Who, "/")
+	for _, f := range d.owner.Fields() {
+		value, err := d.owner.Get(ctx, f.Field)
+		if err != nil {
+			return err
+		}
+		e.Items = append(e.Items, reference.Item{Owner: name, Field: string(f.Field), Version: f.Version, Number: number(name, string(f.Field), value)})
+	}
+	return nil
+}
+
+// number is the number in a value, -1 if it is none of this owner and field.
+func number(owner, field string, value []byte) int {
+	text, ok := strings.CutPrefix(string(value), owner+" "+field+" ")
+	n, err := strconv.Atoi(text)
+	if !ok || err != nil {
+		return -1
+	}
+	return n
+}
+
+func (p *play) read(ctx context.Context, d *device, l *Line, e *reference.Event) {
+	var items []client.Item
+	for _, word := range l.Fields {
+		owner, field, _ := strings.Cut(word, ":")
+		it := client.Item{Owner: p.owners[owner], Field: policies.Field(field)}
+		if l.Known {
+			it.Known = d.known[word]
+		}
+		items = append(items, it)
+	}
+	values, err := d.reader.Read(ctx, items...)
+	e.Result, e.Fields = code(err), nil
+	for i, word := range l.Fields {
+		owner, field, _ := strings.Cut(word, ":")
+		it := reference.Item{Owner: owner, Field: field, Known: items[i].Known}
+		if err == nil {
+			switch v := &values[i]; {
+			case v.Err != nil:
+				it.Result = code(v.Err)
+			case v.Unchanged:
+				it.Result, it.Version, it.At = string(policies.CodeUnchanged), v.Version, v.Time.UnixMilli()
+			default:
+				it.Result, it.Version, it.At = string(policies.CodeReleased), v.Version, v.Time.UnixMilli()
+				it.Number = number(owner, field, v.Bytes)
+				d.known[word] = v.Version
+			}
+		}
+		e.Items = append(e.Items, it)
+	}
+}
+
+// restart ends a device's process and begins anew with what it had stored.
+func (d *device) restart() (err error) {
+	if d.owner != nil {
+		d.owner.Close()
+		d.owner, err = client.OpenOwner(d.drawer, client.Options{})
+		return err
+	}
+	// Killed, not closed: what it has not stored yet is forgotten.
+	d.reader, err = client.OpenReader(d.drawer, client.Options{})
+	return err
+}
+
+func (p *play) kill(ctx context.Context, l *Line, e *reference.Event) error {
+	time.Sleep(l.After)
+	victims := map[string][]*stage.Daemon{"vault": {p.stage.Vault}, "storefront": {p.stage.Storefront}, "both": {p.stage.Vault, p.stage.Storefront}}[l.Who]
+	e.Start = time.Now().UnixNano()
+	for _, d := range victims {
+		d.Kill()
+	}
+	time.Sleep(l.Length)
+	for _, d := range victims {
+		if err := d.Start(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// calm is the end of every script: with everything running, each device finishes what it began, and the world is as the model says to
+// the last reader.
+func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err error) {
+	run := func(l Line) error {
+		n++
+		happened, err := p.together(ctx, []Line{l}, n-1)
+		events = append(events, happened...)
+		return err
+	}
+	all := func() error {
+		var items []string
+		for _, owner := range p.script.Owners {
+			for _, f := range p.fields() {
+				items = append(items, owner+":"+f)
+			}
+		}
+		for _, reader := range p.script.Readers {
+			for _, device := range []string{"/1", "/2"} {
+				if err := run(Line{Who: reader + device, Do: reference.Read, Fields: items, Known: device == "/2"}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	for _, owner := range p.script.Owners {
+		// The first learns what the second finished, and the other way round.
+		for _, device := range []string{"/1", "/2", "/1", "/2"} {
+			if err := run(Line{Who: owner + device, Do: reference.Sync}); err != nil {
+				return events, err
+			}
+		}
+		for _, e := range events[len(events)-2:] {
+			e.Do, e.Items = reference.Calm, nil
+			events = append(events, e)
+		}
+	}
+	if err := all(); err != nil {
+		return events, err
+	}
+	for _, owner := range p.script.Owners {
+		for _, reader := range p.script.Readers {
+			if err := run(Line{Who: owner + "/1", Do: reference.Revoke, Reader: reader, Keep: true}); err != nil {
+				return events, err
+			}
+		}
+	}
+	return events, all()
+}
+
+// fields are all that the script names.
+func (p *play) fields() []string {
+	seen := map[string]bool{}
+	var out []string
+	for i := range p.script.Lines {
+		for _, f := range p.script.Lines[i].Fields {
+			if _, field, ok := strings.Cut(f, ":"); ok {
+				f = field
+			}
+			if !seen[f] {
+				seen[f] = true
+				out = append(out, f)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/storefront/api"
+)
+
+// tap stands between clients and storefront and keeps what they post, as somebody might who sends it again.
+type tap struct {
+	listener net.Listener
+	server   *http.Server
+	client   *http.Client
+	target   *url.URL
+
+	mu        sync.Mutex // guards what follows
+	reads     []posted
+	documents []posted
+}
+
+// posted is a request as it came by.
+type posted struct {
+	path string
+	body []byte
+}
+
+// mostPosted is how many of each are kept.
+const mostPosted = 32
+
+// newTap listens; where to, and with what certificate, is said when the stage is open.
+func newTap() (*tap, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	return &tap{listener: l}, nil
+}
+
+func (t *tap) url() string { return "https://" + t.listener.Addr().String() }
+
+// serve begins to pass on. dir is the stage's folder.
+func (t *tap) serve(dir, target string, out *tls.Config) error {
+	certificate, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls", "storefront.pem"), filepath.Join(dir, "tls", "storefront-key.pem"))
+	if err != nil {
+		return err
+	}
+	if t.target, err = url.Parse(target); err != nil {
+		return err
+	}
+	transport := &http.Transport{TLSClientConfig: out, MaxIdleConnsPerHost: 64, DisableCompression: true}
+	t.client = &http.Client{Transport: transport, Timeout: time.Minute}
+	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	forward := &httputil.ReverseProxy{
+		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(t.target); r.Out.Host = r.In.Host },
+		Transport:    transport,
+		ErrorLog:     quiet,
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }, // nobody answers
+	}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		t.keep(r, body)
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		forward.ServeHTTP(w, r)
+	})
+	t.server = &http.Server{Handler: handler, ErrorLog: quiet}
+	own := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}}
+	go func() { _ = t.server.Serve(tls.NewListener(t.listener, own)) }()
+	return nil
+}
+
+func (t *tap) keep(r *http.Request, body []byte) {
+	if r.Method != http.MethodPost {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := &t.documents
+	switch path := r.URL.Path; {
+	case path == api.PathReads:
+		list = &t.reads
+	case strings.HasSuffix(path, "/manifests"), strings.HasSuffix(path, "/grants"), strings.HasSuffix(path, "/revocations"):
+	default:
+		return
+	}
+	*list = append(*list, posted{r.URL.Path, body})
+	*list = (*list)[max(0, len(*list)-mostPosted):]
+}
+
+// pick is one of what was kept; ok is false if nothing was.
+func (t *tap) pick(reads bool, n int) (p posted, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := t.documents
+	if reads {
+		list = t.reads
+	}
+	if len(list) == 0 {
+		return posted{}, false
+	}
+	return list[n%len(list)], true
+}
+
+// again posts something once more and returns the code of the refusal, or "accepted".
+func (t *tap) again(ctx context.Context, p posted) string {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, t.target.JoinPath(p.path).String(), bytes.NewReader(p.body))
+	if err != nil {
+		return err.Error()
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Host = t.listener.Addr().String()
+	resp, err := t.client.Do(r)
+	if err != nil {
+		return string(policies.CodeUnavailable)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		return string(policies.CodeAccepted)
+	}
+	return string(problem.Of(problem.Read(resp.StatusCode, resp.Header.Get("Content-Type"), resp.Body)).Code)
+}
+
+func (t *tap) close() error {
+	if t.server == nil {
+		return t.listener.Close()
+	}
+	t.client.CloseIdleConnections()
+	if err := t.server.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("closing the tap: %w", err)
+	}
+	return nil
+}

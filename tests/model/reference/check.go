@@ -1,0 +1,647 @@
+package reference
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// Violation is an outcome that no state allows.
+type Violation struct {
+	Event *Event
+	What  string
+}
+
+// String is the violation for people.
+func (v Violation) String() string { return v.What + "\n    " + v.Event.String() }
+
+// Rules can be made wrong on purpose, one at a time, to see that a trace then fails.
+type Rules struct {
+	RevokedReads   bool // a revoked reader is expected to read on
+	ExpiredReads   bool // so is one whose grant has expired
+	OlderVersions  bool // a reader is expected to be given the value before the newest
+	RemovedReads   bool // a removed field is expected to be there still
+	LimitsOneMore  bool // limits are expected one higher
+	StrangersReads bool // a reader without a grant is expected to read
+}
+
+// Summary counts what was checked.
+type Summary struct {
+	Operations int            // of owners and readers
+	Items      int            // outcomes of reads that were held against the model
+	Outcomes   map[string]int // items by outcome
+	Answers    map[string]int // operations by result
+	Unknown    int            // operations whose outcome was unknown
+	Kills      int
+}
+
+type fieldKey struct{ owner, field string }
+type permitKey struct{ owner, reader, field string }
+
+// model is what is known of a trace.
+type model struct {
+	rules    Rules
+	events   []Event
+	values   map[fieldKey]register
+	permits  map[permitKey]register
+	versions map[string]map[uint64]*Event // by owner: which set a version is of
+	numbers  map[*Event]uint64            // and the other way round
+	highest  map[fieldKey][]seen
+	changes  map[string][]*write // by owner: everything that moves the head
+	sets     map[string]map[int]*Event
+	ops      map[*Event]*write // of sets
+	uses     map[*Event][]use  // of grants with a limit
+	kills    [][2]int64
+	out      []Violation
+}
+
+type seen struct {
+	end     int64
+	version uint64
+}
+
+// use is a release that counts against a limit, or may.
+type use struct {
+	start, end int64
+	certain    bool
+}
+
+// Check holds a trace against the model. The trace is complete: what happened before it is nothing, and all writes are in it.
+func Check(events []Event, rules Rules) (Summary, []Violation) {
+	m := &model{
+		rules: rules, events: events, values: map[fieldKey]register{}, permits: map[permitKey]register{}, versions: map[string]map[uint64]*Event{},
+		numbers: map[*Event]uint64{}, highest: map[fieldKey][]seen{}, changes: map[string][]*write{}, sets: map[string]map[int]*Event{},
+		ops: map[*Event]*write{}, uses: map[*Event][]use{},
+	}
+	m.write()
+	sum := Summary{Outcomes: map[string]int{}, Answers: map[string]int{}}
+	byEnd := make([]*Event, len(events))
+	for i := range events {
+		byEnd[i] = &events[i]
+	}
+	slices.SortStableFunc(byEnd, func(a, b *Event) int { return cmp.Compare(a.End, b.End) })
+	for _, e := range byEnd {
+		switch e.Do {
+		case Kill:
+			sum.Kills++
+			continue
+		case Restart:
+			continue
+		case Calm:
+			if e.Result != OK {
+				m.violation(e, "with everything running again, the device does not finish")
+			}
+			continue
+		}
+		sum.Operations++
+		sum.Answers[e.Do+" "+e.Result]++
+		switch e.Do {
+		case Read:
+			for i := range e.Items {
+				sum.Items++
+				sum.Outcomes[e.Items[i].Result]++
+			}
+			m.read(e)
+		case Replay, Forge:
+			m.attack(e)
+		default:
+			if e.Result != OK && !refusedAtHome(e) {
+				sum.Unknown++
+			}
+			m.answer(e)
+			if e.Do == Sync && e.Result == OK {
+				m.look(e)
+			}
+		}
+	}
+	m.order()
+	m.limits()
+	return sum, m.out
+}
+
+func (m *model) violation(e *Event, format string, args ...any) {
+	m.out = append(m.out, Violation{e, fmt.Sprintf(format, args...)})
+}
+
+// refusedAtHome reports whether a device refused an operation before it wrote anything down.
+func refusedAtHome(e *Event) bool {
+	return e.Result == NoField || e.Do == Revoke && e.Result == "no_grant"
+}
+
+// write makes registers out of what owners did.
+func (m *model) write() {
+	for i := range m.events {
+		e := &m.events[i]
+		if e.Do == Kill {
+			m.kills = append(m.kills, [2]int64{e.Start, e.End})
+		}
+	}
+	for i := range m.events {
+		e := &m.events[i]
+		switch e.Do {
+		case Set, Remove, Grant, Revoke, Rotate:
+		default:
+			continue
+		}
+		if refusedAtHome(e) {
+			continue
+		}
+		w := write{Event: e, start: e.Start, end: never, order: e.Start, dead: never, acked: e.Result == OK || e.Do == Revoke && e.Result == NotRotated}
+		settled := m.settled(i)
+		if w.end = settled; w.acked {
+			w.end = e.End
+		}
+		o := e.owner()
+		if e.Do == Set || e.Do == Remove || e.Do == Rotate || e.Do == Revoke && !e.Keep {
+			c := w
+			c.end = settled
+			m.changes[o] = append(m.changes[o], &c)
+		}
+		switch e.Do {
+		case Set, Remove:
+			if e.Do == Set {
+				if m.sets[o] == nil {
+					m.sets[o] = map[int]*Event{}
+				}
+				m.sets[o][e.Number] = e
+				op := w
+				m.ops[e] = &op
+			}
+			for _, f := range e.Fields {
+				r := w
+				m.values[fieldKey{o, f}] = append(m.value(fieldKey{o, f}), &r)
+			}
+		case Grant:
+			for _, f := range e.Fields {
+				r, k := w, permitKey{o, e.Reader, f}
+				m.permits[k] = append(m.permit(k), &r)
+			}
+		case Revoke:
+			fields := e.Fields
+			if len(fields) == 0 {
+				fields = m.everGranted(o, e.Reader)
+			}
+			for _, f := range fields {
+				r, k := w, permitKey{o, e.Reader, f}
+				m.permits[k] = append(m.permit(k), &r)
+			}
+		}
+	}
+}
+
+// settled is when everything that the device of event i had begun by then was done. A device takes one thing after the other: the first
+// success ends all before it.
+func (m *model) settled(i int) int64 {
+	e := &m.events[i]
+	if e.Result == OK {
+		return e.End
+	}
+	settled := int64(never)
+	for j := range m.events {
+		if x := &m.events[j]; x.Who == e.Who && x.Result == OK && x.Start >= e.End && settles(x) {
+			settled = min(settled, x.End)
+		}
+	}
+	return settled
+}
+
+// settles reports whether the success of an operation says that everything its device began before is done.
+func settles(e *Event) bool {
+	switch e.Do {
+	case Set, Remove, Grant, Revoke, Rotate, Sync:
+		return true
+	}
+	return false
+}
+
+func (m *model) value(k fieldKey) register {
+	if r, ok := m.values[k]; ok {
+		return r
+	}
+	return newRegister()
+}
+
+func (m *model) permit(k permitKey) register {
+	if r, ok := m.permits[k]; ok {
+		return r
+	}
+	return newRegister()
+}
+
+// everGranted are the fields that an owner ever grants to a reader in the trace: revoking all of them is revoking each.
+func (m *model) everGranted(owner, reader string) []string {
+	var out []string
+	for i := range m.events {
+		if e := &m.events[i]; e.Do == Grant && e.owner() == owner && e.Reader == reader {
+			out = append(out, e.Fields...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// trouble reports whether a daemon was away at some time in between, or the event's own process was ended.
+func (m *model) trouble(e *Event) bool {
+	return e.Cut || slices.ContainsFunc(m.kills, func(k [2]int64) bool { return k[0] < e.End && e.Start < k[1] })
+}
+
+// rival reports whether another device of the same owner was at something, or had something unfinished, since this device last learnt all there was.
+func (m *model) rival(e *Event) bool {
+	var learnt int64 = math.MinInt64
+	for i := range m.events {
+		if x := &m.events[i]; x.Who == e.Who && x.Do == Sync && x.Result == OK && x.End <= e.Start {
+			learnt = max(learnt, x.Start)
+		}
+	}
+	for i := range m.events {
+		x := &m.events[i]
+		if x.owner() != e.owner() || x.Who == e.Who || !settles(x) || x.Start >= e.End {
+			continue
+		}
+		if x.End >= learnt || !refusedAtHome(x) && m.settled(i) >= learnt {
+			return true
+		}
+	}
+	return false
+}
+
+// answer checks what an owner was told.
+func (m *model) answer(e *Event) {
+	o := e.owner()
+	switch e.Result {
+	case OK:
+	case NotStopped, NotRotated, "unavailable":
+		if !m.trouble(e) && !m.rival(e) {
+			m.violation(e, "nothing was away, and no other device at work")
+		}
+	case "storefront_behind", "chain_moved":
+		// What another device did is not on the storefront yet, or came first again and again.
+		if !m.rival(e) {
+			m.violation(e, "no other device was at work")
+		}
+	case NoField:
+		absent := false
+		for _, f := range e.Fields {
+			for _, w := range m.value(fieldKey{o, f}).possible(e.Start, e.End) {
+				absent = absent || w.Event == nil || w.Do == Remove
+			}
+		}
+		if !absent && !m.rival(e) {
+			m.violation(e, "the fields are there, and no other device was at work")
+		}
+	case "no_grant":
+		fields := e.Fields
+		if len(fields) == 0 {
+			fields = m.everGranted(o, e.Reader)
+		}
+		for _, f := range fields {
+			if e.Do != Revoke || !slices.ContainsFunc(m.permit(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || w.Do == Revoke }) {
+				m.violation(e, "%s is granted", f)
+			}
+		}
+	default:
+		m.violation(e, "an owner is never told so")
+	}
+}
+
+// attack checks that what was sent again or made up came to nothing. Whether it had an effect all the same, reads tell.
+func (m *model) attack(e *Event) {
+	allowed := map[string][]string{
+		"read":      {"replayed", "request_expired", "unknown_session"},
+		"document":  {"chain_moved", "malformed", "accepted"}, // accepted: the newest once more, or one that its owner still waits for
+		"author":    {"no_grant"},
+		"signature": {"bad_signature"},
+	}[e.Attack]
+	if e.Result == "unavailable" && m.trouble(e) || slices.Contains(allowed, e.Result) {
+		return
+	}
+	m.violation(e, "an attack has this outcome")
+}
+
+// read checks a read's items, and what they say together.
+func (m *model) read(e *Event) {
+	if e.Result != OK {
+		if e.Result != "unavailable" && e.Result != "unknown_session" && e.Result != "log_stopped" || !m.trouble(e) {
+			m.violation(e, "nothing was away, and the reader got no answer")
+		}
+		// The vault may have counted what it never heard of.
+		for i := range e.Items {
+			m.counts(e, &e.Items[i], false)
+		}
+		return
+	}
+	for i := range e.Items {
+		m.item(e, &e.Items[i])
+	}
+	m.together(e)
+}
+
+// item checks one outcome: is there a permission and a value, both possible at some time of the read, that give it?
+func (m *model) item(e *Event, it *Item) {
+	permits := m.permit(permitKey{it.Owner, e.owner(), it.Field})
+	values := m.value(fieldKey{it.Owner, it.Field})
+	mayPermit, mayValue := permits.possible(e.Start, e.End), values.possible(e.Start, e.End)
+	present := slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event != nil && w.Do == Set })
+	absent := slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event == nil || w.Do == Remove })
+	granted := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || w.Do != Grant })
+	revoked := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || w.Do != Revoke })
+	nothing := slices.ContainsFunc(mayPermit, func(w *write) bool { return w.Event == nil })
+	bad := func(why string) {
+		m.violation(e, "%s:%s is %s: %s", it.Owner, it.Field, it.Result, why)
+	}
+	var because []*write // the permissions that explain the outcome
+	switch it.Result {
+	case "released", "unchanged":
+		for _, w := range granted {
+			if m.inTime(w, e) {
+				because = append(because, w)
+			}
+		}
+		if m.rules.RevokedReads && len(revoked) == len(mayPermit) || m.rules.StrangersReads && nothing && len(mayPermit) == 1 {
+			break
+		}
+		if len(because) == 0 {
+			bad("no grant is in force")
+			return
+		}
+		m.valueOf(e, it, values, mayValue)
+		m.counts(e, it, it.Result == "released")
+	case "no_grant":
+		if m.rules.StrangersReads && nothing && len(mayPermit) == 1 {
+			bad("a stranger is expected to read")
+		}
+		// A grant that is on its way may be with the vault and not yet on the storefront; one that was revoked before it ever was, too.
+		if !nothing && !(len(revoked) > 0 && !m.wasGranted(permits, e)) {
+			bad("there was a grant")
+		}
+	case "grant_revoked":
+		if m.rules.RevokedReads {
+			bad("a revoked reader is expected to read")
+		}
+		because = revoked
+		if len(revoked) == 0 && !m.otherPurpose(permits, granted, e) {
+			bad("nothing was revoked")
+		}
+	case "not_found":
+		if m.rules.RemovedReads && slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event != nil }) {
+			bad("a removed field is expected to be there")
+		}
+		if because = granted; len(granted) == 0 || !absent {
+			bad("the field is there, or the reader has no grant")
+		} else if gone := slices.DeleteFunc(slices.Clone(mayValue), func(w *write) bool { return w.Event != nil && w.Do == Set }); len(gone) == 1 {
+			values.observed(gone[0], e.Start, e.End)
+		}
+	case "grant_expired":
+		if m.rules.ExpiredReads {
+			bad("an expired grant is expected to hold")
+		}
+		for _, w := range granted {
+			if w.Terms.For != 0 && seconds(e.End) >= seconds(w.Start+int64(w.Terms.From+w.Terms.For)) {
+				because = append(because, w)
+			}
+		}
+		if len(because) == 0 || !present {
+			bad("no grant has expired")
+		}
+	case "grant_not_yet_valid":
+		for _, w := range granted {
+			if w.Terms.From != 0 && seconds(e.Start) < seconds(w.Start+int64(w.Terms.From))+1 {
+				because = append(because, w)
+			}
+		}
+		if len(because) == 0 || !present {
+			bad("no grant lies ahead")
+		}
+	case "limit_reached":
+		for _, w := range granted {
+			if w.Terms.Limit != 0 && m.inTime(w, e) && m.spent(w.Event, e.End) >= m.limit(w.Event) {
+				because = append(because, w)
+			}
+		}
+		if len(because) == 0 || !present {
+			bad("no limit is reached")
+		}
+	case "head_moved":
+		if !m.moving(it.Owner, e) {
+			bad("the owner published nothing meanwhile")
+		}
+	case "wrong_purpose":
+		if len(granted) < 2 {
+			bad("there is one grant, and its purpose is known")
+		}
+	case "unavailable", "log_stopped", "unknown_session", "storefront_behind":
+		if !m.trouble(e) {
+			bad("nothing was away")
+		}
+	default:
+		bad("a reader is never told so")
+	}
+	if len(because) == 1 {
+		permits.observed(because[0], e.Start, e.End)
+	}
+}
+
+func seconds(nanos int64) int64 { return int64(math.Floor(float64(nanos) / float64(time.Second))) }
+
+// inTime reports whether a grant may be in force during a read, by the clock.
+func (m *model) inTime(w *write, e *Event) bool {
+	t := w.Terms
+	if t.From != 0 && seconds(e.End) < seconds(w.Start+int64(t.From)) {
+		return false
+	}
+	return t.For == 0 || seconds(e.Start) < seconds(w.Start+int64(t.From+t.For))+1
+}
+
+// wasGranted reports whether a reader was acknowledged a grant before a read, so that the storefront has it to offer.
+func (m *model) wasGranted(r register, e *Event) bool {
+	return slices.ContainsFunc(r, func(w *write) bool { return w.Event != nil && w.Do == Grant && w.acked && w.end < e.Start })
+}
+
+// otherPurpose reports whether a grant for another purpose came before the one in force, which is not usable now. A reader that still names the
+// older purpose is offered the older grant, and told that it was revoked: so it is.
+func (m *model) otherPurpose(r register, granted []*write, e *Event) bool {
+	return slices.ContainsFunc(granted, func(w *write) bool {
+		return (w.Terms.For != 0 || w.Terms.From != 0) && slices.ContainsFunc(r, func(x *write) bool {
+			return x.Event != nil && x.Do == Grant && x.Terms.Purpose != w.Terms.Purpose && x.start < e.End
+		})
+	})
+}
+
+// moving reports whether the owner's head may have moved during a read.
+func (m *model) moving(owner string, e *Event) bool {
+	return slices.ContainsFunc(m.changes[owner], func(w *write) bool { return w.start < e.End && w.end >= e.Start })
+}
+
+// valueOf checks the value that a read gave.
+func (m *model) valueOf(e *Event, it *Item, r register, possible []*write) {
+	bad := func(format string, args ...any) {
+		m.violation(e, "%s:%s: %s", it.Owner, it.Field, fmt.Sprintf(format, args...))
+	}
+	if it.Result == "unchanged" {
+		if it.Known != it.Version || it.Known == 0 {
+			bad("unchanged, but version %d was known and %d is named", it.Known, it.Version)
+		}
+		if of := m.versions[it.Owner][it.Version]; of != nil {
+			it.Number = of.Number
+		} else {
+			bad("version %d was never seen", it.Version)
+			return
+		}
+	} else if it.Known != 0 && it.Known == it.Version {
+		bad("version %d was known, and sent again", it.Known)
+	}
+	set := m.sets[it.Owner][it.Number]
+	if set == nil {
+		bad("the value #%d was never set", it.Number)
+		return
+	}
+	if m.versions[it.Owner] == nil {
+		m.versions[it.Owner] = map[uint64]*Event{}
+	}
+	if other := m.versions[it.Owner][it.Version]; other != nil && other != set {
+		bad("version %d stands for #%d and #%d", it.Version, other.Number, set.Number)
+	}
+	if other, ok := m.numbers[set]; ok && other != it.Version {
+		bad("#%d has the versions %d and %d", set.Number, other, it.Version)
+	}
+	m.versions[it.Owner][it.Version], m.numbers[set] = set, it.Version
+	i := slices.IndexFunc(possible, func(w *write) bool { return w.Event == set })
+	if i < 0 || m.rules.OlderVersions && len(possible) == 1 && len(r) > 2 {
+		bad("#%d (version %d) is not what the newest documents say", it.Number, it.Version)
+		return
+	}
+	r.observed(possible[i], e.Start, e.End)
+	op := m.ops[set]
+	op.end = min(op.end, e.End)
+	k := fieldKey{it.Owner, it.Field}
+	for _, s := range m.highest[k] {
+		if s.end < e.Start && s.version > it.Version {
+			bad("version %d was read before, and now %d", s.version, it.Version)
+		}
+	}
+	m.highest[k] = append(m.highest[k], seen{e.End, it.Version})
+}
+
+// together checks that values which were published at once were read at once: of items in one answer, none may be older than what another's
+// publication says of it.
+func (m *model) together(e *Event) {
+	for i := range e.Items {
+		a := &e.Items[i]
+		set := m.sets[a.Owner][a.Number]
+		if a.Number == 0 || set == nil {
+			continue
+		}
+		for j := range e.Items {
+			b := &e.Items[j]
+			if b.Number != 0 && b.Owner == a.Owner && b.At == a.At && b.Version < a.Version && slices.Contains(set.Fields, b.Field) {
+				m.violation(e, "%s is of version %d, which changed %s too, but that is of version %d", a.Field, a.Version, b.Field, b.Version)
+			}
+		}
+	}
+}
+
+// order checks that versions grow with time.
+func (m *model) order() {
+	for a, va := range m.numbers {
+		for b, vb := range m.numbers {
+			if a.owner() == b.owner() && m.ops[a].before(m.ops[b]) && va >= vb {
+				m.violation(b, "#%d was set after #%d, but its version is %d after %d", b.Number, a.Number, vb, va)
+			}
+		}
+	}
+}
+
+// look checks what a device has after it synced: the newest of everything.
+func (m *model) look(e *Event) {
+	o := e.owner()
+	have := map[string]*Item{}
+	for i := range e.Items {
+		have[e.Items[i].Field] = &e.Items[i]
+	}
+	for k, r := range m.values {
+		if k.owner != o {
+			continue
+		}
+		possible := r.possible(e.Start, e.End)
+		if it := have[k.field]; it != nil {
+			m.valueOf(e, it, r, possible)
+		} else if !slices.ContainsFunc(possible, func(w *write) bool { return w.Event == nil || w.Do == Remove }) {
+			m.violation(e, "the device lacks %s", k.field)
+		}
+		delete(have, k.field)
+	}
+	for f := range have {
+		m.violation(e, "the device has %s, which was never set", f)
+	}
+}
+
+// counts notes a use of every limited grant that it may be of.
+func (m *model) counts(e *Event, it *Item, certain bool) {
+	if certain || it.Result != "unchanged" {
+		var grants []*write
+		for _, w := range m.permit(permitKey{it.Owner, e.owner(), it.Field}).possible(e.Start, e.End) {
+			if w.Event != nil && w.Do == Grant && m.inTime(w, e) {
+				grants = append(grants, w)
+			}
+		}
+		for _, w := range grants {
+			if w.Terms.Limit != 0 {
+				m.uses[w.Event] = append(m.uses[w.Event], use{e.Start, e.End, certain && len(grants) == 1})
+			}
+		}
+	}
+}
+
+func (m *model) limit(grant *Event) int {
+	if m.rules.LimitsOneMore {
+		return grant.Terms.Limit + 1
+	}
+	return grant.Terms.Limit
+}
+
+// spent is how many uses a grant may have had until a time. A read that failed may count more than once: it was tried again.
+func (m *model) spent(grant *Event, until int64) (n int) {
+	for _, u := range m.uses[grant] {
+		switch {
+		case u.certain:
+			n++
+		case u.start < until:
+			n += 3
+		}
+	}
+	// Reads that end later are not in the list yet, and may have been first.
+	for i := range m.events {
+		e := &m.events[i]
+		if e.Do == Read && e.End >= until && e.Start < until && e.owner() == grant.Reader {
+			for _, it := range e.Items {
+				if it.Owner == grant.owner() && slices.Contains(grant.Fields, it.Field) {
+					n++
+				}
+			}
+		}
+	}
+	return n
+}
+
+// limits checks that no grant was used more often than it may. A rotation gives the readers who stay new grants, whose days begin anew; one that
+// was broken off may do so twice.
+func (m *model) limits() {
+	for grant, uses := range m.uses {
+		certain, eras := 0, 1
+		for _, u := range uses {
+			if u.certain {
+				certain++
+			}
+		}
+		for _, c := range m.changes[grant.owner()] {
+			if (c.Do == Rotate || c.Do == Revoke) && c.end >= grant.Start && (len(c.Fields) == 0 || slices.ContainsFunc(c.Fields, func(f string) bool { return slices.Contains(grant.Fields, f) })) {
+				eras += 2
+			}
+		}
+		if certain > m.limit(grant)*eras && time.Unix(0, grant.Start).UTC().YearDay() == time.Unix(0, uses[len(uses)-1].end).UTC().YearDay() {
+			m.violation(grant, "%d fields were released under a limit of %d", certain, grant.Terms.Limit)
+		}
+	}
+}

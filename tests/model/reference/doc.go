@@ -1,0 +1,34 @@
+// Package reference is the small model that a Sallyport is held against: from a record of what owners asked for and were told, it says
+// which outcomes of which reads the newest accepted documents allow. It is written from the specification (policies/SPECIFICATION.md and
+// the order of reasons in the design) and shares no code with the product: it imports the standard library only, and the architecture
+// test keeps it so.
+//
+// # What it knows
+//
+// A [Event] is something that somebody did, with the time it began, the time it was answered, and the answer. The model turns an owner's
+// events into writes to registers, two kinds of them:
+//
+//   - the value of a field, written by publishing and removing;
+//   - the permission of a reader for a field, written by granting and revoking.
+//
+// Rotation writes no register: it changes keys and nothing that anybody may or may not read.
+//
+// # What an answer means
+//
+// A write that was acknowledged took effect between its beginning and its answer. One whose outcome is unknown, because something was killed
+// meanwhile, took effect then or at any later time, until an answer settles it: the device that asked for it keeps it and finishes it before
+// it does anything else, so the next success of that device bounds it; and so does the first read that shows it. A write that was
+// refused on the device itself never took effect.
+//
+// # The rule
+//
+// A read is right if there was a state between its beginning and its end that allows its outcome (linearizability). For a register that
+// is: the write that explains the outcome had begun before the read ended, and no later write was over before the read began. A write is later
+// than another if it began after the other was over, or if the same device asked for it later. The vault's version numbers say
+// in which order values really came, so that of concurrent writes one order is checked, the real one: a version never stands for
+// two values, nor a value for two versions; versions grow with time, in the eyes of all readers together; what was published at once is
+// seen at once.
+//
+// Time, purpose and limits of a grant are checked with what the clock leaves open: documents count in seconds, so that one second
+// at each boundary is either way.
+package reference

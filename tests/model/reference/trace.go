@@ -1,0 +1,130 @@
+package reference
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// What an Event does.
+const (
+	Set     = "set"     // an owner publishes new values
+	Remove  = "remove"  // an owner takes fields out
+	Grant   = "grant"   // an owner lets a reader read
+	Revoke  = "revoke"  // an owner stops a reader
+	Rotate  = "rotate"  // an owner moves fields to new keys
+	Sync    = "sync"    // a device finishes what it began and learns what others did
+	Read    = "read"    // a reader reads
+	Kill    = "kill"    // a daemon is killed and, at the event's end, serves again
+	Replay  = "replay"  // somebody sends again what was sent before
+	Forge   = "forge"   // somebody publishes in an owner's name
+	Restart = "restart" // a device's process ends and begins anew
+	Calm    = "calm"    // with everything running for a while, a device has finished, or not
+)
+
+// OK is the result of what succeeded. Other results are codes of the specification, and these:
+const (
+	OK         = "ok"
+	NoField    = "no_field"    // the device knows of no such field; nothing was begun
+	NotStopped = "not_stopped" // begun; whether the reader is stopped is unknown
+	NotRotated = "not_rotated" // the reader is stopped; the rotation is under way
+)
+
+// Event is one line of a trace.
+type Event struct {
+	Line   int      `json:"line"`             // of the script, for people
+	Start  int64    `json:"start"`            // Unix nanoseconds
+	End    int64    `json:"end"`              // Unix nanoseconds
+	Who    string   `json:"who"`              // "ana/1": a device of an owner, or of a reader; of a kill: the daemons
+	Do     string   `json:"do"`               // see above
+	Result string   `json:"result"`           // OK or why not
+	Fields []string `json:"fields,omitempty"` // none in a revocation: all
+	Number int      `json:"number,omitempty"` // of a set: the number that all its values carry, used once
+	Reader string   `json:"reader,omitempty"` // of a grant, a revocation
+	Terms  Terms    `json:"terms,omitzero"`   // of a grant
+	Keep   bool     `json:"keep,omitempty"`   // a revocation that rotates nothing
+	Cut    bool     `json:"cut,omitempty"`    // the device's process was ended on the way
+	Items  []Item   `json:"items,omitempty"`  // of a read; of a sync: what the device has then
+	Attack string   `json:"attack,omitempty"` // of a replay or a forgery: what kind
+}
+
+// Terms of a grant. Durations are nanoseconds.
+type Terms struct {
+	Purpose string        `json:"purpose,omitempty"`
+	Limit   int           `json:"limit,omitempty"` // releases per UTC day
+	From    time.Duration `json:"from,omitempty"`  // begins so long after the event's start
+	For     time.Duration `json:"for,omitempty"`   // lasts so long; 0: longer than any trace
+	Custody string        `json:"custody,omitempty"`
+}
+
+// Item is one outcome of a read.
+type Item struct {
+	Owner   string `json:"owner"`
+	Field   string `json:"field"`
+	Known   uint64 `json:"known,omitempty"` // the version that the reader said it has
+	Result  string `json:"result"`          // "released", "unchanged", or why not
+	Version uint64 `json:"version,omitempty"`
+	Number  int    `json:"number,omitempty"` // found in the value
+	At      int64  `json:"at,omitempty"`     // the vault's time, Unix milliseconds: items of one answer have the same
+}
+
+func (e *Event) owner() string {
+	name, _, _ := strings.Cut(e.Who, "/")
+	return name
+}
+
+// String is the event for people.
+func (e *Event) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "line %d: %s %s", e.Line, e.Who, e.Do)
+	for _, word := range append([]string{e.Reader, e.Attack}, e.Fields...) {
+		if word != "" {
+			b.WriteString(" " + word)
+		}
+	}
+	if e.Number != 0 {
+		fmt.Fprintf(&b, " #%d", e.Number)
+	}
+	fmt.Fprintf(&b, " -> %s", e.Result)
+	for _, it := range e.Items {
+		fmt.Fprintf(&b, "; %s:%s %s", it.Owner, it.Field, it.Result)
+		if it.Number != 0 {
+			fmt.Fprintf(&b, " #%d version %d", it.Number, it.Version)
+		}
+	}
+	return b.String()
+}
+
+// WriteTrace writes events as lines of JSON.
+func WriteTrace(w io.Writer, events []Event) error {
+	for i := range events {
+		line, err := json.Marshal(&events[i])
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(append(line, '\n')); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReadTrace reads what WriteTrace wrote.
+func ReadTrace(r io.Reader) ([]Event, error) {
+	var out []Event
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var e Event
+		d := json.NewDecoder(strings.NewReader(lines.Text()))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&e); err != nil {
+			return nil, fmt.Errorf("line %d of the trace: %w", len(out)+1, err)
+		}
+		out = append(out, e)
+	}
+	return out, lines.Err()
+}

@@ -1,0 +1,354 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/tests/model/reference"
+)
+
+// A Script is what is played: who takes part, and lines that are played one after the other. A line that begins with "|" is played at
+// the same time as the one before. It is text, so that one that failed can be read, kept and played again:
+//
+//	owners ana bo
+//	readers acme globex
+//	ana/1 set a b                      # publishes; what the values are follows from the line
+//	ana/1 grant acme a b limit=3 purpose=p for=2s from=1s custody=sealed
+//	| acme/1 read ana:a ana:b known    # "known": it says which versions it has
+//	ana/2 sync                         # a second device of ana's
+//	ana/2 revoke acme a keep           # no fields: all; "keep": rotates nothing
+//	| kill vault after=20ms down=30ms  # or storefront, or both
+//	ana/1 rotate a cut=10ms            # the device's process ends 10 ms later, and begins anew
+//	replay read                        # or document: somebody sends again what was sent before
+//	forge author ana                   # or signature: somebody publishes in her name
+//	wait 500ms
+type Script struct {
+	Seed            uint64 // that it was made from; 0: by hand
+	Owners, Readers []string
+	Lines           []Line
+}
+
+// Line is one thing that happens.
+type Line struct {
+	With          bool // at the same time as the line before
+	Who, Do       string
+	Fields        []string // of a read: owner:field
+	Reader        string
+	Terms         reference.Terms
+	Keep, Known   bool
+	Cut           time.Duration
+	After, Length time.Duration // of a kill: when, and how long the daemons are down; of a wait
+	Attack        string
+}
+
+// String is the line as it is written.
+func (l *Line) String() string {
+	words := []string{l.Who, l.Do}
+	if l.With {
+		words = append([]string{"|"}, words...)
+	}
+	if l.Do == reference.Kill || l.Do == reference.Replay || l.Do == reference.Forge || l.Do == "wait" {
+		words = words[:len(words)-2]
+		words = append(words, l.Do)
+	}
+	add := func(format string, value any, is bool) {
+		if is {
+			words = append(words, fmt.Sprintf(format, value))
+		}
+	}
+	add("%s", l.Attack, l.Attack != "")
+	add("%s", l.Who, l.Do == reference.Kill || l.Do == reference.Forge)
+	add("%s", l.Reader, l.Reader != "")
+	words = append(words, l.Fields...)
+	add("limit=%d", l.Terms.Limit, l.Terms.Limit != 0)
+	add("purpose=%s", l.Terms.Purpose, l.Terms.Purpose != "")
+	add("from=%s", l.Terms.From, l.Terms.From != 0)
+	add("for=%s", l.Terms.For, l.Terms.For != 0)
+	add("custody=%s", l.Terms.Custody, l.Terms.Custody != "")
+	add("%s", "keep", l.Keep)
+	add("%s", "known", l.Known)
+	add("cut=%s", l.Cut, l.Cut != 0)
+	add("after=%s", l.After, l.After != 0)
+	add("down=%s", l.Length, l.Length != 0 && l.Do == reference.Kill)
+	add("%s", l.Length, l.Do == "wait")
+	return strings.Join(words, " ")
+}
+
+// String is the script as it is written.
+func (s *Script) String() string {
+	var b strings.Builder
+	if s.Seed != 0 {
+		fmt.Fprintf(&b, "seed %d\n", s.Seed)
+	}
+	fmt.Fprintf(&b, "owners %s\nreaders %s\n", strings.Join(s.Owners, " "), strings.Join(s.Readers, " "))
+	for i := range s.Lines {
+		b.WriteString(s.Lines[i].String() + "\n")
+	}
+	return b.String()
+}
+
+// ParseScript reads a script.
+func ParseScript(text string) (*Script, error) {
+	s := new(Script)
+	for n, raw := range strings.Split(text, "\n") {
+		raw, _, _ = strings.Cut(raw, "#")
+		words := strings.Fields(raw)
+		if len(words) == 0 {
+			continue
+		}
+		var err error
+		switch words[0] {
+		case "seed":
+			if len(words) == 2 {
+				s.Seed, err = strconv.ParseUint(words[1], 10, 64)
+			}
+		case "owners":
+			s.Owners = words[1:]
+		case "readers":
+			s.Readers = words[1:]
+		default:
+			var l Line
+			if l, err = parseLine(words); err == nil {
+				s.Lines = append(s.Lines, l)
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d, %q: %w", n+1, raw, err)
+		}
+	}
+	return s, s.validate()
+}
+
+func parseLine(words []string) (l Line, err error) {
+	if l.With = words[0] == "|"; l.With {
+		words = words[1:]
+	}
+	if len(words) < 2 {
+		return l, fmt.Errorf("too short")
+	}
+	switch words[0] {
+	case reference.Kill:
+		l.Do, l.Who, words = words[0], words[1], words[2:]
+	case reference.Replay:
+		l.Do, l.Attack, words = words[0], words[1], words[2:]
+	case reference.Forge:
+		if len(words) < 3 {
+			return l, fmt.Errorf("who is forged?")
+		}
+		l.Do, l.Attack, l.Who, words = words[0], words[1], words[2], words[3:]
+	case "wait":
+		l.Do = words[0]
+		l.Length, err = time.ParseDuration(words[1])
+		return l, err
+	default:
+		l.Who, l.Do, words = words[0], words[1], words[2:]
+		if (l.Do == reference.Grant || l.Do == reference.Revoke) && len(words) > 0 {
+			l.Reader, words = words[0], words[1:]
+		}
+	}
+	for _, w := range words {
+		name, value, has := strings.Cut(w, "=")
+		switch {
+		case w == "keep":
+			l.Keep = true
+		case w == "known":
+			l.Known = true
+		case !has:
+			l.Fields = append(l.Fields, w)
+		case name == "limit":
+			l.Terms.Limit, err = strconv.Atoi(value)
+		case name == "purpose":
+			l.Terms.Purpose = value
+		case name == "custody":
+			l.Terms.Custody = value
+		case name == "from":
+			l.Terms.From, err = time.ParseDuration(value)
+		case name == "for":
+			l.Terms.For, err = time.ParseDuration(value)
+		case name == "cut":
+			l.Cut, err = time.ParseDuration(value)
+		case name == "after":
+			l.After, err = time.ParseDuration(value)
+		case name == "down":
+			l.Length, err = time.ParseDuration(value)
+		default:
+			err = fmt.Errorf("%q is not known", name)
+		}
+		if err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// validate refuses what cannot be played.
+func (s *Script) validate() error {
+	for i := range s.Lines {
+		l := &s.Lines[i]
+		name, device, _ := strings.Cut(l.Who, "/")
+		good := false
+		switch l.Do {
+		case reference.Set, reference.Remove, reference.Rotate:
+			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && len(l.Fields) > 0
+		case reference.Sync:
+			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2")
+		case reference.Grant, reference.Revoke:
+			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && (l.Do == reference.Revoke || len(l.Fields) > 0)
+		case reference.Restart:
+			good = (device == "1" || device == "2") && (slices.Contains(s.Owners, name) || slices.Contains(s.Readers, name))
+		case reference.Read:
+			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2") && len(l.Fields) > 0 && !slices.ContainsFunc(l.Fields, func(f string) bool {
+				owner, field, ok := strings.Cut(f, ":")
+				return !ok || field == "" || !slices.Contains(s.Owners, owner)
+			})
+		case reference.Kill:
+			good = l.Who == "vault" || l.Who == "storefront" || l.Who == "both"
+		case reference.Replay:
+			good = l.Attack == "read" || l.Attack == "document"
+		case reference.Forge:
+			good = (l.Attack == "author" || l.Attack == "signature") && slices.Contains(s.Owners, l.Who)
+		case "wait":
+			good = l.Length > 0 && l.Length < time.Minute
+		}
+		if !good {
+			return fmt.Errorf("this cannot be played: %s", l)
+		}
+	}
+	return nil
+}
+
+// dice makes scripts.
+type dice struct{ *rand.Rand }
+
+func (d dice) one(list ...string) string { return list[d.IntN(len(list))] }
+
+// some are one or more of a list, in its order.
+func (d dice) some(list []string) []string {
+	var out []string
+	for _, x := range list {
+		if d.IntN(3) == 0 {
+			out = append(out, x)
+		}
+	}
+	if len(out) == 0 {
+		out = []string{d.one(list...)}
+	}
+	return out
+}
+
+func (d dice) ms(least, most int) time.Duration {
+	return time.Duration(least+d.IntN(most-least)) * time.Millisecond
+}
+
+// NewScript makes a script out of a seed: lines of it, about a third of which happen at the same time as others.
+func NewScript(seed uint64, lines int, sealed bool) *Script {
+	d := dice{rand.New(rand.NewPCG(seed, 0))}
+	fields := []string{"a", "b", "c", "d"}
+	s := &Script{Seed: seed, Owners: []string{"ana", "bo"}, Readers: []string{"acme", "globex", "carl"}}
+	if d.IntN(3) == 0 {
+		s.Owners = s.Owners[:1] // a narrow world, where all meet
+		s.Readers = s.Readers[:2]
+		fields = fields[:2]
+	}
+	for _, o := range s.Owners {
+		s.Lines = append(s.Lines, Line{Who: o + "/1", Do: reference.Set, Fields: fields[:len(fields)-1]})
+		for _, r := range s.Readers[:len(s.Readers)-d.IntN(2)] {
+			s.Lines = append(s.Lines, Line{Who: o + "/1", Do: reference.Grant, Reader: r, Fields: fields[:1+d.IntN(len(fields)-1)]})
+		}
+		s.Lines = append(s.Lines, Line{Who: o + "/2", Do: reference.Sync})
+	}
+	busy := map[string]bool{} // who has something to do in the group of lines
+	killed := false
+	for len(s.Lines) < lines {
+		l := d.line(s, fields, sealed)
+		l.With = d.IntN(5) < 2
+		if !l.With || l.Do == "wait" {
+			l.With, killed = false, false
+			clear(busy)
+		}
+		if l.Do == reference.Kill && killed || l.Who != "" && busy[l.Who] {
+			continue
+		}
+		killed = killed || l.Do == reference.Kill
+		busy[l.Who] = true
+		s.Lines = append(s.Lines, l)
+		if l.Do == reference.Kill { // somebody meets it
+			for range 2 + d.IntN(2) {
+				if l := d.line(s, fields, sealed); l.Do != reference.Kill && l.Do != "wait" && !busy[l.Who] {
+					l.With = true
+					busy[l.Who] = true
+					s.Lines = append(s.Lines, l)
+				}
+			}
+		}
+	}
+	return s
+}
+
+func (d dice) line(s *Script, fields []string, sealed bool) Line {
+	owner, reader := d.one(s.Owners...), d.one(s.Readers...)
+	l := Line{Who: owner + "/" + d.one("1", "1", "2"), Fields: d.some(fields)}
+	if d.IntN(25) == 0 {
+		l.Cut = d.ms(1, 60)
+	}
+	switch n := d.IntN(100); {
+	case n < 14:
+		l.Do = reference.Set
+	case n < 18:
+		l.Do = reference.Remove
+		l.Fields = l.Fields[:1]
+	case n < 32:
+		l.Do, l.Reader = reference.Grant, reader
+		if d.IntN(3) == 0 {
+			l.Terms.Limit = 1 + d.IntN(4)
+		}
+		if d.IntN(3) == 0 {
+			l.Terms.Purpose = d.one("billing", "delivery")
+		}
+		if d.IntN(5) == 0 {
+			l.Terms.For = time.Duration(1+d.IntN(2)) * time.Second
+		}
+		if d.IntN(8) == 0 {
+			l.Terms.From = time.Second
+		}
+		if sealed && d.IntN(2) == 0 {
+			l.Terms.Custody = "sealed"
+		}
+	case n < 41:
+		l.Do, l.Reader, l.Keep = reference.Revoke, reader, d.IntN(2) == 0
+		if d.IntN(3) == 0 {
+			l.Fields = nil
+		}
+	case n < 46:
+		l.Do = reference.Rotate
+	case n < 52:
+		l.Do, l.Fields, l.Cut = reference.Sync, nil, 0
+	case n < 84:
+		l = Line{Who: reader + "/" + d.one("1", "1", "2"), Do: reference.Read, Known: d.IntN(3) == 0}
+		for _, o := range s.Owners {
+			for _, f := range fields {
+				if d.IntN(2) == 0 {
+					l.Fields = append(l.Fields, o+":"+f)
+				}
+			}
+		}
+		if len(l.Fields) == 0 {
+			l.Fields = []string{owner + ":" + d.one(fields...)}
+		}
+	case n < 90:
+		l = Line{Who: d.one("vault", "storefront", "both"), Do: reference.Kill, After: d.ms(1, 80), Length: d.ms(1, 60)}
+	case n < 93:
+		l = Line{Do: reference.Replay, Attack: d.one("read", "document")}
+	case n < 95:
+		l = Line{Do: reference.Forge, Who: owner, Attack: d.one("author", "signature")}
+	case n < 98:
+		l = Line{Who: d.one(owner, reader) + "/" + d.one("1", "2"), Do: reference.Restart}
+	default:
+		l = Line{Do: "wait", Length: d.ms(200, 1200)}
+	}
+	return l
+}

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/tests/model/reference"
+	"github.com/sallyport/sallyport/tests/stage"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
+	vaultclient "github.com/sallyport/sallyport/vault/client"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+// World is a running Sallyport with a tap before its storefront, and a stranger at the vault's door with the storefront's certificate.
+type World struct {
+	stage   *stage.Stage
+	tap     *tap
+	network client.Network
+	vault   *vaultclient.Client
+	sealed  bool // the vault offers custody sealed
+
+	mallory  *client.Reader
+	key      *envelope.PrivateKey // mallory's
+	played   int
+	document policies.VaultID
+}
+
+// openLimits raises the limits on how often one address may knock: everybody here has the same.
+const (
+	storefrontLimits = "\n[limits]\nopen_rate = 100000.0\nopen_burst = 100000\nlogin_rate = 100000.0\nlogin_burst = 100000\n"
+	ownersLimits     = "per_second = 100000.0\nburst = 100000\n"
+)
+
+// OpenWorld makes a world in a folder, which must not exist.
+func OpenWorld(ctx context.Context, bin stage.Binaries, dir string) (w *World, err error) {
+	w = new(World)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Close())
+			w = nil
+		}
+	}()
+	if w.tap, err = newTap(); err != nil {
+		return w, err
+	}
+	w.stage, err = stage.Open(ctx, stage.Options{
+		Dir: dir, Bin: bin, VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits, StorefrontAt: w.tap.url(),
+	})
+	if err != nil {
+		return w, err
+	}
+	pem, err := os.ReadFile(w.stage.CA())
+	if err != nil {
+		return w, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	if err := w.tap.serve(dir, w.stage.StorefrontURL(), &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}}); err != nil {
+		return w, err
+	}
+	if w.network, err = client.NewNetwork(w.stage.Join(), client.Options{Roots: pem}); err != nil {
+		return w, err
+	}
+	pair, err := tls.LoadX509KeyPair(w.stage.ClientCertificate())
+	if err != nil {
+		return w, err
+	}
+	w.vault, err = vaultclient.New(vaultclient.Config{Address: w.stage.VaultURL(), TLS: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}})
+	if err != nil {
+		return w, err
+	}
+	drawer := new(drawer)
+	if w.mallory, err = client.InitReader(ctx, drawer, w.network, policies.KindBusiness, "Mallory", client.Options{}); err != nil {
+		return w, err
+	}
+	var state struct {
+		Root []byte `json:"root"`
+	}
+	if err := json.Unmarshal(drawer.state, &state); err != nil {
+		return w, err
+	}
+	root, err := pre.ParseRoot(state.Root)
+	if err != nil {
+		return w, err
+	}
+	defer root.Zero()
+	seed := root.IdentitySeed()
+	w.key = envelope.NewPrivateKey(&seed)
+	document, err := w.mallory.Vault(ctx)
+	if err != nil {
+		return w, err
+	}
+	w.document = document.Vault
+	for _, t := range document.Tokens {
+		_, w.sealed = document.ImportKey(t.Serial, policies.CustodySealed)
+	}
+	return w, nil
+}
+
+// Close ends everything. The folder stays.
+func (w *World) Close() error {
+	var errs []error
+	if w.mallory != nil {
+		errs = append(errs, w.mallory.Close())
+	}
+	if w.vault != nil {
+		w.vault.Close()
+	}
+	if w.stage != nil {
+		errs = append(errs, w.stage.Close())
+	}
+	if w.tap != nil {
+		errs = append(errs, w.tap.close())
+	}
+	return errors.Join(errs...)
+}
+
+// forge publishes in an owner's name at the vault's door: as an author of its own, or with a signature that is not the owner's.
+func (w *World) forge(ctx context.Context, owner policies.OwnerID, attack string) string {
+	m := &policies.Manifest{
+		Header: policies.NewHeader("manifest", time.Now()), Audience: w.document, Owner: owner, Author: policies.AuthorID(w.mallory.ID()),
+		Version: 1, TreeSize: 0, Root: policies.HashKey(nil),
+	}
+	m.Link = policies.Link{Seq: 1}
+	if attack == "signature" {
+		at, err := w.vault.Chain(ctx, owner)
+		if err != nil {
+			return code(err)
+		}
+		head, err := w.vault.Head(ctx, owner, policies.AuthorID(owner))
+		if err != nil {
+			return code(err)
+		}
+		m.Author, m.Link, m.Version, m.PrevManifest = policies.AuthorID(owner), policies.Link{Seq: at.Seq + 1, Prev: at.Hash}, head.Version+1, head.Manifest
+	}
+	e, err := policies.Sign(w.key, m)
+	if err != nil {
+		return code(err)
+	}
+	_, err = w.vault.Submit(ctx, vaultapi.Submission{Envelope: e.Raw})
+	if err != nil {
+		return code(err)
+	}
+	return string(policies.CodeAccepted)
+}
+
+// replay sends something again: a read to the storefront, a document to the vault.
+func (w *World) replay(ctx context.Context, attack string, n int) (result string, ok bool) {
+	p, ok := w.tap.pick(attack == "read", n)
+	if !ok {
+		return "", false
+	}
+	if attack == "read" {
+		return w.tap.again(ctx, p), true
+	}
+	var in struct { // a submission or a publication
+		Envelope json.RawMessage `json:"envelope"`
+		Manifest json.RawMessage `json:"manifest"`
+	}
+	if err := json.Unmarshal(p.body, &in); err != nil {
+		return err.Error(), true
+	}
+	if in.Envelope == nil {
+		in.Envelope = in.Manifest
+	}
+	if _, err := w.vault.Submit(ctx, vaultapi.Submission{Envelope: []byte(in.Envelope)}); err != nil {
+		return code(err), true
+	}
+	return string(policies.CodeAccepted), true
+}
+
+// code is a result in the words of the model.
+func code(err error) string {
+	switch {
+	case err == nil:
+		return reference.OK
+	case errors.Is(err, client.ErrFork):
+		return "fork"
+	case errors.Is(err, client.ErrRollback):
+		return "rollback"
+	case errors.Is(err, client.ErrUntrue):
+		return "untrue"
+	case errors.Is(err, client.ErrState):
+		return "state"
+	case errors.Is(err, client.ErrNotStopped):
+		return reference.NotStopped
+	case errors.Is(err, client.ErrNotRotated):
+		return reference.NotRotated
+	case errors.Is(err, client.ErrNoField):
+		return reference.NoField
+	case errors.Is(err, client.ErrNoContact):
+		return "no_contact"
+	}
+	return string(problem.Of(err).Code)
+}
+
+// drawer is a device's store. It outlives the device's process.
+type drawer struct {
+	mu    sync.Mutex // guards what follows
+	state []byte
+	items map[policies.Hash][]byte
+}
+
+func (d *drawer) Load() ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return bytes.Clone(d.state), nil
+}
+
+func (d *drawer) Save(state []byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state = bytes.Clone(state)
+	return nil
+}
+
+func (d *drawer) PutItem(h policies.Hash, ciphertext []byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.items == nil {
+		d.items = map[policies.Hash][]byte{}
+	}
+	d.items[h] = bytes.Clone(ciphertext)
+	return nil
+}
+
+func (d *drawer) Item(h policies.Hash) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c, ok := d.items[h]; ok {
+		return c, nil
+	}
+	return nil, fmt.Errorf("not in the drawer")
+}
+
+func (d *drawer) KeepItems(keep map[policies.Hash]bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for h := range d.items {
+		if !keep[h] {
+			delete(d.items, h)
+		}
+	}
+	return nil
+}
+
+// build builds the commands into a folder.
+func build(ctx context.Context, dir string) (stage.Binaries, error) {
+	root, err := stage.ModuleRoot()
+	if err != nil {
+		return stage.Binaries{}, err
+	}
+	return stage.Build(ctx, root, filepath.Join(dir, "bin"), false)
+}
