@@ -129,6 +129,11 @@ func (o *Owner) advance(ctx context.Context) error {
 			return err
 		}
 	}
+	if !t.stops() { // without what it was not told of, the storefront's chain has a gap, and other devices are held up
+		if err := o.tell(ctx, v); err != nil {
+			return err
+		}
+	}
 	stroke := t.Stroke
 	enrolledAgain := false
 	for range 5 {
@@ -921,6 +926,10 @@ func (o *Owner) syncChain(ctx context.Context) error {
 			link, err := linkOf(e)
 			if err != nil {
 				return fmt.Errorf("fetching the chain: %w: %w", ErrUntrue, err)
+			}
+			if link.Seq > end.Seq+1 {
+				// As after a revocation that another device sent past it, and has not told it of yet.
+				return fmt.Errorf("%w: document %d of the chain is not there", policies.CodeBehind, end.Seq+1)
 			}
 			if err := link.Follows(end.Seq, end.Hash); err != nil {
 				return fmt.Errorf("%w: document %d of the chain does not follow the one before", ErrUntrue, link.Seq)

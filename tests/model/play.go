@@ -187,24 +187,22 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		for _, f := range fields {
 			changes = append(changes, client.Change{Field: f, Value: fmt.Appendf(nil, "%s %s %d", owner, f, e.Number)})
 		}
-		e.Result = code(d.owner.Set(ctx, changes...))
+		answer(e, d.owner.Set(ctx, changes...))
 	case reference.Remove:
-		e.Result = code(d.owner.Remove(ctx, fields...))
+		answer(e, d.owner.Remove(ctx, fields...))
 	case reference.Rotate:
-		e.Result = code(d.owner.Rotate(ctx, fields...))
+		answer(e, d.owner.Rotate(ctx, fields...))
 	case reference.Grant:
 		o := client.GrantOptions{Purpose: l.Terms.Purpose, ReadsPerDay: uint64(l.Terms.Limit), Duration: l.Terms.For, Custody: policies.Custody(l.Terms.Custody)}
 		if l.Terms.From != 0 {
 			o.Begins = time.Now().Add(l.Terms.From)
 		}
-		e.Result = code(d.owner.Grant(ctx, p.readers[l.Reader], fields, o))
+		answer(e, d.owner.Grant(ctx, p.readers[l.Reader], fields, o))
 	case reference.Revoke:
-		e.Result = code(d.owner.Revoke(ctx, p.readers[l.Reader], fields, client.RevokeOptions{KeepEpoch: l.Keep}))
+		answer(e, d.owner.Revoke(ctx, p.readers[l.Reader], fields, client.RevokeOptions{KeepEpoch: l.Keep}))
 	case reference.Sync:
-		if e.Result = code(d.owner.Sync(ctx)); e.Result == reference.OK {
-			if err := d.look(ctx, e); err != nil {
-				e.Result = code(err)
-			}
+		if answer(e, d.owner.Sync(ctx)); e.Result == reference.OK {
+			answer(e, d.look(ctx, e))
 		}
 	case reference.Read:
 		p.read(ctx, d, l, e)
@@ -231,6 +229,13 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		return e, d.restart()
 	}
 	return e, nil
+}
+
+// answer notes what somebody was told.
+func answer(e *reference.Event, err error) {
+	if e.Result = code(err); err != nil {
+		e.Said = err.Error()
+	}
 }
 
 // look notes what the device has.
@@ -267,7 +272,8 @@ func (p *play) read(ctx context.Context, d *device, l *Line, e *reference.Event)
 		items = append(items, it)
 	}
 	values, err := d.reader.Read(ctx, items...)
-	e.Result, e.Fields = code(err), nil
+	answer(e, err)
+	e.Fields = nil
 	for i, word := range l.Fields {
 		owner, field, _ := strings.Cut(word, ":")
 		it := reference.Item{Owner: owner, Field: field, Known: items[i].Known}

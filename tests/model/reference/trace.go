@@ -41,6 +41,7 @@ type Event struct {
 	Who    string   `json:"who"`              // "ana/1": a device of an owner, or of a reader; of a kill: the daemons
 	Do     string   `json:"do"`               // see above
 	Result string   `json:"result"`           // OK or why not
+	Said   string   `json:"said,omitempty"`   // the same in the words that people see
 	Fields []string `json:"fields,omitempty"` // none in a revocation: all
 	Number int      `json:"number,omitempty"` // of a set: the number that all its values carry, used once
 	Reader string   `json:"reader,omitempty"` // of a grant, a revocation
@@ -89,6 +90,9 @@ func (e *Event) String() string {
 		fmt.Fprintf(&b, " #%d", e.Number)
 	}
 	fmt.Fprintf(&b, " -> %s", e.Result)
+	if e.Said != "" {
+		fmt.Fprintf(&b, " (%s)", e.Said)
+	}
 	for _, it := range e.Items {
 		fmt.Fprintf(&b, "; %s:%s %s", it.Owner, it.Field, it.Result)
 		if it.Number != 0 {
