@@ -890,7 +890,22 @@ func (o *Owner) fetchMirror(ctx context.Context) (*api.Mirror, error) {
 // syncChain fetches the documents after the newest applied one, verifies that they are this owner's and follow one another, has the
 // last of them vouched for by a receipt, and takes them over. Nothing is taken over that the vault did not accept: a hostile storefront
 // could show a revocation that it never passed on.
+//
+// Another device may publish between one answer and the next, which then do not fit together. That is no lie: the chain is fetched again.
 func (o *Owner) syncChain(ctx context.Context) error {
+	var err error
+	for range 3 {
+		if err = o.syncChainOnce(ctx); !errors.Is(err, errOvertaken) {
+			return err
+		}
+	}
+	return err
+}
+
+// errOvertaken: the owner's chain grew while it was fetched.
+var errOvertaken = errors.New("it grows while it is fetched")
+
+func (o *Owner) syncChainOnce(ctx context.Context) error {
 	v, err := o.vault(ctx)
 	if err != nil {
 		return err
@@ -970,7 +985,7 @@ func (o *Owner) confirm(ctx context.Context, v *policies.VaultDocument, end posi
 		case err == nil && c == end:
 			return nil
 		case err == nil && c.Seq > end.Seq:
-			return fmt.Errorf("%w: the vault has accepted %d documents, the storefront shows %d", policies.CodeBehind, c.Seq, end.Seq)
+			return fmt.Errorf("%w: the vault has accepted %d documents, the storefront shows %d (%w)", policies.CodeBehind, c.Seq, end.Seq, errOvertaken)
 		case err == nil:
 			return fmt.Errorf("%w: it shows documents that the vault did not accept", ErrUntrue)
 		case !errors.Is(err, policies.CodeUnavailable):
@@ -982,6 +997,9 @@ func (o *Owner) confirm(ctx context.Context, v *policies.VaultDocument, end posi
 	case "manifest":
 		var m *api.Mirror
 		if m, err = o.fetchMirror(ctx); err == nil {
+			if o.published(m) > manifestVersion(newest) {
+				return fmt.Errorf("%w: another device published (%w)", policies.CodeChain, errOvertaken)
+			}
 			if m.Receipt == nil {
 				return fmt.Errorf("%w: no receipt of the newest manifest", ErrUntrue)
 			}
@@ -1060,6 +1078,9 @@ func (o *Owner) syncMirror(ctx context.Context) error {
 	}
 	tree, err := policies.NewTree(leaves)
 	if err != nil || tree.Size() != m.TreeSize || tree.Root() != m.Root {
+		if o.published(mirror) > m.Version {
+			return fmt.Errorf("%w: another device published (%w)", policies.CodeChain, errOvertaken)
+		}
 		return fmt.Errorf("fetching the mirror: %w: the leaves are not those of the newest manifest", ErrUntrue)
 	}
 	for i := range leaves {
@@ -1072,6 +1093,29 @@ func (o *Owner) syncMirror(ctx context.Context) error {
 	}
 	o.setLeaves(tree)
 	return nil
+}
+
+// published is the version of a mirror's manifest, if this owner signed it, else 0.
+func (o *Owner) published(m *api.Mirror) uint64 {
+	if m.Manifest == nil {
+		return 0
+	}
+	e, err := envelope.Parse(m.Manifest)
+	if err != nil || e.Verify(o.signing.Public()) != nil {
+		return 0
+	}
+	return manifestVersion(e)
+}
+
+func manifestVersion(e *envelope.Envelope) uint64 {
+	if e.Type != "manifest" {
+		return 0
+	}
+	m, err := policies.Decode[policies.Manifest](e)
+	if err != nil {
+		return 0
+	}
+	return m.Version
 }
 
 // syncContacts pins readers that another device granted to: a grant, which only this owner can sign, names the reader and the hash of

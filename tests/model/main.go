@@ -7,6 +7,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -32,6 +33,7 @@ func main() {
 	seed := flag.Uint64("seed", 0, "of the first script; the next has the next; 0: of the day's time")
 	lines := flag.Int("lines", 60, "lines of a script")
 	file := flag.String("script", "", "play this `file` instead, once")
+	trace := flag.String("trace", "", "write what happened in the script to this `file`")
 	wrong := flag.String("wrong", "", "have the model expect something wrong, to see it fail: "+strings.Join(slices.Sorted(maps.Keys(wrongRules)), ", "))
 	flag.Parse()
 	rules, known := wrongRules[*wrong]
@@ -46,7 +48,7 @@ func main() {
 	err := r.open(ctx)
 	if err == nil {
 		if *file != "" {
-			err = r.file(ctx, *file)
+			err = r.file(ctx, *file, *trace)
 		} else {
 			err = r.Run(ctx, *seed, time.Duration(*minutes*float64(time.Minute)), 1<<30, *lines)
 		}
@@ -177,7 +179,6 @@ func (r *Runner) judge(ctx context.Context, s *Script) ([]reference.Event, []ref
 // Run plays new scripts until a time is over, or most of them were played, or one fails.
 func (r *Runner) Run(ctx context.Context, seed uint64, long time.Duration, most, lines int) error {
 	begin := time.Now()
-	defer func() { r.Total.Time = time.Since(begin) }()
 	next := begin
 	for n := 0; n < most && time.Since(begin) < long; n, seed = n+1, seed+1 {
 		if now := time.Now(); now.After(next) {
@@ -185,15 +186,15 @@ func (r *Runner) Run(ctx context.Context, seed uint64, long time.Duration, most,
 			next = now.Add(20 * time.Second)
 		}
 		sealed := r.world != nil && r.world.sealed
-		if err := r.one(ctx, NewScript(seed, lines, sealed)); err != nil {
+		if err := r.one(ctx, NewScript(seed, lines, sealed), ""); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// file plays a script that was written down.
-func (r *Runner) file(ctx context.Context, path string) error {
+// file plays a script that was written down, and writes its trace if somebody wants it.
+func (r *Runner) file(ctx context.Context, path, trace string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -202,13 +203,20 @@ func (r *Runner) file(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return r.one(ctx, s)
+	return r.one(ctx, s, trace)
 }
 
 // one plays a script, and makes it shorter if it fails.
-func (r *Runner) one(ctx context.Context, s *Script) error {
+func (r *Runner) one(ctx context.Context, s *Script, file string) error {
+	begin := time.Now()
 	events, violations, sum, err := r.judge(ctx, s)
 	r.Total.add(sum)
+	r.Total.Time += time.Since(begin)
+	if file != "" {
+		if writeErr := writeTrace(file, events); writeErr != nil {
+			return writeErr
+		}
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -230,14 +238,9 @@ func (r *Runner) one(ctx context.Context, s *Script) error {
 		events, violations, err = again, found, againErr
 		return true
 	}, time.Now().Add(2*time.Minute), 150)
-	var trace strings.Builder
-	if traceErr := reference.WriteTrace(&trace, events); traceErr != nil {
-		return traceErr
-	}
-	for name, text := range map[string]string{"failing.script": short.String(), "failing.trace": trace.String()} {
-		if writeErr := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600); writeErr != nil {
-			return writeErr
-		}
+	writeErr := errors.Join(os.WriteFile(filepath.Join(r.dir, "failing.script"), []byte(short.String()), 0o600), writeTrace(filepath.Join(r.dir, "failing.trace"), events))
+	if writeErr != nil {
+		return writeErr
 	}
 	var why strings.Builder
 	for _, v := range violations {
@@ -247,4 +250,12 @@ func (r *Runner) one(ctx context.Context, s *Script) error {
 		fmt.Fprintf(&why, "  %v\n", err)
 	}
 	return fmt.Errorf("this script fails (it, its trace and the daemons' logs are in %s):\n\n%s\n%s", r.dir, short, why.String())
+}
+
+func writeTrace(path string, events []reference.Event) error {
+	var b bytes.Buffer
+	if err := reference.WriteTrace(&b, events); err != nil {
+		return err
+	}
+	return os.WriteFile(path, b.Bytes(), 0o600)
 }

@@ -272,7 +272,11 @@ func (m *model) answer(e *Event) {
 	o := e.owner()
 	switch e.Result {
 	case OK:
-	case NotStopped, NotRotated, "unavailable":
+	case "unavailable":
+		if !m.trouble(e) {
+			m.violation(e, "nothing was away")
+		}
+	case NotStopped, NotRotated:
 		if !m.trouble(e) && !m.rival(e) {
 			m.violation(e, "nothing was away, and no other device at work")
 		}
@@ -416,7 +420,7 @@ func (m *model) item(e *Event, it *Item) {
 		}
 	case "limit_reached":
 		for _, w := range granted {
-			if w.Terms.Limit != 0 && m.inTime(w, e) && m.spent(w.Event, e.End) >= m.limit(w.Event) {
+			if w.Terms.Limit != 0 && m.inTime(w, e) && m.spent(w.Event, e) >= m.limit(w.Event) {
 				because = append(because, w)
 			}
 		}
@@ -601,20 +605,20 @@ func (m *model) limit(grant *Event) int {
 	return grant.Terms.Limit
 }
 
-// spent is how many uses a grant may have had until a time. A read that failed may count more than once: it was tried again.
-func (m *model) spent(grant *Event, until int64) (n int) {
+// spent is how many uses a grant may have had when a read came. One that failed may count more than once: it was tried again.
+func (m *model) spent(grant *Event, read *Event) (n int) {
 	for _, u := range m.uses[grant] {
 		switch {
 		case u.certain:
 			n++
-		case u.start < until:
+		case u.start < read.End:
 			n += 3
 		}
 	}
 	// Reads that end later are not in the list yet, and may have been first.
 	for i := range m.events {
 		e := &m.events[i]
-		if e.Do == Read && e.End >= until && e.Start < until && e.owner() == grant.Reader {
+		if e != read && e.Do == Read && e.End >= read.End && e.Start < read.End && e.owner() == grant.Reader {
 			for _, it := range e.Items {
 				if it.Owner == grant.owner() && slices.Contains(grant.Fields, it.Field) {
 					n++

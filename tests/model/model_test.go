@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/tests/model/reference"
+)
+
+// inCI bounds what every run of the tests plays: some hundred operations.
+const (
+	ciScripts = 6
+	ciLines   = 40
+	ciTime    = 30 * time.Second
+)
+
+// logged hears of progress.
+type logged struct{ t *testing.T }
+
+func (l logged) Write(b []byte) (int, error) {
+	l.t.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+func newRunner(t *testing.T) *Runner {
+	t.Helper()
+	r := &Runner{Out: logged{t}}
+	if err := r.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// TestModel plays the scripts that failed once, and some new ones.
+func TestModel(t *testing.T) {
+	r := newRunner(t)
+	files, err := filepath.Glob("testdata/scripts/*.script")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, f := range files {
+		if err := r.file(t.Context(), f, ""); err != nil {
+			t.Fatalf("%s: %v", f, err)
+		}
+	}
+	if err := r.Run(t.Context(), uint64(time.Now().UnixNano()), ciTime, ciScripts, ciLines); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("\n%s", &r.Total)
+	if r.Total.Operations < 100 || r.Total.Outcomes["released"] == 0 || r.Total.Outcomes["grant_revoked"] == 0 {
+		t.Errorf("too little happened to have tested anything")
+	}
+}
+
+// A script survives being written and read.
+func TestScriptText(t *testing.T) {
+	for seed := range uint64(200) {
+		s := NewScript(seed+1, 50, true)
+		again, err := ParseScript(s.String())
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, s)
+		}
+		if again.String() != s.String() {
+			t.Fatalf("wrote\n%s\nread\n%s", s, again)
+		}
+		if !slices.EqualFunc(again.Lines, s.Lines, func(a, b Line) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
+			t.Fatalf("seed %d: not the same lines", s.Seed)
+		}
+	}
+	for _, bad := range []string{"owners a\nreaders b\na/3 set x", "owners a\nreaders b\nb/1 set x", "kill world", "wait 2h", "owners a\nreaders b\nb/1 read x", "a/1 dance", "a", "owners a\na/1 set x y=1"} {
+		if _, err := ParseScript(bad); err == nil {
+			t.Errorf("played %q", bad)
+		}
+	}
+}
+
+// What fails because of two lines is shrunk to these two.
+func TestShrink(t *testing.T) {
+	s := NewScript(7, 60, false)
+	d := rand.New(rand.NewPCG(1, 2))
+	s.Lines[11] = Line{Who: "ana/1", Do: reference.Rotate, Fields: []string{"here"}}
+	s.Lines[42] = Line{Who: "ana/2", Do: reference.Rotate, Fields: []string{"there"}}
+	tries := 0
+	short := shrink(s, func(c *Script) bool {
+		tries++
+		text := c.String()
+		return strings.Contains(text, " here") && strings.Contains(text, " there") && d.IntN(4) > 0 // now and then it does not show
+	}, time.Now().Add(time.Minute), 1000)
+	if len(short.Lines) > 6 || !strings.Contains(short.String(), " here") || !strings.Contains(short.String(), " there") {
+		t.Errorf("after %d attempts:\n%s", tries, short)
+	}
+	if most := 20; len(shrink(s, func(*Script) bool { most--; return true }, time.Now().Add(time.Minute), 20).Lines) == 0 || most < 0 {
+		t.Error("more attempts than were allowed")
+	}
+	t.Logf("%d attempts", tries)
+}
+
+// With a rule made wrong the model must fail against the real thing.
+func TestWrongModelFails(t *testing.T) {
+	r := newRunner(t)
+	r.Out = io.Discard
+	text, err := os.ReadFile("testdata/scripts/everything.script")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ParseScript(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, violations, _, err := r.judge(context.WithoutCancel(t.Context()), s)
+	if err != nil || len(violations) > 0 {
+		t.Fatalf("with the right rules: %v, %v", violations, err)
+	}
+	for name, rules := range wrongRules {
+		if _, violations := reference.Check(events, rules); len(violations) == 0 {
+			t.Errorf("%s: a model with this mistake agrees with the product", name)
+		}
+	}
+}

@@ -1,0 +1,299 @@
+package reference
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+func load(t *testing.T) []Event {
+	t.Helper()
+	data, err := os.ReadFile("testdata/everything.trace")
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, err := ReadTrace(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again bytes.Buffer
+	if err := WriteTrace(&again, events); err != nil || !bytes.Equal(again.Bytes(), data) {
+		t.Fatalf("a trace does not survive being read and written: %v", err)
+	}
+	return events
+}
+
+// clone copies a trace: Check notes in it what it learns.
+func clone(events []Event) []Event {
+	out := make([]Event, len(events))
+	copy(out, events)
+	for i := range out {
+		out[i].Items = append([]Item(nil), out[i].Items...)
+	}
+	return out
+}
+
+// TestForgedOutcomes takes the trace of testdata/scripts/everything.script, which the product made, and forges one outcome at a time: each must be
+// noticed.
+func TestForgedOutcomes(t *testing.T) {
+	events := load(t)
+	if _, violations := Check(clone(events), Rules{}); len(violations) > 0 {
+		t.Fatalf("the trace as it was: %v", violations)
+	}
+	forged := 0
+	try := func(e *Event, what string, change func(*Event)) {
+		t.Helper()
+		copied := clone(events)
+		for i := range copied {
+			if copied[i].Start == e.Start && copied[i].Who == e.Who && copied[i].Do == e.Do {
+				change(&copied[i])
+			}
+		}
+		forged++
+		if _, violations := Check(copied, Rules{}); len(violations) == 0 {
+			t.Errorf("%s: %s: not noticed", e, what)
+		}
+	}
+	refusals := []string{"no_grant", "grant_revoked", "not_found", "grant_expired", "grant_not_yet_valid", "limit_reached", "head_moved", "wrong_leaf", "key_missing", "unavailable", "untrue"}
+	for i := range events {
+		e := &events[i]
+		if e.Do != Kill && e.Do != Restart && !troubled(events, e) {
+			try(e, "unavailable", func(e *Event) { e.Result = "unavailable" })
+			try(e, "internal", func(e *Event) { e.Result = "internal" })
+		}
+		if e.Do == Replay || e.Do == Forge {
+			try(e, "it worked", func(e *Event) { e.Result = OK })
+			continue
+		}
+		if e.Do != Read && e.Do != Sync || e.Result != OK || troubled(events, e) {
+			continue
+		}
+		for j, it := range e.Items {
+			name := fmt.Sprintf("item %d, %s:%s", j, it.Owner, it.Field)
+			set := func(what string, change func(*Item)) {
+				t.Helper()
+				try(e, name+" "+what, func(e *Event) { change(&e.Items[j]) })
+			}
+			if it.Number != 0 && it.Result != "unchanged" { // an unchanged one has no value
+				set("another version", func(it *Item) { it.Version++ })
+				set("a value that nobody set", func(it *Item) { it.Number = 9999 })
+				for _, other := range events {
+					if other.Do == Set && other.Number != it.Number {
+						set(fmt.Sprintf("the value of line %d", other.Number), func(it *Item) { it.Number = other.Number })
+					}
+				}
+			}
+			if e.Do == Sync {
+				continue
+			}
+			for _, r := range refusals {
+				if r != it.Result && !(r == "grant_revoked" && it.Result == "no_grant" && everRevoked(events, e, it)) {
+					set(r, func(it *Item) { it.Result, it.Version, it.Number = r, 0, 0 })
+				}
+			}
+			if it.Result != "released" {
+				set("released", func(it *Item) { it.Result, it.Version, it.Number = "released", 99, newest(events, e, it) })
+			}
+			if it.Result != "unchanged" {
+				set("unchanged", func(it *Item) { it.Result = "unchanged" })
+			}
+		}
+	}
+	if forged < 1000 {
+		t.Errorf("%d outcomes were forged", forged)
+	}
+	t.Logf("%d outcomes were forged", forged)
+}
+
+func troubled(events []Event, e *Event) bool {
+	for _, k := range events {
+		if k.Do == Kill && k.Start < e.End && e.Start < k.End {
+			return true
+		}
+	}
+	return false
+}
+
+func everRevoked(events []Event, e *Event, it Item) bool {
+	for _, r := range events {
+		if r.Do == Revoke && r.Result == OK && r.owner() == it.Owner && r.Reader == e.owner() && r.Start < e.Start {
+			return true
+		}
+	}
+	return false
+}
+
+// newest is the newest value of an item before an event.
+func newest(events []Event, e *Event, it *Item) (n int) {
+	for _, s := range events {
+		if s.Do == Set && s.owner() == it.Owner && s.Start < e.Start && strings.Contains(" "+strings.Join(s.Fields, " ")+" ", " "+it.Field+" ") {
+			n = s.Number
+		}
+	}
+	return n
+}
+
+// history builds small traces. Times are in milliseconds.
+type history []Event
+
+func (h *history) add(from, to int64, who, do, result string, more func(*Event)) {
+	e := Event{Line: len(*h) + 1, Start: from * 1e6, End: to * 1e6, Who: who, Do: do, Result: result}
+	if more != nil {
+		more(&e)
+	}
+	*h = append(*h, e)
+}
+
+func (h *history) set(from, to int64, device, result string, number int, fields ...string) {
+	h.add(from, to, "ana/"+device, Set, result, func(e *Event) { e.Number, e.Fields = number, fields })
+}
+
+func (h *history) grant(from, to int64, device, result string, terms Terms) {
+	h.add(from, to, "ana/"+device, Grant, result, func(e *Event) { e.Reader, e.Fields, e.Terms = "acme", []string{"a"}, terms })
+}
+
+func (h *history) revoke(from, to int64, device, result string) {
+	h.add(from, to, "ana/"+device, Revoke, result, func(e *Event) { e.Reader, e.Fields, e.Keep = "acme", []string{"a"}, true })
+}
+
+func (h *history) read(from, to int64, result string, number int, version uint64) {
+	h.add(from, to, "acme/1", Read, OK, func(e *Event) {
+		e.Items = []Item{{Owner: "ana", Field: "a", Result: result, Number: number, Version: version, At: from}}
+	})
+}
+
+func (h *history) kill(from, to int64) { h.add(from, to, "vault", Kill, OK, nil) }
+
+func TestWhatStatesAllow(t *testing.T) {
+	for name, c := range map[string]struct {
+		right bool
+		make  func(*history)
+	}{
+		"a read while a value is set sees the old one": {true, func(h *history) { h.set(20, 40, "1", OK, 2, "a"); h.read(25, 35, "released", 1, 1) }},
+		"or the new one":        {true, func(h *history) { h.set(20, 40, "1", OK, 2, "a"); h.read(25, 35, "released", 2, 2) }},
+		"not one to come":       {false, func(h *history) { h.read(20, 30, "released", 2, 2); h.set(40, 50, "1", OK, 2, "a") }},
+		"not the old one after": {false, func(h *history) { h.set(20, 40, "1", OK, 2, "a"); h.read(45, 50, "released", 1, 1) }},
+		"not the old one after somebody saw the new one": {false, func(h *history) {
+			h.set(20, 90, "1", OK, 2, "a")
+			h.read(25, 35, "released", 2, 2)
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"but at the same time as somebody": {true, func(h *history) {
+			h.set(20, 90, "1", OK, 2, "a")
+			h.read(25, 35, "released", 2, 2)
+			h.read(30, 50, "released", 1, 1)
+		}},
+		"a lost answer leaves both, for ever": {true, func(h *history) {
+			h.kill(20, 30)
+			h.set(20, 30, "1", "unavailable", 2, "a")
+			h.read(500, 510, "released", 1, 1)
+			h.read(520, 530, "released", 2, 2)
+		}},
+		"until the device says that it is done": {false, func(h *history) {
+			h.kill(20, 30)
+			h.set(20, 30, "1", "unavailable", 2, "a")
+			h.add(40, 50, "ana/1", Revoke, OK, func(e *Event) { e.Reader = "globex" })
+			h.read(500, 510, "released", 1, 1)
+		}},
+		"another device's word settles nothing": {true, func(h *history) {
+			h.kill(20, 30)
+			h.set(20, 30, "1", "unavailable", 2, "a")
+			h.add(40, 50, "ana/2", Revoke, OK, func(e *Event) { e.Reader = "globex" })
+			h.read(500, 510, "released", 1, 1)
+		}},
+		"an answer may not be lost while all is well": {false, func(h *history) { h.set(20, 30, "1", "unavailable", 2, "a") }},
+		"of two at once either is the newest": {true, func(h *history) {
+			h.set(20, 40, "1", OK, 2, "a")
+			h.set(20, 40, "2", OK, 3, "a")
+			h.read(50, 60, "released", 2, 3)
+			h.read(70, 80, "released", 2, 3)
+		}},
+		"but not both": {false, func(h *history) {
+			h.set(20, 40, "1", OK, 2, "a")
+			h.set(20, 40, "2", OK, 3, "a")
+			h.read(50, 60, "released", 2, 3)
+			h.read(70, 80, "released", 3, 4)
+		}},
+		"versions grow": {false, func(h *history) {
+			h.set(20, 40, "1", OK, 2, "a")
+			h.read(14, 16, "released", 1, 5)
+			h.read(50, 60, "released", 2, 4)
+		}},
+		"a version stands for one value": {false, func(h *history) {
+			h.read(14, 16, "released", 1, 1)
+			h.set(20, 40, "1", OK, 2, "a")
+			h.read(50, 60, "released", 2, 1)
+		}},
+		"a value is published once":                     {false, func(h *history) { h.read(14, 16, "released", 1, 1); h.read(50, 60, "released", 1, 2) }},
+		"a revoked reader may read while it is revoked": {true, func(h *history) { h.revoke(20, 40, "1", OK); h.read(25, 35, "released", 1, 1) }},
+		"not afterwards":                                {false, func(h *history) { h.revoke(20, 40, "1", OK); h.read(45, 50, "released", 1, 1) }},
+		"not after a second device was told":            {false, func(h *history) { h.revoke(20, 40, "2", OK); h.read(45, 50, "released", 1, 1) }},
+		"not once somebody was refused": {false, func(h *history) {
+			h.revoke(20, 90, "1", OK)
+			h.read(25, 35, "grant_revoked", 0, 0)
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"while it is not stopped, both": {true, func(h *history) {
+			h.kill(20, 30)
+			h.revoke(20, 30, "1", NotStopped)
+			h.read(45, 50, "released", 1, 1)
+			h.read(60, 70, "grant_revoked", 0, 0)
+		}},
+		"stopped and not rotated is stopped": {false, func(h *history) { h.kill(20, 30); h.revoke(20, 30, "1", NotRotated); h.read(45, 50, "released", 1, 1) }},
+		"granted again, it reads": {true, func(h *history) {
+			h.revoke(20, 30, "1", OK)
+			h.grant(40, 50, "2", OK, Terms{})
+			h.read(60, 70, "released", 1, 1)
+		}},
+		"granted again, it must": {false, func(h *history) {
+			h.revoke(20, 30, "1", OK)
+			h.grant(40, 50, "2", OK, Terms{})
+			h.read(60, 70, "grant_revoked", 0, 0)
+		}},
+		"three reads of two": {false, func(h *history) {
+			h.grant(20, 30, "1", OK, Terms{Limit: 2})
+			for i := int64(4); i < 7; i++ {
+				h.read(i*10, i*10+5, "released", 1, 1)
+			}
+		}},
+		"refused after one of two": {false, func(h *history) {
+			h.grant(20, 30, "1", OK, Terms{Limit: 2})
+			h.read(40, 45, "released", 1, 1)
+			h.read(50, 55, "limit_reached", 0, 0)
+		}},
+		"refused after one of two, and one whose answer was lost": {true, func(h *history) {
+			h.grant(20, 30, "1", OK, Terms{Limit: 2})
+			h.read(40, 45, "released", 1, 1)
+			h.kill(46, 47)
+			h.add(46, 49, "acme/2", Read, "unavailable", func(e *Event) { e.Items = []Item{{Owner: "ana", Field: "a"}} })
+			h.read(50, 55, "limit_reached", 0, 0)
+		}},
+		"expired in its time": {false, func(h *history) { h.grant(20, 30, "1", OK, Terms{For: 5e9}); h.read(2000, 2010, "grant_expired", 0, 0) }},
+		"read past its time":  {false, func(h *history) { h.grant(20, 30, "1", OK, Terms{For: 5e9}); h.read(7000, 7010, "released", 1, 1) }},
+		"a publication is seen whole": {false, func(h *history) {
+			h.add(15, 16, "ana/1", Grant, OK, func(e *Event) { e.Reader, e.Fields = "acme", []string{"b"} })
+			h.set(20, 90, "1", OK, 2, "a", "b")
+			h.add(30, 40, "acme/1", Read, OK, func(e *Event) {
+				e.Items = []Item{{Owner: "ana", Field: "a", Result: "released", Number: 2, Version: 2, At: 35}, {Owner: "ana", Field: "b", Result: "released", Number: 1, Version: 1, At: 35}}
+			})
+		}},
+		"a device that synced has the newest": {false, func(h *history) {
+			h.set(20, 30, "2", OK, 2, "a")
+			h.add(40, 50, "ana/1", Sync, OK, func(e *Event) {
+				e.Items = []Item{{Owner: "ana", Field: "a", Number: 1, Version: 1}, {Owner: "ana", Field: "b", Number: 1, Version: 1}}
+			})
+		}},
+		"a replay that is answered":     {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
+		"a device that does not finish": {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},
+	} {
+		var h history
+		h.set(1, 5, "1", OK, 1, "a", "b")
+		h.grant(6, 10, "1", OK, Terms{})
+		c.make(&h)
+		if _, violations := Check(h, Rules{}); (len(violations) == 0) != c.right {
+			t.Errorf("%s: %v", name, violations)
+		}
+	}
+}
