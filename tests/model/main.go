@@ -128,6 +128,9 @@ func (r *Runner) open(ctx context.Context) (err error) {
 	if r.dir, err = os.MkdirTemp("", "sallyport-model-"); err != nil {
 		return err
 	}
+	if r.bin != (stage.Binaries{}) {
+		return nil
+	}
 	fmt.Fprintln(r.Out, "building the commands")
 	r.bin, err = build(ctx, r.dir)
 	return err

@@ -13,14 +13,33 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/tests/model/reference"
+	"github.com/sallyport/sallyport/tests/stage"
 )
 
-// inCI bounds what every run of the tests plays: some hundred operations.
+// What every run of the tests plays: some hundred operations.
 const (
 	ciScripts = 6
 	ciLines   = 40
 	ciTime    = 30 * time.Second
 )
+
+// binaries are the four commands, built once for all tests.
+var binaries stage.Binaries
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "sallyport-model-")
+		if err == nil {
+			defer os.RemoveAll(dir)
+			binaries, err = build(context.Background(), dir)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
 
 // logged hears of progress.
 type logged struct{ t *testing.T }
@@ -32,7 +51,7 @@ func (l logged) Write(b []byte) (int, error) {
 
 func newRunner(t *testing.T) *Runner {
 	t.Helper()
-	r := &Runner{Out: logged{t}}
+	r := &Runner{Out: logged{t}, bin: binaries}
 	if err := r.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}

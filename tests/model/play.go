@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/model/reference"
 	"github.com/sallyport/sallyport/tests/stage"
 )
@@ -30,7 +31,7 @@ type play struct {
 // device is a device of an owner, or a reader with a session of its own. Several of one have one identity: one was made from the other's backup.
 type device struct {
 	mu     sync.Mutex // held while it does something: a device does one thing at a time
-	drawer *drawer
+	drawer *devices.Drawer
 	owner  *client.Owner
 	reader *client.Reader
 	known  map[string]uint64 // version that a reader has, by owner:field
@@ -81,7 +82,7 @@ func (d *device) close() {
 func (p *play) cast(ctx context.Context) error {
 	var none client.Options
 	for _, name := range p.script.Owners {
-		d := &device{drawer: new(drawer)}
+		d := &device{drawer: new(devices.Drawer)}
 		var err error
 		if d.owner, err = client.InitOwner(ctx, d.drawer, p.network, none); err != nil {
 			return err
@@ -89,7 +90,7 @@ func (p *play) cast(ctx context.Context) error {
 		p.devices[name+"/1"], p.owners[name], p.names[d.owner.ID()] = d, d.owner.ID(), name
 	}
 	for _, name := range p.script.Readers {
-		d := &device{drawer: new(drawer), known: map[string]uint64{}}
+		d := &device{drawer: new(devices.Drawer), known: map[string]uint64{}}
 		var err error
 		if d.reader, err = client.InitReader(ctx, d.drawer, p.network, policies.KindBusiness, name, none); err != nil {
 			return err
@@ -108,7 +109,7 @@ func (p *play) cast(ctx context.Context) error {
 				return err
 			}
 		}
-		second := &device{drawer: new(drawer), known: map[string]uint64{}}
+		second := &device{drawer: new(devices.Drawer), known: map[string]uint64{}}
 		if _, err := d.reader.Backup(false, func(plain []byte) (err error) {
 			second.reader, err = client.RestoreReader(second.drawer, plain, none)
 			return err
@@ -118,7 +119,7 @@ func (p *play) cast(ctx context.Context) error {
 		p.devices[name+"/2"] = second
 	}
 	for _, name := range p.script.Owners {
-		second := &device{drawer: new(drawer)}
+		second := &device{drawer: new(devices.Drawer)}
 		if _, err := p.devices[name+"/1"].owner.Backup(false, func(plain []byte) (err error) {
 			second.owner, err = client.RestoreOwner(second.drawer, plain, none)
 			return err

@@ -17,9 +17,11 @@ func shrink(s *Script, fails func(*Script) bool, deadline time.Time, most int) *
 				}
 				shorter := *s
 				shorter.Lines = slices.Delete(slices.Clone(s.Lines), first, min(first+size, len(s.Lines)))
-				if len(shorter.Lines) > 0 {
-					shorter.Lines[0].With = false
+				if len(shorter.Lines) == 0 {
+					first += size
+					continue
 				}
+				shorter.Lines[0].With = false
 				failed := false
 				for range 2 {
 					if most--; !failed && most >= 0 {

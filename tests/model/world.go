@@ -1,22 +1,20 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/model/reference"
 	"github.com/sallyport/sallyport/tests/stage"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
@@ -82,14 +80,16 @@ func OpenWorld(ctx context.Context, bin stage.Binaries, dir string) (w *World, e
 	if err != nil {
 		return w, err
 	}
-	drawer := new(drawer)
+	drawer := new(devices.Drawer)
 	if w.mallory, err = client.InitReader(ctx, drawer, w.network, policies.KindBusiness, "Mallory", client.Options{}); err != nil {
 		return w, err
 	}
 	var state struct {
 		Root []byte `json:"root"`
 	}
-	if err := json.Unmarshal(drawer.state, &state); err != nil {
+	if stored, err := drawer.Load(); err != nil {
+		return w, err
+	} else if err := json.Unmarshal(stored, &state); err != nil {
 		return w, err
 	}
 	root, err := pre.ParseRoot(state.Root)
@@ -205,56 +205,6 @@ func code(err error) string {
 		return "no_contact"
 	}
 	return string(problem.Of(err).Code)
-}
-
-// drawer is a device's store. It outlives the device's process.
-type drawer struct {
-	mu    sync.Mutex // guards what follows
-	state []byte
-	items map[policies.Hash][]byte
-}
-
-func (d *drawer) Load() ([]byte, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return bytes.Clone(d.state), nil
-}
-
-func (d *drawer) Save(state []byte) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.state = bytes.Clone(state)
-	return nil
-}
-
-func (d *drawer) PutItem(h policies.Hash, ciphertext []byte) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.items == nil {
-		d.items = map[policies.Hash][]byte{}
-	}
-	d.items[h] = bytes.Clone(ciphertext)
-	return nil
-}
-
-func (d *drawer) Item(h policies.Hash) ([]byte, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if c, ok := d.items[h]; ok {
-		return c, nil
-	}
-	return nil, fmt.Errorf("not in the drawer")
-}
-
-func (d *drawer) KeepItems(keep map[policies.Hash]bool) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for h := range d.items {
-		if !keep[h] {
-			delete(d.items, h)
-		}
-	}
-	return nil
 }
 
 // build builds the commands into a folder.
