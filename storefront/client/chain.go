@@ -143,7 +143,8 @@ func (o *Owner) advance(ctx context.Context) error {
 			if t.Cancelled {
 				return o.settleCancelled(ctx)
 			}
-			if o.state.Applied != o.state.Known && t.Kind != taskRevoke || t.Blind {
+			// What is built on stale leaves would undo what another device published.
+			if t.Blind || t.Kind != taskRevoke && (o.state.Applied != o.state.Known || !o.mirrored()) {
 				if err := o.syncChain(ctx); err != nil && t.Blind {
 					return fmt.Errorf("another device may have granted what this one has not seen: %w", err)
 				} else if err != nil {
@@ -1050,21 +1051,38 @@ func (o *Owner) locate(ctx context.Context, v *policies.VaultDocument) error {
 	return nil
 }
 
-// syncMirror makes the leaves those of the newest manifest, and fetches the ciphertexts that are missing.
-func (o *Owner) syncMirror(ctx context.Context) error {
+// newestManifest is the newest manifest, nil if nothing was published.
+func (o *Owner) newestManifest() (*policies.Manifest, error) {
 	if o.state.Manifest.Version == 0 {
-		return nil
+		return nil, nil
 	}
 	e, err := envelope.Parse(o.state.Manifest.Raw)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrState, err)
+		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
 	m, err := policies.Decode[policies.Manifest](e)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrState, err)
+		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
-	if tree, err := policies.NewTree(o.leaves()); err == nil && tree.Size() == m.TreeSize && tree.Root() == m.Root {
-		return nil
+	return m, nil
+}
+
+// mirrored reports whether the leaves are those of the newest manifest. They are not when another device's manifest was learnt of and its leaves
+// could not be fetched.
+func (o *Owner) mirrored() bool {
+	m, err := o.newestManifest()
+	if err != nil || m == nil {
+		return err == nil
+	}
+	tree, err := policies.NewTree(o.leaves())
+	return err == nil && tree.Size() == m.TreeSize && tree.Root() == m.Root
+}
+
+// syncMirror makes the leaves those of the newest manifest, and fetches the ciphertexts that are missing.
+func (o *Owner) syncMirror(ctx context.Context) error {
+	m, err := o.newestManifest()
+	if err != nil || m == nil || o.mirrored() {
+		return err
 	}
 	mirror, err := o.fetchMirror(ctx)
 	if err != nil {

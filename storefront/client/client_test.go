@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -217,6 +218,77 @@ func TestTwoDevices(t *testing.T) {
 }
 
 // A process that is killed before any of its saves finishes later what it began, and nothing is done twice.
+// second is another device of the same owner, which knows what it knows of.
+func second(t *testing.T, w *world, one *Owner) *Owner {
+	t.Helper()
+	var two *Owner
+	_, err := one.Backup(false, func(plain []byte) (err error) { two, err = RestoreOwner(new(memory), plain, Options{}); return err })
+	w.must(err)
+	w.must(two.Sync(t.Context()))
+	return two
+}
+
+// A device that learnt of another's manifest, and could not fetch what is new in it, does not publish what it had before in its place.
+func TestHalfSynced(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	one, _ := w.owner()
+	r, _ := w.reader("R")
+	w.must(one.Set(ctx, set("note", "n1"), set("tax.id", "t1")))
+	w.connect(one, r, "r")
+	w.must(one.Grant(ctx, r.ID(), []policies.Field{"note", "tax.id"}, GrantOptions{}))
+	two := second(t, w, one)
+	w.must(two.Set(ctx, set("note", "n2")))
+	w.hostile(func(rw http.ResponseWriter, q *http.Request, next http.Handler) {
+		if strings.Contains(q.URL.Path, "/items/") {
+			http.Error(rw, "silence", http.StatusBadGateway)
+			return
+		}
+		next.ServeHTTP(rw, q)
+	})
+	if err := one.Sync(ctx); !errors.Is(err, policies.CodeUnavailable) {
+		t.Fatalf("without the item: %v", err)
+	}
+	w.hostile(nil)
+	w.must(one.Set(ctx, set("tax.id", "t2")))
+	w.wantRead(r, one, "note", "n2")
+	w.wantRead(r, one, "tax.id", "t2")
+}
+
+// A rotation gives the readers who stay what they had, as it is when its turn comes: not to whom another device has stopped meanwhile, not on terms that it
+// has replaced, and to whom it has granted.
+func TestRotateBehindAnotherDevice(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	one, _ := w.owner()
+	gone, _ := w.reader("gone")
+	stays, _ := w.reader("stays")
+	comes, _ := w.reader("comes")
+	note := []policies.Field{"note"}
+	w.must(one.Set(ctx, set("note", "n")))
+	for name, r := range map[string]*Reader{"gone": gone, "stays": stays, "comes": comes} {
+		w.connect(one, r, name)
+	}
+	w.must(one.Grant(ctx, gone.ID(), note, GrantOptions{}))
+	w.must(one.Grant(ctx, stays.ID(), note, GrantOptions{}))
+	two := second(t, w, one)
+	w.must(one.Revoke(ctx, gone.ID(), note, RevokeOptions{KeepEpoch: true}))
+	w.must(one.Grant(ctx, stays.ID(), note, GrantOptions{Purpose: "another", ReadsPerDay: 2}))
+	w.must(one.Grant(ctx, comes.ID(), note, GrantOptions{}))
+	w.must(two.Rotate(ctx, "note"))
+	w.must(one.Sync(ctx))
+	w.wantRefusal(gone, one, "note", policies.CodeRevoked)
+	w.wantRead(comes, one, "note", "n")
+	w.wantRead(stays, one, "note", "n")
+	w.wantRead(stays, one, "note", "n")
+	w.wantRefusal(stays, one, "note", policies.CodeLimit)
+
+	// A field that was removed keeps its readers, whichever device sets it again.
+	w.must(one.Revoke(ctx, stays.ID(), note, RevokeOptions{}))
+	w.must(one.Remove(ctx, "note"))
+	w.must(second(t, w, one).Set(ctx, set("note", "again")))
+	w.wantRead(comes, one, "note", "again")
+	w.wantRefusal(stays, one, "note", policies.CodeRevoked)
+}
+
 func TestKilledAtEverySave(t *testing.T) {
 	ctx := t.Context()
 	for limit := 1; ; limit++ {
