@@ -1026,9 +1026,16 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func BenchmarkReencrypt(b *testing.B) {
+	for _, custody := range []policies.Custody{policies.CustodyResident, policies.CustodySealed} {
+		b.Run(string(custody), func(b *testing.B) { benchmarkReencrypt(b, custody) })
+	}
+}
+
+func benchmarkReencrypt(b *testing.B, custody policies.Custody) {
 	for _, size := range []int{1, 8, 100} {
 		b.Run(map[int]string{1: "single", 8: "8 singles a call", 100: "100 fields"}[size], func(b *testing.B) {
 			w := newWorld(b)
+			w.custody = custody
 			o, r := w.owner(), w.reader()
 			var fields []policies.Field
 			for i := range 100 {
