@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
@@ -118,7 +119,14 @@ func unsigned[T any, D interface {
 	return e
 }
 
-// BenchmarkStart opens a vault with a hundred thousand grants that was killed: log, database, sealed keys, sweep.
+func processorTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	must(b, unix.Getrusage(unix.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkStart opens a vault with a hundred thousand grants that was killed: log, database, sealed keys, sweep. On a machine that does other
+// work, the processor time of all threads is what to look at: an idle one needs no longer than that.
 func BenchmarkStart(b *testing.B) {
 	w := newWorld(b)
 	w.custody = policies.CustodySealed
@@ -126,7 +134,7 @@ func BenchmarkStart(b *testing.B) {
 	w.reopen(false) // makes the database
 	for b.Loop() {
 		w.kill()
-		begin := time.Now()
+		begin, before := time.Now(), processorTime(b)
 		log, err := keylog.Open(b.Context(), w.logConfig())
 		must(b, err)
 		w.log = log
@@ -134,6 +142,7 @@ func BenchmarkStart(b *testing.B) {
 		w.open()
 		b.ReportMetric(opened.Seconds(), "s-log/op")
 		b.ReportMetric((time.Since(begin) - opened).Seconds(), "s-vault/op")
+		b.ReportMetric((processorTime(b) - before).Seconds(), "s-cpu/op")
 	}
 	if h := w.vault.Health(); h.Sealed != 100_000 || h.Sealing.Missing != 0 {
 		b.Fatalf("health %+v, %+v", h, h.Sealing)
