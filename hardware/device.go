@@ -86,6 +86,10 @@ func Open(ctx context.Context, c DeviceConfig) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening device: %w", errors.Join(err, pool.Close()))
 	}
+	if d.found.Strangers > 0 {
+		c.Logger.Error("the token holds private keys that have no place in it; one may be a re-encryption key that somebody renamed to keep it from being destroyed",
+			"keys", d.found.Strangers)
+	}
 	return d, nil
 }
 

@@ -66,7 +66,7 @@ func TestLiveKeysForget(t *testing.T) {
 	}
 	select {
 	case <-forgot:
-		t.Fatal("forgotten while in use")
+		t.Error("forgotten while in use")
 	case <-time.After(50 * time.Millisecond):
 	}
 	if k, _, _ := l.take(testName(7)); k != nil {
@@ -299,12 +299,9 @@ func TestLiveKeysComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	token.keepers <- keeper
-	for i, c := range []sealedCase{s, other, s} {
+	for _, c := range []sealedCase{s, other, s} {
 		if err := c.check(token); err != nil {
 			t.Errorf("after its session was closed: %v", err)
-		}
-		if i == 0 && len(token.live.keys) != 1 { // its handle may be another object's by now
-			t.Error("a key that ended with its session counts as live")
 		}
 	}
 	if n := token.Calls()["C_UnwrapKey"] - before; n != 3 { // one found the session broken
@@ -339,11 +336,14 @@ func TestForgetUnderLoad(t *testing.T) {
 				for {
 					before := done.Load()
 					err := s.check(token)
+					if err == nil && before {
+						t.Error("derived after it was forgotten")
+					}
 					if errors.Is(err, ErrKeyMissing) {
 						return
 					}
-					if err != nil || before {
-						t.Errorf("derived after it was forgotten, or failed: %v", err)
+					if err != nil {
+						t.Error(err)
 						return
 					}
 				}

@@ -612,6 +612,18 @@ func (p *Pool) Destroy(ctx context.Context, id KeyID) error {
 func (p *Pool) destroy(ctx context.Context, id KeyID) error {
 	p.tell(call{Method: "forget", ID: id}, nil)
 	_, err := p.ask(ctx, call{Method: "destroy", ID: id}, p.config.SlowTimeout, true)
+	if !errors.Is(err, ErrKeyMissing) {
+		return err
+	}
+	// Another worker may know it by its handle.
+	p.mu.Lock()
+	workers := slices.Clone(p.workers)
+	p.mu.Unlock()
+	for _, w := range workers {
+		if _, again := w.call(call{Method: "destroy", ID: id}, p.config.SlowTimeout); again == nil {
+			return nil
+		}
+	}
 	return err
 }
 

@@ -20,6 +20,10 @@ type Findings struct {
 	Points []PointFinding `json:"points"`
 	// Keys are the ceremony keys that exist, as they read now, with every sealing key.
 	Keys []KeyReport `json:"keys"`
+	// Strangers is how many private EC keys the token holds that are neither a
+	// ceremony key nor, by label and CKA_ID, a re-encryption key. One that the
+	// host renamed is among them; it should be 0.
+	Strangers int `json:"strangers,omitzero"`
 }
 
 // A DeriveFinding is one form of C_DeriveKey: the point's encoding, and whether
@@ -70,7 +74,40 @@ func (t *Token) Probe(ctx context.Context) (Findings, error) {
 	}
 	sealing, err := t.InspectSealing(ctx)
 	f.Keys = append(f.Keys, sealing...)
+	if err != nil {
+		return f, err
+	}
+	f.Strangers, err = t.strangers(ctx)
 	return f, err
+}
+
+func (t *Token) strangers(ctx context.Context) (n int, err error) {
+	err = t.do(ctx, t.slow, "counting keys", func(s cryptoki.Session) error {
+		found, err := t.module.Find(s, []cryptoki.Attribute{cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY),
+			cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_EC), cryptoki.Bool(cryptoki.CKA_TOKEN, true)})
+		if err != nil {
+			return err
+		}
+		t.mu.RLock()
+		defer t.mu.RUnlock()
+		known := make(map[cryptoki.Object]bool, len(t.keys)+1)
+		for _, o := range t.keys {
+			known[o] = true
+		}
+		known[t.named[LogKey]] = true
+		for _, o := range found {
+			if known[o] {
+				continue
+			}
+			label, err := t.module.Read(s, o, cryptoki.CKA_LABEL)
+			if err == nil && string(label.Value) == rekeyLabel || err == cryptoki.CKR_OBJECT_HANDLE_INVALID {
+				continue // imported or destroyed by another process since
+			}
+			n++
+		}
+		return nil
+	})
+	return n, err
 }
 
 // InspectSealing reads back every sealing key that the token holds now, in the

@@ -281,14 +281,39 @@ func (t *Token) learn(s cryptoki.Session, id KeyID) error {
 // forget makes a key unknown to Derive. On return no derive uses it.
 func (t *Token) forget(id KeyID) {
 	t.mu.Lock()
+	if o, ok := t.keys[id]; ok {
+		t.ended[id] = o
+	}
 	delete(t.keys, id)
 	t.mu.Unlock()
+}
+
+// renamed returns the object of a forgotten key if it lives on under another
+// CKA_ID or label: C_SetAttributeValue lets the host change those, where
+// CKA_MODIFIABLE cannot be in the unwrap template. The handle is what does not
+// change. Should a module have given it to something else since, that is not a
+// re-encryption key, or one that is known.
+func (t *Token) renamed(s cryptoki.Session, id KeyID, found []cryptoki.Object) (cryptoki.Object, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o, ok := t.ended[id]
+	delete(t.ended, id)
+	if !ok || slices.Contains(found, o) || t.hasAll(s, o, "", t.rekey) != nil {
+		return 0, false
+	}
+	for _, known := range t.keys {
+		if known == o {
+			return 0, false
+		}
+	}
+	return o, true
 }
 
 // Destroy ends a key: no derive starts with it, those under way are awaited,
 // the object is destroyed, the folder synced, and a fresh session sees nothing.
 // ErrKeyMissing says that there was none: after a crash in the middle of a
-// Destroy that is the end one wants, and it has been made durable.
+// Destroy that is the end one wants, and it has been made durable. A key that
+// the host gave another name is found by its handle, if this process knew it.
 func (t *Token) Destroy(ctx context.Context, id KeyID) error {
 	t.forget(id)
 	return t.do(ctx, t.slow, "destroying key", func(s cryptoki.Session) error {
@@ -296,6 +321,9 @@ func (t *Token) Destroy(ctx context.Context, id KeyID) error {
 		found, err := t.module.Find(s, byID(id))
 		if err != nil {
 			return err
+		}
+		if o, ok := t.renamed(s, id, found); ok {
+			found = append(found, o)
 		}
 		for _, o := range found {
 			if err := t.module.DestroyObject(s, o); err != nil {

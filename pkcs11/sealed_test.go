@@ -293,20 +293,6 @@ func TestPoolSealed(t *testing.T) {
 			t.Fatalf("forgotten: %v", err)
 		}
 	}
-	// Nor does a worker load it that was not there when it was forgotten.
-	before := p.pids()
-	for _, pid := range before {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
-	eventually(t, "other workers", func() bool {
-		now := p.pids()
-		return len(now) == 2 && !slices.Contains(before, now[0]) && !slices.Contains(before, now[1])
-	})
-	for range 10 {
-		if err := gone.check(p); !errors.Is(err, ErrKeyMissing) {
-			t.Fatalf("forgotten, and asked of a worker that came later: %v", err)
-		}
-	}
 	if _, err := p.ImportSealed(t.Context(), gone.req.Key, OAEPDirect, wrappedKey(t, public, gone.key)); err != nil {
 		t.Fatal(err)
 	}

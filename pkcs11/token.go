@@ -101,6 +101,7 @@ type Token struct {
 	// is under way: that is the drain before a key is destroyed.
 	mu      sync.RWMutex
 	keys    map[KeyID]cryptoki.Object
+	ended   map[KeyID]cryptoki.Object // forgotten here, for Destroy
 	named   map[KeyName]cryptoki.Object
 	sealing sealing
 
@@ -130,7 +131,7 @@ func Open(ctx context.Context, c Config) (*Token, error) {
 		rekey: c.Profile.rekeyTemplate(Resident), sealedRekey: c.Profile.rekeyTemplate(Sealed), live: newLiveKeys(c.LiveKeys),
 		template: derivedTemplate(c.Profile.ValueLen),
 		derives:  make(lane, c.Threads), signs: make(lane, 1), slow: make(lane, 1), keepers: make(lane, c.Threads),
-		keys: make(map[KeyID]cryptoki.Object), named: make(map[KeyName]cryptoki.Object),
+		keys: make(map[KeyID]cryptoki.Object), ended: make(map[KeyID]cryptoki.Object), named: make(map[KeyName]cryptoki.Object),
 		broken: make(chan struct{}),
 	}
 	if err := t.open(ctx, c); err != nil {

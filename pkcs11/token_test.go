@@ -670,3 +670,64 @@ func TestProfileValidate(t *testing.T) {
 		}
 	}
 }
+
+// TestDestroyRenamed: the host can give a re-encryption key another CKA_ID and label (a module that does not take CKA_MODIFIABLE in an
+// unwrap template). Its end is the end all the same.
+func TestDestroyRenamed(t *testing.T) {
+	token, public := ready(t, 1)
+	before := objects(t, token)
+	id, other := newID(), newID()
+	for _, k := range []KeyID{id, other} {
+		if err := token.Import(t.Context(), k, OAEPDirect, wrappedKey(t, public, newKey(t))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	token.mu.RLock()
+	o := token.keys[id]
+	token.mu.RUnlock()
+	stranger := newID()
+	err := token.do(t.Context(), token.slow, "renaming", func(s cryptoki.Session) error {
+		return token.module.SetAttributes(s, o, []cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_ID, stranger[:]), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte("nothing to see"))})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token.forget(id) // as a pool tells every worker first
+	if err := token.Destroy(t.Context(), id); err != nil {
+		t.Fatalf("a renamed key: %v", err)
+	}
+	if n := objects(t, token); n != before+1 {
+		t.Errorf("%d objects, %d before, one key is left", n, before)
+	}
+	r, _ := request(t, other, newKey(t))
+	if got := token.Derive(t.Context(), []DeriveRequest{r}); got[0].Err != nil {
+		t.Errorf("the other key: %v", got[0].Err)
+	}
+	if err := token.Destroy(t.Context(), id); !errors.Is(err, ErrKeyMissing) {
+		t.Errorf("once more: %v", err)
+	}
+}
+
+// TestProbeCountsStrangers: a start after the renaming cannot know which key it was. It says that there is one.
+func TestProbeCountsStrangers(t *testing.T) {
+	token, public := ready(t, 1)
+	id := newID()
+	if err := token.Import(t.Context(), id, OAEPDirect, wrappedKey(t, public, newKey(t))); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := token.Probe(t.Context()); err != nil || f.Strangers != 0 {
+		t.Fatalf("%d strangers, %v", f.Strangers, err)
+	}
+	err := token.do(t.Context(), token.slow, "renaming", func(s cryptoki.Session) error {
+		return token.module.SetAttributes(s, token.keys[id], []cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_LABEL, []byte("nothing to see"))})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := token.Keys(t.Context()); err != nil || len(keys) != 0 {
+		t.Fatalf("%v, %v", keys, err)
+	}
+	if f, err := token.Probe(t.Context()); err != nil || f.Strangers != 1 {
+		t.Errorf("%d strangers, %v", f.Strangers, err)
+	}
+}
