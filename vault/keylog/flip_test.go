@@ -97,7 +97,7 @@ func TestFlippedBits(t *testing.T) {
 // TestFlippedWhileOpen flips bits in every file of a log that is open. A read, a proof or a replay gives what was recorded, or an error that names a
 // file; what is signed next is right all the same.
 func TestFlippedWhileOpen(t *testing.T) {
-	n, random := bits.Number(t, 100)
+	n, random := bits.Number(t, 30)
 	b := newBench(t).unsynced()
 	b.SegmentBytes = 200 << 10
 	l := b.create(t)

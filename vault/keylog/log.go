@@ -590,7 +590,7 @@ func (l *Log) readFrame(index int64) (f frame, err error) {
 		}
 		s := v.segments[n]
 		damage := func(what string) error {
-			return &DamageError{File: s.name, Offset: at, Index: index, What: what + ", or " + offsetsFile + " leads to the wrong place"}
+			return &DamageError{File: s.name, Offset: at, Index: index, What: what + ", unless the damage is in " + offsetsFile + " or " + hashesFile}
 		}
 		head := make([]byte, frameHead)
 		if _, err := s.file.ReadAt(head, at); err != nil {
