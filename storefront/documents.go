@@ -292,7 +292,8 @@ func (s *Storefront) indexGrant(ctx context.Context, d *policies.Grant, env *env
 }
 
 // postRevocation passes a revocation on to the vault. Nothing here may stand in its way, and once the vault has acknowledged it the owner
-// gets the receipt, even if this storefront cannot write its index: the vault refuses the keys from then on whatever is offered to it.
+// gets the receipt, even if this storefront cannot write its index: the vault refuses the keys from then on whatever is offered to it. The status is then
+// 202, and the owner's device sends the revocation again later, or the chain here would keep a gap.
 func (s *Storefront) postRevocation(c *call) error {
 	sub, env, err := submission(c.body)
 	if err != nil {
@@ -322,6 +323,7 @@ func (s *Storefront) postRevocation(c *call) error {
 	}
 	if err := s.indexRevocation(ctx, d, env); err != nil {
 		s.log.Error("indexing a revocation", "error", err)
+		return c.json(http.StatusAccepted, receipt)
 	}
 	return c.json(http.StatusOK, receipt)
 }

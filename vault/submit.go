@@ -342,9 +342,21 @@ func (v *Vault) importKey(ctx context.Context, custody policies.Custody, w wrapp
 	return v.cfg.Token.Import(ctx, w.id, w.path, w.key)
 }
 
-// abandon ends an import that did not succeed: none of its keys stays, and the log says so. A key that cannot be destroyed now is
-// an orphan that the next start sweeps; nothing can use it, because no grant stands for it.
+// abandon ends an import that did not succeed: the log says so, and then none of its keys stays. The record comes first. If it cannot be made the outcome
+// of the import's own last record may be unknown too: a grant that turns out to be in force at the next start must find its keys. A key that
+// is not destroyed, because of that, a crash or the token, is an orphan that the next start sweeps; nothing can use it, because no grant stands for it.
 func (v *Vault) abandon(ctx context.Context, g *ledger.Grant) error {
+	_, _, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
+		d := &g.Document
+		return []ledger.Record{{
+			Kind: evidence.EntryFailed, Outcome: policies.CodeImport,
+			Owner: s.Pseudonym(policies.IdentityID(d.Owner)), Reader: s.Pseudonym(policies.IdentityID(d.Reader)),
+			Details: evidence.Details{Owner: d.Owner, Reader: d.Reader, Grant: d.ID, Document: g.Hash, Index: g.Index, Custody: d.Custody},
+		}}
+	})
+	if err != nil {
+		return err
+	}
 	for _, f := range g.Document.Fields {
 		key := keyID(g.Document.ID, f.Field, f.Author)
 		var err error
@@ -357,15 +369,7 @@ func (v *Vault) abandon(ctx context.Context, g *ledger.Grant) error {
 			v.cfg.Logger.Error("a key of a failed import is still there", "grant", g.Document.ID.String(), "custody", string(g.Document.Custody), "error", err.Error())
 		}
 	}
-	_, _, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
-		d := &g.Document
-		return []ledger.Record{{
-			Kind: evidence.EntryFailed, Outcome: policies.CodeImport,
-			Owner: s.Pseudonym(policies.IdentityID(d.Owner)), Reader: s.Pseudonym(policies.IdentityID(d.Reader)),
-			Details: evidence.Details{Owner: d.Owner, Reader: d.Reader, Grant: d.ID, Document: g.Hash, Index: g.Index, Custody: d.Custody},
-		}}
-	})
-	return err
+	return nil
 }
 
 // revoke ends fields of grants. The record comes first: from then on nothing new uses the keys. The receipt comes when they are

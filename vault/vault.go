@@ -153,7 +153,7 @@ type Config struct {
 	Keys string
 	// SealingCheck is how often the vault looks for a new sealing key. Zero means a minute.
 	SealingCheck time.Duration
-	// Reserve is the free space in bytes below which no sealed key is taken. Zero means 256 MiB.
+	// Reserve is the free space in bytes below which no sealed key is taken and the database is not written. Zero means 256 MiB.
 	Reserve int64
 
 	Logger *slog.Logger
@@ -215,7 +215,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	var storeErr error
 	var opening sync.WaitGroup
 	opening.Go(func() { store, storeErr = openSealed(&cfg) })
-	state, err := ledger.Open(ctx, ledger.Config{Dir: cfg.Dir, DataKey: cfg.DataKey, Log: cfg.Log, Logger: cfg.Logger})
+	state, err := ledger.Open(ctx, ledger.Config{Dir: cfg.Dir, DataKey: cfg.DataKey, Reserve: cfg.Reserve, Log: cfg.Log, Logger: cfg.Logger})
 	opening.Wait()
 	clear(cfg.DataKey[:])
 	if err = errors.Join(err, storeErr); err != nil {

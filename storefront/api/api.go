@@ -28,7 +28,7 @@ const (
 	PathItem          = "/v1/owners/{owner}/items/{leaf}" // GET, the owner's login: the ciphertext, application/octet-stream
 	PathChain         = "/v1/owners/{owner}/chain"        // GET ?after=SEQ, the owner's login: [Chain]
 	PathGrants        = "/v1/owners/{owner}/grants"       // POST, the owner's login, vault api.Submission: evidence.Receipt
-	PathRevocations   = "/v1/owners/{owner}/revocations"  // POST, the owner's login, vault api.Submission: evidence.Receipt
+	PathRevocations   = "/v1/owners/{owner}/revocations"  // POST, the owner's login, vault api.Submission: evidence.Receipt; 202: in force, and to be sent again
 	PathHistory       = "/v1/owners/{owner}/history"      // GET ?before=&limit=, the owner's login: vault api.History
 	PathReaderGrants  = "/v1/grants"                      // GET ?after=CURSOR, the reader's login: [ReaderGrants]
 	PathSessions      = "/v1/sessions"                    // POST, the reader's login, a session's envelope: evidence.Receipt

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -506,8 +507,12 @@ func (o *Owner) post(ctx context.Context, v *policies.VaultDocument, r request, 
 func (o *Owner) deliverRevocation(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) error {
 	in := &vaultapi.Submission{Envelope: e.Raw}
 	first, cancel := context.WithTimeout(ctx, routeTimeout)
-	err := o.post(first, v, request{method: "POST", path: path(api.PathRevocations, o.id.String()), in: in, login: true}, e)
+	var status int
+	err := o.post(first, v, request{method: "POST", path: path(api.PathRevocations, o.id.String()), in: in, login: true, status: &status}, e)
 	cancel()
+	if err == nil && status == http.StatusAccepted { // in force, and not in the storefront's chain
+		o.state.Untold = append(o.state.Untold, e.Raw)
+	}
 	if err == nil || o.wire.owners == nil || o.provenMoved(v, err, policies.Hash(e.Hash)) {
 		return err
 	}
@@ -822,7 +827,8 @@ func (o *Owner) Sync(ctx context.Context) error {
 	return o.tidy(ctx, v)
 }
 
-// tell passes on to the storefront the revocations that went over the second route, without which its chain has a gap.
+// tell passes on to the storefront the revocations that it does not have: those that went over the second route, and those that it could not
+// write down. Without them its chain has a gap. A storefront that still cannot write is told another time.
 func (o *Owner) tell(ctx context.Context, v *policies.VaultDocument) error {
 	for len(o.state.Untold) > 0 {
 		e, err := envelope.Parse(o.state.Untold[0])
@@ -830,8 +836,12 @@ func (o *Owner) tell(ctx context.Context, v *policies.VaultDocument) error {
 			return fmt.Errorf("%w: %w", ErrState, err)
 		}
 		in := &vaultapi.Submission{Envelope: e.Raw}
-		if err := o.post(ctx, v, request{method: "POST", path: path(api.PathRevocations, o.id.String()), in: in, login: true}, e); err != nil {
+		var status int
+		if err := o.post(ctx, v, request{method: "POST", path: path(api.PathRevocations, o.id.String()), in: in, login: true, status: &status}, e); err != nil {
 			return fmt.Errorf("telling the storefront of a revocation: %w", err)
+		}
+		if status == http.StatusAccepted {
+			return nil
 		}
 		o.state.Untold = slices.Delete(o.state.Untold, 0, 1)
 		if err := o.save(); err != nil {
@@ -923,37 +933,18 @@ func (o *Owner) syncChainOnce(ctx context.Context) error {
 	if err := o.tell(ctx, v); err != nil {
 		return err
 	}
-	var news []*envelope.Envelope
-	end := o.state.Applied
-	for more := true; more; {
-		var c api.Chain
-		q := url.Values{"after": {strconv.FormatUint(end.Seq, 10)}}
-		if err := o.wire.call(ctx, request{method: "GET", path: path(api.PathChain, o.id.String()), query: q, out: &c, login: true}); err != nil && !errors.Is(err, policies.CodeNotFound) {
-			return fmt.Errorf("fetching the chain: %w", err)
+	end, news, err := o.fetchChain(ctx)
+	if errors.Is(err, errGap) || err == nil && end.Seq < o.state.Known.Seq {
+		sent, sendErr := o.sendAgain(ctx, v, end)
+		if sendErr != nil {
+			return sendErr
 		}
-		for _, raw := range c.Documents {
-			e, err := envelope.Parse(raw)
-			if err == nil {
-				err = e.Verify(o.signing.Public())
-			}
-			if err != nil {
-				return fmt.Errorf("fetching the chain: %w: %w", ErrUntrue, err)
-			}
-			link, err := linkOf(e)
-			if err != nil {
-				return fmt.Errorf("fetching the chain: %w: %w", ErrUntrue, err)
-			}
-			if link.Seq > end.Seq+1 {
-				// As after a revocation that another device sent past it, and has not told it of yet.
-				return fmt.Errorf("%w: document %d of the chain is not there", policies.CodeBehind, end.Seq+1)
-			}
-			if err := link.Follows(end.Seq, end.Hash); err != nil {
-				return fmt.Errorf("%w: document %d of the chain does not follow the one before", ErrUntrue, link.Seq)
-			}
-			end = position{link.Seq, policies.Hash(e.Hash)}
-			news = append(news, e)
+		if sent {
+			end, news, err = o.fetchChain(ctx)
 		}
-		more = c.More && len(c.Documents) > 0
+	}
+	if err != nil {
+		return err
 	}
 	switch {
 	case end.Seq < o.state.Known.Seq:
@@ -975,6 +966,69 @@ func (o *Owner) syncChainOnce(ctx context.Context) error {
 	}
 	o.syncContacts(ctx)
 	return o.save()
+}
+
+// errGap: the storefront's chain lacks a document between two others, as after a revocation that another device sent past it, and has not told it of
+// yet.
+var errGap = fmt.Errorf("%w: a document of the chain is not there", policies.CodeBehind)
+
+// sendAgain sends the document of this device's own that comes next in the chain and whose outcome is unknown here. The vault may have accepted it
+// without the storefront having written it down; then all later ones wait for it, also those whose task is before its own.
+func (o *Owner) sendAgain(ctx context.Context, v *policies.VaultDocument, end position) (sent bool, err error) {
+	for i := range o.state.Tasks {
+		t := &o.state.Tasks[i]
+		if t.Envelope == nil {
+			continue
+		}
+		e, err := envelope.Parse(t.Envelope)
+		if err != nil {
+			return false, fmt.Errorf("%w: %w", ErrState, err)
+		}
+		if link, err := linkOf(e); err != nil || link.Follows(end.Seq, end.Hash) != nil {
+			continue
+		}
+		if err := o.deliver(ctx, t, v, e, nil); err != nil {
+			return false, fmt.Errorf("sending a document again that the storefront lacks: %w", err)
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// fetchChain fetches the documents after the newest applied one, each of which this owner signed and which follow one another, up to a gap.
+func (o *Owner) fetchChain(ctx context.Context) (end position, news []*envelope.Envelope, err error) {
+	fail := func(err error) (position, []*envelope.Envelope, error) { return end, nil, err }
+	end = o.state.Applied
+	for more := true; more; {
+		var c api.Chain
+		q := url.Values{"after": {strconv.FormatUint(end.Seq, 10)}}
+		if err := o.wire.call(ctx, request{method: "GET", path: path(api.PathChain, o.id.String()), query: q, out: &c, login: true}); err != nil && !errors.Is(err, policies.CodeNotFound) {
+			return fail(fmt.Errorf("fetching the chain: %w", err))
+		}
+		for _, raw := range c.Documents {
+			e, err := envelope.Parse(raw)
+			if err == nil {
+				err = e.Verify(o.signing.Public())
+			}
+			if err != nil {
+				return fail(fmt.Errorf("fetching the chain: %w: %w", ErrUntrue, err))
+			}
+			link, err := linkOf(e)
+			if err != nil {
+				return fail(fmt.Errorf("fetching the chain: %w: %w", ErrUntrue, err))
+			}
+			if link.Seq > end.Seq+1 {
+				return fail(fmt.Errorf("%w: document %d", errGap, end.Seq+1))
+			}
+			if err := link.Follows(end.Seq, end.Hash); err != nil {
+				return fail(fmt.Errorf("%w: document %d of the chain does not follow the one before", ErrUntrue, link.Seq))
+			}
+			end = position{link.Seq, policies.Hash(e.Hash)}
+			news = append(news, e)
+		}
+		more = c.More && len(c.Documents) > 0
+	}
+	return end, news, nil
 }
 
 // confirm has the newest document of the chain vouched for: by the vault itself if it can be reached, else by the receipt that it gives

@@ -163,6 +163,7 @@ type request struct {
 	out          any
 	login        bool // signed by the login's key
 	limit        int64
+	status       *int // if set, told the status of an answer that is no problem
 }
 
 func path(pattern string, ids ...string) string {
@@ -224,6 +225,9 @@ func (w *wire) once(ctx context.Context, r request, body []byte) error {
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return fmt.Errorf("%s: %w", who, problem.Read(resp.StatusCode, resp.Header.Get("Content-Type"), resp.Body))
+	}
+	if r.status != nil {
+		*r.status = resp.StatusCode
 	}
 	limit := r.limit
 	if limit == 0 {

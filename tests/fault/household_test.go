@@ -177,9 +177,17 @@ func (h *household) change(ctx context.Context) error {
 		}
 		what = fmt.Sprintf("set %d fields", len(changes))
 	case kind < 5:
+		h.mu.Lock()
+		before := h.mayRead[i][f]
+		h.mu.Unlock()
 		h.ask(i, f, true)
-		if err = h.owner.Grant(ctx, h.readers[i].ID(), []policies.Field{f}, client.GrantOptions{Custody: custodies[random.IntN(2)]}); err == nil {
+		switch err = h.owner.Grant(ctx, h.readers[i].ID(), []policies.Field{f}, client.GrantOptions{Custody: custodies[random.IntN(2)]}); {
+		case err == nil:
 			h.settle(i, f)
+		case errors.Is(err, policies.CodeImport): // refused for good: it is as it was
+			h.mu.Lock()
+			h.mayRead[i][f] = permission{granted: before.granted, settled: before.settled, turn: before.turn + 2}
+			h.mu.Unlock()
 		}
 		what = fmt.Sprintf("grant %s to %d", f, i)
 	case kind < 6:

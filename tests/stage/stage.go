@@ -19,8 +19,8 @@ type Options struct {
 
 	// VaultConfig and StorefrontConfig are TOML that is appended to the configuration files, tables included.
 	VaultConfig, StorefrontConfig string
-	// Top-level members of the vault's configuration, before its tables.
-	VaultMembers string
+	// Top-level members of either configuration, before its tables.
+	VaultMembers, StorefrontMembers string
 	// Module is the PKCS#11 library that the vault loads, instead of SoftHSM itself: pkcs11-spy, say. Env is its environment.
 	Module string
 	Env    []string
@@ -176,8 +176,9 @@ certificate = %q
 key = %q
 data = %q
 ready_file = %q
+%s
 [vault]
-%s%s`, s.storefront, s.path("tls", "storefront.pem"), s.path("tls", "storefront-key.pem"), s.path("storefront", "data"), s.Storefront.ready, hop, o.StorefrontConfig)
+%s%s`, s.storefront, s.path("tls", "storefront.pem"), s.path("tls", "storefront-key.pem"), s.path("storefront", "data"), s.Storefront.ready, o.StorefrontMembers, hop, o.StorefrontConfig)
 	if err := os.WriteFile(s.Vault.config, []byte(vault), 0o600); err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -177,7 +178,7 @@ func Open(o Options) (*DB, error) {
 		WithValueThreshold(valueThreshold).
 		WithBlockCacheSize(64 << 20).
 		WithMetricsEnabled(false).
-		WithLogger(badgerLog{db.log}))
+		WithLogger(badgerLog{db.log, &db.broken}))
 	if err != nil {
 		return nil, fmt.Errorf("opening the store in %s: %w", db.files(), err)
 	}
@@ -367,6 +368,8 @@ func (db *DB) Commit(ctx context.Context, changes ...Change) error {
 		return nil
 	})
 	switch {
+	case err == nil && db.broken.Load(): // see badgerLog; what another commit broke, this one may have met too
+		return fmt.Errorf("writing records: %w", ErrBroken)
 	case err == nil:
 		return nil
 	case errors.Is(invalid, badger.ErrTxnTooBig):
@@ -489,9 +492,20 @@ func (db *DB) collect(ctx context.Context) {
 }
 
 // badgerLog passes Badger's complaints on and drops its chatter. Badger names files and sizes, never values.
-type badgerLog struct{ *slog.Logger }
+//
+// Some complaints are all that is ever heard of a failure: when the value log cannot be synced Badger says so here and tells the writer that all is well;
+// when a table cannot be written it tries again for ever. They break the store. The first comes before the commit in question returns.
+type badgerLog struct {
+	*slog.Logger
+	broken *atomic.Bool
+}
 
 func (l badgerLog) Errorf(format string, args ...any) {
+	for _, fatal := range []string{"Error while curlf sync", "error flushing memtable", "writeRequests"} {
+		if strings.HasPrefix(format, fatal) {
+			l.broken.Store(true)
+		}
+	}
 	l.Error("badger", "text", fmt.Sprintf(format, args...))
 }
 func (l badgerLog) Warningf(format string, args ...any) {

@@ -193,6 +193,33 @@ func TestStoreKey(t *testing.T) {
 	refused("no key beside its records")
 }
 
+// TestFailedSync: Badger only logs that its value log could not be synced. A commit that met it is not acknowledged, nor is any later one.
+func TestFailedSync(t *testing.T) {
+	ctx, db := context.Background(), openTest(t, t.TempDir())
+	defer db.Close()
+	commit := func(key string) error {
+		return db.Commit(ctx, Change{Key: []byte(key), Version: 1, Value: []byte("x")})
+	}
+	if err := commit("a"); err != nil {
+		t.Fatal(err)
+	}
+	log := db.badger.Opts().Logger
+	log.Errorf("Unable to read: Key: %v", []byte("a"))
+	if err := errors.Join(commit("b"), db.Health()); err != nil {
+		t.Fatalf("after a value that cannot be read: %v", err)
+	}
+	log.Errorf("Error while curlf sync: %v\n", "input/output error")
+	if err := commit("c"); !errors.Is(err, ErrBroken) {
+		t.Fatalf("after a sync that failed: %v; want ErrBroken", err)
+	}
+	if err := db.Health(); !errors.Is(err, ErrBroken) {
+		t.Fatalf("health: %v; want ErrBroken", err)
+	}
+	if _, err := db.Get(ctx, []byte("a")); err != nil {
+		t.Fatalf("reads must go on: %v", err)
+	}
+}
+
 func FuzzRecord(f *testing.F) {
 	db := &DB{key: [32]byte{1}}
 	f.Add([]byte("key"), db.seal(&Change{Key: []byte("key"), Version: 3, Value: []byte("value")}))

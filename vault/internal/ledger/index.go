@@ -89,7 +89,12 @@ type meta struct {
 	Vault   policies.VaultID `json:"vault"`
 }
 
-func openDatabase(dir string, log *slog.Logger) (*badger.DB, error) {
+// memTable is the size of Badger's tables in memory. It writes them to disk when they are full and when it is opened or closed, whether there is
+// room or not, so they are small against the reserve.
+func memTable(reserve int64) int64 { return min(max(reserve/8, 1<<20), 16<<20) }
+
+func (x *index) openDatabase() (*badger.DB, error) {
+	dir, log, table := x.dir, x.log, memTable(x.reserve)
 	return badger.Open(badger.DefaultOptions(dir).
 		WithLogger(badgerLog{log}).
 		WithSyncWrites(true).
@@ -97,9 +102,12 @@ func openDatabase(dir string, log *slog.Logger) (*badger.DB, error) {
 		WithChecksumVerificationMode(options.OnTableAndBlockRead).
 		WithCompression(options.None). // sealed values do not shrink
 		WithBlockCacheSize(8 << 20).
-		WithMemTableSize(16 << 20).
+		WithMemTableSize(table).
 		WithNumMemtables(2).
-		WithValueLogFileSize(64 << 20).
+		WithValueThreshold(min(1<<20, table/16)).
+		WithBaseTableSize(min(2<<20, table)).
+		WithBaseLevelSize(min(10<<20, 2*table)).
+		WithValueLogFileSize(4 * table).
 		WithDetectConflicts(false).
 		WithNumCompactors(2))
 }
@@ -129,7 +137,7 @@ func (x *index) load(s *State) (m meta, err error) {
 	if err := os.WriteFile(mark, nil, 0o600); err != nil {
 		return m, err
 	}
-	db, err := openDatabase(x.dir, x.log)
+	db, err := x.openDatabase()
 	if err != nil {
 		return m, fmt.Errorf("%w: %w", errUseless, err)
 	}
@@ -293,7 +301,7 @@ func (x *index) reset() error {
 	x.instance, x.version, x.next, x.set = policies.NewNonce(), 0, 0, [32]byte{}
 	clear(x.versions)
 	clear(x.ciphers)
-	db, err := openDatabase(x.dir, x.log)
+	db, err := x.openDatabase()
 	if err != nil {
 		return err
 	}

@@ -121,7 +121,10 @@ func (l *Ledger) replay(ctx context.Context, log *keylog.Log) error {
 		return fmt.Errorf("making the ledger from the key-use log: %w", err)
 	}
 	cp := log.Checkpoint()
-	return l.Flush(policies.Hash(cp.Root), uint64(cp.Size))
+	if err := l.Flush(policies.Hash(cp.Root), uint64(cp.Size)); err != nil {
+		l.index.log.Error("the vault's database was not written", "error", err.Error()) // it is an index, and its disk may be full
+	}
+	return nil
 }
 
 // Close lets go of the database. Flush before.

@@ -1,0 +1,140 @@
+//go:build root
+
+package fault
+
+import (
+	"context"
+	"crypto/tls"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/tests/devices"
+	"github.com/sallyport/sallyport/tests/stage"
+)
+
+var everyCall = flag.Bool("every-call", false, "TestFailingCalls injects every error into every call, not one into each")
+
+// failing is a system call that is made to fail while everybody lives.
+type failing struct {
+	who   string // vault or storefront
+	call  string
+	file  string // of the vault's folder, or empty: any
+	error string
+	says  string // in the storefront's health from then on until a restart
+}
+
+const (
+	unknown = "outcome unknown"
+	broken  = "the store takes no writes"
+)
+
+// failingCalls are the calls by which one publication, grant, read, revocation or rotation becomes durable, found with strace -f -y. Badger writes
+// through mapped files, so msync is all there is of it.
+func failingCalls() (out []failing) {
+	for _, f := range []failing{
+		{"vault", "pwrite64", "log/journal-*", "EIO", unknown},
+		{"vault", "fdatasync", "log/journal-*", "EIO", unknown},
+		{"vault", "pwrite64", "log/hashes", "EIO", unknown},
+		{"vault", "pwrite64", "log/offsets", "EIO", unknown},
+		{"vault", "pwrite64", "state/signer-state", "EIO", unknown},
+		{"vault", "fdatasync", "state/signer-state", "EIO", unknown},
+		{"storefront", "msync", "", "EIO", broken},
+	} {
+		out = append(out, f)
+		if *everyCall {
+			f.error = "ENOSPC"
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// inject makes calls of a process fail, once in each thread, until it is told to stop; it waits until one has failed.
+func inject(ctx context.Context, f failing, files []string, log string, pid int) (stop func(), failed bool, err error) {
+	args := []string{"-f", "-qq", "-o", log, "-e", "trace=" + f.call, "-e", "inject=" + f.call + ":error=" + f.error + ":when=1", "-p", strconv.Itoa(pid)}
+	for _, file := range files {
+		args = append(args, "-P", file)
+	}
+	cmd := exec.CommandContext(ctx, "strace", args...)
+	var said strings.Builder
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		return nil, false, fmt.Errorf("strace is needed (Debian: strace): %w", err)
+	}
+	exited := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(exited) }()
+	stop = func() {
+		_ = cmd.Process.Signal(syscall.SIGINT) // it lets go of the processes
+		<-exited
+	}
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if data, err := os.ReadFile(log); err == nil && strings.Contains(string(data), "INJECTED") {
+			return stop, true, nil
+		}
+		select {
+		case <-exited:
+			return stop, false, fmt.Errorf("strace ended: %s", said.String())
+		default:
+		}
+	}
+	return stop, false, nil
+}
+
+// TestFailingCalls makes each call fail by which something becomes durable, once, and then succeed again, under load. Who is told that something is
+// done finds it done. What failed is not tried again on top of an unknown state: the daemon says why it stops, and a plain restart, after which what
+// failed may turn out to be there after all, puts everything right.
+func TestFailingCalls(t *testing.T) {
+	seed := seed(t)
+	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
+	w := &fullWorld{world: newWorld(t, s, seed), web: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: devices.Roots(t, s)},
+	}}}
+	t.Cleanup(w.web.CloseIdleConnections)
+	for _, h := range w.households {
+		h.excuses = append(h.excuses, policies.CodeLogStopped, policies.CodeImport)
+	}
+	for i, f := range failingCalls() {
+		what := fmt.Sprintf("%s of the %s fails with %s %s", f.call, f.who, f.error, f.file)
+		begin := time.Now()
+		w.demand(what, w.round(func() (down []*stage.Daemon, err error) {
+			var files []string
+			if f.file != "" {
+				if files, err = filepath.Glob(filepath.Join(s.VaultData(), f.file)); err != nil || len(files) == 0 {
+					return nil, fmt.Errorf("no file %s: %w", f.file, err)
+				}
+			}
+			daemon := s.Vault
+			if f.who == "storefront" {
+				daemon = s.Storefront
+			}
+			stop, failed, err := inject(t.Context(), f, files, filepath.Join(t.TempDir(), fmt.Sprintf("strace-%d", i)), daemon.PID())
+			if err != nil {
+				return nil, err
+			}
+			stop()
+			if !failed {
+				return nil, fmt.Errorf("nobody made the call: nothing was tested")
+			}
+			// It failed once and would succeed now. Nobody may rely on that.
+			time.Sleep(300 * time.Millisecond)
+			h, err := w.health(t.Context())
+			if err != nil || h.Status != "degraded" || !strings.Contains(h.Reason, f.says) {
+				return nil, fmt.Errorf("the health is %+v, %v; want %q", h, err, f.says)
+			}
+			daemon.Kill()
+			return []*stage.Daemon{daemon}, nil
+		}))
+		t.Logf("%s: %s", what, time.Since(begin).Round(10*time.Millisecond))
+	}
+	t.Log(w.summary())
+}
