@@ -445,7 +445,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		e, err := Seal(key, &l)
-		if l.Type == "" {
+		if l.Type != "letter" { // a document's own check refuses it
 			return
 		}
 		if err != nil {

@@ -160,7 +160,9 @@ func (f *fuzzer) fuzz(ctx context.Context, target string) (result, error) {
 	if all := progress.FindAllSubmatch(out, -1); len(all) > 0 {
 		r.tried, _ = strconv.ParseInt(string(all[len(all)-1][1]), 10, 64) // digits
 	}
-	if err != nil && ctx.Err() == nil {
+	// On a busy machine the testing package may not be ready for its own end of time (go.dev/issue/48591): nothing failed then.
+	late := strings.Contains(string(out), "context deadline exceeded") && !strings.Contains(string(out), "Failing input written")
+	if err != nil && ctx.Err() == nil && !late {
 		r.failure = tail(string(out), 40)
 	}
 	if f.keep {
