@@ -393,10 +393,15 @@ func (t *Token) Clean(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		// Only what the token says is not there is empty. Any other error may pass,
+		// and is no reason to destroy anything.
+		read := func(o cryptoki.Object, typ uint) (a cryptoki.Attribute, known bool) {
+			a, err := t.module.Read(s, o, typ)
+			return a, err == nil || err == cryptoki.CKR_ATTRIBUTE_TYPE_INVALID || err == cryptoki.CKR_ATTRIBUTE_VALUE_INVALID
+		}
 		empty := func(o cryptoki.Object, types ...uint) bool {
 			for _, typ := range types {
-				// What cannot be read is as good as empty: it was not written yet.
-				if a, err := t.module.Read(s, o, typ); err == nil && len(a.Value) > 0 {
+				if a, known := read(o, typ); !known || len(a.Value) > 0 {
 					return false
 				}
 			}
@@ -404,12 +409,16 @@ func (t *Token) Clean(ctx context.Context) error {
 		}
 		destroyed := false
 		for _, o := range found {
-			class, err := t.module.Read(s, o, cryptoki.CKA_CLASS)
-			switch {
-			case err != nil:
+			if !empty(o, cryptoki.CKA_LABEL, cryptoki.CKA_ID) {
 				continue
-			case class.Equal(cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY)) && empty(o, cryptoki.CKA_LABEL, cryptoki.CKA_ID, cryptoki.CKA_EC_PARAMS):
-			case class.Equal(cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_DATA)) && empty(o, cryptoki.CKA_LABEL, cryptoki.CKA_APPLICATION, cryptoki.CKA_VALUE):
+			}
+			class, known := read(o, cryptoki.CKA_CLASS)
+			switch {
+			case !known:
+				continue
+			case len(class.Value) == 0: // nothing was written yet, not even what it is to be
+			case class.Equal(cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY)) && empty(o, cryptoki.CKA_EC_PARAMS):
+			case class.Equal(cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_DATA)) && empty(o, cryptoki.CKA_APPLICATION, cryptoki.CKA_VALUE):
 			default:
 				continue
 			}
