@@ -73,10 +73,11 @@ type Runner struct {
 	Rules reference.Rules
 	Total Total
 
-	dir   string
-	bin   stage.Binaries
-	world *World
-	count int // worlds opened
+	dir    string
+	bin    stage.Binaries
+	world  *World
+	count  int  // worlds opened
+	sealed bool // they offer custody sealed
 }
 
 // Total sums up a run.
@@ -160,19 +161,28 @@ func (r *Runner) end() error {
 // place is the folder of the world in use.
 func (r *Runner) place() string { return filepath.Join(r.dir, fmt.Sprintf("world%d", r.count)) }
 
-// judge plays a script and holds it against the model. An error is one of the machinery, or of the product: a daemon that does not start.
-func (r *Runner) judge(ctx context.Context, s *Script) ([]reference.Event, []reference.Violation, reference.Summary, error) {
+// ready sees to it that there is a world that is not worn.
+func (r *Runner) ready(ctx context.Context) error {
 	if r.world != nil && r.world.played >= worldLife {
 		if err := r.end(); err != nil {
-			return nil, nil, reference.Summary{}, err
+			return err
 		}
 	}
 	if r.world == nil {
 		r.count++
 		var err error
 		if r.world, err = OpenWorld(ctx, r.bin, r.place()); err != nil {
-			return nil, nil, reference.Summary{}, err
+			return err
 		}
+		r.sealed = r.world.sealed
+	}
+	return nil
+}
+
+// judge plays a script and holds it against the model. An error is one of the machinery, or of the product: a daemon that does not start.
+func (r *Runner) judge(ctx context.Context, s *Script) ([]reference.Event, []reference.Violation, reference.Summary, error) {
+	if err := r.ready(ctx); err != nil {
+		return nil, nil, reference.Summary{}, err
 	}
 	events, err := r.world.Play(ctx, s)
 	sum, violations := reference.Check(events, r.Rules)
@@ -183,13 +193,15 @@ func (r *Runner) judge(ctx context.Context, s *Script) ([]reference.Event, []ref
 func (r *Runner) Run(ctx context.Context, seed uint64, long time.Duration, most, lines int) error {
 	begin := time.Now()
 	next := begin
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
 	for n := 0; n < most && time.Since(begin) < long; n, seed = n+1, seed+1 {
 		if now := time.Now(); now.After(next) {
 			fmt.Fprintf(r.Out, "%4.0f s: %d scripts, %d operations, %d outcomes of reads; now seed %d\n", time.Since(begin).Seconds(), r.Total.Scripts, r.Total.Operations, r.Total.Items, seed)
 			next = now.Add(20 * time.Second)
 		}
-		sealed := r.world != nil && r.world.sealed
-		if err := r.one(ctx, NewScript(seed, lines, sealed), ""); err != nil {
+		if err := r.one(ctx, NewScript(seed, lines, r.sealed), ""); err != nil {
 			return err
 		}
 	}

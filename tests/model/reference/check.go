@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -96,7 +97,7 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 			continue
 		}
 		sum.Operations++
-		sum.Answers[e.Do+" "+e.Result]++
+		sum.Answers[strings.Join(strings.Fields(e.Do+" "+e.Terms.Custody+" "+e.Result), " ")]++
 		switch e.Do {
 		case Read:
 			for i := range e.Items {
