@@ -630,8 +630,15 @@ func (m *model) spent(grant *Event, read *Event) (n int) {
 	return n
 }
 
-// limits checks that no grant was used more often than it may. A rotation gives the readers who stay new grants, whose days begin anew; one that
-// was broken off may do so twice.
+// removed reports whether an owner ever removes one of some fields.
+func (m *model) removed(owner string, fields []string) bool {
+	return slices.ContainsFunc(m.changes[owner], func(c *write) bool {
+		return c.Do == Remove && slices.ContainsFunc(c.Fields, func(f string) bool { return slices.Contains(fields, f) })
+	})
+}
+
+// limits checks that no grant was used more often than it may. A rotation gives the readers who stay new grants, whose days begin anew, and so may
+// setting a field again that was removed; what was broken off may do so twice.
 func (m *model) limits() {
 	for grant, uses := range m.uses {
 		certain, eras := 0, 1
@@ -641,7 +648,7 @@ func (m *model) limits() {
 			}
 		}
 		for _, c := range m.changes[grant.owner()] {
-			if (c.Do == Rotate || c.Do == Revoke) && c.end >= grant.Start && (len(c.Fields) == 0 || slices.ContainsFunc(c.Fields, func(f string) bool { return slices.Contains(grant.Fields, f) })) {
+			if (c.Do == Rotate || c.Do == Revoke || c.Do == Set && m.removed(c.owner(), c.Fields)) && c.end >= grant.Start && (len(c.Fields) == 0 || slices.ContainsFunc(c.Fields, func(f string) bool { return slices.Contains(grant.Fields, f) })) {
 				eras += 2
 			}
 		}
