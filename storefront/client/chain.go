@@ -353,7 +353,16 @@ func (o *Owner) selectItems(t *task) []policies.RevokedItem {
 			}
 		}
 	}
-	each(func(g *ownedGrant, _ *policies.GrantedField, k key) { newest[k] = max(newest[k], g.Doc.Seq) })
+	// A grant for an epoch that has not begun, and may never begin, takes no place.
+	epochs := map[policies.Field]uint64{}
+	for _, l := range o.leaves() {
+		epochs[l.Field] = l.Epoch
+	}
+	each(func(g *ownedGrant, f *policies.GrantedField, k key) {
+		if epoch, ok := epochs[f.Field]; !ok || f.Epoch == epoch {
+			newest[k] = max(newest[k], g.Doc.Seq)
+		}
+	})
 	var out []policies.RevokedItem
 	each(func(g *ownedGrant, f *policies.GrantedField, k key) {
 		var ends bool

@@ -281,11 +281,16 @@ func TestRotateBehindAnotherDevice(t *testing.T) {
 	w.wantRead(stays, one, "note", "n")
 	w.wantRefusal(stays, one, "note", policies.CodeLimit)
 
-	// A field that was removed keeps its readers, whichever device sets it again.
+	// A field that was removed keeps its readers, whichever device sets it again, and also if both do.
 	w.must(one.Revoke(ctx, stays.ID(), note, RevokeOptions{}))
+	two = second(t, w, one)
 	w.must(one.Remove(ctx, "note"))
 	w.must(second(t, w, one).Set(ctx, set("note", "again")))
 	w.wantRead(comes, one, "note", "again")
+	w.must(one.Set(ctx, set("note", "and again")))
+	w.wantRead(comes, one, "note", "and again")
+	w.must(two.Set(ctx, set("note", "the last")))
+	w.wantRead(comes, one, "note", "the last")
 	w.wantRefusal(stays, one, "note", policies.CodeRevoked)
 }
 

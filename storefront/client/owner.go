@@ -429,15 +429,20 @@ func (o *Owner) carryOver(t *task) []task {
 	return out
 }
 
-// toCarry reports whether a grant for the next epoch is still what its reader needs.
+// toCarry reports whether a grant for the next epoch is still what the publication behind it needs.
 func (o *Owner) toCarry(t *task) bool {
-	standing := o.standing(t.Fields)
-	for _, f := range t.Fields {
-		if !slices.ContainsFunc(standing, func(c carried) bool { return c.reader == t.Reader && c.field == f && c.terms == t.Terms && !c.next }) {
-			return false
+	for i := range o.state.Tasks {
+		p := &o.state.Tasks[i]
+		if p.Kind != taskPublish || p.Stroke != t.Stroke {
+			continue
+		}
+		for _, c := range o.carryOver(p) {
+			if c.Reader == t.Reader && c.Terms == t.Terms && len(without(t.Fields, c.Fields)) == 0 {
+				return true
+			}
 		}
 	}
-	return true
+	return false
 }
 
 // Code draws a contact code for one reader: the owner's id and a nonce. It is handed over outside the storefront, and serves one reader.
