@@ -128,6 +128,9 @@ func TestFlippedWhileOpen(t *testing.T) {
 			data[flip.Byte] ^= 1 << flip.Bit
 			file := l.hashes
 			switch {
+			case flip.File == checkpointFile: // nothing reads it while the log is open
+				store(t, data, b.Dir, checkpointFile)
+				return
 			case flip.File == offsetsFile:
 				file = l.offsets
 			case strings.HasPrefix(flip.File, segmentPrefix):
@@ -136,8 +139,6 @@ func TestFlippedWhileOpen(t *testing.T) {
 						file = s.file
 					}
 				}
-			case flip.File == checkpointFile:
-				return // nothing reads it while the log is open
 			}
 			if _, err := file.WriteAt(data[flip.Byte:flip.Byte+1], int64(flip.Byte)); err != nil {
 				t.Fatal(err)

@@ -5,7 +5,9 @@ import (
 	"crypto/cipher"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -51,6 +53,19 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 }
 
 func (l *Ledger) openIndex(cfg Config) error {
+	// Badger would end the process on a full disk. The vault can do without an index; the next start that finds room makes one.
+	free, err := freeSpace(cfg.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		free, err = freeSpace(filepath.Dir(cfg.Dir))
+	}
+	if err != nil {
+		return fmt.Errorf("measuring free space: %w", err)
+	}
+	if least := min(cfg.Reserve, 4*memTable(cfg.Reserve)); free < least {
+		l.index.broken = true
+		cfg.Logger.Error("the vault's database is not opened, and the whole key-use log is replayed", "folder", cfg.Dir, "free", free, "needed", least)
+		return nil
+	}
 	m, err := l.index.load(l.state)
 	if err == nil {
 		err = belongs(cfg.Log, m)
