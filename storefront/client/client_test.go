@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -11,7 +12,9 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
 func TestMainJob(t *testing.T) {
@@ -292,6 +295,56 @@ func TestRotateBehindAnotherDevice(t *testing.T) {
 	w.must(two.Set(ctx, set("note", "the last")))
 	w.wantRead(comes, one, "note", "the last")
 	w.wantRefusal(stays, one, "note", policies.CodeRevoked)
+}
+
+// The vault accepted a document of one device, and nobody heard of it: the storefront's chain has a gap. The other device revokes on top of it, and so
+// does the first. Neither waits for the other for ever.
+func TestGapInTheMiddle(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	one, _ := w.owner()
+	note, keep := []policies.Field{"note"}, RevokeOptions{KeepEpoch: true}
+	w.must(one.Set(ctx, set("note", "n")))
+	var readers [3]*Reader
+	for i := range readers {
+		readers[i], _ = w.reader("R")
+		w.connect(one, readers[i], fmt.Sprint("r", i))
+		w.must(one.Grant(ctx, readers[i].ID(), note, GrantOptions{}))
+	}
+	two := second(t, w, one)
+	w.mu.Lock()
+	w.owners = false
+	w.mu.Unlock()
+	w.hostile(func(rw http.ResponseWriter, q *http.Request, next http.Handler) {
+		if !strings.HasSuffix(q.URL.Path, "/revocations") {
+			next.ServeHTTP(rw, q)
+			return
+		}
+		body, _ := io.ReadAll(q.Body)
+		var s vaultapi.Submission
+		w.must(envelope.Decode(body, &s))
+		_, err := w.vault.Submit(ctx, s)
+		w.must(err)
+		http.Error(rw, "silence", http.StatusBadGateway)
+	})
+	if err := one.Revoke(ctx, readers[0].ID(), note, keep); !errors.Is(err, ErrNotStopped) {
+		t.Fatalf("without an answer: %v", err)
+	}
+	w.hostile(nil)
+	w.mu.Lock()
+	w.owners = true
+	w.mu.Unlock()
+	if err := two.Revoke(ctx, readers[1].ID(), note, keep); !errors.Is(err, ErrNotStopped) {
+		t.Fatalf("on top of what nobody shows: %v", err)
+	}
+	w.must(one.Revoke(ctx, readers[2].ID(), note, keep))
+	w.must(two.Sync(ctx))
+	w.must(one.Sync(ctx))
+	for _, r := range readers {
+		w.wantRefusal(r, one, "note", policies.CodeRevoked)
+	}
+	if one.Unstopped() || two.Unstopped() {
+		t.Error("a device still waits")
+	}
 }
 
 func TestKilledAtEverySave(t *testing.T) {
