@@ -188,6 +188,9 @@ type Vault struct {
 	sealing sealing
 }
 
+// flushTries bounds how often a flush asks where the log stands.
+const flushTries = 16
+
 // Create writes the first entry of an empty log: which vault it belongs to, under which vault document.
 func Create(ctx context.Context, log *keylog.Log, e *envelope.Envelope, d *policies.VaultDocument) error {
 	if log.Checkpoint().Size != 0 {
@@ -340,9 +343,11 @@ func (v *Vault) sweep(ctx context.Context) error {
 	return v.sweepSealed(sealedWanted)
 }
 
-// keep does the chores: counts of refusals every second, the database, ended sessions and the log's health every minute.
+// keep does the chores: counts of refusals every second, ended sessions and the log's health every minute, the database every minute and whenever it is
+// far behind the log.
 func (v *Vault) keep() {
 	second, minute := time.NewTicker(time.Second), time.NewTicker(ledger.FlushInterval)
+	flushed := true // at the last attempt
 	defer second.Stop()
 	defer minute.Stop()
 	for {
@@ -351,9 +356,12 @@ func (v *Vault) keep() {
 			return
 		case <-second.C:
 			v.recordRefusals()
+			if flushed && v.ledger.Behind() >= ledger.FlushRecords {
+				flushed = v.flush()
+			}
 		case <-minute.C:
 			v.endSessions()
-			v.flush()
+			flushed = v.flush()
 			if err := v.cfg.Log.Health(); err != nil {
 				v.cfg.Logger.Error("the key-use log is not well", "error", err.Error())
 			}
@@ -372,11 +380,19 @@ func (v *Vault) endSessions() {
 	}
 }
 
-func (v *Vault) flush() {
-	cp := v.cfg.Log.Checkpoint()
-	if err := v.ledger.Flush(policies.Hash(cp.Root), uint64(cp.Size)); err != nil {
-		v.cfg.Logger.Error("the vault's database was not written", "error", err.Error())
+// flush writes the database. A commit that comes between the question where the log stands and the answer makes it ask again.
+func (v *Vault) flush() bool {
+	for range flushTries {
+		cp := v.cfg.Log.Checkpoint()
+		if err := v.ledger.Flush(policies.Hash(cp.Root), uint64(cp.Size)); err != nil {
+			v.cfg.Logger.Error("the vault's database was not written", "error", err.Error())
+			return false
+		}
+		if v.ledger.Behind() < ledger.FlushRecords/2 {
+			break
+		}
 	}
+	return true
 }
 
 // Close records the stop and brings the database up to date. The caller has ended its calls before; later ones are refused.

@@ -46,13 +46,22 @@ type Restart struct {
 	TokenObjects    int                `json:"token_objects"`
 	LogMB           float64            `json:"log_mb"`
 	KeysMB          float64            `json:"keys_mb"`
-	Ready           float64            `json:"ready_after_kill_s"`
-	FirstRead       float64            `json:"first_read_after_kill_s"`
-	ReadyOrderly    float64            `json:"ready_after_stop_s"`
+	Killed          Start              `json:"killed_after_grants"` // vault killed when the last grant was made
+	KilledReading   Start              `json:"killed_after_reads"`  // and again after many reads
+	Stopped         Start              `json:"stopped"`
+	Storefront      Start              `json:"storefront_killed"`
 	ColdReads       float64            `json:"cold_reads_per_s"`
 	WarmReads       float64            `json:"warm_reads_per_s"`
 	Opened          int                `json:"answers_opened"`
 	ResidentMB      map[string]float64 `json:"resident_mb"`
+}
+
+// Start is a start of a daemon, in seconds.
+type Start struct {
+	Ready     float64 `json:"ready_s"`     // from the call that starts the process until it listens
+	CPU       float64 `json:"processor_s"` // user and system time of all its processes meanwhile
+	FirstRead float64 `json:"first_read_s,omitzero"`
+	Resident  float64 `json:"resident_mb"`
 }
 
 // town is a vault with many grants.
@@ -125,23 +134,10 @@ func measureGrants(ctx context.Context, n int, bin stage.Binaries, dir string, s
 	f.LogMB, f.KeysMB = megabytes(s.VaultLog()), megabytes(filepath.Join(s.VaultData(), "keys"))
 
 	s.Vault.Kill()
-	killed := time.Now()
-	if err := s.Vault.Start(ctx); err != nil {
+	if f.Killed, err = t.startVault(ctx); err != nil {
 		return f, err
 	}
-	f.Ready = time.Since(killed).Seconds()
-	if err := t.connect(); err != nil {
-		return f, err
-	}
-	if err := t.openSession(ctx); err != nil {
-		return f, err
-	}
-	if err := t.read(ctx, 0, true); err != nil {
-		return f, err
-	}
-	f.FirstRead = time.Since(killed).Seconds()
-	f.Opened++
-	say("ready %.2f s after it was killed, first read after %.2f s", f.Ready, f.FirstRead)
+	say("the vault, killed after the grants: %+v", f.Killed)
 
 	length := 10 * time.Second
 	if n < 10_000 {
@@ -160,15 +156,52 @@ func measureGrants(ctx context.Context, n int, bin stage.Binaries, dir string, s
 	}
 	f.Opened += opened
 	f.ResidentMB = resident(s)
+	s.Vault.Kill()
+	if f.KilledReading, err = t.startVault(ctx); err != nil {
+		return f, err
+	}
+	say("the vault, killed after the reads: %+v", f.KilledReading)
 	if err := s.Vault.Stop(); err != nil {
 		return f, err
 	}
-	stopped := time.Now()
-	if err := s.Vault.Start(ctx); err != nil {
+	if f.Stopped, err = t.startVault(ctx); err != nil {
 		return f, err
 	}
-	f.ReadyOrderly = time.Since(stopped).Seconds()
+	s.Storefront.Kill()
+	f.Storefront, err = start(ctx, s, s.Storefront, "storefront")
+	f.Opened += 3
+	return f, err
+}
+
+// start starts a daemon and says what that took.
+func start(ctx context.Context, s *stage.Stage, d *stage.Daemon, names ...string) (f Start, err error) {
+	begin := time.Now()
+	if err := d.Start(ctx); err != nil {
+		return f, err
+	}
+	f.Ready = time.Since(begin).Seconds()
+	times, memory := cpuTimes(s), resident(s)
+	for _, name := range names {
+		f.CPU, f.Resident = f.CPU+times[name].Seconds(), f.Resident+memory[name]
+	}
 	return f, nil
+}
+
+// startVault starts the vault and reads once.
+func (t *town) startVault(ctx context.Context) (Start, error) {
+	begin := time.Now()
+	f, err := start(ctx, t.stage, t.stage.Vault, "vault", "token workers")
+	if err == nil {
+		err = t.connect()
+	}
+	if err == nil {
+		err = t.openSession(ctx)
+	}
+	if err == nil {
+		err = t.read(ctx, 0, true)
+	}
+	f.FirstRead = time.Since(begin).Seconds()
+	return f, err
 }
 
 func megabytes(dir string) (sum float64) {
@@ -465,8 +498,16 @@ func reportGrants(f Restart) {
 	fmt.Printf("\n%-40s %10d\n", "grants, custody sealed", f.Grants)
 	fmt.Printf("%-40s %10d\n", "objects in the token", f.TokenObjects)
 	fmt.Printf("%-40s %10.0f\n", "grants a second", f.GrantsPerSecond)
-	fmt.Printf("%-40s %10.2f s, first read after %.2f s\n", "ready after kill -9", f.Ready, f.FirstRead)
-	fmt.Printf("%-40s %10.2f s\n", "ready after a stop in good order", f.ReadyOrderly)
+	for _, line := range []struct {
+		what string
+		f    Start
+	}{
+		{"vault, killed after the grants", f.Killed}, {"vault, killed after the reads", f.KilledReading},
+		{"vault, stopped in good order", f.Stopped}, {"storefront, killed", f.Storefront},
+	} {
+		fmt.Printf("%-40s %10.2f s until ready, %.2f s of processor time, %.2f s until the first read, %.0f MB\n",
+			line.what, line.f.Ready, line.f.CPU, line.f.FirstRead, line.f.Resident)
+	}
 	fmt.Printf("%-40s %10.0f a second, with %d keys in turn\n", "cold reads", f.ColdReads, f.Grants)
 	fmt.Printf("%-40s %10.0f a second, with %d keys in turn\n", "warm reads", f.WarmReads, min(f.Grants, warmKeys))
 	fmt.Printf("%-40s %10d\n", "answers opened and verified", f.Opened)

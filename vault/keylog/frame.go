@@ -1,7 +1,6 @@
 package keylog
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -163,16 +162,18 @@ func journalHeader(id logID, first int64) []byte {
 
 // A scanner reads the frames of one segment in order.
 type scanner struct {
-	r      *bufio.Reader
+	r      *ahead
 	offset int64 // of the next frame
 	end    int64
 	buf    []byte
 }
 
+// newScanner reads the frames from offset to end. The caller owes a call of close.
 func newScanner(r io.ReaderAt, offset, end int64) *scanner {
-	section := io.NewSectionReader(r, offset, end-offset)
-	return &scanner{r: bufio.NewReaderSize(section, 1<<18), offset: offset, end: end}
+	return &scanner{r: readAhead(io.NewSectionReader(r, offset, end-offset)), offset: offset, end: end}
 }
+
+func (s *scanner) close() { s.r.close() }
 
 // next returns the next frame and its offset. The frame is valid until the next
 // call. It returns io.EOF only at the end of a whole frame.

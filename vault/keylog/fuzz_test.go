@@ -37,7 +37,9 @@ func FuzzFrame(f *testing.F) {
 			}
 		}
 		p, n, err := parseFrame(b)
-		q, at, scanErr := newScanner(bytes.NewReader(b), 0, int64(len(b))).next()
+		scan := newScanner(bytes.NewReader(b), 0, int64(len(b)))
+		defer scan.close()
+		q, at, scanErr := scan.next()
 		if len(b) == 0 {
 			if scanErr != io.EOF {
 				t.Fatal(scanErr)

@@ -668,6 +668,7 @@ func (l *Log) replaySegment(ctx context.Context, s segment, at int64, next *int6
 		return err
 	}
 	scan := newScanner(s.file, at, info.Size())
+	defer scan.close()
 	for *next < size {
 		fr, at, err := scan.next()
 		if errors.Is(err, io.EOF) {

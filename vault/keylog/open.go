@@ -456,6 +456,7 @@ func (a *audit) segment(name string, isLast bool) error {
 	}
 
 	scan := newScanner(f, int64(headerSize), info.Size())
+	defer scan.close()
 	begin := int64(headerSize) // of the commit being read
 	for {
 		f, at, err := scan.next()

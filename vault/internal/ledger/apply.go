@@ -118,9 +118,9 @@ func (s *State) advance(r *Record, owner policies.OwnerID, link policies.Link) e
 		return ErrOrder
 	}
 	s.chains[owner] = Chain{Seq: link.Seq, Hash: r.Details.Document, Index: r.Index}
-	s.documents[r.Details.Document] = r.Index
+	s.accept(r.Details.Document, r.Index)
 	s.touch(chainKey(owner))
-	s.touch(documentKey(r.Details.Document))
+	s.touch(documentKey(len(s.accepted) - 1))
 	return nil
 }
 
@@ -168,8 +168,8 @@ func (s *State) revoke(r *Record, d *policies.Revocation) error {
 // use notes the nonce of a request, and counts a release.
 func (s *State) use(r *Record) {
 	if session := s.sessions[r.Details.Session]; session != nil && !r.Details.Nonce.IsZero() {
-		session.Nonces[r.Details.Nonce] = struct{}{}
-		s.touch(sessionKey(r.Details.Session))
+		session.see(r.Details.Nonce)
+		s.touch(noncesKey(r.Details.Session, len(session.seen)-1))
 	}
 	g := s.grants[r.Details.Grant]
 	if g == nil || r.Kind != evidence.EntryUse || r.Outcome != policies.CodeReleased {

@@ -11,11 +11,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,11 +42,31 @@ const (
 	kindPending  = 'p'
 	kindDocument = 'd'
 	kindSession  = 's'
+	kindNonces   = 'u' // after their session
 	kindHistory  = 'x'
 )
 
-// historyPage is how many indexes of a history lie under one database key.
-const historyPage = 1024
+// A list that only grows lies in pages, so that a flush writes its end and not all of it.
+const (
+	historyPage   = 1024 // indexes
+	documentsPage = 256  // hashes and indexes
+	noncesPage    = 512
+)
+
+// keySize is the length of the database keys of a kind, 0 for one that this version does not know.
+func keySize(kind byte) int {
+	switch kind {
+	case kindIdentity, kindChain, kindImport, kindGrant, kindPending, kindSession:
+		return 1 + 32
+	case kindHead:
+		return 1 + 64
+	case kindNonces, kindHistory:
+		return 1 + 32 + 8
+	case kindDocument:
+		return 1 + 8
+	}
+	return 0
+}
 
 func identityKey(id policies.IdentityID) string  { return string(kindIdentity) + string(id[:]) }
 func chainKey(owner policies.OwnerID) string     { return string(kindChain) + string(owner[:]) }
@@ -53,10 +74,24 @@ func headsKey(k headKey) string                  { return string(kindHead) + str
 func importKey(grant policies.DocumentID) string { return string(kindImport) + string(grant[:]) }
 func grantKey(grant policies.DocumentID) string  { return string(kindGrant) + string(grant[:]) }
 func pendingKey(revocation policies.Hash) string { return string(kindPending) + string(revocation[:]) }
-func documentKey(document policies.Hash) string  { return string(kindDocument) + string(document[:]) }
+func documentKey(place int) string               { return string(kindDocument) + page(place/documentsPage) }
 func sessionKey(session policies.Hash) string    { return string(kindSession) + string(session[:]) }
+func noncesKey(session policies.Hash, place int) string {
+	return string(kindNonces) + string(session[:]) + page(place/noncesPage)
+}
 func historyKey(id policies.IdentityID, place int) string {
-	return string(kindHistory) + string(id[:]) + string(policies.U64(uint64(place/historyPage)))
+	return string(kindHistory) + string(id[:]) + page(place/historyPage)
+}
+func page(number int) string { return string(policies.U64(uint64(number))) }
+
+// pageOf is the part of a list that a page holds.
+func pageOf[T any](all []T, number []byte, size int) []T {
+	n := binary.BigEndian.Uint64(number)
+	if n >= uint64((len(all)+size-1)/size) {
+		return nil
+	}
+	all = all[int(n)*size:]
+	return all[:min(len(all), size)]
 }
 
 // errUseless means that a database cannot be relied on, for whatever reason: it is made anew from the log.
@@ -70,23 +105,24 @@ type index struct {
 	log      *slog.Logger
 	dataKey  [32]byte
 	instance policies.Nonce // drawn when the database was made: values of an older one under the same data key do not fit
-	version  uint64         // of the last flush
-	next     uint64         // records applied at the last flush
+	version  uint64         // of the last flush, also of one that was not finished
+	next     atomic.Uint64  // records applied at the last flush
 	versions map[string]uint64
-	set      [32]byte   // see member
-	cipherMu sync.Mutex // guards ciphers
+	left     map[string]struct{} // keys that a flush wrote that was not finished
+	set      [32]byte            // see member
+	cipherMu sync.Mutex          // guards ciphers
 	ciphers  map[uint64]cipher.AEAD
 	broken   bool
 }
 
-// meta is the one value that speaks of all others. It is written twice a flush: before, with Writing set, and after. A crash
-// between the two leaves Writing set, and a database that is useless by its own word.
+// meta is the one value that speaks of all others. It is written last. Badger keeps what a flush writes under the flush's version, and what was there before
+// under the older ones until meta is written: so a flush that a crash cut short never happened. What it left is written over by the next.
 type meta struct {
-	Writing bool             `json:"writing,omitzero"`
-	Next    uint64           `json:"next"` // records applied
-	Root    policies.Hash    `json:"root"` // of the log's tree of that size
-	Set     policies.Hash    `json:"set"`
-	Vault   policies.VaultID `json:"vault"`
+	Next   uint64           `json:"next"` // records applied
+	Root   policies.Hash    `json:"root"` // of the log's tree of that size
+	Set    policies.Hash    `json:"set"`
+	Values uint64           `json:"values"` // how many there are
+	Vault  policies.VaultID `json:"vault"`
 }
 
 // memTable is the size of Badger's tables in memory. It writes them to disk when they are full and when it is opened or closed, whether there is
@@ -95,7 +131,7 @@ func memTable(reserve int64) int64 { return min(max(reserve/8, 1<<20), 16<<20) }
 
 func (x *index) openDatabase() (*badger.DB, error) {
 	dir, log, table := x.dir, x.log, memTable(x.reserve)
-	return badger.Open(badger.DefaultOptions(dir).
+	return badger.OpenManaged(badger.DefaultOptions(dir).
 		WithLogger(badgerLog{log}).
 		WithSyncWrites(true).
 		WithVerifyValueChecksum(true).
@@ -142,35 +178,7 @@ func (x *index) load(s *State) (m meta, err error) {
 		return m, fmt.Errorf("%w: %w", errUseless, err)
 	}
 	x.db = db
-	err = x.db.View(func(txn *badger.Txn) error {
-		item, err := txn.Get([]byte{kindMeta})
-		if errors.Is(err, badger.ErrKeyNotFound) {
-			return errors.New("it is empty")
-		} else if err != nil {
-			return err
-		}
-		sealed, err := item.ValueCopy(nil)
-		if err != nil {
-			return err
-		}
-		if len(sealed) < len(x.instance) {
-			return errors.New("its head is cut short")
-		}
-		copy(x.instance[:], sealed)
-		plain, version, err := x.unseal(string(kindMeta), sealed[len(x.instance):])
-		if err != nil {
-			return err
-		}
-		x.version = version
-		if err := envelope.Decode(plain, &m); err != nil {
-			return err
-		}
-		if m.Writing {
-			return errors.New("the vault was stopped while it wrote it")
-		}
-		return x.loadValues(txn, s)
-	})
-	if err != nil {
+	if err := x.read(s, &m); err != nil {
 		return m, fmt.Errorf("%w: %w", errUseless, err)
 	}
 	if subtle.ConstantTimeCompare(x.set[:], m.Set[:]) != 1 {
@@ -179,71 +187,98 @@ func (x *index) load(s *State) (m meta, err error) {
 	if err := os.Remove(mark); err != nil {
 		return m, err
 	}
-	s.next, s.vault, x.next = m.Next, m.Vault, m.Next
+	s.next, s.vault = m.Next, m.Vault
+	x.next.Store(m.Next)
 	return m, nil
 }
 
-// portion is some values of the database on their way into the state.
-type portion struct {
+func (x *index) read(s *State, m *meta) error {
+	newest := x.db.NewTransactionAt(math.MaxUint64, false)
+	defer newest.Discard()
+	item, err := newest.Get([]byte{kindMeta})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return errors.New("it is empty")
+	} else if err != nil {
+		return err
+	}
+	sealed, err := item.ValueCopy(nil)
+	if err != nil {
+		return err
+	}
+	if len(sealed) < len(x.instance) {
+		return errors.New("its head is cut short")
+	}
+	copy(x.instance[:], sealed)
+	plain, version, err := x.unseal(string(kindMeta), sealed[len(x.instance):])
+	if err != nil {
+		return err
+	}
+	if version != item.Version() {
+		return errors.New("its head is not where it was written")
+	}
+	if err := envelope.Decode(plain, m); err != nil {
+		return err
+	}
+	x.db.SetDiscardTs(version) // nothing is merged away that this flush wrote
+	x.version = max(version, x.db.MaxVersion())
+	if x.version == math.MaxUint64 {
+		return errors.New("its versions are at their end")
+	}
+	if x.version > version {
+		if err := x.findLeft(newest, s, version); err != nil {
+			return err
+		}
+	}
+	flushed := x.db.NewTransactionAt(version, false)
+	defer flushed.Discard()
+	return x.loadValues(flushed, s, m.Values)
+}
+
+// findLeft notes what a flush wrote that was not finished: the next one writes these keys again, as the state has them then, or removes them.
+func (x *index) findLeft(txn *badger.Txn, s *State, version uint64) error {
+	it := txn.NewIterator(badger.IteratorOptions{AllVersions: true, SinceTs: version})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		key := string(it.Item().Key())
+		if len(key) == 0 || len(key) != keySize(key[0]) {
+			return errors.New("a key of the wrong form")
+		}
+		x.left[key] = struct{}{}
+		s.touch(key)
+	}
+	return nil
+}
+
+// values are some of the database's, on their way into the state.
+type values struct {
 	keys     []string
 	sealed   [][]byte
 	versions []uint64
 	inserts  []func(*State)
 	set      [32]byte
-	err      error
-	done     chan struct{} // closed when it is decoded
 }
 
-// loadValues fills the state. One goroutine reads, as many as there are processors open and decode, and one inserts, in the order of the keys: a start with a
-// hundred thousand grants spends most of its time here.
-func (x *index) loadValues(txn *badger.Txn, s *State) error {
+// loadValues fills the state. One goroutine reads, as many as there are processors open and decode, and one inserts, in the order of the keys.
+func (x *index) loadValues(txn *badger.Txn, s *State, number uint64) error {
 	const size = 256
-	jobs, order := make(chan *portion, 8), make(chan *portion, 8)
-	var failed atomic.Bool
-	var decoding, inserting sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		decoding.Go(func() {
-			for p := range jobs {
-				if p.err = x.decode(p); p.err != nil {
-					failed.Store(true)
-				}
-				close(p.done)
-			}
-		})
-	}
-	var first error
-	inserting.Go(func() {
-		for p := range order {
-			if <-p.done; first == nil {
-				first = p.err
-			}
-			if first != nil {
-				continue
-			}
-			subtle.XORBytes(x.set[:], x.set[:], p.set[:])
-			for i, insert := range p.inserts {
-				x.versions[p.keys[i]] = p.versions[i]
-				insert(s)
-			}
+	number = min(number, 1<<24) // it is a hint
+	x.versions = make(map[string]uint64, number)
+	s.grants = make(map[policies.DocumentID]*Grant, number)
+	o := newInOrder(x.decode, func(p *values) error {
+		subtle.XORBytes(x.set[:], x.set[:], p.set[:])
+		for i, insert := range p.inserts {
+			x.versions[p.keys[i]] = p.versions[i]
+			insert(s)
 		}
+		return nil
 	})
-	// Badger meets damaged files with a panic here and there. Nobody may be left waiting then.
-	finish := sync.OnceFunc(func() {
-		close(jobs)
-		decoding.Wait()
-		close(order)
-		inserting.Wait()
-	})
-	defer finish()
-	it := txn.NewIterator(badger.DefaultIteratorOptions)
+	defer o.finish() // Badger meets damaged files with a panic here and there: nobody may be left waiting then
+	options := badger.DefaultIteratorOptions
+	options.PrefetchValues = false // they lie beside their keys, but for the longest
+	it := txn.NewIterator(options)
 	defer it.Close()
-	p := &portion{done: make(chan struct{})}
-	send := func() {
-		jobs <- p
-		order <- p
-		p = &portion{done: make(chan struct{})}
-	}
-	for it.Rewind(); it.Valid() && !failed.Load(); it.Next() {
+	p := new(values)
+	for it.Rewind(); it.Valid(); it.Next() {
 		key := string(it.Item().Key())
 		if key == string(kindMeta) {
 			continue
@@ -252,18 +287,22 @@ func (x *index) loadValues(txn *badger.Txn, s *State) error {
 		if err != nil {
 			return err
 		}
-		if p.keys, p.sealed = append(p.keys, key), append(p.sealed, sealed); len(p.keys) == size {
-			send()
+		if p.keys, p.sealed = append(p.keys, key), append(p.sealed, sealed); len(p.keys) < size {
+			continue
 		}
+		if !o.add(p) {
+			return o.finish()
+		}
+		p = new(values)
 	}
-	send()
-	finish()
-	return first
+	o.add(p)
+	return o.finish()
 }
 
-// decode opens and decodes the values of a portion.
-func (x *index) decode(p *portion) error {
+// decode opens and decodes values.
+func (x *index) decode(p *values) error {
 	p.versions, p.inserts = make([]uint64, len(p.keys)), make([]func(*State), len(p.keys))
+	mac := x.newMAC()
 	for i, key := range p.keys {
 		plain, version, err := x.unseal(key, p.sealed[i])
 		if err != nil {
@@ -273,8 +312,7 @@ func (x *index) decode(p *portion) error {
 			return fmt.Errorf("value of kind %q: %w", key[0], err)
 		}
 		p.versions[i], p.sealed[i] = version, nil
-		member := x.memberOf(key, version)
-		subtle.XORBytes(p.set[:], p.set[:], member[:])
+		x.member(&p.set, mac, key, version)
 	}
 	return nil
 }
@@ -298,8 +336,10 @@ func (x *index) reset() error {
 	if err := os.Remove(x.dir + ".reading"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	x.instance, x.version, x.next, x.set = policies.NewNonce(), 0, 0, [32]byte{}
+	x.instance, x.version, x.set = policies.NewNonce(), 0, [32]byte{}
+	x.next.Store(0)
 	clear(x.versions)
+	clear(x.left)
 	clear(x.ciphers)
 	db, err := x.openDatabase()
 	if err != nil {
@@ -334,7 +374,7 @@ func (l *Ledger) Flush(root policies.Hash, size uint64) error {
 	}
 	l.mu.Lock()
 	s := l.state
-	if s.next != size || s.next == x.next {
+	if s.next != size || s.next == x.next.Load() {
 		l.mu.Unlock()
 		return nil
 	}
@@ -350,42 +390,46 @@ func (l *Ledger) Flush(root policies.Hash, size uint64) error {
 		x.broken = true
 		return fmt.Errorf("writing the database: %w; it will be made anew from the log", err)
 	}
-	x.next = m.Next
+	x.next.Store(m.Next)
 	return nil
 }
 
 func (x *index) write(values map[string][]byte, m meta) error {
 	x.version++
 	clear(x.ciphers)
-	if err := x.writeMeta(meta{Writing: true}); err != nil {
-		return err
-	}
-	batch := x.db.NewWriteBatch()
+	batch := x.db.NewWriteBatchAt(x.version)
 	defer batch.Cancel()
+	mac := x.newMAC()
 	for key, plain := range values {
-		if old, ok := x.versions[key]; ok {
-			x.member(key, old) // out of the set
+		old, had := x.versions[key]
+		if had {
+			x.member(&x.set, mac, key, old) // out of the set
 			delete(x.versions, key)
-			if plain == nil {
+		}
+		if plain == nil {
+			if _, left := x.left[key]; had || left {
 				if err := batch.Delete([]byte(key)); err != nil {
 					return err
 				}
 			}
-		}
-		if plain == nil {
 			continue
 		}
 		if err := batch.Set([]byte(key), x.seal(key, plain)); err != nil {
 			return err
 		}
 		x.versions[key] = x.version
-		x.member(key, x.version)
+		x.member(&x.set, mac, key, x.version)
 	}
 	if err := batch.Flush(); err != nil {
 		return err
 	}
-	m.Set = x.set
-	return x.writeMeta(m)
+	clear(x.left)
+	m.Set, m.Values = x.set, uint64(len(x.versions))
+	if err := x.writeMeta(m); err != nil {
+		return err
+	}
+	x.db.SetDiscardTs(x.version)
+	return nil
 }
 
 func (x *index) writeMeta(m meta) error {
@@ -394,7 +438,12 @@ func (x *index) writeMeta(m meta) error {
 		return err
 	}
 	value := append(append([]byte(nil), x.instance[:]...), x.seal(string(kindMeta), plain)...)
-	return x.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte{kindMeta}, value) })
+	txn := x.db.NewTransactionAt(math.MaxUint64, true)
+	defer txn.Discard()
+	if err := txn.Set([]byte{kindMeta}, value); err != nil {
+		return err
+	}
+	return txn.CommitAt(x.version, nil)
 }
 
 // seal is version (8 bytes) || nonce (12) || AES-256-GCM with key and version as associated data. Each version has a key of its own, so
@@ -445,18 +494,17 @@ func (x *index) cipher(version uint64) cipher.AEAD {
 	return c
 }
 
-// member puts a value into the set hash, or takes it out again: the exclusive or of a keyed hash per value (Clarke et al., Incremental
+// member puts a value into a set hash, or takes it out again: the exclusive or of a keyed hash per value (Clarke et al., Incremental
 // Multiset Hash Functions, ASIACRYPT 2003). The version stands for the value, which is authenticated with it.
-func (x *index) member(key string, version uint64) {
-	member := x.memberOf(key, version)
-	subtle.XORBytes(x.set[:], x.set[:], member[:])
+func (x *index) member(set *[32]byte, mac hash.Hash, key string, version uint64) {
+	var sum [32]byte
+	mac.Reset()
+	mac.Write(policies.Encode("ledger-set", x.instance[:], []byte(key), policies.U64(version)))
+	subtle.XORBytes(set[:], set[:], mac.Sum(sum[:0]))
 }
 
-func (x *index) memberOf(key string, version uint64) [32]byte {
-	mac := hmac.New(sha256.New, x.dataKey[:])
-	mac.Write(policies.Encode("ledger-set", x.instance[:], []byte(key), policies.U64(version)))
-	return [32]byte(mac.Sum(nil))
-}
+// newMAC is the hash of member. It keeps what it computed from the key, so it is made once for many values.
+func (x *index) newMAC() hash.Hash { return hmac.New(sha256.New, x.dataKey[:]) }
 
 func (x *index) close() error {
 	if x.db == nil {
@@ -469,42 +517,68 @@ func (x *index) close() error {
 
 // encode is the value of a database key in the state, nil if there is none any more.
 func (s *State) encode(key string) []byte {
-	name := key[1:]
+	name := []byte(key[1:])
 	var v any
 	switch key[0] {
 	case kindIdentity:
-		v = s.identities[policies.IdentityID([]byte(name))]
+		i := s.identities[policies.IdentityID(name)]
+		if i == nil {
+			return nil
+		}
+		v = i
 	case kindChain:
-		v = s.chains[policies.OwnerID([]byte(name))]
+		c, ok := s.chains[policies.OwnerID(name)]
+		if !ok {
+			return nil
+		}
+		v = c
 	case kindHead:
-		v = s.heads[headKey{policies.OwnerID([]byte(name[:32])), policies.AuthorID([]byte(name[32:]))}]
-	case kindImport:
-		g := s.imports[policies.DocumentID([]byte(name))]
+		h, ok := s.heads[headKey{policies.OwnerID(name[:32]), policies.AuthorID(name[32:])}]
+		if !ok {
+			return nil
+		}
+		v = h
+	case kindImport, kindGrant:
+		from := s.grants
+		if key[0] == kindImport {
+			from = s.imports
+		}
+		g := from[policies.DocumentID(name)]
 		if g == nil {
 			return nil
 		}
-		v = g
-	case kindGrant:
-		v = s.grants[policies.DocumentID([]byte(name))]
+		return appendGrant(make([]byte, 0, 512), g)
 	case kindPending:
-		r := s.pending[policies.Hash([]byte(name))]
+		r := s.pending[policies.Hash(name)]
 		if r == nil {
 			return nil
 		}
 		v = r
 	case kindDocument:
-		return policies.U64(s.documents[policies.Hash([]byte(name))])
+		var out []byte
+		for _, hash := range pageOf(s.accepted, name, documentsPage) {
+			out = binary.BigEndian.AppendUint64(append(out, hash[:]...), s.documents[hash])
+		}
+		return out
 	case kindSession:
-		session := s.sessions[policies.Hash([]byte(name))]
+		session := s.sessions[policies.Hash(name)]
 		if session == nil {
 			return nil
 		}
 		v = session
-	case kindHistory:
-		page := s.histories[policies.IdentityID([]byte(name[:32]))]
-		page = page[binary.BigEndian.Uint64([]byte(name[32:]))*historyPage:]
+	case kindNonces:
+		session := s.sessions[policies.Hash(name[:32])]
+		if session == nil {
+			return nil
+		}
 		var out []byte
-		for _, i := range page[:min(len(page), historyPage)] {
+		for _, nonce := range pageOf(session.seen, name[32:], noncesPage) {
+			out = append(out, nonce[:]...)
+		}
+		return out
+	case kindHistory:
+		var out []byte
+		for _, i := range pageOf(s.histories[policies.IdentityID(name[:32])], name[32:], historyPage) {
 			out = binary.BigEndian.AppendUint64(out, i)
 		}
 		return out
@@ -516,19 +590,16 @@ func (s *State) encode(key string) []byte {
 	return out
 }
 
-// decode is the inverse of encode, up to the insertion into the state. Keys are inserted in byte order, so the pages of a history come in theirs.
+// decode is the inverse of encode, up to the insertion into the state. Keys are inserted in byte order, so the pages of a list come in theirs, and a session
+// before its nonces.
 func decode(key string, value []byte) (insert func(*State), err error) {
-	name := []byte(key[1:])
-	size := 32
-	switch key[0] {
-	case kindHead:
-		size = 64
-	case kindHistory:
-		size = 40
+	if len(key) == 0 || keySize(key[0]) == 0 {
+		return nil, errors.New("a kind that this version does not know")
 	}
-	if len(name) != size {
+	if len(key) != keySize(key[0]) {
 		return nil, errors.New("a name of the wrong length")
 	}
+	name := []byte(key[1:])
 	switch key[0] {
 	case kindIdentity:
 		i := new(Identity)
@@ -543,30 +614,39 @@ func decode(key string, value []byte) (insert func(*State), err error) {
 		err = envelope.Decode(value, &h)
 		insert = func(s *State) { s.heads[headKey{policies.OwnerID(name[:32]), policies.AuthorID(name[32:])}] = h }
 	case kindImport, kindGrant:
-		g := new(Grant)
-		if err = envelope.Decode(value, g); err == nil && len(g.Revoked) != len(g.Document.Fields) {
-			err = errors.New("a grant of the wrong form")
-		}
+		var g *Grant
+		g, err = decodeGrant(value)
 		insert = func(s *State) { s.insertGrant(g, key[0] == kindImport) }
 	case kindPending:
 		r := new(Revocation)
 		err = envelope.Decode(value, r)
 		insert = func(s *State) { s.pending[r.Hash] = r }
 	case kindDocument:
-		if len(value) != 8 {
-			return nil, errors.New("an index of the wrong length")
+		if len(value)%40 != 0 {
+			return nil, errForm
 		}
-		insert = func(s *State) { s.documents[policies.Hash(name)] = binary.BigEndian.Uint64(value) }
+		insert = func(s *State) {
+			for ; len(value) > 0; value = value[40:] {
+				s.accept(policies.Hash(value[:32]), binary.BigEndian.Uint64(value[32:]))
+			}
+		}
 	case kindSession:
-		session := new(Session)
+		session := &Session{Nonces: map[policies.Nonce]struct{}{}}
 		err = envelope.Decode(value, session)
-		if session.Nonces == nil {
-			session.Nonces = map[policies.Nonce]struct{}{}
-		}
 		insert = func(s *State) { s.addSession(session) }
+	case kindNonces:
+		if len(value)%len(policies.Nonce{}) != 0 {
+			return nil, errForm
+		}
+		insert = func(s *State) {
+			session := s.sessions[policies.Hash(name[:32])]
+			for ; session != nil && len(value) > 0; value = value[len(policies.Nonce{}):] {
+				session.see(policies.Nonce(value[:len(policies.Nonce{})]))
+			}
+		}
 	case kindHistory:
 		if len(value)%8 != 0 {
-			return nil, errors.New("a history of the wrong length")
+			return nil, errForm
 		}
 		insert = func(s *State) {
 			id := policies.IdentityID(name[:32])
@@ -574,8 +654,6 @@ func decode(key string, value []byte) (insert func(*State), err error) {
 				s.histories[id] = append(s.histories[id], binary.BigEndian.Uint64(value))
 			}
 		}
-	default:
-		return nil, errors.New("a kind that this version does not know")
 	}
 	return insert, err
 }
@@ -617,5 +695,20 @@ func trim(f string, a []any) string {
 	return text
 }
 
-// FlushInterval is how far the database may be behind the log while the vault runs.
-const FlushInterval = time.Minute
+// FlushInterval and FlushRecords are how far the database may be behind the log while the vault runs: whatever comes first. A start reads that much of
+// the log again.
+const (
+	FlushInterval = time.Minute
+	FlushRecords  = 20_000
+)
+
+// Behind is how many records the log had beyond the database when it was last written; 0 if there is no database to write. Whoever calls Flush calls it.
+func (l *Ledger) Behind() uint64 {
+	x := l.index
+	if x == nil || x.broken {
+		return 0
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.state.next - x.next.Load()
+}

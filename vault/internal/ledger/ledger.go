@@ -58,6 +58,7 @@ type State struct {
 	grants     map[policies.DocumentID]*Grant
 	pending    map[policies.Hash]*Revocation // revoked, keys not yet recorded as destroyed
 	documents  map[policies.Hash]uint64      // documents of chains: index of the record of their acceptance
+	accepted   []policies.Hash               // the same documents, in the order of their acceptance
 	sessions   map[policies.Hash]*Session
 	sessionsOf map[policies.ReaderID]int
 	histories  map[policies.IdentityID][]uint64
@@ -172,7 +173,17 @@ type Session struct {
 	Document policies.Session `json:"document"`
 	Hash     policies.Hash    `json:"hash"`
 	Index    uint64           `json:"index"`
-	Nonces   map[policies.Nonce]struct{}
+	// Nonces are those that requests have used, with those of requests on their way into the log.
+	Nonces map[policies.Nonce]struct{} `json:"-"`
+	seen   []policies.Nonce            // those in the log, in its order
+}
+
+// see notes a nonce. A request has as many records as items, one after the other.
+func (s *Session) see(nonce policies.Nonce) {
+	s.Nonces[nonce] = struct{}{}
+	if n := len(s.seen); n == 0 || s.seen[n-1] != nonce {
+		s.seen = append(s.seen, nonce)
+	}
 }
 
 // Next is the index of the next record.
@@ -259,6 +270,12 @@ func (s *State) Session(hash policies.Hash) *Session { return s.sessions[hash] }
 // SessionsOf is how many open sessions a reader has.
 func (s *State) SessionsOf(reader policies.ReaderID) int { return s.sessionsOf[reader] }
 
+// accept notes the acceptance of a document of a chain.
+func (s *State) accept(document policies.Hash, index uint64) {
+	s.documents[document] = index
+	s.accepted = append(s.accepted, document)
+}
+
 func (s *State) addSession(session *Session) {
 	s.sessions[session.Hash] = session
 	s.sessionsOf[session.Document.Reader]++
@@ -300,6 +317,9 @@ func (s *State) EndSessions(before time.Time) []policies.Hash {
 				delete(s.sessionsOf, session.Document.Reader)
 			}
 			s.touch(sessionKey(hash))
+			for i := 0; i < len(session.seen); i += noncesPage {
+				s.touch(noncesKey(hash, i))
+			}
 			ended = append(ended, hash)
 		}
 	}

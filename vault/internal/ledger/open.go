@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"crypto/cipher"
 	"errors"
@@ -38,7 +39,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if cfg.Dir != "" {
 		l.index = &index{
 			dir: cfg.Dir, reserve: cfg.Reserve, log: cfg.Logger, dataKey: cfg.DataKey,
-			versions: map[string]uint64{}, ciphers: map[uint64]cipher.AEAD{},
+			versions: map[string]uint64{}, left: map[string]struct{}{}, ciphers: map[uint64]cipher.AEAD{},
 		}
 		if err := l.openIndex(cfg); err != nil {
 			l.index.close()
@@ -117,18 +118,37 @@ func (l *Ledger) replay(ctx context.Context, log *keylog.Log) error {
 	// a day does carry a nonce or a count, and nobody may erase it.
 	var erased *Record
 	var newest time.Time
+	o := newInOrder(decodeAll, func(e *entries) error {
+		for i, r := range e.records {
+			if newest = r.Time; len(e.raw[i].Body) == 0 && (r.Kind == evidence.EntryUse || r.Kind == evidence.EntrySession) {
+				erased = r
+			}
+			if err := l.state.Apply(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	portion := new(entries)
 	err := log.Replay(ctx, int64(l.state.next), func(p keylog.Position, raw keylog.Record) error {
 		// The slices are the log's scratch; what the state keeps must be its own.
-		raw.Body = append([]byte(nil), raw.Body...)
-		r, err := Decode(p, raw)
-		if err != nil {
-			return err
+		portion.positions = append(portion.positions, p)
+		portion.raw = append(portion.raw, keylog.Record{Entry: bytes.Clone(raw.Entry), Body: bytes.Clone(raw.Body)})
+		if len(portion.raw) == entriesAtOnce {
+			full := portion
+			portion = new(entries)
+			if !o.add(full) {
+				return o.finish()
+			}
 		}
-		if newest = p.Time; len(raw.Body) == 0 && (r.Kind == evidence.EntryUse || r.Kind == evidence.EntrySession) {
-			erased = r
-		}
-		return l.state.Apply(r)
+		return nil
 	})
+	if err == nil {
+		o.add(portion)
+	}
+	if failed := o.finish(); failed != nil {
+		err = failed
+	}
 	if err == nil && erased != nil && newest.Sub(erased.Time) < retention {
 		err = fmt.Errorf("entry %d: the body of a %s was erased within %s of the newest entry, while nonces and daily counts rest on it", erased.Index, erased.Kind, retention)
 	}
@@ -138,6 +158,27 @@ func (l *Ledger) replay(ctx context.Context, log *keylog.Log) error {
 	cp := log.Checkpoint()
 	if err := l.Flush(policies.Hash(cp.Root), uint64(cp.Size)); err != nil {
 		l.index.log.Error("the vault's database was not written", "error", err.Error()) // it is an index, and its disk may be full
+	}
+	return nil
+}
+
+// entries are some of the log's, on their way into the state.
+type entries struct {
+	positions []keylog.Position
+	raw       []keylog.Record
+	records   []*Record
+}
+
+const entriesAtOnce = 64
+
+func decodeAll(e *entries) error {
+	e.records = make([]*Record, len(e.raw))
+	for i := range e.raw {
+		r, err := Decode(e.positions[i], e.raw[i])
+		if err != nil {
+			return err
+		}
+		e.records[i] = r
 	}
 	return nil
 }
