@@ -612,7 +612,7 @@ func (l *Log) readFrame(index int64) (f frame, err error) {
 			return err
 		}
 		if f.kind == kindSeal || f.index != index || f.hash() != want[0] {
-			return damage("another entry lies here")
+			return damage("another entry lies here than " + hashesFile + " says")
 		}
 		return nil
 	})

@@ -6,8 +6,8 @@
 // at any point comes back, after a replay, to what its log says, and to nothing else.
 //
 // The state is in memory. Beside it lies a database (Badger) that is nothing but an index: it lets a start replay the
-// tail of the log instead of all of it. It is written behind the log, about once a minute and at a stop, and never on the
-// path of a read. It is not believed: every value in it is sealed (AES-256-GCM, key and version as associated data), a keyed
+// tail of the log instead of all of it. It is written behind the log, once a minute, after so many records, and at a stop, and never on the
+// path of a read; one that a crash cut short never happened. It is not believed: every value in it is sealed (AES-256-GCM, key and version as associated data), a keyed
 // hash over the set of all of them says that none is missing or old, and it names the tree of the log that it was made from. A
 // database that is damaged, incomplete, ahead of the log, or of another log is thrown away and made anew from the log. Nothing
 // depends on a key's absence: a revocation is a newer state of a grant.
