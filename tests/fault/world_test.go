@@ -14,7 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/tests/devices"
@@ -341,5 +345,70 @@ func (w *world) demand(what string, wrong []string) {
 			w.t.Logf("the end of the %s's output:\n%s", d.Name, data[max(0, len(data)-3000):])
 		}
 	}
+	for _, h := range w.households {
+		if slices.ContainsFunc(wrong, func(text string) bool { return strings.HasPrefix(text, h.name) }) {
+			w.t.Log(w.chain(h))
+		}
+	}
 	w.t.Fatalf("seed %d, round %d, %s:\n%s", w.seed, w.rounds, what, strings.Join(wrong, "\n"))
+}
+
+// chain tells of the end of an owner's chain as the key-use log has it, and of what the owner's device knows of it.
+func (w *world) chain(h *household) string {
+	var lines []string
+	for _, e := range devices.Journal(w.t, w.s) {
+		if e.Details.Owner != h.owner.ID() || len(e.Document) == 0 && e.Entry.Kind != evidence.EntryGrant && e.Entry.Kind != evidence.EntryFailed {
+			continue
+		}
+		line := fmt.Sprintf("entry %d: %s %s %x", e.Index, e.Entry.Kind, e.Entry.Outcome, e.Details.Document[:4])
+		var link policies.Link
+		if len(e.Document) > 0 {
+			if d, err := envelope.Parse(e.Document); err == nil && json.Unmarshal(d.Payload, &link) == nil {
+				line += fmt.Sprintf(" seq %d", link.Seq)
+			}
+		}
+		lines = append(lines, line)
+	}
+	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, ": use ") })
+	lines = append([]string{"the end of " + h.name + "'s chain in the log:"}, lines[max(0, len(lines)-25):]...)
+	state, _ := h.owner.Drawer.Load()
+	var device struct {
+		Applied, Known struct {
+			Seq  uint64        `json:"seq"`
+			Hash policies.Hash `json:"hash"`
+		}
+		Tasks []struct {
+			Kind      string          `json:"kind"`
+			Attempts  []policies.Hash `json:"attempts"`
+			Envelope  jsontext.Value  `json:"envelope"`
+			Reason    string          `json:"reason"`
+			Next      bool            `json:"next_epoch"`
+			Blind     bool            `json:"blind"`
+			Cancelled bool            `json:"cancelled"`
+		} `json:"tasks"`
+		Untold []jsontext.Value `json:"untold"`
+	}
+	if err := json.Unmarshal(state, &device, json.MatchCaseInsensitiveNames(true)); err != nil {
+		return err.Error()
+	}
+	lines = append(lines, fmt.Sprintf("on the device: applied %d %x, known %d %x", device.Applied.Seq, device.Applied.Hash[:4], device.Known.Seq, device.Known.Hash[:4]))
+	say := func(what string, raw []byte) {
+		if e, err := envelope.Parse(raw); err == nil {
+			var link policies.Link
+			_ = json.Unmarshal(e.Payload, &link)
+			what += fmt.Sprintf(" document %x seq %d", e.Hash[:4], link.Seq)
+		}
+		lines = append(lines, what)
+	}
+	for _, t := range device.Tasks {
+		what := fmt.Sprintf("task %s %s next %t blind %t cancelled %t, attempts", t.Kind, t.Reason, t.Next, t.Blind, t.Cancelled)
+		for _, a := range t.Attempts {
+			what += fmt.Sprintf(" %x", a[:4])
+		}
+		say(what, t.Envelope)
+	}
+	for _, raw := range device.Untold {
+		say("untold", raw)
+	}
+	return strings.Join(lines, "\n")
 }
