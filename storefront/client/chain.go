@@ -982,7 +982,8 @@ func (o *Owner) syncChainOnce(ctx context.Context) error {
 var errGap = fmt.Errorf("%w: a document of the chain is not there", policies.CodeBehind)
 
 // sendAgain sends the document of this device's own that comes next in the chain and whose outcome is unknown here. The vault may have accepted it
-// without the storefront having written it down; then all later ones wait for it, also those whose task is before its own.
+// without the storefront having written it down; then all later ones wait for it, also those whose task is before its own. Several may have been made for
+// the same place while nobody could be reached. The vault accepted one of them at most, and says of the others that another document came first.
 func (o *Owner) sendAgain(ctx context.Context, v *policies.VaultDocument, end position) (sent bool, err error) {
 	for i := range o.state.Tasks {
 		t := &o.state.Tasks[i]
@@ -996,7 +997,10 @@ func (o *Owner) sendAgain(ctx context.Context, v *policies.VaultDocument, end po
 		if link, err := linkOf(e); err != nil || link.Follows(end.Seq, end.Hash) != nil {
 			continue
 		}
-		if err := o.deliver(ctx, t, v, e, nil); err != nil {
+		switch err := o.deliver(ctx, t, v, e, nil); {
+		case errors.Is(err, policies.CodeChain):
+			continue
+		case err != nil:
 			return false, fmt.Errorf("sending a document again that the storefront lacks: %w", err)
 		}
 		return true, nil

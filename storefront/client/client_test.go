@@ -541,3 +541,43 @@ func TestReadWhileOwnerMoves(t *testing.T) {
 	w.before.Store(&f)
 	w.wantRefusal(r, o, "note", policies.CodeRevoked)
 }
+
+// TestManyForOnePlace: while nobody can be reached a device makes several revocations for the same place of its chain. The vault has accepted one of them,
+// and the storefront died before it wrote that down. With both back, all of them get through.
+func TestManyForOnePlace(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	o, _ := w.owner()
+	r, _ := w.reader("Acme")
+	w.connect(o, r, "acme")
+	fields := []policies.Field{"a", "b", "c", "d", "e"}
+	for _, f := range fields {
+		w.must(o.Set(ctx, set(f, string(f))))
+	}
+	w.must(o.Grant(ctx, r.ID(), fields, GrantOptions{}))
+	w.owners = false
+	reaches := true
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if body, err := io.ReadAll(r.Body); err == nil && reaches && strings.HasSuffix(r.URL.Path, "/revocations") {
+			var s vaultapi.Submission
+			w.must(envelope.Decode(body, &s))
+			_, err := w.vault.Submit(ctx, s)
+			w.must(err)
+		}
+		http.Error(rw, "silence", http.StatusBadGateway)
+	})
+	for _, f := range fields[:4] {
+		if err := o.Revoke(ctx, r.ID(), []policies.Field{f}, RevokeOptions{KeepEpoch: true}); !errors.Is(err, ErrNotStopped) {
+			t.Fatalf("revoking %s from behind silence: %v", f, err)
+		}
+		reaches = false
+	}
+	w.hostile(nil)
+	w.mu.Lock()
+	w.owners = true
+	w.mu.Unlock()
+	w.must(o.Sync(ctx))
+	for _, f := range fields[:4] {
+		w.wantRefusal(r, o, f, policies.CodeRevoked)
+	}
+	w.wantRead(r, o, "e", "e")
+}
