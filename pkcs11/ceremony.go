@@ -145,6 +145,9 @@ func (t *Token) Generate(ctx context.Context, name KeyName) (KeyReport, error) {
 			}
 			return err
 		}
+		if err := t.profile.room(keyReserve); err != nil {
+			return err
+		}
 		var made []cryptoki.Object
 		if len(pl.public) == 0 {
 			o, err := t.module.GenerateKey(s, pl.mech, pl.acting)

@@ -27,7 +27,7 @@ var (
 	ErrSessionBroken = errors.New("session broken")
 	// ErrTokenBroken: the token, its module or its process is of no further use.
 	ErrTokenBroken = errors.New("token broken")
-	// ErrTokenFull: no room for another key.
+	// ErrTokenFull: no room for another key or signer state.
 	ErrTokenFull = errors.New("token full")
 	// ErrTokenMissing: no slot, or more than one, holds the token that was selected.
 	ErrTokenMissing = errors.New("token missing")

@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -305,7 +306,9 @@ func (p *Pool) closed() bool {
 func (p *Pool) Close() error {
 	p.fail(ErrClosed)
 	p.slots.Wait()
-	p.shut.Do(func() { // every worker had a supervisor, and all of those are done
+	p.admin.Lock() // who holds it may be starting a worker, and stops that first
+	defer p.admin.Unlock()
+	p.shut.Do(func() { // every worker had a supervisor or a holder of admin, and all of those are done
 		close(p.launcher)
 		p.pin.Zero()
 	})
@@ -569,34 +572,95 @@ func (p *Pool) tell(c call, except *worker) {
 	all.Wait()
 }
 
-// Import is Token.Import. When it returns nil every worker knows the key. If the
-// worker dies over it, what it left is destroyed and another is asked, as often
-// as there are workers: one that was started since is among them. An error of
-// kind ErrTokenBroken leaves the outcome open: see Keys.
+// Import is Token.Import, and a process other than the one that imported has
+// found the key in the token and derived with it. When it returns nil every
+// worker knows the key. If a worker dies over it, or the key is not there for
+// the other, what is left is destroyed and another is asked, as often as there
+// are workers: one that was started since is among them. An error of kind
+// ErrTokenBroken leaves the outcome open: see Keys.
 func (p *Pool) Import(ctx context.Context, id KeyID, path string, wrapped []byte) error {
 	p.admin.Lock()
 	defer p.admin.Unlock()
-	err := p.importOnce(ctx, id, path, wrapped)
-	for left := p.config.Workers; left > 0 && errors.Is(err, ErrTokenBroken); left-- {
+	for left := p.config.Workers; ; left-- {
+		err := p.witnessed(ctx, call{Method: "import", ID: id, Path: path, Data: wrapped}, call{Method: "witness", ID: id})
+		if err == nil {
+			p.tell(call{Method: "learn", ID: id}, nil)
+			return nil
+		}
+		full := errors.Is(err, ErrTokenFull)
+		if !full && !errors.Is(err, ErrTokenBroken) || !full && left <= 0 {
+			return err
+		}
 		if err := p.destroy(ctx, id); err != nil && !errors.Is(err, ErrKeyMissing) {
 			return err
 		}
-		err = p.importOnce(ctx, id, path, wrapped)
+		if full {
+			return err
+		}
 	}
-	return err
 }
 
-func (p *Pool) importOnce(ctx context.Context, id KeyID, path string, wrapped []byte) error {
-	w, err := p.some(ctx)
+// witnessed has one worker make something in the token and another say what it
+// finds there: it is made if both answer the same. A module that keeps objects
+// in memory and in files says OK, and believes itself, whatever became of the
+// files. If they differ, the maker is killed, so that nobody goes by what only
+// it remembers. The caller holds admin.
+func (p *Pool) witnessed(ctx context.Context, what, find call) error {
+	maker, err := p.some(ctx)
 	if err != nil {
-		return fmt.Errorf("importing key: %w", err)
+		return fmt.Errorf("calling token worker: %w", err)
 	}
-	defer w.loops.Done()
-	if _, err := w.call(call{Method: "import", ID: id, Path: path, Data: wrapped}, p.config.SlowTimeout); err != nil {
+	defer maker.loops.Done()
+	made, err := maker.call(what, p.config.SlowTimeout)
+	if err != nil {
 		return err
 	}
-	p.tell(call{Method: "learn", ID: id}, w)
-	return nil
+	defer clear(made.Data)
+	// From here to the end, whether the caller waits or not.
+	for left := p.config.Workers; ; left-- {
+		var found reply
+		w, release, err := p.other(maker)
+		if err == nil {
+			found, err = w.call(find, p.config.SlowTimeout)
+			release()
+		}
+		same := err == nil && bytes.Equal(made.Data, found.Data)
+		clear(found.Data)
+		if same {
+			return nil
+		}
+		if left > 0 && !p.closed() && (errors.Is(err, ErrTokenBroken) || errors.Is(err, ErrSessionBroken)) {
+			continue // it died, and has seen nothing
+		}
+		maker.kill()
+		<-maker.dead
+		kind := ErrTokenBroken
+		if errors.Is(p.config.Profile.room(keyReserve), ErrTokenFull) {
+			kind = ErrTokenFull
+		}
+		p.config.Logger.Error("what a token worker made is not in the token for another", "call", what.Method, "error", err)
+		return &Error{Op: "looking from another process for what was made", Kind: kind}
+	}
+}
+
+// other returns a worker at work that is not w; if there is none it starts one,
+// which ends with its release. The caller holds admin, for which Close waits.
+func (p *Pool) other(w *worker) (o *worker, release func(), err error) {
+	p.mu.Lock()
+	for range p.workers {
+		p.turn++
+		o := p.workers[p.turn%len(p.workers)]
+		if o != w && !ended(o.retiring) && !ended(o.dead) {
+			o.loops.Add(1)
+			p.mu.Unlock()
+			return o, o.loops.Done, nil
+		}
+	}
+	p.mu.Unlock()
+	if o, err = p.start(); err != nil {
+		return nil, nil, err
+	}
+	return o, func() { p.stop(o) }, nil
 }
 
 // Destroy is Token.Destroy. No worker has a derive with the key under way when
@@ -759,12 +823,18 @@ func (p *Pool) Unseal(ctx context.Context, sealed, aad []byte) ([]byte, error) {
 	return r.Data, err
 }
 
-// SaveState is Token.SaveState.
+// SaveState is Token.SaveState, and then the older states are destroyed, by
+// another process, which has found the new one in the token. Until then they
+// stay, so LoadState never answers less than the last SaveState that returned nil.
 func (p *Pool) SaveState(ctx context.Context, state []byte) error {
 	p.admin.Lock()
 	defer p.admin.Unlock()
-	_, err := p.ask(ctx, call{Method: "save", Data: state}, p.config.SlowTimeout, true)
-	return err
+	for left := p.config.Workers; ; left-- {
+		err := p.witnessed(ctx, call{Method: "save", Data: state}, call{Method: "settle", Data: state})
+		if err == nil || left <= 0 || !errors.Is(err, ErrTokenBroken) && !errors.Is(err, ErrSessionBroken) {
+			return err
+		}
+	}
 }
 
 // LoadState is Token.LoadState.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
 )
 
 // The test binary plays the worker, as sallyport-vault does, and for one test
@@ -34,6 +35,12 @@ func TestMain(m *testing.M) {
 			}
 			_, _ = f.WriteString("x")
 			_ = f.Close()
+		}
+		if text := os.Getenv("SALLYPORT_TEST_FILE_SIZE"); text != "" { // a write beyond it fails, as on a full disk
+			n, err := strconv.ParseUint(text, 10, 64)
+			if err != nil || unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: n, Max: n}) != nil {
+				os.Exit(3)
+			}
 		}
 		if os.Getenv("SALLYPORT_TEST_PLAYS") == "noisy worker" {
 			go func() {

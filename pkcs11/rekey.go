@@ -140,26 +140,62 @@ func (t *Token) deriveOne(ctx context.Context, s cryptoki.Session, r *DeriveRequ
 // A crash after C_UnwrapKey and before the return leaves a key that Keys lists
 // and that the ledger does not know: the vault destroys it at start. Nobody was
 // told that it exists.
+//
+// A fresh session is of this process, which remembers what it asked for even if
+// a full disk took half of it. [Pool.Import] asks another process.
 func (t *Token) Import(ctx context.Context, id KeyID, path string, wrapped []byte) error {
-	return t.do(ctx, t.slow, "importing key", func(s cryptoki.Session) error {
+	_, err := t.importKey(ctx, id, path, wrapped)
+	return err
+}
+
+// importKey is Import, and returns x(k*G) for a witness to compare. It is secret.
+func (t *Token) importKey(ctx context.Context, id KeyID, path string, wrapped []byte) (x [32]byte, err error) {
+	err = t.do(ctx, t.slow, "importing key", func(s cryptoki.Session) error {
 		if found, err := t.module.Find(s, byID(id)); err != nil {
 			return err
 		} else if len(found) > 0 {
 			return ErrKeyExists
 		}
-		if _, _, err := t.bring(s, Resident, path, wrapped,
+		if err := t.profile.room(keyReserve); err != nil {
+			return err
+		}
+		var err error
+		if _, x, err = t.bring(s, Resident, path, wrapped,
 			cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, id[:])); err != nil {
+			if full := t.profile.room(keyReserve); full != nil && !errors.Is(err, ErrTokenBroken) {
+				err = full // the last byte went meanwhile: it need not be the key
+			}
 			return err
 		}
 		if err := t.sync(); err != nil {
 			return err
 		}
-		err := t.fresh(func(s cryptoki.Session) error { return t.learn(s, id) })
+		err = t.fresh(func(s cryptoki.Session) error { return t.learn(s, id) })
 		if errors.Is(err, ErrKeyMissing) {
 			err = fmt.Errorf("the key just imported is not there: %w", ErrTokenBroken)
 		}
 		return err
 	})
+	return x, err
+}
+
+// witness finds a key that another process imported, and derives x(k*G) with it:
+// what this process knows of the key came from the token.
+func (t *Token) witness(ctx context.Context, id KeyID) (x [32]byte, err error) {
+	err = t.do(ctx, t.slow, "witnessing a key", func(s cryptoki.Session) error {
+		if err := t.learn(s, id); err != nil {
+			return err
+		}
+		t.mu.RLock()
+		defer t.mu.RUnlock()
+		o, ok := t.keys[id]
+		if !ok {
+			return ErrKeyMissing
+		}
+		x, err = derive(t.module, s, o, t.profile.encode(generator[:]), t.template)
+		return err
+	})
+	return x, err
 }
 
 // bring unwraps a key under the import key of a custody and accepts it or

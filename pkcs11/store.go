@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -93,16 +94,21 @@ const maxState = 4096
 
 // SaveState keeps state in the token, beyond the reach of a restored disk.
 //
-// A new object with a higher version is made and synced, then the old ones are
-// destroyed. After a crash in between there are two, and LoadState takes the
-// newer; a crash while the new one is written leaves one that fails its
-// checksum, beside the old one. So LoadState answers the old state or the new.
+// A new object with a higher version is made and synced. The old ones stay: this
+// process knows only what it asked for, not what a full disk took of it, and
+// SoftHSM says OK either way. Another process settles it (settleState). After a
+// crash in between there are two, and LoadState takes the newer; a crash while
+// the new one is written leaves one that fails its checksum, beside the old one.
+// So LoadState answers the old state or the new.
 func (t *Token) SaveState(ctx context.Context, state []byte) error {
 	return t.do(ctx, t.slow, "saving signer state", func(s cryptoki.Session) error {
 		if len(state) > maxState {
 			return ErrBadInput
 		}
-		old, _, version, err := t.states(s)
+		if err := t.profile.room(stateReserve); err != nil {
+			return err
+		}
+		_, _, version, err := t.states(s)
 		if err != nil {
 			return err
 		}
@@ -112,11 +118,31 @@ func (t *Token) SaveState(ctx context.Context, state []byte) error {
 			cryptoki.Bytes(cryptoki.CKA_VALUE, packState(version+1, state)))); err != nil {
 			return err
 		}
-		if err := t.sync(); err != nil {
+		return t.sync()
+	})
+}
+
+// settleState ends a SaveState of another process: if the newest state here is
+// the one that was saved, it came from the token's files, and the older ones may
+// go. Else they stay, and the answer is ErrStateDamaged.
+func (t *Token) settleState(ctx context.Context, saved []byte) error {
+	return t.do(ctx, t.slow, "settling signer state", func(s cryptoki.Session) error {
+		objects, newest, version, err := t.states(s)
+		if err != nil {
 			return err
 		}
-		for _, o := range old {
-			if err := t.module.DestroyObject(s, o); err != nil {
+		if version == 0 || !bytes.Equal(newest, saved) {
+			return ErrStateDamaged
+		}
+		for _, o := range objects {
+			a, err := t.module.Read(s, o, cryptoki.CKA_VALUE)
+			if err == nil {
+				if v, _, ok := unpackState(a.Value); ok && v == version {
+					continue
+				}
+				err = t.module.DestroyObject(s, o)
+			}
+			if err != nil && err != cryptoki.CKR_OBJECT_HANDLE_INVALID {
 				return err
 			}
 		}

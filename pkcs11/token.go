@@ -427,6 +427,31 @@ func syncFolder(p Profile) error {
 	return nil
 }
 
+// Reserves are what must be left on the file system of the token's folder
+// before anything is made there. SoftHSM does not look at what its writes
+// return: on a full disk a key or state that it called made is gone, in part or
+// in whole, for the next process (measured, 2.6.1).
+const (
+	keyReserve   = 1 << 20
+	stateReserve = 64 << 10 // what keys leave is for the state, without which the log does not open
+)
+
+// room is ErrTokenFull unless so many bytes are left for new objects. Where objects are
+// not files that is for the token to say.
+func (p Profile) room(reserve uint64) error {
+	if p.Sync != SyncFolder {
+		return nil
+	}
+	var s unix.Statfs_t
+	if err := unix.Statfs(p.Folder, &s); err != nil {
+		return fmt.Errorf("looking for room in the token folder: %v: %w", err, ErrTokenBroken)
+	}
+	if s.Bavail*uint64(s.Bsize) < reserve || s.Files > 0 && s.Ffree < 64 {
+		return ErrTokenFull
+	}
+	return nil
+}
+
 // A canary is a key pair of our own, made in Open as a session object: known
 // in public, used for nothing. That it derives x(kG) from G shows that session,
 // login and module work.

@@ -378,11 +378,22 @@ func TestState(t *testing.T) {
 		t.Errorf("before: %v", err)
 	}
 	base := objects(t, token)
-	for i := range 5 {
-		want := fmt.Sprintf("size %d", i)
-		if err := token.SaveState(t.Context(), []byte(want)); err != nil {
+	save := func(state string) {
+		t.Helper()
+		if err := token.SaveState(t.Context(), []byte(state)); err != nil {
 			t.Fatal(err)
 		}
+		before := objects(t, token)
+		if err := token.settleState(t.Context(), []byte("another")); !errors.Is(err, ErrStateDamaged) || objects(t, token) != before {
+			t.Errorf("settled what was not saved: %v, %d objects of %d", err, objects(t, token), before)
+		}
+		if err := token.settleState(t.Context(), []byte(state)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 5 {
+		want := fmt.Sprintf("size %d", i)
+		save(want)
 		if got, err := token.LoadState(t.Context()); err != nil || string(got) != want {
 			t.Errorf("%q %v", got, err)
 		}
@@ -412,9 +423,7 @@ func TestState(t *testing.T) {
 	load("size 4")
 	plant(packState(6, []byte("newer, old ones not yet destroyed")))
 	load("newer, old ones not yet destroyed")
-	if err := token.SaveState(t.Context(), []byte("next")); err != nil {
-		t.Fatal(err)
-	}
+	save("next")
 	load("next")
 	if n := objects(t, token); n != base+1 {
 		t.Errorf("%d state objects left", n-base)

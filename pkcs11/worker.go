@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,8 @@ import (
 const drainTime = 5 * time.Second
 
 // Serve is a worker: it opens a token and answers the parent until r ends
-// (then nil) or the token breaks (then ErrTokenBroken). The caller exits the
+// (then nil), or the token breaks or an answer cannot be written (then
+// ErrTokenBroken), which it does not survive by a moment. The caller exits the
 // process afterwards, with a status other than zero on an error; the parent
 // starts another.
 //
@@ -50,7 +52,7 @@ func Serve(r io.Reader, w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("reading worker configuration: %w", err)
 	}
-	s := &server{out: w}
+	s := &server{out: w, lost: make(chan struct{})}
 	token, err := Open(context.Background(), Config{Profile: config.Profile, Selector: config.Selector, Role: User, PIN: pin,
 		Threads: config.Threads, LiveKeys: config.LiveKeys})
 	pin.Zero()
@@ -82,8 +84,10 @@ func privateStdout() (*os.File, error) {
 type server struct {
 	token *Token
 
-	mu  sync.Mutex // guards out: one frame at a time
-	out io.Writer
+	mu   sync.Mutex // guards out and torn: one frame at a time
+	out  io.Writer
+	torn bool          // a write failed: nothing is written behind it
+	lost chan struct{} // closed with torn
 }
 
 type job struct {
@@ -128,6 +132,11 @@ func (s *server) serve(in io.Reader, threads int) error {
 	var err error
 	select {
 	case err = <-ended:
+	case <-s.lost:
+		// Somebody waits for an answer that never comes, and would until the
+		// parent's watchdog: the end of this process tells it now. No draining: what
+		// else is under way could not be answered either.
+		return fmt.Errorf("writing answer: %w", ErrTokenBroken)
 	case <-s.token.broken:
 		err = ErrTokenBroken
 		// The reply that says so is still to be written: the goroutines end
@@ -200,7 +209,17 @@ func (s *server) answer(c call) (r reply) {
 	case "unseal":
 		r.Data, err = t.Unseal(ctx, c.Data, c.AAD)
 	case "import":
-		err = t.Import(ctx, c.ID, c.Path, c.Data)
+		var x [32]byte
+		if x, err = t.importKey(ctx, c.ID, c.Path, c.Data); err == nil {
+			r.Data = bytes.Clone(x[:])
+		}
+		clear(x[:])
+	case "witness":
+		var x [32]byte
+		if x, err = t.witness(ctx, c.ID); err == nil {
+			r.Data = bytes.Clone(x[:])
+		}
+		clear(x[:])
 	case "destroy":
 		err = t.Destroy(ctx, c.ID)
 	case "learn":
@@ -233,6 +252,8 @@ func (s *server) answer(c call) (r reply) {
 		r.Keys, err = t.Keys(ctx)
 	case "save":
 		err = t.SaveState(ctx, c.Data)
+	case "settle":
+		err = t.settleState(ctx, c.Data)
 	case "load":
 		r.Data, err = t.LoadState(ctx)
 	case "probe":
@@ -255,11 +276,17 @@ func (s *server) reply(kind frameKind, id uint32, r reply) {
 	clear(b)
 }
 
-// send ignores a failed write: the parent is gone then, and reading ends too.
+// send writes one frame. After a failed write, of which a part may have gone
+// out, it writes no more, and serve ends.
 func (s *server) send(kind frameKind, id uint32, body []byte) {
 	frame := appendFrame(make([]byte, 0, 4+frameHeader+len(body)), kind, id, body)
 	s.mu.Lock()
-	_, _ = s.out.Write(frame)
+	if !s.torn {
+		if _, err := s.out.Write(frame); err != nil {
+			s.torn = true
+			close(s.lost)
+		}
+	}
 	s.mu.Unlock()
 	clear(frame)
 }

@@ -250,7 +250,10 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 			if errors.Is(err, sealed.ErrFull) || errors.Is(err, sealed.ErrStopped) { // nothing that the token said
 				return nil, problem.New(policies.CodeUnavailable, "the vault cannot store another key now; the operator must look")
 			}
-			return nil, policies.CodeImport // whatever the token said: see the design, section 4
+			if errors.Is(err, ErrTokenFull) { // says nothing about the key
+				return nil, problem.New(policies.CodeTokenFailure, "there is no room in the token for another key; the operator must look")
+			}
+			return nil, policies.CodeImport // whatever else the token said: see the design, section 4
 		}
 	}
 	records, cp, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {

@@ -122,6 +122,8 @@ var (
 	ErrKeyMissing = errors.New("key is not in the token")
 	// ErrKeyExists: the token holds a key of this id already.
 	ErrKeyExists = errors.New("key is in the token already")
+	// ErrTokenFull: the token, or the disk on which it rests, has no room for another key, or for the log's state.
+	ErrTokenFull = errors.New("no room in the token")
 )
 
 // Config is everything a Vault is made of.
@@ -450,7 +452,7 @@ func (v *Vault) Health() api.Health {
 		h.Status = "stopped"
 	}
 	h.Reason = "the key-use log cannot record; the log of the vault says why"
-	for _, kind := range []error{keylog.ErrStaleCopy, keylog.ErrNoSpace, keylog.ErrClock, keylog.ErrClosed, keylog.ErrFatal} {
+	for _, kind := range []error{ErrTokenFull, keylog.ErrStaleCopy, keylog.ErrNoSpace, keylog.ErrClock, keylog.ErrClosed, keylog.ErrFatal} {
 		if errors.Is(err, kind) {
 			h.Reason = kind.Error()
 			break

@@ -132,7 +132,7 @@ func logConfig(cfg *config, device *hardware.Device) keylog.Config {
 	key := device.VaultDocument().LogKey
 	return keylog.Config{
 		Dir: cfg.Log, StateDir: cfg.State, Origin: key.Name, PublicKey: key.PublicKey,
-		Signer: device.LogSigner(), State: device.StateKeeper(), Reserve: cfg.Reserve,
+		Signer: device.LogSigner(), State: stateKeeper{device.StateKeeper()}, Reserve: cfg.Reserve,
 	}
 }
 

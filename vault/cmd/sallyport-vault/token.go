@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sallyport/sallyport/hardware"
 	"github.com/sallyport/sallyport/pkcs11"
 	"github.com/sallyport/sallyport/vault"
 )
@@ -90,6 +91,16 @@ func translate(err error) error {
 		return fmt.Errorf("%w: %w", vault.ErrKeyMissing, err)
 	case errors.Is(err, pkcs11.ErrKeyExists):
 		return fmt.Errorf("%w: %w", vault.ErrKeyExists, err)
+	case errors.Is(err, pkcs11.ErrTokenFull):
+		return fmt.Errorf("%w: %w", vault.ErrTokenFull, err)
 	}
 	return err
+}
+
+// stateKeeper is the token's memory of the signer's state, whose errors the vault's health can name.
+type stateKeeper struct{ hardware.StateKeeper }
+
+// Save is that of the token.
+func (k stateKeeper) Save(ctx context.Context, state []byte) error {
+	return translate(k.StateKeeper.Save(ctx, state))
 }
