@@ -54,7 +54,11 @@ func (s *Storefront) postRead(c *call) error {
 		return err
 	}
 	if reply.Code != "" {
-		return problem.New(reply.Code, "")
+		p := problem.New(reply.Code, "")
+		if reply.Code == policies.CodeRateLimited { // the vault's allowance of refusals fills slowly
+			p.Detail, p.RetryAfter = "the reader asked too often for what it was not granted; ask only for what it was", 60
+		}
+		return p
 	}
 	if len(reply.Outcomes) != len(offers) {
 		return problem.New(policies.CodeUnavailable, "the vault's answer does not fit the request")

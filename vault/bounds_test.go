@@ -50,7 +50,7 @@ func TestSessionsOfOneReader(t *testing.T) {
 	}
 	refused := func() {
 		t.Helper()
-		w.vault.mostSessions = 4
+		w.vault.cfg.Limits.Sessions = 4
 		s, _, _, _ := r.sessionOf(nil)
 		if _, err := w.submit(s); !errors.Is(err, policies.CodeRateLimited) || problem.Of(err).RetryAfter == 0 {
 			t.Fatalf("one session too many: %v", err)
@@ -64,7 +64,7 @@ func TestSessionsOfOneReader(t *testing.T) {
 	refused()
 	w.clock.move(20 * time.Minute)
 	w.restart(false) // whose sessions are over, the replay notwithstanding
-	w.vault.mostSessions = 4
+	w.vault.cfg.Limits.Sessions = 4
 	r.openSession()
 }
 

@@ -3,8 +3,6 @@ package vault
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -285,15 +283,9 @@ func (v *Vault) recordRefusals() {
 	if taken == nil {
 		return
 	}
-	var sum uint64
-	var parts []string
-	for code, n := range taken {
-		sum += n
-		parts = append(parts, fmt.Sprintf("%s %d", string(code), n))
-	}
-	slices.Sort(parts)
+	sum, note := countsOf(taken)
 	_, _, err := v.record(context.Background(), func(*ledger.State, time.Time) []ledger.Record {
-		return []ledger.Record{{Kind: evidence.EntryRefusals, Details: evidence.Details{Count: sum, Note: strings.Join(parts, ", ")}}}
+		return []ledger.Record{{Kind: evidence.EntryRefusals, Details: evidence.Details{Count: sum, Note: note}}}
 	})
 	if err != nil {
 		v.refused.giveBack(taken)

@@ -191,6 +191,7 @@ func (it *readItem) verify(ask *policies.ReadItem, offer *api.CallItem) policies
 func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Record) []ledger.Record {
 	r.decided = true
 	reader := s.Pseudonym(policies.IdentityID(r.session.Document.Reader))
+	first := len(out)
 	if r.refusal = v.refuse(now, r); r.refusal != "" {
 		refusal := ledger.Record{Kind: evidence.EntryRefusal, Reader: reader, Outcome: r.refusal, Details: evidence.Details{
 			Reader: r.session.Document.Reader, Session: r.session.Hash, Request: r.signed.Hash,
@@ -198,7 +199,7 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 		if r.refusal != policies.CodeReplay { // the record of the request's first coming has it
 			refusal.Raw = r.signed.Raw
 		}
-		return append(out, refusal)
+		return v.refusable(s, now, r, append(out, refusal), first)
 	}
 	r.session.Nonces[r.request.Nonce] = struct{}{}
 	for i := range r.items {
@@ -215,7 +216,7 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 			kind = evidence.EntryUse
 		}
 		record := ledger.Record{
-			Kind: kind, Owner: s.Pseudonym(policies.IdentityID(ask.Owner)), Reader: reader, Outcome: it.outcome,
+			Kind: kind, Reader: reader, Outcome: it.outcome,
 			Details: evidence.Details{
 				Owner: ask.Owner, Reader: r.session.Document.Reader, Grant: offer.Grant, Field: ask.Field, Author: ask.Writer(),
 				Epoch: it.leaf.Epoch, Version: it.leaf.Version, Head: offer.Head, Leaf: it.hash,
@@ -225,12 +226,16 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 		if it.outcome != policies.CodeNoGrant {
 			record.Details.Custody = it.grant.Document.Custody
 		}
+		// What an owner never granted anything to does not get into their history: any enrolled reader could fill it.
+		if it.outcome != policies.CodeNoGrant || s.Met(ask.Owner, r.session.Document.Reader) {
+			record.Owner = s.Pseudonym(policies.IdentityID(ask.Owner))
+		}
 		if i == 0 {
 			record.Raw = r.signed.Raw
 		}
 		out = append(out, record)
 	}
-	return out
+	return v.refusable(s, now, r, out, first)
 }
 
 // refuse says why a request is refused as a whole.
@@ -249,6 +254,9 @@ func (v *Vault) refuse(now time.Time, r *read) policies.Code {
 	}
 	if _, used := r.session.Nonces[r.request.Nonce]; used {
 		return policies.CodeReplay
+	}
+	if len(r.session.Nonces) >= v.cfg.Limits.SessionRequests { // its reader opens another
+		return policies.CodeSession
 	}
 	return ""
 }
@@ -348,23 +356,31 @@ func (v *Vault) land(uses []Use) {
 
 // takeBack undoes what decisions that were not recorded changed in memory.
 func (v *Vault) takeBack(reads []*read) {
-	var uses []Use
 	v.ledger.Write(func(*ledger.State) {
 		for _, r := range reads {
-			if !r.decided || r.refusal != "" {
-				continue
-			}
-			delete(r.session.Nonces, r.request.Nonce)
-			for i := range r.items {
-				if r.items[i].outcome == policies.CodeReleased {
-					if g := r.items[i].grant; g.Promised > 0 {
-						g.Promised--
-					}
-					uses = append(uses, Use{Key: r.items[i].key})
-				}
+			if r.decided {
+				v.withdraw(r)
 			}
 		}
 	})
+}
+
+// withdraw undoes what a decision changed in memory. It is called while the state is held for writing.
+func (v *Vault) withdraw(r *read) {
+	if r.refusal != "" {
+		return
+	}
+	var uses []Use
+	delete(r.session.Nonces, r.request.Nonce)
+	for i := range r.items {
+		if r.items[i].outcome == policies.CodeReleased {
+			if g := r.items[i].grant; g.Promised > 0 {
+				g.Promised--
+			}
+			uses = append(uses, Use{Key: r.items[i].key})
+		}
+		r.items[i].outcome = ""
+	}
 	v.land(uses)
 }
 

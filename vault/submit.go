@@ -102,7 +102,7 @@ func accept[T any](ctx context.Context, v *Vault, d *signed[T], check func(*ledg
 	var refused error
 	records, cp, err := v.record(ctx, func(s *ledger.State, now time.Time) []ledger.Record {
 		if refused = check(s, now); refused != nil {
-			return d.refusal(problem.Of(refused).Code)
+			return refusedDocument(v, now, d, refused)
 		}
 		return []ledger.Record{make()}
 	})
@@ -182,7 +182,7 @@ func (v *Vault) publish(ctx context.Context, e *envelope.Envelope) (*evidence.Re
 	}, func() ledger.Record {
 		return ledger.Record{
 			Kind: evidence.EntryManifest, Owner: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: m,
-			Details: evidence.Details{Owner: m.Owner, Author: m.Author, Document: e.Hash, Version: m.Version},
+			Details: evidence.Details{Owner: m.Owner, Author: m.Author, Document: e.Hash, Version: m.Version, Seq: m.Seq},
 		}
 	})
 	if err != nil {
@@ -206,6 +206,11 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 	}
 	if err := v.endImport(ctx, g); err != nil {
 		return nil, err
+	}
+	// An import that the token refuses is on record with its grant: whoever makes them fail has an allowance of it.
+	failing := allowance{d.signer.ID, failedImports}
+	if !v.quotas.left(failing, v.cfg.Clock()) {
+		return nil, &problem.Problem{Code: policies.CodeRateLimited, Detail: "the token refused too many grants of this owner", RetryAfter: 60}
 	}
 	wrapped, invalid := v.unseal(g, e.Hash, keys)
 	defer func() {
@@ -241,6 +246,7 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 	ctx = context.WithoutCancel(ctx)
 	for _, w := range wrapped {
 		if err := v.importKey(ctx, g.Custody, w); err != nil {
+			v.quotas.take(failing, v.cfg.Clock(), 2+len(e.Raw)>>10)
 			v.cfg.Logger.Warn("an import was refused", "grant", g.ID.String(), "error", err.Error())
 			var importing *ledger.Grant
 			v.ledger.Read(func(s *ledger.State) { importing = s.Importing(g.ID) })
@@ -259,7 +265,7 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 	records, cp, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
 		return []ledger.Record{{
 			Kind: evidence.EntryGrant, Owner: begun.Owner, Reader: begun.Reader, Outcome: policies.CodeAccepted,
-			Details: evidence.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Index: begun.Index, Custody: g.Custody},
+			Details: evidence.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Seq: g.Seq, Index: begun.Index, Custody: g.Custody},
 		}}
 	})
 	if err != nil {
@@ -409,7 +415,7 @@ func (v *Vault) revoke(ctx context.Context, e *envelope.Envelope) (*evidence.Rec
 	}, func() ledger.Record {
 		return ledger.Record{
 			Kind: evidence.EntryRevocation, Owner: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: r,
-			Details: evidence.Details{Owner: r.Owner, Document: e.Hash, Items: r.Items},
+			Details: evidence.Details{Owner: r.Owner, Document: e.Hash, Seq: r.Seq, Items: r.Items},
 		}
 	})
 	if err != nil {
@@ -456,10 +462,6 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 	return err
 }
 
-// maxSessions is how many sessions a reader has at a time. Each is kept in memory with the nonces that it used. A command that is run
-// once a second, with a session each time, stays below.
-const maxSessions = 1024
-
 // openSession takes a reader's delegation to a short-lived key.
 func (v *Vault) openSession(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
 	d, err := open(v, e, func(s *policies.Session) policies.IdentityID { return policies.IdentityID(s.Reader) })
@@ -484,8 +486,11 @@ func (v *Vault) openSession(ctx context.Context, e *envelope.Envelope) (*evidenc
 		if unreadable != nil {
 			return policies.CodeMalformed
 		}
-		if s.SessionsOf(session.Reader) >= v.mostSessions {
+		if s.SessionsOf(session.Reader) >= v.cfg.Limits.Sessions {
 			return &problem.Problem{Code: policies.CodeRateLimited, Detail: "the reader has too many sessions open; use one again, or wait until one ends", RetryAfter: 60}
+		}
+		if !v.quotas.take(allowance{d.signer.ID, openedSessions}, now, 1) {
+			return &problem.Problem{Code: policies.CodeRateLimited, Detail: "the reader opens sessions too fast; use one again", RetryAfter: 1}
 		}
 		return nil
 	}, func() ledger.Record {

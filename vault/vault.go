@@ -33,7 +33,7 @@
 //
 // It never takes the storefront's word. An item is re-encrypted only if its leaf is proven under the newest manifest that this vault
 // accepted, is the one that was asked for, and is of the slot that the grant names. A nonce is used once, a grant's id too, limits are counted
-// over restarts. Refusals of callers whose signature verified are recorded one by one, others as a count. The operator's guardrails, when there are
+// over restarts. Refusals of callers whose signature verified are recorded one by one, up to an allowance ([Limits]), others as a count. The operator's guardrails, when there are
 // some, narrow what [policies.Check] permits in the same place.
 //
 // If the log cannot record, nothing is done. That state sticks until the vault is opened again, which verifies the log; only a disk that is
@@ -157,6 +157,8 @@ type Config struct {
 	SealingCheck time.Duration
 	// Reserve is the free space in bytes below which no sealed key is taken and the database is not written. Zero means 256 MiB.
 	Reserve int64
+	// Limits bound what callers can add to the log and to memory.
+	Limits Limits
 
 	Logger *slog.Logger
 
@@ -169,8 +171,6 @@ type Vault struct {
 	cfg      Config
 	document policies.Hash
 	ledger   *ledger.Ledger
-
-	mostSessions int // of one reader; maxSessions, less in tests
 
 	decisions chan *pending // to run
 	fault     error         // run's own: why nothing can be applied any more
@@ -187,6 +187,7 @@ type Vault struct {
 	flights flights
 	keys    sessionKeys
 	refused refusalCount
+	quotas  quotas
 	sealing sealing
 }
 
@@ -216,6 +217,11 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
+	limits, err := cfg.Limits.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("opening the vault: %w", err)
+	}
+	cfg.Limits = limits
 	var store *sealed.Store
 	var storeErr error
 	var opening sync.WaitGroup
@@ -233,13 +239,14 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		return nil, fmt.Errorf("opening the vault: %w", err)
 	}
 	v := &Vault{
-		cfg: cfg, document: cfg.Envelope.Hash, ledger: state, mostSessions: maxSessions,
+		cfg: cfg, document: cfg.Envelope.Hash, ledger: state,
 		decisions: make(chan *pending, 256), closing: make(chan struct{}),
 	}
 	v.owners.init()
 	v.flights.init()
 	v.keys.init()
 	v.refused.init()
+	v.quotas.init(cfg.Limits)
 	v.sealing.store = store
 	var vault policies.VaultID
 	state.Read(func(s *ledger.State) { vault = s.Vault() })
@@ -358,6 +365,7 @@ func (v *Vault) keep() {
 			return
 		case <-second.C:
 			v.recordRefusals()
+			v.recordCounts(false)
 			if flushed && v.ledger.Behind() >= ledger.FlushRecords {
 				flushed = v.flush()
 			}
@@ -403,6 +411,7 @@ func (v *Vault) Close(ctx context.Context) error {
 		close(v.closing)
 		v.chores.Wait()
 		v.recordRefusals()
+		v.recordCounts(true)
 		_, _, v.closeErr = v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
 			return []ledger.Record{{Kind: evidence.EntryStop, Outcome: policies.CodeAccepted}}
 		})

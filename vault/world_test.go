@@ -329,7 +329,8 @@ type world struct {
 	clock    *testClock
 	log      *keylog.Log
 	vault    *Vault
-	check    time.Duration    // for new sealing keys; zero: not within a test
+	check    time.Duration // for new sealing keys; zero: not within a test
+	limits   Limits
 	said     io.Writer        // what the vault logs
 	custody  policies.Custody // of the grants that owners make
 }
@@ -375,7 +376,7 @@ func (w *world) config() Config {
 	return Config{
 		Envelope: w.envelope, Document: w.document, Token: w.token, Serial: testSerial, Grade: "unproven", Log: w.log,
 		ImportKey: pre.NewBlobKey([32]byte{1}), SessionKey: pre.NewVaultKey([32]byte{2}),
-		Dir: filepath.Join(w.dir, "db"), Keys: filepath.Join(w.dir, "keys"), SealingCheck: cmp.Or(w.check, time.Hour), DataKey: [32]byte{3},
+		Dir: filepath.Join(w.dir, "db"), Keys: filepath.Join(w.dir, "keys"), SealingCheck: cmp.Or(w.check, time.Hour), DataKey: [32]byte{3}, Limits: w.limits,
 		Logger: slog.New(slog.NewTextHandler(w.said, nil)), Clock: w.clock.now,
 	}
 }

@@ -48,7 +48,7 @@ const (
 	EntryUse        Kind = "use"        // a re-encryption key is about to be used, for one field
 	EntryFailed     Kind = "failed"     // a recorded use or import did not happen after all
 	EntryRefusal    Kind = "refusal"    // an authenticated caller was refused
-	EntryRefusals   Kind = "refusals"   // a count of refusals of callers who could not be authenticated
+	EntryRefusals   Kind = "refusals"   // a count: of callers who could not be authenticated, or of one beyond what is listed
 )
 
 // Entry is what the tree of the key-use log commits to: no value, no name, only a kind, pseudonyms, an outcome and a salted
@@ -98,6 +98,7 @@ type Details struct {
 	Identity policies.IdentityID    `json:"identity,omitzero"`
 	Pseudo   policies.Pseudonym     `json:"pseudonym,omitzero"` // assigned by an enrolment
 	Document policies.Hash          `json:"document,omitzero"`  // hash of the document accepted or refused
+	Seq      uint64                 `json:"seq,omitzero"`       // of the accepted document in its owner's chain
 	Grant    policies.DocumentID    `json:"grant,omitzero"`
 	Field    policies.Field         `json:"field,omitzero"`
 	Epoch    uint64                 `json:"epoch,omitzero"`

@@ -135,6 +135,8 @@ func (o *Owner) event(index uint64, at time.Time, entry evidence.Entry, d *evide
 		}
 	case evidence.EntryRefusal:
 		e.Text = fmt.Sprintf("%s was refused %s: %s.", reader, what, entry.Outcome.Error())
+	case evidence.EntryRefusals:
+		e.Text = fmt.Sprintf("Documents of yours were refused %d times more (%s).", d.Count, d.Note)
 	case evidence.EntryFailed:
 		e.Text = fmt.Sprintf("Something that was recorded did not happen after all: %s.", entry.Outcome.Error())
 	default:

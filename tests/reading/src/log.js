@@ -43,6 +43,7 @@ const details = object({
   epoch: count,
   author: id,
   version: count,
+  seq: count,
   head: id,
   leaf: id,
   session: id,

@@ -44,8 +44,19 @@ type config struct {
 	SealingCheck time.Duration  `koanf:"sealing_check"`
 	Reserve      int64          `koanf:"reserve"`
 	ReadyFile    string         `koanf:"ready_file"`
+	Limits       limits         `koanf:"limits"`
 	Storefront   storefrontDoor `koanf:"storefront"`
 	Owners       ownersDoor     `koanf:"owners"`
+}
+
+// limits are vault.Limits.
+type limits struct {
+	Refusals        float64 `koanf:"refusals"`
+	RefusalBurst    int     `koanf:"refusal_burst"`
+	RefusalsOverall float64 `koanf:"refusals_overall"`
+	Sessions        int     `koanf:"sessions"`
+	SessionRate     float64 `koanf:"session_rate"`
+	SessionRequests int     `koanf:"session_requests"`
 }
 
 type storefrontDoor struct {
@@ -69,6 +80,7 @@ type ownersDoor struct {
 func defaults() config {
 	return config{
 		PINVault: pinVaultDefaults(), Workers: 2, Threads: 1, LiveKeys: 4096, MinimumGrade: "unproven", Reserve: 256 << 20, SealingCheck: time.Minute,
+		Limits:     limits{Refusals: 1, RefusalBurst: 500, RefusalsOverall: 20, Sessions: 1024, SessionRate: 1, SessionRequests: 100_000},
 		Storefront: storefrontDoor{Listen: "127.0.0.1:8444"},
 		Owners:     ownersDoor{Listen: "127.0.0.1:8445", PerSecond: 5, Burst: 50, Connections: 256},
 	}
@@ -125,6 +137,8 @@ func (c *config) validate() error {
 		return errors.New("configuration: sealing_check is at least a second, such as \"1m\"")
 	case c.Owners.PerSecond <= 0 || c.Owners.Burst < 1 || c.Owners.Connections < 1:
 		return errors.New("configuration: owners.per_second, owners.burst and owners.connections are more than 0")
+	case c.Limits.Refusals <= 0 || c.Limits.RefusalBurst < 2 || c.Limits.RefusalsOverall <= 0 || c.Limits.Sessions < 1 || c.Limits.SessionRate <= 0 || c.Limits.SessionRequests < 1:
+		return errors.New("configuration: the limits are more than 0, and limits.refusal_burst is at least 2")
 	case c.Reserve < 0:
 		return errors.New("configuration: reserve is not negative")
 	}

@@ -146,7 +146,8 @@ func openVault(ctx context.Context, cfg *config, device *hardware.Device, journa
 		Envelope: device.Document(), Document: device.VaultDocument(),
 		Token: token{device.Pool()}, Serial: device.Serial(), Grade: device.Grade(), Findings: string(findings),
 		Log: journal, ImportKey: pre.NewBlobKey(secrets.ImportHPKESeed), SessionKey: pre.NewVaultKey(secrets.SessionKEMSeed),
-		Dir: cfg.Database, Keys: cfg.Keys, SealingCheck: cfg.SealingCheck, Reserve: cfg.Reserve, DataKey: secrets.DataKey, Logger: log,
+		Dir: cfg.Database, Keys: cfg.Keys, SealingCheck: cfg.SealingCheck, Reserve: cfg.Reserve, DataKey: secrets.DataKey,
+		Limits: vault.Limits(cfg.Limits), Logger: log,
 	})
 }
 

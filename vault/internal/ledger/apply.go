@@ -134,6 +134,7 @@ func (s *State) grant(r *Record) error {
 	}
 	delete(s.imports, r.Details.Grant)
 	s.grants[r.Details.Grant] = g
+	s.met[pair{g.Document.Owner, g.Document.Reader}] = struct{}{}
 	s.keys[g.Document.Custody] += len(g.Revoked)
 	s.touch(importKey(r.Details.Grant))
 	s.touch(grantKey(r.Details.Grant))

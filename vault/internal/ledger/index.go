@@ -664,6 +664,7 @@ func (s *State) insertGrant(g *Grant, importing bool) {
 		return
 	}
 	s.grants[g.Document.ID] = g
+	s.met[pair{g.Document.Owner, g.Document.Reader}] = struct{}{}
 	for _, revoked := range g.Revoked {
 		if !revoked {
 			s.keys[g.Document.Custody]++

@@ -63,6 +63,7 @@ type State struct {
 	sessionsOf map[policies.ReaderID]int
 	histories  map[policies.IdentityID][]uint64
 	keys       map[policies.Custody]int // granted fields that are not revoked
+	met        map[pair]struct{}        // who was ever granted anything by whom
 
 	changed map[string]struct{} // database keys of what changed since the last flush
 }
@@ -81,6 +82,7 @@ func newState() *State {
 		sessionsOf: map[policies.ReaderID]int{},
 		histories:  map[policies.IdentityID][]uint64{},
 		keys:       map[policies.Custody]int{},
+		met:        map[pair]struct{}{},
 		changed:    map[string]struct{}{},
 	}
 }
@@ -115,6 +117,11 @@ type Head struct {
 type headKey struct {
 	owner  policies.OwnerID
 	author policies.AuthorID
+}
+
+type pair struct {
+	owner  policies.OwnerID
+	reader policies.ReaderID
 }
 
 // Grant is a grant as far as a decision needs it: without the reader's ciphertext and the wrapped keys.
@@ -225,6 +232,12 @@ func (s *State) Head(owner policies.OwnerID, author policies.AuthorID) Head {
 
 // Grant is a grant that is or was in force, or nil.
 func (s *State) Grant(id policies.DocumentID) *Grant { return s.grants[id] }
+
+// Met reports whether an owner ever granted a reader anything.
+func (s *State) Met(owner policies.OwnerID, reader policies.ReaderID) bool {
+	_, ok := s.met[pair{owner, reader}]
+	return ok
+}
 
 // Importing is a grant whose import began and neither succeeded nor failed, or nil.
 func (s *State) Importing(id policies.DocumentID) *Grant { return s.imports[id] }
