@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -201,12 +202,12 @@ func (o *Owner) advance(ctx context.Context) error {
 			}
 			return o.save()
 		case errors.Is(err, policies.CodeChain):
-			known, revoke := o.state.Known, t.Kind == taskRevoke
+			known, revoke, refusal := o.state.Known, t.Kind == taskRevoke, err
 			err := o.syncChain(ctx)
 			if revoke && (err != nil || o.state.Known == known) {
 				// The storefront does not show what came first. It may be a document of this device's own, accepted and not stored
 				// before the storefront died, which waits behind the revocation to be sent again.
-				err = o.locate(ctx, v)
+				err = o.locate(v, refusal)
 			}
 			if err != nil {
 				return err
@@ -1048,7 +1049,7 @@ func (o *Owner) fetchChain(ctx context.Context) (end position, news []*envelope.
 // when the same document is sent again.
 func (o *Owner) confirm(ctx context.Context, v *policies.VaultDocument, end position, newest *envelope.Envelope) error {
 	if o.wire.owners != nil {
-		c, err := o.chainState(ctx, v)
+		c, err := o.ask(ctx, v)
 		switch {
 		case err == nil && c == end:
 			return nil
@@ -1084,30 +1085,48 @@ func (o *Owner) confirm(ctx context.Context, v *policies.VaultDocument, end posi
 	return nil
 }
 
-// chainState asks the vault itself where the chain stands.
-func (o *Owner) chainState(ctx context.Context, v *policies.VaultDocument) (position, error) {
+// ask asks the vault itself where the chain stands. The vault tells nobody but the owner, and the owner by the refusal of a document that is not
+// the next. So the question is a document that can never be: a first one that does not follow the identity. It says nothing, and the log notes it.
+func (o *Owner) ask(ctx context.Context, v *policies.VaultDocument) (position, error) {
 	ctx, cancel := context.WithTimeout(ctx, routeTimeout)
 	defer cancel()
-	var c vaultapi.ChainState
-	if err := o.wire.call(ctx, request{method: "GET", path: path(vaultapi.PathChain, o.id.String()), base: o.wire.owners, out: &c}); err != nil {
-		return position{}, fmt.Errorf("asking the vault for the chain: %w", err)
-	}
-	if c.Receipt == nil {
-		return position{}, fmt.Errorf("%w: the vault gave no receipt for the chain", ErrUntrue)
-	}
-	if _, err := o.trust.receipt(v, c.Receipt, c.Hash, ""); err != nil {
+	nonce := policies.NewNonce()
+	nowhere := policies.Hash(sha256.Sum256(nonce[:]))
+	e, err := policies.Sign(o.signing, &policies.Manifest{
+		Header: policies.NewHeader("manifest", o.now()), Audience: v.Vault, Owner: o.ID(), Author: o.author(),
+		Link: policies.Link{Seq: 1, Prev: nowhere}, Version: 1, Root: nowhere,
+	})
+	if err != nil {
 		return position{}, err
 	}
-	return position{c.Seq, c.Hash}, nil
+	err = o.post(ctx, v, request{method: "POST", path: vaultapi.PathDocuments, base: o.wire.owners, in: &vaultapi.Submission{Envelope: e.Raw}}, e)
+	if err != nil && !errors.Is(err, policies.CodeChain) {
+		return position{}, fmt.Errorf("asking the vault for the chain: %w", err)
+	}
+	return o.newest(v, err)
 }
 
-// locate learns from the vault itself what a revocation must be signed on top of, when the storefront does not say. What lies between is
-// applied once the storefront shows it.
-func (o *Owner) locate(ctx context.Context, v *policies.VaultDocument) error {
-	if o.wire.owners == nil {
-		return fmt.Errorf("%w: the storefront does not show the chain, and there is no second route", policies.CodeUnavailable)
+// newest is the newest document of the chain by a refusal that carries the vault's receipt of it, or why it does not say.
+func (o *Owner) newest(v *policies.VaultDocument, refusal error) (position, error) {
+	var p *problem.Problem
+	if !errors.As(refusal, &p) || p.Code != policies.CodeChain || p.Receipt == nil {
+		return position{}, fmt.Errorf("%w: nobody shows what came first: %w", policies.CodeUnavailable, refusal)
 	}
-	at, err := o.chainState(ctx, v)
+	_, details, err := o.trust.opened(v, p.Receipt, p.Receipt.Document, "")
+	if err != nil {
+		return position{}, err
+	}
+	// Before the first document the receipt is the identity's.
+	if details.Owner != o.ID() && !(details.Identity == o.id && details.Seq == 0) {
+		return position{}, fmt.Errorf("%w: the receipt is of somebody else's document", ErrUntrue)
+	}
+	return position{details.Seq, p.Receipt.Document}, nil
+}
+
+// locate learns from the vault's refusal what a revocation must be signed on top of, when the storefront does not say. What lies between is
+// applied once the storefront shows it.
+func (o *Owner) locate(v *policies.VaultDocument, refusal error) error {
+	at, err := o.newest(v, refusal)
 	if err != nil {
 		return err
 	}

@@ -134,6 +134,10 @@ func (o *Owner) event(index uint64, at time.Time, entry evidence.Entry, d *evide
 			e.Text = fmt.Sprintf("%s asked for %s: %s.", reader, what, entry.Outcome.Error())
 		}
 	case evidence.EntryRefusal:
+		if d.Reader.IsZero() {
+			e.Text = fmt.Sprintf("A document of yours was refused (%s): %s.", d.Note, entry.Outcome.Error())
+			break
+		}
 		e.Text = fmt.Sprintf("%s was refused %s: %s.", reader, what, entry.Outcome.Error())
 	case evidence.EntryRefusals:
 		e.Text = fmt.Sprintf("Documents of yours were refused %d times more (%s).", d.Count, d.Note)

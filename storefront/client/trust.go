@@ -126,15 +126,21 @@ func (t *trust) set(d *policies.VaultDocument, raw jsontext.Value, fetched time.
 // receipt verifies that the vault accepted the document with this hash, as an entry of this kind. A log that shows another
 // root for a size that was seen before has been forked.
 func (t *trust) receipt(v *policies.VaultDocument, r *evidence.Receipt, document policies.Hash, kind evidence.Kind) (time.Time, error) {
-	at, entry, _, err := r.Verify(v, document)
+	at, _, err := t.opened(v, r, document, kind)
+	return at, err
+}
+
+// opened is receipt with what was recorded.
+func (t *trust) opened(v *policies.VaultDocument, r *evidence.Receipt, document policies.Hash, kind evidence.Kind) (time.Time, *evidence.Details, error) {
+	at, entry, details, err := r.Verify(v, document)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%w: receipt: %w", ErrUntrue, err)
+		return time.Time{}, nil, fmt.Errorf("%w: receipt: %w", ErrUntrue, err)
 	}
 	// A grant's import is recorded before the grant itself: only the entry of the right kind says that it is in force.
 	if kind != "" && entry.Kind != kind {
-		return time.Time{}, fmt.Errorf("%w: the receipt is for an entry %q, not %q", ErrUntrue, entry.Kind, kind)
+		return time.Time{}, nil, fmt.Errorf("%w: the receipt is for an entry %q, not %q", ErrUntrue, entry.Kind, kind)
 	}
-	return at, t.saw(v, r.Checkpoint)
+	return at, details, t.saw(v, r.Checkpoint)
 }
 
 // saw compares a verified checkpoint with the largest one seen. Two sizes cannot be compared without a consistency proof; equal sizes can.

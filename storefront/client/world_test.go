@@ -302,11 +302,6 @@ func (w *world) ownersListener() http.Handler {
 		rw.Write(b)
 	}
 	mux.HandleFunc("GET "+vaultapi.PathVault, func(rw http.ResponseWriter, _ *http.Request) { rw.Write(w.vault.Document().Raw) })
-	mux.HandleFunc("GET "+vaultapi.PathChain, func(rw http.ResponseWriter, r *http.Request) {
-		id, _ := policies.ParseID[struct{}](r.PathValue("owner"))
-		c, err := w.vault.Chain(policies.OwnerID(id))
-		answer(rw, c, err)
-	})
 	mux.HandleFunc("POST "+vaultapi.PathDocuments, func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		var s vaultapi.Submission

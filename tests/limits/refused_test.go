@@ -111,7 +111,7 @@ func TestFailingCallersAndTheLog(t *testing.T) {
 			half, began, sent, reads := size(t, s.VaultLog()), time.Now(), refused.Load()+limited.Load(), served
 			serve(lasting(3*time.Second) / 2)
 			took, grown := time.Since(began), size(t, s.VaultLog())-half
-			perHour := (float64(grown) - each*float64(served-reads)) / took.Hours()
+			perHour := max(0, float64(grown)-each*float64(served-reads)) / took.Hours()
 			t.Logf("%s: first half %.1f MB; then %.1f MB an hour, without what the honest reads leave, at %.0f refused requests of %d items a second (of all, %d listed, %d rate limited); %d reads of an honest reader, %.1f kB each, the slowest in %s",
 				test.name, float64(half-empty)/1e6, perHour/1e6, float64(refused.Load()+limited.Load()-sent)/took.Seconds(), len(items), refused.Load(), limited.Load(), served, each/1e3, slowest.Round(time.Millisecond))
 			if test.perHour > 0 && perHour > test.perHour {

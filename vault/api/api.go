@@ -2,7 +2,8 @@
 // of the one hot call. It is a leaf that both sides import and holds no logic beyond encoding.
 //
 // Two listeners speak it. The storefront's (client certificate or Unix socket) offers everything. The owners' offers what an
-// owner needs when the storefront is silent: the vault document, submitting signed documents, and the state of their chain.
+// owner needs when the storefront is silent: the vault document and submitting signed documents; the refusal of one that is not the next says
+// where the chain stands.
 // Every document is signed, so neither listener is trusted for anything but availability.
 package api
 
@@ -21,7 +22,7 @@ const (
 	PathVault     = "/v1/vault"                         // GET: the vault document's envelope
 	PathHealth    = "/v1/health"                        // GET: [Health]
 	PathDocuments = "/v1/documents"                     // POST [Submission]: evidence.Receipt
-	PathChain     = "/v1/owners/{owner}/chain"          // GET: [ChainState]
+	PathChain     = "/v1/owners/{owner}/chain"          // GET: [ChainState]; storefront's listener only
 	PathHead      = "/v1/owners/{owner}/heads/{author}" // GET: [HeadState]; storefront's listener only
 	PathHistory   = "/v1/owners/{owner}/history"        // GET ?before=&limit=: [History]; storefront's listener only
 	PathReencrypt = "/v1/reencrypt"                     // POST, binary: [ParseCalls], [ParseReplies]; storefront's listener only

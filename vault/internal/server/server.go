@@ -1,8 +1,8 @@
 // Package server is the vault's two doors: HTTP over the vault itself.
 //
 // The storefront's door (a client certificate of the configured authority, or a Unix socket) offers everything. The owners' door offers what
-// an owner needs when the storefront is silent or lies: the vault document, submitting signed documents, the state of their
-// chain. Neither caller is trusted: what they bring is signed by others and verified by the vault. So the doors only bound what
+// an owner needs when the storefront is silent or lies: the vault document, and submitting signed documents, where a refusal tells the signer
+// the state of their chain. Neither caller is trusted: what they bring is signed by others and verified by the vault. So the doors only bound what
 // a caller can cost: bodies, times, headers, connections, and on the owners' door requests per address.
 //
 // Every error is a problem document with a stable code. Nothing of a body is ever logged.
@@ -70,7 +70,7 @@ var routes = []route{
 	{http.MethodGet, api.PathVault, 0, 5 * time.Second, anyone, vaultDocument},
 	{http.MethodGet, api.PathHealth, 0, 5 * time.Second, anyone, health},
 	{http.MethodPost, api.PathDocuments, api.MaxSubmission, 60 * time.Second, anyone, submit},
-	{http.MethodGet, api.PathChain, 0, 10 * time.Second, anyone, chain},
+	{http.MethodGet, api.PathChain, 0, 10 * time.Second, storefront, chain}, // an owner is told in chain_moved
 	{http.MethodGet, api.PathHead, 0, 10 * time.Second, storefront, head},
 	{http.MethodGet, api.PathHistory, 0, 30 * time.Second, storefront, history},
 	{http.MethodPost, api.PathReencrypt, api.MaxCallsSize, 60 * time.Second, storefront, reencrypt},
