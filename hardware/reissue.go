@@ -221,6 +221,9 @@ func (c *NextSealingKey) make(ctx context.Context, last *Transcript, token *pkcs
 			return nil, fmt.Errorf("%w: the token holds %q, which is neither listed in the transcript nor the next one", ErrDifferent, string(r.Name))
 		}
 	}
+	if made.Period == 0 { // after the last of 32 bits; the vault takes periods for ascending
+		return nil, fmt.Errorf("%w: sealing key %d was the last that there is; hold a new ceremony", ErrCustody, last.newestSealing())
+	}
 	if !made.Resumed {
 		if report, err = token.Generate(ctx, pkcs11.SealingKey(made.Period)); err != nil {
 			return nil, err

@@ -181,7 +181,9 @@ func (w *worker) call(c call, limit time.Duration) (reply, error) {
 }
 
 func (w *worker) derive(requests []DeriveRequest, results []DeriveResult, limit time.Duration) error {
-	b, err := w.exchange(frameDerive, packRequests(requests), limit)
+	body := packRequests(requests)
+	b, err := w.exchange(frameDerive, body, limit)
+	clear(body) // sealed keys
 	if err != nil {
 		return err
 	}

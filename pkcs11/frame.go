@@ -107,7 +107,11 @@ func unpackConfig(b []byte) (c workerConfig, pin Secret, err error) {
 
 // packRequests is for requests whose blobs are no longer than maxBlob.
 func packRequests(requests []DeriveRequest) []byte {
-	b := make([]byte, 0, 2+len(requests)*deriveRequestSize)
+	size := 2 + len(requests)*deriveRequestSize
+	for i := range requests {
+		size += 4 + len(requests[i].Sealed.Blob)
+	}
+	b := make([]byte, 0, size) // whole, so that clearing it clears all
 	b = binary.BigEndian.AppendUint16(b, uint16(len(requests)))
 	for i := range requests {
 		b = append(b, requests[i].Key[:]...)

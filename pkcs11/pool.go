@@ -75,6 +75,10 @@ type Pool struct {
 	// through ImportSealed and Reseal: what these return is not under a sealing
 	// key that is being destroyed.
 	sealing sync.RWMutex
+	// imports holds as many as imports may be on their way to workers: all that
+	// wait do so before admin and sealing, and not in a worker's pipe, where what
+	// comes behind them, signatures and revocations too, would wait for all of them.
+	imports chan struct{}
 
 	forgetting sync.RWMutex // guards forgotten
 	forgotten  forgotten
@@ -125,7 +129,7 @@ func Start(ctx context.Context, c PoolConfig) (*Pool, error) {
 		c.Logger = slog.Default()
 	}
 	p := &Pool{config: c, pin: c.PIN.clone(), queue: make(chan []*item, queueLength), launcher: make(chan launchRequest),
-		joined: make(chan struct{}), retired: make(map[string]uint64), closing: make(chan struct{})}
+		imports: make(chan struct{}, 2*c.Workers), joined: make(chan struct{}), retired: make(map[string]uint64), closing: make(chan struct{})}
 	p.config.PIN = Secret{}
 	go p.launch()
 	for range c.Workers {
@@ -579,6 +583,10 @@ func (p *Pool) tell(c call, except *worker) {
 // are workers: one that was started since is among them. An error of kind
 // ErrTokenBroken leaves the outcome open: see Keys.
 func (p *Pool) Import(ctx context.Context, id KeyID, path string, wrapped []byte) error {
+	if err := p.queueImport(ctx); err != nil {
+		return err
+	}
+	defer func() { <-p.imports }()
 	p.admin.Lock()
 	defer p.admin.Unlock()
 	for left := p.config.Workers; ; left-- {
@@ -597,6 +605,18 @@ func (p *Pool) Import(ctx context.Context, id KeyID, path string, wrapped []byte
 		if full {
 			return err
 		}
+	}
+}
+
+// queueImport waits for a place among the imports. Whoever came first gets it first.
+func (p *Pool) queueImport(ctx context.Context) error {
+	select {
+	case p.imports <- struct{}{}:
+		return nil
+	case <-p.closing:
+		return &Error{Op: "importing key", Kind: p.cause}
+	case <-ctx.Done():
+		return fmt.Errorf("importing key: %w", ctx.Err())
 	}
 }
 
@@ -719,9 +739,12 @@ func (p *Pool) sendable(r *DeriveRequest) bool {
 	return r.Sealed.valid() && !p.forgotten.has(r.Key)
 }
 
-// ImportSealed is Token.ImportSealed. Imports run in as many workers at once as
-// there are callers.
+// ImportSealed is Token.ImportSealed. Imports run in all workers at once.
 func (p *Pool) ImportSealed(ctx context.Context, id KeyID, path string, wrapped []byte) (SealedKey, error) {
+	if err := p.queueImport(ctx); err != nil {
+		return SealedKey{}, err
+	}
+	defer func() { <-p.imports }()
 	p.sealing.RLock()
 	defer p.sealing.RUnlock()
 	r, err := p.ask(ctx, call{Method: "importSealed", ID: id, Path: path, Data: wrapped}, p.config.SlowTimeout, true)

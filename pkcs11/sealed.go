@@ -132,7 +132,8 @@ func missing(err error) error {
 // its own period, wrapped under the newest, loaded back, and proved to be the
 // same key, inside the token. Keys under the newest come back as they are. All
 // are moved or none: an error names the first that failed, counting from one,
-// and its kind tells why. At most 256 at a time.
+// and its kind tells why: ErrKeyMissing, it does not unwrap; ErrRefused, it does,
+// and the newest sealing key does not take it. At most 256 at a time.
 //
 // What it returns is to be durable before the old sealing key is destroyed.
 // The old blob still loads until then.
@@ -142,6 +143,7 @@ func (t *Token) Reseal(ctx context.Context, keys []SealedKey) ([]SealedKey, erro
 		return nil, &Error{Op: fmt.Sprintf("resealing %d keys: %d at most", len(keys), maxReseal), Kind: ErrBadInput}
 	}
 	for i, k := range keys {
+		loaded := false
 		err := t.do(ctx, t.slow, fmt.Sprintf("resealing key %d of %d", i+1, len(keys)), func(s cryptoki.Session) error {
 			period, err := t.newest()
 			if err != nil {
@@ -153,6 +155,7 @@ func (t *Token) Reseal(ctx context.Context, keys []SealedKey) ([]SealedKey, erro
 			}
 			x, err := t.accept(s, o, Sealed)
 			if err == nil {
+				loaded = true
 				moved[i] = k
 				if period != k.Period {
 					moved[i], err = t.seal(s, o, x, period)
@@ -160,7 +163,11 @@ func (t *Token) Reseal(ctx context.Context, keys []SealedKey) ([]SealedKey, erro
 			}
 			return t.end(s, o, err)
 		})
-		if errors.Is(err, ErrBadInput) || errors.Is(err, ErrRefused) {
+		switch {
+		case loaded && (errors.Is(err, ErrBadInput) || errors.Is(err, ErrRefused) || errors.Is(err, ErrKeyMissing)):
+			// The key is good, the newest sealing key is not. Whoever takes this for a lost key would end the one that is good.
+			err = &Error{Op: err.Error(), Kind: ErrRefused}
+		case errors.Is(err, ErrBadInput) || errors.Is(err, ErrRefused):
 			err = &Error{Op: fmt.Sprintf("resealing key %d of %d", i+1, len(keys)), Kind: ErrKeyMissing}
 		}
 		if err != nil {

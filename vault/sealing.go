@@ -27,6 +27,10 @@ import (
 // themselves, so it goes on after a crash. When none is left under an older sealing key, that is recorded and the sealing key destroyed: from then on no copy
 // that anybody kept of a key under it is of use to anybody. A crash between record and destruction makes the next start do both again.
 //
+// What that does not reach: the token moves whatever opens under the older sealing key, for everybody who has the PIN. A host that kept a copy of a revoked key
+// and is hostile while both sealing keys are there can move the copy along, beside the mover. So the end of a sealing key ends copies that lie where no
+// token is (backups, thefts), and those of a host that was put right before the next sealing key was made. The rest is for rotation.
+//
 // Two things make it safe that all this goes on at once. A key is moved only if it is still what was read: a revocation that came in
 // between wins, and the key does not return. And no key is stored under a sealing key that the mover is done with: see sealing.gate.
 
@@ -38,6 +42,9 @@ const (
 	// giveUp is at which check the mover gives up keys that do not unwrap, and with them the older sealing key. A token in trouble has until then to recover; for
 	// ever they may not keep that key, under which copies of revoked ones can be loaded.
 	giveUp = 3
+	// fewLost is how many keys the mover gives up by itself. If the token refuses more than these, and more than one in eight of all, it is not
+	// some keys that are at fault, but the token, its module or its profile: to destroy the sealing key then would end grants that a person can still save.
+	fewLost = 16
 	// useAgain bounds how often a use is tried anew because its key was moved meanwhile. Once is enough unless sealing keys are made faster than keys move.
 	useAgain = 3
 )
@@ -57,7 +64,23 @@ type sealing struct {
 	// The mover's own.
 	trouble string // the last error that it logged
 	refused int    // how many times in a row it met keys that do not unwrap
+	ending  ending
 }
+
+// ending is the sealing key whose end is on record and which the token still has.
+type ending struct {
+	period uint32
+	index  uint64 // of the record
+	failed bool   // it is on record, too, that the token did not destroy it
+}
+
+// losses are keys that the mover leaves behind.
+type losses struct {
+	ids     map[sealed.ID]bool
+	refused int // those among them that open in the store, and that the token does not unwrap
+}
+
+func (l *losses) few(of int) bool { return l.refused <= max(fewLost, of/8) }
 
 // custodies are those that the vault document offers.
 func (v *Vault) custodies() []policies.Custody {
@@ -85,6 +108,13 @@ func (v *Vault) startSealing(ctx context.Context) error {
 	inForce := 0
 	v.ledger.Read(func(s *ledger.State) {
 		inForce = s.Keys(policies.CustodySealed)
+		for _, r := range s.Undone() { // what is revoked and not deleted yet counts too
+			for _, item := range r.Items {
+				if g := s.Grant(item.Grant); g != nil && g.Document.Custody == policies.CustodySealed {
+					inForce++
+				}
+			}
+		}
 		for _, g := range s.Imports() {
 			if g.Document.Custody == policies.CustodySealed {
 				inForce++
@@ -111,6 +141,10 @@ func (v *Vault) startSealing(ctx context.Context) error {
 	v.sealing.newest = periods[len(periods)-1]
 	gone := 0
 	for period, n := range v.sealing.store.Periods() {
+		if period > v.sealing.newest { // sealing keys only get more: this token is older than what the vault remembers of it
+			return fmt.Errorf("%d keys are under sealing key %d, and the newest that the token has is %d: it was put back to an older state, or somebody hid the key",
+				n, period, v.sealing.newest)
+		}
 		if !slices.Contains(periods, period) {
 			gone += n
 		}
@@ -154,18 +188,17 @@ func (v *Vault) importSealed(ctx context.Context, w wrappedKey) error {
 	return v.sealing.store.Put(sealed.ID(w.id), sealed.Key(key))
 }
 
-// destroySealed ends a sealed key. It returns the period of the sealing key under which it lay.
+// destroySealed ends a sealed key. It returns the period of the last sealing key under which it can lie anywhere: the newest when all was over, since the mover
+// may have had the token wrap it anew just before.
 func (v *Vault) destroySealed(ctx context.Context, key KeyID) (uint32, error) {
-	period, known := v.sealing.store.Period(sealed.ID(key))
-	if !known { // a crash came after the deletion: it lay under the newest, or under one that is destroyed before
-		v.sealing.gate.RLock()
-		period = v.sealing.newest
-		v.sealing.gate.RUnlock()
-	}
+	period, _ := v.sealing.store.Period(sealed.ID(key))
 	if err := v.cfg.Token.Forget(ctx, key); err != nil {
 		return period, err
 	}
-	return period, v.sealing.store.Delete(sealed.ID(key))
+	err := v.sealing.store.Delete(sealed.ID(key))
+	v.sealing.gate.RLock()
+	defer v.sealing.gate.RUnlock()
+	return max(period, v.sealing.newest), err
 }
 
 // use has the token carry out uses; fromStore tells which of the keys are the vault's to bring.
@@ -282,7 +315,7 @@ func (v *Vault) moveKeys(ctx context.Context) error {
 		v.cfg.Logger.Info("the token has a new sealing key; sealed keys are moved to it", "period", newest)
 	}
 	moved := map[uint32]int{}
-	lost := map[sealed.ID]bool{}
+	lost := &losses{ids: map[sealed.ID]bool{}}
 	for { // a second round meets only what changed during the first
 		n, err := v.moveRound(ctx, newest, moved, lost)
 		if err != nil {
@@ -292,16 +325,19 @@ func (v *Vault) moveKeys(ctx context.Context) error {
 			break
 		}
 	}
-	if len(lost) == 0 {
+	if n := len(lost.ids); n == 0 {
 		v.sealing.refused = 0
 	} else if v.sealing.refused++; v.sealing.refused < giveUp {
-		return fmt.Errorf("%d of them do not unwrap", len(lost))
+		return fmt.Errorf("%d of them do not unwrap", n)
+	} else if !lost.few(len(v.sealing.store.IDs())) {
+		return fmt.Errorf("%d of them do not unwrap, which is too many to give up: older sealing keys are kept, and with them copies of revoked keys; "+
+			"find out what changed in the token, its module or its profile", n)
 	} else {
-		v.cfg.Logger.Error("sealed keys do not unwrap, and are not moved; their owners must grant again", "keys", len(lost), "file", v.sealing.store.File())
-		v.sealing.missing.Store(max(v.sealing.missing.Load(), int64(len(lost))))
+		v.cfg.Logger.Error("sealed keys do not unwrap, and are not moved; their owners must grant again", "keys", n, "file", v.sealing.store.File())
+		v.sealing.missing.Store(max(v.sealing.missing.Load(), int64(n)))
 	}
 	for _, period := range periods[:len(periods)-1] {
-		if err := v.destroySealingKey(ctx, period, newest, moved[period], len(lost)); err != nil {
+		if err := v.destroySealingKey(ctx, period, newest, moved[period], len(lost.ids)); err != nil {
 			return err
 		}
 	}
@@ -310,11 +346,11 @@ func (v *Vault) moveKeys(ctx context.Context) error {
 
 // moveRound moves what lies under an older period than newest, and counts it by period. It returns how many keys it had before it. Keys that the token cannot unwrap are
 // put into lost, and left alone in later rounds.
-func (v *Vault) moveRound(ctx context.Context, newest uint32, moved map[uint32]int, lost map[sealed.ID]bool) (int, error) {
+func (v *Vault) moveRound(ctx context.Context, newest uint32, moved map[uint32]int, lost *losses) (int, error) {
 	store := v.sealing.store
 	var ids []sealed.ID
 	for _, id := range store.IDs() {
-		if period, ok := store.Period(id); ok && period < newest && !lost[id] {
+		if period, ok := store.Period(id); ok && period < newest && !lost.ids[id] {
 			ids = append(ids, id)
 		}
 	}
@@ -323,9 +359,12 @@ func (v *Vault) moveRound(ctx context.Context, newest uint32, moved map[uint32]i
 	for len(ids) > 0 {
 		v.sealing.older.Store(int64(len(ids)))
 		begin := time.Now()
-		moves, damaged, next := store.Older(ids, newest, moveBatch)
+		moves, damaged, next, err := store.Older(ids, newest, moveBatch)
+		if err != nil {
+			return all, err
+		}
 		for _, id := range damaged {
-			lost[id] = true
+			lost.ids[id] = true
 		}
 		ids = ids[next:]
 		if err := v.move(ctx, moves, newest, moved, lost); err != nil {
@@ -342,7 +381,7 @@ func (v *Vault) moveRound(ctx context.Context, newest uint32, moved map[uint32]i
 }
 
 // move moves one batch. If the token does not take all of them at once, it is asked for each, to find those that do not unwrap.
-func (v *Vault) move(ctx context.Context, moves []sealed.Move, newest uint32, moved map[uint32]int, lost map[sealed.ID]bool) error {
+func (v *Vault) move(ctx context.Context, moves []sealed.Move, newest uint32, moved map[uint32]int, lost *losses) error {
 	if len(moves) == 0 {
 		return nil
 	}
@@ -353,7 +392,8 @@ func (v *Vault) move(ctx context.Context, moves []sealed.Move, newest uint32, mo
 	resealed, err := v.cfg.Token.Reseal(ctx, keys)
 	if errors.Is(err, ErrKeyMissing) {
 		if len(moves) == 1 {
-			lost[moves[0].ID] = true
+			lost.ids[moves[0].ID] = true
+			lost.refused++
 			return nil
 		}
 		for i := range moves {
@@ -380,26 +420,58 @@ func (v *Vault) move(ctx context.Context, moves []sealed.Move, newest uint32, mo
 }
 
 // destroySealingKey records that a sealing key ends, and ends it. No key in force is under it: those that were have been moved, and the gate lets no other in.
+// If the token does not destroy it, that is recorded too, once, and that it did in the end.
 func (v *Vault) destroySealingKey(ctx context.Context, period, newest uint32, moved, lost int) error {
+	e := &v.sealing.ending
+	if e.period != period {
+		index, err := v.recordSealing(ctx, period, newest, moved, lost)
+		if err != nil {
+			return err
+		}
+		*e = ending{period: period, index: index}
+	}
+	if err := v.cfg.Token.DestroySealingKey(context.WithoutCancel(ctx), period); err != nil {
+		err = fmt.Errorf("destroying sealing key %d: %w", period, err)
+		if e.failed {
+			return err
+		}
+		_, _, recorded := v.record(context.WithoutCancel(ctx), func(*ledger.State, time.Time) []ledger.Record {
+			return []ledger.Record{{
+				Kind: evidence.EntryFailed, Outcome: policies.CodeTokenFailure, Details: evidence.Details{
+					Index: e.index, Token: v.cfg.Serial, Custody: policies.CustodySealed, Period: period, Note: "the sealing key is not destroyed; it is tried again",
+				},
+			}}
+		})
+		e.failed = recorded == nil
+		return errors.Join(err, recorded)
+	}
+	v.cfg.Logger.Info("destroyed a sealing key", "period", period, "keys_moved", moved)
+	if e.failed {
+		if _, err := v.recordSealing(context.WithoutCancel(ctx), period, newest, 0, lost, "destroyed at a later try"); err != nil {
+			return err
+		}
+	}
+	*e = ending{}
+	return nil
+}
+
+// recordSealing returns the index of its record.
+func (v *Vault) recordSealing(ctx context.Context, period, newest uint32, moved, lost int, more ...string) (uint64, error) {
 	notes := []string{fmt.Sprintf("keys are under sealing key %d", newest)}
 	if lost > 0 {
 		notes = append(notes, fmt.Sprintf("%d did not unwrap", lost))
 	}
-	_, _, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
+	records, _, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
 		return []ledger.Record{{
 			Kind: evidence.EntrySealing, Outcome: policies.CodeAccepted, Details: evidence.Details{
-				Token: v.cfg.Serial, Custody: policies.CustodySealed, Period: period, Count: uint64(moved), Note: strings.Join(notes, "; "),
+				Token: v.cfg.Serial, Custody: policies.CustodySealed, Period: period, Count: uint64(moved), Note: strings.Join(append(notes, more...), "; "),
 			},
 		}}
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := v.cfg.Token.DestroySealingKey(context.WithoutCancel(ctx), period); err != nil {
-		return fmt.Errorf("destroying sealing key %d: %w", period, err)
-	}
-	v.cfg.Logger.Info("destroyed a sealing key", "period", period, "keys_moved", moved)
-	return nil
+	return records[0].Index, nil
 }
 
 func (s *sealing) health() *api.Sealing {

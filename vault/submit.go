@@ -345,7 +345,7 @@ func (v *Vault) importKey(ctx context.Context, custody policies.Custody, w wrapp
 	if !errors.Is(err, ErrKeyExists) {
 		return err
 	}
-	if err := v.cfg.Token.Destroy(ctx, w.id); err != nil {
+	if err := v.cfg.Token.Destroy(ctx, w.id); err != nil && !errors.Is(err, ErrKeyMissing) {
 		return err
 	}
 	return v.cfg.Token.Import(ctx, w.id, w.path, w.key)
@@ -374,7 +374,7 @@ func (v *Vault) abandon(ctx context.Context, g *ledger.Grant) error {
 		} else {
 			err = v.cfg.Token.Destroy(ctx, key)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrKeyMissing) {
 			v.cfg.Logger.Error("a key of a failed import is still there", "grant", g.Document.ID.String(), "custody", string(g.Document.Custody), "error", err.Error())
 		}
 	}
@@ -428,9 +428,11 @@ func (v *Vault) revoke(ctx context.Context, e *envelope.Envelope) (*evidence.Rec
 }
 
 // destroy finishes a recorded revocation. A sealed key is forgotten by the token and deleted by the vault. What a host may have kept of
-// it is of use until the sealing key of its period is destroyed, so the record names that period.
+// it is of use until the sealing key of its period is destroyed, so the record names that period. Of a resident key that was not in the token the record
+// says so: nobody saw it destroyed.
 func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 	details := evidence.Details{Owner: r.Owner, Document: r.Hash, Index: r.Index, Items: r.Items, Token: v.cfg.Serial, Custody: policies.CustodyResident}
+	absent := 0
 	for _, item := range r.Items {
 		key := keyID(item.Grant, item.Field, item.Author)
 		custody := policies.CustodyResident
@@ -447,11 +449,19 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 			details.Custody, details.Period = custody, max(details.Period, period)
 		} else {
 			err = v.cfg.Token.Destroy(ctx, key)
+			if errors.Is(err, ErrKeyMissing) { // a crash may have come after an earlier try; or the host may have hidden it
+				v.cfg.Logger.Error("a revoked key was not in the token: destroyed by a try that a crash cut short, or removed or renamed by somebody else",
+					"grant", item.Grant.String(), "field", string(item.Field))
+				absent, err = absent+1, nil
+			}
 		}
 		if err != nil {
 			v.cfg.Logger.Error("a revoked key is still there; it is refused all the same", "grant", item.Grant.String(), "custody", string(custody), "error", err.Error())
 			return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed yet; send the revocation again")
 		}
+	}
+	if absent > 0 {
+		details.Note = fmt.Sprintf("%d not in the token", absent)
 	}
 	_, _, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
 		return []ledger.Record{{

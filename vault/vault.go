@@ -99,7 +99,7 @@ type Token interface {
 	Import(ctx context.Context, key KeyID, path string, wrapped []byte) error
 	// Derive carries out uses, each for itself, and answers in their order.
 	Derive(ctx context.Context, uses []Use) []Derived
-	// Destroy removes a key for good. When it returns nil the key is gone, durably, also if it was not there.
+	// Destroy removes a key for good. When it returns nil the key is gone, durably. ErrKeyMissing says that it was not there, durably.
 	Destroy(ctx context.Context, key KeyID) error
 	// Keys are the re-encryption keys that the token holds.
 	Keys(ctx context.Context) ([]KeyID, error)
@@ -338,7 +338,7 @@ func (v *Vault) sweep(ctx context.Context) error {
 			delete(wanted, key)
 			continue
 		}
-		if err := v.cfg.Token.Destroy(ctx, key); err != nil {
+		if err := v.cfg.Token.Destroy(ctx, key); err != nil && !errors.Is(err, ErrKeyMissing) {
 			return fmt.Errorf("destroying a key that no grant stands for: %w", err)
 		}
 		orphans++

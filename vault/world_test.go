@@ -110,9 +110,13 @@ func (s *softToken) Destroy(_ context.Context, key KeyID) error {
 		return err
 	}
 	s.mu.Lock()
+	_, there := s.keys[key]
 	delete(s.keys, key)
 	s.mu.Unlock()
-	return s.call("destroyed")
+	if err := s.call("destroyed"); err != nil || there {
+		return err
+	}
+	return ErrKeyMissing
 }
 
 func (s *softToken) Keys(context.Context) ([]KeyID, error) {

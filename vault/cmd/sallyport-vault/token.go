@@ -32,11 +32,7 @@ func (t token) Derive(ctx context.Context, uses []vault.Use) []vault.Derived {
 }
 
 func (t token) Destroy(ctx context.Context, key vault.KeyID) error {
-	err := t.pool.Destroy(ctx, pkcs11.KeyID(key))
-	if errors.Is(err, pkcs11.ErrKeyMissing) {
-		return nil
-	}
-	return err
+	return translate(t.pool.Destroy(ctx, pkcs11.KeyID(key)))
 }
 
 // Keys is asked once, before anything is derived or imported: what an earlier vault left unfinished goes first.

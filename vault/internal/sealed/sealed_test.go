@@ -74,7 +74,8 @@ func moveAll(t testing.TB, s *Store, period uint32) (moved int) {
 	t.Helper()
 	ids := s.IDs()
 	for len(ids) > 0 {
-		moves, damaged, next := s.Older(ids, period, 7)
+		moves, damaged, next, err := s.Older(ids, period, 7)
+		must(t, err)
 		if len(damaged) > 0 {
 			t.Fatalf("%d keys are damaged", len(damaged))
 		}
@@ -264,7 +265,7 @@ func TestHostileFile(t *testing.T) {
 			}
 		}
 		check(t, s, 4, 1)
-		moves, damaged, _ := s.Older(s.IDs(), 2, 100)
+		moves, damaged, _, _ := s.Older(s.IDs(), 2, 100)
 		if len(damaged) != 3 || len(moves) != n-3 {
 			t.Errorf("%d to move, %d damaged", len(moves), len(damaged))
 		}
@@ -429,7 +430,7 @@ func TestDiskErrors(t *testing.T) {
 			"put":    func(s *Store) error { return s.Put(id(7), key(7, 1)) },
 			"delete": func(s *Store) error { return s.Delete(id(1)) },
 			"move": func(s *Store) error {
-				moves, _, _ := s.Older([]ID{id(1)}, 2, 10)
+				moves, _, _, _ := s.Older([]ID{id(1)}, 2, 10)
 				moves[0].New = key(1, 2)
 				_, err := s.Replace(moves)
 				return err
@@ -493,7 +494,7 @@ func TestFullDisk(t *testing.T) {
 			if err := s.Put(id(growth), key(growth, 1)); !errors.Is(err, ErrFull) || errors.Is(err, ErrStopped) {
 				t.Fatalf("%v", err)
 			}
-			moves, _, _ := s.Older(s.IDs(), 2, 3)
+			moves, _, _, _ := s.Older(s.IDs(), 2, 3)
 			for i := range moves {
 				moves[i].New = Key{2, moves[i].Old.Blob}
 			}

@@ -3,6 +3,7 @@ package sealed
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -197,6 +198,10 @@ func (s *Store) get(id ID) (*value, error) {
 	if !ok {
 		return nil, ErrMissing
 	}
+	if errors.Is(err, io.EOF) { // somebody cut the file
+		slot = [slotSize]byte{}
+		err = nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading a sealed key: %w", err)
 	}
@@ -264,12 +269,12 @@ func (s *Store) Delete(ids ...ID) error {
 type Move struct {
 	ID       ID
 	Old, New Key
-	version  uint32
+	from     place
 }
 
 // Older reads those of the given keys that lie under a period before the given one, at most limit of them, and returns where it stopped. What
-// does not open is left out and named.
-func (s *Store) Older(ids []ID, period uint32, limit int) (moves []Move, damaged []ID, next int) {
+// does not open is left out and named. An error is that of the disk.
+func (s *Store) Older(ids []ID, period uint32, limit int) (moves []Move, damaged []ID, next int, err error) {
 	for next < len(ids) && len(moves) < limit {
 		id := ids[next]
 		next++
@@ -281,17 +286,20 @@ func (s *Store) Older(ids []ID, period uint32, limit int) (moves []Move, damaged
 		}
 		v, err := s.get(id)
 		switch {
-		case err == nil && v.key.Period < period:
-			moves = append(moves, Move{ID: id, Old: v.key, version: v.version})
+		case err == nil && v.version == at.version && v.key.Period == at.period:
+			moves = append(moves, Move{ID: id, Old: v.key, from: at})
+		case err == nil || errors.Is(err, ErrMissing): // it was replaced or deleted since: for a later round
 		case errors.Is(err, ErrDamaged):
 			damaged = append(damaged, id)
+		default:
+			return moves, damaged, next, err
 		}
 	}
-	return moves, damaged, next
+	return moves, damaged, next, nil
 }
 
-// Replace stores the new versions, durably, of those keys that are still what they were when [Store.Older] read them. One that was deleted meanwhile stays
-// deleted. It returns the periods under which those lay that were replaced.
+// Replace stores the new versions, durably, of those keys that are still what they were when [Store.Older] read them, and where they were. One that was deleted
+// meanwhile stays deleted, also if another key was stored under its id since. It returns the periods under which those lay that were replaced.
 func (s *Store) Replace(moves []Move) ([]uint32, error) {
 	s.moves.Lock()
 	defer s.moves.Unlock()
@@ -304,7 +312,7 @@ func (s *Store) Replace(moves []Move) ([]uint32, error) {
 	for i := range moves {
 		m := &moves[i]
 		at, ok := s.places[m.ID]
-		if !ok || at.version != m.version {
+		if !ok || at != m.from {
 			continue
 		}
 		to, err := s.take()
