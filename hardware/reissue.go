@@ -147,7 +147,7 @@ func signTranscript(dir string, key *envelope.PrivateKey, next *Transcript) erro
 
 // NextSealingKey makes the sealing key of the next period, as security officer, and lists it in the transcript. The vault may
 // be running: it is another process. When it has noticed the new key, it moves what is sealed to it and destroys the old one,
-// and with it every copy of a sealed key that a host may have kept.
+// and with it every copy of a sealed key that somebody may have kept, but for those that a host which is hostile meanwhile moves along.
 type NextSealingKey struct {
 	// Dir is the folder of the ceremony; CeremonyKey is the ceremony key's file, and Passphrase opens it.
 	Dir, CeremonyKey string

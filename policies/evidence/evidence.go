@@ -46,7 +46,7 @@ const (
 	EntrySealing    Kind = "sealing"    // a sealing key is about to be destroyed, since no key in force is sealed under it any more
 	EntrySession    Kind = "session"    // a reader opened a session
 	EntryUse        Kind = "use"        // a re-encryption key is about to be used, for one field
-	EntryFailed     Kind = "failed"     // a recorded use or import did not happen after all
+	EntryFailed     Kind = "failed"     // a recorded use, import or end of a sealing key did not happen after all
 	EntryRefusal    Kind = "refusal"    // an authenticated caller was refused
 	EntryRefusals   Kind = "refusals"   // a count: of callers who could not be authenticated, or of one beyond what is listed
 )
@@ -113,7 +113,7 @@ type Details struct {
 	Token    string                 `json:"token,omitzero"` // serial
 	Grade    string                 `json:"grade,omitzero"`
 	Custody  policies.Custody       `json:"custody,omitzero"` // of the grant; of a destruction: sealed, if one of the keys was
-	Period   uint32                 `json:"period,omitzero"`  // of the sealing key; of a destruction: with which a kept copy dies
+	Period   uint32                 `json:"period,omitzero"`  // of the sealing key; of a destruction: the newest of that moment, with which a kept copy dies
 	Expires  int64                  `json:"expires,omitzero"` // of the session, Unix seconds
 	Rules    policies.Hash          `json:"guardrails,omitzero"`
 	Index    uint64                 `json:"index,omitzero"` // of the entry that this one speaks of

@@ -30,7 +30,7 @@ type GrantOptions struct {
 
 // SealedMeans is what an owner who chooses custody sealed should know, in a sentence.
 const SealedMeans = "custody sealed: the key of the grant rests outside the token, where only the token can use it; " +
-	"when you revoke, a copy of it that the vault's host kept dies only when the token's sealing key is replaced, and until then the vault's records and the move to new keys protect you"
+	"when you revoke, a copy of it that the vault's host kept dies only when the token's sealing key is replaced, if the host is honest then; what protects you besides are the vault's records and the move to new keys"
 
 // terms are the same, in the form of the document.
 type terms struct {

@@ -121,8 +121,11 @@ func (o *Owner) event(index uint64, at time.Time, entry evidence.Entry, d *evide
 		}
 	case evidence.EntryDestroyed:
 		e.Text = "The token destroyed the keys of the permissions that you ended."
+		if d.Note != "" {
+			e.Text = fmt.Sprintf("The keys of the permissions that you ended are refused; the vault says of some that the token did not have them any more (%s).", d.Note)
+		}
 		if d.Custody == policies.CustodySealed {
-			e.Text = fmt.Sprintf("The keys of the permissions that you ended are forgotten; a copy kept by the vault's host dies when sealing key %d is destroyed.", d.Period)
+			e.Text = fmt.Sprintf("The keys of the permissions that you ended are forgotten; a copy kept by the vault's host dies when sealing key %d is destroyed, unless the host is dishonest then.", d.Period)
 		}
 	case evidence.EntryUse:
 		switch entry.Outcome {

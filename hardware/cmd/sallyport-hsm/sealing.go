@@ -21,7 +21,8 @@ func (c *sealingKeyCommand) Help() string {
 
   sallyport-hsm sealing-key --dir /var/lib/sallyport/vault --so-pin-file so.pin --ceremony-key /media/stick/ceremony.key --yes
 
-Do it regularly, and after many revocations: a revoked key of custody sealed is beyond everybody's reach only when the sealing key of its period is destroyed.`
+Do it regularly, and after many revocations: a revoked key of custody sealed is beyond everybody's reach only when the sealing key of its period is destroyed.
+A host that is hostile while both keys are in the token can take a copy along to the new one: if you have doubts about the host, put it right first.`
 }
 
 // Run makes the sealing key of the next period.
