@@ -54,8 +54,8 @@ func put(t *testing.T, from, to string) {
 func TestDamagedLog(t *testing.T) {
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	ctx := t.Context()
-	p, f := newPerson(t, s, map[policies.Field]string{"own/a": "a", "own/b": "b"}), devices.NewFirm(t, s, "Acme")
-	devices.Meet(t, p.Person, f, "acme")
+	p, f := devices.NewPerson(t, s, client.Options{}, map[policies.Field]string{"own/a": "a", "own/b": "b"}), devices.NewFirm(t, s, "Acme")
+	devices.Meet(t, p, f, "acme")
 	must(t, p.Grant(ctx, f.ID(), []policies.Field{"own/a", "own/b"}, client.GrantOptions{}))
 	aside := t.TempDir()
 	early, late := filepath.Join(aside, "early"), filepath.Join(aside, "late")

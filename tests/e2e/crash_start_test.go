@@ -39,8 +39,8 @@ func serve(t *testing.T, s *stage.Stage, binary, config string, env ...string) (
 func TestStarts(t *testing.T) {
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	ctx := t.Context()
-	p, f := newPerson(t, s, map[policies.Field]string{"own/a": "a"}), devices.NewFirm(t, s, "Acme")
-	devices.Meet(t, p.Person, f, "acme")
+	p, f := devices.NewPerson(t, s, client.Options{}, map[policies.Field]string{"own/a": "a"}), devices.NewFirm(t, s, "Acme")
+	devices.Meet(t, p, f, "acme")
 	must(t, p.Grant(ctx, f.ID(), []policies.Field{"own/a"}, client.GrantOptions{}))
 	works := func(t *testing.T) {
 		t.Helper()

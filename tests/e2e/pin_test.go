@@ -101,8 +101,8 @@ func TestPINFromHashiCorpVault(t *testing.T) {
 	if _, err := os.Stat(p.wrap); !os.IsNotExist(err) {
 		t.Errorf("the used wrapping token lies there: %v", err)
 	}
-	owner, firm := newPerson(t, s, map[policies.Field]string{"own/a": "a"}), devices.NewFirm(t, s, "Acme")
-	devices.Meet(t, owner.Person, firm, "acme")
+	owner, firm := devices.NewPerson(t, s, client.Options{}, map[policies.Field]string{"own/a": "a"}), devices.NewFirm(t, s, "Acme")
+	devices.Meet(t, owner, firm, "acme")
 	must(t, owner.Grant(ctx, firm.ID(), []policies.Field{"own/a"}, client.GrantOptions{}))
 	works := func(when string) {
 		t.Helper()

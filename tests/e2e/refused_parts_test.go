@@ -6,46 +6,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"sync"
 	"testing"
-	"time"
-
-	"github.com/sallyport/sallyport/policies"
-	"github.com/sallyport/sallyport/storefront/client"
-	"github.com/sallyport/sallyport/tests/devices"
-	"github.com/sallyport/sallyport/tests/stage"
 )
-
-// wall is a wall clock that a test can make lie once.
-type wall struct {
-	mu   sync.Mutex
-	next time.Duration
-}
-
-func (w *wall) lieOnce(by time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.next = by
-}
-
-func (w *wall) now() time.Time {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	by := w.next
-	w.next = 0
-	return time.Now().Add(by)
-}
-
-// person is an owner's device in this process.
-type person struct {
-	*devices.Person
-	wall *wall
-}
-
-func newPerson(t *testing.T, s *stage.Stage, values map[policies.Field]string) *person {
-	w := new(wall)
-	return &person{devices.NewPerson(t, s, client.Options{Now: w.now}, values), w}
-}
 
 // spy is the trace of OpenSC's pkcs11-spy, which stands between a vault's worker and the token.
 type spy struct {

@@ -32,17 +32,16 @@ func TestRefusedReadsReachNoKey(t *testing.T) {
 	for _, f := range names {
 		values[f] = "value of " + string(f)
 	}
-	p, f, other := newPerson(t, s, values), devices.NewFirm(t, s, "Acme"), devices.NewFirm(t, s, "Globex")
-	devices.Meet(t, p.Person, f, "acme")
-	devices.Meet(t, p.Person, other, "globex")
+	p, f, other := devices.NewPerson(t, s, client.Options{}, values), devices.NewFirm(t, s, "Acme"), devices.NewFirm(t, s, "Globex")
+	devices.Meet(t, p, f, "acme")
+	devices.Meet(t, p, other, "globex")
 	grant := func(reader *devices.Firm, o client.GrantOptions, fields ...policies.Field) {
 		t.Helper()
 		if err := p.Grant(ctx, reader.ID(), fields, o); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p.wall.lieOnce(2 * time.Hour) // Grant's first look at the clock decides from when on the grant is valid
-	grant(f, client.GrantOptions{}, "own/early")
+	grant(f, client.GrantOptions{Begins: time.Now().Add(2 * time.Hour)}, "own/early")
 	grant(f, client.GrantOptions{Duration: 2 * time.Second}, "own/expired")
 	expired := time.Now().Add(3 * time.Second)
 	grant(f, client.GrantOptions{}, "own/good", "own/good2", "own/revoked")

@@ -37,8 +37,7 @@ var everyDisk = flag.Bool("every-disk", false, "TestFullDisks fills all disks in
 // fullWorld is a world in which each folder lies on a small disk of its own.
 type fullWorld struct {
 	*world
-	insider *devices.Insider
-	web     *http.Client
+	web *http.Client
 }
 
 // smallDisks are the folders, what the disk is made of, and what is said where it is full.
