@@ -42,6 +42,7 @@ type world struct {
 
 	recorded []policies.Hash // commitments of the log's entries that were durable, by index
 	used     []usedRequest   // requests that were answered before the blow
+	opened   time.Time       // when their sessions were
 	starts   map[string][]time.Duration
 	served   []time.Duration // from the last start to the first value
 	rounds   int
@@ -153,10 +154,10 @@ func (w *world) wrong() (out []string) {
 }
 
 // ask sends, for one reader of each household, a request past the storefront, and keeps it to be sent again after the blow. Sessions are opened anew
-// every hundred rounds, before they end by themselves; until then they are older than many a revocation.
+// before they end by themselves; until then they are older than many a revocation.
 func (w *world) ask(ctx context.Context) {
-	if w.rounds%40 == 1 {
-		w.used = w.used[:0]
+	if time.Since(w.opened) > policies.SessionLifetime/2 {
+		w.opened, w.used = time.Now(), w.used[:0]
 		for _, h := range w.households {
 			w.used = append(w.used, usedRequest{caller: devices.NewInsider(w.t, w.s, h.readers[0])})
 		}
