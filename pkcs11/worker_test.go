@@ -70,17 +70,15 @@ func (f *failing) Write(p []byte) (int, error) {
 // A worker that cannot write an answer ends at once, though its input goes on: else the parent would wait until its watchdog strikes.
 func TestServeEndsWhenItCannotAnswer(t *testing.T) {
 	profile, _ := ceremony(t)
-	config, err := packConfig(workerConfig{Profile: profile, Selector: Selector{Label: testLabel}, Threads: 1}, pin(userPIN))
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := open(t, profile, User, 1)
+	t.Cleanup(func() { _ = token.Close() }) // a worker's ends with its process
 	requests, toWorker := io.Pipe()
 	defer toWorker.Close()
 	fromWorker, replies := io.Pipe()
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(requests, &failing{replies, 1}) }()
+	s := &server{token: token, out: &failing{replies, 0}, lost: make(chan struct{})}
+	go func() { ended <- s.serve(requests, 1) }()
 	go func() {
-		_, _ = toWorker.Write(appendFrame(nil, frameConfig, 1, config))
 		_, _ = toWorker.Write(appendFrame(nil, frameCall, 2, []byte(`{"method":"sign","data":"AAAA"}`)))
 	}()
 	go func() { _, _ = io.Copy(io.Discard, fromWorker) }()
