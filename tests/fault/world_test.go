@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -293,17 +294,18 @@ func order(entries []devices.Logged) (wrong []string) {
 	return wrong
 }
 
-// objects counts what lies in the token's folder: SoftHSM keeps a file for each object. A file without content is no object: SoftHSM makes the file
-// first and writes it then, and overlooks what a crash in between leaves for ever. Nothing of a key is in it, and no PKCS#11 call can remove it.
+// objects counts what lies in the token's folder: SoftHSM keeps a file for each object. A file without content, or with zeros
+// where a power cut took its content, is no object: SoftHSM makes the file first and writes it then, and overlooks what a crash in between leaves for
+// ever. Nothing of a key is in it, and no PKCS#11 call can remove it.
 func (w *world) objects() (n int) {
 	files, err := filepath.Glob(filepath.Join(w.s.TokenFolder(), "*", "*.object"))
 	must(w.t, err)
 	w.shells = 0
 	for _, f := range files {
-		info, err := os.Stat(f)
+		data, err := os.ReadFile(f)
 		switch {
 		case err != nil || filepath.Base(f) == "token.object": // it went away meanwhile, or is the token itself
-		case info.Size() == 0:
+		case len(bytes.Trim(data, "\x00")) == 0:
 			w.shells++
 		default:
 			n++
