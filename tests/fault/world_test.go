@@ -237,11 +237,22 @@ func (w *world) audit(ctx context.Context) (wrong []string) {
 		fail("the vault says that %d keys are in force, the owners say %d resident and %d sealed", health.Keys, live, sealed)
 	}
 	objects := 0
-	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(75 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		// While the vault makes its signer state's copy anew there is one more, for as long as a sync takes.
 		if objects = w.objects(); objects == w.empty+live || time.Now().After(deadline) {
 			break
 		}
+	}
+	if objects != w.empty+live {
+		// What a killed import left without a name is destroyed when the vault starts (pkcs11.Clean), and no sooner.
+		err := w.s.Vault.Stop()
+		if err == nil {
+			err = w.s.Vault.Start(ctx)
+		}
+		if err != nil {
+			fail("starting the vault for what a killed import left: %v", err)
+		}
+		objects = w.objects()
 	}
 	if objects != w.empty+live {
 		fail("the token has %d objects and had %d without grants; %d keys in custody resident are in force", objects, w.empty, live)

@@ -206,14 +206,18 @@ func TestMissingOrOldValue(t *testing.T) {
 	x := l.index
 	old := x.seal(key, l.state.encode(key))
 	x.version++
-	for name, write := range map[string]func() error{
-		"old": func() error {
+	for _, c := range []struct { // in this order: the first moves the version on
+		name  string
+		write func() error
+	}{
+		{"old", func() error {
 			b := x.db.NewWriteBatchAt(x.version)
 			b.Set([]byte(key), old[:len(old):len(old)])
 			return b.Flush()
-		},
-		"missing": func() error { b := x.db.NewWriteBatchAt(x.version); b.Delete([]byte(key)); return b.Flush() },
+		}},
+		{"missing", func() error { b := x.db.NewWriteBatchAt(x.version); b.Delete([]byte(key)); return b.Flush() }},
 	} {
+		name, write := c.name, c.write
 		if name == "old" { // a newer version of the same value was written meanwhile
 			l.state.touch(key)
 			must(t, x.write(map[string][]byte{key: l.state.encode(key)}, meta{Next: l.state.next, Root: policies.Hash(log.Checkpoint().Root)}))
