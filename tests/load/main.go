@@ -5,6 +5,8 @@
 //	(b) read_single_per_s           authorised reads of one field through the whole stack over TLS, 64 readers at once
 //	(c) read_batch100_fields_per_s  the same with a hundred fields a request, counted in fields
 //
+// and then the key-use log alone, beside a bare loop of write and fdatasync and beside Tessera (log.go).
+//
 // The log is synced and signed, every signature is made and checked, and one answer in a hundred is opened and verified by the SDK. Absolute
 // figures depend on the machine; the ratios (b)/(a) and (c)/(a) are what to look at. It talks to loopback only, is bounded, and stops by itself.
 package main
@@ -34,11 +36,15 @@ func main() {
 	file := flag.String("json", "", "write the figures to this `file`")
 	readers := flag.Int("readers", 64, "readers at once")
 	grants := flag.Int("grants", 0, "instead: make so many `grants` in custody sealed, kill the vault, start it again, and read")
+	log := flag.Bool("log", false, "instead: the key-use log alone")
 	flag.Parse()
 	var err error
-	if *grants > 0 {
+	switch {
+	case *grants > 0:
 		err = runGrants(ctx, *grants, *file)
-	} else {
+	case *log:
+		err = logAlone(ctx, *quick, *file)
+	default:
 		err = measure(ctx, *quick, *file, *readers)
 	}
 	if err != nil {
@@ -65,7 +71,31 @@ type Figures struct {
 	SingleCPU       map[string]float64 `json:"single_cpu_us_per_read"`
 	BatchCPU        map[string]float64 `json:"batch_cpu_us_per_field"`
 	ResidentMB      map[string]float64 `json:"resident_mb"`
+	Signature       float64            `json:"signature_us"`
 	DevelopmentOnly bool               `json:"development_only"`
+	Log             *logFigures        `json:"log"`
+}
+
+// logAlone measures nothing but the key-use log.
+func logAlone(ctx context.Context, quick bool, file string) error {
+	f, err := measureLog(ctx, quick)
+	if err != nil {
+		return err
+	}
+	f.report()
+	return write(file, f)
+}
+
+// write puts figures into a file, if one is named.
+func write(file string, figures any) error {
+	if file == "" {
+		return nil
+	}
+	out, err := json.Marshal(figures, json.Deterministic(true), jsontext.WithIndent("  "))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(out, '\n'), 0o644)
 }
 
 func measure(ctx context.Context, quick bool, file string, readers int) error {
@@ -145,15 +175,16 @@ func measure(ctx context.Context, quick bool, file string, readers int) error {
 	f.SingleRatio, f.BatchRatio = f.ReadSingle/f.RawDerive, f.ReadBatch/f.RawDerive
 	f.SingleCPU, f.BatchCPU = medianCPU(single), medianCPU(batch)
 	f.ResidentMB = resident(s)
-	report(f)
-	if file != "" {
-		out, err := json.Marshal(f, json.Deterministic(true), jsontext.WithIndent("  "))
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(file, append(out, '\n'), 0o644)
+	if f.Signature, err = raw.signature(ctx); err != nil {
+		return err
 	}
-	return nil
+	s.Close()
+	report(f)
+	if f.Log, err = measureLog(ctx, quick); err != nil {
+		return err
+	}
+	f.Log.report()
+	return write(file, f)
 }
 
 func median[T any](of []T, value func(T) float64) float64 {
@@ -179,6 +210,7 @@ func report(f Figures) {
 	fmt.Printf("%-30s %10.0f  p50 %.1f ms, p99 %.1f ms, %d readers\n", "(b) reads of one field", f.ReadSingle, f.ReadSingleP50, f.ReadSingleP99, f.Readers)
 	fmt.Printf("%-30s %10.0f  p50 %.1f ms, p99 %.1f ms\n", "(c) fields in hundreds", f.ReadBatch, f.ReadBatchP50, f.ReadBatchP99)
 	fmt.Printf("(b)/(a) = %.2f   (c)/(a) = %.2f   %d answers opened and verified\n", f.SingleRatio, f.BatchRatio, f.Opened)
+	fmt.Printf("a signature of the log key takes %.0f us in the token\n", f.Signature)
 	fmt.Printf("\n%-14s %18s %18s %12s\n", "process", "CPU us/read (b)", "CPU us/field (c)", "memory MB")
 	names := make([]string, 0, len(f.SingleCPU))
 	for name := range f.SingleCPU {
