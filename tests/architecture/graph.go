@@ -50,7 +50,7 @@ var graph = []rule{
 	{"storefront/cmd/sallyport-storefront", []string{"policies/...", "storefront", "storefront/api", "storefront/internal/...", "vault/client"}},
 	// The SDK knows vault/api for the second route, past the storefront.
 	{"storefront/client/...", []string{"policies/...", "storefront/api", "storefront/client/...", "vault/api", "vault/pre"}},
-	{"storefront/cmd/sallyport", []string{"policies/...", "storefront/api", "storefront/client/...", "vault/api", "vault/pre"}},
+	{"storefront/cmd/sallyport", []string{"policies/...", "storefront/api", "storefront/client/...", "vault/api", "vault/audit/...", "vault/pre"}},
 
 	// Tests drive processes and speak to them through what a stranger could import.
 	// The load test's yardstick is the bare loop through the same binding, so it opens the token itself.

@@ -1,7 +1,8 @@
-// Command sallyport is what a person (me) and a business (biz) type.
+// Command sallyport is what a person (me), a business (biz) and an auditor (audit) type.
 //
 // A person's commands keep fields encrypted on their own device, publish them, and let readers read them field by field; a business's
-// read what was granted. Each command opens the profile, does one thing, and ends with an exit code that a script can rely on:
+// read what was granted. Each command opens the profile, does one thing, and ends with an exit code that a script can rely on. An auditor's commands
+// verify a published key-use log and need no profile. The exit codes:
 //
 //	0  done
 //	1  something went wrong; the message says what to do
@@ -32,6 +33,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/profile"
+	"github.com/sallyport/sallyport/vault/audit"
 )
 
 // Exit codes, see the package comment.
@@ -57,6 +59,8 @@ type commands struct {
 	Global
 	Me  meCommands  `cmd:"" help:"For a person: keep your data, decide who reads it."`
 	Biz bizCommands `cmd:"" help:"For a business, or anyone who reads: read what was granted to you."`
+
+	Audit auditCommands `cmd:"" help:"For an auditor: verify a published key-use log, away from the vault."`
 }
 
 // Global is what every command takes.
@@ -138,7 +142,9 @@ func (s *session) fail(err error) int {
 		fmt.Fprintln(s.stdout, "NOT STOPPED YET")
 	}
 	fmt.Fprintf(s.stderr, "sallyport: %v\n", err)
-	if hint := hints[code]; hint != "" {
+	if hint := hints[code]; errors.Is(err, audit.ErrDamaged) {
+		fmt.Fprintln(s.stderr, "Keep the log and every checkpoint of it as they are: they show what was changed.")
+	} else if hint != "" {
 		fmt.Fprintln(s.stderr, hint)
 	}
 	return code
@@ -158,7 +164,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, client.ErrNotStopped):
 		return exitNotStopped
-	case errors.Is(err, client.ErrUntrue), errors.Is(err, policies.ErrPin):
+	case errors.Is(err, client.ErrUntrue), errors.Is(err, policies.ErrPin), errors.Is(err, audit.ErrDamaged):
 		return exitUntrue
 	case errors.Is(err, profile.ErrUnlock), errors.Is(err, profile.ErrExposed), errors.Is(err, profile.ErrFormat), errors.Is(err, profile.ErrMissing), errors.Is(err, profile.ErrBusy), errors.Is(err, profile.ErrExists):
 		return exitLocked

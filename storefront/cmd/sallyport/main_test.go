@@ -39,6 +39,9 @@ func TestScripts(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "passphrase"), []byte("correct horse battery\n"), 0o600); err != nil {
 				return err
 			}
+			if err := publishedLog(e); err != nil {
+				return err
+			}
 			return os.WriteFile(filepath.Join(e.WorkDir, "ca.pem"), certificate(), 0o644)
 		},
 	})

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/links"
+	"github.com/sallyport/sallyport/vault/audit"
+)
+
+type auditCommands struct {
+	Verify auditVerify `cmd:"" help:"Hold a published log against its signed checkpoint. Example: sallyport audit verify --join LINK /srv/log"`
+}
+
+// auditLog is the published log that a command works on.
+type auditLog struct {
+	Folder   string `arg:"" name:"dir" help:"Folder of the published log."`
+	Document string `name:"vault-document" help:"The vault document, as its ceremony made it. Default: the one that lies beside the log." placeholder:"FILE"`
+	Join     string `help:"The join link of the vault, from its ceremony: the vault document must be the one that it names." placeholder:"LINK"`
+}
+
+// open opens the log. pinned tells whether the vault document came from elsewhere than the log.
+func (a *auditLog) open(s *session) (log *audit.Log, pinned bool, err error) {
+	source := audit.Folder(a.Folder)
+	var document *policies.VaultDocument
+	if a.Document != "" {
+		raw, err := os.ReadFile(a.Document)
+		if err != nil {
+			return nil, false, err
+		}
+		document, err = audit.ParseDocument(raw)
+		if err != nil {
+			return nil, false, err
+		}
+	} else if document, err = audit.OpenDocument(s.ctx, source); err != nil {
+		return nil, false, err
+	}
+	if a.Join != "" {
+		link, err := links.ParseJoin(a.Join)
+		if err != nil {
+			return nil, false, fmt.Errorf("%w: %w", errUsage, err)
+		}
+		if link.Vault != document.Vault || link.Ceremony != policies.HashKey(document.CeremonyKey) {
+			return nil, false, fmt.Errorf("%w: the vault document is signed by another ceremony than the join link names", policies.ErrPin)
+		}
+	}
+	pinned = a.Document != "" || a.Join != ""
+	if !pinned {
+		s.note("The vault document lies beside the log and proves nothing by itself. Compare: vault %s, ceremony key %s. Or give --join.", document.Vault, policies.HashKey(document.CeremonyKey))
+	}
+	log, err = audit.Open(s.ctx, source, document)
+	return log, pinned, err
+}
+
+type auditVerify struct {
+	auditLog
+	Older string  `help:"Show besides that this older checkpoint is a beginning of the log." placeholder:"FILE"`
+	Entry *uint64 `help:"Verify only the entry with this index, from hash tiles, and print it." placeholder:"N"`
+}
+
+// verified is the result of a verification.
+type verified struct {
+	Verified bool           `json:"verified"`
+	Vault    string         `json:"vault,omitempty"`
+	Pinned   bool           `json:"pinned"` // the vault document came from elsewhere than the log
+	Size     uint64         `json:"size"`
+	Root     policies.Hash  `json:"root"`
+	Log      *audit.Summary `json:"log,omitzero"`
+	Entry    *auditEntry    `json:"entry,omitzero"`
+	Damage   *auditDamage   `json:"damage,omitzero"`
+}
+
+// auditDamage is what is wrong with a log.
+type auditDamage struct {
+	File  string `json:"file"`
+	Entry *int64 `json:"entry,omitzero"`
+	Last  *int64 `json:"last,omitzero"`
+	What  string `json:"what"`
+}
+
+// auditEntry is an entry as it is printed.
+type auditEntry struct {
+	Index   uint64             `json:"index"`
+	Time    time.Time          `json:"time"`
+	Kind    evidence.Kind      `json:"kind"`
+	Owner   policies.Pseudonym `json:"owner,omitzero"`
+	Reader  policies.Pseudonym `json:"reader,omitzero"`
+	Outcome policies.Code      `json:"outcome,omitzero"`
+	Details *evidence.Details  `json:"details,omitzero"`
+	Erased  bool               `json:"erased,omitzero"`
+	Absent  bool               `json:"absent,omitzero"`
+}
+
+func (c *auditVerify) Run(s *session) error {
+	log, pinned, err := c.open(s)
+	if err != nil {
+		return s.damaged(err)
+	}
+	out := verified{Verified: true, Vault: log.Document.Vault.String(), Pinned: pinned, Size: log.Checkpoint.Size, Root: log.Checkpoint.Root}
+	if c.Older != "" {
+		text, err := os.ReadFile(c.Older)
+		if err != nil {
+			return err
+		}
+		if err := log.Consistent(s.ctx, string(text)); err != nil {
+			return s.damaged(err)
+		}
+	}
+	if c.Entry != nil {
+		if out.Entry, err = entryOf(s.ctx, log, *c.Entry); err != nil {
+			return s.damaged(err)
+		}
+	} else {
+		stop := s.progress(log)
+		out.Log, err = log.Verify(s.ctx)
+		stop()
+		if err != nil {
+			return s.damaged(err)
+		}
+	}
+	s.print(out, func(w io.Writer) {
+		if c.Older != "" {
+			fmt.Fprintln(w, "The older checkpoint is a beginning of this log.")
+		}
+		if e := out.Entry; e != nil {
+			fmt.Fprintf(w, "Entry %d is in the log of %d entries that the token signed: %s at %s %s\n", e.Index, out.Size, e.Kind, e.Time.Format("2006-01-02 15:04:05.000"), oneLine(string(e.Outcome)))
+			return
+		}
+		l := out.Log
+		fmt.Fprintf(w, "All %d entries are those that the token signed.\nroot       %s\n", l.Size, l.Root)
+		if l.Size > 0 {
+			fmt.Fprintf(w, "time       %s to %s\n", l.First.Format(time.RFC3339), l.Last.Format(time.RFC3339))
+		}
+		fmt.Fprintf(w, "bodies     %d, erased %d, not here %d\ndocuments  %d\n", l.Bodies, l.Erased, l.Absent, l.Documents)
+		for _, kind := range slices.Sorted(maps.Keys(l.Kinds)) {
+			fmt.Fprintf(w, "%-10s %d\n", oneLine(string(kind)), l.Kinds[kind])
+		}
+	})
+	return nil
+}
+
+func entryOf(ctx context.Context, log *audit.Log, index uint64) (*auditEntry, error) {
+	r, err := log.Include(ctx, index)
+	if err != nil {
+		return nil, err
+	}
+	e := &auditEntry{
+		Index: r.Index, Time: r.Time, Kind: r.Entry.Kind, Owner: r.Entry.Owner, Reader: r.Entry.Reader, Outcome: r.Entry.Outcome,
+		Erased: r.Opening == nil && !r.Absent, Absent: r.Absent,
+	}
+	if r.Opening != nil {
+		e.Details, err = r.Details()
+	}
+	return e, err
+}
+
+// damaged prints, with --json, what is wrong with a log as the result that it is. Other errors go their usual way.
+func (s *session) damaged(err error) error {
+	var d *audit.DamageError
+	if !s.JSON || !errors.As(err, &d) {
+		return err
+	}
+	damage := &auditDamage{File: d.File, What: d.Err.Error()}
+	if d.Index >= 0 {
+		damage.Entry, damage.Last = &d.Index, &d.Last
+	}
+	s.print(verified{Damage: damage}, nil)
+	return errQuiet{err}
+}
+
+// progress shows on a terminal how far a command is, and returns what ends that.
+func (s *session) progress(log *audit.Log) (stop func()) {
+	f, ok := s.stderr.(*os.File)
+	if !ok || s.JSON || !term.IsTerminal(int(f.Fd())) {
+		return func() {}
+	}
+	var mu sync.Mutex
+	begun := time.Now()
+	shown := begun
+	log.Progress = func(done, of uint64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); now.Sub(shown) >= 200*time.Millisecond {
+			shown = now
+			fmt.Fprintf(f, "\r\x1b[K%d of %d entries, %.0f a second", done, of, float64(done)/now.Sub(begun).Seconds())
+		}
+	}
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if shown != begun {
+			fmt.Fprint(f, "\r\x1b[K")
+		}
+	}
+}
