@@ -8,7 +8,7 @@ type Use struct {
 	Purpose   string   // of the request
 	Leaf      *Leaf    // the item, proven under the author's current head
 	Item      *ReadItem
-	UsedToday uint64 // fields released under the grant this UTC day
+	UsedToday uint64 // releases of the grant's fields to the reader this UTC day, under whichever grant
 	Revoked   bool   // a newer signed document ended this field of the grant
 }
 

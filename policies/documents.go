@@ -311,7 +311,7 @@ const RightRead Right = "read"
 
 // Limits narrow a grant. Zero is no limit.
 type Limits struct {
-	ReadsPerDay uint64 `json:"reads_per_day,omitzero"` // released fields per UTC day, all fields of the grant together
+	ReadsPerDay uint64 `json:"reads_per_day,omitzero"` // released fields per UTC day, all fields of the grant together, whichever grant they were released under
 }
 
 // GrantedField is one field of a grant.

@@ -210,7 +210,7 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 		case policies.CodeReleased:
 			kind = evidence.EntryUse
 			it.key = keyID(offer.Grant, ask.Field, ask.Writer())
-			it.grant.Promised++
+			s.Promise(it.grant, ask.Field, ask.Writer())
 			v.flights.begin(it.key)
 		case policies.CodeUnchanged:
 			kind = evidence.EntryUse
@@ -283,7 +283,7 @@ func (v *Vault) permit(s *ledger.State, now time.Time, r *read, i int) policies.
 		return policies.CodeHeadMoved
 	}
 	err := policies.Check(&it.grant.Document, policies.Use{
-		Reader: r.session.Document.Reader, Purpose: r.request.Purpose, Leaf: &it.leaf, Item: ask, UsedToday: it.grant.UsedOn(now),
+		Reader: r.session.Document.Reader, Purpose: r.request.Purpose, Leaf: &it.leaf, Item: ask, UsedToday: s.UsedOn(it.grant, now),
 	}, now)
 	if err != nil {
 		var code policies.Code
@@ -356,17 +356,17 @@ func (v *Vault) land(uses []Use) {
 
 // takeBack undoes what decisions that were not recorded changed in memory.
 func (v *Vault) takeBack(reads []*read) {
-	v.ledger.Write(func(*ledger.State) {
+	v.ledger.Write(func(s *ledger.State) {
 		for _, r := range reads {
 			if r.decided {
-				v.withdraw(r)
+				v.withdraw(s, r)
 			}
 		}
 	})
 }
 
 // withdraw undoes what a decision changed in memory. It is called while the state is held for writing.
-func (v *Vault) withdraw(r *read) {
+func (v *Vault) withdraw(s *ledger.State, r *read) {
 	if r.refusal != "" {
 		return
 	}
@@ -374,9 +374,7 @@ func (v *Vault) withdraw(r *read) {
 	delete(r.session.Nonces, r.request.Nonce)
 	for i := range r.items {
 		if r.items[i].outcome == policies.CodeReleased {
-			if g := r.items[i].grant; g.Promised > 0 {
-				g.Promised--
-			}
+			s.Withdraw(r.items[i].grant, r.request.Items[i].Field, r.request.Items[i].Writer())
 			uses = append(uses, Use{Key: r.items[i].key})
 		}
 		r.items[i].outcome = ""

@@ -264,7 +264,7 @@ func (v *Vault) refusable(s *ledger.State, now time.Time, r *read, out []ledger.
 		return out
 	}
 	v.quotas.count(a, now, policies.Pseudonym{}, s.Pseudonym(a.id), codes)
-	v.withdraw(r)
+	v.withdraw(s, r)
 	r.refusal = policies.CodeRateLimited
 	return out[:first]
 }

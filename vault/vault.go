@@ -379,12 +379,15 @@ func (v *Vault) keep() {
 	}
 }
 
-// endSessions forgets sessions that nobody can use any more. The delay is longer than any request lives, so no key is zeroed that
+// endSessions forgets sessions that nobody can use any more, and what was counted on days that are over. The delay is longer than any request lives, so no key is zeroed that
 // a request on its way still needs.
 func (v *Vault) endSessions() {
 	var ended []policies.Hash
 	before := v.cfg.Clock().Add(-policies.RequestLifetime - policies.ClockSkew)
-	v.ledger.Write(func(s *ledger.State) { ended = s.EndSessions(before) })
+	v.ledger.Write(func(s *ledger.State) {
+		ended = s.EndSessions(before)
+		s.EndDays(before)
+	})
 	for _, hash := range ended {
 		v.keys.forget(hash)
 	}

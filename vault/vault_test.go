@@ -705,6 +705,76 @@ func TestLimitsCountOverRestartsAndConcurrency(t *testing.T) {
 	}
 }
 
+// TestLimitsOutliveGrants: a day's count belongs to owner, reader and field. Neither a rotation, nor revoking and granting anew, nor a restart
+// begins it again; a higher limit, another reader, another field and the next day do what they say.
+func TestLimitsOutliveGrants(t *testing.T) {
+	for name, restart := range map[string]func(*world){
+		"running":     func(*world) {},
+		"killed":      func(w *world) { w.restart(true) },
+		"no database": func(w *world) { w.restart(false) },
+		"flushed":     func(w *world) { w.vault.flush(); w.restart(true) },
+		"tidied": func(w *world) {
+			w.vault.endSessions()
+			w.vault.flush()
+			w.restart(true)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			o, r, other := w.owner(), w.reader(), w.reader()
+			limit := func(n uint64) func(*granting) { return func(g *granting) { g.doc.Limits.ReadsPerDay = n } }
+			o.seal("name", 1, "n")
+			o.seal("email", 1, "e")
+			o.publish()
+			// reads is how many of ten tries are released.
+			reads := func(r *reader, g *policies.Grant, f policies.Field) (n int) {
+				t.Helper()
+				for range 10 {
+					switch a := (ask{o, g, f, 0}); r.read(a).Items[0].Outcome {
+					case policies.CodeReleased:
+						n++
+					case policies.CodeLimit:
+					default:
+						t.Fatalf("%s: neither released nor at the limit", f)
+					}
+				}
+				return n
+			}
+			is := func(what string, got, want int) {
+				t.Helper()
+				if got != want {
+					t.Errorf("%s: %d reads, want %d", what, got, want)
+				}
+			}
+			first := o.grant(r, limit(5), "name")
+			a := ask{o, first, "name", 0}
+			for range 2 {
+				r.value(a, r.read(a).Items[0])
+			}
+			restart(w)
+			o.seal("name", 2, "n")
+			second := o.grant(r, limit(5), "name", "email")
+			o.publish()
+			o.revoke(first, "name")
+			restart(w)
+			is("after a rotation", reads(r, second, "name"), 3)
+			is("another field of that grant", reads(r, second, "email"), 0)
+			o.revoke(second, "name", "email")
+			third := o.grant(r, limit(5), "name")
+			restart(w)
+			is("revoked and granted anew", reads(r, third, "name"), 0)
+			is("a field of which nothing was read", reads(r, o.grant(r, limit(5), "email"), "email"), 5)
+			is("a higher limit", reads(r, o.grant(r, limit(7), "name"), "name"), 2)
+			is("no limit", reads(r, o.grant(r, nil, "name"), "name"), 10)
+			is("another reader", reads(other, o.grant(other, limit(5), "name"), "name"), 5)
+			w.clock.move(24 * time.Hour)
+			r.openSession()
+			restart(w)
+			is("the next day", reads(r, third, "name"), 5)
+		})
+	}
+}
+
 func TestNoncesSurviveRestarts(t *testing.T) {
 	for _, database := range []bool{true, false} {
 		w := newWorld(t)

@@ -53,7 +53,7 @@ type model struct {
 	changes  map[string][]*write // by owner: everything that moves the head
 	sets     map[string]map[int]*Event
 	ops      map[*Event]*write // of sets
-	uses     map[*Event][]use  // of grants with a limit
+	uses     map[permitKey][]use
 	kills    [][2]int64
 	out      []Violation
 }
@@ -63,10 +63,11 @@ type seen struct {
 	version uint64
 }
 
-// use is a release that counts against a limit, or may.
+// use is a release of a field to a reader, or may be one.
 type use struct {
 	start, end int64
 	certain    bool
+	grant      *Event // under which it was, if only one can be meant
 }
 
 // Check holds a trace against the model. The trace is complete: what happened before it is nothing, and all writes are in it.
@@ -74,7 +75,7 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 	m := &model{
 		rules: rules, events: events, values: map[fieldKey]register{}, permits: map[permitKey]register{}, versions: map[string]map[uint64]*Event{},
 		numbers: map[*Event]uint64{}, highest: map[fieldKey][]seen{}, changes: map[string][]*write{}, sets: map[string]map[int]*Event{},
-		ops: map[*Event]*write{}, uses: map[*Event][]use{},
+		ops: map[*Event]*write{}, uses: map[permitKey][]use{},
 	}
 	m.write()
 	sum := Summary{Outcomes: map[string]int{}, Answers: map[string]int{}}
@@ -582,21 +583,23 @@ func (m *model) look(e *Event) {
 	}
 }
 
-// counts notes a use of every limited grant that it may be of.
+// counts notes a use. It counts against every limit on its field and reader, whichever grant it is of.
 func (m *model) counts(e *Event, it *Item, certain bool) {
-	if certain || it.Result != "unchanged" {
-		var grants []*write
-		for _, w := range m.permit(permitKey{it.Owner, e.owner(), it.Field}).possible(e.Start, e.End) {
-			if w.Event != nil && w.Do == Grant && m.inTime(w, e) {
-				grants = append(grants, w)
-			}
-		}
-		for _, w := range grants {
-			if w.Terms.Limit != 0 {
-				m.uses[w.Event] = append(m.uses[w.Event], use{e.Start, e.End, certain && len(grants) == 1})
-			}
+	if !certain && it.Result == "unchanged" {
+		return
+	}
+	key := permitKey{it.Owner, e.owner(), it.Field}
+	var grants []*Event
+	for _, w := range m.permit(key).possible(e.Start, e.End) {
+		if w.Event != nil && w.Do == Grant && m.inTime(w, e) {
+			grants = append(grants, w.Event)
 		}
 	}
+	u := use{start: e.Start, end: e.End, certain: certain}
+	if certain && len(grants) == 1 {
+		u.grant = grants[0]
+	}
+	m.uses[key] = append(m.uses[key], u)
 }
 
 func (m *model) limit(grant *Event) int {
@@ -606,14 +609,16 @@ func (m *model) limit(grant *Event) int {
 	return grant.Terms.Limit
 }
 
-// spent is how many uses a grant may have had when a read came. One that failed may count more than once: it was tried again.
+// spent is how many uses may have counted against a grant when a read came. One that failed may count more than once: it was tried again.
 func (m *model) spent(grant *Event, read *Event) (n int) {
-	for _, u := range m.uses[grant] {
-		switch {
-		case u.certain:
-			n++
-		case u.start < read.End:
-			n += 3
+	for _, f := range grant.Fields {
+		for _, u := range m.uses[permitKey{grant.owner(), grant.Reader, f}] {
+			switch {
+			case u.certain:
+				n++
+			case u.start < read.End:
+				n += 3
+			}
 		}
 	}
 	// Reads that end later are not in the list yet, and may have been first.
@@ -637,23 +642,55 @@ func (m *model) removed(owner string, fields []string) bool {
 	})
 }
 
-// limits checks that no grant was used more often than it may. A rotation gives the readers who stay new grants, whose days begin anew, and so may
-// setting a field again that was removed; what was broken off may do so twice.
+// limits checks that nothing was released beyond a limit: a release under a grant comes after fewer releases of the grant's fields to that reader, that
+// day, than the grant permits, whichever grants those were under. Where some of a grant's fields may have moved to a grant of their own, that is so
+// field by field.
 func (m *model) limits() {
-	for grant, uses := range m.uses {
-		certain, eras := 0, 1
-		for _, u := range uses {
-			if u.certain {
-				certain++
-			}
+	for i := range m.events {
+		grant := &m.events[i]
+		if grant.Do != Grant || grant.Terms.Limit == 0 {
+			continue
 		}
-		for _, c := range m.changes[grant.owner()] {
-			if (c.Do == Rotate || c.Do == Revoke || c.Do == Set && m.removed(c.owner(), c.Fields)) && c.end >= grant.Start && (len(c.Fields) == 0 || slices.ContainsFunc(c.Fields, func(f string) bool { return slices.Contains(grant.Fields, f) })) {
-				eras += 2
-			}
+		if !m.divided(grant) {
+			m.within(grant, grant.Fields)
+			continue
 		}
-		if certain > m.limit(grant)*eras && time.Unix(0, grant.Start).UTC().YearDay() == time.Unix(0, uses[len(uses)-1].end).UTC().YearDay() {
-			m.violation(grant, "%d fields were released under a limit of %d", certain, grant.Terms.Limit)
+		for _, f := range grant.Fields {
+			m.within(grant, []string{f})
 		}
 	}
+}
+
+func (m *model) within(grant *Event, fields []string) {
+	var uses []use
+	for _, f := range fields {
+		uses = append(uses, m.uses[permitKey{grant.owner(), grant.Reader, f}]...)
+	}
+	day := func(at int64) int64 { return at / int64(24*time.Hour) }
+	under := map[int64]int{}
+	for _, u := range uses {
+		if u.grant != grant || day(u.start) != day(u.end) {
+			continue
+		}
+		before := 0
+		for _, o := range uses {
+			if o.certain && o.end < u.start && day(o.start) == day(u.start) {
+				before++
+			}
+		}
+		// Whichever of those under the grant came last, all others had come before it.
+		under[day(u.start)]++
+		if max(before, under[day(u.start)]-1) >= m.limit(grant) {
+			m.violation(grant, "%v was released under a limit of %d after at least %d releases that day", fields, grant.Terms.Limit, max(before, under[day(u.start)]-1))
+			return
+		}
+	}
+}
+
+// divided reports whether some of a grant's fields, and not all, may have got another grant with the same terms: in a rotation, or when a field was set again
+// that was removed.
+func (m *model) divided(grant *Event) bool {
+	return len(grant.Fields) > 1 && slices.ContainsFunc(m.changes[grant.owner()], func(c *write) bool {
+		return (c.Do == Rotate || c.Do == Revoke || c.Do == Set && m.removed(c.owner(), c.Fields)) && c.end >= grant.Start
+	})
 }

@@ -270,6 +270,28 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(46, 49, "acme/2", Read, "unavailable", func(e *Event) { e.Items = []Item{{Owner: "ana", Field: "a"}} })
 			h.read(50, 55, "limit_reached", 0, 0)
 		}},
+		"granted anew, the day goes on": {false, func(h *history) {
+			h.grant(20, 30, "1", OK, Terms{Limit: 2})
+			h.read(40, 45, "released", 1, 1)
+			h.read(50, 55, "released", 1, 1)
+			h.revoke(60, 65, "1", OK)
+			h.grant(70, 75, "1", OK, Terms{Limit: 2})
+			h.read(80, 85, "released", 1, 1)
+		}},
+		"granted anew, refused for what came before": {true, func(h *history) {
+			h.grant(20, 30, "1", OK, Terms{})
+			h.read(40, 45, "released", 1, 1)
+			h.read(50, 55, "released", 1, 1)
+			h.grant(70, 75, "1", OK, Terms{Limit: 2})
+			h.read(80, 85, "limit_reached", 0, 0)
+		}},
+		"rotated, the day goes on": {false, func(h *history) {
+			h.grant(20, 30, "1", OK, Terms{Limit: 2})
+			h.read(40, 45, "released", 1, 1)
+			h.read(50, 55, "released", 1, 1)
+			h.add(60, 65, "ana/1", Rotate, OK, func(e *Event) { e.Fields = []string{"a"} })
+			h.read(80, 85, "released", 1, 1)
+		}},
 		"expired in its time": {false, func(h *history) { h.grant(20, 30, "1", OK, Terms{For: 5e9}); h.read(2000, 2010, "grant_expired", 0, 0) }},
 		"read past its time":  {false, func(h *history) { h.grant(20, 30, "1", OK, Terms{For: 5e9}); h.read(7000, 7010, "released", 1, 1) }},
 		"a publication is seen whole": {false, func(h *history) {

@@ -176,14 +176,7 @@ func (s *State) use(r *Record) {
 	if g == nil || r.Kind != evidence.EntryUse || r.Outcome != policies.CodeReleased {
 		return
 	}
-	if g.Promised > 0 {
-		g.Promised--
-	}
-	if today := day(r.Time); g.Day != today {
-		g.Day, g.Used = today, 0
-	}
-	g.Used++
-	s.touch(grantKey(r.Details.Grant))
+	s.release(g, r.Details.Field, r.Details.Author, r.Time)
 }
 
 func (s *State) touch(key string) { s.changed[key] = struct{}{} }

@@ -44,6 +44,7 @@ const (
 	kindSession  = 's'
 	kindNonces   = 'u' // after their session
 	kindHistory  = 'x'
+	kindSpent    = 'r' // released to a reader
 )
 
 // A list that only grows lies in pages, so that a flush writes its end and not all of it.
@@ -58,7 +59,7 @@ func keySize(kind byte) int {
 	switch kind {
 	case kindIdentity, kindChain, kindImport, kindGrant, kindPending, kindSession:
 		return 1 + 32
-	case kindHead:
+	case kindHead, kindSpent:
 		return 1 + 64
 	case kindNonces, kindHistory:
 		return 1 + 32 + 8
@@ -71,6 +72,7 @@ func keySize(kind byte) int {
 func identityKey(id policies.IdentityID) string  { return string(kindIdentity) + string(id[:]) }
 func chainKey(owner policies.OwnerID) string     { return string(kindChain) + string(owner[:]) }
 func headsKey(k headKey) string                  { return string(kindHead) + string(k.owner[:]) + string(k.author[:]) }
+func spentKey(p pair) string                     { return string(kindSpent) + string(p.owner[:]) + string(p.reader[:]) }
 func importKey(grant policies.DocumentID) string { return string(kindImport) + string(grant[:]) }
 func grantKey(grant policies.DocumentID) string  { return string(kindGrant) + string(grant[:]) }
 func pendingKey(revocation policies.Hash) string { return string(kindPending) + string(revocation[:]) }
@@ -548,6 +550,12 @@ func (s *State) encode(key string) []byte {
 			return nil
 		}
 		return appendGrant(make([]byte, 0, 512), g)
+	case kindSpent:
+		sp := s.spent[pair{policies.OwnerID(name[:32]), policies.ReaderID(name[32:])}]
+		if sp == nil || len(sp.used) == 0 {
+			return nil
+		}
+		return appendSpent(nil, sp)
 	case kindPending:
 		r := s.pending[policies.Hash(name)]
 		if r == nil {
@@ -617,6 +625,10 @@ func decode(key string, value []byte) (insert func(*State), err error) {
 		var g *Grant
 		g, err = decodeGrant(value)
 		insert = func(s *State) { s.insertGrant(g, key[0] == kindImport) }
+	case kindSpent:
+		var sp *spent
+		sp, err = decodeSpent(value)
+		insert = func(s *State) { s.spent[pair{policies.OwnerID(name[:32]), policies.ReaderID(name[32:])}] = sp }
 	case kindPending:
 		r := new(Revocation)
 		err = envelope.Decode(value, r)

@@ -64,6 +64,7 @@ type State struct {
 	histories  map[policies.IdentityID][]uint64
 	keys       map[policies.Custody]int // granted fields that are not revoked
 	met        map[pair]struct{}        // who was ever granted anything by whom
+	spent      map[pair]*spent          // what was released today, whichever grant it was released under
 
 	changed map[string]struct{} // database keys of what changed since the last flush
 }
@@ -83,6 +84,7 @@ func newState() *State {
 		histories:  map[policies.IdentityID][]uint64{},
 		keys:       map[policies.Custody]int{},
 		met:        map[pair]struct{}{},
+		spent:      map[pair]*spent{},
 		changed:    map[string]struct{}{},
 	}
 }
@@ -130,11 +132,6 @@ type Grant struct {
 	Hash     policies.Hash  `json:"hash"`
 	Index    uint64         `json:"index"`   // of the record that began the import
 	Revoked  []bool         `json:"revoked"` // for each of the document's fields
-	Day      int64          `json:"day"`     // UTC day of Used, days since 1970
-	Used     uint64         `json:"used"`    // fields released under the grant on Day
-
-	// Promised counts decisions that are on their way into the log. It is memory only.
-	Promised uint64 `json:"-"`
 }
 
 func newGrant(d *policies.Grant, hash policies.Hash, index uint64) *Grant {
@@ -156,16 +153,6 @@ func (g *Grant) Find(f policies.Field, author policies.AuthorID) (int, bool) {
 	}
 	return 0, false
 }
-
-// UsedOn is how many fields were released, or are promised, on the UTC day of a time.
-func (g *Grant) UsedOn(t time.Time) uint64 {
-	if g.Day != day(t) {
-		return g.Promised
-	}
-	return g.Used + g.Promised
-}
-
-func day(t time.Time) int64 { return t.Unix() / 86400 }
 
 // Revocation is a recorded revocation whose keys are not yet recorded as destroyed.
 type Revocation struct {

@@ -335,7 +335,7 @@ func TestGrantsComeBack(t *testing.T) {
 	var next byte
 	fill(reflect.ValueOf(d).Elem(), &next)
 	g := newGrant(d, policies.Hash{7}, 8)
-	g.Revoked[1], g.Day, g.Used = true, 20000, 3
+	g.Revoked[1] = true
 	value := appendGrant(nil, g)
 	got, err := decodeGrant(value)
 	must(t, err)
@@ -349,6 +349,60 @@ func TestGrantsComeBack(t *testing.T) {
 	}
 	if _, err := decodeGrant(append(value, 0)); err == nil {
 		t.Error("something behind it is not noticed")
+	}
+}
+
+// TestReleasesComeBack: what was released today is the same after it was written and read; no other bytes mean it.
+func TestReleasesComeBack(t *testing.T) {
+	sp := &spent{day: 20000, used: map[written]uint64{{"b", policies.AuthorID{1}}: 2, {"b", policies.AuthorID{2}}: 3, {"a.b", policies.AuthorID{9}}: 1 << 40}}
+	value := appendSpent(nil, sp)
+	got, err := decodeSpent(value)
+	must(t, err)
+	if !reflect.DeepEqual(got, sp) {
+		t.Errorf("%+v is not %+v", got, sp)
+	}
+	whole := map[int]bool{8: true, 8 + 45: true, 8 + 45 + 43: true} // after the day and after each field
+	for n := range value {
+		if _, err := decodeSpent(value[:n]); err == nil && !whole[n] {
+			t.Fatalf("cut to %d bytes it is a count", n)
+		}
+	}
+	if _, err := decodeSpent(append(bytes.Clone(value), value[8:]...)); err == nil {
+		t.Error("a field that comes twice is not noticed")
+	}
+}
+
+func FuzzReleasedValue(f *testing.F) {
+	f.Add(appendSpent(nil, &spent{day: 20000, used: map[written]uint64{{"b", policies.AuthorID{1}}: 2, {"a", policies.AuthorID{2}}: 3}}))
+	f.Fuzz(func(t *testing.T, value []byte) {
+		if sp, err := decodeSpent(value); err == nil && !bytes.Equal(appendSpent(nil, sp), value) {
+			t.Fatal("one count has two encodings")
+		}
+	})
+}
+
+// TestDaysEnd: the counts of a day that is over are forgotten, also in the database; those of a day that is not, and what is promised, stay.
+func TestDaysEnd(t *testing.T) {
+	s := newState()
+	at := time.Unix(20000*86400, 0)
+	g := &Grant{Document: policies.Grant{Owner: policies.OwnerID{1}, Reader: policies.ReaderID{2}, Limits: policies.Limits{ReadsPerDay: 1}, Fields: []policies.GrantedField{{Field: "a"}}}}
+	s.Promise(g, "a", policies.AuthorID{})
+	s.release(g, "a", policies.AuthorID{}, at)
+	s.EndDays(at.Add(24*time.Hour - 1))
+	if n := s.UsedOn(g, at); n != 1 {
+		t.Errorf("%d are counted on the day itself", n)
+	}
+	s.Promise(g, "a", policies.AuthorID{})
+	s.EndDays(at.Add(24 * time.Hour))
+	if n := s.UsedOn(g, at.Add(24*time.Hour)); n != 1 {
+		t.Errorf("%d are promised", n)
+	}
+	s.Withdraw(g, "a", policies.AuthorID{})
+	key := spentKey(pair{g.Document.Owner, g.Document.Reader})
+	clear(s.changed)
+	s.EndDays(at.Add(24 * time.Hour))
+	if _, noted := s.changed[key]; !noted || len(s.spent) != 0 || s.encode(key) != nil {
+		t.Error("a day that is over is kept")
 	}
 }
 
@@ -439,7 +493,7 @@ func FuzzDecode(f *testing.F) {
 }
 
 func FuzzDatabaseValue(f *testing.F) {
-	for _, kind := range []byte("ichbgpdsuxm?") {
+	for _, kind := range []byte("ichbgpdsuxrm?") {
 		f.Add(string(kind)+string(make([]byte, 32)), []byte(`{}`))
 		f.Add(string(kind)+string(make([]byte, 40)), make([]byte, 16))
 	}

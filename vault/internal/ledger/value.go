@@ -9,13 +9,14 @@ import (
 
 // Most values of the database are JSON. Those of which there are many are not, because a start decodes all of them:
 //
-//	grant     1 || revoked (u16 number, a byte each) || index, day, used || hash || the document's members, in the order of its type
+//	grant     2 || revoked (u16 number, a byte each) || index || hash || the document's members, in the order of its type
+//	released  day || for each field and author, in their order: field, author, number
 //	history   indexes, u64 each
 //	documents hash (32) || index (8), as often as there are
 //	nonces    16 bytes each
 //
 // Integers are u64, big-endian; texts are u16 length || bytes; lists are u16 number || members. Each value has one encoding, and nothing follows it.
-const grantFormat = 1
+const grantFormat = 2
 
 var errForm = errors.New("a value of the wrong form")
 
@@ -34,7 +35,7 @@ func appendGrant(b []byte, g *Grant) []byte {
 		}
 		b = append(b, flag)
 	}
-	b = u64(u64(u64(b, g.Index), uint64(g.Day)), g.Used)
+	b = u64(b, g.Index)
 	b = append(b, g.Hash[:]...)
 	d := &g.Document
 	b = appendText(appendText(b, d.Type), d.Suite)
@@ -68,7 +69,7 @@ func decodeGrant(b []byte) (*Grant, error) {
 		}
 		g.Revoked[i] = flag == 1
 	}
-	g.Index, g.Day, g.Used = c.u64(), int64(c.u64()), c.u64()
+	g.Index = c.u64()
 	c.fill(g.Hash[:])
 	d := &g.Document
 	d.Type, d.Suite = c.text(), c.text()
