@@ -1,0 +1,120 @@
+package views
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/vault/audit"
+)
+
+// String is how a party is called where there is little room: a business by the name that it gave itself, in quotation marks since nobody verified it, and the
+// beginning of its id.
+func (p Party) String() string {
+	short := func(s string) string { return s[:8] }
+	switch {
+	case p.Pseudonym.IsZero() && p.ID.IsZero():
+		return "nobody"
+	case p.ID.IsZero():
+		return "pseudonym " + short(p.Pseudonym.String())
+	case p.Name != "":
+		return fmt.Sprintf("%q (%s)", p.Name, short(p.ID.String()))
+	}
+	return short(p.ID.String())
+}
+
+// Party is who has a pseudonym, as far as the index knows.
+func (x *Index) Party(p policies.Pseudonym) Party {
+	if n, ok := x.state.of[p]; ok && !p.IsZero() {
+		return x.state.Parties[n]
+	}
+	return Party{Pseudonym: p}
+}
+
+// Sentence says in plain words what an entry records. party tells who somebody is; [Index.Party] does.
+func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, error) {
+	d := new(evidence.Details)
+	if r.Opening != nil {
+		var err error
+		if d, err = r.Details(); err != nil {
+			return "", err
+		}
+	}
+	owner, reader := party(r.Entry.Owner), party(r.Entry.Reader)
+	if r.Entry.Owner.IsZero() && !d.Owner.IsZero() {
+		owner = Party{ID: policies.IdentityID(d.Owner)}
+	}
+	if r.Opening == nil {
+		what := "its details were erased"
+		if r.Absent {
+			what = "its details are not in this copy of the log"
+		}
+		return fmt.Sprintf("%s, owner %s, reader %s, outcome %q; %s", r.Entry.Kind, owner, reader, r.Entry.Outcome, what), nil
+	}
+	item := string(d.Field)
+	if d.Version != 0 {
+		item += fmt.Sprintf(" version %d", d.Version)
+	}
+	fields := joined(fieldsOf(r, d))
+	switch r.Entry.Kind {
+	case evidence.EntryGenesis:
+		return "the log begins", nil
+	case evidence.EntryStart:
+		return fmt.Sprintf("the vault started with token %s, grade %s", d.Token, d.Grade), nil
+	case evidence.EntryStop:
+		return "the vault stopped in good order", nil
+	case evidence.EntryIdentity:
+		return fmt.Sprintf("%s was enrolled", party(d.Pseudo)), nil
+	case evidence.EntryManifest:
+		return fmt.Sprintf("%s published version %d of what they keep", owner, d.Version), nil
+	case evidence.EntryImport:
+		return fmt.Sprintf("the token is about to take the keys for a grant of %s to %s: %s", owner, reader, fields), nil
+	case evidence.EntryGrant:
+		return fmt.Sprintf("%s lets %s read %s, custody %s", owner, reader, fields, d.Custody), nil
+	case evidence.EntryRevocation:
+		return fmt.Sprintf("%s ended what could be read: %s", owner, fields), nil
+	case evidence.EntryDestroyed:
+		return fmt.Sprintf("the keys of a revocation of %s are gone", owner), nil
+	case evidence.EntrySealing:
+		return fmt.Sprintf("the sealing key of period %d is about to be destroyed; %d keys were moved from it", d.Period, d.Count), nil
+	case evidence.EntrySession:
+		return fmt.Sprintf("%s opened a session", reader), nil
+	case evidence.EntryUse:
+		if r.Entry.Outcome == policies.CodeUnchanged {
+			return fmt.Sprintf("%s asked for %s of %s and had it already", reader, item, owner), nil
+		}
+		return fmt.Sprintf("%s read %s of %s", reader, item, owner), nil
+	case evidence.EntryFailed:
+		return fmt.Sprintf("what entry %d says did not happen after all: %s", d.Index, r.Entry.Outcome), nil
+	case evidence.EntryRefusal:
+		what := "a request"
+		switch {
+		case d.Field != "":
+			what = item + " of " + owner.String()
+		case !d.Document.IsZero():
+			what = "a document of " + owner.String()
+			if r.Entry.Reader.IsZero() {
+				return fmt.Sprintf("%s was refused a document: %s", owner, r.Entry.Outcome), nil
+			}
+		}
+		return fmt.Sprintf("%s was refused %s: %s", reader, what, r.Entry.Outcome), nil
+	case evidence.EntryRefusals:
+		who := "callers who could not be identified"
+		if !reader.Pseudonym.IsZero() {
+			who = reader.String()
+		} else if !owner.Pseudonym.IsZero() {
+			who = owner.String()
+		}
+		return fmt.Sprintf("%d refusals of %s were counted: %s", d.Count, who, d.Note), nil
+	}
+	return fmt.Sprintf("%s, owner %s, reader %s, outcome %q", r.Entry.Kind, owner, reader, r.Entry.Outcome), nil
+}
+
+func joined(fields []policies.Field) string {
+	words := make([]string, len(fields))
+	for i, f := range fields {
+		words[i] = string(f)
+	}
+	return strings.Join(words, ", ")
+}
