@@ -21,6 +21,11 @@ import (
 
 type auditCommands struct {
 	Verify auditVerify `cmd:"" help:"Hold a published log against its signed checkpoint. Example: sallyport audit verify --join LINK /srv/log"`
+	Search auditSearch `cmd:"" help:"Find entries, newest first. Example: sallyport audit search --reader acme --outcome released --from 24h /srv/log"`
+	Show   auditShow   `cmd:"" help:"Show one entry and all that is known of it."`
+	Stats  auditStats  `cmd:"" help:"Count entries. Example: sallyport audit stats --by reader,outcome /srv/log"`
+	Tail   auditTail   `cmd:"" help:"Show the newest entries, and with -f what comes."`
+	Report auditReport `cmd:"" help:"Write a page of HTML with a timeline for each reader."`
 }
 
 // auditLog is the published log that a command works on.

@@ -192,6 +192,20 @@ func (s *session) print(v any, text func(w io.Writer)) {
 	fmt.Fprintln(s.stdout, string(b))
 }
 
+// printLine writes one of many results: as JSON on a line of its own, or as text.
+func (s *session) printLine(v any, text string) {
+	if !s.JSON {
+		fmt.Fprintln(s.stdout, text)
+		return
+	}
+	b, err := json.Marshal(v, json.Deterministic(true))
+	if err != nil {
+		fmt.Fprintf(s.stderr, "sallyport: printing the result: %v\n", err)
+		return
+	}
+	fmt.Fprintln(s.stdout, string(b))
+}
+
 // note tells a person something besides the result.
 func (s *session) note(format string, args ...any) {
 	fmt.Fprintf(s.stderr, format+"\n", args...)

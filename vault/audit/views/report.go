@@ -85,6 +85,7 @@ type report struct {
 // The timeline's picture, in pixels.
 const (
 	pictureWidth = 880
+	labelWidth   = 110
 	laneHeight   = 34
 	laneGap      = 6
 )
@@ -147,8 +148,9 @@ func newTimeline(oldest, newest time.Time) timeline {
 		by     By
 		unit   time.Duration
 		layout string
-	}{{ByMinute, time.Minute, "2006-01-02 15:04"}, {ByHour, time.Hour, "2006-01-02 15:04"}, {ByDay, 24 * time.Hour, time.DateOnly}} {
-		t := timeline{by: step.by, begin: oldest.Truncate(step.unit), width: step.unit, layout: step.layout, name: string(step.by)}
+		name   string
+	}{{ByMinute, time.Minute, "2006-01-02 15:04", "a minute"}, {ByHour, time.Hour, "2006-01-02 15:04", "an hour"}, {ByDay, 24 * time.Hour, time.DateOnly, "a day"}} {
+		t := timeline{by: step.by, begin: oldest.Truncate(step.unit), width: step.unit, layout: step.layout, name: step.name}
 		units := int(newest.Sub(t.begin)/step.unit) + 1
 		if units > maxBins && step.by != ByDay {
 			continue
@@ -189,10 +191,10 @@ func reportOn(ctx context.Context, x *Index, log *audit.Log, q Query, reader Par
 			if n == 0 {
 				continue
 			}
-			width := float64(pictureWidth) / float64(t.bins)
+			width := float64(pictureWidth-labelWidth) / float64(t.bins)
 			height := 4 + float64(laneHeight-4)*float64(n)/float64(most)
 			d.Bars = append(d.Bars, bar{
-				X: float64(j) * width, Y: float64(d.Y) + laneHeight - height, Width: max(min(width-1, 24), 1.5), Height: height, Count: n,
+				X: labelWidth + float64(j)*width, Y: float64(d.Y) + laneHeight - height, Width: max(min(width-1, 24), 1.5), Height: height, Count: n,
 				Time: t.begin.Add(time.Duration(j) * t.width).Format(t.layout),
 			})
 		}

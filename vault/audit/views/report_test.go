@@ -58,10 +58,10 @@ func TestTimeline(t *testing.T) {
 		bins  int
 		begin string
 	}{
-		{0, "minute", 1, "2026-03-01 12:34"},
-		{time.Hour, "minute", 61, "2026-03-01 12:34"},
-		{5 * time.Hour, "hour", 6, "2026-03-01 12:00"},
-		{20 * 24 * time.Hour, "day", 21, "2026-03-01"},
+		{0, "a minute", 1, "2026-03-01 12:34"},
+		{time.Hour, "a minute", 61, "2026-03-01 12:34"},
+		{5 * time.Hour, "an hour", 6, "2026-03-01 12:00"},
+		{20 * 24 * time.Hour, "a day", 21, "2026-03-01"},
 		{365 * 24 * time.Hour, "2 days", 183, "2026-03-01"},
 	} {
 		got := newTimeline(at, at.Add(c.span))

@@ -50,7 +50,7 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 		if r.Absent {
 			what = "its details are not in this copy of the log"
 		}
-		return fmt.Sprintf("%s, owner %s, reader %s, outcome %q; %s", r.Entry.Kind, owner, reader, r.Entry.Outcome, what), nil
+		return fmt.Sprintf("%s, owner %s, reader %s, outcome %q; %s", r.Entry.Kind, owner, reader, string(r.Entry.Outcome), what), nil
 	}
 	item := string(d.Field)
 	if d.Version != 0 {
@@ -108,7 +108,7 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 		}
 		return fmt.Sprintf("%d refusals of %s were counted: %s", d.Count, who, d.Note), nil
 	}
-	return fmt.Sprintf("%s, owner %s, reader %s, outcome %q", r.Entry.Kind, owner, reader, r.Entry.Outcome), nil
+	return fmt.Sprintf("%s, owner %s, reader %s, outcome %q", r.Entry.Kind, owner, reader, string(r.Entry.Outcome)), nil
 }
 
 func joined(fields []policies.Field) string {
