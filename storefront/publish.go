@@ -132,7 +132,7 @@ func (s *Storefront) publish(ctx context.Context, k slot, env *envelope.Envelope
 	if err != nil {
 		return nil, err
 	}
-	if sh.pending != nil && sh.pending.hash != env.Hash {
+	if sh.pending != nil && (sh.pending.hash != env.Hash || sh.unwritten()) {
 		// If the vault refuses it, the author's newer manifest takes its place below, also when it could not be shown that another document
 		// did. Should the vault accept the old one after all, this storefront is behind and says so.
 		if sh, err = s.complete(ctx, k, sh); err != nil && temporary(err) {
@@ -312,9 +312,24 @@ func (s *Storefront) complete(ctx context.Context, k slot, sh *shelf) (*shelf, e
 		}
 	}
 	if err := s.writeShelf(ctx, k, next, changes); err != nil {
-		return sh, err
+		return s.accepted(ctx, k, sh, next.current), err
 	}
 	return next, nil
+}
+
+// accepted is the shelf while the store does not take what the vault has accepted. Reads go by what the vault goes by; what the store has as pending stays so
+// until it can be written down. Readers would be told to ask again for as long as the disk is full otherwise. The caller holds the slot's lock.
+func (s *Storefront) accepted(ctx context.Context, k slot, sh *shelf, t *tree) *shelf {
+	stored, err := s.lockedShelf(ctx, k)
+	if err == nil && (stored.pending == nil || stored.pending.hash != t.hash) {
+		return stored // it was written after all
+	}
+	served := shelf{version: sh.version, current: t, pending: sh.pending, refused: s.now()}
+	if err == nil { // else it is read again next time
+		served.version = stored.version
+		s.shelves.put(k, &served, served.weight())
+	}
+	return &served
 }
 
 // displaced reports whether the vault proves, with a receipt under the token-signed root, that another document took the place of a
@@ -359,7 +374,7 @@ func (s *Storefront) submit(ctx context.Context, env *envelope.Envelope) (*evide
 	return s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})
 }
 
-// retryPending is how long a pending manifest that the vault refused is left alone by reads.
+// retryPending is how long a pending manifest that the vault refused, or that the store did not take when it was accepted, is left alone by reads.
 const retryPending = time.Second
 
 // settled is a slot's shelf with nothing pending, if the vault can be brought to decide; else as it is.
@@ -481,8 +496,8 @@ func (s *Storefront) collectSlot(ctx context.Context, k slot) error {
 	if err != nil {
 		return err
 	}
-	if sh.lost {
-		return nil // what is left may be of use when the owner publishes again
+	if sh.lost || sh.unwritten() {
+		return nil // what is left may be of use when the owner publishes again, or is still the store's current tree
 	}
 	live := make(map[policies.Hash]bool)
 	for _, t := range []*tree{sh.current, sh.pending} {

@@ -1062,6 +1062,55 @@ func TestHeadMoved(t *testing.T) {
 	mustRead(t, anna, acme, g, "name", "Anna C.")
 }
 
+// TestFullDiskMidway fills the disk between the vault's acceptance and the storefront's note of it. Readers are served what the vault goes by, not told to
+// ask again; the owner is told nothing until it is written down; and nothing of the tree that a restart would find is collected.
+func TestFullDiskMidway(t *testing.T) {
+	w := newWorld(t, loose)
+	anna, acme := w.member(policies.KindPerson), w.member(policies.KindBusiness)
+	anna.publish([]api.Item{anna.set("name", "Anna"), anna.set("city", "Bonn")})
+	g := anna.give(acme, "billing", "name", "city")
+	acme.openSession()
+	was := anna.leaves["name"]
+	old := was.Hash()
+	commits := 0
+	w.store.set(func([]store.Change) error {
+		if commits++; commits > 1 { // pending is written, and no more
+			return store.ErrFull
+		}
+		return nil
+	}, nil)
+	now := time.Now()
+	w.front.now = func() time.Time { return now }
+	items := []api.Item{anna.set("name", "Anna B.")}
+	env := anna.sign()
+	wantCode(t, anna.post(env, items), policies.CodeUnavailable)
+	anna.signed(env)
+	for range 3 {
+		mustRead(t, anna, acme, g, "name", "Anna B.")
+		mustRead(t, anna, acme, g, "city", "Bonn")
+		now = now.Add(2 * retryPending) // each time it is tried to write it down
+	}
+	wantCode(t, anna.post(env, items), policies.CodeUnavailable)
+	if commits < 4 {
+		t.Errorf("only %d commits were tried", commits)
+	}
+
+	// There is room again, and a restart before it could be written down.
+	w.store.set(nil, nil)
+	w.front.collectDue(t.Context(), now.Add(2*collectAfter))
+	if _, err := w.store.Get(t.Context(), leafKey(anna.owner(), old)); err != nil {
+		t.Errorf("a leaf of the tree that the store has as current was collected: %v", err)
+	}
+	w.crash()
+	anna.logIn()
+	acme.logIn()
+	acme.openSession()
+	mustRead(t, anna, acme, g, "name", "Anna B.")
+	w.must(anna.post(env, items))
+	anna.publish([]api.Item{anna.set("city", "Ulm")})
+	mustRead(t, anna, acme, g, "city", "Ulm")
+}
+
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t, loose)
 	anna, acme := w.member(policies.KindPerson), w.member(policies.KindBusiness)

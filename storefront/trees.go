@@ -109,14 +109,14 @@ func (t *tree) state() *treeState {
 	return st
 }
 
-// shelf is a slot's tree in memory: exactly what its treeRecord says. It does not change; a newer one takes its place.
+// shelf is a slot's tree in memory: exactly what its treeRecord says, unless it is unwritten. It does not change; a newer one takes its place.
 type shelf struct {
 	version uint64 // of the treeRecord; 0: none is stored
 	current *tree  // nil before the first
 	pending *tree  // nil: nothing is pending
 	lost    bool   // items of the current tree are missing; the owner must publish again
 
-	refused time.Time // when the vault last refused what is pending
+	refused time.Time // when the vault last refused what is pending, or the store did
 }
 
 // What documents weigh in a cache, in leaves, which take about 512 bytes.
@@ -124,6 +124,11 @@ const (
 	manifestWeight = 16 // with the vault's receipt
 	grantWeight    = 20
 )
+
+// unwritten reports whether the vault has accepted what is pending and the store did not take that: then it is current here already.
+func (sh *shelf) unwritten() bool {
+	return sh.current != nil && sh.pending != nil && sh.current.hash == sh.pending.hash
+}
 
 func (sh *shelf) weight() int {
 	n := 1

@@ -280,8 +280,6 @@ func (h *household) readAgain(ctx context.Context, i, left int) error {
 			}
 		case errors.Is(v.Err, policies.CodeHeadMoved) && moving:
 			// The owner was faster than two attempts.
-		case errors.Is(v.Err, policies.CodeHeadMoved) && left > 0:
-			again = true // it says "ask again", so that is done; what never ends is a failure
 		default:
 			h.fail("reader %d, %s: %v", i, f, v.Err)
 		}
