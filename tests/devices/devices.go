@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -41,6 +42,13 @@ func (d *Drawer) Save(state []byte) error {
 	defer d.mu.Unlock()
 	d.state = bytes.Clone(state)
 	return nil
+}
+
+// Copy is a drawer with the same content, for another device that goes on from here.
+func (d *Drawer) Copy() *Drawer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &Drawer{state: bytes.Clone(d.state), items: maps.Clone(d.items)}
 }
 
 func (d *Drawer) PutItem(h policies.Hash, ciphertext []byte) error {

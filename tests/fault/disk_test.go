@@ -34,10 +34,19 @@ const (
 
 var everyDisk = flag.Bool("every-disk", false, "TestFullDisks fills all disks in memory, not the token's only")
 
-// fullWorld is a world in which each folder lies on a small disk of its own.
+// fullWorld is a world whose storefront can be asked for its health.
 type fullWorld struct {
 	*world
 	web *http.Client
+}
+
+func newFullWorld(t *testing.T, s *stage.Stage, seed uint64) *fullWorld {
+	t.Helper()
+	w := &fullWorld{world: newWorld(t, s, seed), web: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: devices.Roots(t, s)},
+	}}}
+	t.Cleanup(w.web.CloseIdleConnections)
+	return w
 }
 
 // smallDisks are the folders, what the disk is made of, and what is said where it is full.
@@ -161,10 +170,7 @@ func TestFullDisks(t *testing.T) {
 				Dir: dir, VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits,
 				VaultMembers: fmt.Sprintf("reserve = %d\n", vaultReserve), StorefrontMembers: fmt.Sprintf("reserve = %d\n", storefrontReserve),
 			})
-			w := &fullWorld{world: newWorld(t, s, seed+uint64(i)), web: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-				TLSClientConfig: &tls.Config{RootCAs: devices.Roots(t, s)},
-			}}}
-			t.Cleanup(w.web.CloseIdleConnections)
+			w := newFullWorld(t, s, seed+uint64(i))
 			for _, h := range w.households {
 				h.excuses = append(h.excuses, policies.CodeLogStopped)
 			}

@@ -4,10 +4,8 @@ package fault
 
 import (
 	"context"
-	"crypto/tls"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +16,6 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
-	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
 )
 
@@ -96,10 +93,7 @@ func inject(ctx context.Context, f failing, files []string, log string, pid int)
 func TestFailingCalls(t *testing.T) {
 	seed := seed(t)
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
-	w := &fullWorld{world: newWorld(t, s, seed), web: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: devices.Roots(t, s)},
-	}}}
-	t.Cleanup(w.web.CloseIdleConnections)
+	w := newFullWorld(t, s, seed)
 	for _, h := range w.households {
 		h.excuses = append(h.excuses, policies.CodeLogStopped, policies.CodeImport)
 	}
