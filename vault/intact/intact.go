@@ -61,7 +61,7 @@ func (e *DamageError) Error() string {
 // error is a *DamageError, or says why the folder could not be read. A folder that is empty or not there is whole.
 //
 // Prepare changes three things. It removes files without content, whose power was cut after they were made and before anything in them was
-// acknowledged; Badger does not open a folder with one. It cuts off the part of a change at the manifest's end. And where the newest file of the value log is not whole to
+// acknowledged, or whose removal by Badger was cut short; Badger does not open a folder with one. It cuts off the part of a change at the manifest's end. And where the newest file of the value log is not whole to
 // its end, it begins the next file, because Badger cuts the newest one at the first value that is not whole, and leaves older ones alone.
 func Prepare(dir string) (torn []*DamageError, err error) {
 	lock, err := os.Open(dir)
@@ -78,13 +78,15 @@ func Prepare(dir string) (torn []*DamageError, err error) {
 	if err := checkRegistry(filepath.Join(dir, badger.KeyRegistryFileName)); err != nil {
 		return nil, err
 	}
-	if err := removeEmpty(dir); err != nil {
+	emptied, err := removeEmpty(dir)
+	if err != nil {
 		return nil, err
 	}
 	tables, torn, err := manifest(filepath.Join(dir, badger.ManifestFilename))
 	if err != nil {
 		return nil, err
 	}
+	torn = append(torn, emptied...)
 	for _, id := range tables {
 		path := table.NewFilename(id, dir)
 		b, err := os.ReadFile(path)
@@ -521,34 +523,40 @@ func checkValues(path string, b []byte) (found []*DamageError) {
 	return found
 }
 
-// removeEmpty removes write-ahead logs without content, and those files of the value log that come after the last one with content. One before it held
-// something once, and stays.
-func removeEmpty(dir string) error {
+// removeEmpty removes write-ahead logs and files of the value log without content. One of the value log that comes before another with content held
+// something once, and is reported: Badger empties such a file before it removes it, so a crash or an error in between leaves it.
+// If that was not the reason, Badger gives an empty value for what it held, and whoever authenticates its values notices.
+func removeEmpty(dir string) (emptied []*DamageError, err error) {
 	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	values, err := valueLogs(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	empty := func(path string) bool {
 		info, err := os.Stat(path)
 		return err == nil && info.Size() == 0
 	}
 	logs = slices.DeleteFunc(logs, func(path string) bool { return !empty(path) })
+	last := true
 	for _, path := range slices.Backward(values) {
 		if !empty(path) {
-			break
+			last = false
+			continue
 		}
 		logs = append(logs, path)
+		if !last {
+			emptied = append(emptied, &DamageError{File: path, What: "it has no content, as a removal that was cut short leaves it"})
+		}
 	}
 	for _, path := range logs {
 		if err := os.Remove(path); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return emptied, nil
 }
 
 // nextValueLog makes the file after the newest: a head that says that nothing is encrypted. It is synced, because Badger makes a further file at once

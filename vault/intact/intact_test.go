@@ -134,16 +134,38 @@ func TestEmpty(t *testing.T) {
 		t.Errorf("torn %v, error %v", torn, err)
 	}
 	holds(t, dir)
-	// Not so with one in the middle, which held something.
+	// One in the middle held something once. Badger empties a file before it removes it, so that is no reason not to open; it is named. Of a
+	// value that was in it Badger gives nothing without an error, which no database of ours takes for one: each value is authenticated.
 	dir = killed(t)
-	must(t, os.Truncate(one(t, dir, "*.vlog"), 0))
+	emptied := one(t, dir, "*.vlog")
+	must(t, os.Truncate(emptied, 0))
 	must(t, os.WriteFile(filepath.Join(dir, "000070.vlog"), make([]byte, logHead), 0o600))
-	if _, err := Prepare(dir); err != nil {
-		t.Fatal(err)
+	torn, err := Prepare(dir)
+	if err != nil || len(torn) != 1 || torn[0].File != emptied {
+		t.Fatalf("torn %v, error %v; want %s", torn, err, emptied)
 	}
-	if db, err := badger.Open(options(dir)); err == nil {
-		db.Close()
-		t.Error("a value log without one of its files opens")
+	db, err := badger.Open(options(dir))
+	must(t, err)
+	defer db.Close()
+	missing := 0
+	must(t, db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{})
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			err := it.Item().Value(func(b []byte) error {
+				if len(b) == 0 {
+					missing++
+				}
+				return nil
+			})
+			if err != nil {
+				missing++
+			}
+		}
+		return nil
+	}))
+	if missing == 0 {
+		t.Error("no value is found missing")
 	}
 }
 
