@@ -223,6 +223,9 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 				Session: r.session.Hash, Request: r.signed.Hash, Nonce: r.request.Nonce,
 			},
 		}
+		if kind == evidence.EntryUse {
+			record.Details.Token, record.Details.Grade, record.Details.Decided = v.cfg.Serial, v.cfg.Grade, now.UnixMilli()
+		}
 		if it.outcome != policies.CodeNoGrant {
 			record.Details.Custody = it.grant.Document.Custody
 		}

@@ -625,6 +625,7 @@ func failedDeriveIsRecorded(t *testing.T, model *world) {
 			o.set("name", "n")
 			g := o.grant(r, nil, "name")
 			test.fail(w)
+			before := w.clock.now()
 			if got := r.read(ask{o, g, "name", 0}).Items[0].Outcome; got != test.want {
 				t.Fatalf("outcome %s, want %s", got, test.want)
 			}
@@ -632,6 +633,9 @@ func failedDeriveIsRecorded(t *testing.T, model *world) {
 			use, failed := records[len(records)-2], records[len(records)-1]
 			if use.Kind != evidence.EntryUse || failed.Kind != evidence.EntryFailed || failed.Outcome != test.want || failed.Details.Index != use.Index {
 				t.Fatalf("recorded as %s, %s %s", use.Kind, failed.Kind, failed.Outcome)
+			}
+			if d := use.Details; d.Token != testSerial || d.Grade != "unproven" || d.Decided < before.UnixMilli() || d.Decided > use.Time.UnixMilli() {
+				t.Errorf("token %q of grade %q, decided %d, between %d and %d", d.Token, d.Grade, d.Decided, before.UnixMilli(), use.Time.UnixMilli())
 			}
 		})
 	}

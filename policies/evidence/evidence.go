@@ -115,6 +115,7 @@ type Details struct {
 	Custody  policies.Custody       `json:"custody,omitzero"` // of the grant; of a destruction: sealed, if one of the keys was
 	Period   uint32                 `json:"period,omitzero"`  // of the sealing key; of a destruction: the newest of that moment, with which a kept copy dies
 	Expires  int64                  `json:"expires,omitzero"` // of the session, Unix seconds
+	Decided  int64                  `json:"decided,omitzero"` // when a use was decided, Unix milliseconds; the entry's time is a little later
 	Rules    policies.Hash          `json:"guardrails,omitzero"`
 	Index    uint64                 `json:"index,omitzero"` // of the entry that this one speaks of
 	Count    uint64                 `json:"count,omitzero"`

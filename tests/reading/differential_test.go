@@ -619,7 +619,7 @@ func logTrials(t *testing.T, w *goWorld) []trial {
 			full := evidence.Details{
 				Owner: random32(), Reader: random32(), Identity: random32(), Pseudo: policies.NewPseudonym(), Document: documents[0], Grant: random32(), Field: "iban", Epoch: 1, Author: random32(),
 				Version: 1<<64 - 1, Seq: 5, Head: random32(), Leaf: random32(), Session: random32(), Request: random32(), Nonce: policies.NewNonce(), Purpose: "p", Token: "t", Grade: "A", Custody: policies.CustodySealed,
-				Expires: made, Period: 1<<32 - 1, Rules: random32(), Index: 7, Count: 9, Items: []policies.RevokedItem{{Grant: random32(), Field: "a", Author: random32()}}, Note: "n",
+				Expires: made, Decided: made*1000 + 7, Period: 1<<32 - 1, Rules: random32(), Index: 7, Count: 9, Items: []policies.RevokedItem{{Grant: random32(), Field: "a", Author: random32()}}, Note: "n",
 			}
 			for i := range reflect.TypeOf(full).NumField() { // a member that is new in Go must be new here and in the specification
 				if reflect.ValueOf(full).Field(i).IsZero() {

@@ -369,6 +369,18 @@ func entryFile() File {
 	f.add("another salt", "entry", "proof", with(in, "salt", flip(e.salt, 0)), nil)
 	f.add("other details", "entry", "proof", with(in, "details", replace(e.details, `"version":1`, `"version":2`)), nil)
 	f.add("flipped bit in the commitment", "entry", "proof", with(in, "leaf", flip(e.leaf(), -1)), nil)
+	use := e
+	use.kind, use.outcome, use.reader = "use", "released", fixed("reader's pseudonym", 16)
+	use.details = string(payloadOf(evidence.Details{
+		Owner: policies.OwnerID(ownerID), Reader: policies.ReaderID(fixed("reader", 32)), Grant: policies.DocumentID(fixed("grant", 32)), Field: "phone.mobile", Epoch: 2,
+		Author: policies.AuthorID(ownerID), Version: 3, Head: policies.Hash(fixed("manifest", 32)), Leaf: policies.Hash(fixed("leaf", 32)), Session: policies.Hash(fixed("session", 32)),
+		Request: policies.Hash(fixed("request", 32)), Nonce: policies.Nonce(fixed("nonce", 16)), Token: "0123456789abcdef", Grade: "A", Custody: policies.CustodyResident, Decided: theTime*1000 - 7,
+	}))
+	f.add("a use, decided 8 ms before the log took it", "entry", "ok", map[string]any{"leaf": use.leaf(), "salt": use.salt, "details": use.details},
+		map[string]any{"time": use.time, "kind": use.kind, "owner": use.owner, "reader": use.reader, "outcome": use.outcome, "commitment": use.commitment()})
+	unsure := use
+	unsure.details = strings.Replace(use.details, `"decided":`, `"decided":0.5,"index":`, 1)
+	f.add("decided at no whole number", "entry", "malformed", map[string]any{"leaf": unsure.leaf(), "salt": unsure.salt, "details": unsure.details}, nil)
 	bad := func(name string, leaf []byte) { f.add(name, "entry", "malformed", with(in, "leaf", leaf), nil) }
 	stamped := func(fields ...[]byte) []byte { return append(u64(e.time), encode("entry", fields...)...) }
 	c, kind, outcome := e.commitment(), []byte(e.kind), []byte(e.outcome)

@@ -54,6 +54,7 @@ const details = object({
   grade: text,
   custody: text,
   expires: signed,
+  decided: signed,
   period: integer(0n, (1n << 32n) - 1n),
   guardrails: id,
   index: count,

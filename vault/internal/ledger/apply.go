@@ -176,7 +176,7 @@ func (s *State) use(r *Record) {
 	if g == nil || r.Kind != evidence.EntryUse || r.Outcome != policies.CodeReleased {
 		return
 	}
-	s.release(g, r.Details.Field, r.Details.Author, r.Time)
+	s.release(g, r.Details.Field, r.Details.Author, r.Decided())
 }
 
 func (s *State) touch(key string) { s.changed[key] = struct{}{} }

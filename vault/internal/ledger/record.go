@@ -29,6 +29,14 @@ type Record struct {
 	Leaf    []byte
 }
 
+// Decided is when a use was decided. The log stamps its entry a little later, and the day of a limit is that of the decision.
+func (r *Record) Decided() time.Time {
+	if r.Details.Decided == 0 { // an entry of a vault that did not record it
+		return r.Time
+	}
+	return time.UnixMilli(r.Details.Decided)
+}
+
 // Seal makes what the log keeps: the entry, which commits to the details, and the body.
 func (r *Record) Seal() keylog.Record {
 	opening, commitment := evidence.Commit(&r.Details)
