@@ -30,7 +30,7 @@ type Summary struct {
 // Verify holds the whole log against the checkpoint. The first thing that is wrong, in the order of the log, is a [*DamageError].
 func (l *Log) Verify(ctx context.Context) (*Summary, error) {
 	s := &Summary{Kinds: map[evidence.Kind]uint64{}}
-	err := l.each(ctx, func(b *hashed) error { return s.add(b) })
+	err := l.each(ctx, nil, s.add)
 	if err != nil {
 		return nil, err
 	}
@@ -64,13 +64,14 @@ func (s *Summary) add(b *hashed) error {
 // hashed is a bundle whose leaves are those of the hash tile, and the tile's root.
 type hashed struct {
 	*bundle
-	leaves []tlog.Hash
-	root   tlog.Hash // of a full tile
+	leaves   []tlog.Hash
+	root     tlog.Hash  // of a full tile
+	prepared []prepared // by Recheck, one for each record
 }
 
 // each verifies the whole log and calls use for each bundle, in order, before the tree as a whole is known to be right: nothing that use does may be
-// shown to anybody if each returns an error.
-func (l *Log) each(ctx context.Context, use func(*hashed) error) error {
+// shown to anybody if each returns an error. prepare, if there is one, is called before, for many bundles at once and in no order.
+func (l *Log) each(ctx context.Context, prepare, use func(*hashed) error) error {
 	if l.Checkpoint.Size == 0 {
 		if l.Checkpoint.Root != sha256.Sum256(nil) {
 			return damage(checkpointName, -1, "the root of an empty log is not the hash of nothing")
@@ -79,7 +80,13 @@ func (l *Log) each(ctx context.Context, use func(*hashed) error) error {
 	}
 	t := &tree{log: l}
 	var before time.Time
-	err := inOrder(ctx, 0, int64(l.Checkpoint.Size-1)/TileWidth, l.hash, func(b *hashed) error {
+	err := inOrder(ctx, 0, int64(l.Checkpoint.Size-1)/TileWidth, func(ctx context.Context, n int64) (*hashed, error) {
+		b, err := l.hash(ctx, n)
+		if err == nil && b.damaged == nil && prepare != nil {
+			err = prepare(b)
+		}
+		return b, err
+	}, func(b *hashed) error {
 		if b.damaged != nil {
 			return b.damaged
 		}
