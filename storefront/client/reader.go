@@ -226,6 +226,14 @@ func (r *Reader) Close() error {
 // ID is the reader's id.
 func (r *Reader) ID() policies.ReaderID { return policies.ReaderID(r.id) }
 
+// SignAudit signs the report of an audit with the reader's identity, and nothing else.
+func (r *Reader) SignAudit(report envelope.Document) (*envelope.Envelope, error) {
+	if t := report.DocumentType(); t != "audit-report" {
+		return nil, fmt.Errorf("%w: a %q is no report of an audit", policies.ErrMalformed, t)
+	}
+	return envelope.Seal(r.signing, report)
+}
+
 // Network is where storefront and vault are.
 func (r *Reader) Network() Network { return r.state.Network }
 

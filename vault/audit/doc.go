@@ -13,6 +13,10 @@
 // The first thing that is wrong ends it: a [*DamageError] names the file, the entry, and what is wrong with it. [Log.Records] goes over the records,
 // [Log.Consistent] shows that an older checkpoint is a beginning of this log, [Log.Include] that one entry is in it, from hash tiles alone.
 //
+// [Log.Recheck] decides every release anew, from the log and the signed documents in it alone: grant, session, request, nonce, time, head and limits, with the
+// same pure function that the vault asked, policies.Check. It ends with a [Report]: what is justified, what is not, what cannot be checked, and why.
+// The report rests on no clock and no order of a map: two runs give the same bytes. README.md shows what each finding looks like.
+//
 // # What it proves, and what it does not
 //
 // That the log is whole, in its order, and what the token signed. Not that it is the only one: a fork shows when two checkpoints are compared, so keep

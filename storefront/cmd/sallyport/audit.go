@@ -21,6 +21,9 @@ import (
 
 type auditCommands struct {
 	Verify auditVerify `cmd:"" help:"Hold a published log against its signed checkpoint. Example: sallyport audit verify --join LINK /srv/log"`
+
+	Recheck auditRecheck `cmd:"" help:"Decide every release anew, from the log and the signed documents in it. Example: sallyport audit recheck --join LINK --from 2026-03-01 /srv/log"`
+
 	Search auditSearch `cmd:"" help:"Find entries, newest first. Example: sallyport audit search --reader acme --outcome released --from 24h /srv/log"`
 	Show   auditShow   `cmd:"" help:"Show one entry and all that is known of it."`
 	Stats  auditStats  `cmd:"" help:"Count entries. Example: sallyport audit stats --by reader,outcome /srv/log"`

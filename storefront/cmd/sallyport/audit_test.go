@@ -20,7 +20,7 @@ import (
 	"github.com/sallyport/sallyport/policies/links"
 )
 
-// publishedLog puts a small published log into a script's folder: log, log's older checkpoint, one of a fork, and $LOGJOIN, the vault's join link.
+// publishedLog puts a small published log into a script's folder: log, corrupt (with a release that nothing justifies), log's older checkpoint, one of a fork, and $LOGJOIN, the vault's join link.
 func publishedLog(e *testscript.Env) error {
 	ceremony, token := envelope.NewPrivateKey(&[64]byte{7}), ed25519.NewKeyFromSeed(make([]byte, 32))
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -58,44 +58,66 @@ func publishedLog(e *testscript.Env) error {
 		return string(text), err
 	}
 
-	var entries, bodies, tile []byte
-	checkpoints := []string{""}
-	for i, kind := range []evidence.Kind{evidence.EntryGenesis, evidence.EntryStart, evidence.EntryStop} {
-		d, raw := evidence.Details{Note: "testing"}, []byte(nil)
-		if i == 0 {
-			d, raw = evidence.Details{Document: document.Hash}, document.Raw
+	publish := func(kinds ...evidence.Kind) (files map[string][]byte, checkpoints []string, err error) {
+		hashes = nil
+		var entries, bodies, tile []byte
+		checkpoints = []string{""}
+		for i, kind := range kinds {
+			d, raw := evidence.Details{Note: "testing"}, []byte(nil)
+			if i == 0 {
+				d, raw = evidence.Details{Document: document.Hash}, document.Raw
+			}
+			opening, commitment := evidence.Commit(&d)
+			entry := evidence.Entry{Kind: kind, Commitment: commitment}
+			if kind == evidence.EntryUse {
+				entry.Outcome = policies.CodeReleased
+			}
+			body := evidence.Body{Opening: opening, Document: raw}
+			leaf := append(binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli()+int64(i))), entry.Bytes()...)
+			more, err := tlog.StoredHashes(int64(i), leaf, reader)
+			if err != nil {
+				return nil, nil, err
+			}
+			hashes = append(hashes, more...)
+			entries = append(binary.BigEndian.AppendUint16(entries, uint16(len(leaf))), leaf...)
+			bodies = append(binary.BigEndian.AppendUint32(bodies, uint32(len(body.Bytes()))), body.Bytes()...)
+			h := tlog.RecordHash(leaf)
+			tile = append(tile, h[:]...)
+			root, err := tlog.TreeHash(int64(i)+1, reader)
+			if err != nil {
+				return nil, nil, err
+			}
+			text, err := checkpoint(int64(i)+1, root)
+			if err != nil {
+				return nil, nil, err
+			}
+			checkpoints = append(checkpoints, text)
 		}
-		opening, commitment := evidence.Commit(&d)
-		entry := evidence.Entry{Kind: kind, Commitment: commitment}
-		body := evidence.Body{Opening: opening, Document: raw}
-		leaf := append(binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli()+int64(i))), entry.Bytes()...)
-		more, err := tlog.StoredHashes(int64(i), leaf, reader)
-		if err != nil {
-			return err
-		}
-		hashes = append(hashes, more...)
-		entries = append(binary.BigEndian.AppendUint16(entries, uint16(len(leaf))), leaf...)
-		bodies = append(binary.BigEndian.AppendUint32(bodies, uint32(len(body.Bytes()))), body.Bytes()...)
-		h := tlog.RecordHash(leaf)
-		tile = append(tile, h[:]...)
-		root, err := tlog.TreeHash(int64(i)+1, reader)
-		if err != nil {
-			return err
-		}
-		text, err := checkpoint(int64(i)+1, root)
-		if err != nil {
-			return err
-		}
-		checkpoints = append(checkpoints, text)
+		width := fmt.Sprintf("000.p/%d", len(kinds))
+		return map[string][]byte{
+			"checkpoint": []byte(checkpoints[len(kinds)]), "vault": document.Raw, "tile/0/" + width: tile, "tile/entries/" + width: entries, "bodies/" + width: bodies,
+		}, checkpoints, nil
+	}
+	corrupt, _, err := publish(evidence.EntryGenesis, evidence.EntryUse)
+	if err != nil {
+		return err
+	}
+	log, checkpoints, err := publish(evidence.EntryGenesis, evidence.EntryStart, evidence.EntryStop)
+	if err != nil {
+		return err
 	}
 	fork, err := checkpoint(2, tlog.Hash{1})
 	if err != nil {
 		return err
 	}
-	for name, data := range map[string][]byte{
-		"log/checkpoint": []byte(checkpoints[3]), "log/vault": document.Raw, "log/tile/0/000.p/3": tile, "log/tile/entries/000.p/3": entries, "log/bodies/000.p/3": bodies,
-		"older": []byte(checkpoints[2]), "fork": []byte(fork), "vault.json": document.Raw,
-	} {
+	files := map[string][]byte{"older": []byte(checkpoints[2]), "fork": []byte(fork), "vault.json": document.Raw}
+	for name, data := range corrupt {
+		files["corrupt/"+name] = data
+	}
+	for name, data := range log {
+		files["log/"+name] = data
+	}
+	for name, data := range files {
 		path := filepath.Join(e.WorkDir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
@@ -104,6 +126,7 @@ func publishedLog(e *testscript.Env) error {
 			return err
 		}
 	}
+	entries := log["tile/entries/000.p/3"]
 	entries[len(entries)-1] ^= 1 // what is damaged
 	return os.WriteFile(filepath.Join(e.WorkDir, "damaged"), entries, 0o644)
 }

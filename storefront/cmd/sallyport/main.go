@@ -164,7 +164,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, client.ErrNotStopped):
 		return exitNotStopped
-	case errors.Is(err, client.ErrUntrue), errors.Is(err, policies.ErrPin), errors.Is(err, audit.ErrDamaged):
+	case errors.Is(err, client.ErrUntrue), errors.Is(err, policies.ErrPin), errors.Is(err, audit.ErrDamaged), errors.Is(err, errFindings):
 		return exitUntrue
 	case errors.Is(err, profile.ErrUnlock), errors.Is(err, profile.ErrExposed), errors.Is(err, profile.ErrFormat), errors.Is(err, profile.ErrMissing), errors.Is(err, profile.ErrBusy), errors.Is(err, profile.ErrExists):
 		return exitLocked
