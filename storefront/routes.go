@@ -237,10 +237,14 @@ func (s *Storefront) fail(c *call, err error) {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		err = &problem.Problem{Code: policies.CodeUnavailable, Detail: "it took too long", RetryAfter: 1}
 	}
-	if problem.Of(err).Code == policies.CodeInternal {
+	p := problem.Of(err)
+	switch {
+	case p.Code == policies.CodeInternal:
 		s.log.Error("a request failed", "path", c.FullPath(), "error", err)
+	case p.Code == policies.CodeUnavailable && p.RetryAfter == 0: // a vault that does not answer, say
+		p.RetryAfter = 1
 	}
-	problem.Write(c.Writer, err)
+	problem.Write(c.Writer, p)
 }
 
 // buffers are reused for answers, which are encoded once and written once.

@@ -481,6 +481,9 @@ func wantCode(t *testing.T, err error, code policies.Code) {
 	if !errors.Is(err, code) {
 		t.Errorf("got %v, want %s", err, code)
 	}
+	if p := (*problem.Problem)(nil); code == policies.CodeUnavailable && errors.As(err, &p) && p.RetryAfter == 0 {
+		t.Errorf("%v does not say when to come back", err)
+	}
 }
 
 func (p *party) owner() policies.OwnerID { return policies.OwnerID(p.id) }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
+	"github.com/sallyport/sallyport/vault/sockets"
 )
 
 // Network is where a device's storefront and vault are, and which vault is the real one. URLs may change, the pin may not.
@@ -100,6 +100,8 @@ const (
 	callTimeout = 60 * time.Second
 	maxAnswer   = 24 << 20  // bytes
 	maxRead     = 256 << 20 // bytes, of a read's answer
+	// A server that is gone without a word is found out after this long: mobile networks pause for seconds.
+	patience = 15 * time.Second
 )
 
 // wire speaks HTTP. It is safe for concurrent use.
@@ -137,15 +139,16 @@ func newWire(n Network, subject policies.IdentityID, identity jsontext.Value, ke
 		roots.AppendCertsFromPEM([]byte(n.Roots))
 	}
 	// Post-quantum key agreement or none: what is recorded today must not be readable with a quantum computer later.
+	transport := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}, RootCAs: roots},
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 256,
+		IdleConnTimeout:     90 * time.Second,
+	}
+	transport.DialContext = (&sockets.Dialer{Timeout: 10 * time.Second, Patience: patience, Lost: transport.CloseIdleConnections}).DialContext
 	w.http = &http.Client{
-		Transport: &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
-			DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}, RootCAs: roots},
-			TLSHandshakeTimeout: 10 * time.Second,
-			MaxIdleConnsPerHost: 256,
-			IdleConnTimeout:     90 * time.Second,
-		},
+		Transport: transport,
 		// A redirect would send signed requests elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

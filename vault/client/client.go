@@ -10,6 +10,10 @@
 //
 // Errors wrap a [policies.Code]. What is not a refusal by the vault itself is policies.CodeUnavailable: nothing is known of the outcome,
 // and a document may be sent again.
+//
+// A vault whose machine or network is gone is found out within seconds, on connections in use and on idle ones. A request that met a connection of
+// before, whose other side knows nothing of it, is sent once more over a new one: the vault gives the same document the same receipt, and a read
+// that it had decided all the same gets policies.CodeReplay, upon which a reader signs anew.
 package client
 
 import (
@@ -35,12 +39,17 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/sockets"
 )
 
 const (
 	defaultInFlight = 4
 	// callTimeout bounds a shared reencrypt request: longer than the vault gives its token.
 	callTimeout = 45 * time.Second
+	// dialTimeout and patience bound what a vault costs that is gone without a word: longer than a packet or two that got lost, and together below what a
+	// reader waits for.
+	dialTimeout = 3 * time.Second
+	patience    = 5 * time.Second
 	maxAnswer   = 16 << 20 // bytes of a JSON answer
 )
 
@@ -90,7 +99,7 @@ func New(cfg Config) (*Client, error) {
 		ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
 		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}, // HTTP/1.1: one request, one connection
 	}
-	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	dialer := &sockets.Dialer{Timeout: dialTimeout, Patience: patience, Lost: transport.CloseIdleConnections}
 	if path, ok := strings.CutPrefix(cfg.Address, "unix:"); ok {
 		if path == "" {
 			return nil, errors.New("vault address: unix: needs the path of a socket")
@@ -298,6 +307,7 @@ func (c *Client) do(ctx context.Context, method, path, contentType string, body 
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
+	req.Header["Idempotency-Key"] = []string{} // not sent; tells the transport that it may send the request again over another connection
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("%w: asking the vault: %w", policies.CodeUnavailable, err)

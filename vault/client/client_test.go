@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -232,5 +233,54 @@ func TestAddresses(t *testing.T) {
 	}
 	if _, err := c.Health(t.Context()); !errors.Is(err, policies.CodeUnavailable) || !strings.Contains(err.Error(), "vault") {
 		t.Error(err)
+	}
+}
+
+// TestConnectionsOfBefore: a vault that knows nothing of the connections of before costs nobody an answer. A new connection that breaks does: the vault may
+// have broken off because of what was asked.
+func TestConnectionsOfBefore(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[string]int{}
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type key struct{}
+	var numbers atomic.Int64
+	s := &httptest.Server{Listener: l, Config: &http.Server{
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, key{}, fmt.Sprint(numbers.Add(1)))
+		},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if len(r.Header["Idempotency-Key"]) > 0 {
+				t.Error("the header is sent")
+			}
+			mu.Lock()
+			connection := r.Context().Value(key{}).(string)
+			seen[connection]++
+			again := seen[connection] > 1
+			mu.Unlock()
+			if again {
+				panic(http.ErrAbortHandler)
+			}
+			echo(w, r)
+		}),
+		ErrorLog: log.New(io.Discard, "", 0),
+	}}
+	s.Start()
+	t.Cleanup(s.Close)
+	c, err := New(Config{Address: "unix:" + path, InFlight: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	for range 3 {
+		if _, err := c.Reencrypt(t.Context(), api.Call{Request: []byte("x")}); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(seen) != 3 {
+		t.Errorf("%d connections for 3 calls, of which each but the first met one of before", len(seen))
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/storefront"
 	"github.com/sallyport/sallyport/storefront/internal/store"
 	"github.com/sallyport/sallyport/vault/client"
+	"github.com/sallyport/sallyport/vault/sockets"
 )
 
 // Exit codes.
@@ -37,6 +37,7 @@ const (
 	idleTimeout   = 120 * time.Second
 	maxHeader     = 16 << 10
 	maxStreams    = 32               // requests at once over one HTTP/2 connection, each of which may have a body in memory
+	patience      = 30 * time.Second // with a client that is gone without a word
 	stopTimeout   = 15 * time.Second // for requests under way when the server is told to stop
 )
 
@@ -124,7 +125,7 @@ func serve(ctx context.Context, cfg *config, logger *slog.Logger) (err error) {
 		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:       log.New(io.Discard, "", 0), // it would name the addresses of strangers whose handshakes fail
 	}
-	listener, err := net.Listen("tcp", cfg.Listen)
+	listener, err := sockets.Listen(ctx, cfg.Listen, patience)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}

@@ -24,10 +24,14 @@ import (
 	"github.com/sallyport/sallyport/vault/internal/server"
 	"github.com/sallyport/sallyport/vault/keylog"
 	"github.com/sallyport/sallyport/vault/pre"
+	"github.com/sallyport/sallyport/vault/sockets"
 )
 
 // stopTimeout is how long requests under way may take when the vault is told to stop.
 const stopTimeout = 20 * time.Second
+
+// patience is how long a caller that is gone without a word holds its connection.
+const patience = 30 * time.Second
 
 // initialise creates the key-use log and its first entry. It can be repeated until that entry is in the log.
 func initialise(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
@@ -82,7 +86,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, v.Close(context.WithoutCancel(ctx))) }()
 
-	doors, err := openDoors(cfg, v, log)
+	doors, err := openDoors(ctx, cfg, v, log)
 	if err != nil {
 		return err
 	}
@@ -179,7 +183,7 @@ type door struct {
 	server   *http.Server
 }
 
-func openDoors(cfg *config, v *vault.Vault, log *slog.Logger) (ds doors, err error) {
+func openDoors(ctx context.Context, cfg *config, v *vault.Vault, log *slog.Logger) (ds doors, err error) {
 	defer func() {
 		if err != nil {
 			ds.close()
@@ -189,7 +193,7 @@ func openDoors(cfg *config, v *vault.Vault, log *slog.Logger) (ds doors, err err
 	if err != nil {
 		return nil, err
 	}
-	owners, err := net.Listen("tcp", cfg.Owners.Listen)
+	owners, err := sockets.Listen(ctx, cfg.Owners.Listen, patience)
 	if err != nil {
 		return nil, fmt.Errorf("opening the owners' door: %w", err)
 	}
@@ -199,7 +203,7 @@ func openDoors(cfg *config, v *vault.Vault, log *slog.Logger) (ds doors, err err
 	if path, ok := strings.CutPrefix(cfg.Storefront.Listen, "unix:"); ok {
 		storefront, err = listenSocket(path)
 	} else {
-		storefront, err = listenStorefront(&cfg.Storefront)
+		storefront, err = listenStorefront(ctx, &cfg.Storefront)
 	}
 	if err != nil {
 		return ds, fmt.Errorf("opening the storefront's door: %w", err)
@@ -211,7 +215,7 @@ func openDoors(cfg *config, v *vault.Vault, log *slog.Logger) (ds doors, err err
 // for strangers whose handshake has not failed yet.
 const storefrontConnections = 1024
 
-func listenStorefront(d *storefrontDoor) (net.Listener, error) {
+func listenStorefront(ctx context.Context, d *storefrontDoor) (net.Listener, error) {
 	t, err := serverTLS(d.Certificate, d.Key, d.AllowClassical)
 	if err != nil {
 		return nil, err
@@ -219,7 +223,7 @@ func listenStorefront(d *storefrontDoor) (net.Listener, error) {
 	if err := clientAuthority(t, d.ClientCA); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", d.Listen)
+	l, err := sockets.Listen(ctx, d.Listen, patience)
 	if err != nil {
 		return nil, err
 	}
