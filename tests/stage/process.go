@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -24,10 +25,11 @@ const startTimeout = 60 * time.Second
 type Daemon struct {
 	Name   string
 	Log    string // file with its standard error, appended to by each start
-	binary string
 	config string
 	ready  string // JSON file that it writes when it listens
 	env    []string
+
+	command []string // the program, perhaps with what puts it into another place before it
 
 	current atomic.Pointer[process] // nil before the first start
 }
@@ -54,7 +56,7 @@ func (d *Daemon) Start(ctx context.Context) error {
 		return err
 	}
 	defer logFile.Close()
-	p := &process{cmd: exec.Command(d.binary, "serve", "--config", d.config), exited: make(chan struct{})}
+	p := &process{cmd: exec.Command(d.command[0], append(slices.Clone(d.command[1:]), "serve", "--config", d.config)...), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = logFile, logFile
 	p.cmd.Env = append(os.Environ(), d.env...)
 	// A daemon does not outlive the stage, and does not get the terminal's Ctrl-C: the stage stops it in order.

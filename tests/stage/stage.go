@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"filippo.io/nistec"
@@ -30,8 +31,17 @@ type Options struct {
 	VaultAt string
 	// StorefrontAt and OwnersAt are what clients are told. Empty: the real ones.
 	StorefrontAt, OwnersAt string
+	// VaultHost and StorefrontHost put the daemons elsewhere than on loopback.
+	VaultHost, StorefrontHost Host
 	// Say hears of each step. Nil: nobody.
 	Say func(string)
+}
+
+// Host is where a daemon runs and listens. The zero value is loopback and a free port.
+type Host struct {
+	Enter  []string // command and arguments before the daemon's own, which become the daemon's process: nsenter, say
+	Listen string   // host:port of the vault's door for the storefront, or of the storefront
+	Owners string   // host:port of the vault's door for owners
 }
 
 // Stage is a running Sallyport.
@@ -87,8 +97,18 @@ func Open(ctx context.Context, o Options) (s *Stage, err error) {
 	if err != nil {
 		return s, err
 	}
+	certificates := []string{"dev-tls", s.path("tls")}
+	for i, address := range []string{o.StorefrontHost.Listen, o.VaultHost.Listen, o.VaultHost.Owners} {
+		if address == "" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return s, err
+		}
+		ports[i], certificates = address, append(certificates, "--host", host)
+	}
 	s.storefront, s.vaultDoor, s.ownersAddress = ports[0], ports[1], ports[2]
-
 	say("making a throwaway token")
 	if _, err := s.hsm(ctx, "dev-token", s.path("token")); err != nil {
 		return s, err
@@ -104,7 +124,7 @@ func Open(ctx context.Context, o Options) (s *Stage, err error) {
 		return s, err
 	}
 	s.join = strings.TrimSpace(string(link))
-	if _, err := s.hsm(ctx, "dev-tls", s.path("tls")); err != nil {
+	if _, err := s.hsm(ctx, certificates...); err != nil {
 		return s, err
 	}
 	if err := s.configure(o); err != nil {
@@ -139,13 +159,13 @@ func (s *Stage) configure(o Options) error {
 			return err
 		}
 	}
-	daemon := func(name, binary string) *Daemon {
+	daemon := func(name, binary string, at Host) *Daemon {
 		return &Daemon{
-			Name: name, Log: s.path(name + ".log"), binary: binary, config: s.path(name, name+".toml"),
+			Name: name, Log: s.path(name + ".log"), command: append(slices.Clone(at.Enter), binary), config: s.path(name, name+".toml"),
 			ready: s.path(name, "ready.json"), env: s.env,
 		}
 	}
-	s.Vault, s.Storefront = daemon("vault", s.bin.Vault), daemon("storefront", s.bin.Storefront)
+	s.Vault, s.Storefront = daemon("vault", s.bin.Vault, o.VaultHost), daemon("storefront", s.bin.Storefront, o.StorefrontHost)
 
 	door := fmt.Sprintf("listen = %q\ncertificate = %q\nkey = %q\nclient_ca = %q\n", s.vaultDoor, s.path("tls", "vault.pem"), s.path("tls", "vault-key.pem"), s.CA())
 	hop := fmt.Sprintf("address = %q\nca = %q\ncertificate = %q\nkey = %q\n", or(o.VaultAt, "https://"+s.vaultDoor), s.CA(), s.path("tls", "storefront-client.pem"), s.path("tls", "storefront-client-key.pem"))
