@@ -472,6 +472,7 @@ func (r *run) sign() error {
 			Serial: found.Token.Serial, Label: found.Token.Label, Model: found.Token.Model, Grade: string(transcript.grade()), ImportKeys: offered,
 		}},
 		LogKey:     policies.LogKey{Name: logKeyName(vault), Algorithm: "Ed25519", PublicKey: published.log},
+		LogHostKey: policies.LogKey{Name: logKeyName(vault) + "/host", Algorithm: "ML-DSA-44", PublicKey: r.secrets.logHostPublic()},
 		ImportHPKE: r.secrets.importPublic(), SessionKEM: r.secrets.sessionPublic(), DevMode: r.Development,
 	}
 	signed, err := policies.Sign(r.key, transcript)

@@ -83,6 +83,9 @@ func TestCeremony(t *testing.T) {
 		if want := "sallyport/" + doc.Vault.String()[:16]; doc.LogKey.Name != want {
 			t.Errorf("log key is called %q, want %q", doc.LogKey.Name, want)
 		}
+		if want := doc.LogKey.Name + "/host"; doc.LogHostKey.Name != want || doc.LogHostKey.Algorithm != "ML-DSA-44" {
+			t.Errorf("the host's log key is called %q (%s), want %q", doc.LogHostKey.Name, doc.LogHostKey.Algorithm, want)
+		}
 		k, ok := doc.ImportKey(doc.Tokens[0].Serial, policies.CustodyResident)
 		if !ok || k.Path != "oaep-direct" || k.OAEPHash != "SHA-1" {
 			t.Errorf("import key %+v", k)

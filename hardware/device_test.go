@@ -20,6 +20,7 @@ import (
 
 	"github.com/sallyport/sallyport/pkcs11"
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 )
 
 func (b *bench) config(t *testing.T, logs *bytes.Buffer) DeviceConfig {
@@ -85,8 +86,12 @@ func TestDevice(t *testing.T) {
 		t.Error("the device is not the ceremony's")
 	}
 	s := d.Secrets()
-	if s.DataKey == [32]byte{} || s.DataKey == s.ImportHPKESeed || s.ImportHPKESeed == s.SessionKEMSeed {
-		t.Error("secrets are not three")
+	if s.DataKey == [32]byte{} || s.DataKey == s.ImportHPKESeed || s.ImportHPKESeed == s.SessionKEMSeed || s.SessionKEMSeed == s.LogHostSeed {
+		t.Error("secrets are not four")
+	}
+	host, err := evidence.NewCosignerKey(d.VaultDocument().LogHostKey.Name, &s.LogHostSeed)
+	if err != nil || host.Cosigner().String() != evidence.HostCosigner(d.VaultDocument()).String() {
+		t.Errorf("the sealed seed is not that of the host's published log key: %v", err)
 	}
 
 	rk, peer := newScalar(t), newScalar(t)
@@ -129,7 +134,7 @@ func TestDevice(t *testing.T) {
 	if *s != (Secrets{}) {
 		t.Error("the secrets outlive the device")
 	}
-	for _, secret := range [][]byte{kept.DataKey[:], kept.ImportHPKESeed[:], kept.SessionKEMSeed[:]} {
+	for _, secret := range [][]byte{kept.DataKey[:], kept.ImportHPKESeed[:], kept.SessionKEMSeed[:], kept.LogHostSeed[:]} {
 		if bytes.Contains(logs.Bytes(), secret) {
 			t.Error("a secret is in the log output")
 		}

@@ -5,7 +5,7 @@
 //
 // [Ceremony.Run] takes an empty token and makes, as security officer and as user, the keys of design section 4: an import
 // key for each custody, the sealing key of the first period, the log key and the store key. Package pkcs11 sets their
-// protective attributes, reads every one back and refuses the token on any difference. The ceremony then draws the vault's id and its three secrets in memory, seals the secrets
+// protective attributes, reads every one back and refuses the token on any difference. The ceremony then draws the vault's id and its four secrets in memory, seals the secrets
 // in the token under the store key, and signs two documents with the ceremony key: the vault document, which says to the
 // world which import key is real, and the transcript, which says what the token answered. The ceremony key is made here,
 // kept in a file under a passphrase, and meant to be moved offline; clients pin its hash, with the vault's id, by the join
@@ -13,7 +13,7 @@
 //
 //	vault.json       the vault document, an envelope; public
 //	transcript.json  the transcript, an envelope; public, needed at each start
-//	secrets.sealed   data key, import seed and session seed, sealed in the token
+//	secrets.sealed   data key, import seed, session seed and the host's log seed, sealed in the token
 //	join.txt, .png   the join link, as text and as a QR code
 //	unfinished.json  there only while a ceremony runs, or after one was cut short
 //

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 
 	"github.com/cloudflare/circl/kem/xwing"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa44"
 
 	"github.com/sallyport/sallyport/policies"
 )
@@ -18,7 +19,11 @@ type Secrets struct {
 	DataKey        [32]byte // seals the values of the vault's database
 	ImportHPKESeed [32]byte // X-Wing seed: opens re-encryption keys on their way to the token
 	SessionKEMSeed [32]byte // X-Wing seed: opens sessions
+	LogHostSeed    [32]byte // ML-DSA-44 seed: signs published checkpoints, beside the token
 }
+
+// secretsSize is the size of the secrets before they are sealed.
+const secretsSize = 4 * 32
 
 const redacted = "hardware.Secrets(redacted)"
 
@@ -42,7 +47,7 @@ func (Secrets) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 func drawSecrets() *Secrets {
 	var s Secrets
-	for _, b := range []*[32]byte{&s.DataKey, &s.ImportHPKESeed, &s.SessionKEMSeed} {
+	for _, b := range []*[32]byte{&s.DataKey, &s.ImportHPKESeed, &s.SessionKEMSeed, &s.LogHostSeed} {
 		rand.Read(b[:]) // never fails: see crypto/rand
 	}
 	return &s
@@ -52,6 +57,12 @@ func drawSecrets() *Secrets {
 // its seed of 32 bytes).
 func (s *Secrets) importPublic() []byte  { return xwingPublic(&s.ImportHPKESeed) }
 func (s *Secrets) sessionPublic() []byte { return xwingPublic(&s.SessionKEMSeed) }
+
+// logHostPublic is the ML-DSA-44 public key of its seed (FIPS 204).
+func (s *Secrets) logHostPublic() []byte {
+	public, _ := mldsa44.NewKeyFromSeed(&s.LogHostSeed)
+	return public.Bytes()
+}
 
 func xwingPublic(seed *[32]byte) []byte {
 	_, public := xwing.DeriveKeyPairPacked(seed[:])
@@ -68,9 +79,9 @@ type sealer interface {
 func secretsContext(vault policies.VaultID) []byte { return policies.Encode("vault-secrets", vault[:]) }
 
 func (s *Secrets) seal(ctx context.Context, token sealer, vault policies.VaultID) ([]byte, error) {
-	plain := make([]byte, 0, 96)
+	plain := make([]byte, 0, secretsSize)
 	defer func() { clear(plain[:cap(plain)]) }()
-	plain = append(append(append(plain, s.DataKey[:]...), s.ImportHPKESeed[:]...), s.SessionKEMSeed[:]...)
+	plain = append(append(append(append(plain, s.DataKey[:]...), s.ImportHPKESeed[:]...), s.SessionKEMSeed[:]...), s.LogHostSeed[:]...)
 	sealed, err := token.Seal(ctx, plain, secretsContext(vault))
 	if err != nil {
 		return nil, fmt.Errorf("sealing the vault's secrets: %w", err)
@@ -85,11 +96,12 @@ func openSecrets(ctx context.Context, token sealer, doc *policies.VaultDocument,
 		return nil, fmt.Errorf("opening the vault's secrets: %w", err)
 	}
 	defer clear(plain)
-	if len(plain) != 96 {
-		return nil, fmt.Errorf("%w: the vault's secrets have %d bytes, want 96", ErrFolder, len(plain))
+	if len(plain) != secretsSize {
+		return nil, fmt.Errorf("%w: the vault's secrets have %d bytes, want %d", ErrFolder, len(plain), secretsSize)
 	}
-	s := &Secrets{DataKey: [32]byte(plain), ImportHPKESeed: [32]byte(plain[32:]), SessionKEMSeed: [32]byte(plain[64:])}
-	if subtle.ConstantTimeCompare(s.importPublic(), doc.ImportHPKE) != 1 || subtle.ConstantTimeCompare(s.sessionPublic(), doc.SessionKEM) != 1 {
+	s := &Secrets{DataKey: [32]byte(plain), ImportHPKESeed: [32]byte(plain[32:]), SessionKEMSeed: [32]byte(plain[64:]), LogHostSeed: [32]byte(plain[96:])}
+	if subtle.ConstantTimeCompare(s.importPublic(), doc.ImportHPKE) != 1 || subtle.ConstantTimeCompare(s.sessionPublic(), doc.SessionKEM) != 1 ||
+		subtle.ConstantTimeCompare(s.logHostPublic(), doc.LogHostKey.PublicKey) != 1 {
 		s.Zero()
 		return nil, fmt.Errorf("%w: the sealed secrets are not those of the published keys", ErrFolder)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/policies/envelope"
@@ -158,6 +159,7 @@ type VaultDocument struct {
 	CeremonyKey []byte       `json:"ceremony_key"`
 	Tokens      []TokenEntry `json:"tokens"`
 	LogKey      LogKey       `json:"log_key"`
+	LogHostKey  LogKey       `json:"log_host_key"`    // the host's, which signs published checkpoints besides: post-quantum, not in the token
 	ImportHPKE  []byte       `json:"import_hpke_key"` // X-Wing: re-encryption keys on their way to the vault
 	SessionKEM  []byte       `json:"session_kem_key"` // X-Wing: sessions
 	DevMode     bool         `json:"dev_mode,omitempty"`
@@ -180,11 +182,19 @@ type ImportKey struct {
 	PublicKey []byte  `json:"public_key"` // SubjectPublicKeyInfo, DER, RSA of 3,072 bits, e = 65537
 }
 
-// LogKey is the token's key that signs checkpoints of the key-use log (C2SP signed note).
+// LogHostKeySize is the size of an ML-DSA-44 public key in bytes (FIPS 204).
+const LogHostKeySize = 1312
+
+// LogKey is a key that signs checkpoints of the key-use log (C2SP signed note).
 type LogKey struct {
-	Name      string `json:"name"`      // the checkpoint's origin and the note's key name
-	Algorithm string `json:"algorithm"` // "Ed25519"
+	Name      string `json:"name"`      // the note's key name; of the token's key, the checkpoint's origin too
+	Algorithm string `json:"algorithm"` // "Ed25519" of the token's key, "ML-DSA-44" of the host's
 	PublicKey []byte `json:"public_key"`
+}
+
+// keyName tells whether a name can stand in a note and be signed: 1 to 255 visible characters of ASCII, no plus.
+func keyName(name string) bool {
+	return name != "" && len(name) <= 255 && !strings.ContainsFunc(name, func(r rune) bool { return r <= 0x20 || r >= 0x7f || r == '+' })
 }
 
 // Validate checks the form.
@@ -201,8 +211,12 @@ func (d *VaultDocument) Validate() error {
 		return fmt.Errorf("%w: vault document: an X-Wing key has %d bytes", ErrMalformed, KEMPublicKeySize)
 	case bytes.Equal(d.ImportHPKE, d.SessionKEM):
 		return fmt.Errorf("%w: vault document: one X-Wing key for imports and for sessions", ErrMalformed)
-	case d.LogKey.Algorithm != "Ed25519" || len(d.LogKey.PublicKey) != 32 || d.LogKey.Name == "":
+	case d.LogKey.Algorithm != "Ed25519" || len(d.LogKey.PublicKey) != 32 || !keyName(d.LogKey.Name):
 		return fmt.Errorf("%w: vault document: the log key is not a named Ed25519 key", ErrMalformed)
+	case d.LogHostKey.Algorithm != "ML-DSA-44" || len(d.LogHostKey.PublicKey) != LogHostKeySize || !keyName(d.LogHostKey.Name):
+		return fmt.Errorf("%w: vault document: the host's log key is not a named ML-DSA-44 key", ErrMalformed)
+	case d.LogKey.Name == d.LogHostKey.Name:
+		return fmt.Errorf("%w: vault document: the two log keys have one name", ErrMalformed)
 	case len(d.Tokens) == 0:
 		return fmt.Errorf("%w: vault document: no token", ErrMalformed)
 	}

@@ -49,6 +49,7 @@ func validVault() *VaultDocument {
 			},
 		}},
 		LogKey:     LogKey{Name: "vault.example/log", Algorithm: "Ed25519", PublicKey: filled(32, 3)},
+		LogHostKey: LogKey{Name: "vault.example/log/host", Algorithm: "ML-DSA-44", PublicKey: filled(LogHostKeySize, 9)},
 		ImportHPKE: filled(KEMPublicKeySize, 4), SessionKEM: filled(KEMPublicKeySize, 5),
 	}
 }

@@ -270,6 +270,7 @@ func (w *world) openVault() {
 			{Custody: policies.CustodyResident, Path: "oaep-direct", OAEPHash: "SHA-1", PublicKey: []byte("an import key")},
 		}}},
 		LogKey:     policies.LogKey{Name: "storefront.test/log", Algorithm: "Ed25519", PublicKey: logKey.Public().(ed25519.PublicKey)},
+		LogHostKey: policies.LogKey{Name: "storefront.test/log/host", Algorithm: "ML-DSA-44", PublicKey: bytes.Repeat([]byte{9}, policies.LogHostKeySize)},
 		ImportHPKE: importKey.Public(), SessionKEM: sessionKey.Public(), DevMode: true,
 	}
 	env, err := policies.Sign(ceremony, w.doc)

@@ -353,6 +353,7 @@ func newWorld(t testing.TB) *world {
 			{Custody: policies.CustodySealed, Path: testPath, OAEPHash: "SHA-1", PublicKey: []byte("another import key")},
 		}}},
 		LogKey:     policies.LogKey{Name: "vault.test/log", Algorithm: "Ed25519", PublicKey: private.Public().(ed25519.PublicKey)},
+		LogHostKey: policies.LogKey{Name: "vault.test/log/host", Algorithm: "ML-DSA-44", PublicKey: hostKey("vault.test/log/host").Cosigner().PublicKey},
 		ImportHPKE: pre.NewBlobKey([32]byte{1}).Public(), SessionKEM: pre.NewVaultKey([32]byte{2}).Public(),
 	}
 	w.envelope, err = policies.Sign[policies.VaultDocument](ceremony, w.document)
@@ -367,6 +368,15 @@ func newWorld(t testing.TB) *world {
 		}
 	})
 	return w
+}
+
+// hostKey is the same in every run.
+func hostKey(name string) *evidence.CosignerKey {
+	k, err := evidence.NewCosignerKey(name, &[32]byte{9})
+	if err != nil {
+		panic(err)
+	}
+	return k
 }
 
 func (w *world) logConfig() keylog.Config {

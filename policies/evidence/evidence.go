@@ -9,6 +9,9 @@
 // submitted. Only then is the document in force as far as this receiver knows. A page of history is the same for many entries: one
 // [OpenCheckpoint], and [Evidence.Verify] for each.
 //
+// A published checkpoint carries more lines than a receipt's: [OpenPublished] demands the token's, the host's and as many witnesses' as asked
+// for. Cosignatures are made by a [CosignerKey].
+//
 // What does not fit is refused with policies.ErrMalformed, policies.ErrSignature or policies.ErrProof. What a receipt does not show: that the
 // log has no other branch. For that, compare checkpoints with others.
 package evidence
@@ -18,6 +21,9 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -226,30 +232,67 @@ type Checkpoint struct {
 	Root policies.Hash
 }
 
-// OpenCheckpoint verifies a checkpoint under the log key of a vault document.
+// OpenCheckpoint verifies a checkpoint under the log key of a vault document: the token's line alone. That is what a receipt carries,
+// because it is made on the way of a key use and the token's line is what says that the vault recorded it. The host's line, which holds
+// when Ed25519 no longer does, is made at publication, and [OpenPublished] demands it: every entry that a receipt shows is soon under a
+// published checkpoint too.
 func OpenCheckpoint(text string, key policies.LogKey) (Checkpoint, error) {
+	c, _, err := openNote(text, key, nil)
+	return c, err
+}
+
+// openNote opens a checkpoint that key signed. Of others, whatever line is there must verify.
+func openNote(text string, key policies.LogKey, others []Cosigner) (Checkpoint, *note.Note, error) {
 	encoded, err := note.NewEd25519VerifierKey(key.Name, key.PublicKey)
 	if err != nil {
-		return Checkpoint{}, fmt.Errorf("%w: log key: %w", policies.ErrMalformed, err)
+		return Checkpoint{}, nil, fmt.Errorf("%w: log key: %w", policies.ErrMalformed, err)
 	}
-	verifier, err := note.NewVerifier(encoded)
+	token, err := note.NewVerifier(encoded)
 	if err != nil {
-		return Checkpoint{}, fmt.Errorf("%w: log key: %w", policies.ErrMalformed, err)
+		return Checkpoint{}, nil, fmt.Errorf("%w: log key: %w", policies.ErrMalformed, err)
 	}
-	n, err := note.Open([]byte(text), note.VerifierList(verifier))
+	verifiers := []note.Verifier{token}
+	for _, c := range others {
+		verifiers = append(verifiers, noteVerifier{c})
+	}
+	n, err := note.Open([]byte(text), note.VerifierList(verifiers...))
 	if err != nil {
-		return Checkpoint{}, fmt.Errorf("%w: checkpoint: %w", policies.ErrSignature, err)
+		return Checkpoint{}, nil, fmt.Errorf("%w: checkpoint: %w", policies.ErrSignature, err)
 	}
-	var origin, root64 string
-	var size uint64
-	if k, err := fmt.Sscanf(n.Text, "%s\n%d\n%s\n", &origin, &size, &root64); k != 3 || err != nil {
-		return Checkpoint{}, fmt.Errorf("%w: checkpoint: not three lines", policies.ErrMalformed)
+	if !slices.ContainsFunc(n.Sigs, func(s note.Signature) bool { return s.Name == token.Name() && s.Hash == token.KeyHash() }) {
+		return Checkpoint{}, nil, fmt.Errorf("%w: checkpoint: no line of the log key %s", policies.ErrSignature, key.Name)
 	}
-	root, err := base64.StdEncoding.Strict().DecodeString(root64)
-	if err != nil || len(root) != 32 || n.Text != fmt.Sprintf("%s\n%d\n%s\n", key.Name, size, root64) {
-		return Checkpoint{}, fmt.Errorf("%w: checkpoint: not exactly origin, size and root", policies.ErrMalformed)
+	origin, c, err := parseCheckpoint(n.Text)
+	if err == nil && origin != key.Name {
+		err = fmt.Errorf("%w: checkpoint: of another origin", policies.ErrMalformed)
 	}
-	return Checkpoint{Size: size, Root: policies.Hash(root)}, nil
+	if err != nil {
+		return Checkpoint{}, nil, err
+	}
+	return c, n, nil
+}
+
+// Text is what the keys sign: origin, size and root, a line each (C2SP tlog-checkpoint).
+func (c Checkpoint) Text(origin string) string {
+	return fmt.Sprintf("%s\n%d\n%s\n", origin, c.Size, base64.StdEncoding.EncodeToString(c.Root[:]))
+}
+
+// parseCheckpoint is the inverse of [Checkpoint.Text] and takes nothing else.
+func parseCheckpoint(text string) (origin string, c Checkpoint, err error) {
+	lines := strings.Split(text, "\n")
+	if len(lines) != 4 {
+		return "", c, fmt.Errorf("%w: checkpoint: not three lines", policies.ErrMalformed)
+	}
+	size, err := strconv.ParseUint(lines[1], 10, 64)
+	root, rootErr := base64.StdEncoding.DecodeString(lines[2])
+	if err != nil || rootErr != nil || len(root) != len(c.Root) {
+		return "", c, fmt.Errorf("%w: checkpoint: no size or no root", policies.ErrMalformed)
+	}
+	c = Checkpoint{Size: size, Root: policies.Hash(root)}
+	if c.Text(lines[0]) != text { // one spelling only
+		return "", Checkpoint{}, fmt.Errorf("%w: checkpoint: not exactly origin, size and root", policies.ErrMalformed)
+	}
+	return lines[0], c, nil
 }
 
 // Verify checks that an entry is in the log under the checkpoint and that the opening opens it, and returns what it says.

@@ -213,6 +213,7 @@ func newWorldOf(t *testing.T, custodies ...policies.Custody) *world {
 		Header: policies.NewHeader("vault", time.Now()), Vault: policies.VaultID{9}, Version: 2, CeremonyKey: ceremony.Public().Bytes(),
 		Tokens:     []policies.TokenEntry{{Serial: "soft", Label: "soft", Grade: "unproven", ImportKeys: imports}},
 		LogKey:     policies.LogKey{Name: "client.test/log", Algorithm: "Ed25519", PublicKey: logKey.Public().(ed25519.PublicKey)},
+		LogHostKey: policies.LogKey{Name: "client.test/log/host", Algorithm: "ML-DSA-44", PublicKey: bytes.Repeat([]byte{9}, policies.LogHostKeySize)},
 		ImportHPKE: hpke.Public(), SessionKEM: session.Public(), DevMode: true,
 	}
 	signed, err := policies.Sign(ceremony, w.doc)

@@ -34,6 +34,7 @@ type vaultSide struct {
 	hpke    *pre.BlobKey
 	session *pre.VaultKey
 	log     [32]byte
+	host    []byte
 }
 
 func random32() (s [32]byte) {
@@ -44,7 +45,7 @@ func random32() (s [32]byte) {
 func newVaultSide(t *testing.T) *vaultSide {
 	t.Helper()
 	key := need(rsa.GenerateKey(rand.Reader, 3072))(t)
-	return &vaultSide{key, need(x509.MarshalPKIXPublicKey(&key.PublicKey))(t), pre.NewBlobKey(random32()), pre.NewVaultKey(random32()), random32()}
+	return &vaultSide{key, need(x509.MarshalPKIXPublicKey(&key.PublicKey))(t), pre.NewBlobKey(random32()), pre.NewVaultKey(random32()), random32(), bytes.Repeat([]byte{7}, policies.LogHostKeySize)}
 }
 
 // world is what src/make.js makes.
@@ -76,7 +77,7 @@ type world struct {
 
 func makeWorld(t *testing.T, p *process, v *vaultSide, oaep string) world {
 	t.Helper()
-	r := operation("make", "world", "time", made, "import_key", v.spki, "oaep_hash", oaep, "log_key", v.log[:],
+	r := operation("make", "world", "time", made, "import_key", v.spki, "oaep_hash", oaep, "log_key", v.log[:], "log_host_key", v.host,
 		"import_hpke_key", v.hpke.Public(), "session_kem_key", v.session.Public())
 	r.In.(map[string]any)["fields"] = fields
 	return ok[world](t, p, r)
@@ -286,7 +287,8 @@ func newGoWorld(t *testing.T, v *vaultSide) *goWorld {
 			Serial: "0123456789abcdef", Label: "sallyport", Grade: "unproven",
 			ImportKeys: []policies.ImportKey{{Custody: policies.CustodyResident, Path: "oaep-direct", OAEPHash: "SHA-1", PublicKey: v.spki}},
 		}},
-		LogKey: policies.LogKey{Name: "vault.example/sallyport", Algorithm: "Ed25519", PublicKey: v.log[:]}, ImportHPKE: v.hpke.Public(), SessionKEM: v.session.Public(),
+		LogKey:     policies.LogKey{Name: "vault.example/sallyport", Algorithm: "Ed25519", PublicKey: v.log[:]},
+		LogHostKey: policies.LogKey{Name: "vault.example/sallyport/host", Algorithm: "ML-DSA-44", PublicKey: v.host}, ImportHPKE: v.hpke.Public(), SessionKEM: v.session.Public(),
 	}))(t), ceremony.Public().Bytes())
 
 	w.kem = w.reader.root.ReaderKey(ownerID, w.nonce)

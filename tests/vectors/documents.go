@@ -218,18 +218,26 @@ func documentFiles() []File {
 	importSPKI := fixed("import key, which no case looks into", 422)
 	logKey := ed25519.NewKeyFromSeed(fixed("log key", 32))
 	logPublic := logKey.Public().(ed25519.PublicKey)
+	hostPublic := hostKey().pub
 	vaultHPKE, vaultSession := kem("vault import seed"), kem("vault session seed")
 	vault := documentFile("vault", "which keys of a vault are real, signed by the ceremony key that clients pinned. The import key here is not one: only its place counts.",
 		policies.VaultDocument{Header: header("vault"), Vault: aud, Version: 3, CeremonyKey: ceremony.pub,
 			Tokens: []policies.TokenEntry{{Serial: "0123456789abcdef", Label: "sallyport", Model: "SoftHSM v2", Grade: "unproven", ImportKeys: []policies.ImportKey{
 				{Custody: policies.CustodyResident, Path: "oaep-direct", OAEPHash: "SHA-1", PublicKey: importSPKI}}}},
-			LogKey: policies.LogKey{Name: logName, Algorithm: "Ed25519", PublicKey: logPublic}, ImportHPKE: vaultHPKE, SessionKEM: vaultSession},
+			LogKey:     policies.LogKey{Name: logName, Algorithm: "Ed25519", PublicKey: logPublic},
+			LogHostKey: policies.LogKey{Name: hostName, Algorithm: "ML-DSA-44", PublicKey: hostPublic}, ImportHPKE: vaultHPKE, SessionKEM: vaultSession},
 		composite(ceremony, "vault"),
 		[3]string{"version 0", `"version":3`, `"version":0`},
 		[3]string{"no vault id", quoted("vault", vaultID), zeroed("vault")},
 		[3]string{"ceremony key cut", based("ceremony_key", ceremony.pub), based("ceremony_key", ceremony.pub[3:])},
 		[3]string{"log key of another algorithm", `"algorithm":"Ed25519"`, `"algorithm":"RSA"`},
 		[3]string{"log key without name", `"name":"` + logName + `"`, `"name":""`},
+		[3]string{"log key with a name that no note can carry", `"name":"` + logName + `"`, `"name":"a b"`},
+		[3]string{"host's log key of another algorithm", `"algorithm":"ML-DSA-44"`, `"algorithm":"ML-DSA-65"`},
+		[3]string{"host's log key cut", based("public_key", hostPublic), based("public_key", hostPublic[4:])},
+		[3]string{"host's log key without name", `"name":"` + hostName + `"`, `"name":""`},
+		[3]string{"host's log key with a plus in its name", `"name":"` + hostName + `"`, `"name":"a+b"`},
+		[3]string{"both log keys of one name", `"name":"` + hostName + `"`, `"name":"` + logName + `"`},
 		[3]string{"HPKE key cut", based("import_hpke_key", vaultHPKE), based("import_hpke_key", vaultHPKE[3:])},
 		[3]string{"session key cut", based("session_kem_key", vaultSession), based("session_kem_key", vaultSession[3:])},
 		[3]string{"token without serial", `"serial":"0123456789abcdef"`, `"serial":""`})
@@ -330,7 +338,7 @@ func documentFiles() []File {
 		[3]string{"not a field name", `"field":"phone.mobile"`, `"field":""`},
 		[3]string{"known version negative", `"known":4`, `"known":-4`})
 
-	return []File{identity, vault, relationship, manifest, grant, revocation, sessionDoc, readDoc, receiptFile(logKey), entryFile()}
+	return []File{identity, vault, relationship, manifest, grant, revocation, sessionDoc, readDoc, receiptFile(logKey), entryFile(), checkpointFile()}
 }
 
 const logName = "vault.example/sallyport"

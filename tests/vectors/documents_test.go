@@ -2,6 +2,8 @@ package vectors
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
@@ -66,6 +68,28 @@ func receiptOperation(v *values) (outputs, error) {
 	vault := &policies.VaultDocument{Vault: v.id("vault"), LogKey: policies.LogKey{Name: v.str("log_name"), Algorithm: "Ed25519", PublicKey: v.bytes("log_key")}}
 	at, entry, _, err := r.Verify(vault, v.id("document"))
 	return outputs{"time": uint64(at.UnixMilli()), "kind": string(entry.Kind), "outcome": string(entry.Outcome)}, err
+}
+
+func publishedOperation(v *values) (outputs, error) {
+	vault := &policies.VaultDocument{LogKey: policies.LogKey{Name: v.str("log_name"), Algorithm: "Ed25519", PublicKey: v.bytes("log_key")},
+		LogHostKey: policies.LogKey{Name: v.str("host_name"), Algorithm: "ML-DSA-44", PublicKey: v.bytes("host_key")}}
+	w := evidence.Witnesses{Need: int(v.num("need"))}
+	for _, vkey := range v.m["witnesses"].([]any) {
+		c, err := evidence.ParseCosigner(vkey.(string))
+		if err != nil {
+			return nil, err
+		}
+		w.Of = append(w.Of, c)
+	}
+	p, err := evidence.OpenPublished(v.str("checkpoint"), vault, w)
+	if err != nil {
+		return nil, err
+	}
+	var witnessed []string
+	for _, c := range p.Witnesses {
+		witnessed = append(witnessed, fmt.Sprint(c.By.Name, " ", c.At.Unix()))
+	}
+	return outputs{"size": p.Size, "root": p.Root[:], "host": uint64(p.Host.Unix()), "witnesses": strings.Join(witnessed, " ")}, nil
 }
 
 func entryOperation(v *values) (outputs, error) {

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
@@ -52,6 +53,7 @@ func newVault(seed byte) *vaultOf {
 			{Custody: policies.CustodyResident, Path: "oaep-direct", OAEPHash: "SHA-1", PublicKey: filled(10, seed)},
 		}}},
 		LogKey:     policies.LogKey{Name: "vault.example/log", Algorithm: "Ed25519", PublicKey: v.log.Public().(ed25519.PublicKey)},
+		LogHostKey: policies.LogKey{Name: "vault.example/log/host", Algorithm: "ML-DSA-44", PublicKey: bytes.Repeat([]byte{9}, policies.LogHostKeySize)},
 		ImportHPKE: filled(policies.KEMPublicKeySize, 1), SessionKEM: filled(policies.KEMPublicKeySize, 2),
 	}
 	v.envelope = must(policies.Sign(ceremony, v.doc)).Raw

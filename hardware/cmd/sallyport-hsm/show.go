@@ -57,7 +57,9 @@ func (c *showCommand) Run(t *terminal) error {
 			t.say("sealing     key of period %d", period)
 		}
 	}
-	t.say("log key     %s (%s)", v.LogKey.Name, v.LogKey.Algorithm)
+	for _, k := range []policies.LogKey{v.LogKey, v.LogHostKey} {
+		t.say("log key     %s (%s)", k.Name, k.Algorithm)
+	}
 	for _, token := range v.Tokens {
 		t.say("token       %s, serial %s, %s, grade %s", token.Label, token.Serial, token.Model, record.Grade())
 		if p := record.Transcript.Probe; p != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/binary"
@@ -28,6 +29,7 @@ func publishedLog(e *testscript.Env) error {
 		Header: policies.NewHeader("vault", now), Vault: policies.VaultID{7}, Version: 1, CeremonyKey: ceremony.Public().Bytes(),
 		Tokens:     []policies.TokenEntry{{Serial: "1", Label: "token", ImportKeys: []policies.ImportKey{{Custody: policies.CustodyResident}}}},
 		LogKey:     policies.LogKey{Name: "vault.example/log", Algorithm: "Ed25519", PublicKey: token.Public().(ed25519.PublicKey)},
+		LogHostKey: policies.LogKey{Name: "vault.example/log/host", Algorithm: "ML-DSA-44", PublicKey: bytes.Repeat([]byte{9}, policies.LogHostKeySize)},
 		ImportHPKE: make([]byte, policies.KEMPublicKeySize), SessionKEM: append(make([]byte, policies.KEMPublicKeySize-1), 1),
 	}
 	document, err := policies.Sign(ceremony, v)

@@ -13,6 +13,11 @@ const time = integer(1n, MAX_TIME)
 const count = integer(1n, MAX_U64)
 const field = (v) => fieldName(text(v))
 const purpose = (v) => visibleText(text(v), 1)
+const keyName = (v) => {
+  demand(/^[!-*,-~]{1,255}$/.test(text(v)), 'malformed', "a log key's name")
+  return v
+}
+
 const named = (v) => {
   demand(text(v) !== '', 'malformed', 'empty text')
   return v
@@ -46,12 +51,16 @@ const TYPES = {
         1,
         Infinity
       ),
-      log_key: object({ name: named, algorithm: oneOf('Ed25519'), public_key: bytes(32) }),
+      log_key: object({ name: keyName, algorithm: oneOf('Ed25519'), public_key: bytes(32) }),
+      log_host_key: object({ name: keyName, algorithm: oneOf('ML-DSA-44'), public_key: bytes(1312) }),
       import_hpke_key: kem,
       session_kem_key: kem,
       dev_mode: flag,
     },
-    check: (d) => demand(!d.import_hpke_key.equals(d.session_kem_key), 'malformed', 'one key for two uses'),
+    check: (d) => {
+      demand(!d.import_hpke_key.equals(d.session_kem_key), 'malformed', 'one key for two uses')
+      demand(d.log_key.name !== d.log_host_key.name, 'malformed', 'one name for two log keys')
+    },
   },
   relationship: { shape: { aud: id, reader: id, owner: id, kem_key: kem, nonce } },
   manifest: {

@@ -1,11 +1,13 @@
 // Section 9 of the specification, "Key-use log": entries, checkpoints, receipts.
 
+import { ml_dsa44 } from '@noble/post-quantum/ml-dsa'
 import { MAX_U64, decode, demand, encode, sha256 } from './encodings.js'
 import { bytes, digitsOrZeroes, integer, listOf, object, oneOf, parse, text } from './json.js'
 import { ed25519Verify } from './envelopes.js'
 import { leafHash, verifyPath } from './tree.js'
 
 const MAX_TIME = 1n << 53n
+const LATEST = 253402300799n // the last second of the year 9999
 
 /** parseEntry reads a leaf of the log. */
 export const parseEntry = (leaf) => {
@@ -69,28 +71,110 @@ export const openEntry = (entry, salt, detailBytes) => {
   return details(parse(detailBytes))
 }
 
-/** openCheckpoint verifies a C2SP signed note (tlog-checkpoint) under one Ed25519 key: { size, root }. */
-export const openCheckpoint = (note, name, key) => {
+const keyId = (name, type, key) => sha256(name, Buffer.from('\n'), Buffer.from([type]), key).subarray(0, 4)
+
+/** The keys whose lines in a note count: { name, id, verify(body, signature) }. */
+const logVerifier = (name, key) => ({ name, id: keyId(name, 1, key), verify: (body, sig) => ed25519Verify(key, Buffer.from(body), sig) })
+
+const u64 = (n) => {
+  const out = Buffer.alloc(8)
+  out.writeBigUInt64BE(BigInt(n))
+  return out
+}
+
+/** C2SP tlog-cosignature, types 0x04 and 0x06. */
+const cosignerVerifier = (name, type, key) => ({
+  name,
+  key,
+  id: keyId(name, type, key),
+  verify: (body, sig) => {
+    if (sig.length < 8) return false
+    const time = sig.readBigUInt64BE()
+    const signature = sig.subarray(8)
+    if (time === 0n || time > LATEST) return false
+    if (type === 4) return ed25519Verify(key, Buffer.from(`cosignature/v1\ntime ${time}\n${body}`), signature)
+    const lines = checkpointLines(body)
+    if (!lines || signature.length !== 2420) return false
+    const [owner, origin] = [Buffer.from(name), Buffer.from(lines.origin)]
+    if (origin.length > 255) return false
+    const message = [Buffer.from('subtree/v1\n\0'), Buffer.from([owner.length]), owner, u64(time), Buffer.from([origin.length]), origin, u64(0), u64(lines.size), lines.root]
+    return ml_dsa44.verify(key, Buffer.concat(message), signature)
+  },
+})
+
+/** openNote reads a C2SP signed note and returns its body and the signatures that verified, by the verifiers given. */
+const openNote = (note, verifiers) => {
   const at = note.lastIndexOf('\n\n')
   demand(at >= 0 && note.endsWith('\n'), 'signature', 'not a note')
   const body = note.slice(0, at + 1)
-  const keyHash = sha256(name, Buffer.from('\n'), Buffer.from([1]), key).subarray(0, 4)
-  let verified = false
+  const verified = new Map()
   for (const line of note.slice(at + 2, -1).split('\n')) {
     const parts = /^— ([^\s+]+) ([A-Za-z0-9+/]+={0,2})$/u.exec(line) // a key's name has no space and no plus
     demand(parts, 'signature', 'signature line')
     const sig = Buffer.from(parts[2], 'base64')
     demand(parts[2].length % 4 === 0 && sig.length >= 5, 'signature', 'signature line') // unused bits may be anything
-    if (verified || parts[1] !== name || !sig.subarray(0, 4).equals(keyHash)) continue // others', or ours again
-    demand(ed25519Verify(key, Buffer.from(body), sig.subarray(4)), 'signature')
-    verified = true
+    const by = verifiers.find((v) => parts[1] === v.name && sig.subarray(0, 4).equals(v.id))
+    if (!by || verified.has(by)) continue // others', or one again
+    demand(by.verify(body, sig.subarray(4)), 'signature')
+    verified.set(by, sig.subarray(4))
   }
-  demand(verified, 'signature', 'no signature of the log key')
+  return { body, verified }
+}
+
+/** Origin, size and root of a checkpoint's body, or nothing. */
+const checkpointLines = (body) => {
   const lines = body.slice(0, -1).split('\n')
-  demand(lines.length === 3 && lines[0] === name && /^(0|[1-9][0-9]{0,19})$/.test(lines[1]), 'malformed', 'checkpoint')
+  if (lines.length !== 3 || !/^(0|[1-9][0-9]{0,19})$/.test(lines[1]) || BigInt(lines[1]) > MAX_U64) return undefined
   const root = Buffer.from(lines[2], 'base64')
-  demand(root.length === 32 && root.toString('base64') === lines[2], 'malformed', 'checkpoint')
-  return { size: BigInt(lines[1]), root }
+  if (root.length !== 32 || root.toString('base64') !== lines[2]) return undefined
+  return { origin: lines[0], size: BigInt(lines[1]), root }
+}
+
+const checkpointOf = (body, name) => {
+  const lines = checkpointLines(body)
+  demand(lines && lines.origin === name, 'malformed', 'checkpoint')
+  return lines
+}
+
+/** openCheckpoint verifies a C2SP signed note (tlog-checkpoint) under one Ed25519 key: { size, root }. */
+export const openCheckpoint = (note, name, key) => {
+  const token = logVerifier(name, key)
+  const { body, verified } = openNote(note, [token])
+  demand(verified.has(token), 'signature', 'no signature of the log key')
+  return checkpointOf(body, name)
+}
+
+/** A witness from its verifier key. */
+const parseCosigner = (vkey) => {
+  const [, name, id, material] = /^([^\s+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/]+={0,2})$/u.exec(vkey) ?? []
+  demand(name && Buffer.from(name).length <= 255, 'malformed', 'verifier key')
+  const raw = Buffer.from(material, 'base64')
+  demand(raw.toString('base64') === material && raw.length > 0, 'malformed', 'verifier key')
+  const [type, key] = [raw[0], raw.subarray(1)]
+  demand((type === 4 && key.length === 32) || (type === 6 && key.length === 1312), 'malformed', 'verifier key')
+  const cosigner = cosignerVerifier(name, type, key)
+  demand(cosigner.id.toString('hex') === id, 'malformed', 'verifier key')
+  return cosigner
+}
+
+/** openPublished verifies a published checkpoint: token, host, and at least need of the witnesses. */
+export const openPublished = (note, { log, host, witnesses, need }) => {
+  const token = logVerifier(log.name, log.key)
+  const hostKey = cosignerVerifier(host.name, 6, host.key)
+  const others = witnesses.map(parseCosigner)
+  demand(need >= 0 && need <= others.length, 'malformed', 'need')
+  const seen = [log, host]
+  for (const w of others) {
+    demand(!seen.some((s) => s.name === w.name || s.key.equals(w.key)), 'malformed', 'one witness twice')
+    seen.push(w)
+  }
+  const { body, verified } = openNote(note, [token, hostKey, ...others])
+  demand(verified.has(token) && verified.has(hostKey), 'signature', 'the line of token or host is missing')
+  const { size, root } = checkpointOf(body, log.name)
+  const signed = [...verified.keys()].filter((v) => others.includes(v))
+  demand(signed.length >= need, 'signature', 'too few witnesses')
+  const time = (v) => verified.get(v).readBigUInt64BE()
+  return { size, root, host: time(hostKey), witnesses: signed.map((v) => `${v.name} ${time(v)}`).join(' ') }
 }
 
 const receipt = object({

@@ -37,6 +37,7 @@ const vaultDocument = (i, time, vault) => {
       ceremony_key: ceremony.public,
       tokens: [token],
       log_key: { name: 'vault.example/sallyport', algorithm: 'Ed25519', public_key: b(i.log_key) },
+      log_host_key: { name: 'vault.example/sallyport/host', algorithm: 'ML-DSA-44', public_key: b(i.log_host_key) },
       import_hpke_key: b(i.import_hpke_key),
       session_kem_key: b(i.session_kem_key),
       dev_mode: false,

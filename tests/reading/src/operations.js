@@ -209,6 +209,12 @@ export const operations = {
       return { kind, outcome, time }
     },
   },
+  checkpoint: {
+    published: (i) => {
+      const keys = { log: { name: i.log_name, key: b(i.log_key) }, host: { name: i.host_name, key: b(i.host_key) } }
+      return log.openPublished(given(i, 'checkpoint').toString(), { ...keys, witnesses: i.witnesses, need: Number(i.need) })
+    },
+  },
   'document-entry': {
     entry: (i) => {
       const entry = log.parseEntry(b(i.leaf))
