@@ -19,6 +19,8 @@ type Logged struct {
 	Entry    evidence.Entry
 	Details  *evidence.Details
 	Document []byte
+
+	Leaf, Body []byte // as they are in the tree, and beside it
 }
 
 // Journal reads the key-use log's files while the vault writes them. It shares no code with the vault's own reader: what is not a whole frame at
@@ -46,7 +48,7 @@ func Journal(t testing.TB, s *stage.Stage) (out []Logged) {
 				continue
 			}
 			size := int(binary.BigEndian.Uint32(frame[9:]))
-			l := Logged{Index: binary.BigEndian.Uint64(frame[1:])}
+			l := Logged{Index: binary.BigEndian.Uint64(frame[1:]), Leaf: bytes.Clone(frame[14 : 22+size]), Body: bytes.Clone(frame[22+size:])}
 			l.Entry, err = evidence.ParseEntry(frame[22 : 22+size])
 			must(t, err)
 			body, err := evidence.ParseBody(frame[22+size:])

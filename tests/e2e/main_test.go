@@ -35,7 +35,13 @@ func TestMain(m *testing.M) {
 // openStage opens a stage and closes it at the test's end. Bin of the options is set here and, if it is empty, Dir.
 func openStage(t *testing.T, o stage.Options) *stage.Stage {
 	t.Helper()
-	o.Bin = binaries
+	return openStageOf(t, binaries, o)
+}
+
+// openStageOf is openStage with other commands.
+func openStageOf(t *testing.T, bin stage.Binaries, o stage.Options) *stage.Stage {
+	t.Helper()
+	o.Bin = bin
 	if o.Dir == "" {
 		o.Dir = filepath.Join(t.TempDir(), "stage")
 	}

@@ -29,6 +29,8 @@ type auditCommands struct {
 	Stats  auditStats  `cmd:"" help:"Count entries. Example: sallyport audit stats --by reader,outcome /srv/log"`
 	Tail   auditTail   `cmd:"" help:"Show the newest entries, and with -f what comes."`
 	Report auditReport `cmd:"" help:"Write a page of HTML with a timeline for each reader."`
+
+	Reconcile auditReconcile `cmd:"" help:"Compare the log with the token's own record: what the token did and the log does not say. Example: sallyport audit reconcile --token-log audit.log --format luna /srv/log"`
 }
 
 // auditLog is the published log that a command works on.

@@ -424,6 +424,8 @@ func (c *auditReport) Run(s *session) error {
 		os.Remove(c.Out)
 		return s.damaged(err)
 	}
-	s.print(map[string]any{"report": c.Out}, func(w io.Writer) { fmt.Fprintf(w, "Written to %s. It says who dealt with whom: keep it as you keep the log.\n", c.Out) })
+	s.print(map[string]any{"report": c.Out}, func(w io.Writer) {
+		fmt.Fprintf(w, "Written to %s. It says who dealt with whom: keep it as you keep the log.\n", c.Out)
+	})
 	return nil
 }

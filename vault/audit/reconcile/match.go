@@ -1,0 +1,110 @@
+package reconcile
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+	"time"
+)
+
+// window is when the operation of a want may have been, by the token's clock: zero is any time.
+func (w *want) window(o *Options) (from, to time.Time) {
+	switch {
+	case w.open:
+		return time.Time{}, w.at.Add(o.Skew)
+	case w.before:
+		return w.at.Add(-o.Window), w.at.Add(o.Skew)
+	}
+	return w.at.Add(-o.Skew), w.at.Add(o.Window)
+}
+
+// match gives each operation to a want, as many as can be: of those whose time has come the one that ends first (which is the most there can be, for
+// intervals). Without a clock the order of neither side says anything, and numbers alone count. An optional want gives its operation to
+// one that is demanded.
+func match(wants []*want, ops []*operation, o *Options) (missing []*want, surplus []*operation) {
+	type pair struct {
+		w        *want
+		from, to time.Time
+		op       *operation
+	}
+	pairs := make([]*pair, len(wants))
+	for i, w := range wants {
+		p := &pair{w: w}
+		p.from, p.to = w.window(o)
+		pairs[i] = p
+	}
+	ops = slices.Clone(ops)
+	slices.SortStableFunc(ops, func(a, b *operation) int { return a.at.Compare(b.at) })
+	slices.SortStableFunc(pairs, func(a, b *pair) int {
+		if a.w.optional != b.w.optional && a.from.Equal(b.from) {
+			return cmp.Compare(truth(a.w.optional), truth(b.w.optional))
+		}
+		return a.from.Compare(b.from)
+	})
+	open := &queue[*pair]{less: func(a, b *pair) bool {
+		if !a.to.Equal(b.to) {
+			return a.to.Before(b.to)
+		}
+		return !a.w.optional && b.w.optional
+	}}
+	next := 0
+	for _, op := range ops {
+		for next < len(pairs) && (op.at.IsZero() || !pairs[next].from.After(op.at)) {
+			heap.Push(open, pairs[next])
+			next++
+		}
+		for open.Len() > 0 && !op.at.IsZero() && open.items[0].to.Before(op.at) {
+			heap.Pop(open)
+		}
+		if open.Len() == 0 {
+			surplus = append(surplus, op)
+			continue
+		}
+		heap.Pop(open).(*pair).op = op
+	}
+	var spare []*pair // optional ones that have an operation, by its time
+	for _, p := range pairs {
+		if p.op != nil && p.w.optional {
+			spare = append(spare, p)
+		}
+	}
+	slices.SortStableFunc(spare, func(a, b *pair) int { return a.op.at.Compare(b.op.at) })
+	for _, p := range pairs {
+		if p.op != nil || p.w.optional {
+			continue
+		}
+		i := 0
+		if len(spare) > 0 && !spare[0].op.at.IsZero() {
+			i, _ = slices.BinarySearchFunc(spare, p.from, func(q *pair, from time.Time) int { return q.op.at.Compare(from) })
+		}
+		if i < len(spare) && (spare[i].op.at.IsZero() || !spare[i].op.at.After(p.to)) {
+			spare = slices.Delete(spare, i, i+1)
+			continue
+		}
+		missing = append(missing, p.w)
+	}
+	return missing, surplus
+}
+
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// queue is a heap.
+type queue[T any] struct {
+	items []T
+	less  func(a, b T) bool
+}
+
+func (q *queue[T]) Len() int           { return len(q.items) }
+func (q *queue[T]) Less(i, j int) bool { return q.less(q.items[i], q.items[j]) }
+func (q *queue[T]) Swap(i, j int)      { q.items[i], q.items[j] = q.items[j], q.items[i] }
+func (q *queue[T]) Push(x any)         { q.items = append(q.items, x.(T)) }
+func (q *queue[T]) Pop() any {
+	x := q.items[len(q.items)-1]
+	q.items = q.items[:len(q.items)-1]
+	return x
+}
