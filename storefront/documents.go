@@ -21,14 +21,13 @@ import (
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/storefront/internal/store"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/gate"
 )
 
 // Bounds on one page of an answer.
 const (
 	pageDocuments = 256
 	pageBytes     = 4 * mib
-	// pageRelationships bounds the one list that has no pages; ?with=ID asks for the one that matters.
-	pageRelationships = 1000
 	// relationshipsOfPair is how many relationships of one reader with one owner are kept.
 	relationshipsOfPair = 16
 )
@@ -74,7 +73,7 @@ func (s *Storefront) postIdentity(c *call) error {
 	if err != nil {
 		return err
 	}
-	if len(changes) > 0 && !s.callers.allow("i"+network(c.Request.RemoteAddr), s.now(), s.limits.IdentityRate, s.limits.IdentityBurst, 1) {
+	if len(changes) > 0 && !s.callers.allow("i"+gate.Network(c.Request.RemoteAddr).String(), s.now(), s.limits.IdentityRate, s.limits.IdentityBurst, 1) {
 		return rateLimited()
 	}
 	receipt, err := s.submit(c.ctx, env)
@@ -137,7 +136,7 @@ func (s *Storefront) postRelationship(c *call) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := s.locks.lock(c.ctx, slot{d.Owner, policies.AuthorID(d.Reader)})
+	unlock, err := s.locks.lock(c.ctx, slot{author: policies.AuthorID(d.Reader)})
 	if err != nil {
 		return err
 	}
@@ -165,11 +164,36 @@ func (s *Storefront) postRelationship(c *call) error {
 	if len(old) >= relationshipsOfPair {
 		oldReader, oldOwner := both(binary.BigEndian.Uint64(old[0].Key[len(old[0].Key)-8:]))
 		changes = append(changes, store.Change{Key: oldReader, Delete: true}, store.Change{Key: oldOwner, Delete: true})
+	} else {
+		count, version, err := s.countRelationships(c.ctx, d.Reader)
+		if err != nil {
+			return err
+		}
+		if count >= uint64(s.limits.Relationships) {
+			return problem.New(policies.CodeTooLarge, "a reader has at most %d relationships here", s.limits.Relationships)
+		}
+		changes = append(changes, store.Change{Key: key(kindCount, d.Reader[:]), Version: version + 1, Value: policies.U64(count + 1)})
 	}
 	if err := s.store.Commit(c.ctx, changes...); err != nil {
 		return err
 	}
 	return c.created()
+}
+
+// countRelationships tells how many relationships a reader has, and the version of the record that says so. If that record is missing they
+// are counted. The caller holds the lock of the reader's relationships.
+func (s *Storefront) countRelationships(ctx context.Context, reader policies.ReaderID) (n, version uint64, err error) {
+	r, err := s.store.Get(ctx, key(kindCount, reader[:]))
+	switch {
+	case err == nil && len(r.Value) == 8:
+		return binary.BigEndian.Uint64(r.Value), r.Version, nil
+	case err == nil:
+		return 0, 0, fmt.Errorf("a stored count has %d bytes", len(r.Value))
+	case !errors.Is(err, store.ErrNotFound):
+		return 0, 0, err
+	}
+	err = s.each(ctx, key(kindByReader, reader[:]), nil, func(store.Record) error { n++; return nil })
+	return n, 0, err
 }
 
 func (c *call) created() error {
@@ -178,7 +202,8 @@ func (c *call) created() error {
 	return nil
 }
 
-// getRelationships lists the caller's own, as reader and as owner; with ?with=ID only those with one other party.
+// getRelationships lists the caller's own, as reader and then as owner, a page at a time; with ?with=ID only those with one other party, who are so
+// few that they are one page.
 func (s *Storefront) getRelationships(c *call) error {
 	var with []byte
 	if text, ok := c.GetQuery("with"); ok {
@@ -188,17 +213,53 @@ func (s *Storefront) getRelationships(c *call) error {
 		}
 		with = id[:]
 	}
+	after, err := relationshipCursor(c.subject, with, c.Query("after"))
+	if err != nil {
+		return err
+	}
 	out := api.Envelopes{Envelopes: []jsontext.Value{}}
+	size := 0
 	for _, kind := range []byte{kindByReader, kindByOwner} {
-		records, err := s.store.Scan(c.ctx, key(kind, c.subject[:], with), nil, pageRelationships-len(out.Envelopes))
-		if err != nil {
+		if len(after) > 0 && after[0] != kind {
+			continue // these pages are past
+		}
+		last := after
+		err := s.each(c.ctx, key(kind, c.subject[:], with), after, func(r store.Record) error {
+			if len(out.Envelopes) == pageDocuments || size > pageBytes {
+				return errPageFull
+			}
+			last = r.Key
+			out.Envelopes = append(out.Envelopes, r.Value)
+			size += len(r.Value)
+			return nil
+		})
+		if err == errPageFull && last == nil { // the page was full before the first of this kind
+			last = key(kind, c.subject[:], make([]byte, 40))
+		}
+		if err == errPageFull {
+			out.After = hex.EncodeToString(slices.Concat(last[:1], last[1+len(c.subject):]))
+			break
+		} else if err != nil {
 			return err
 		}
-		for _, r := range records {
-			out.Envelopes = append(out.Envelopes, r.Value)
-		}
+		after = nil
 	}
 	return c.json(http.StatusOK, out)
+}
+
+// errPageFull ends a scan for a page.
+var errPageFull = errors.New("the page is full")
+
+// relationshipCursor reads where a page of relationships ended: kind || other party || number in hexadecimal.
+func relationshipCursor(subject policies.IdentityID, with []byte, text string) ([]byte, error) {
+	if text == "" {
+		return nil, nil
+	}
+	place, err := hex.DecodeString(text)
+	if err != nil || len(place) != 41 || hex.EncodeToString(place) != text || place[0] != kindByReader && place[0] != kindByOwner || with != nil {
+		return nil, problem.New(policies.CodeMalformed, "after is not a cursor that this server gave")
+	}
+	return slices.Concat(place[:1], subject[:], place[1:]), nil
 }
 
 // submission reads a grant or revocation as the vault wants it.
@@ -224,6 +285,9 @@ func (s *Storefront) postGrant(c *call) error {
 	}
 	if policies.IdentityID(d.Owner) != c.subject {
 		return problem.New(policies.CodeUnauthorized, "the grant is of another owner than the path")
+	}
+	if err := s.chargeDocument(c.subject, env); err != nil {
+		return err
 	}
 	if err := s.store.Health(); err != nil {
 		return err
@@ -387,11 +451,10 @@ func (s *Storefront) getReaderGrants(c *call) error {
 	}
 	out := api.ReaderGrants{Grants: []jsontext.Value{}}
 	size, now := 0, s.now()
-	full := errors.New("the page is full")
 	err = s.each(c.ctx, prefix, after, func(r store.Record) error {
 		if size > pageBytes || len(out.Grants) == pageDocuments {
 			out.After = hex.EncodeToString(after[len(prefix):])
-			return full
+			return errPageFull
 		}
 		after = r.Key
 		g, err := parseGrant(r)
@@ -404,7 +467,7 @@ func (s *Storefront) getReaderGrants(c *call) error {
 		}
 		return nil
 	})
-	if err != nil && err != full {
+	if err != nil && err != errPageFull {
 		return err
 	}
 	return c.json(http.StatusOK, out)

@@ -2,12 +2,15 @@ package storefront
 
 import (
 	"errors"
-	"net"
-	"net/netip"
+	"fmt"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/problem"
 )
 
 // Limits bound what callers may take. Zero means the default, which suits one small server; a load test raises them.
@@ -25,21 +28,36 @@ type Limits struct {
 	FieldRate  float64 `koanf:"field_rate"`  // default 2000
 	FieldBurst int     `koanf:"field_burst"` // default 4000
 
-	Callers      int           `koanf:"callers"`       // how many callers' rates are remembered; default 100,000
-	Fields       int           `koanf:"fields"`        // of one owner; default 4,096
-	OwnerBytes   int64         `koanf:"owner_bytes"`   // ciphertext of one owner; default 64 MiB
-	Logins       int           `koanf:"logins"`        // at the same time; default 100,000
-	Sessions     int           `koanf:"sessions"`      // at the same time; default 100,000
-	Login        time.Duration `koanf:"login"`         // how long a login lasts; default 15m
-	CachedLeaves int           `koanf:"cached_leaves"` // kept in memory: leaves, and manifests and grants as what they weigh; default 200,000
-	CachedBytes  int           `koanf:"cached_bytes"`  // ciphertext kept in memory; default 64 MiB
+	// Manifests and grants a second and at once, by each owner: they are kept for ever. One over 8 KiB counts as several.
+	DocumentRate  float64 `koanf:"document_rate"`  // default 1
+	DocumentBurst int     `koanf:"document_burst"` // default 5000
+
+	// Bytes in memory at once, over all and for one caller: of bodies, all but the first 64 KiB of each, and of ciphertext in answers to reads.
+	Memory     int64 `koanf:"memory"`      // default 512 MiB
+	MemoryEach int64 `koanf:"memory_each"` // default 64 MiB; at least 32 MiB, the most that one request takes
+
+	Callers       int           `koanf:"callers"`       // how many callers' rates are remembered; default 100,000
+	Fields        int           `koanf:"fields"`        // of one owner; default 4,096
+	OwnerBytes    int64         `koanf:"owner_bytes"`   // ciphertext of one owner; default 64 MiB
+	Relationships int           `koanf:"relationships"` // of one reader, with however many owners; default 20,000
+	Logins        int           `koanf:"logins"`        // at the same time; default 100,000
+	Sessions      int           `koanf:"sessions"`      // at the same time; default 100,000
+	Login         time.Duration `koanf:"login"`         // how long a login lasts; default 15m
+	CachedLeaves  int           `koanf:"cached_leaves"` // kept in memory: leaves, and manifests and grants as what they weigh; default 200,000
+	CachedBytes   int           `koanf:"cached_bytes"`  // ciphertext kept in memory; default 64 MiB
 }
 
 // WithDefaults puts the defaults where a limit is zero and refuses limits that make no sense.
 func (l Limits) WithDefaults() (Limits, error) {
-	if l.IdentityRate < 0 || l.IdentityBurst < 0 || l.OpenRate < 0 || l.LoginRate < 0 || l.FieldRate < 0 || l.OpenBurst < 0 || l.LoginBurst < 0 || l.FieldBurst < 0 || l.Callers < 0 ||
-		l.Fields < 0 || l.OwnerBytes < 0 || l.Logins < 0 || l.Sessions < 0 || l.Login < 0 || l.CachedLeaves < 0 || l.CachedBytes < 0 {
+	if min(l.OpenRate, l.IdentityRate, l.LoginRate, l.FieldRate, l.DocumentRate) < 0 || min(l.OpenBurst, l.IdentityBurst, l.LoginBurst, l.FieldBurst, l.DocumentBurst) < 0 ||
+		min(l.Callers, l.Fields, l.Relationships, l.Logins, l.Sessions, l.CachedLeaves, l.CachedBytes) < 0 || min(l.OwnerBytes, l.Memory, l.MemoryEach) < 0 || l.Login < 0 {
 		return l, errors.New("limits: a limit is below zero")
+	}
+	if l.DocumentBurst != 0 && l.DocumentBurst < documentCost(envelope.MaxSize) {
+		return l, fmt.Errorf("limits: document_burst must be at least %d, what the longest document costs", documentCost(envelope.MaxSize))
+	}
+	if l.Memory != 0 && l.Memory < readBytes || l.MemoryEach != 0 && l.MemoryEach < readBytes {
+		return l, fmt.Errorf("limits: memory and memory_each must be at least %d", readBytes)
 	}
 	if l.FieldBurst != 0 && l.FieldBurst < 1000 {
 		return l, errors.New("limits: field_burst must be at least 1000, the number of fields that one request may name")
@@ -55,6 +73,11 @@ func (l Limits) WithDefaults() (Limits, error) {
 	orDefault(&l.LoginBurst, 200)
 	orDefault(&l.FieldRate, 2000)
 	orDefault(&l.FieldBurst, 4000)
+	orDefault(&l.DocumentRate, 1)
+	orDefault(&l.DocumentBurst, 5000)
+	orDefault(&l.Relationships, 20_000)
+	orDefault(&l.Memory, 512<<20)
+	orDefault(&l.MemoryEach, 64<<20)
 	orDefault(&l.Callers, 100_000)
 	orDefault(&l.Fields, 4096)
 	orDefault(&l.OwnerBytes, 64<<20)
@@ -71,6 +94,17 @@ func orDefault[T comparable](v *T, value T) {
 	if *v == zero {
 		*v = value
 	}
+}
+
+// documentCost is what a document of so many bytes takes off its sender's rate of documents.
+func documentCost(size int) int { return 1 + size/(8*kib) }
+
+// chargeDocument takes a document that is to be kept for ever off its sender's rate.
+func (s *Storefront) chargeDocument(sender policies.IdentityID, env *envelope.Envelope) error {
+	if !s.callers.allow("d"+string(sender[:]), s.now(), s.limits.DocumentRate, s.limits.DocumentBurst, documentCost(len(env.Raw))) {
+		return &problem.Problem{Code: policies.CodeRateLimited, Detail: "too many documents; each is kept for ever", RetryAfter: 10}
+	}
+	return nil
 }
 
 type limiter = rate.Limiter
@@ -90,24 +124,6 @@ func (l *limiters) allow(caller string, now time.Time, perSecond float64, burst,
 	}
 	l.mu.Unlock()
 	return one.AllowN(now, n)
-}
-
-// network is the caller's address as far as limits are concerned. Whoever has an IPv6 address has the 2^64 beside it.
-func network(remote string) string {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		return "unknown"
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return "unknown"
-	}
-	addr = addr.Unmap().WithZone("")
-	if addr.Is6() {
-		prefix, _ := addr.Prefix(64)
-		addr = prefix.Addr()
-	}
-	return addr.String()
 }
 
 // lru keeps the values used last whose weights add up to no more than a bound.

@@ -96,7 +96,11 @@ func (l *logins) add(id policies.DocumentID, one *login, now time.Time, most int
 			}
 		}
 		if len(l.open) >= most {
-			return rateLimited()
+			oldest, ok := fromMost(l.of)
+			if !ok {
+				return rateLimited()
+			}
+			l.drop(oldest)
 		}
 	}
 	if mine := l.of[one.subject]; len(mine) >= loginsOfOne {
@@ -105,6 +109,17 @@ func (l *logins) add(id policies.DocumentID, one *login, now time.Time, most int
 	l.open[id] = one
 	l.of[one.subject] = append(l.of[one.subject], id)
 	return nil
+}
+
+// fromMost is the first of whoever has most, if that is more than one: when there is no room, those make it who take most.
+func fromMost[K, V comparable](of map[K][]V) (first V, ok bool) {
+	most := 1
+	for _, mine := range of {
+		if len(mine) > most {
+			most, first, ok = len(mine), mine[0], true
+		}
+	}
+	return first, ok
 }
 
 // drop is called with mu held.
@@ -258,7 +273,7 @@ func (s *Storefront) authenticate(c *call, limit int64) (policies.IdentityID, []
 	if _, err := s.names.authority(c.Request); err != nil {
 		return none, nil, err
 	}
-	body, err := readBody(c, limit)
+	body, err := s.readBody(c, limit, "l"+string(one.subject[:]))
 	if err != nil {
 		return none, nil, err
 	}
@@ -280,6 +295,7 @@ func (s *Storefront) authenticate(c *call, limit int64) (policies.IdentityID, []
 type sessions struct {
 	mu   sync.RWMutex
 	open map[policies.Hash]openSession
+	of   map[policies.ReaderID][]policies.Hash // oldest first
 }
 
 type openSession struct {
@@ -287,7 +303,10 @@ type openSession struct {
 	expires int64 // Unix seconds
 }
 
-func (l *sessions) init() { l.open = make(map[policies.Hash]openSession) }
+func (l *sessions) init() {
+	l.open = make(map[policies.Hash]openSession)
+	l.of = make(map[policies.ReaderID][]policies.Hash)
+}
 
 func (l *sessions) add(id policies.Hash, one openSession, now time.Time, most int) error {
 	l.mu.Lock()
@@ -295,15 +314,34 @@ func (l *sessions) add(id policies.Hash, one openSession, now time.Time, most in
 	if len(l.open) >= most {
 		for old, o := range l.open {
 			if now.Unix() >= o.expires {
-				delete(l.open, old)
+				l.drop(old)
 			}
 		}
 		if len(l.open) >= most {
-			return rateLimited()
+			oldest, ok := fromMost(l.of)
+			if !ok {
+				return rateLimited()
+			}
+			l.drop(oldest)
 		}
+	}
+	if _, again := l.open[id]; !again {
+		l.of[one.reader] = append(l.of[one.reader], id)
 	}
 	l.open[id] = one
 	return nil
+}
+
+// drop is called with mu held.
+func (l *sessions) drop(id policies.Hash) {
+	reader := l.open[id].reader
+	delete(l.open, id)
+	rest := slices.DeleteFunc(l.of[reader], func(o policies.Hash) bool { return o == id })
+	if len(rest) == 0 {
+		delete(l.of, reader)
+		return
+	}
+	l.of[reader] = rest
 }
 
 func (l *sessions) find(id policies.Hash, now time.Time) (openSession, error) {

@@ -48,17 +48,6 @@ func TestLRU(t *testing.T) {
 	}
 }
 
-func TestNetwork(t *testing.T) {
-	for remote, want := range map[string]string{
-		"192.0.2.1:5": "192.0.2.1", "[::ffff:192.0.2.1]:5": "192.0.2.1", "[2001:db8:1:2:3:4:5:6]:7": "2001:db8:1:2::",
-		"[2001:db8:1:2::9]:7": "2001:db8:1:2::", "[fe80::1%eth0]:1": "fe80::", "@": "unknown", "": "unknown", "host:1": "unknown",
-	} {
-		if got := network(remote); got != want {
-			t.Errorf("%q: %q, want %q", remote, got, want)
-		}
-	}
-}
-
 func TestNames(t *testing.T) {
 	n := names{configured: []string{"Storefront.example", "127.0.0.1:8443", "::1"}}
 	for host, want := range map[string]bool{

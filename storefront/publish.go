@@ -110,6 +110,9 @@ func (s *Storefront) postManifest(c *call) error {
 		// The vault would refuse it, but only after a stranger had filled this disk.
 		return problem.New(policies.CodeNoGrant, "to write for another owner needs a write grant")
 	}
+	if err := s.chargeDocument(c.subject, env); err != nil {
+		return err
+	}
 	k := slot{m.Owner, m.Author}
 	in, err := parseItems(&p, k)
 	if err != nil {

@@ -14,6 +14,9 @@ import (
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
+// readBytes is how much ciphertext one answer holds. A reader who wants more asks several times.
+const readBytes = 32 * mib
+
 // offer is what the storefront found for one item of a read.
 type offer struct {
 	slot
@@ -48,6 +51,19 @@ func (s *Storefront) postRead(c *call) error {
 			return err
 		}
 		offers[i].describe(&call.Items[i])
+	}
+	// Before the vault is asked, which records what it releases.
+	size := int64(0)
+	for i := range offers {
+		if o := &offers[i]; o.leaf != nil && o.leaf.Version > req.Items[i].Known {
+			size += int64(o.leaf.ciphertext)
+		}
+	}
+	if size > readBytes {
+		return problem.New(policies.CodeTooLarge, "the values have more than %d bytes together; ask for fewer at once", readBytes)
+	}
+	if err := s.share(c, "r"+string(one.reader[:])).Take(size); err != nil {
+		return crowded()
 	}
 	reply, err := s.vault.Reencrypt(c.ctx, call)
 	if err != nil {

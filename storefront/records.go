@@ -23,6 +23,7 @@ import (
 //	i identity                       envelope of the identity
 //	r reader owner number            a relationship of the two, an envelope; the highest number is the newest
 //	R owner reader number            the same, to be found by its owner
+//	n reader                         how many relationships there are under r, 8 bytes
 //	t owner author                   treeRecord: what is current and what is pending
 //	w owner author                   a hint that there is something to complete or to collect
 //	l owner leaf-hash                an item's leafRecord; never overwritten
@@ -37,6 +38,7 @@ const (
 	kindIdentity    = 'i'
 	kindByReader    = 'r'
 	kindByOwner     = 'R'
+	kindCount       = 'n'
 	kindTree        = 't'
 	kindWork        = 'w'
 	kindLeaf        = 'l'
@@ -142,7 +144,8 @@ func parseLeafRecord(value []byte) (leaf []byte, ciphertext int, err error) {
 }
 
 // locks are one lock for each slot that somebody holds or waits for. Whoever holds a slot's lock alone changes its tree, its pending
-// manifest and its cached shelf; the lock of the owner's own slot also covers chain and grants.
+// manifest and its cached shelf; the lock of the owner's own slot also covers chain and grants. A reader's relationships are covered by the lock of
+// the slot that has them as author and no owner.
 type locks struct {
 	mu   sync.Mutex // guards held and users
 	held map[slot]*slotLock

@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/storefront/internal/store"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/gate"
 )
 
 // who says whose request a route answers. The rate class follows from it: open routes are limited by network address, the
@@ -130,12 +131,18 @@ type call struct {
 	ctx     context.Context
 	body    []byte
 	subject policies.IdentityID // whose login signed it; zero for open routes
+	shares  []*gate.Share[string]
 }
 
 func (s *Storefront) serve(r *route, g *gin.Context) {
 	ctx, cancel := context.WithTimeout(g.Request.Context(), r.timeout)
 	defer cancel()
 	c := &call{Context: g, ctx: ctx}
+	defer func() {
+		for _, share := range c.shares {
+			share.Give()
+		}
+	}()
 	if err := s.admit(r, c); err != nil {
 		s.fail(c, err)
 		return
@@ -154,10 +161,10 @@ func (s *Storefront) admit(r *route, c *call) error {
 		if err := s.chargeNetwork(c); err != nil {
 			return err
 		}
-		c.body, err = readBody(c, r.body)
+		c.body, err = s.readBody(c, r.body, "a"+gate.Network(c.Request.RemoteAddr).String())
 		return err
 	case session:
-		if c.body, err = readBody(c, r.body); err != nil {
+		if c.body, err = s.readBody(c, r.body, "a"+gate.Network(c.Request.RemoteAddr).String()); err != nil {
 			if limited := s.chargeNetwork(c); limited != nil {
 				return limited
 			}
@@ -189,7 +196,7 @@ func (s *Storefront) admit(r *route, c *call) error {
 
 // chargeNetwork takes a request off the rate of its network address.
 func (s *Storefront) chargeNetwork(c *call) error {
-	if !s.callers.allow("a"+network(c.Request.RemoteAddr), s.now(), s.limits.OpenRate, s.limits.OpenBurst, 1) {
+	if !s.callers.allow("a"+gate.Network(c.Request.RemoteAddr).String(), s.now(), s.limits.OpenRate, s.limits.OpenBurst, 1) {
 		return rateLimited()
 	}
 	return nil
@@ -200,8 +207,19 @@ func rateLimited() error { return &problem.Problem{Code: policies.CodeRateLimite
 // trustedLength is up to how many bytes memory is set aside for a body before it comes.
 const trustedLength = 64 * kib
 
-// readBody reads the whole body or refuses it.
-func readBody(c *call, limit int64) ([]byte, error) {
+// share is what a call takes of the memory that callers may have, until it is answered.
+func (s *Storefront) share(c *call, who string) *gate.Share[string] {
+	share := s.memory.Share(who)
+	c.shares = append(c.shares, share)
+	return share
+}
+
+func crowded() error {
+	return &problem.Problem{Code: policies.CodeRateLimited, Detail: "too many bytes at once", RetryAfter: 1}
+}
+
+// readBody reads the whole body or refuses it. Who it is from shares out the memory for it.
+func (s *Storefront) readBody(c *call, limit int64, who string) ([]byte, error) {
 	if limit == 0 {
 		if c.Request.ContentLength > 0 {
 			return nil, problem.New(policies.CodeTooLarge, "this request has no body")
@@ -215,9 +233,11 @@ func readBody(c *call, limit int64) ([]byte, error) {
 	if n := c.Request.ContentLength; n > 0 { // what was only announced takes no memory yet
 		b.Grow(int(min(n, trustedLength)) + bytes.MinRead)
 	}
-	_, err := b.ReadFrom(http.MaxBytesReader(c.Writer, c.Request.Body, limit))
+	_, err := b.ReadFrom(s.share(c, who).Reader(http.MaxBytesReader(c.Writer, c.Request.Body, limit), trustedLength))
 	var tooLarge *http.MaxBytesError
 	switch {
+	case errors.Is(err, gate.ErrCrowded):
+		return nil, crowded()
 	case errors.As(err, &tooLarge):
 		return nil, problem.New(policies.CodeTooLarge, "a body of at most %d bytes is allowed", limit)
 	case err != nil:

@@ -46,6 +46,7 @@ import (
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/internal/store"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/gate"
 )
 
 // Store is the durability that the storefront counts on. Commit applies all changes or none, and when it returns nil they survive
@@ -96,6 +97,7 @@ type Storefront struct {
 	logins   logins
 	sessions sessions
 	callers  limiters
+	memory   *gate.Budget[string]
 
 	locks   locks
 	shelves *lru[slot, *shelf]      // replaced only under the slot's lock
@@ -130,6 +132,7 @@ func New(o Options) (*Storefront, error) {
 		shelves: newLRU[slot, *shelf](limits.CachedLeaves),
 		grants:  newLRU[pair, *grantSet](limits.CachedLeaves),
 		ciphers: newLRU[cipherKey, []byte](limits.CachedBytes),
+		memory:  gate.NewBudget[string](limits.Memory, limits.MemoryEach),
 		callers: limiters{lru: newLRU[string, *limiter](limits.Callers)},
 	}
 	s.logins.init()

@@ -384,6 +384,7 @@ func TestRoutes(t *testing.T) {
 				"no JSON":  []byte("hello"),
 				"unknown":  []byte(`{"colour":"red"}`),
 				"trailing": []byte(`{}{}`),
+				"longest":  bytes.Repeat([]byte(" "), int(r.body)),
 			} {
 				if err := anna.do(r.method, path, body, nil); !errors.Is(err, policies.CodeMalformed) {
 					t.Errorf("%s %s, %s: %v", r.method, r.path, name, err)
@@ -1251,9 +1252,31 @@ func TestLimits(t *testing.T) {
 	anna = w.member(policies.KindPerson)
 	three := []api.Item{anna.set("a", "1"), anna.set("b", "2"), anna.set("c", "3")}
 	wantCode(t, anna.post(anna.sign(), three), policies.CodeTooLarge)
-	clear(anna.leaves)
-	big := []api.Item{anna.set("big", strings.Repeat("x", 1000))}
-	wantCode(t, anna.post(anna.sign(), big), policies.CodeTooLarge)
+	delete(anna.leaves, "c")
+	anna.publish(three[:2]) // as many as may be
+
+	// The longest value that may be, as all that an owner may have; and a byte more of either.
+	longest := anna.set("c", strings.Repeat("x", policies.MaxValue))
+	for i, want := range []policies.Code{"", policies.CodeTooLarge, policies.CodeTooLarge} {
+		limits = loose
+		limits.OwnerBytes = int64(len(longest.Ciphertext))
+		if i == 1 {
+			limits.OwnerBytes--
+		}
+		w = newWorld(t, limits)
+		anna = w.member(policies.KindPerson)
+		big := anna.set("big", strings.Repeat("x", policies.MaxValue))
+		if i == 2 {
+			w.front.limits.OwnerBytes *= 2
+			big.Ciphertext = append(big.Ciphertext, 0)
+		}
+		switch err := anna.post(anna.sign(), []api.Item{big}); {
+		case want == "":
+			w.must(err)
+		default:
+			wantCode(t, err, want)
+		}
+	}
 }
 
 func TestPanicIsAProblem(t *testing.T) {

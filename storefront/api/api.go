@@ -22,7 +22,7 @@ const (
 	PathIdentity      = "/v1/identities/{id}"             // GET, open: the identity's envelope
 	PathChallenges    = "/v1/logins/challenges"           // POST, open, [ChallengeRequest]: [LoginChallenge]
 	PathLogins        = "/v1/logins"                      // POST, open, [LoginAnswer]: [Login]
-	PathRelationships = "/v1/relationships"               // POST, the reader's login, a relationship's envelope: 201. GET, the login's own: [Envelopes]
+	PathRelationships = "/v1/relationships"               // POST, the reader's login, a relationship's envelope: 201. GET ?after=CURSOR or ?with=ID, the login's own: [Envelopes]
 	PathManifests     = "/v1/owners/{owner}/manifests"    // POST, the author's login, [Publication]: evidence.Receipt
 	PathMirror        = "/v1/owners/{owner}/mirror"       // GET ?author=, the author's or owner's login: [Mirror]
 	PathItem          = "/v1/owners/{owner}/items/{leaf}" // GET, the owner's login: the ciphertext, application/octet-stream
@@ -72,9 +72,10 @@ type Login struct {
 	Expires int64               `json:"expires"` // Unix seconds
 }
 
-// Envelopes is a list of signed documents.
+// Envelopes is a page of a list of signed documents.
 type Envelopes struct {
 	Envelopes []jsontext.Value `json:"envelopes"`
+	After     string           `json:"after,omitempty"` // cursor of the next page; empty: there is none
 }
 
 // Publication is a manifest and the items that changed since the one before.

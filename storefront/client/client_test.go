@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
@@ -580,4 +581,46 @@ func TestManyForOnePlace(t *testing.T) {
 		w.wantRefusal(r, o, f, policies.CodeRevoked)
 	}
 	w.wantRead(r, o, "e", "e")
+}
+
+// TestReadInSeveral: values that are more than one answer may hold are read all the same.
+func TestReadInSeveral(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	r, _ := w.reader("R")
+	large := strings.Repeat("x", policies.MaxValue)
+	w.must(o.Set(ctx, set("large", large)))
+	w.connect(o, r, "r")
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"large"}, GrantOptions{}))
+	items := make([]Item, 40)
+	for i := range items {
+		items[i] = Item{Owner: o.ID(), Field: "large"}
+	}
+	values, err := r.Read(ctx, items...)
+	w.must(err)
+	for i, v := range values {
+		if v.Err != nil || string(v.Bytes) != large {
+			t.Fatalf("value %d: %d bytes, %v", i, len(v.Bytes), v.Err)
+		}
+	}
+}
+
+// TestConnectAmongStrangers: an owner asks for the relationships with one reader, so that strangers' cannot come between.
+func TestConnectAmongStrangers(t *testing.T) {
+	w := newWorld(t)
+	o, _ := w.owner()
+	r, _ := w.reader("R")
+	asked := 0
+	w.hostile(func(out http.ResponseWriter, in *http.Request, next http.Handler) {
+		if in.Method == "GET" && in.URL.Path == api.PathRelationships {
+			if asked++; in.URL.Query().Get("with") != r.ID().String() {
+				t.Errorf("asked for %q", in.URL.RawQuery)
+			}
+		}
+		next.ServeHTTP(out, in)
+	})
+	w.connect(o, r, "r")
+	if asked == 0 {
+		t.Error("nothing was asked")
+	}
 }

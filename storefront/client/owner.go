@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -508,7 +509,8 @@ func (o *Owner) findRelationship(ctx context.Context, reader policies.IdentityID
 		return readerContact{}, fmt.Errorf("%w: %w", ErrUntrue, err)
 	}
 	var list api.Envelopes
-	if err := o.wire.call(ctx, request{method: "GET", path: api.PathRelationships, out: &list, login: true}); err != nil {
+	with := url.Values{"with": {reader.String()}} // among all of them, strangers' could push the reader's to a later page
+	if err := o.wire.call(ctx, request{method: "GET", path: api.PathRelationships, query: with, out: &list, login: true}); err != nil {
 		return readerContact{}, fmt.Errorf("fetching relationships: %w", err)
 	}
 	c, newest := readerContact{ID: reader, Identity: identity}, int64(0)

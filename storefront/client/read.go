@@ -186,7 +186,7 @@ func (r *Reader) readPurposes(ctx context.Context, out []Value, indexes []int, r
 	for _, purpose := range order {
 		for group := groups[purpose]; len(group) > 0; {
 			n := min(len(group), policies.MaxReadItems)
-			if err := r.readOnce(ctx, out, group[:n], purpose, true); err != nil {
+			if err := r.readSome(ctx, out, group[:n], purpose); err != nil {
 				return err
 			}
 			group = group[n:]
@@ -215,6 +215,18 @@ func (r *Reader) readPurposes(ctx context.Context, out []Value, indexes []int, r
 		return nil
 	}
 	return r.readPurposes(ctx, out, again, false)
+}
+
+// readSome reads what one request may name, in several if the values are more than one answer may hold.
+func (r *Reader) readSome(ctx context.Context, out []Value, indexes []int, purpose string) error {
+	err := r.readOnce(ctx, out, indexes, purpose, true)
+	if n := len(indexes); n > 1 && errors.Is(err, policies.CodeTooLarge) {
+		if err := r.readSome(ctx, out, indexes[:n/2], purpose); err != nil {
+			return err
+		}
+		return r.readSome(ctx, out, indexes[n/2:], purpose)
+	}
+	return err
 }
 
 // readOnce sends one signed request and fills in the values.

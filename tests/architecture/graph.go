@@ -37,18 +37,19 @@ var graph = []rule{
 	{"vault/keylog", nil},
 	{"vault/intact", nil},  // knows Badger's files and nothing else, so both sides may use it
 	{"vault/sockets", nil}, // knows TCP and nothing else: the same
+	{"vault/gate", nil},    // bounds of connections, for every listener
 	{"vault/audit/...", []string{"policies/...", "vault/audit/..."}}, // shares nothing with the vault but the documents
 	{"vault/api", []string{"policies/..."}},
 	{"vault/client", []string{"policies/...", "vault/api", "vault/sockets"}},
-	{"vault/internal/...", []string{"policies/...", "vault", "vault/api", "vault/intact", "vault/internal/...", "vault/keylog", "vault/pre"}},
+	{"vault/internal/...", []string{"policies/...", "vault", "vault/api", "vault/gate", "vault/intact", "vault/internal/...", "vault/keylog", "vault/pre"}},
 	{"vault", []string{"policies/...", "vault/api", "vault/internal/...", "vault/keylog", "vault/pre"}},
 	{"vault/cmd/...", []string{"hardware/...", "pkcs11", "policies/...", "vault", "vault/api", "vault/internal/...", "vault/keylog", "vault/pre", "vault/sockets", "vault/cmd/..."}},
 
 	{"storefront/api", []string{"policies/..."}},
 	{"storefront/internal/...", []string{"policies/...", "storefront", "storefront/api", "storefront/internal/...", "vault/api", "vault/intact"}},
 	// Of the scheme the storefront uses what needs no secret: challenges, points, sizes.
-	{"storefront", []string{"policies/...", "storefront/api", "storefront/internal/...", "vault/api", "vault/client", "vault/pre"}},
-	{"storefront/cmd/sallyport-storefront", []string{"policies/...", "storefront", "storefront/api", "storefront/internal/...", "vault/client", "vault/sockets"}},
+	{"storefront", []string{"policies/...", "storefront/api", "storefront/internal/...", "vault/api", "vault/client", "vault/gate", "vault/pre"}},
+	{"storefront/cmd/sallyport-storefront", []string{"policies/...", "storefront", "storefront/api", "storefront/internal/...", "vault/client", "vault/gate", "vault/sockets"}},
 	// The SDK knows vault/api for the second route, past the storefront.
 	{"storefront/client/...", []string{"policies/...", "storefront/api", "storefront/client/...", "vault/api", "vault/pre", "vault/sockets"}},
 	{"storefront/cmd/sallyport", []string{"policies/...", "storefront/api", "storefront/client/...", "vault/api", "vault/audit/...", "vault/pre"}},

@@ -40,6 +40,7 @@ open_rate = 100000.0
 open_burst = 100000
 login_rate = 100000.0
 login_burst = 100000
+document_burst = 100000
 `
 	ownersLimits = "per_second = 100000.0\nburst = 100000\n"
 )

@@ -26,6 +26,7 @@ open_rate = 100000.0
 open_burst = 100000
 login_rate = 100000.0
 login_burst = 100000
+document_burst = 100000
 `
 	ownersLimits = "per_second = 100000.0\nburst = 100000\n\n[limits]\nrefusals = 100000.0\nrefusal_burst = 100000\nrefusals_overall = 100000.0\n"
 )

@@ -20,6 +20,10 @@ var binaries stage.Binaries
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		flag.Parse()
+		if err := flag.Set("test.parallel", "64"); err != nil { // tests that run beside one another here wait, they do not compute
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 		root, err := stage.ModuleRoot()
 		if err == nil {
 			var dir string

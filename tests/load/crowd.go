@@ -36,6 +36,8 @@ open_rate = 1000000.0
 open_burst = 1000000
 login_rate = 1000000.0
 login_burst = 1000000
+document_burst = 10000000
+relationships = 1000000
 field_rate = 10000000.0
 field_burst = 10000000
 `

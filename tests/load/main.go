@@ -117,7 +117,7 @@ func measure(ctx context.Context, quick bool, file string, readers int) error {
 	if err != nil {
 		return err
 	}
-	s, err := stage.Open(ctx, stage.Options{Dir: filepath.Join(dir, "stage"), Bin: bin, StorefrontConfig: limits, VaultConfig: ownersLimits})
+	s, err := stage.Open(ctx, stage.Options{Dir: filepath.Join(dir, "stage"), Bin: bin, StorefrontMembers: "connections_each = 4096\n", StorefrontConfig: limits, VaultConfig: ownersLimits})
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ type World struct {
 
 // openLimits raises the limits on how often one address may knock: everybody here has the same.
 const (
-	storefrontLimits = "\n[limits]\nopen_rate = 100000.0\nopen_burst = 100000\nlogin_rate = 100000.0\nlogin_burst = 100000\n"
+	storefrontLimits = "\n[limits]\nopen_rate = 100000.0\nopen_burst = 100000\nlogin_rate = 100000.0\nlogin_burst = 100000\ndocument_burst = 1000000\n"
 	ownersLimits     = "per_second = 100000.0\nburst = 100000\n\n[limits]\nrefusals = 100000.0\nrefusal_burst = 100000\nrefusals_overall = 100000.0\n"
 )
 

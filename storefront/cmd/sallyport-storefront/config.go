@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/parsers/toml/v2"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/sallyport/sallyport/storefront"
 	"github.com/sallyport/sallyport/vault/client"
+	"github.com/sallyport/sallyport/vault/gate"
 )
 
 // documented is the configuration that `sallyport-storefront config` prints: every member with what it does, set to
@@ -34,6 +36,11 @@ type config struct {
 	Data           string            `koanf:"data"`
 	Reserve        uint64            `koanf:"reserve"`
 	Connections    int               `koanf:"connections"`
+	Each           int               `koanf:"connections_each"`
+	HeaderTimeout  time.Duration     `koanf:"header_timeout"`
+	RequestTimeout time.Duration     `koanf:"request_timeout"`
+	AnswerTimeout  time.Duration     `koanf:"answer_timeout"`
+	IdleTimeout    time.Duration     `koanf:"idle_timeout"`
 	ReadyFile      string            `koanf:"ready_file"`
 	Vault          vaultConfig       `koanf:"vault"`
 	Limits         storefront.Limits `koanf:"limits"`
@@ -50,7 +57,19 @@ type vaultConfig struct {
 
 // defaults are in the documented configuration; what a file must say itself is left empty.
 func defaults() config {
-	return config{Listen: "127.0.0.1:8443", Reserve: 512 << 20, Connections: 4096, Vault: vaultConfig{InFlight: 4}}
+	return config{
+		Listen: "127.0.0.1:8443", Reserve: 512 << 20, Connections: 4096, Each: 512,
+		HeaderTimeout: 10 * time.Second, RequestTimeout: time.Minute, AnswerTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute,
+		Vault: vaultConfig{InFlight: 4},
+	}
+}
+
+// bounds are those of the public listener's connections.
+func (c *config) bounds() gate.Limits {
+	return gate.Limits{
+		Connections: c.Connections, Each: c.Each,
+		Header: c.HeaderTimeout, Request: c.RequestTimeout, Answer: c.AnswerTimeout, Idle: c.IdleTimeout,
+	}
 }
 
 // loadConfig reads a file strictly and checks it.
@@ -85,8 +104,10 @@ func (c *config) validate() error {
 	switch {
 	case len(missing) > 0:
 		return fmt.Errorf("configuration: not set: %s", strings.Join(missing, ", "))
-	case c.Connections < 1 || c.Vault.InFlight < 1:
-		return errors.New("configuration: connections and vault.in_flight are at least 1")
+	case c.Connections < 1 || c.Each < 1 || c.Vault.InFlight < 1:
+		return errors.New("configuration: connections, connections_each and vault.in_flight are at least 1")
+	case min(c.HeaderTimeout, c.RequestTimeout, c.AnswerTimeout, c.IdleTimeout) < time.Second:
+		return errors.New("configuration: header_timeout, request_timeout, answer_timeout and idle_timeout are durations such as \"10s\", at least a second")
 	}
 	if _, socket := strings.CutPrefix(c.Vault.Address, "unix:"); socket {
 		if c.Vault.CA != "" || c.Vault.Certificate != "" || c.Vault.Key != "" {

@@ -5,20 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/go-json-experiment/json"
-	"golang.org/x/net/netutil"
 
 	"github.com/sallyport/sallyport/storefront"
 	"github.com/sallyport/sallyport/storefront/internal/store"
 	"github.com/sallyport/sallyport/vault/client"
+	"github.com/sallyport/sallyport/vault/gate"
 	"github.com/sallyport/sallyport/vault/sockets"
 )
 
@@ -29,16 +27,9 @@ const (
 	exitUsage = 2
 )
 
-// Bounds on one connection. Routes have shorter limits of their own.
 const (
-	headerTimeout = 10 * time.Second
-	readTimeout   = 60 * time.Second
-	writeTimeout  = 120 * time.Second
-	idleTimeout   = 120 * time.Second
-	maxHeader     = 16 << 10
-	maxStreams    = 32               // requests at once over one HTTP/2 connection, each of which may have a body in memory
-	patience      = 30 * time.Second // with a client that is gone without a word
-	stopTimeout   = 15 * time.Second // for requests under way when the server is told to stop
+	patience    = 30 * time.Second // with a client that is gone without a word
+	stopTimeout = 15 * time.Second // for requests under way when the server is told to stop
 )
 
 type commandLine struct {
@@ -118,13 +109,9 @@ func serve(ctx context.Context, cfg *config, logger *slog.Logger) (err error) {
 	}
 	defer front.Close()
 
-	server := &http.Server{
-		Handler: front.Handler(), TLSConfig: tlsConfig,
-		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: maxHeader,
-		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		ErrorLog:       log.New(io.Discard, "", 0), // it would name the addresses of strangers whose handshakes fail
-	}
+	door := gate.New("public", cfg.bounds(), logger)
+	server := door.Server(front.Handler())
+	server.TLSConfig = tlsConfig
 	listener, err := sockets.Listen(ctx, cfg.Listen, patience)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
@@ -132,7 +119,7 @@ func serve(ctx context.Context, cfg *config, logger *slog.Logger) (err error) {
 	address := listener.Addr().String()
 	served := make(chan error, 1)
 	go func() {
-		served <- server.ServeTLS(netutil.LimitListener(listener, cfg.Connections), "", "")
+		served <- server.ServeTLS(door.Listener(listener), "", "")
 	}()
 	if err := writeReady(cfg.ReadyFile, address); err != nil {
 		server.Close()

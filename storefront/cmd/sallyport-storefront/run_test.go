@@ -43,7 +43,7 @@ func TestDocumentedConfigurationIsTheDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := defaults()
-	if got.Listen != want.Listen || got.Reserve != want.Reserve || got.Connections != want.Connections || got.Vault.InFlight != want.Vault.InFlight {
+	if got.Listen != want.Listen || got.Reserve != want.Reserve || got.bounds() != want.bounds() || got.Vault.InFlight != want.Vault.InFlight {
 		t.Errorf("the documented configuration is not the default: %+v", got)
 	}
 	filled, err := storefront.Limits{}.WithDefaults()
@@ -70,6 +70,92 @@ func TestDocumentedConfigurationIsTheDefault(t *testing.T) {
 	check("", reflect.TypeFor[config]())
 }
 
+// TestLimitsAreDocumented: the README's table "What callers can take" has every limit, with the default that the code has, and names tests that exist.
+func TestLimitsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## What callers can take\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	documented, tests := map[string]string{}, map[string]bool{}
+	for line := range strings.Lines(section) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 6 || !strings.HasPrefix(cells[1], " `") {
+			continue
+		}
+		names, _, _ := strings.Cut(cells[1], ":")
+		values := strings.Split(cells[2], ";")
+		for i, name := range strings.Split(names, ",") {
+			if i < len(values) {
+				documented[strings.Trim(name, " `")] = strings.TrimSpace(values[i])
+			}
+		}
+		for _, name := range strings.Split(cells[4], ",") {
+			tests[strings.Trim(name, " `")] = true
+		}
+	}
+	c := defaults()
+	if c.Limits, err = c.Limits.WithDefaults(); err != nil {
+		t.Fatal(err)
+	}
+	check := func(name string, v reflect.Value) {
+		got, ok := documented[name]
+		number, unit, _ := strings.Cut(got, " ")
+		var same bool
+		switch d := v.Interface().(type) {
+		case time.Duration:
+			said, err := time.ParseDuration(got)
+			same = err == nil && said == d
+		default:
+			factor := 1.0
+			if unit == "MiB" {
+				factor = 1 << 20
+			}
+			var said float64
+			_, err := fmt.Sscan(strings.ReplaceAll(number, ",", ""), &said)
+			same = err == nil && said*factor == v.Convert(reflect.TypeFor[float64]()).Float()
+		}
+		if !ok || !same {
+			t.Errorf("%s: the README says %q, the code %v", name, got, v.Interface())
+		}
+		delete(documented, name)
+	}
+	limits := reflect.ValueOf(c.Limits)
+	for i := range limits.NumField() {
+		check("limits."+limits.Type().Field(i).Tag.Get("koanf"), limits.Field(i))
+	}
+	own := reflect.ValueOf(c)
+	for i := range own.NumField() {
+		switch name := own.Type().Field(i).Tag.Get("koanf"); name {
+		case "connections", "connections_each", "header_timeout", "request_timeout", "answer_timeout", "idle_timeout":
+			check(name, own.Field(i))
+		}
+	}
+	for name := range documented {
+		t.Errorf("the README has a limit that is none: %s", name)
+	}
+	var sources []byte
+	for _, folder := range []string{"../..", "../../../vault/gate", "../../../tests/limits"} {
+		files, _ := filepath.Glob(filepath.Join(folder, "*_test.go"))
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sources = append(sources, source...)
+		}
+	}
+	if len(tests) < 10 {
+		t.Errorf("the README names %d tests", len(tests))
+	}
+	for name := range tests {
+		if !bytes.Contains(sources, []byte("\nfunc "+name+"(t *testing.T)")) {
+			t.Errorf("the README names a test that is none: %q", name)
+		}
+	}
+}
+
 func TestConfigurationRefused(t *testing.T) {
 	const good = "certificate='c'\nkey='k'\ndata='d'\n[vault]\naddress='unix:s'\n"
 	if _, err := loadConfig(write(t, good)); err != nil {
@@ -86,6 +172,8 @@ func TestConfigurationRefused(t *testing.T) {
 		"https without keys": "certificate='c'\nkey='k'\ndata='d'\n[vault]\naddress='https://v'\n",
 		"socket with keys":   good + "ca='x'\n",
 		"no connections":     "connections=0\n" + good,
+		"none of an address": "connections_each=0\n" + good,
+		"no time":            "idle_timeout='1ms'\n" + good,
 		"bad duration":       good + "[limits]\nlogin='soon'\n",
 	} {
 		if c, err := loadConfig(write(t, text)); err == nil {

@@ -75,6 +75,7 @@ type ownersDoor struct {
 	PerSecond      float64 `koanf:"per_second"`
 	Burst          int     `koanf:"burst"`
 	Connections    int     `koanf:"connections"`
+	Each           int     `koanf:"connections_each"`
 }
 
 func defaults() config {
@@ -82,7 +83,7 @@ func defaults() config {
 		PINVault: pinVaultDefaults(), Workers: 2, Threads: 1, LiveKeys: 4096, MinimumGrade: "unproven", Reserve: 256 << 20, SealingCheck: time.Minute,
 		Limits:     limits{Refusals: 1, RefusalBurst: 500, RefusalsOverall: 20, Sessions: 1024, SessionRate: 1, SessionRequests: 100_000},
 		Storefront: storefrontDoor{Listen: "127.0.0.1:8444"},
-		Owners:     ownersDoor{Listen: "127.0.0.1:8445", PerSecond: 5, Burst: 50, Connections: 256},
+		Owners:     ownersDoor{Listen: "127.0.0.1:8445", PerSecond: 5, Burst: 50, Connections: 256, Each: 64},
 	}
 }
 
@@ -135,8 +136,8 @@ func (c *config) validate() error {
 		return errors.New("configuration: live_keys is at least 1")
 	case c.SealingCheck < time.Second:
 		return errors.New("configuration: sealing_check is at least a second, such as \"1m\"")
-	case c.Owners.PerSecond <= 0 || c.Owners.Burst < 1 || c.Owners.Connections < 1:
-		return errors.New("configuration: owners.per_second, owners.burst and owners.connections are more than 0")
+	case c.Owners.PerSecond <= 0 || c.Owners.Burst < 1 || c.Owners.Connections < 1 || c.Owners.Each < 1:
+		return errors.New("configuration: owners.per_second, owners.burst, owners.connections and owners.connections_each are more than 0")
 	case c.Limits.Refusals <= 0 || c.Limits.RefusalBurst < 2 || c.Limits.RefusalsOverall <= 0 || c.Limits.Sessions < 1 || c.Limits.SessionRate <= 0 || c.Limits.SessionRequests < 1:
 		return errors.New("configuration: the limits are more than 0, and limits.refusal_burst is at least 2")
 	case c.Reserve < 0:
@@ -154,7 +155,7 @@ func (c *config) graded(grade string) error {
 }
 
 func (c *config) limits() server.Limits {
-	return server.Limits{PerSecond: c.Owners.PerSecond, Burst: c.Owners.Burst}
+	return server.Limits{PerSecond: c.Owners.PerSecond, Burst: c.Owners.Burst, Connections: c.Owners.Connections, Each: c.Owners.Each}
 }
 
 // serverTLS is TLS 1.3 with a hybrid key exchange and no other, unless the door says so.

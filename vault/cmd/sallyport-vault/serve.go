@@ -180,7 +180,7 @@ type doors []*door
 type door struct {
 	name     string
 	listener net.Listener
-	server   *http.Server
+	server   *server.Door
 }
 
 func openDoors(ctx context.Context, cfg *config, v *vault.Vault, log *slog.Logger) (ds doors, err error) {
@@ -197,25 +197,23 @@ func openDoors(ctx context.Context, cfg *config, v *vault.Vault, log *slog.Logge
 	if err != nil {
 		return nil, fmt.Errorf("opening the owners' door: %w", err)
 	}
-	ds = append(ds, &door{"owners", tls.NewListener(server.Limit(owners, cfg.Owners.Connections, max(1, cfg.Owners.Connections/4)), ownersTLS), server.Owners(v, cfg.limits(), log)})
+	served := server.Owners(v, cfg.limits(), log)
+	ds = append(ds, &door{"owners", tls.NewListener(served.Bound(owners), ownersTLS), served})
 
+	served = server.Storefront(v, log)
 	var storefront net.Listener
 	if path, ok := strings.CutPrefix(cfg.Storefront.Listen, "unix:"); ok {
-		storefront, err = listenSocket(path)
+		storefront, err = listenSocket(path, served)
 	} else {
-		storefront, err = listenStorefront(ctx, &cfg.Storefront)
+		storefront, err = listenStorefront(ctx, &cfg.Storefront, served)
 	}
 	if err != nil {
 		return ds, fmt.Errorf("opening the storefront's door: %w", err)
 	}
-	return append(ds, &door{"storefront", storefront, server.Storefront(v, log)}), nil
+	return append(ds, &door{"storefront", storefront, served}), nil
 }
 
-// storefrontConnections is how many connections the storefront's door has: some for reads, one for each document on its way, and room
-// for strangers whose handshake has not failed yet.
-const storefrontConnections = 1024
-
-func listenStorefront(ctx context.Context, d *storefrontDoor) (net.Listener, error) {
+func listenStorefront(ctx context.Context, d *storefrontDoor, served *server.Door) (net.Listener, error) {
 	t, err := serverTLS(d.Certificate, d.Key, d.AllowClassical)
 	if err != nil {
 		return nil, err
@@ -227,12 +225,12 @@ func listenStorefront(ctx context.Context, d *storefrontDoor) (net.Listener, err
 	if err != nil {
 		return nil, err
 	}
-	return tls.NewListener(server.Limit(l, storefrontConnections, storefrontConnections), t), nil
+	return tls.NewListener(served.Bound(l), t), nil
 }
 
 // listenSocket opens a Unix socket for user and group. One that a killed vault left behind is replaced; the key-use log's lock has made
 // sure by now that no other vault is running.
-func listenSocket(path string) (net.Listener, error) {
+func listenSocket(path string, served *server.Door) (net.Listener, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
 		if err := os.Remove(path); err != nil {
 			return nil, err
@@ -244,7 +242,7 @@ func listenSocket(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return server.Limit(l, storefrontConnections, storefrontConnections), nil
+	return served.Bound(l), nil
 }
 
 func (ds doors) addresses() map[string]string {

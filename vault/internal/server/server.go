@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -29,6 +30,7 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/gate"
 )
 
 // Vault is what stands behind the doors.
@@ -42,10 +44,11 @@ type Vault interface {
 	Document() *envelope.Envelope
 }
 
-// Limits bound what one address may ask of the owners' door.
+// Limits bound what may be asked of the owners' door: of one address a second and at once, and how many connections there may be, and from one address.
 type Limits struct {
-	PerSecond float64
-	Burst     int
+	PerSecond         float64
+	Burst             int
+	Connections, Each int
 }
 
 // caller is who may use a route.
@@ -76,33 +79,49 @@ var routes = []route{
 	{http.MethodPost, api.PathReencrypt, api.MaxCallsSize, 60 * time.Second, storefront, reencrypt},
 }
 
-// Storefront is the server of the storefront's door.
-func Storefront(v Vault, log *slog.Logger) *http.Server {
-	return server(handler(v, storefront, nil, log), log)
+// A Door is a server and the bounds of its connections. What it serves must be accepted through Bound.
+type Door struct {
+	*http.Server
+	gate *gate.Gate
 }
 
-// Owners is the server of the owners' door.
-func Owners(v Vault, limits Limits, log *slog.Logger) *http.Server {
-	s := server(handler(v, anyone, newLimiter(limits), log), log)
-	s.ReadTimeout, s.IdleTimeout = 30*time.Second, 10*time.Second // strangers hold connections; an owner needs one now and then
-	return s
-}
+// Bound puts the door's bounds on a listener's connections, below TLS.
+func (d *Door) Bound(l net.Listener) net.Listener { return d.gate.Listener(l) }
 
-func server(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       60 * time.Second,
-		WriteTimeout:      90 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+// storefrontConnections is how many connections the storefront's door has: some for reads, one for each document on its way, and room
+// for strangers whose handshake has not failed yet.
+const storefrontConnections = 1024
+
+// Times of the doors. Strangers hold connections of the owners' door; an owner needs one now and then.
+var (
+	storefrontTimes = gate.Limits{
+		Connections: storefrontConnections, Each: storefrontConnections,
+		Header: 5 * time.Second, Request: 60 * time.Second, Answer: 90 * time.Second, Idle: 2 * time.Minute,
 	}
+	ownersTimes = gate.Limits{Header: 5 * time.Second, Request: 30 * time.Second, Answer: 90 * time.Second, Idle: 10 * time.Second}
+)
+
+// Storefront is the storefront's door.
+func Storefront(v Vault, log *slog.Logger) *Door {
+	return door("storefront", storefrontTimes, handler(v, storefront, nil, log), log)
+}
+
+// Owners is the owners' door.
+func Owners(v Vault, limits Limits, log *slog.Logger) *Door {
+	bounds := ownersTimes
+	bounds.Connections, bounds.Each = limits.Connections, limits.Each
+	return door("owners", bounds, handler(v, anyone, newLimiter(limits), log), log)
+}
+
+func door(name string, bounds gate.Limits, h http.Handler, log *slog.Logger) *Door {
+	g := gate.New(name, bounds, log)
+	return &Door{g.Server(h), g}
 }
 
 // handler makes the routes of a door.
 func handler(v Vault, door caller, limit *limiter, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
+	memory := gate.NewBudget[netip.Prefix](ownersBodies, ownersBodiesEach)
 	for _, rt := range routes {
 		if rt.who < door {
 			continue
@@ -110,7 +129,12 @@ func handler(v Vault, door caller, limit *limiter, log *slog.Logger) http.Handle
 		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
 			ctx, cancel := context.WithTimeout(r.Context(), rt.timeout)
 			defer cancel()
-			body, err := readBody(w, r, rt.body)
+			var share *gate.Share[netip.Prefix]
+			if limit != nil {
+				share = memory.Share(gate.Network(r.RemoteAddr))
+				defer share.Give()
+			}
+			body, err := readBody(w, r, rt.body, share)
 			if err == nil && limit != nil && enrols(body) && !limit.allow(r.RemoteAddr, time.Now(), limit.enrolment()) {
 				err = &problem.Problem{Code: policies.CodeRateLimited, RetryAfter: 10}
 			}
@@ -159,9 +183,16 @@ func fail(w http.ResponseWriter, r *http.Request, err error, log *slog.Logger) {
 }
 
 // trustedLength is up to how many bytes memory is set aside for a body before it comes.
-const trustedLength = 1 << 20
+const trustedLength = 64 << 10
 
-func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+// Bytes of bodies at the owners' door that are in memory at once, beyond the first trustedLength of each: over all, and from one address.
+const (
+	ownersBodies     = 128 << 20
+	ownersBodiesEach = 4 * api.MaxSubmission
+)
+
+// readBody reads the whole body or refuses it. With a share, of the owners' door's memory, it takes from it.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64, share *gate.Share[netip.Prefix]) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, policies.CodeTooLarge
 	}
@@ -172,7 +203,14 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	if r.ContentLength > 0 { // what was only announced takes no memory yet
 		b.Grow(int(min(r.ContentLength, trustedLength)) + bytes.MinRead)
 	}
-	if _, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
+	bounded := io.Reader(http.MaxBytesReader(w, r.Body, limit))
+	if share != nil {
+		bounded = share.Reader(bounded, trustedLength)
+	}
+	if _, err := b.ReadFrom(bounded); err != nil {
+		if errors.Is(err, gate.ErrCrowded) {
+			return nil, &problem.Problem{Code: policies.CodeRateLimited, Detail: "too many bytes at once", RetryAfter: 5}
+		}
 		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 			return nil, policies.CodeTooLarge
 		}
@@ -303,19 +341,6 @@ func newLimiter(limits Limits) *limiter {
 	return &limiter{limits: limits, buckets: map[netip.Prefix]*bucket{}}
 }
 
-// network is the caller's address as far as limits are concerned; the zero prefix for whoever has none, as on a socket.
-func network(remote string) (key netip.Prefix) {
-	if a, err := netip.ParseAddrPort(remote); err == nil {
-		addr := a.Addr().Unmap().WithZone("")
-		bits := 32
-		if addr.Is6() {
-			bits = 64
-		}
-		key, _ = addr.Prefix(bits)
-	}
-	return key
-}
-
 // enrolment is what an enrolment costs besides its request: the vault keeps an identity in memory for ever.
 func (l *limiter) enrolment() int { return l.limits.Burst / 5 }
 
@@ -330,7 +355,7 @@ func enrols(body []byte) bool {
 }
 
 func (l *limiter) allow(remote string, now time.Time, n int) bool {
-	key := network(remote)
+	key := gate.Network(remote)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.buckets[key]
@@ -355,75 +380,4 @@ func (l *limiter) forget(now time.Time) {
 	if len(l.buckets) >= maxAddresses {
 		clear(l.buckets)
 	}
-}
-
-// Limit is a listener with at most n connections at once. The next one waits to be accepted. One that comes from an address with each of
-// them already is closed, so that no address takes all: a connection costs its slot before anything was asked over it.
-func Limit(l net.Listener, n, each int) net.Listener {
-	return &limited{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{}), each: each, of: map[netip.Prefix]int{}}
-}
-
-type limited struct {
-	net.Listener
-	slots  chan struct{}
-	once   sync.Once
-	closed chan struct{}
-
-	each int
-	mu   sync.Mutex // guards of
-	of   map[netip.Prefix]int
-}
-
-func (l *limited) take(from netip.Prefix) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.of[from] >= l.each {
-		return false
-	}
-	l.of[from]++
-	return true
-}
-
-func (l *limited) give(from netip.Prefix) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.of[from]--; l.of[from] == 0 {
-		delete(l.of, from)
-	}
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			<-l.slots
-			return nil, err
-		}
-		from := network(c.RemoteAddr().String())
-		if l.take(from) {
-			return &limitedConn{Conn: c, free: sync.OnceFunc(func() { l.give(from); <-l.slots })}, nil
-		}
-		c.Close()
-	}
-}
-
-func (l *limited) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
-}
-
-type limitedConn struct {
-	net.Conn
-	free func()
-}
-
-func (c *limitedConn) Close() error {
-	err := c.Conn.Close()
-	c.free()
-	return err
 }

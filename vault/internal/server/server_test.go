@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +90,9 @@ func TestRoutes(t *testing.T) {
 		{"unknown member", scripted{}, "POST", api.PathDocuments, "", []byte(`{"envelope":{},"x":1}`), policies.CodeMalformed, policies.CodeMalformed},
 		{"not JSON", scripted{}, "POST", api.PathDocuments, "", []byte(`{`), policies.CodeMalformed, policies.CodeMalformed},
 		{"body too large", scripted{}, "POST", api.PathDocuments, "", make([]byte, api.MaxSubmission+1), policies.CodeTooLarge, policies.CodeTooLarge},
+		{"longest body", scripted{}, "POST", api.PathDocuments, "", make([]byte, api.MaxSubmission), policies.CodeMalformed, policies.CodeMalformed},
+		{"longest calls", scripted{}, "POST", api.PathReencrypt, api.ReencryptMedia, make([]byte, api.MaxCallsSize), policies.CodeMalformed, policies.CodeNotFound},
+		{"calls too long", scripted{}, "POST", api.PathReencrypt, api.ReencryptMedia, make([]byte, api.MaxCallsSize+1), policies.CodeTooLarge, policies.CodeNotFound},
 		{"body of a GET", scripted{}, "GET", api.PathVault, "", []byte("x"), policies.CodeTooLarge, policies.CodeTooLarge},
 		{"owner in capitals", scripted{}, "GET", strings.ToUpper(chain[3:]), "", nil, policies.CodeNotFound, policies.CodeNotFound},
 		{"owner cut short", scripted{}, "GET", "/v1/owners/ab/chain", "", nil, policies.CodeMalformed, policies.CodeNotFound},
@@ -104,7 +105,7 @@ func TestRoutes(t *testing.T) {
 		{"log stopped", scripted{fmt.Errorf("%w: /secret/path", policies.CodeLogStopped)}, "POST", api.PathDocuments, "", []byte(`{"envelope":{}}`), policies.CodeLogStopped, policies.CodeLogStopped},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			for door, want := range map[*http.Server]error{
+			for door, want := range map[*Door]error{
 				Storefront(test.vault, quiet):                                   test.storefront,
 				Owners(test.vault, Limits{PerSecond: 1000, Burst: 1000}, quiet): test.owners,
 			} {
@@ -124,9 +125,11 @@ func TestRoutes(t *testing.T) {
 }
 
 func TestServersHaveEveryTimeout(t *testing.T) {
-	s := Owners(scripted{}, Limits{1, 1}, quiet)
-	if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 {
-		t.Error("a timeout or bound is not set")
+	s := Owners(scripted{}, Limits{PerSecond: 1, Burst: 1}, quiet)
+	for name, s := range map[string]*Door{"owners": s, "storefront": Storefront(scripted{}, quiet)} {
+		if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 {
+			t.Errorf("%s: a timeout or bound is not set", name)
+		}
 	}
 }
 
@@ -158,81 +161,6 @@ func TestLimiter(t *testing.T) {
 	}
 }
 
-func TestConnectionLimit(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := Limit(inner, 1, 1)
-	accepted := make(chan net.Conn)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				close(accepted)
-				return
-			}
-			accepted <- c
-		}
-	}()
-	for range 2 {
-		c, err := net.Dial("tcp", inner.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	first := <-accepted
-	select {
-	case <-accepted:
-		t.Fatal("a second connection was accepted")
-	case <-time.After(50 * time.Millisecond):
-	}
-	first.Close()
-	first.Close() // gives back one slot, not two
-	(<-accepted).Close()
-	l.Close()
-	for range accepted {
-		t.Fatal("accepted after Close")
-	}
-}
-
-// TestNoAddressTakesAllConnections: of one address so many connections are kept, and the others are closed at once.
-func TestNoAddressTakesAllConnections(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := Limit(inner, 3, 1)
-	defer l.Close()
-	accepted := make(chan net.Conn, 3)
-	go func() {
-		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
-			accepted <- c
-		}
-	}()
-	dial := func(from string) net.Conn {
-		t.Helper()
-		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", inner.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		c.SetReadDeadline(time.Now().Add(5 * time.Second))
-		return c
-	}
-	dial("127.0.0.1")
-	first := <-accepted
-	if _, err := dial("127.0.0.1").Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a second connection of the address: %v", err)
-	}
-	dial("127.0.0.2")
-	(<-accepted).Close()
-	first.Close()
-	dial("127.0.0.1")
-	(<-accepted).Close()
-}
-
 // TestEnrolmentsAreDear: what the vault keeps for ever cannot be had at the rate of questions.
 func TestEnrolmentsAreDear(t *testing.T) {
 	h := Owners(scripted{}, Limits{PerSecond: 0.001, Burst: 50}, quiet).Handler
@@ -256,5 +184,58 @@ func TestEnrolmentsAreDear(t *testing.T) {
 	}
 	if _, err := ask(h, "GET", api.PathHealth, "", nil); err != nil {
 		t.Errorf("a question: %v", err)
+	}
+}
+
+// slowBody gives what is there and waits for the end.
+type slowBody struct {
+	io.Reader
+	all, end chan struct{}
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF {
+		b.all <- struct{}{}
+		<-b.end
+	}
+	return n, err
+}
+
+// TestBodiesAtOnce: at the owners' door large bodies that are not finished, however many, take no more memory than is set aside for them, and those of one
+// address leave room for another's.
+func TestBodiesAtOnce(t *testing.T) {
+	h := Owners(scripted{}, Limits{PerSecond: 1000, Burst: 1000, Connections: 10, Each: 10}, quiet).Handler
+	post := func(from string, body io.Reader) error {
+		r := httptest.NewRequest("POST", api.PathDocuments, body)
+		r.RemoteAddr = from + ":1000"
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return problem.Read(w.Code, w.Header().Get("Content-Type"), w.Body)
+	}
+	all, end, over := make(chan struct{}), make(chan struct{}), make(chan error)
+	for range ownersBodiesEach / api.MaxSubmission {
+		go func() {
+			over <- post("192.0.2.1", &slowBody{bytes.NewReader(make([]byte, api.MaxSubmission)), all, end})
+		}()
+		<-all
+	}
+	if err := post("192.0.2.1", bytes.NewReader(make([]byte, api.MaxSubmission))); !errors.Is(err, policies.CodeRateLimited) {
+		t.Errorf("one more: %v", err)
+	}
+	if err := post("192.0.2.1", bytes.NewReader(make([]byte, trustedLength))); !errors.Is(err, policies.CodeMalformed) {
+		t.Errorf("a small one: %v", err)
+	}
+	if err := post("192.0.2.2", bytes.NewReader(make([]byte, api.MaxSubmission))); !errors.Is(err, policies.CodeMalformed) {
+		t.Errorf("another address: %v", err)
+	}
+	close(end)
+	for range ownersBodiesEach / api.MaxSubmission {
+		if err := <-over; !errors.Is(err, policies.CodeMalformed) {
+			t.Errorf("one that was there first: %v", err)
+		}
+	}
+	if err := post("192.0.2.1", bytes.NewReader(make([]byte, api.MaxSubmission))); !errors.Is(err, policies.CodeMalformed) {
+		t.Errorf("afterwards: %v", err)
 	}
 }
