@@ -675,12 +675,21 @@ type cachedVault struct {
 // vaultFor is how long the vault document is believed to be the newest.
 const vaultFor = 10 * time.Second
 
+// vaultPatience is how long a vault is asked for a newer document while there is one to give.
+const vaultPatience = 2 * time.Second
+
 // vaultEnvelope holds no lock while it asks: callers of a silent vault wait side by side. One that fails while there is a document to
 // give has the others leave the vault alone for as long.
 func (s *Storefront) vaultEnvelope(ctx context.Context) (*envelope.Envelope, error) {
 	now := s.now()
-	if env, fresh := s.cached.get(now); fresh {
+	env, fresh := s.cached.get(now)
+	if fresh {
 		return env, nil
+	}
+	if env != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, vaultPatience)
+		defer cancel()
 	}
 	env, err := s.vault.Vault(ctx)
 	return s.cached.put(env, err, now)

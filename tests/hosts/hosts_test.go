@@ -17,7 +17,7 @@ import (
 // Bounds that the README promises.
 const (
 	answerBound   = 16 * time.Second // a reader waits no longer for an answer, whatever it is
-	aloneBound    = 8 * time.Second  // what the storefront does alone
+	aloneBound    = 5 * time.Second  // what the storefront does alone
 	recoveryBound = 10 * time.Second // from the moment on at which nothing is in the way any more, until every reader is served and the owner can publish
 )
 
