@@ -35,6 +35,7 @@ var graph = []rule{
 	{"vault/pre", []string{"policies", "vault/pre/internal/..."}},
 	{"vault/pre/internal/...", []string{"vault/pre/internal/..."}},
 	{"vault/keylog", nil},
+	{"vault/keylog/tiles", []string{"policies", "policies/evidence", "vault/keylog"}},
 	{"vault/intact", nil},  // knows Badger's files and nothing else, so both sides may use it
 	{"vault/sockets", nil}, // knows TCP and nothing else: the same
 	{"vault/gate", nil},    // bounds of connections, for every listener
@@ -43,7 +44,7 @@ var graph = []rule{
 	{"vault/client", []string{"policies/...", "vault/api", "vault/sockets"}},
 	{"vault/internal/...", []string{"policies/...", "vault", "vault/api", "vault/gate", "vault/intact", "vault/internal/...", "vault/keylog", "vault/pre"}},
 	{"vault", []string{"policies/...", "vault/api", "vault/internal/...", "vault/keylog", "vault/pre"}},
-	{"vault/cmd/...", []string{"hardware/...", "pkcs11", "policies/...", "vault", "vault/api", "vault/internal/...", "vault/keylog", "vault/pre", "vault/sockets", "vault/cmd/..."}},
+	{"vault/cmd/...", []string{"hardware/...", "pkcs11", "policies/...", "vault", "vault/api", "vault/internal/...", "vault/keylog", "vault/keylog/tiles", "vault/pre", "vault/sockets", "vault/cmd/..."}},
 
 	{"storefront/api", []string{"policies/..."}},
 	{"storefront/internal/...", []string{"policies/...", "storefront", "storefront/api", "storefront/internal/...", "vault/api", "vault/intact"}},

@@ -19,13 +19,16 @@ import (
 
 // Paths. Errors are RFC 9457 problem documents, see package problem.
 const (
-	PathVault     = "/v1/vault"                         // GET: the vault document's envelope
-	PathHealth    = "/v1/health"                        // GET: [Health]
-	PathDocuments = "/v1/documents"                     // POST [Submission]: evidence.Receipt
-	PathChain     = "/v1/owners/{owner}/chain"          // GET: [ChainState]; storefront's listener only
-	PathHead      = "/v1/owners/{owner}/heads/{author}" // GET: [HeadState]; storefront's listener only
-	PathHistory   = "/v1/owners/{owner}/history"        // GET ?before=&limit=: [History]; storefront's listener only
-	PathReencrypt = "/v1/reencrypt"                     // POST, binary: [ParseCalls], [ParseReplies]; storefront's listener only
+	PathVault         = "/v1/vault"                         // GET: the vault document's envelope
+	PathHealth        = "/v1/health"                        // GET: [Health]
+	PathDocuments     = "/v1/documents"                     // POST [Submission]: evidence.Receipt
+	PathChain         = "/v1/owners/{owner}/chain"          // GET: [ChainState]; storefront's listener only
+	PathHead          = "/v1/owners/{owner}/heads/{author}" // GET: [HeadState]; storefront's listener only
+	PathHistory       = "/v1/owners/{owner}/history"        // GET ?before=&limit=: [History]; storefront's listener only
+	PathLogCheckpoint = "/v1/log/checkpoint"                // GET: the published checkpoint, a C2SP signed note
+	PathLogVault      = "/v1/log/vault"                     // GET: the vault document's envelope, as it was published
+	PathLogTile       = "/v1/log/tile/{tile...}"            // GET: a hash tile of the published log: [ParseTile]
+	PathReencrypt     = "/v1/reencrypt"                     // POST, binary: [ParseCalls], [ParseReplies]; storefront's listener only
 )
 
 // Bounds on one reencrypt call.
@@ -86,6 +89,15 @@ type Health struct {
 	Sealed    uint64             `json:"keys_sealed"`   // and keys that rest in the vault, sealed by the token
 	Custodies []policies.Custody `json:"custodies"`     // what the vault document offers for new grants
 	Sealing   *Sealing           `json:"sealing,omitempty"`
+
+	Publication *Publication `json:"publication,omitempty"`
+}
+
+// Publication tells how far the key-use log is published. It is missing where it is not. Key use does not depend on it.
+type Publication struct {
+	Size   uint64 `json:"size"`             // entries under the published checkpoint; log_size less this is what lags
+	At     int64  `json:"at,omitzero"`      // Unix seconds of the newest publication since the vault started
+	Failed bool   `json:"failed,omitempty"` // the last try did not succeed; the vault's own log says why
 }
 
 // Sealing tells how the vault does with custody sealed. It is missing where there is none.

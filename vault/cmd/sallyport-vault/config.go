@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +45,7 @@ type config struct {
 	SealingCheck time.Duration  `koanf:"sealing_check"`
 	Reserve      int64          `koanf:"reserve"`
 	ReadyFile    string         `koanf:"ready_file"`
+	Publish      publication    `koanf:"publish"`
 	Limits       limits         `koanf:"limits"`
 	Storefront   storefrontDoor `koanf:"storefront"`
 	Owners       ownersDoor     `koanf:"owners"`
@@ -81,6 +83,7 @@ type ownersDoor struct {
 func defaults() config {
 	return config{
 		PINVault: pinVaultDefaults(), Workers: 2, Threads: 1, LiveKeys: 4096, MinimumGrade: "unproven", Reserve: 256 << 20, SealingCheck: time.Minute,
+		Publish:    publication{Interval: time.Second},
 		Limits:     limits{Refusals: 1, RefusalBurst: 500, RefusalsOverall: 20, Sessions: 1024, SessionRate: 1, SessionRequests: 100_000},
 		Storefront: storefrontDoor{Listen: "127.0.0.1:8444"},
 		Owners:     ownersDoor{Listen: "127.0.0.1:8445", PerSecond: 5, Burst: 50, Connections: 256, Each: 64},
@@ -140,10 +143,20 @@ func (c *config) validate() error {
 		return errors.New("configuration: owners.per_second, owners.burst, owners.connections and owners.connections_each are more than 0")
 	case c.Limits.Refusals <= 0 || c.Limits.RefusalBurst < 2 || c.Limits.RefusalsOverall <= 0 || c.Limits.Sessions < 1 || c.Limits.SessionRate <= 0 || c.Limits.SessionRequests < 1:
 		return errors.New("configuration: the limits are more than 0, and limits.refusal_burst is at least 2")
+	case c.Publish.Interval < 100*time.Millisecond:
+		return errors.New("configuration: publish.interval is at least \"100ms\"")
+	case c.Publish.Dir != "" && (inside(c.Publish.Dir, c.Log) || inside(c.Publish.Dir, c.State)):
+		return errors.New("configuration: publish.dir is not inside log or state, which are not for others")
 	case c.Reserve < 0:
 		return errors.New("configuration: reserve is not negative")
 	}
 	return nil
+}
+
+// inside tells whether a path is a folder or lies in it, by their names alone.
+func inside(path, folder string) bool {
+	rel, err := filepath.Rel(folder, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
 // graded refuses a token below the minimum grade. A grade that this version does not know is below all.

@@ -16,8 +16,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +31,7 @@ import (
 	"github.com/sallyport/sallyport/pkcs11"
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/client"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -72,19 +75,22 @@ func TestConfigurationRefuses(t *testing.T) {
 	good := "ceremony='x'\npin='x'\nlog='x'\nstate='x'\ndatabase='x'\n"
 	doors := "[storefront]\nlisten='unix:/x'\n[owners]\ncertificate='x'\nkey='x'\n"
 	for text, want := range map[string]string{
-		"":                                   "not set",
-		good:                                 "owners.certificate",
-		good + "surprise=1\n" + doors:        "surprise",
-		good + "Log='y'\n" + doors:           "Log",
-		good + "workers=0\n" + doors:         "workers",
-		good + "workers='two'\n" + doors:     "workers",
-		good + "minimum_grade='Z'\n" + doors: "minimum_grade",
-		good + "reserve=-1\n" + doors:        "reserve",
-		good + "live_keys=0\n" + doors:       "live_keys",
-		good + "sealing_check=60\n" + doors:  "sealing_check",
-		good + "sealing_check='x'\n" + doors: "sealing_check",
-		good + doors + "burst=0\n":           "burst",
-		good + doors + "[x":                  "reading",
+		"":                                           "not set",
+		good:                                         "owners.certificate",
+		good + "surprise=1\n" + doors:                "surprise",
+		good + "Log='y'\n" + doors:                   "Log",
+		good + "workers=0\n" + doors:                 "workers",
+		good + "workers='two'\n" + doors:             "workers",
+		good + "minimum_grade='Z'\n" + doors:         "minimum_grade",
+		good + "reserve=-1\n" + doors:                "reserve",
+		good + "live_keys=0\n" + doors:               "live_keys",
+		good + "sealing_check=60\n" + doors:          "sealing_check",
+		good + "sealing_check='x'\n" + doors:         "sealing_check",
+		good + doors + "burst=0\n":                   "burst",
+		good + doors + "[publish]\ninterval='1ms'\n": "publish.interval",
+		good + doors + "[publish]\ndir='x'\n":        "publish.dir",
+		good + doors + "[publish]\ndir='x/y'\n":      "publish.dir",
+		good + doors + "[x":                          "reading",
 		good + strings.Replace(doors, "unix:/x", "127.0.0.1:0", 1):                "client_ca",
 		good + strings.Replace(doors, "[owners]", "certificate='x'\n[owners]", 1): "socket",
 	} {
@@ -288,7 +294,10 @@ client_ca = "%[8]s/ca.pem"
 listen = "127.0.0.1:0"
 certificate = "%[8]s/vault.pem"
 key = "%[8]s/vault.key"
-`, rite.Dir, pin, filepath.Join(dir, "log"), filepath.Join(dir, "state"), filepath.Join(dir, "db"), d.keys, d.ready, a.dir), 0o600))
+[publish]
+dir = %[9]q
+interval = "100ms"
+`, rite.Dir, pin, filepath.Join(dir, "log"), filepath.Join(dir, "state"), filepath.Join(dir, "db"), d.keys, d.ready, a.dir, filepath.Join(dir, "published")), 0o600))
 	return d
 }
 
@@ -334,6 +343,50 @@ func (d *daemon) end() {
 func TestVaultWithARealToken(t *testing.T) {
 	for _, custody := range []policies.Custody{policies.CustodyResident, policies.CustodySealed} {
 		t.Run(string(custody), func(t *testing.T) { vaultWithARealToken(t, custody) })
+	}
+}
+
+// publishes asks the owners' door, as a stranger, for the published log: its checkpoint comes up to the log's size, under the token's signature and the
+// host's, with the hash tile of the entries; entries and bodies are not to be had.
+func publishes(t *testing.T, a *authority, owners string, doc *policies.VaultDocument) {
+	t.Helper()
+	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: a.client("")}}
+	defer stranger.CloseIdleConnections()
+	get := func(path string) (int, []byte) {
+		t.Helper()
+		resp, err := stranger.Get("https://" + owners + path)
+		must(t, err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		must(t, err)
+		return resp.StatusCode, body
+	}
+	var health api.Health
+	var text []byte
+	for begin := time.Now(); ; time.Sleep(250 * time.Millisecond) { // the door lets an address ask five times a second
+		status, body := get(api.PathHealth)
+		if status != http.StatusOK || json.Unmarshal(body, &health) != nil || health.Publication == nil || health.Publication.Failed {
+			t.Fatalf("health %d: %s", status, body)
+		}
+		if status, text = get(api.PathLogCheckpoint); status == http.StatusOK && health.Publication.Size == health.LogSize {
+			break
+		}
+		if time.Since(begin) > 20*time.Second {
+			t.Fatalf("not published after 20 s: %d, %+v of %d", status, health.Publication, health.LogSize)
+		}
+	}
+	c, err := evidence.OpenPublished(string(text), doc, evidence.Witnesses{})
+	if err != nil || c.Size != health.LogSize || time.Since(c.Host).Abs() > time.Hour {
+		t.Fatalf("checkpoint %+v, %v", c, err)
+	}
+	width := fmt.Sprintf("000.p/%d", c.Size)
+	if status, tile := get("/v1/log/tile/0/" + width); status != http.StatusOK || uint64(len(tile)) != 32*c.Size {
+		t.Errorf("hash tile: %d, %d bytes", status, len(tile))
+	}
+	for _, path := range []string{"/v1/log/tile/entries/" + width, "/v1/log/bodies/" + width, "/v1/log/tile/0/../entries/" + width} {
+		if status, body := get(path); status != http.StatusNotFound {
+			t.Errorf("%s: %d, %q", path, status, body)
+		}
 	}
 }
 
@@ -510,6 +563,7 @@ func vaultWithARealToken(t *testing.T, custody policies.Custody) {
 		}
 	}
 	opens(read())
+	publishes(t, a, addresses["owners"], doc)
 	d.end()
 	if strings.Contains(d.output(), "orphan") || !strings.Contains(d.output(), "PROTECTS NOTHING") {
 		t.Errorf("log: %s", d.output())

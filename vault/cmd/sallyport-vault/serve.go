@@ -86,7 +86,12 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, v.Close(context.WithoutCancel(ctx))) }()
 
-	doors, err := openDoors(ctx, cfg, v, log)
+	public, stopPublishing, err := publish(ctx, cfg, v, device, journal, log)
+	if err != nil {
+		return err
+	}
+	defer stopPublishing()
+	doors, err := openDoors(ctx, cfg, public, log)
 	if err != nil {
 		return err
 	}
@@ -183,7 +188,7 @@ type door struct {
 	server   *server.Door
 }
 
-func openDoors(ctx context.Context, cfg *config, v *vault.Vault, log *slog.Logger) (ds doors, err error) {
+func openDoors(ctx context.Context, cfg *config, v server.Vault, log *slog.Logger) (ds doors, err error) {
 	defer func() {
 		if err != nil {
 			ds.close()

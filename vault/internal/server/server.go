@@ -42,6 +42,9 @@ type Vault interface {
 	History(owner policies.OwnerID, before uint64, limit int) (*api.History, error)
 	Health() api.Health
 	Document() *envelope.Envelope
+	// Published is a file of the published key-use log that anybody may have: checkpoint, vault or a hash tile. What is not there, or if nothing is
+	// published, is policies.CodeNotFound.
+	Published(name string) ([]byte, error)
 }
 
 // Limits bound what may be asked of the owners' door: of one address a second and at once, and how many connections there may be, and from one address.
@@ -72,6 +75,9 @@ type route struct {
 var routes = []route{
 	{http.MethodGet, api.PathVault, 0, 5 * time.Second, anyone, vaultDocument},
 	{http.MethodGet, api.PathHealth, 0, 5 * time.Second, anyone, health},
+	{http.MethodGet, api.PathLogCheckpoint, 0, 5 * time.Second, anyone, logCheckpoint},
+	{http.MethodGet, api.PathLogVault, 0, 5 * time.Second, anyone, logVault},
+	{http.MethodGet, api.PathLogTile, 0, 5 * time.Second, anyone, logTile},
 	{http.MethodPost, api.PathDocuments, api.MaxSubmission, 60 * time.Second, anyone, submit},
 	{http.MethodGet, api.PathChain, 0, 10 * time.Second, storefront, chain}, // an owner is told in chain_moved
 	{http.MethodGet, api.PathHead, 0, 10 * time.Second, storefront, head},
@@ -227,6 +233,31 @@ func health(v Vault, w http.ResponseWriter, _ *http.Request, _ []byte) error {
 	return sendJSON(w, v.Health())
 }
 
+func logCheckpoint(v Vault, w http.ResponseWriter, _ *http.Request, _ []byte) error {
+	return published(v, w, "checkpoint", "text/plain; charset=utf-8", "no-cache")
+}
+
+func logVault(v Vault, w http.ResponseWriter, _ *http.Request, _ []byte) error {
+	return published(v, w, "vault", "application/json", "no-cache")
+}
+
+// logTile serves hash tiles. Those of a name never change, so whoever has one may keep it.
+func logTile(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) error {
+	tile, err := api.ParseTile(r.PathValue("tile"))
+	if err != nil {
+		return policies.CodeNotFound
+	}
+	return published(v, w, "tile/"+tile.String(), "application/octet-stream", "public, max-age=31536000, immutable")
+}
+
+func published(v Vault, w http.ResponseWriter, name, contentType, caching string) error {
+	content, err := v.Published(name)
+	if err != nil {
+		return err
+	}
+	return sendCached(w, contentType, caching, content)
+}
+
 func submit(v Vault, w http.ResponseWriter, r *http.Request, body []byte) error {
 	var s api.Submission
 	if err := envelope.Decode(body, &s); err != nil {
@@ -313,10 +344,14 @@ func sendJSON(w http.ResponseWriter, v any) error {
 }
 
 func send(w http.ResponseWriter, contentType string, body []byte) error {
+	return sendCached(w, contentType, "no-store", body)
+}
+
+func sendCached(w http.ResponseWriter, contentType, caching string, body []byte) error {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Cache-Control", "no-store")
+	h.Set("Cache-Control", caching)
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.Write(body) // who went away is not told
 	return nil

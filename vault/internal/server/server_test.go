@@ -46,6 +46,12 @@ func (scripted) History(_ policies.OwnerID, before uint64, limit int) (*api.Hist
 	return &api.History{Checkpoint: fmt.Sprint(before, limit)}, nil
 }
 func (scripted) Health() api.Health           { return api.Health{Status: "ok"} }
+func (scripted) Published(name string) ([]byte, error) {
+	if strings.HasSuffix(name, "404") {
+		return nil, policies.CodeNotFound
+	}
+	return []byte(name), nil
+}
 func (scripted) Document() *envelope.Envelope { return &envelope.Envelope{Raw: []byte(`{"a":1}`)} }
 
 var (
@@ -85,6 +91,17 @@ func TestRoutes(t *testing.T) {
 		{"history", scripted{}, "GET", history + "?before=7&limit=3", "", nil, nil, policies.CodeNotFound},
 		{"reencrypt", scripted{}, "POST", api.PathReencrypt, api.ReencryptMedia, calls, nil, policies.CodeNotFound},
 
+		{"checkpoint", scripted{}, "GET", api.PathLogCheckpoint, "", nil, nil, nil},
+		{"published vault document", scripted{}, "GET", api.PathLogVault, "", nil, nil, nil},
+		{"hash tile", scripted{}, "GET", "/v1/log/tile/0/x001/234", "", nil, nil, nil},
+		{"partial hash tile", scripted{}, "GET", "/v1/log/tile/2/000.p/7", "", nil, nil, nil},
+		{"hash tile that is not there", scripted{}, "GET", "/v1/log/tile/0/404", "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"entries, which are not for everybody", scripted{}, "GET", "/v1/log/tile/entries/000", "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"entries by another spelling", scripted{}, "GET", "/v1/log/tile/0%2f..%2fentries/000", "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"bodies", scripted{}, "GET", "/v1/log/bodies/000", "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"a folder above", scripted{}, "GET", "/v1/log/tile/..%2f..%2fcheckpoint", "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"hash tile of a spelling of its own", scripted{}, "GET", "/v1/log/tile/0/x000/001", "", nil, policies.CodeNotFound, policies.CodeNotFound},
+
 		{"no such path", scripted{}, "GET", "/v1/secrets", "", nil, policies.CodeNotFound, policies.CodeNotFound},
 		{"another method", scripted{}, "DELETE", api.PathDocuments, "", nil, policies.CodeNotFound, policies.CodeNotFound},
 		{"unknown member", scripted{}, "POST", api.PathDocuments, "", []byte(`{"envelope":{},"x":1}`), policies.CodeMalformed, policies.CodeMalformed},
@@ -116,11 +133,31 @@ func TestRoutes(t *testing.T) {
 				if err != nil && strings.Contains(err.Error(), "secret") {
 					t.Errorf("an error shows what is not for strangers: %v", err)
 				}
-				if resp.Header.Get("Cache-Control") != "no-store" {
+				if public := err == nil && strings.HasPrefix(test.path, "/v1/log/"); !public && resp.Header.Get("Cache-Control") != "no-store" {
 					t.Error("an answer may be cached")
 				}
 			}
 		})
+	}
+}
+
+// What never changes may be kept, what is replaced may not, and each is the file of its name.
+func TestPublishedFiles(t *testing.T) {
+	door := Owners(scripted{}, Limits{PerSecond: 1000, Burst: 1000}, quiet).Handler
+	for _, c := range []struct{ path, file, kind, caching string }{
+		{api.PathLogCheckpoint, "checkpoint", "text/plain; charset=utf-8", "no-cache"},
+		{api.PathLogVault, "vault", "application/json", "no-cache"},
+		{"/v1/log/tile/1/x001/234", "tile/1/x001/234", "application/octet-stream", "public, max-age=31536000, immutable"},
+		{"/v1/log/tile/0/000.p/255", "tile/0/000.p/255", "application/octet-stream", "public, max-age=31536000, immutable"},
+	} {
+		resp, err := ask(door, "GET", c.path, "", nil)
+		if err != nil {
+			t.Fatal(c.path, err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || string(body) != c.file || resp.Header.Get("Content-Type") != c.kind || resp.Header.Get("Cache-Control") != c.caching {
+			t.Errorf("%s: %q, %v, %v", c.path, body, resp.Header, err)
+		}
 	}
 }
 

@@ -1,0 +1,580 @@
+// Package tiles publishes the key-use log as plain files: C2SP tlog-tiles and a checkpoint that the token and the vault's host signed.
+//
+// # What it is for
+//
+// The journal of package keylog is the vault's. What others verify is this: a folder, which a web server or a backup can carry away as it is.
+//
+//	checkpoint                     the newest published tree: lines of the token's key and of the host's
+//	vault                          the vault document's envelope
+//	tile/<L>/<N>[.p/<W>]           hash tiles
+//	tile/entries/<N>[.p/<W>]       entry bundles: u16 length, then the log's leaf
+//	bodies/<N>[.p/<W>]             what lies beside each entry: u32 length, then the body; 0xffffffff alone for one that was erased or never was
+//
+// Checkpoint, vault and hash tiles may be anybody's. Entries and bodies are for auditors: their files and folders are the vault's user's alone.
+//
+// # The normal path
+//
+// [New] makes a publisher, [Publisher.Run] publishes whenever the log has grown. A log that was never published is caught up with first.
+//
+// # What it refuses
+//
+// A publisher goes on from what is in the folder, and trusts none of it. The checkpoint there must be signed by both keys, and the hash tiles
+// at the right edge must make its root. The new tree is made from those tiles and the log's newer entries: only if that is the root that
+// the token signed, the log contains all that was published, and the host signs. Else [ErrInconsistent], and the published checkpoint stays
+// for ever as it is. Of older tiles a publisher reads nothing: whoever changes them is found by whoever verifies them.
+//
+// # Crashes
+//
+// The checkpoint is replaced last, after everything under it is on disk. Whatever a crash leaves beside it lies beyond the published
+// size and is written again. Partial tiles are removed when the full one is published; those that a crash leaves harm nobody.
+//
+// Publishing is not on the way of a key use. If it fails or lags, [Publisher.Status] says so, and key use goes on.
+package tiles
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/vault/keylog"
+)
+
+// Width is how many hashes a full tile has, and how many entries a full bundle.
+const Width = 256
+
+// Erased stands for the length of a body that is not there.
+const Erased = 0xffffffff
+
+// ErrInconsistent means that the log does not contain what was published. One of them was changed; nothing more is published.
+var ErrInconsistent = errors.New("the log does not contain what was published")
+
+// ErrNoSpace means that the disk of the folder has only the reserve left.
+var ErrNoSpace = errors.New("no space left to publish but the reserve")
+
+// Log is what is published.
+type Log interface {
+	Checkpoint() keylog.Checkpoint
+	Replay(ctx context.Context, from int64, f func(keylog.Position, keylog.Record) error) error
+}
+
+// Config says what is published and where.
+type Config struct {
+	Dir      string
+	Log      Log
+	Document *policies.VaultDocument
+	Envelope []byte                // the vault document's, as it was signed
+	Host     *evidence.CosignerKey // of the document's log_host_key
+	Reserve  int64                 // free bytes below which nothing is written
+	Now      func() time.Time      // nil: the system's clock
+	Logger   *slog.Logger          // nil: silent
+
+	fault func(step string) error // in tests: asked before each change of the folder
+}
+
+// Status is how far publication is.
+type Status struct {
+	Size int64     // entries under the published checkpoint
+	At   time.Time // when it was published by this process, zero: not yet
+	Err  error     // why the last try failed
+}
+
+// Publisher writes the published form. One process has one for a folder.
+type Publisher struct {
+	cfg Config
+
+	// Owned by Publish.
+	tree   tree
+	loaded bool
+	dirty  []string // files written since the last sync
+
+	mu     sync.Mutex
+	status Status
+}
+
+// New makes a publisher and its folder. It reads nothing yet.
+func New(cfg Config) (*Publisher, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if have, want := cfg.Host.Cosigner().String(), evidence.HostCosigner(cfg.Document).String(); have != want {
+		return nil, errors.New("publishing: the host's key is not the one in the vault document")
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("publishing: %w", err)
+	}
+	if cfg.fault == nil {
+		cfg.fault = func(string) error { return nil }
+	}
+	return &Publisher{cfg: cfg}, nil
+}
+
+// Run publishes every interval until ctx ends. What is wrong is in [Publisher.Status], and in the log when it begins and when it ends.
+func (p *Publisher) Run(ctx context.Context, interval time.Duration) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	ill := false
+	for {
+		err := p.Publish(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !ill:
+			p.cfg.Logger.Error("the key-use log is not published", "error", err.Error())
+		case err == nil && ill:
+			p.cfg.Logger.Info("the key-use log is published again")
+		}
+		ill = err != nil
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Status tells how far publication is.
+func (p *Publisher) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.status
+}
+
+// Publish brings the folder up to the log's newest checkpoint. One call at a time.
+func (p *Publisher) Publish(ctx context.Context) error {
+	err := p.publish(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.status.Err = err; err != nil {
+		p.loaded = false // what is in memory may be ahead of the folder
+		return err
+	}
+	p.status.Size = p.tree.size
+	return nil
+}
+
+func (p *Publisher) publish(ctx context.Context) error {
+	if err := p.room(); err != nil {
+		return err
+	}
+	if !p.loaded {
+		if err := p.load(); err != nil {
+			return err
+		}
+		p.loaded = true
+	}
+	cp := p.cfg.Log.Checkpoint()
+	from := p.tree.size
+	switch {
+	case cp.Size == 0 && from == 0: // not begun
+		return nil
+	case cp.Size < from:
+		return fmt.Errorf("%w: it has %d entries, %d were published", ErrInconsistent, cp.Size, from)
+	case cp.Size == from:
+		if cp.Root != p.tree.root() {
+			return fmt.Errorf("%w: another tree of %d entries was published", ErrInconsistent, from)
+		}
+		return nil
+	}
+	if err := p.entries(ctx, cp.Size); err != nil {
+		return err
+	}
+	if cp.Root != p.tree.root() {
+		return fmt.Errorf("%w: the published tree of %d entries does not grow into the log's of %d", ErrInconsistent, from, cp.Size)
+	}
+	if err := p.edge(from); err != nil {
+		return err
+	}
+	if err := p.sync(); err != nil {
+		return err
+	}
+	if err := p.checkpoint(cp); err != nil {
+		return err
+	}
+	p.sweep(from, cp.Size)
+	return nil
+}
+
+// room keeps the publisher from taking the disk that the journal needs.
+func (p *Publisher) room() error {
+	var s unix.Statfs_t
+	if err := unix.Statfs(p.cfg.Dir, &s); err != nil {
+		return fmt.Errorf("publishing: measuring free space: %w", err)
+	}
+	if free := int64(s.Bavail) * s.Bsize; free < p.cfg.Reserve {
+		return fmt.Errorf("%w: %d bytes free, reserve is %d", ErrNoSpace, free, p.cfg.Reserve)
+	}
+	return nil
+}
+
+// load goes on from the folder: its checkpoint, under both signatures, and the tiles at the right edge, which must make its root.
+func (p *Publisher) load() error {
+	p.tree, p.dirty = tree{}, nil
+	if err := p.document(); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(p.path(checkpointName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("publishing: %w", err)
+	}
+	last, err := evidence.OpenPublished(string(text), p.cfg.Document, evidence.Witnesses{})
+	if err != nil {
+		return fmt.Errorf("publishing: the published checkpoint: %w", err)
+	}
+	if last.Size > 1<<48 {
+		return fmt.Errorf("%w: %d entries were published", ErrInconsistent, last.Size)
+	}
+	p.tree.size = int64(last.Size)
+	for level := 0; p.tree.size>>(8*level) > 0; level++ {
+		count := p.tree.size >> (8 * level)
+		n, w := count/Width, int(count%Width)
+		var hashes []tlog.Hash
+		if w > 0 {
+			if hashes, err = p.readTile(level, n, w); err != nil {
+				return fmt.Errorf("publishing: %w", err)
+			}
+		}
+		p.tree.levels = append(p.tree.levels, hashes)
+	}
+	if policies.Hash(p.tree.root()) != last.Root {
+		return fmt.Errorf("%w: the published tiles do not make the published root of %d entries", ErrInconsistent, last.Size)
+	}
+	return nil
+}
+
+func (p *Publisher) readTile(level int, n int64, w int) ([]tlog.Hash, error) {
+	raw, err := os.ReadFile(p.path(TilePath(level, n, w)))
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) != w*tlog.HashSize {
+		return nil, fmt.Errorf("%w: %s has %d bytes", ErrInconsistent, TilePath(level, n, w), len(raw))
+	}
+	hashes := make([]tlog.Hash, w)
+	for i := range hashes {
+		hashes[i] = tlog.Hash(raw[i*tlog.HashSize : (i+1)*tlog.HashSize])
+	}
+	return hashes, nil
+}
+
+// document puts the vault document into the folder.
+func (p *Publisher) document() error {
+	if have, err := os.ReadFile(p.path(vaultName)); err == nil && string(have) == string(p.cfg.Envelope) {
+		return nil
+	}
+	return p.durable(vaultName, p.cfg.Envelope)
+}
+
+var errEnough = errors.New("enough")
+
+// entries writes bundles, bodies and full hash tiles up to a size. It begins with the bundle that is not full, whose published hashes the log
+// must have.
+func (p *Publisher) entries(ctx context.Context, size int64) error {
+	from := p.tree.size
+	begin := from - from%Width
+	var bundle, bodies []byte
+	err := p.cfg.Log.Replay(ctx, begin, func(at keylog.Position, r keylog.Record) error {
+		if at.Index >= size {
+			return errEnough
+		}
+		leaf := keylog.Leaf(at.Time, r.Entry)
+		if len(leaf) > 1<<16-1 {
+			return fmt.Errorf("publishing: entry %d has %d bytes, a bundle takes 65,535", at.Index, len(leaf))
+		}
+		hash := tlog.RecordHash(leaf)
+		if at.Index < from {
+			if p.tree.levels[0][at.Index-begin] != hash {
+				return fmt.Errorf("%w: entry %d is another", ErrInconsistent, at.Index)
+			}
+		} else if err := p.add(hash); err != nil {
+			return err
+		}
+		bundle = append(binary.BigEndian.AppendUint16(bundle, uint16(len(leaf))), leaf...)
+		if r.Body == nil {
+			bodies = binary.BigEndian.AppendUint32(bodies, Erased)
+		} else {
+			bodies = append(binary.BigEndian.AppendUint32(bodies, uint32(len(r.Body))), r.Body...)
+		}
+		if next := at.Index + 1; next%Width == 0 || next == size {
+			n, w := at.Index/Width, int((next-1)%Width)+1
+			if err := errors.Join(p.write(EntriesPath(n, w), bundle), p.write(BodiesPath(n, w), bodies)); err != nil {
+				return err
+			}
+			bundle, bodies = bundle[:0], bodies[:0]
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	if err == nil && p.tree.size != size {
+		err = fmt.Errorf("publishing: the log gave %d entries of %d", p.tree.size, size)
+	}
+	return err
+}
+
+// add adds a leaf to the tree and writes the tiles that it fills.
+func (p *Publisher) add(h tlog.Hash) error {
+	t := &p.tree
+	t.size++
+	for level := 0; ; level++ {
+		if level == len(t.levels) {
+			t.levels = append(t.levels, nil)
+		}
+		t.levels[level] = append(t.levels[level], h)
+		if len(t.levels[level]) < Width {
+			return nil
+		}
+		if err := p.write(TilePath(level, t.size>>(8*(level+1))-1, Width), tileBytes(t.levels[level])); err != nil {
+			return err
+		}
+		h = treeHash(t.levels[level])
+		t.levels[level] = t.levels[level][:0]
+	}
+}
+
+// edge writes the partial tiles, but those that are published already.
+func (p *Publisher) edge(from int64) error {
+	for level, hashes := range p.tree.levels {
+		count := p.tree.size >> (8 * level)
+		if len(hashes) == 0 || count == from>>(8*level) {
+			continue
+		}
+		if err := p.write(TilePath(level, count/Width, len(hashes)), tileBytes(hashes)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkpoint has the host sign, and replaces the published checkpoint.
+func (p *Publisher) checkpoint(cp keylog.Checkpoint) error {
+	line, err := p.cfg.Host.Cosign(p.cfg.Document.LogKey.Name, evidence.Checkpoint{Size: uint64(cp.Size), Root: policies.Hash(cp.Root)}, p.cfg.Now())
+	if err != nil {
+		return fmt.Errorf("publishing: %w", err)
+	}
+	text := cp.Note + line
+	c, err := evidence.OpenPublished(text, p.cfg.Document, evidence.Witnesses{})
+	if err == nil && (c.Size != uint64(cp.Size) || c.Root != policies.Hash(cp.Root)) {
+		err = ErrInconsistent
+	}
+	if err != nil {
+		return fmt.Errorf("publishing: the new checkpoint: %w", err)
+	}
+	if err := p.durable(checkpointName, []byte(text)); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.status.At = p.cfg.Now()
+	p.mu.Unlock()
+	return nil
+}
+
+// sweep removes the partial files of what is full now. Only what was at the edge before can have any.
+func (p *Publisher) sweep(from, size int64) {
+	for level := 0; from>>(8*level) > 0; level++ {
+		n := from >> (8 * level) / Width
+		if size>>(8*level)/Width == n {
+			continue
+		}
+		names := []string{TilePath(level, n, Width)}
+		if level == 0 {
+			names = append(names, EntriesPath(n, Width), BodiesPath(n, Width))
+		}
+		for _, name := range names {
+			if p.cfg.fault("remove "+name) != nil {
+				return
+			}
+			os.RemoveAll(p.path(name) + ".p") // what stays harms nobody
+		}
+	}
+}
+
+// write gives a file its content in one step. It is on disk after the next sync.
+func (p *Publisher) write(name string, content []byte) error {
+	path := p.path(name)
+	folder, file := access(name)
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(path), folder); err != nil {
+			return fmt.Errorf("publishing: %w", err)
+		}
+		f, err = os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, file)
+	}
+	if err != nil {
+		return fmt.Errorf("publishing: %w", err)
+	}
+	if err = p.cfg.fault("write " + name); err == nil {
+		_, err = f.Write(content)
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = p.cfg.fault("rename " + name)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return fmt.Errorf("publishing: %w", err)
+	}
+	p.dirty = append(p.dirty, path)
+	return nil
+}
+
+// sync brings what was written to the disk: a few files one by one, many by their file system.
+func (p *Publisher) sync() error {
+	if err := p.cfg.fault("sync"); err != nil {
+		return fmt.Errorf("publishing: syncing: %w", err)
+	}
+	if len(p.dirty) > 64 {
+		if err := withFile(p.cfg.Dir, func(f *os.File) error { return unix.Syncfs(int(f.Fd())) }); err != nil {
+			return fmt.Errorf("publishing: syncing: %w", err)
+		}
+		p.dirty = p.dirty[:0]
+		return nil
+	}
+	done := map[string]bool{}
+	for _, path := range p.dirty {
+		// The file, and the folders up to the published one, any of which may be new.
+		for ; !done[path] && len(path) >= len(p.cfg.Dir); path = filepath.Dir(path) {
+			if err := withFile(path, (*os.File).Sync); err != nil {
+				return fmt.Errorf("publishing: syncing: %w", err)
+			}
+			done[path] = true
+		}
+	}
+	p.dirty = p.dirty[:0]
+	return nil
+}
+
+// durable is write and sync of one file.
+func (p *Publisher) durable(name string, content []byte) error {
+	path := p.path(name) + ".new"
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return fmt.Errorf("publishing: %w", err)
+	}
+	if err = p.cfg.fault("write " + name); err == nil {
+		_, err = f.Write(content)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = p.cfg.fault("rename " + name)
+	}
+	if err == nil {
+		err = os.Rename(path, p.path(name))
+	}
+	if err == nil {
+		err = withFile(p.cfg.Dir, (*os.File).Sync)
+	}
+	if err != nil {
+		return fmt.Errorf("publishing: %w", err)
+	}
+	return nil
+}
+
+func withFile(path string, f func(*os.File) error) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(file), file.Close())
+}
+
+func (p *Publisher) path(name string) string { return filepath.Join(p.cfg.Dir, filepath.FromSlash(name)) }
+
+// tree is the right edge of the published tree: of each level, the hashes of the tile that is not full.
+type tree struct {
+	size   int64
+	levels [][]tlog.Hash
+}
+
+// root is the tree's hash (RFC 6962, section 2.1).
+func (t *tree) root() tlog.Hash {
+	if t.size == 0 {
+		return sha256.Sum256(nil)
+	}
+	var below []tlog.Hash // the root of the levels below, which stands for fewer leaves than its neighbours
+	for _, hashes := range t.levels {
+		if all := append(hashes[:len(hashes):len(hashes)], below...); len(all) > 0 {
+			below = []tlog.Hash{treeHash(all)}
+		}
+	}
+	return below[0]
+}
+
+func treeHash(hashes []tlog.Hash) tlog.Hash {
+	if len(hashes) == 1 {
+		return hashes[0]
+	}
+	split := 1
+	for split*2 < len(hashes) {
+		split *= 2
+	}
+	return tlog.NodeHash(treeHash(hashes[:split]), treeHash(hashes[split:]))
+}
+
+func tileBytes(hashes []tlog.Hash) []byte {
+	out := make([]byte, 0, len(hashes)*tlog.HashSize)
+	for i := range hashes {
+		out = append(out, hashes[i][:]...)
+	}
+	return out
+}
+
+// Names of the files of a published log, below its folder or URL.
+const (
+	checkpointName = "checkpoint"
+	vaultName      = "vault"
+)
+
+// TilePath is the name of hash tile n of a level, with width hashes.
+func TilePath(level int, n int64, width int) string {
+	return "tile/" + strconv.Itoa(level) + "/" + number(n, width)
+}
+
+// EntriesPath is the name of entry bundle n.
+func EntriesPath(n int64, width int) string { return "tile/entries/" + number(n, width) }
+
+// BodiesPath is the name of the bodies beside entry bundle n.
+func BodiesPath(n int64, width int) string { return "bodies/" + number(n, width) }
+
+// number is n as tlog-tiles writes it: three digits an element, an x before all but the last, such as x001/x234/067.
+func number(n int64, width int) string {
+	s := fmt.Sprintf("%03d", n%1000)
+	for n /= 1000; n > 0; n /= 1000 {
+		s = fmt.Sprintf("x%03d/%s", n%1000, s)
+	}
+	if width != Width {
+		s += ".p/" + strconv.Itoa(width)
+	}
+	return s
+}
+
+// access is who may read a file and its folders.
+func access(name string) (folder, file fs.FileMode) {
+	if len(name) > 7 && name[:7] == "bodies/" || len(name) > 13 && name[:13] == "tile/entries/" {
+		return 0o700, 0o600
+	}
+	return 0o755, 0o644
+}
