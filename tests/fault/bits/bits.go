@@ -1,5 +1,5 @@
-// Package bits changes single bits in a folder's files, for the tests that show what a flipped bit does: kept once, the folder is put back before each
-// flip, since whoever opens it changes it.
+// Package bits changes single bits in a folder's files, and whole runs and files, for the tests that show what that does: kept once, the folder is put
+// back before each change, since whoever opens it changes it.
 //
 // The environment sets how much is tried: SALLYPORT_FLIPS is the number of flips of each test, SALLYPORT_SEED what they are drawn from.
 package bits
@@ -112,6 +112,6 @@ func Number(t testing.TB, usual int) (int, *rand.Rand) {
 		return n
 	}
 	n, seed := number("SALLYPORT_FLIPS", uint64(usual)), number("SALLYPORT_SEED", uint64(time.Now().UnixNano()))
-	t.Logf("%d flips, seed %d", n, seed)
+	t.Logf("%d changes, seed %d", n, seed)
 	return int(n), rand.New(rand.NewPCG(seed, 0))
 }

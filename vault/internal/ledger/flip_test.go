@@ -51,10 +51,44 @@ func digest(s *State) string {
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
-// TestFlippedBits flips one bit after the other in the files of a database that was closed and of one that was killed. It is read as the log's state,
-// or found useless; it never kills the process twice.
+// TestFlippedBits flips one bit after the other in the files of a database that was closed and of one that was killed.
 func TestFlippedBits(t *testing.T) {
 	n, random := bits.Number(t, 120)
+	judgeChanges(t, n, func(f, _ *bits.Folder, dir string) (what, kind string) {
+		flip := f.Draw(random)
+		must(t, f.Put(dir, flip))
+		kind = filepath.Ext(flip.File)
+		if kind == "" {
+			kind = flip.File
+		}
+		return flip.String(), kind
+	})
+}
+
+// TestTampered changes more than a bit: runs of bytes and files are cut, deleted, doubled, exchanged, or put back to what they were two flushes before.
+func TestTampered(t *testing.T) {
+	n, random := bits.Number(t, 60)
+	judgeChanges(t, n, func(f, older *bits.Folder, dir string) (what, kind string) {
+		must(t, f.Restore(dir))
+		if random.IntN(20) == 0 {
+			must(t, older.Restore(dir))
+			return "all of it as it was", "older"
+		}
+		var did []string
+		for want := 1 + random.IntN(2); len(did) < want; {
+			what, err := f.Tamper(dir, random, older)
+			must(t, err)
+			if what != "nothing" {
+				did = append(did, what)
+			}
+		}
+		return strings.Join(did, "; "), "tampered"
+	})
+}
+
+// judgeChanges has a database changed that was closed, and one that was killed, and read. It is read as the log's state, or as that of an earlier flush
+// from which the log makes it whole, or found useless; it never kills the process twice.
+func judgeChanges(t *testing.T, n int, change func(f, older *bits.Folder, dir string) (what, kind string)) {
 	log := newLog(t)
 	base := filepath.Join(t.TempDir(), "db")
 	keep := func() *bits.Folder {
@@ -74,6 +108,7 @@ func TestFlippedBits(t *testing.T) {
 	l := open(t, log, base)
 	before := "state " + digest(l.state) // of the flush before the last
 	must(t, l.Close())
+	older := keep()
 	add(30)
 	l = open(t, log, base)
 	states["killed"], truth["killed"] = keep(), "state "+digest(l.state)
@@ -127,17 +162,16 @@ func TestFlippedBits(t *testing.T) {
 		state := []string{"closed", "killed"}[i%2]
 		os.RemoveAll(dir) // a folder of its own for each: a Badger that failed to open may still be at work in the last one
 		dir = filepath.Join(aside, fmt.Sprint(i))
-		flip := states[state].Draw(random)
-		must(t, states[state].Put(dir, flip))
+		what, kind := change(states[state], older, dir)
 		said, class := ask(dir), ""
 		switch {
 		case said == truth[state]:
 			class = "harmless"
-		case state == "killed" && said == before: // the last flush is not whole, so it never happened, and the log is read from the one before
+		case (state == "killed" || kind == "older" || kind == "tampered") && said == before: // the last flush is not whole, so it never happened, and the log is read from the one before
 			class = "the flush before"
 			l := open(t, log, dir)
 			if got := "state " + digest(l.state); got != truth[state] {
-				t.Errorf("%s, %s: with the log it is %s, want %s", state, flip, got, truth[state])
+				t.Errorf("%s, %s: with the log it is %s, want %s", state, what, got, truth[state])
 			}
 			must(t, l.Close())
 		case strings.HasPrefix(said, "useless: "):
@@ -148,14 +182,10 @@ func TestFlippedBits(t *testing.T) {
 		case said == "died":
 			class = "died, detected"
 			if again := ask(dir); !strings.HasPrefix(again, "useless: ") {
-				t.Errorf("%s, %s: it died and then said %q", state, flip, again)
+				t.Errorf("%s, %s: it died and then said %q", state, what, again)
 			}
 		default:
-			t.Errorf("%s, %s: %s, want %s", state, flip, said, truth[state])
-		}
-		kind := filepath.Ext(flip.File)
-		if kind == "" {
-			kind = flip.File
+			t.Errorf("%s, %s: %s, want %s", state, what, said, truth[state])
 		}
 		classes[fmt.Sprintf("%s %-12s %s", state, kind, class)]++
 	}
