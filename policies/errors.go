@@ -53,6 +53,8 @@ const (
 	CodeRateLimited  Code = "rate_limited"    // wait and try again
 	CodeUnavailable  Code = "unavailable"     // the part asked for is not reachable now; try again
 	CodeLogStopped   Code = "log_stopped"     // the key-use log cannot record, so no key is used
+	CodeLogFull      Code = "log_full"        // the same, because only the reserve is left on its disk; it goes on when there is room
+	CodeClock        Code = "clock_stepped"   // the same, because the vault's clock stepped or is earlier than the newest entry
 	CodeTokenFailure Code = "token_failure"   // the token did not do it; the operator must look
 	CodeInternal     Code = "internal"
 	CodeUnchanged    Code = "unchanged" // an outcome, not a refusal: the reader has this version already
@@ -99,6 +101,8 @@ var codeText = map[Code]string{
 	CodeRateLimited:  "too many requests; wait and try again",
 	CodeUnavailable:  "a part that this needs does not answer; try again",
 	CodeLogStopped:   "the key-use log cannot record, so no key is used; the operator must look",
+	CodeLogFull:      "only the reserve is left on the disk of the key-use log, so no key is used; the operator must make room",
+	CodeClock:        "the vault's clock stepped, so no key is used; the operator must set it right and start the vault again",
 	CodeTokenFailure: "the token did not carry this out; the operator must look",
 	CodeInternal:     "an error on the other side; try again, and report it if it stays",
 	CodeUnchanged:    "nothing newer than what the reader has",

@@ -364,7 +364,7 @@ func (s *Storefront) displaced(ctx context.Context, k slot, t *tree) bool {
 // temporary reports whether the outcome is unknown or may be another one soon, so that asking again makes sense.
 func temporary(err error) bool {
 	switch problem.Of(err).Code {
-	case policies.CodeUnavailable, policies.CodeInternal, policies.CodeLogStopped, policies.CodeTokenFailure, policies.CodeRateLimited:
+	case policies.CodeUnavailable, policies.CodeInternal, policies.CodeLogStopped, policies.CodeLogFull, policies.CodeClock, policies.CodeTokenFailure, policies.CodeRateLimited:
 		return true
 	}
 	return false

@@ -32,7 +32,7 @@ type pending struct {
 }
 
 // record makes a decision and returns when it is durable in the log and part of the state. An error means that it is not in force and that the
-// caller must not act: the error wraps policies.CodeLogStopped.
+// caller must not act: the error wraps the code of [stopCode].
 //
 // ctx is asked before, not during: once a decision has been handed over its outcome is waited for.
 func (v *Vault) record(ctx context.Context, d decision) ([]ledger.Record, keylog.Checkpoint, error) {
@@ -117,7 +117,7 @@ func (v *Vault) commit(first *pending) {
 		}
 	}
 	if err != nil {
-		err = fmt.Errorf("%w: %w", policies.CodeLogStopped, err)
+		err = fmt.Errorf("%w: %w", stopCode(err), err)
 	}
 	for _, p := range batch {
 		p.checkpoint, p.err = checkpoint, err

@@ -154,5 +154,16 @@ func unreadable(err error) error {
 	if errors.Is(err, keylog.ErrClosed) {
 		return fmt.Errorf("%w: %w", policies.CodeUnavailable, err)
 	}
-	return fmt.Errorf("%w: %w", policies.CodeLogStopped, err)
+	return fmt.Errorf("%w: %w", stopCode(err), err)
+}
+
+// stopCode is what a caller is told of a log that does not record.
+func stopCode(err error) policies.Code {
+	switch {
+	case errors.Is(err, keylog.ErrNoSpace):
+		return policies.CodeLogFull
+	case errors.Is(err, keylog.ErrClock):
+		return policies.CodeClock
+	}
+	return policies.CodeLogStopped
 }

@@ -52,6 +52,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -177,6 +178,7 @@ type Vault struct {
 	stopped   bool          // run's own: the last commit failed
 	recorder  sync.WaitGroup
 	chores    sync.WaitGroup
+	warned    time.Time // of the disk, by the chores
 	closing   chan struct{}
 	closeOnce sync.Once
 	closeErr  error
@@ -193,6 +195,9 @@ type Vault struct {
 
 // flushTries bounds how often a flush asks where the log stands.
 const flushTries = 16
+
+// spaceWarning is how long before its disk is full the log warns.
+const spaceWarning = 72 * time.Hour
 
 // Create writes the first entry of an empty log: which vault it belongs to, under which vault document.
 func Create(ctx context.Context, log *keylog.Log, e *envelope.Envelope, d *policies.VaultDocument) error {
@@ -375,8 +380,20 @@ func (v *Vault) keep() {
 			if err := v.cfg.Log.Health(); err != nil {
 				v.cfg.Logger.Error("the key-use log is not well", "error", err.Error())
 			}
+			v.forecast()
 		}
 	}
+}
+
+// forecast warns, once in an hour, of a disk that will be full soon.
+func (v *Vault) forecast() {
+	now := v.cfg.Clock()
+	s, err := v.cfg.Log.Space()
+	if err != nil || s.PerHour <= 0 || s.Left() > spaceWarning || now.Sub(v.warned).Abs() < time.Hour {
+		return
+	}
+	v.warned = now
+	v.cfg.Logger.Warn("the key-use log's disk will be full soon; then no key is used", "left", s.Left().Round(time.Minute).String(), "bytes_an_hour", s.PerHour, "bytes_left", s.Free)
 }
 
 // endSessions forgets sessions that nobody can use any more, and what was counted on days that are over. The delay is longer than any request lives, so no key is zeroed that
@@ -456,6 +473,13 @@ func (v *Vault) Health() api.Health {
 		h.Resident, h.Sealed = uint64(s.Keys(policies.CustodyResident)), uint64(s.Keys(policies.CustodySealed))
 	})
 	h.Keys, h.Custodies, h.Sealing = h.Resident+h.Sealed, v.custodies(), v.sealing.health()
+	if s, err := v.cfg.Log.Space(); err == nil {
+		h.Space = &api.Space{Free: uint64(s.Free), PerHour: uint64(max(s.PerHour, 0))}
+		if s.PerHour > 0 {
+			days := math.Floor(s.Left().Hours()/24*10) / 10
+			h.Space.DaysLeft = &days
+		}
+	}
 	err := v.cfg.Log.Health()
 	if err == nil {
 		return h

@@ -298,11 +298,12 @@ func (k *logKey) Load(context.Context) ([]byte, error) {
 	return slices.Clone(k.state), nil
 }
 
-// testClock is a wall clock that a test moves. The log's monotonic clock moves along, so the log sees no step.
+// testClock is a wall clock that a test moves. The log's monotonic clock moves along, so the log sees no step, unless it is told to step.
 type testClock struct {
-	mu    sync.Mutex
-	ahead time.Duration
-	start time.Time
+	mu      sync.Mutex
+	ahead   time.Duration
+	stepped time.Duration // of ahead, what the monotonic clock does not know
+	start   time.Time
 }
 
 func (c *testClock) now() time.Time {
@@ -313,7 +314,16 @@ func (c *testClock) now() time.Time {
 
 func (c *testClock) both() (time.Time, time.Duration) {
 	now := c.now()
-	return now.Round(0), now.Sub(c.start)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return now.Round(0), now.Add(-c.stepped).Sub(c.start)
+}
+
+// step is what somebody does who sets the machine's clock.
+func (c *testClock) step(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ahead, c.stepped = c.ahead+d, c.stepped+d
 }
 
 func (c *testClock) move(d time.Duration) {

@@ -144,7 +144,7 @@ func Status(code policies.Code) int {
 		return http.StatusConflict
 	case policies.CodeRateLimited:
 		return http.StatusTooManyRequests
-	case policies.CodeUnavailable, policies.CodeLogStopped, policies.CodeTokenFailure, policies.CodeKeyMissing:
+	case policies.CodeUnavailable, policies.CodeLogStopped, policies.CodeLogFull, policies.CodeClock, policies.CodeTokenFailure, policies.CodeKeyMissing:
 		return http.StatusServiceUnavailable
 	default:
 		return http.StatusInternalServerError

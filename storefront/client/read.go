@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -438,6 +439,9 @@ func (r *Reader) advance(k *knownOwner, m, seen mark) error {
 	return nil
 }
 
+// passing are the reasons for which a read may be possible later, with nothing done by the reader.
+var passing = []policies.Code{policies.CodeUnavailable, policies.CodeRateLimited, policies.CodeLogStopped, policies.CodeLogFull, policies.CodeClock}
+
 // Watch reads items again and again, every so often, and calls emit for each that is new or has failed in another way than before. It ends with
 // the context, or with emit's error. Where the storefront cannot be reached it waits and goes on.
 func (r *Reader) Watch(ctx context.Context, every time.Duration, emit func(Value) error, items ...Item) error {
@@ -450,7 +454,7 @@ func (r *Reader) Watch(ctx context.Context, every time.Duration, emit func(Value
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err != nil && !errors.Is(err, policies.CodeUnavailable) && !errors.Is(err, policies.CodeRateLimited) && !errors.Is(err, policies.CodeLogStopped):
+		case err != nil && !slices.ContainsFunc(passing, func(c policies.Code) bool { return errors.Is(err, c) }):
 			return err
 		}
 		for i := range values {

@@ -55,13 +55,14 @@ var smallDisks = []struct {
 	reserve            int64
 	daemon             func(*stage.Stage) *stage.Daemon
 	says               string // the reason in the storefront's health, empty if nobody is stopped
+	log                bool   // owners and readers are told too, by policies.CodeLogFull
 }{
-	{"key-use log", "vault/log", "ext4", vaultReserve, vaultDaemon, "no space left but the reserve"},
-	{"signer state", "vault/state", "tmpfs", vaultReserve, vaultDaemon, "no space left but the reserve"},
-	{"vault's database", "vault/database", "ext4", vaultReserve, vaultDaemon, ""},
-	{"token", "token/tokens", "tmpfs", 1 << 20, vaultDaemon, ""},
-	{"storefront's data", "storefront/data", "ext4", storefrontReserve, storefrontDaemon, "the disk is nearly full"},
-	{"storefront's data in memory", "storefront/data", "tmpfs", storefrontReserve, storefrontDaemon, "the disk is nearly full"},
+	{"key-use log", "vault/log", "ext4", vaultReserve, vaultDaemon, "no space left but the reserve", true},
+	{"signer state", "vault/state", "tmpfs", vaultReserve, vaultDaemon, "no space left but the reserve", true},
+	{"vault's database", "vault/database", "ext4", vaultReserve, vaultDaemon, "", false},
+	{"token", "token/tokens", "tmpfs", 1 << 20, vaultDaemon, "", false},
+	{"storefront's data", "storefront/data", "ext4", storefrontReserve, storefrontDaemon, "the disk is nearly full", false},
+	{"storefront's data in memory", "storefront/data", "tmpfs", storefrontReserve, storefrontDaemon, "the disk is nearly full", false},
 }
 
 func vaultDaemon(s *stage.Stage) *stage.Daemon      { return s.Vault }
@@ -172,7 +173,7 @@ func TestFullDisks(t *testing.T) {
 			})
 			w := newFullWorld(t, s, seed+uint64(i))
 			for _, h := range w.households {
-				h.excuses = append(h.excuses, policies.CodeLogStopped)
+				h.excuses = append(h.excuses, policies.CodeLogStopped, policies.CodeLogFull)
 			}
 			fill := &filler{at, filepath.Join(at, "foreign file")}
 			daemon := disk.daemon(s)
@@ -212,6 +213,13 @@ func TestFullDisks(t *testing.T) {
 				time.Sleep(500 * time.Millisecond)
 				if !daemon.Running() {
 					return nil, fmt.Errorf("the %s died with %d bytes left", daemon.Name, disk.reserve)
+				}
+				var told int64
+				for _, h := range w.households {
+					told += h.full.Load()
+				}
+				if disk.log && told == 0 {
+					return nil, errors.New("nobody was told that the log's disk is full")
 				}
 				return room()
 			}))

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ type household struct {
 	fields  []policies.Field
 	random  [3]*rand.Rand   // of the owner and of each reader; a goroutine each
 	excuses []policies.Code // what they may be told while something is away
+	full    atomic.Int64    // how often they were told that the log's disk is full
 
 	mu            sync.Mutex
 	issued, acked map[policies.Field]int // number of the newest value that Set was called with, and that Set acknowledged
@@ -99,6 +101,9 @@ func (h *household) fail(format string, args ...any) {
 
 // excused tells what somebody is told while something is away, from what nobody may ever be told.
 func (h *household) excused(err error) bool {
+	if errors.Is(err, policies.CodeLogFull) {
+		h.full.Add(1)
+	}
 	return slices.ContainsFunc(h.excuses, func(c policies.Code) bool { return errors.Is(err, c) })
 }
 

@@ -89,6 +89,7 @@ type Health struct {
 	Sealed    uint64             `json:"keys_sealed"`   // and keys that rest in the vault, sealed by the token
 	Custodies []policies.Custody `json:"custodies"`     // what the vault document offers for new grants
 	Sealing   *Sealing           `json:"sealing,omitempty"`
+	Space     *Space             `json:"space,omitempty"`
 
 	Publication *Publication `json:"publication,omitempty"`
 }
@@ -98,6 +99,13 @@ type Publication struct {
 	Size   uint64 `json:"size"`             // entries under the published checkpoint; log_size less this is what lags
 	At     int64  `json:"at,omitzero"`      // Unix seconds of the newest publication since the vault started
 	Failed bool   `json:"failed,omitempty"` // the last try did not succeed; the vault's own log says why
+}
+
+// Space is the room of the key-use log above its reserve, and how long it lasts.
+type Space struct {
+	Free     uint64   `json:"free"`               // bytes
+	PerHour  uint64   `json:"per_hour"`           // bytes that the log took an hour, over the last day; 0: not known yet
+	DaysLeft *float64 `json:"days_left,omitzero"` // at that pace, if nothing is moved away; missing: not known yet
 }
 
 // Sealing tells how the vault does with custody sealed. It is missing where there is none.

@@ -49,6 +49,7 @@ type Log struct {
 	fault  atomic.Pointer[error] // why the log stopped; set once
 	stale  atomic.Pointer[error] // why the token's copy is old
 	recent recent
+	pace   pace
 
 	requests   sync.Pool
 	wake       chan struct{} // capacity 1: the queue or closed changed
@@ -309,6 +310,7 @@ func (l *Log) commit(batch []*request) error {
 	l.generation = s.generation
 	l.end += int64(len(l.frames))
 	l.recent.add(l.stored)
+	l.pace.grow(l.last, int64(len(l.frames))+indexBytes*(l.edge.size-first))
 	l.view.Store(&view{cp: cp, state: s, edge: l.edge, segments: l.segments})
 	l.shrink()
 	return nil
@@ -335,21 +337,6 @@ func (l *Log) roll() error {
 	}
 	l.segments = append(l.segments, segment{file: f, name: name, first: l.edge.size})
 	l.end = int64(headerSize)
-	return nil
-}
-
-// room refuses a commit that would eat into the reserve of either folder. The
-// hashes and offsets of an entry take about 72 bytes beside its frame.
-func (l *Log) room(bytes int64) error {
-	for _, dir := range []string{l.cfg.Dir, l.cfg.StateDir} {
-		free, err := l.cfg.disk.free(dir)
-		if err != nil {
-			return fmt.Errorf("measuring free space: %w", err)
-		}
-		if free-l.cfg.Reserve < 4*bytes {
-			return fmt.Errorf("%w: %d bytes free, reserve is %d", ErrNoSpace, free, l.cfg.Reserve)
-		}
-	}
 	return nil
 }
 

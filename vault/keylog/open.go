@@ -457,7 +457,7 @@ func (a *audit) segment(name string, isLast bool) error {
 
 	scan := newScanner(f, int64(headerSize), info.Size())
 	defer scan.close()
-	begin := int64(headerSize) // of the commit being read
+	begin, sealed := int64(headerSize), l.edge.size // of the commit being read
 	for {
 		f, at, err := scan.next()
 		switch {
@@ -508,7 +508,8 @@ func (a *audit) segment(name string, isLast bool) error {
 			a.unsigned = append(a.unsigned, span{l.segments[len(l.segments)-1].file, begin, scan.offset})
 			l.recovery.SignedEntries = l.edge.size - a.signed
 		}
-		begin = scan.offset
+		l.pace.grow(l.sealed, scan.offset-begin+indexBytes*(l.edge.size-sealed))
+		sealed, begin = l.edge.size, scan.offset
 	}
 }
 

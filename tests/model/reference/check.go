@@ -329,7 +329,7 @@ func (m *model) attack(e *Event) {
 // read checks a read's items, and what they say together.
 func (m *model) read(e *Event) {
 	if e.Result != OK {
-		if e.Result != "unavailable" && e.Result != "unknown_session" && e.Result != "log_stopped" || !m.trouble(e) {
+		if e.Result != "unavailable" && e.Result != "unknown_session" && e.Result != "log_stopped" && e.Result != "log_full" || !m.trouble(e) {
 			m.violation(e, "nothing was away, and the reader got no answer")
 		}
 		// The vault may have counted what it never heard of.
@@ -437,7 +437,7 @@ func (m *model) item(e *Event, it *Item) {
 		if len(granted) < 2 {
 			bad("there is one grant, and its purpose is known")
 		}
-	case "unavailable", "log_stopped", "unknown_session", "storefront_behind":
+	case "unavailable", "log_stopped", "log_full", "unknown_session", "storefront_behind":
 		if !m.trouble(e) {
 			bad("nothing was away")
 		}

@@ -177,7 +177,7 @@ func fail(w http.ResponseWriter, r *http.Request, err error, log *slog.Logger) {
 	switch p.Code {
 	case policies.CodeInternal:
 		log.Error("internal error", "path", r.Pattern, "error", err.Error())
-	case policies.CodeLogStopped, policies.CodeTokenFailure: // so is what is wrong with log and token, unless it was written for the caller
+	case policies.CodeLogStopped, policies.CodeLogFull, policies.CodeClock, policies.CodeTokenFailure: // so is what is wrong with log and token, unless it was written for the caller
 		if written := (*problem.Problem)(nil); !errors.As(err, &written) {
 			p = problem.Of(p.Code)
 		}
