@@ -484,11 +484,11 @@ func (v *Vault) Health() api.Health {
 	if err == nil {
 		return h
 	}
-	if !errors.Is(err, keylog.ErrStaleCopy) { // with which key use goes on
+	if !errors.Is(err, keylog.ErrStaleCopy) && !errors.Is(err, keylog.ErrCold) { // with which key use goes on
 		h.Status = "stopped"
 	}
 	h.Reason = "the key-use log cannot record; the log of the vault says why"
-	for _, kind := range []error{ErrTokenFull, keylog.ErrStaleCopy, keylog.ErrNoSpace, keylog.ErrClock, keylog.ErrClosed, keylog.ErrFatal} {
+	for _, kind := range []error{ErrTokenFull, keylog.ErrStaleCopy, keylog.ErrCold, keylog.ErrNoSpace, keylog.ErrClock, keylog.ErrClosed, keylog.ErrFatal} {
 		if errors.Is(err, kind) {
 			h.Reason = kind.Error()
 			break

@@ -152,3 +152,28 @@ func FuzzCheckpoint(f *testing.F) {
 		}
 	})
 }
+
+// FuzzBorder: whoever cannot make the MAC cannot make a border, and what parses is written the same way again.
+func FuzzBorder(f *testing.F) {
+	key, id := newSealKey([]byte("key")), logID{1}
+	var b border
+	for i := range 5 {
+		b.edge.add(nil, tlog.Hash{byte(i)})
+	}
+	b.time, b.cold = 7, []int64{0, 3}
+	whole := b.encode(id, key)
+	f.Add(whole[:len(whole)-32], false)
+	f.Add(whole, true)
+	f.Fuzz(func(t *testing.T, raw []byte, asItIs bool) {
+		if !asItIs {
+			raw = append(raw[:len(raw):len(raw)], key.mac(raw)...)
+		}
+		b, err := parseBorder(raw, id, key)
+		if err != nil {
+			return
+		}
+		if again := b.encode(id, key); !bytes.Equal(again, raw) {
+			t.Fatalf("%x is written as %x", raw, again)
+		}
+	})
+}

@@ -43,10 +43,13 @@
 //	Dir/checkpoint      a copy of the newest signed root, for people and auditors
 //	Dir/hashes          the tree's hashes, in tlog's order; made anew at open
 //	Dir/offsets         where each record's frame begins; made anew at open
+//	Cold/journal-N      old segments, if there is cold storage
 //	StateDir/signer-state   the seal key and the last signed root
+//	StateDir/border     what a start must know of the segments in cold storage
 //	token (StateKeeper) a copy of the last signed root, up to a minute old
 //
-// What is signed is computed from the journal alone, in memory. The hash and
+// What is signed is computed from the journal alone, in memory. (Of segments in
+// cold storage it was computed when they were moved; see cold.go.) The hash and
 // offset files only serve proofs and reads; nothing they hold is ever signed.
 //
 // # What it refuses
@@ -134,6 +137,10 @@ var (
 	// state could not be renewed. Key use goes on; protection against rollback
 	// rests on an older copy meanwhile.
 	ErrStaleCopy = errors.New("token's copy of the signer state is stale")
+
+	// ErrCold means that cold storage, or a segment in it, cannot be reached or
+	// written. Key use goes on; what lies there cannot be read.
+	ErrCold = errors.New("cold storage of the key-use log does not work")
 
 	// ErrLocked means that another process has the log open.
 	ErrLocked = errors.New("key-use log is in use")
@@ -243,6 +250,20 @@ type Config struct {
 	// ErrNoSpace. Zero means 64 MiB.
 	Reserve int64
 
+	// Cold is a folder on another file system where old segments go. It is not
+	// trusted. Empty: they stay.
+	Cold string
+
+	// ColdAfter is the age of its newest entry from which on a segment is moved,
+	// and ColdBytes the size of all segments in Dir from which on the oldest is.
+	// Zero: not for that reason. The newest segment is never moved.
+	ColdAfter time.Duration
+	ColdBytes int64
+
+	// Everything makes Open read and verify segments in cold storage too, and
+	// make the indexes anew from them. Without it, it reads none of them.
+	Everything bool
+
 	// Clock returns the wall clock and a monotonic clock read at one instant.
 	// Nil means the system's.
 	Clock func() (wall time.Time, monotonic time.Duration)
@@ -261,6 +282,9 @@ func (c *Config) complete() (note.Verifier, error) {
 	}
 	if c.SegmentBytes < 0 || c.Reserve < 0 {
 		return nil, errors.New("segment size and reserve must not be negative")
+	}
+	if c.Cold == "" && (c.ColdAfter != 0 || c.ColdBytes != 0) || c.ColdAfter < 0 || c.ColdBytes < 0 {
+		return nil, errors.New("when to move segments to cold storage is not negative, and needs a folder for it")
 	}
 	if c.SegmentBytes == 0 {
 		c.SegmentBytes = defaultSegmentBytes
@@ -301,7 +325,14 @@ func (c *Config) apart() error {
 	if err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
 		return errors.New("state folder lies inside the log's folder")
 	}
-	return nil
+	if c.Cold == "" {
+		return nil
+	}
+	cold, err := resolve(c.Cold)
+	if err == nil && (cold == dir || cold == state) {
+		return errors.New("cold storage needs a folder of its own")
+	}
+	return nil // a missing one is a reason of ill health
 }
 
 func resolve(path string) (string, error) {

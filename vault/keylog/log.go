@@ -33,8 +33,8 @@ type Log struct {
 	last       int64 // time of the newest record
 	sealed     int64 // time of the newest sealed record; used by open only
 	generation uint64
-	segments   []segment // appended to, never changed: views share it
-	end        int64     // offset of the next frame in the last segment
+	segments   []*segment // appended to, never changed: views share it
+	end        int64      // offset of the next frame in the last segment
 	hashes     *os.File
 	offsets    *os.File
 	state      *os.File
@@ -42,14 +42,19 @@ type Log struct {
 	stored     []byte // scratch
 	starts     []byte // scratch
 
+	// Owned by open, then by the goroutine keep.
+	border border
+	saved  int64 // size of the token's copy
+
 	wall0 time.Time // both clocks at open; not changed later
 	mono0 time.Duration
 
-	view   atomic.Pointer[view]  // what is signed and durable
-	fault  atomic.Pointer[error] // why the log stopped; set once
-	stale  atomic.Pointer[error] // why the token's copy is old
-	recent recent
-	pace   pace
+	view      atomic.Pointer[view]  // what is signed and durable
+	fault     atomic.Pointer[error] // why the log stopped; set once
+	stale     atomic.Pointer[error] // why the token's copy is old
+	coldFault atomic.Pointer[error] // why cold storage does not work
+	recent    recent
+	pace      pace
 
 	requests   sync.Pool
 	wake       chan struct{} // capacity 1: the queue or closed changed
@@ -70,7 +75,7 @@ type view struct {
 	cp       Checkpoint
 	state    signed
 	edge     edge
-	segments []segment
+	segments []*segment
 }
 
 // A request is one call of Append in the queue.
@@ -335,7 +340,7 @@ func (l *Log) roll() error {
 	if err != nil {
 		return err
 	}
-	l.segments = append(l.segments, segment{file: f, name: name, first: l.edge.size})
+	l.segments = append(l.segments, &segment{file: f, name: name, first: l.edge.size})
 	l.end = int64(headerSize)
 	return nil
 }
@@ -379,6 +384,7 @@ func (l *Log) keep() {
 		select {
 		case <-tick.C:
 			l.keepState(context.Background()) // Health tells of an error
+			l.keepCold()
 		case <-l.closing:
 			return
 		}
@@ -402,6 +408,7 @@ func (l *Log) keepState(ctx context.Context) error {
 		return err
 	}
 	l.stale.Store(nil)
+	l.saved = v.cp.Size
 	return nil
 }
 
@@ -423,8 +430,10 @@ func (l *Log) Health() error {
 	if err := l.room(0); err != nil {
 		return err
 	}
-	if err := l.stale.Load(); err != nil {
-		return *err
+	for _, fault := range []*error{l.stale.Load(), l.coldFault.Load()} {
+		if fault != nil {
+			return *fault
+		}
 	}
 	return nil
 }
@@ -454,7 +463,9 @@ func (l *Log) Close() error {
 // release closes every file and gives up the locks.
 func (l *Log) release() {
 	for _, s := range l.segments {
-		s.file.Close()
+		if s.file != nil {
+			s.file.Close()
+		}
 	}
 	for _, f := range []*os.File{l.hashes, l.offsets, l.state} {
 		if f != nil {
@@ -579,20 +590,26 @@ func (l *Log) readFrame(index int64) (f frame, err error) {
 		damage := func(what string) error {
 			return &DamageError{File: s.name, Offset: at, Index: index, What: what + ", unless the damage is in " + offsetsFile + " or " + hashesFile}
 		}
-		head := make([]byte, frameHead)
-		if _, err := s.file.ReadAt(head, at); err != nil {
-			return damage(err.Error())
-		}
-		size, err := payloadLength(head)
+		err = l.with(s, func(r io.ReaderAt, _ int64) error {
+			head := make([]byte, frameHead)
+			if _, err := r.ReadAt(head, at); err != nil {
+				return damage(err.Error())
+			}
+			size, err := payloadLength(head)
+			if err != nil {
+				return damage(err.Error())
+			}
+			b := append(make([]byte, 0, frameHead+size), head...)[:frameHead+size]
+			if _, err := r.ReadAt(b[frameHead:], at+frameHead); err != nil {
+				return damage(err.Error())
+			}
+			if f, _, err = parseFrame(b); err != nil {
+				return damage(err.Error())
+			}
+			return nil
+		})
 		if err != nil {
-			return damage(err.Error())
-		}
-		b := append(make([]byte, 0, frameHead+size), head...)[:frameHead+size]
-		if _, err := s.file.ReadAt(b[frameHead:], at+frameHead); err != nil {
-			return damage(err.Error())
-		}
-		if f, _, err = parseFrame(b); err != nil {
-			return damage(err.Error())
+			return err
 		}
 		want, err := l.tree(v).ReadHashes([]int64{tlog.StoredHashIndex(0, index)})
 		if err != nil {
@@ -600,6 +617,15 @@ func (l *Log) readFrame(index int64) (f frame, err error) {
 		}
 		if f.kind == kindSeal || f.index != index || f.hash() != want[0] {
 			return damage("another entry lies here than " + hashesFile + " says")
+		}
+		if s.cold() { // neither file was verified when the log was opened
+			proof, err := tlog.ProveRecord(v.cp.Size, index, l.tree(v))
+			if err != nil {
+				return err
+			}
+			if tlog.CheckRecord(proof, v.cp.Size, v.cp.Root, index, f.hash()) != nil {
+				return damage("it does not lead to the signed root")
+			}
 		}
 		return nil
 	})
@@ -633,7 +659,12 @@ func (l *Log) Replay(ctx context.Context, from int64, f func(Position, Record) e
 		}
 		next := from
 		for _, s := range v.segments[n:] {
-			if err := l.replaySegment(ctx, s, at, &next, v.cp.Size, f); err != nil {
+			if s.cold() {
+				err = l.replayCold(ctx, v, s, &next, f)
+			} else {
+				err = l.replaySegment(ctx, s, at, &next, v.cp.Size, f)
+			}
+			if err != nil {
 				return err
 			}
 			at = int64(headerSize)
@@ -649,12 +680,14 @@ func (l *Log) Replay(ctx context.Context, from int64, f func(Position, Record) e
 	return nil
 }
 
-func (l *Log) replaySegment(ctx context.Context, s segment, at int64, next *int64, size int64, f func(Position, Record) error) error {
-	info, err := s.file.Stat()
-	if err != nil {
-		return err
-	}
-	scan := newScanner(s.file, at, info.Size())
+func (l *Log) replaySegment(ctx context.Context, s *segment, at int64, next *int64, size int64, f func(Position, Record) error) error {
+	return l.with(s, func(r io.ReaderAt, end int64) error {
+		return replayFrames(ctx, r, s.name, at, end, next, size, f)
+	})
+}
+
+func replayFrames(ctx context.Context, r io.ReaderAt, name string, at, end int64, next *int64, size int64, f func(Position, Record) error) error {
+	scan := newScanner(r, at, end)
 	defer scan.close()
 	for *next < size {
 		fr, at, err := scan.next()
@@ -662,7 +695,7 @@ func (l *Log) replaySegment(ctx context.Context, s segment, at int64, next *int6
 			return nil
 		}
 		if errors.Is(err, errTorn) || errors.Is(err, errForeign) {
-			return &DamageError{File: s.name, Offset: at, Index: *next, What: err.Error()}
+			return &DamageError{File: name, Offset: at, Index: *next, What: err.Error()}
 		}
 		if err != nil {
 			return err
@@ -671,7 +704,7 @@ func (l *Log) replaySegment(ctx context.Context, s segment, at int64, next *int6
 			continue
 		}
 		if fr.index != *next {
-			return &DamageError{File: s.name, Offset: at, Index: *next, What: fmt.Sprintf("entry %d lies here", fr.index)}
+			return &DamageError{File: name, Offset: at, Index: *next, What: fmt.Sprintf("entry %d lies here", fr.index)}
 		}
 		*next++
 		if *next%256 == 0 && ctx.Err() != nil {

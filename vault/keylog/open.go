@@ -40,9 +40,11 @@ type Recovery struct {
 
 // A segment is one file of the journal.
 type segment struct {
-	file  *os.File
 	name  string
 	first int64 // index of its first record
+
+	mu   sync.RWMutex
+	file *os.File // nil: in cold storage
 }
 
 func segmentName(first int64) string { return fmt.Sprintf("%s%020d", segmentPrefix, first) }
@@ -269,6 +271,10 @@ func (l *Log) open(ctx context.Context) error {
 		return err
 	}
 
+	if err := l.reachCold(); err != nil {
+		l.coldFault.Store(&err)
+	}
+
 	l.wake = make(chan struct{}, 1)
 	l.closing = make(chan struct{})
 	l.requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}
@@ -309,9 +315,22 @@ func (l *Log) loadAnchors(ctx context.Context) (last signed, anchors []anchor, e
 	}
 	l.key, last = key, states[0]
 
+	if l.border, err = l.loadBorder(); err != nil {
+		return last, nil, err
+	}
+	if last.size < l.border.edge.size {
+		return damage(stateFile, last.size, fmt.Sprintf("rolled back: it ends at entry %d, cold storage at %d", last.size, l.border.edge.size))
+	}
+	if l.cfg.Everything {
+		l.border = border{}
+	}
+
 	for _, s := range states {
 		if _, err := l.checkpoint(&s); err != nil {
 			return damage(stateFile, s.size, err.Error())
+		}
+		if s.size < l.border.edge.size { // the slot before the last one, when the border came to lie between them
+			continue
 		}
 		anchors = append(anchors, anchor{s.size, s.root, stateFile})
 	}
@@ -325,6 +344,9 @@ func (l *Log) loadAnchors(ctx context.Context) (last signed, anchors []anchor, e
 	}
 	if token.generation > last.generation || token.size > last.size {
 		return damage(stateFile, last.size, fmt.Sprintf("rolled back: it ends at entry %d, the token's copy at %d", last.size, token.size))
+	}
+	if token.size < l.border.edge.size {
+		return damage("token", token.size, fmt.Sprintf("the token's copy is older than it can be: it ends at entry %d, cold storage at %d", token.size, l.border.edge.size))
 	}
 	anchors = append(anchors, anchor{token.size, token.root, "token"})
 
@@ -341,7 +363,9 @@ func (l *Log) loadAnchors(ctx context.Context) (last signed, anchors []anchor, e
 		if cp.Size > last.size {
 			return damage(stateFile, last.size, fmt.Sprintf("rolled back: it ends at entry %d, the checkpoint at %d", last.size, cp.Size))
 		}
-		anchors = append(anchors, anchor{cp.Size, cp.Root, checkpointFile})
+		if cp.Size >= l.border.edge.size { // else it is older than what is read here, and is written anew
+			anchors = append(anchors, anchor{cp.Size, cp.Root, checkpointFile})
+		}
 	}
 	slices.SortStableFunc(anchors, func(a, b anchor) int { return int(min(max(a.size-b.size, -1), 1)) })
 	return last, anchors, nil
@@ -373,27 +397,33 @@ type span struct {
 
 func (a *audit) run(ctx context.Context) error {
 	l := a.log
+	a.cut = -1
+	continued, err := a.goOn()
+	if err != nil {
+		return err
+	}
 	names, err := segmentNames(l.cfg.Dir)
 	if err != nil {
 		return err
 	}
+	if l.cfg.Cold != "" && !continued {
+		cold, err := segmentNames(l.cfg.Cold)
+		if err != nil {
+			return err
+		}
+		names = slices.Compact(slices.Sorted(slices.Values(append(names, cold...))))
+	}
+	// What lies before the border was moved, and its removal interrupted.
+	names = slices.DeleteFunc(names, func(name string) bool { return name < segmentName(l.edge.size) })
 	if len(names) == 0 {
-		return &DamageError{File: segmentName(0), Offset: -1, Index: 0, What: "the journal is gone"}
+		return &DamageError{File: segmentName(l.edge.size), Offset: -1, Index: l.edge.size, What: "the journal is gone"}
 	}
-	hashes, err := a.fresh(hashesFile)
-	if err != nil {
-		return err
+	if !continued {
+		if err := a.startOver(); err != nil {
+			return err
+		}
 	}
-	l.hashes = hashes
-	offsets, err := a.fresh(offsetsFile)
-	if err != nil {
-		return err
-	}
-	l.offsets = offsets
-	a.hashes, a.offsets = bufio.NewWriterSize(hashes, 1<<18), bufio.NewWriterSize(offsets, 1<<18)
-	a.cut = -1
-
-	if err := a.meet(segmentName(0), 0); err != nil {
+	if err := a.meet(names[0], 0); err != nil {
 		return err
 	}
 	for i, name := range names {
@@ -408,7 +438,7 @@ func (a *audit) run(ctx context.Context) error {
 		return &DamageError{File: names[len(names)-1], Offset: -1, Index: l.edge.size,
 			What: fmt.Sprintf("cut: the journal ends at entry %d, %d were signed", l.edge.size, a.signed)}
 	}
-	if err := errors.Join(a.hashes.Flush(), a.offsets.Flush()); err != nil {
+	if err := errors.Join(a.hashes.Flush(), a.offsets.Flush()); err != nil || continued {
 		return err
 	}
 	for _, name := range []string{hashesFile, offsetsFile} {
@@ -420,9 +450,90 @@ func (a *audit) run(ctx context.Context) error {
 	return nil
 }
 
+// startOver makes both index files anew.
+func (a *audit) startOver() error {
+	l := a.log
+	var err error
+	if l.hashes, err = a.fresh(hashesFile); err != nil {
+		return err
+	}
+	if l.offsets, err = a.fresh(offsetsFile); err != nil {
+		return err
+	}
+	a.hashes, a.offsets = bufio.NewWriterSize(l.hashes, 1<<18), bufio.NewWriterSize(l.offsets, 1<<18)
+	return nil
+}
+
+// goOn begins at the border, if there is one and both index files reach to it and agree with it. Else everything is read, from cold storage too, and
+// the log has no border until segments are moved again.
+func (a *audit) goOn() (bool, error) {
+	l := a.log
+	b := &l.border
+	size := b.edge.size
+	if size == 0 {
+		return false, nil
+	}
+	for _, index := range []struct {
+		name string
+		file **os.File
+		w    **bufio.Writer
+		size int64
+	}{{hashesFile, &l.hashes, &a.hashes, tlog.StoredHashIndex(0, size) * tlog.HashSize}, {offsetsFile, &l.offsets, &a.offsets, 8 * size}} {
+		f, err := os.OpenFile(filepath.Join(l.cfg.Dir, index.name), os.O_RDWR|unix.O_NOFOLLOW, 0)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		if err == nil {
+			*index.file = f
+			var info os.FileInfo
+			if info, err = f.Stat(); err == nil && info.Size() < index.size {
+				err = io.ErrUnexpectedEOF
+			}
+		}
+		if err != nil {
+			a.forget()
+			return false, nil
+		}
+		// What lies behind the border is written again.
+		if err := f.Truncate(index.size); err != nil {
+			return false, err
+		}
+		*index.w = bufio.NewWriterSize(io.NewOffsetWriter(f, index.size), 1<<18)
+	}
+	for level := range b.edge.node {
+		if size>>level&1 == 0 {
+			continue
+		}
+		var h tlog.Hash
+		if _, err := l.hashes.ReadAt(h[:], tlog.StoredHashIndex(level, size>>level-1)*tlog.HashSize); err != nil || h != b.edge.node[level] {
+			a.forget()
+			return false, nil
+		}
+	}
+	for _, first := range b.cold {
+		l.segments = append(l.segments, &segment{name: segmentName(first), first: first})
+	}
+	l.edge, a.tree, l.last, l.sealed = b.edge, b.edge, b.time, b.time
+	l.recent.first = tlog.StoredHashIndex(0, size)
+	l.recent.next = l.recent.first
+	return true, nil
+}
+
+// forget lets go of index files that are of no use, and of the border.
+func (a *audit) forget() {
+	for _, f := range []**os.File{&a.log.hashes, &a.log.offsets} {
+		if *f != nil {
+			(*f).Close()
+			*f = nil
+		}
+	}
+	a.log.border = border{}
+}
+
 // fresh makes an index file under a temporary name. Neither index is fsynced:
-// what a crash leaves of it is thrown away here. A link in its place is refused,
-// as in replace.
+// what a crash leaves of it is thrown away here. (What it says of cold segments
+// was fsynced before they were moved.) A link in its place is refused, as in
+// replace.
 func (a *audit) fresh(name string) (*os.File, error) {
 	return os.OpenFile(filepath.Join(a.log.cfg.Dir, name+".new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 }
@@ -434,10 +545,19 @@ func (a *audit) segment(name string, isLast bool) error {
 		return &DamageError{File: name, Offset: offset, Index: a.tree.size, What: what}
 	}
 	f, err := os.OpenFile(filepath.Join(l.cfg.Dir, name), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) && l.cfg.Cold != "" && !isLast {
+		if f, err = os.Open(filepath.Join(l.cfg.Cold, name)); err == nil {
+			defer func() { // it is read only here
+				f.Close()
+				s := l.segments[len(l.segments)-1]
+				s.file = nil
+			}()
+		}
+	}
 	if err != nil {
 		return err
 	}
-	l.segments = append(l.segments, segment{file: f, name: name, first: a.tree.size})
+	l.segments = append(l.segments, &segment{file: f, name: name, first: a.tree.size})
 	info, err := f.Stat()
 	if err != nil {
 		return err

@@ -59,9 +59,10 @@ func (e *edge) lookup(index int64) (tlog.Hash, bool) {
 // recent holds the newest stored hashes in memory. With the edge it answers
 // most of a proof for a fresh entry without touching the hash file.
 type recent struct {
-	mu   sync.RWMutex
-	next int64 // stored index of the next hash
-	ring [1 << 13]tlog.Hash
+	mu    sync.RWMutex
+	first int64 // stored index of the first hash that was ever added
+	next  int64 // and of the next
+	ring  [1 << 13]tlog.Hash
 }
 
 func (r *recent) add(hashes []byte) {
@@ -74,7 +75,7 @@ func (r *recent) add(hashes []byte) {
 }
 
 func (r *recent) lookup(index int64) (tlog.Hash, bool) {
-	if index >= r.next || index < r.next-int64(len(r.ring)) {
+	if index >= r.next || index < max(r.first, r.next-int64(len(r.ring))) {
 		return tlog.Hash{}, false
 	}
 	return r.ring[index%int64(len(r.ring))], true

@@ -44,6 +44,10 @@ type config struct {
 	Keys         string         `koanf:"keys"`
 	SealingCheck time.Duration  `koanf:"sealing_check"`
 	Reserve      int64          `koanf:"reserve"`
+	Cold         string         `koanf:"cold"`
+	ColdAfter    time.Duration  `koanf:"cold_after"`
+	ColdBytes    int64          `koanf:"cold_bytes"`
+	ColdVerify   bool           `koanf:"cold_verify"`
 	ReadyFile    string         `koanf:"ready_file"`
 	Publish      publication    `koanf:"publish"`
 	Limits       limits         `koanf:"limits"`
@@ -149,6 +153,10 @@ func (c *config) validate() error {
 		return errors.New("configuration: publish.dir is not inside log or state, which are not for others")
 	case c.Reserve < 0:
 		return errors.New("configuration: reserve is not negative")
+	case c.ColdAfter < 0 || c.ColdBytes < 0 || c.Cold == "" && (c.ColdAfter != 0 || c.ColdBytes != 0):
+		return errors.New("configuration: cold_after and cold_bytes are not negative, and need the folder cold")
+	case c.Cold != "" && c.ColdAfter == 0 && c.ColdBytes == 0:
+		return errors.New("configuration: cold needs cold_after or cold_bytes: when to move")
 	}
 	return nil
 }

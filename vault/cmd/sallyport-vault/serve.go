@@ -142,6 +142,7 @@ func logConfig(cfg *config, device *hardware.Device) keylog.Config {
 	return keylog.Config{
 		Dir: cfg.Log, StateDir: cfg.State, Origin: key.Name, PublicKey: key.PublicKey,
 		Signer: device.LogSigner(), State: stateKeeper{device.StateKeeper()}, Reserve: cfg.Reserve,
+		Cold: cfg.Cold, ColdAfter: cfg.ColdAfter, ColdBytes: cfg.ColdBytes, Everything: cfg.ColdVerify,
 	}
 }
 
