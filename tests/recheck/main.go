@@ -105,6 +105,7 @@ type log struct {
 	document   *policies.VaultDocument
 	envelope   []byte
 	key        ed25519.PrivateKey // of the log
+	host       *evidence.CosignerKey
 	begun      time.Time
 	items      int
 	owners     []party
@@ -134,10 +135,15 @@ type made struct{ entries, bodies, tile []byte }
 func newLog(items int) (*log, error) {
 	l := &log{items: items, key: ed25519.NewKeyFromSeed(make([]byte, 32)), begun: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), ready: map[int64]*made{}}
 	ceremony := envelope.NewPrivateKey(&[64]byte{1})
+	var err error
+	if l.host, err = evidence.NewCosignerKey("vault.example/host", &[32]byte{1}); err != nil {
+		return nil, err
+	}
 	l.document = &policies.VaultDocument{
 		Header: l.header("vault", 0), Vault: policies.VaultID{1}, Version: 1, CeremonyKey: ceremony.Public().Bytes(),
 		Tokens:     []policies.TokenEntry{{Serial: "1", Label: "token", ImportKeys: []policies.ImportKey{{Custody: policies.CustodyResident}}}},
 		LogKey:     policies.LogKey{Name: "vault.example/log", Algorithm: "Ed25519", PublicKey: l.key.Public().(ed25519.PublicKey)},
+		LogHostKey: policies.LogKey{Name: l.host.Cosigner().Name, Algorithm: "ML-DSA-44", PublicKey: l.host.Cosigner().PublicKey},
 		ImportHPKE: make([]byte, policies.KEMPublicKeySize), SessionKEM: append(make([]byte, policies.KEMPublicKeySize-1), 1),
 	}
 	e, err := policies.Sign(ceremony, l.document)
@@ -450,7 +456,11 @@ func (l *log) signed(root tlog.Hash) (string, error) {
 		return "", err
 	}
 	text, err := note.Sign(&note.Note{Text: fmt.Sprintf("%s\n%d\n%s\n", name, l.size, base64.StdEncoding.EncodeToString(root[:]))}, signer)
-	return string(text), err
+	if err != nil {
+		return "", err
+	}
+	line, err := l.host.Cosign(name, evidence.Checkpoint{Size: l.size, Root: policies.Hash(root)}, l.begun)
+	return string(text) + line, err
 }
 
 // Checkpoint implements audit.Source.

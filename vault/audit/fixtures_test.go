@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
@@ -38,6 +37,7 @@ func filled(n int, with byte) []byte {
 
 // vaultOf is a vault made by a seed: its document, and what signs its log.
 type vaultOf struct {
+	seed     byte
 	doc      *policies.VaultDocument
 	envelope []byte
 	log      ed25519.PrivateKey
@@ -45,7 +45,7 @@ type vaultOf struct {
 
 func newVault(seed byte) *vaultOf {
 	ceremony := envelope.NewPrivateKey((*[64]byte)(filled(64, seed)))
-	v := &vaultOf{log: ed25519.NewKeyFromSeed(filled(32, seed))}
+	v := &vaultOf{seed: seed, log: ed25519.NewKeyFromSeed(filled(32, seed))}
 	v.doc = &policies.VaultDocument{
 		Header: policies.Header{Type: "vault", Suite: policies.Suite, ID: policies.DocumentID{seed}, Time: testTime.Unix()},
 		Vault:  policies.VaultID{seed, 1}, Version: 1, CeremonyKey: ceremony.Public().Bytes(),
@@ -53,11 +53,21 @@ func newVault(seed byte) *vaultOf {
 			{Custody: policies.CustodyResident, Path: "oaep-direct", OAEPHash: "SHA-1", PublicKey: filled(10, seed)},
 		}}},
 		LogKey:     policies.LogKey{Name: "vault.example/log", Algorithm: "Ed25519", PublicKey: v.log.Public().(ed25519.PublicKey)},
-		LogHostKey: policies.LogKey{Name: "vault.example/log/host", Algorithm: "ML-DSA-44", PublicKey: bytes.Repeat([]byte{9}, policies.LogHostKeySize)},
+		LogHostKey: hostKey(seed),
 		ImportHPKE: filled(policies.KEMPublicKeySize, 1), SessionKEM: filled(policies.KEMPublicKeySize, 2),
 	}
 	v.envelope = must(policies.Sign(ceremony, v.doc)).Raw
 	return v
+}
+
+// host is the key of the vault's host, and hostKey its public half.
+func host(seed byte) *evidence.CosignerKey {
+	return must(evidence.NewCosignerKey("vault.example/host", (*[32]byte)(filled(32, seed))))
+}
+
+func hostKey(seed byte) policies.LogKey {
+	c := host(seed).Cosigner()
+	return policies.LogKey{Name: c.Name, Algorithm: "ML-DSA-44", PublicKey: c.PublicKey}
 }
 
 var testTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -128,8 +138,13 @@ func (l *testLog) root(size int) policies.Hash {
 }
 
 func (l *testLog) checkpoint(size int) string {
-	root := l.root(size)
-	return l.sign(fmt.Sprintf("%s\n%d\n%s\n", l.doc.LogKey.Name, size, base64.StdEncoding.EncodeToString(root[:])))
+	return l.signed(uint64(size), l.root(size))
+}
+
+// signed is a checkpoint of both keys.
+func (l *testLog) signed(size uint64, root policies.Hash) string {
+	text := l.sign(fmt.Sprintf("%s\n%d\n%s\n", l.doc.LogKey.Name, size, base64.StdEncoding.EncodeToString(root[:])))
+	return text + must(host(l.seed).Cosign(l.doc.LogKey.Name, evidence.Checkpoint{Size: size, Root: root}, testTime))
 }
 
 func (l *testLog) sign(text string) string {

@@ -1,8 +1,10 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"time"
@@ -180,8 +182,9 @@ func notSigned(l *Log, index int64, has, want tlog.Hash) *DamageError {
 	return damage(EntriesPath(index/TileWidth, l.width(index/TileWidth)), index, "the entry is not the one that the signed tree has: its hash is %s, not %s", policies.Hash(has), policies.Hash(want))
 }
 
+// checkDocument checks that the document beside an entry is the one that its details name.
 func checkDocument(r *Record) error {
-	if len(r.Document) == 0 {
+	if len(r.Document) == 0 || named(r) {
 		return nil
 	}
 	d, err := r.Opening.Read()
@@ -196,6 +199,32 @@ func checkDocument(r *Record) error {
 		return fmt.Errorf("the document beside the entry has the hash %s; the entry names %s", policies.Hash(e.Hash), want)
 	}
 	return nil
+}
+
+// named is checkDocument for what nearly all records have, an envelope and details in the spelling that this project's own programs use, at a tenth of the cost. What
+// is spelt otherwise is false here, and for the strict parsers.
+func named(r *Record) bool {
+	rest, ok := bytes.CutPrefix(r.Document, []byte(`{"payloadType":"`))
+	kind, rest, ok2 := bytes.Cut(rest, []byte(`","payload":"`))
+	payload, rest, ok3 := bytes.Cut(rest, []byte(`","signatures":[{`))
+	if !ok || !ok2 || !ok3 || len(kind) > 80 || bytes.ContainsAny(kind, `"\`) || bytes.ContainsAny(payload, "\"\r\n") || bytes.Contains(rest, []byte("payload")) || bytes.IndexByte(rest, '\\') >= 0 {
+		return false
+	}
+	h := sha256.New()
+	text := make([]byte, base64.StdEncoding.DecodedLen(len(payload)))
+	n, err := base64.StdEncoding.Strict().Decode(text, payload)
+	if err != nil {
+		return false
+	}
+	fmt.Fprintf(h, "DSSEv1 %d %s %d ", len(kind), kind, n) // the PAE of DSSE
+	h.Write(text[:n])
+	member := []byte(`"document":"`)
+	if k := r.Entry.Kind; k == evidence.EntryUse || k == evidence.EntryRefusal {
+		member = []byte(`"request":"`)
+	}
+	// A quote within a text would have a backslash before it, so this is a member, and no member of details that is a list of objects has one of this name.
+	before, hash, ok := bytes.Cut(r.Opening.Details, member)
+	return ok && !bytes.HasSuffix(before, []byte(`\`)) && !bytes.Contains(hash, member) && len(hash) > 64 && hash[64] == '"' && string(hash[:64]) == policies.Hash(h.Sum(nil)).String()
 }
 
 // documentOf is the hash of the document that may lie beside an entry.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/binary"
@@ -25,11 +24,15 @@ import (
 func publishedLog(e *testscript.Env) error {
 	ceremony, token := envelope.NewPrivateKey(&[64]byte{7}), ed25519.NewKeyFromSeed(make([]byte, 32))
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	host, err := evidence.NewCosignerKey("vault.example/host", &[32]byte{1})
+	if err != nil {
+		return err
+	}
 	v := &policies.VaultDocument{
 		Header: policies.NewHeader("vault", now), Vault: policies.VaultID{7}, Version: 1, CeremonyKey: ceremony.Public().Bytes(),
 		Tokens:     []policies.TokenEntry{{Serial: "1", Label: "token", ImportKeys: []policies.ImportKey{{Custody: policies.CustodyResident}}}},
 		LogKey:     policies.LogKey{Name: "vault.example/log", Algorithm: "Ed25519", PublicKey: token.Public().(ed25519.PublicKey)},
-		LogHostKey: policies.LogKey{Name: "vault.example/log/host", Algorithm: "ML-DSA-44", PublicKey: bytes.Repeat([]byte{9}, policies.LogHostKeySize)},
+		LogHostKey: policies.LogKey{Name: host.Cosigner().Name, Algorithm: "ML-DSA-44", PublicKey: host.Cosigner().PublicKey},
 		ImportHPKE: make([]byte, policies.KEMPublicKeySize), SessionKEM: append(make([]byte, policies.KEMPublicKeySize-1), 1),
 	}
 	document, err := policies.Sign(ceremony, v)
@@ -57,7 +60,11 @@ func publishedLog(e *testscript.Env) error {
 			return "", err
 		}
 		text, err := note.Sign(&note.Note{Text: fmt.Sprintf("%s\n%d\n%s\n", v.LogKey.Name, size, base64.StdEncoding.EncodeToString(root[:]))}, signer)
-		return string(text), err
+		if err != nil {
+			return "", err
+		}
+		line, err := host.Cosign(v.LogKey.Name, evidence.Checkpoint{Size: uint64(size), Root: policies.Hash(root)}, now)
+		return string(text) + line, err
 	}
 
 	publish := func(kinds ...evidence.Kind) (files map[string][]byte, checkpoints []string, err error) {
