@@ -33,6 +33,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/audit"
 	"github.com/sallyport/sallyport/vault/client"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -565,6 +566,14 @@ func vaultWithARealToken(t *testing.T, custody policies.Custody) {
 	opens(read())
 	publishes(t, a, addresses["owners"], doc)
 	d.end()
+	// The auditor's reading, which shares nothing with the vault, finds what was published whole.
+	published, err := audit.Open(t.Context(), audit.Folder(filepath.Join(filepath.Dir(d.config), "published")), doc)
+	must(t, err)
+	summary, err := published.Verify(t.Context())
+	must(t, err)
+	if summary.Kinds[evidence.EntryUse] != 1 || summary.Kinds[evidence.EntryGrant] != 1 || summary.Bodies != summary.Size || summary.Documents == 0 {
+		t.Errorf("the published log holds %+v", summary)
+	}
 	if strings.Contains(d.output(), "orphan") || !strings.Contains(d.output(), "PROTECTS NOTHING") {
 		t.Errorf("log: %s", d.output())
 	}

@@ -45,7 +45,7 @@ func (scripted) Head(policies.OwnerID, policies.AuthorID) (*api.HeadState, error
 func (scripted) History(_ policies.OwnerID, before uint64, limit int) (*api.History, error) {
 	return &api.History{Checkpoint: fmt.Sprint(before, limit)}, nil
 }
-func (scripted) Health() api.Health           { return api.Health{Status: "ok"} }
+func (scripted) Health() api.Health { return api.Health{Status: "ok"} }
 func (scripted) Published(name string) ([]byte, error) {
 	if strings.HasSuffix(name, "404") {
 		return nil, policies.CodeNotFound

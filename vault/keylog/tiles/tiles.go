@@ -501,7 +501,9 @@ func withFile(path string, f func(*os.File) error) error {
 	return errors.Join(f(file), file.Close())
 }
 
-func (p *Publisher) path(name string) string { return filepath.Join(p.cfg.Dir, filepath.FromSlash(name)) }
+func (p *Publisher) path(name string) string {
+	return filepath.Join(p.cfg.Dir, filepath.FromSlash(name))
+}
 
 // tree is the right edge of the published tree: of each level, the hashes of the tile that is not full.
 type tree struct {
