@@ -38,8 +38,8 @@ const (
 	logCallers = 64
 	logRecord  = 300
 
-	// tokenSignature is what a signature of SoftHSM's log key takes, as the run without --log measures it (signature_us), and
-	// a call to the worker process that loaded the module.
+	// tokenSignature stands for a signature of SoftHSM's log key and a call to the worker process that loaded the module. The run without
+	// --log prints what the token alone takes (signature_us), to compare.
 	tokenSignature = 200 * time.Microsecond
 
 	// The least that Tessera's POSIX appender takes, and how often its awaiter looks whether there is a new checkpoint.
