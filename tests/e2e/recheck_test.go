@@ -35,7 +35,7 @@ var deceit = []patch{
 // TestRecheckOfACorruptVault: a vault whose host replaced it by one that does as deceit says. It logs what it does, since it would stand against the token's own
 // record otherwise, and its log is whole and signed. The recheck finds every release that nothing justifies, says why, and finds no other.
 func TestRecheckOfACorruptVault(t *testing.T) {
-	s := openStageOf(t, corruptVault(t, deceit...), stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
+	s := openStageOf(t, corruptVault(t, deceit...), publishing(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits}))
 	m := newMole(t, s)
 	o, r, stranger := m.owner(), m.reader(), m.owner()
 	for _, f := range []policies.Field{"name", "mail", "phone", "iban", "city"} {
@@ -134,7 +134,7 @@ func TestRecheckOfACorruptVault(t *testing.T) {
 
 // TestRecheckOfAnHonestVault is the control: the same releases, as far as an honest vault gives them, are justified, and nothing else is said.
 func TestRecheckOfAnHonestVault(t *testing.T) {
-	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
+	s := openStage(t, publishing(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits}))
 	m := newMole(t, s)
 	o, r := m.owner(), m.reader()
 	o.seal("name", "a name")

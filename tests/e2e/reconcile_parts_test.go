@@ -1,21 +1,19 @@
 package e2e
 
 import (
-	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-
-	"golang.org/x/mod/sumdb/tlog"
+	"time"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
-	"github.com/sallyport/sallyport/vault/audit"
 )
 
 // A patch changes a source file of the product, for one build: the text from, which is in it once, becomes to.
@@ -59,48 +57,37 @@ func corruptVault(t *testing.T, patches ...patch) stage.Binaries {
 	return bin
 }
 
-// published writes the stage's log as it is published, up to a checkpoint that its vault gives to an owner.
+// publishing has the stage's vault publish its log beside the stage's folder.
+func publishing(t *testing.T, o stage.Options) stage.Options {
+	t.Helper()
+	dir := t.TempDir()
+	o.Dir = filepath.Join(dir, "stage")
+	o.VaultConfig += fmt.Sprintf("\n[publish]\ndir = %q\n", filepath.Join(dir, "published"))
+	return o
+}
+
+// published is the folder of a stage that is publishing, once all that the vault has logged until now is in it.
 func published(t *testing.T, s *stage.Stage, insider *devices.Insider, owner policies.OwnerID) string {
 	t.Helper()
+	size := func(checkpoint string) int {
+		lines := strings.Split(checkpoint, "\n")
+		if len(lines) < 2 {
+			return -1
+		}
+		n, err := strconv.Atoi(lines[1])
+		must(t, err)
+		return n
+	}
 	history, err := insider.Vault.History(t.Context(), owner, 0, 1)
 	must(t, err)
-	size, err := strconv.Atoi(strings.Split(history.Checkpoint, "\n")[1])
-	must(t, err)
-	dir := t.TempDir()
-	write := func(name string, data []byte) {
-		must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700))
-		must(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
-	}
-	write("checkpoint", []byte(history.Checkpoint))
-	document, err := os.ReadFile(filepath.Join(s.Ceremony(), "vault.json"))
-	must(t, err)
-	write("vault", document)
-	entries := devices.Journal(t, s)[:size]
-	var hashes []tlog.Hash
-	stored := tlog.HashReaderFunc(func(indexes []int64) (out []tlog.Hash, err error) {
-		for _, i := range indexes {
-			out = append(out, hashes[i])
+	dir := filepath.Join(filepath.Dir(s.Dir()), "published")
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		text, err := os.ReadFile(filepath.Join(dir, "checkpoint"))
+		if err == nil && size(string(text)) >= size(history.Checkpoint) {
+			return dir
 		}
-		return out, nil
-	})
-	var bundle, bodies []byte
-	for i, e := range entries {
-		more, err := tlog.StoredHashes(int64(i), e.Leaf, stored)
-		must(t, err)
-		hashes = append(hashes, more...)
-		bundle = append(binary.BigEndian.AppendUint16(bundle, uint16(len(e.Leaf))), e.Leaf...)
-		bodies = append(binary.BigEndian.AppendUint32(bodies, uint32(len(e.Body))), e.Body...)
-		if width := i%audit.TileWidth + 1; width == audit.TileWidth || i == size-1 {
-			n := int64(i / audit.TileWidth)
-			write(audit.EntriesPath(n, width), bundle)
-			write(audit.BodiesPath(n, width), bodies)
-			bundle, bodies = nil, nil
+		if time.Now().After(end) {
+			t.Fatalf("after a minute the published log has not reached the vault's: %v", err)
 		}
 	}
-	for _, tile := range tlog.NewTiles(8, 0, int64(size)) {
-		data, err := tlog.ReadTileData(tile, stored)
-		must(t, err)
-		write(audit.TilePath(tile.L, tile.N, tile.W), data)
-	}
-	return dir
 }

@@ -27,10 +27,10 @@ type watched struct {
 func watch(t *testing.T, bin stage.Binaries, members string) *watched {
 	t.Helper()
 	w := &watched{trace: filepath.Join(t.TempDir(), "spy.log")}
-	w.Stage = openStageOf(t, bin, stage.Options{
+	w.Stage = openStageOf(t, bin, publishing(t, stage.Options{
 		Module: spyModule(t), Env: []string{"PKCS11SPY=/usr/lib/softhsm/libsofthsm2.so", "PKCS11SPY_OUTPUT=" + w.trace},
 		VaultMembers: members, VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits,
-	})
+	}))
 	w.p, w.f = devices.NewPerson(t, w.Stage, client.Options{}, map[policies.Field]string{"own/a": "a", "own/b": "b", "own/c": "c"}), devices.NewFirm(t, w.Stage, "Acme")
 	devices.Meet(t, w.p, w.f, "acme")
 	return w

@@ -3,7 +3,7 @@
 //
 // # The normal path
 //
-// A [Source] is where the log lies: a [Folder], or a [URL]. [Open] reads the checkpoint and verifies the token's line under the vault document, which the auditor has
+// A [Source] is where the log lies: a [Folder], or a [URL]. [Open] reads the checkpoint and verifies its two lines, the token's and the host's, under the vault document, which the auditor has
 // from the ceremony or pins by its link. Then [Log.Verify] holds every byte against that checkpoint:
 //
 //   - each leaf's hash against the hash tile that lies there, each tile against the one above, the topmost against the signed root;

@@ -27,28 +27,20 @@ type Log struct {
 	Progress func(done, of uint64)
 }
 
-// Open reads the source's checkpoint and verifies it under a vault document.
+// Open reads the source's checkpoint and verifies the lines of both log keys of a vault document: the token's, and the host's, which is post-quantum.
 func Open(ctx context.Context, source Source, document *policies.VaultDocument) (*Log, error) {
 	text, err := source.Checkpoint(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the checkpoint: %w", err)
 	}
-	c, err := openCheckpoint(string(text), document)
+	p, err := evidence.OpenPublished(string(text), document, evidence.Witnesses{})
 	if err != nil {
-		return nil, err
+		return nil, &DamageError{File: checkpointName, Index: -1, Err: err}
 	}
-	return &Log{Source: source, Document: document, Checkpoint: c, Note: string(text)}, nil
-}
-
-func openCheckpoint(text string, document *policies.VaultDocument) (evidence.Checkpoint, error) {
-	c, err := evidence.OpenCheckpoint(text, document.LogKey)
-	if err != nil {
-		return c, &DamageError{File: checkpointName, Index: -1, Err: err}
+	if p.Size > 1<<50 {
+		return nil, damage(checkpointName, -1, "a log of %d entries", p.Size)
 	}
-	if c.Size > 1<<50 {
-		return c, damage(checkpointName, -1, "a log of %d entries", c.Size)
-	}
-	return c, nil
+	return &Log{Source: source, Document: document, Checkpoint: p.Checkpoint, Note: string(text)}, nil
 }
 
 // OpenDocument reads the vault document that lies beside a log, if the source has one, and verifies that it is signed by the ceremony key that it

@@ -9,13 +9,15 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 )
 
-// Consistent shows that an older checkpoint, verified under the same vault document, is a beginning of this log. It needs hash tiles only.
+// Consistent shows that an older checkpoint is a beginning of this log. It needs hash tiles only. Of the older one the token's line is enough: that is what
+// owners and readers have from receipts.
 func (l *Log) Consistent(ctx context.Context, older string) error {
-	c, err := openCheckpoint(older, l.Document)
+	c, err := evidence.OpenCheckpoint(older, l.Document.LogKey)
 	if err != nil {
-		return fmt.Errorf("the older checkpoint: %w", err)
+		return &DamageError{File: checkpointName, Index: -1, Err: fmt.Errorf("the older one: %w", err)}
 	}
 	switch {
 	case c.Size > l.Checkpoint.Size:

@@ -251,10 +251,11 @@ func TestVerifyWithFullTilesInPlaceOfPartialOnes(t *testing.T) {
 func TestCheckpoint(t *testing.T) {
 	l, stranger := newLog(newVault(1)).fill(10), newLog(newVault(2)).fill(10)
 	for name, text := range map[string]string{
-		"another vault's":       stranger.checkpoint(10),
-		"none":                  "",
-		"a huge size":           l.signed(1<<53+1, policies.Hash{}),
-		"the host's line alone": strings.Join(slices.Delete(strings.SplitAfter(l.checkpoint(10), "\n"), 4, 5), ""),
+		"another vault's":        stranger.checkpoint(10),
+		"none":                   "",
+		"a huge size":            l.signed(1<<53+1, policies.Hash{}),
+		"the token's line alone": strings.Join(strings.SplitAfter(l.checkpoint(10), "\n")[:5], ""),
+		"the host's line alone":  strings.Join(slices.Delete(strings.SplitAfter(l.checkpoint(10), "\n"), 4, 5), ""),
 	} {
 		if _, err := Open(t.Context(), memory{checkpointName: []byte(text)}, l.doc); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", name, err)
@@ -272,6 +273,9 @@ func TestConsistent(t *testing.T) {
 		if err := log.Consistent(t.Context(), l.checkpoint(size)); err != nil {
 			t.Errorf("%d: %v", size, err)
 		}
+	}
+	if err := log.Consistent(t.Context(), strings.Join(strings.SplitAfter(l.checkpoint(300), "\n")[:5], "")); err != nil {
+		t.Errorf("a receipt's checkpoint: %v", err)
 	}
 	fork := l.fork(350)
 	fork.add(testTime.Add(time.Second), evidence.Entry{Kind: evidence.EntryStop}, &evidence.Details{}, nil)

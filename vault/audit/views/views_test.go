@@ -38,6 +38,7 @@ var start = time.Date(2026, 3, 1, 23, 40, 0, 0, time.UTC)
 type testLog struct {
 	key    ed25519.PrivateKey
 	doc    *policies.VaultDocument
+	host   *evidence.CosignerKey
 	leaves [][]byte
 	bodies [][]byte
 	hashes stored
@@ -55,7 +56,11 @@ func (s stored) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 
 func newLog() *testLog {
 	key := ed25519.NewKeyFromSeed(make([]byte, 32))
-	return &testLog{key: key, doc: &policies.VaultDocument{LogKey: policies.LogKey{Name: "vault.example/log", Algorithm: "Ed25519", PublicKey: key.Public().(ed25519.PublicKey)}}}
+	host := must(evidence.NewCosignerKey("vault.example/host", &[32]byte{1}))
+	return &testLog{key: key, host: host, doc: &policies.VaultDocument{
+		LogKey:     policies.LogKey{Name: "vault.example/log", Algorithm: "Ed25519", PublicKey: key.Public().(ed25519.PublicKey)},
+		LogHostKey: policies.LogKey{Name: host.Cosigner().Name, Algorithm: "ML-DSA-44", PublicKey: host.Cosigner().PublicKey},
+	}}
 }
 
 func (l *testLog) add(at time.Time, e evidence.Entry, d evidence.Details, document []byte) {
@@ -72,7 +77,9 @@ func (l *testLog) Checkpoint(context.Context) ([]byte, error) {
 	root := must(tlog.TreeHash(int64(len(l.leaves)), l.hashes))
 	verifier := must(note.NewEd25519VerifierKey(name, l.doc.LogKey.PublicKey))
 	signer := must(note.NewSigner("PRIVATE+KEY+" + name + "+" + strings.Split(verifier, "+")[1] + "+" + base64.StdEncoding.EncodeToString(append([]byte{1}, l.key.Seed()...))))
-	return note.Sign(&note.Note{Text: fmt.Sprintf("%s\n%d\n%s\n", name, len(l.leaves), base64.StdEncoding.EncodeToString(root[:]))}, signer)
+	text := must(note.Sign(&note.Note{Text: fmt.Sprintf("%s\n%d\n%s\n", name, len(l.leaves), base64.StdEncoding.EncodeToString(root[:]))}, signer))
+	line := must(l.host.Cosign(name, evidence.Checkpoint{Size: uint64(len(l.leaves)), Root: policies.Hash(root)}, time.Unix(1, 0)))
+	return append(text, line...), nil
 }
 
 func (l *testLog) Tile(_ context.Context, level int, n int64, width int) ([]byte, error) {
