@@ -644,6 +644,23 @@ func (s *Storefront) getHistory(c *call) error {
 	return c.json(http.StatusOK, history)
 }
 
+// getConsistency passes on the vault's proof that its log still begins with what it had. Whoever asks verifies it.
+func (s *Storefront) getConsistency(c *call) error {
+	from, err := number(c, "from", 1<<62)
+	if err != nil {
+		return err
+	}
+	to, err := number(c, "to", 1<<62)
+	if err != nil {
+		return err
+	}
+	proof, err := s.vault.Consistency(c.ctx, from, to)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, proof)
+}
+
 // getHealth tells whether reads can be served.
 func (s *Storefront) getHealth(c *call) error {
 	h := api.Health{Status: "ok"}

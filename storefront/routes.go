@@ -68,6 +68,7 @@ var routes = []route{
 	{"POST", api.PathGrants, owner, vaultapi.MaxSubmission, 2 * vaultTimeout, (*Storefront).postGrant},
 	{"POST", api.PathRevocations, owner, 2 * mib, 2 * vaultTimeout, (*Storefront).postRevocation},
 	{"GET", api.PathHistory, owner, 0, 10 * time.Second, (*Storefront).getHistory},
+	{"GET", api.PathConsistency, anyone, 0, 10 * time.Second, (*Storefront).getConsistency},
 	{"GET", api.PathReaderGrants, member, 0, 10 * time.Second, (*Storefront).getReaderGrants},
 	{"POST", api.PathSessions, member, 32 * kib, 10 * time.Second, (*Storefront).postSession},
 	{"POST", api.PathReads, session, mib, readTimeout, (*Storefront).postRead},

@@ -68,6 +68,7 @@ type Vault interface {
 	Chain(ctx context.Context, owner policies.OwnerID) (*vaultapi.ChainState, error)
 	Head(ctx context.Context, owner policies.OwnerID, author policies.AuthorID) (*vaultapi.HeadState, error)
 	History(ctx context.Context, owner policies.OwnerID, before uint64, limit int) (*vaultapi.History, error)
+	Consistency(ctx context.Context, from, to uint64) (*vaultapi.Consistency, error)
 	Health(ctx context.Context) (*vaultapi.Health, error)
 }
 

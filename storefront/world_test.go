@@ -122,6 +122,9 @@ func (a adapter) Head(_ context.Context, o policies.OwnerID, w policies.AuthorID
 func (a adapter) History(_ context.Context, o policies.OwnerID, before uint64, limit int) (*vaultapi.History, error) {
 	return a.line.Vault.History(o, before, limit)
 }
+func (a adapter) Consistency(_ context.Context, from, to uint64) (*vaultapi.Consistency, error) {
+	return a.line.Vault.Consistency(from, to)
+}
 func (a adapter) Health(context.Context) (*vaultapi.Health, error) {
 	h := a.line.Vault.Health()
 	return &h, nil

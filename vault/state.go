@@ -7,6 +7,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 	"github.com/sallyport/sallyport/vault/keylog"
@@ -81,6 +82,27 @@ func (v *Vault) History(owner policies.OwnerID, before uint64, limit int) (*api.
 		page.Before = indexes[limit-1]
 	}
 	return page, nil
+}
+
+// Consistency proves that the log of to entries begins with the log of from entries. Whoever asks for more entries than there are has seen a log
+// that this one does not have: CodeProof.
+func (v *Vault) Consistency(from, to uint64) (*api.Consistency, error) {
+	size := v.cfg.Log.Checkpoint().Size
+	switch {
+	case from == 0 || from > to:
+		return nil, problem.New(policies.CodeMalformed, "from is at least 1 and at most to")
+	case to > uint64(size):
+		return nil, problem.New(policies.CodeProof, "the log has %d entries", size)
+	}
+	proof, err := v.cfg.Log.ProveConsistency(int64(from), int64(to))
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	out := &api.Consistency{From: from, To: to, Proof: make([]policies.Hash, len(proof))}
+	for i := range proof {
+		out.Proof[i] = policies.Hash(proof[i])
+	}
+	return out, nil
 }
 
 // again answers a chain's document that was accepted before, nil if it was not. A revocation that is not done yet is finished first.

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
@@ -74,6 +76,32 @@ func lifeOfAField(t *testing.T, w *world) {
 	}
 	if _, err := w.vault.History(policies.OwnerID{9}, 0, 1); !errors.Is(err, policies.CodeNotFound) {
 		t.Fatalf("history of a stranger: %v", err)
+	}
+}
+
+// What was signed stays a beginning of what is signed, and whoever was shown more than there is hears so.
+func TestConsistency(t *testing.T) {
+	w := newWorld(t)
+	before := w.vault.cfg.Log.Checkpoint()
+	w.owner()
+	after := w.vault.cfg.Log.Checkpoint()
+	p, err := w.vault.Consistency(uint64(before.Size), uint64(after.Size))
+	must(t, err)
+	proof := make(tlog.TreeProof, len(p.Proof))
+	for i := range p.Proof {
+		proof[i] = tlog.Hash(p.Proof[i])
+	}
+	must(t, tlog.CheckTree(proof, after.Size, after.Root, before.Size, before.Root))
+	for _, c := range []struct {
+		from, to uint64
+		want     policies.Code
+	}{
+		{0, 1, policies.CodeMalformed}, {2, 1, policies.CodeMalformed}, {0, 0, policies.CodeMalformed},
+		{1, uint64(after.Size) + 1, policies.CodeProof}, {1 << 63, 1<<64 - 1, policies.CodeProof},
+	} {
+		if _, err := w.vault.Consistency(c.from, c.to); !errors.Is(err, c.want) {
+			t.Errorf("from %d to %d: %v", c.from, c.to, err)
+		}
 	}
 }
 

@@ -30,6 +30,7 @@ const (
 	PathGrants        = "/v1/owners/{owner}/grants"       // POST, the owner's login, vault api.Submission: evidence.Receipt
 	PathRevocations   = "/v1/owners/{owner}/revocations"  // POST, the owner's login, vault api.Submission: evidence.Receipt; 202: in force, and to be sent again
 	PathHistory       = "/v1/owners/{owner}/history"      // GET ?before=&limit=, the owner's login: vault api.History
+	PathConsistency   = "/v1/log/consistency"             // GET ?from=&to=, no login: vault api.Consistency
 	PathReaderGrants  = "/v1/grants"                      // GET ?after=CURSOR, the reader's login: [ReaderGrants]
 	PathSessions      = "/v1/sessions"                    // POST, the reader's login, a session's envelope: evidence.Receipt
 	PathReads         = "/v1/reads"                       // POST, no login: signed by its session: [Read]: [ReadResult]

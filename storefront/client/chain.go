@@ -207,7 +207,7 @@ func (o *Owner) advance(ctx context.Context) error {
 			if revoke && (err != nil || o.state.Known == known) {
 				// The storefront does not show what came first. It may be a document of this device's own, accepted and not stored
 				// before the storefront died, which waits behind the revocation to be sent again.
-				err = o.locate(v, refusal)
+				err = o.locate(ctx, v, refusal)
 			}
 			if err != nil {
 				return err
@@ -508,8 +508,7 @@ func (o *Owner) post(ctx context.Context, v *policies.VaultDocument, r request, 
 	if err := o.wire.call(ctx, r); err != nil {
 		return err
 	}
-	_, err := o.trust.receipt(v, receipt, policies.Hash(e.Hash), evidence.Kind(e.Type))
-	return err
+	return o.receipt(ctx, v, receipt, policies.Hash(e.Hash), evidence.Kind(e.Type))
 }
 
 // deliverRevocation takes the storefront's route and, unless that gives a verified receipt or a refusal that the vault itself signed, the
@@ -523,7 +522,7 @@ func (o *Owner) deliverRevocation(ctx context.Context, v *policies.VaultDocument
 	if err == nil && status == http.StatusAccepted { // in force, and not in the storefront's chain
 		o.state.Untold = append(o.state.Untold, e.Raw)
 	}
-	if err == nil || o.wire.owners == nil || o.provenMoved(v, err, policies.Hash(e.Hash)) {
+	if err == nil || o.wire.owners == nil || o.provenMoved(ctx, v, err, policies.Hash(e.Hash)) {
 		return err
 	}
 	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
@@ -539,13 +538,12 @@ func (o *Owner) deliverRevocation(ctx context.Context, v *policies.VaultDocument
 }
 
 // provenMoved reports whether a refusal carries the vault's receipt of another document that came first.
-func (o *Owner) provenMoved(v *policies.VaultDocument, err error, own policies.Hash) bool {
+func (o *Owner) provenMoved(ctx context.Context, v *policies.VaultDocument, err error, own policies.Hash) bool {
 	var p *problem.Problem
 	if !errors.Is(err, policies.CodeChain) || !errors.As(err, &p) || p.Receipt == nil || p.Receipt.Document == own {
 		return false
 	}
-	_, err = o.trust.receipt(v, p.Receipt, p.Receipt.Document, "")
-	return err == nil
+	return o.receipt(ctx, v, p.Receipt, p.Receipt.Document, "") == nil
 }
 
 // publication is a manifest with the items that changed. Rotated leaves come without ciphertext: the storefront has it.
@@ -1072,7 +1070,7 @@ func (o *Owner) confirm(ctx context.Context, v *policies.VaultDocument, end posi
 			if m.Receipt == nil {
 				return fmt.Errorf("%w: no receipt of the newest manifest", ErrUntrue)
 			}
-			_, err = o.trust.receipt(v, m.Receipt, end.Hash, evidence.EntryManifest)
+			err = o.receipt(ctx, v, m.Receipt, end.Hash, evidence.EntryManifest)
 		}
 	case "grant":
 		err = o.post(ctx, v, request{method: "POST", path: path(api.PathGrants, o.id.String()), in: &vaultapi.Submission{Envelope: newest.Raw}, login: true}, newest)
@@ -1103,16 +1101,16 @@ func (o *Owner) ask(ctx context.Context, v *policies.VaultDocument) (position, e
 	if err != nil && !errors.Is(err, policies.CodeChain) {
 		return position{}, fmt.Errorf("asking the vault for the chain: %w", err)
 	}
-	return o.newest(v, err)
+	return o.newest(ctx, v, err)
 }
 
 // newest is the newest document of the chain by a refusal that carries the vault's receipt of it, or why it does not say.
-func (o *Owner) newest(v *policies.VaultDocument, refusal error) (position, error) {
+func (o *Owner) newest(ctx context.Context, v *policies.VaultDocument, refusal error) (position, error) {
 	var p *problem.Problem
 	if !errors.As(refusal, &p) || p.Code != policies.CodeChain || p.Receipt == nil {
 		return position{}, fmt.Errorf("%w: nobody shows what came first: %w", policies.CodeUnavailable, refusal)
 	}
-	_, details, err := o.trust.opened(v, p.Receipt, p.Receipt.Document, "")
+	details, err := o.opened(ctx, v, p.Receipt, p.Receipt.Document, "")
 	if err != nil {
 		return position{}, err
 	}
@@ -1125,8 +1123,8 @@ func (o *Owner) newest(v *policies.VaultDocument, refusal error) (position, erro
 
 // locate learns from the vault's refusal what a revocation must be signed on top of, when the storefront does not say. What lies between is
 // applied once the storefront shows it.
-func (o *Owner) locate(v *policies.VaultDocument, refusal error) error {
-	at, err := o.newest(v, refusal)
+func (o *Owner) locate(ctx context.Context, v *policies.VaultDocument, refusal error) error {
+	at, err := o.newest(ctx, v, refusal)
 	if err != nil {
 		return err
 	}

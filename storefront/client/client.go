@@ -6,7 +6,8 @@
 // Nothing that a storefront says is taken for true. Identities are compared with ids that came from outside the storefront, in
 // contact codes; the vault's keys come from a vault document signed by the ceremony that the join link pinned; every acceptance is
 // believed when its receipt verifies under the token's log key, and every read when the vault's answer, sealed past the
-// storefront, agrees with the owner's signed manifest. What does not check is [ErrUntrue] and is not used. A storefront can
+// storefront, agrees with the owner's signed manifest. Of the key-use log each device keeps a checkpoint, and demands proof that every later
+// state has what it saw (see [View]). What does not check is [ErrUntrue] and is not used. A storefront can
 // refuse and delay. It cannot lie.
 //
 // # Owners
@@ -103,15 +104,10 @@ type base struct {
 	Enrolled   bool           `json:"enrolled,omitzero"`
 	Vault      jsontext.Value `json:"vault,omitzero"` // envelope of the newest vault document seen
 	Version    uint64         `json:"vault_version,omitzero"`
-	Checkpoint seenCheckpoint `json:"checkpoint,omitzero"`
+	Checkpoint seenCheckpoint `json:"checkpoint,omitzero"` // the kept one
+	Seen       seen           `json:"seen,omitzero"`
 	Made       int64          `json:"made"` // Unix seconds
 	Kind       policies.Kind  `json:"kind"`
-}
-
-// seenCheckpoint is the largest state of the key-use log that was seen.
-type seenCheckpoint struct {
-	Size uint64        `json:"size"`
-	Root policies.Hash `json:"root"`
 }
 
 // newBase draws root and recovery key and signs the identity.
@@ -202,6 +198,7 @@ type device struct {
 	id      policies.IdentityID
 	wire    *wire
 	trust   trust
+	joiner  joiner
 }
 
 func newDevice(b *base, o Options) (*device, error) {
@@ -240,7 +237,7 @@ func (d *device) enrol(ctx context.Context) (changed bool, err error) {
 	if err := d.wire.call(ctx, request{method: "POST", path: api.PathIdentities, raw: d.base.Identity, out: receipt}); err != nil {
 		return false, fmt.Errorf("registering: %w", err)
 	}
-	if _, err := d.trust.receipt(v, receipt, policies.Hash(d.id), evidence.EntryIdentity); err != nil {
+	if err := d.receipt(ctx, v, receipt, policies.Hash(d.id), evidence.EntryIdentity); err != nil {
 		return false, fmt.Errorf("registering: %w", err)
 	}
 	d.base.Enrolled = true

@@ -52,7 +52,7 @@ func (o *Owner) History(ctx context.Context, limit int) ([]Event, error) {
 		if len(h.Entries) == 0 {
 			break
 		}
-		if err := o.trust.saw(v, h.Checkpoint); err != nil {
+		if err := o.notice(ctx, v, h.Checkpoint, false); err != nil {
 			return out, fmt.Errorf("fetching the history: %w", err)
 		}
 		checkpoint, err := evidence.OpenCheckpoint(h.Checkpoint, v.LogKey)

@@ -527,10 +527,10 @@ func TestFork(t *testing.T) {
 	_ = e
 	r, err := w.vault.Chain(o.ID())
 	w.must(err)
-	if _, err := o.trust.receipt(w.doc, r.Receipt, r.Hash, evidence.EntryManifest); !errors.Is(err, ErrFork) {
+	if err := o.receipt(ctx, w.doc, r.Receipt, r.Hash, evidence.EntryManifest); !errors.Is(err, ErrFork) {
 		t.Errorf("two roots of one size: %v", err)
 	}
-	if _, err := o.trust.receipt(w.doc, r.Receipt, r.Hash, evidence.EntryGrant); !errors.Is(err, ErrUntrue) {
+	if err := o.receipt(ctx, w.doc, r.Receipt, r.Hash, evidence.EntryGrant); !errors.Is(err, ErrUntrue) {
 		t.Errorf("a receipt of another kind: %v", err)
 	}
 }

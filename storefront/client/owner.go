@@ -127,8 +127,15 @@ func (o *Owner) save() error {
 	return saveState(o.store, &o.state)
 }
 
-// Close forgets the keys. Everything was saved when it happened.
-func (o *Owner) Close() { o.device.close() }
+// Close forgets the keys. Everything was saved when it happened, but for what an operation that failed saw of the key-use log.
+func (o *Owner) Close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.trust.unsaved() {
+		o.save()
+	}
+	o.device.close()
+}
 
 // ID is the owner's id.
 func (o *Owner) ID() policies.OwnerID { return policies.OwnerID(o.id) }

@@ -69,6 +69,7 @@ func (r *Reader) liveSession(ctx context.Context) (*session, error) {
 	}
 	defer secret.Zero()
 	s := &session{key: envelope.NewSessionKey()}
+	seen := r.trust.largest()
 	now := r.now()
 	doc := &policies.Session{
 		Header: policies.NewHeader("session", now), Audience: v.Vault, Reader: r.ID(), Key: s.key.Public(),
@@ -83,8 +84,11 @@ func (r *Reader) liveSession(ctx context.Context) (*session, error) {
 		return nil, fmt.Errorf("opening a session: %w", err)
 	}
 	s.hash, s.expires = policies.Hash(e.Hash), time.Unix(doc.Expires, 0)
-	if _, err := r.trust.receipt(v, receipt, s.hash, evidence.EntrySession); err != nil {
+	if err := r.receipt(ctx, v, receipt, s.hash, evidence.EntrySession); err != nil {
 		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	if receipt.Evidence.Index < seen { // this very session cannot have been recorded before what was seen before it was made
+		return nil, fmt.Errorf("opening a session: %w: it is entry %d, after a log of %d entries", ErrFork, receipt.Evidence.Index, seen)
 	}
 	s.k = secret.Key(v.Vault, r.ID(), s.hash)
 	// The session before is not zeroed: reads may be under way in it. It ends within its ten minutes by itself.

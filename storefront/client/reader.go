@@ -195,7 +195,7 @@ func (r *Reader) saveLocked() error {
 func (r *Reader) Flush() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.dirty {
+	if !r.dirty && !r.trust.unsaved() {
 		return nil
 	}
 	return r.saveLocked()

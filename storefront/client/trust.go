@@ -19,19 +19,21 @@ import (
 // vaultLife is how long a vault document is used before it is asked for again.
 const vaultLife = 10 * time.Minute
 
-// trust is what a device knows of its vault: the newest vault document, and the largest state of the key-use log it has seen.
+// trust is what a device knows of its vault: the newest vault document, and of the key-use log.
 type trust struct {
 	fetching   sync.Mutex // held while a vault document is fetched, so that one fetch serves all
 	mu         sync.Mutex // guards what follows, and is never held over the network
 	document   *policies.VaultDocument
 	raw        jsontext.Value
 	fetched    time.Time
-	checkpoint seenCheckpoint
+	checkpoint seenCheckpoint // kept
+	seen       seen
+	changed    bool // seen or checkpoint are not stored yet
 }
 
 // load takes over what was stored. A stored document was verified when it came; the pin is compared again.
 func (t *trust) load(b *base) error {
-	t.checkpoint = b.Checkpoint
+	t.checkpoint, t.seen = b.Checkpoint, b.Seen
 	if b.Vault == nil {
 		return nil
 	}
@@ -50,7 +52,7 @@ func (t *trust) load(b *base) error {
 func (t *trust) store(b *base) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b.Checkpoint = t.checkpoint
+	b.Checkpoint, b.Seen, t.changed = t.checkpoint, t.seen, false
 	if t.document != nil {
 		b.Vault, b.Version = t.raw, t.document.Version
 	}
@@ -123,39 +125,21 @@ func (t *trust) set(d *policies.VaultDocument, raw jsontext.Value, fetched time.
 	}
 }
 
-// receipt verifies that the vault accepted the document with this hash, as an entry of this kind. A log that shows another
-// root for a size that was seen before has been forked.
-func (t *trust) receipt(v *policies.VaultDocument, r *evidence.Receipt, document policies.Hash, kind evidence.Kind) (time.Time, error) {
-	at, _, err := t.opened(v, r, document, kind)
-	return at, err
+// receipt verifies that the vault accepted the document with this hash, as an entry of this kind, in a log that has what was seen before.
+func (d *device) receipt(ctx context.Context, v *policies.VaultDocument, r *evidence.Receipt, document policies.Hash, kind evidence.Kind) error {
+	_, err := d.opened(ctx, v, r, document, kind)
+	return err
 }
 
 // opened is receipt with what was recorded.
-func (t *trust) opened(v *policies.VaultDocument, r *evidence.Receipt, document policies.Hash, kind evidence.Kind) (time.Time, *evidence.Details, error) {
-	at, entry, details, err := r.Verify(v, document)
+func (d *device) opened(ctx context.Context, v *policies.VaultDocument, r *evidence.Receipt, document policies.Hash, kind evidence.Kind) (*evidence.Details, error) {
+	_, entry, details, err := r.Verify(v, document)
 	if err != nil {
-		return time.Time{}, nil, fmt.Errorf("%w: receipt: %w", ErrUntrue, err)
+		return nil, fmt.Errorf("%w: receipt: %w", ErrUntrue, err)
 	}
 	// A grant's import is recorded before the grant itself: only the entry of the right kind says that it is in force.
 	if kind != "" && entry.Kind != kind {
-		return time.Time{}, nil, fmt.Errorf("%w: the receipt is for an entry %q, not %q", ErrUntrue, entry.Kind, kind)
+		return nil, fmt.Errorf("%w: the receipt is for an entry %q, not %q", ErrUntrue, entry.Kind, kind)
 	}
-	return at, details, t.saw(v, r.Checkpoint)
-}
-
-// saw compares a verified checkpoint with the largest one seen. Two sizes cannot be compared without a consistency proof; equal sizes can.
-func (t *trust) saw(v *policies.VaultDocument, text string) error {
-	c, err := evidence.OpenCheckpoint(text, v.LogKey)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUntrue, err)
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch {
-	case c.Size == t.checkpoint.Size && c.Root != t.checkpoint.Root:
-		return fmt.Errorf("%w: two roots for %d entries", ErrFork, c.Size)
-	case c.Size > t.checkpoint.Size:
-		t.checkpoint = seenCheckpoint{c.Size, c.Root}
-	}
-	return nil
+	return details, d.notice(ctx, v, r.Checkpoint, false)
 }

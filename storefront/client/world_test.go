@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,6 +46,7 @@ type world struct {
 	vault   *vault.Vault
 	doc     *policies.VaultDocument
 	network Network
+	logKey  ed25519.PrivateKey // of the log, for tests that make another one
 	token   *softToken
 
 	mu     sync.Mutex
@@ -180,6 +182,9 @@ func (a adapter) Head(_ context.Context, o policies.OwnerID, w policies.AuthorID
 func (a adapter) History(_ context.Context, o policies.OwnerID, before uint64, limit int) (*vaultapi.History, error) {
 	return a.v.History(o, before, limit)
 }
+func (a adapter) Consistency(_ context.Context, from, to uint64) (*vaultapi.Consistency, error) {
+	return a.v.Consistency(from, to)
+}
 func (a adapter) Health(context.Context) (*vaultapi.Health, error) {
 	h := a.v.Health()
 	return &h, nil
@@ -201,6 +206,7 @@ func newWorldOf(t *testing.T, custodies ...policies.Custody) *world {
 	ctx, dir := context.Background(), t.TempDir()
 	w := &world{t: t, owners: true, token: &softToken{private: importKey(), keys: map[vault.KeyID]*pre.ReEncryptionKey{}}}
 	_, logKey, _ := ed25519.GenerateKey(nil)
+	w.logKey = logKey
 	hpke, session := pre.NewBlobKey([32]byte{1}), pre.NewVaultKey([32]byte{2})
 	ceremony := envelope.NewPrivateKey(&[envelope.SeedSize]byte{3})
 	spki, err := x509.MarshalPKIXPublicKey(importKey().Public())
@@ -303,6 +309,12 @@ func (w *world) ownersListener() http.Handler {
 		rw.Write(b)
 	}
 	mux.HandleFunc("GET "+vaultapi.PathVault, func(rw http.ResponseWriter, _ *http.Request) { rw.Write(w.vault.Document().Raw) })
+	mux.HandleFunc("GET "+vaultapi.PathLogConsistency, func(rw http.ResponseWriter, r *http.Request) {
+		from, _ := strconv.ParseUint(r.FormValue("from"), 10, 64)
+		to, _ := strconv.ParseUint(r.FormValue("to"), 10, 64)
+		p, err := w.vault.Consistency(from, to)
+		answer(rw, p, err)
+	})
 	mux.HandleFunc("POST "+vaultapi.PathDocuments, func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		var s vaultapi.Submission

@@ -2,8 +2,8 @@
 // of the one hot call. It is a leaf that both sides import and holds no logic beyond encoding.
 //
 // Two listeners speak it. The storefront's (client certificate or Unix socket) offers everything. The owners' offers what an
-// owner needs when the storefront is silent: the vault document and submitting signed documents; the refusal of one that is not the next says
-// where the chain stands.
+// owner needs when the storefront is silent: the vault document, submitting signed documents (the refusal of one that is not the next says
+// where the chain stands), and proof that the log still has what it had.
 // Every document is signed, so neither listener is trusted for anything but availability.
 package api
 
@@ -19,16 +19,17 @@ import (
 
 // Paths. Errors are RFC 9457 problem documents, see package problem.
 const (
-	PathVault         = "/v1/vault"                         // GET: the vault document's envelope
-	PathHealth        = "/v1/health"                        // GET: [Health]
-	PathDocuments     = "/v1/documents"                     // POST [Submission]: evidence.Receipt
-	PathChain         = "/v1/owners/{owner}/chain"          // GET: [ChainState]; storefront's listener only
-	PathHead          = "/v1/owners/{owner}/heads/{author}" // GET: [HeadState]; storefront's listener only
-	PathHistory       = "/v1/owners/{owner}/history"        // GET ?before=&limit=: [History]; storefront's listener only
-	PathLogCheckpoint = "/v1/log/checkpoint"                // GET: the published checkpoint, a C2SP signed note
-	PathLogVault      = "/v1/log/vault"                     // GET: the vault document's envelope, as it was published
-	PathLogTile       = "/v1/log/tile/{tile...}"            // GET: a hash tile of the published log: [ParseTile]
-	PathReencrypt     = "/v1/reencrypt"                     // POST, binary: [ParseCalls], [ParseReplies]; storefront's listener only
+	PathVault          = "/v1/vault"                         // GET: the vault document's envelope
+	PathHealth         = "/v1/health"                        // GET: [Health]
+	PathDocuments      = "/v1/documents"                     // POST [Submission]: evidence.Receipt
+	PathChain          = "/v1/owners/{owner}/chain"          // GET: [ChainState]; storefront's listener only
+	PathHead           = "/v1/owners/{owner}/heads/{author}" // GET: [HeadState]; storefront's listener only
+	PathHistory        = "/v1/owners/{owner}/history"        // GET ?before=&limit=: [History]; storefront's listener only
+	PathLogCheckpoint  = "/v1/log/checkpoint"                // GET: the published checkpoint, a C2SP signed note
+	PathLogVault       = "/v1/log/vault"                     // GET: the vault document's envelope, as it was published
+	PathLogTile        = "/v1/log/tile/{tile...}"            // GET: a hash tile of the published log: [ParseTile]
+	PathLogConsistency = "/v1/log/consistency"               // GET ?from=&to=: [Consistency]
+	PathReencrypt      = "/v1/reencrypt"                     // POST, binary: [ParseCalls], [ParseReplies]; storefront's listener only
 )
 
 // Bounds on one reencrypt call.
@@ -75,6 +76,13 @@ type History struct {
 	Entries    []evidence.Evidence `json:"entries"`
 	Before     uint64              `json:"before,omitzero"` // pass it on to get the next page; 0: there is none
 	// Names maps pseudonyms in the entries to identities that the openings do not name themselves; usually empty.
+}
+
+// Consistency proves that the key-use log's tree of To entries begins with that of From entries (RFC 6962). It is hashes only, for anyone.
+type Consistency struct {
+	From  uint64          `json:"from"`
+	To    uint64          `json:"to"`
+	Proof []policies.Hash `json:"proof"`
 }
 
 // Health tells whether keys can be used, and if not why.

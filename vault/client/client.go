@@ -181,6 +181,12 @@ func (c *Client) History(ctx context.Context, owner policies.OwnerID, before uin
 	return get[api.History](ctx, c, strings.Replace(api.PathHistory, "{owner}", owner.String(), 1)+"?"+q.Encode())
 }
 
+// Consistency proves that the log of to entries begins with the log of from entries. Clients verify it.
+func (c *Client) Consistency(ctx context.Context, from, to uint64) (*api.Consistency, error) {
+	q := url.Values{"from": {strconv.FormatUint(from, 10)}, "to": {strconv.FormatUint(to, 10)}}
+	return get[api.Consistency](ctx, c, api.PathLogConsistency+"?"+q.Encode())
+}
+
 // Health tells whether keys can be used.
 func (c *Client) Health(ctx context.Context) (*api.Health, error) {
 	return get[api.Health](ctx, c, api.PathHealth)

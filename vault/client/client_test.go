@@ -201,12 +201,13 @@ func TestAnswersAreReadStrictly(t *testing.T) {
 	answer := ""
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, answer) })
 	ask := map[string]func() error{
-		"submit":  func() error { _, err := c.Submit(t.Context(), api.Submission{Envelope: []byte(`{}`)}); return err },
-		"vault":   func() error { _, err := c.Vault(t.Context()); return err },
-		"chain":   func() error { _, err := c.Chain(t.Context(), policies.OwnerID{}); return err },
-		"head":    func() error { _, err := c.Head(t.Context(), policies.OwnerID{}, policies.AuthorID{}); return err },
-		"history": func() error { _, err := c.History(t.Context(), policies.OwnerID{}, 1, 2); return err },
-		"health":  func() error { _, err := c.Health(t.Context()); return err },
+		"submit":      func() error { _, err := c.Submit(t.Context(), api.Submission{Envelope: []byte(`{}`)}); return err },
+		"vault":       func() error { _, err := c.Vault(t.Context()); return err },
+		"chain":       func() error { _, err := c.Chain(t.Context(), policies.OwnerID{}); return err },
+		"head":        func() error { _, err := c.Head(t.Context(), policies.OwnerID{}, policies.AuthorID{}); return err },
+		"history":     func() error { _, err := c.History(t.Context(), policies.OwnerID{}, 1, 2); return err },
+		"consistency": func() error { _, err := c.Consistency(t.Context(), 1, 2); return err },
+		"health":      func() error { _, err := c.Health(t.Context()); return err },
 	}
 	for _, answer = range []string{"", "{", `{"surprise":1}`, "[]"} {
 		for name, f := range ask {

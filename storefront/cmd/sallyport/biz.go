@@ -16,15 +16,16 @@ import (
 )
 
 type bizCommands struct {
-	Init     bizInit     `cmd:"" help:"Make the business's profile: keys, backup, registration."`
-	Code     bizCode     `cmd:"" help:"Print the business's code, for customers."`
-	Connect  bizConnect  `cmd:"" help:"Meet a customer by the code they gave you. Example: sallyport biz connect CODE --as CUST-1"`
-	Contacts bizContacts `cmd:"" help:"List whom you have met."`
-	Grants   bizGrants   `cmd:"" help:"List the fields that may be read now."`
-	Read     bizRead     `cmd:"" help:"Read fields. Example: sallyport biz read CUST-1 phone.mobile postal"`
-	Watch    bizWatch    `cmd:"" help:"Print fields whenever they change."`
-	Backup   bizBackup   `cmd:"" help:"Write a backup file."`
-	Restore  bizRestore  `cmd:"" help:"Make the profile from a backup file."`
+	Init       bizInit       `cmd:"" help:"Make the business's profile: keys, backup, registration."`
+	Code       bizCode       `cmd:"" help:"Print the business's code, for customers."`
+	Connect    bizConnect    `cmd:"" help:"Meet a customer by the code they gave you. Example: sallyport biz connect CODE --as CUST-1"`
+	Contacts   bizContacts   `cmd:"" help:"List whom you have met."`
+	Grants     bizGrants     `cmd:"" help:"List the fields that may be read now."`
+	Read       bizRead       `cmd:"" help:"Read fields. Example: sallyport biz read CUST-1 phone.mobile postal"`
+	Watch      bizWatch      `cmd:"" help:"Print fields whenever they change."`
+	Checkpoint bizCheckpoint `cmd:"" help:"Print the newest state of the key-use log that this device has proof of, or compare it with somebody else's."`
+	Backup     bizBackup     `cmd:"" help:"Write a backup file."`
+	Restore    bizRestore    `cmd:"" help:"Make the profile from a backup file."`
 }
 
 type bizInit struct {

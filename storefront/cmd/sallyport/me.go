@@ -20,25 +20,26 @@ import (
 )
 
 type meCommands struct {
-	Init     meInit     `cmd:"" help:"Make your profile: keys, backup, registration."`
-	Set      meSet      `cmd:"" help:"Set a field. Example: sallyport me set phone.mobile \"+49 151 2345678\""`
-	Get      meGet      `cmd:"" help:"Print a field."`
-	Ls       meLs       `cmd:"" help:"List your fields."`
-	Rm       meRm       `cmd:"" help:"Remove fields."`
-	Import   meImport   `cmd:"" help:"Take over your vCard. Example: sallyport me import me.vcf"`
-	Export   meExport   `cmd:"" help:"Print your data as a vCard."`
-	Code     meCode     `cmd:"" help:"Print a code for one business; hand it over yourself."`
-	Connect  meConnect  `cmd:"" help:"Meet a business by its code, after it has used yours. Example: sallyport me connect CODE --as acme"`
-	Contacts meContacts `cmd:"" help:"List whom you have met."`
-	Grant    meGrant    `cmd:"" help:"Let a contact read fields or groups. Example: sallyport me grant acme phone.mobile postal --for 90d"`
-	Revoke   meRevoke   `cmd:"" help:"Stop a contact from reading, now. Example: sallyport me revoke acme phone.mobile"`
-	Grants   meGrants   `cmd:"" help:"List what you granted."`
-	History  meHistory  `cmd:"" help:"Show who read what, with proof."`
-	Rotate   meRotate   `cmd:"" help:"Move fields to new keys. Values stay, and whoever may read still may."`
-	Sync     meSync     `cmd:"" help:"Finish what was begun, and fetch what your other devices did."`
-	Backup   meBackup   `cmd:"" help:"Write a backup file."`
-	Restore  meRestore  `cmd:"" help:"Make this device's profile from a backup file."`
-	Fields   meFields   `cmd:"" help:"List the field names and groups there are."`
+	Init       meInit       `cmd:"" help:"Make your profile: keys, backup, registration."`
+	Set        meSet        `cmd:"" help:"Set a field. Example: sallyport me set phone.mobile \"+49 151 2345678\""`
+	Get        meGet        `cmd:"" help:"Print a field."`
+	Ls         meLs         `cmd:"" help:"List your fields."`
+	Rm         meRm         `cmd:"" help:"Remove fields."`
+	Import     meImport     `cmd:"" help:"Take over your vCard. Example: sallyport me import me.vcf"`
+	Export     meExport     `cmd:"" help:"Print your data as a vCard."`
+	Code       meCode       `cmd:"" help:"Print a code for one business; hand it over yourself."`
+	Connect    meConnect    `cmd:"" help:"Meet a business by its code, after it has used yours. Example: sallyport me connect CODE --as acme"`
+	Contacts   meContacts   `cmd:"" help:"List whom you have met."`
+	Grant      meGrant      `cmd:"" help:"Let a contact read fields or groups. Example: sallyport me grant acme phone.mobile postal --for 90d"`
+	Revoke     meRevoke     `cmd:"" help:"Stop a contact from reading, now. Example: sallyport me revoke acme phone.mobile"`
+	Grants     meGrants     `cmd:"" help:"List what you granted."`
+	History    meHistory    `cmd:"" help:"Show who read what, with proof."`
+	Checkpoint meCheckpoint `cmd:"" help:"Print the newest state of the key-use log that this device has proof of, or compare it with somebody else's."`
+	Rotate     meRotate     `cmd:"" help:"Move fields to new keys. Values stay, and whoever may read still may."`
+	Sync       meSync       `cmd:"" help:"Finish what was begun, and fetch what your other devices did."`
+	Backup     meBackup     `cmd:"" help:"Write a backup file."`
+	Restore    meRestore    `cmd:"" help:"Make this device's profile from a backup file."`
+	Fields     meFields     `cmd:"" help:"List the field names and groups there are."`
 }
 
 type meInit struct {

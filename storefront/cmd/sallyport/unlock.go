@@ -144,7 +144,9 @@ func (s *session) withOwner(work func(*client.Owner, *profile.Profile) error) er
 			s.note("STOPPED: an earlier revocation is confirmed now.")
 		}
 	}
-	return work(o, p)
+	err = work(o, p)
+	s.warnLog(o.Log())
+	return err
 }
 
 // withReader runs work on the opened reader, and saves what it learnt.
@@ -163,6 +165,7 @@ func (s *session) withReader(work func(*client.Reader, *profile.Profile) error) 
 		return err
 	}
 	err = work(r, p)
+	s.warnLog(r.Log())
 	return errors.Join(err, r.Close())
 }
 

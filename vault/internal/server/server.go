@@ -1,8 +1,8 @@
 // Package server is the vault's two doors: HTTP over the vault itself.
 //
 // The storefront's door (a client certificate of the configured authority, or a Unix socket) offers everything. The owners' door offers what
-// an owner needs when the storefront is silent or lies: the vault document, and submitting signed documents, where a refusal tells the signer
-// the state of their chain. Neither caller is trusted: what they bring is signed by others and verified by the vault. So the doors only bound what
+// an owner needs when the storefront is silent or lies: the vault document, submitting signed documents, where a refusal tells the signer
+// the state of their chain, and consistency proofs of the log. Neither caller is trusted: what they bring is signed by others and verified by the vault. So the doors only bound what
 // a caller can cost: bodies, times, headers, connections, and on the owners' door requests per address.
 //
 // Every error is a problem document with a stable code. Nothing of a body is ever logged.
@@ -40,6 +40,7 @@ type Vault interface {
 	Chain(policies.OwnerID) (*api.ChainState, error)
 	Head(policies.OwnerID, policies.AuthorID) (*api.HeadState, error)
 	History(owner policies.OwnerID, before uint64, limit int) (*api.History, error)
+	Consistency(from, to uint64) (*api.Consistency, error)
 	Health() api.Health
 	Document() *envelope.Envelope
 	// Published is a file of the published key-use log that anybody may have: checkpoint, vault or a hash tile. What is not there, or if nothing is
@@ -82,6 +83,7 @@ var routes = []route{
 	{http.MethodGet, api.PathChain, 0, 10 * time.Second, storefront, chain}, // an owner is told in chain_moved
 	{http.MethodGet, api.PathHead, 0, 10 * time.Second, storefront, head},
 	{http.MethodGet, api.PathHistory, 0, 30 * time.Second, storefront, history},
+	{http.MethodGet, api.PathLogConsistency, 0, 10 * time.Second, anyone, consistency},
 	{http.MethodPost, api.PathReencrypt, api.MaxCallsSize, 60 * time.Second, storefront, reencrypt},
 }
 
@@ -300,23 +302,44 @@ func history(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) error {
 	if err := owner.UnmarshalText([]byte(r.PathValue("owner"))); err != nil {
 		return err
 	}
-	var numbers [2]uint64
-	for i, name := range []string{"before", "limit"} {
-		text := r.URL.Query().Get(name)
-		if text == "" {
-			continue
-		}
-		n, err := strconv.ParseUint(text, 10, 32+31*(1-i))
-		if err != nil {
-			return problem.New(policies.CodeMalformed, "%s is not a number", name)
-		}
-		numbers[i] = n
+	before, limit, err := numbers(r, "before", "limit")
+	if err != nil {
+		return err
 	}
-	page, err := v.History(owner, numbers[0], int(min(numbers[1], 1<<20)))
+	page, err := v.History(owner, before, int(min(limit, 1<<20)))
 	if err != nil {
 		return err
 	}
 	return sendJSON(w, page)
+}
+
+func consistency(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) error {
+	from, to, err := numbers(r, "from", "to")
+	if err != nil {
+		return err
+	}
+	proof, err := v.Consistency(from, to)
+	if err != nil {
+		return err
+	}
+	return sendJSON(w, proof)
+}
+
+// numbers reads two numbers of the query, 0 for one that is not there.
+func numbers(r *http.Request, first, second string) (uint64, uint64, error) {
+	var out [2]uint64
+	for i, name := range []string{first, second} {
+		text := r.URL.Query().Get(name)
+		if text == "" {
+			continue
+		}
+		n, err := strconv.ParseUint(text, 10, 63)
+		if err != nil {
+			return 0, 0, problem.New(policies.CodeMalformed, "%s is not a number", name)
+		}
+		out[i] = n
+	}
+	return out[0], out[1], nil
 }
 
 func reencrypt(v Vault, w http.ResponseWriter, r *http.Request, body []byte) error {

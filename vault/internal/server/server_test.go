@@ -45,6 +45,9 @@ func (scripted) Head(policies.OwnerID, policies.AuthorID) (*api.HeadState, error
 func (scripted) History(_ policies.OwnerID, before uint64, limit int) (*api.History, error) {
 	return &api.History{Checkpoint: fmt.Sprint(before, limit)}, nil
 }
+func (scripted) Consistency(from, to uint64) (*api.Consistency, error) {
+	return &api.Consistency{From: from, To: to}, nil
+}
 func (scripted) Health() api.Health { return api.Health{Status: "ok"} }
 func (scripted) Published(name string) ([]byte, error) {
 	if strings.HasSuffix(name, "404") {
@@ -89,6 +92,8 @@ func TestRoutes(t *testing.T) {
 		{"chain", scripted{}, "GET", chain, "", nil, nil, policies.CodeNotFound},
 		{"head", scripted{}, "GET", head, "", nil, nil, policies.CodeNotFound},
 		{"history", scripted{}, "GET", history + "?before=7&limit=3", "", nil, nil, policies.CodeNotFound},
+		{"consistency", scripted{}, "GET", api.PathLogConsistency + "?from=1&to=2", "", nil, nil, nil},
+		{"from not a number", scripted{}, "GET", api.PathLogConsistency + "?from=x&to=2", "", nil, policies.CodeMalformed, policies.CodeMalformed},
 		{"reencrypt", scripted{}, "POST", api.PathReencrypt, api.ReencryptMedia, calls, nil, policies.CodeNotFound},
 
 		{"checkpoint", scripted{}, "GET", api.PathLogCheckpoint, "", nil, nil, nil},
