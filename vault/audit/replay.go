@@ -95,7 +95,6 @@ type pass struct {
 	first    uint64
 	document *policies.ReadRequest // nil if it is not there
 	why      Reason                // then why
-	lost     bool                  // and whether that is only because it was erased or is absent
 	proof    *proof
 	nonce    *Reason // what is wrong with its nonce
 }

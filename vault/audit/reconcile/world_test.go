@@ -45,7 +45,6 @@ type world struct {
 	calls   int
 	handle  int
 	objects map[string]int // handles by name
-	skip    int            // calls of a class to leave out
 }
 
 func newWorld(t testing.TB) *world {
