@@ -11,7 +11,7 @@
 //   - for each body that is there, that the entry commits to it, and that the document in it is the one that the details name.
 //
 // The first thing that is wrong ends it: a [*DamageError] names the file, the entry, and what is wrong with it. [Log.Records] goes over the records,
-// [Log.Consistent] shows that an older checkpoint is a beginning of this log, [Log.Include] that one entry is in it, from hash tiles alone.
+// [Log.Consistent] shows that an older checkpoint is a beginning of this log, [Log.Include] that one entry is in it, from hash tiles alone, [Log.Proven] the same for many.
 //
 // [Log.Recheck] decides every release anew, from the log and the signed documents in it alone: grant, session, request, nonce, time, head and limits, with the
 // same pure function that the vault asked, policies.Check. It ends with a [Report]: what is justified, what is not, what cannot be checked, and why.

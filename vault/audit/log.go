@@ -96,16 +96,18 @@ func (r *Record) Details() (*evidence.Details, error) {
 }
 
 // Records are the entries from an index up to, and without, another, in their order; to beyond the end of the log is its end. Form and
-// commitments are checked, hashes are not: that is for [Log.Verify]. After an error there is nothing more.
+// commitments are checked, hashes are not: that is for [Log.Verify] and [Log.Proven]. After an error there is nothing more.
 func (l *Log) Records(ctx context.Context, from, to uint64) iter.Seq2[*Record, error] {
+	return l.records(ctx, from, to, l.bundle)
+}
+
+func (l *Log) records(ctx context.Context, from, to uint64, read func(context.Context, int64) (*bundle, error)) iter.Seq2[*Record, error] {
 	return func(yield func(*Record, error) bool) {
 		if to = min(to, l.Checkpoint.Size); from >= to {
 			return
 		}
 		stopped := errors.New("stopped")
-		err := inOrder(ctx, int64(from)/TileWidth, int64(to-1)/TileWidth, func(ctx context.Context, n int64) (*bundle, error) {
-			return l.bundle(ctx, n)
-		}, func(b *bundle) error {
+		err := inOrder(ctx, int64(from)/TileWidth, int64(to-1)/TileWidth, read, func(b *bundle) error {
 			for i := range b.whole {
 				if r := &b.records[i]; r.Index >= from && r.Index < to && !yield(r, nil) {
 					return stopped

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -59,6 +60,41 @@ func (l *Log) Include(ctx context.Context, index uint64) (*Record, error) {
 		return r, nil
 	}
 	return nil, fmt.Errorf("entry %d: %w", index, fs.ErrNotExist) // Records gives one or an error
+}
+
+// Proven is [Log.Records], with each record shown to be in the log before it is given, as [Log.Include] shows it. It is for who goes on where they
+// ended: what lies before from is not read.
+func (l *Log) Proven(ctx context.Context, from, to uint64) iter.Seq2[*Record, error] {
+	return l.records(ctx, from, to, l.proven)
+}
+
+// proven reads bundle n and holds its leaves against hashes that lead to the signed root.
+func (l *Log) proven(ctx context.Context, n int64) (*bundle, error) {
+	b, err := l.bundle(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	indexes := make([]int64, len(b.records))
+	for i := range indexes {
+		indexes[i] = tlog.StoredHashIndex(0, n*TileWidth+int64(i))
+	}
+	want, err := l.hashes(ctx).ReadHashes(indexes)
+	if err != nil {
+		return nil, l.explain(err)
+	}
+	for i := range b.whole {
+		r := &b.records[i]
+		if got := leafHash(r.Leaf); got != want[i] {
+			b.whole, b.damaged = i, notSigned(l, int64(r.Index), got, want[i])
+			return b, nil
+		}
+		if err := checkDocument(r); err != nil {
+			b.whole = i
+			b.fail(r.beside, i, err)
+			return b, nil
+		}
+	}
+	return b, nil
 }
 
 // leaf is the hash of a leaf, proven by the hash tiles to be under the signed root.

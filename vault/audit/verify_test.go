@@ -599,3 +599,45 @@ func ExampleDamageError() {
 	fmt.Println(damage("tile/entries/001", 300, "the entry is not the one that the signed tree has"))
 	// Output: tile/entries/001: entry 300: the entry is not the one that the signed tree has
 }
+
+// An entry that was rewritten together with its hash tile is of the right form, so only a proof under the signed root finds it.
+func TestProven(t *testing.T) {
+	l := newLog(newVault(1)).fill(700)
+	read := func(m memory, from uint64) (n uint64, err error) {
+		for r, e := range l.opened(t, m).Proven(t.Context(), from, 1<<40) {
+			if e != nil {
+				return n, e
+			}
+			if r.Index != from+n {
+				t.Fatalf("entry %d came where %d was due", r.Index, from+n)
+			}
+			n++
+		}
+		return n, nil
+	}
+	whole := l.files()
+	for _, from := range []uint64{0, 255, 256, 699, 700} {
+		if n, err := read(whole, from); err != nil || n != 700-from {
+			t.Errorf("from %d: %d records, %v", from, n, err)
+		}
+	}
+	other := newLog(newVault(1)).fill(700)
+	forged := whole.clone()
+	for _, name := range []string{EntriesPath(1, TileWidth), BodiesPath(1, TileWidth), TilePath(0, 1, TileWidth)} {
+		forged[name] = other.files()[name]
+	}
+	for _, err := range l.opened(t, forged).Records(t.Context(), 0, 1<<40) {
+		if err != nil {
+			t.Fatalf("records alone find the forgery: %v", err)
+		}
+	}
+	var d *DamageError
+	if n, err := read(forged, 0); n != 256 || !errors.As(err, &d) {
+		t.Errorf("entries that were rewritten with their hash tile: %d records, %v", n, err)
+	}
+	delete(forged, TilePath(0, 1, TileWidth))
+	forged[TilePath(0, 1, TileWidth)] = whole[TilePath(0, 1, TileWidth)]
+	if n, err := read(forged, 0); n != 256 || !errors.As(err, &d) || d.Index != 256 {
+		t.Errorf("entries that were rewritten alone: %d records, %v", n, err)
+	}
+}

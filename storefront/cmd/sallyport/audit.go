@@ -30,6 +30,8 @@ type auditCommands struct {
 	Tail   auditTail   `cmd:"" help:"Show the newest entries, and with -f what comes."`
 	Report auditReport `cmd:"" help:"Write a page of HTML with a timeline for each reader."`
 
+	Export auditExport `cmd:"" help:"Hand the log over to a security team's tools. Example: sallyport audit export --format ocsf -o events.jsonl --follow --join LINK /srv/log"`
+
 	Reconcile auditReconcile `cmd:"" help:"Compare the log with the token's own record: what the token did and the log does not say. Example: sallyport audit reconcile --token-log audit.log --format luna /srv/log"`
 }
 
@@ -42,8 +44,19 @@ type auditLog struct {
 
 // open opens the log. pinned tells whether the vault document came from elsewhere than the log.
 func (a *auditLog) open(s *session) (log *audit.Log, pinned bool, err error) {
-	source := audit.Folder(a.Folder)
-	var document *policies.VaultDocument
+	document, pinned, err := a.document(s)
+	if err != nil {
+		return nil, false, err
+	}
+	log, err = audit.Open(s.ctx, a.source(), document)
+	return log, pinned, err
+}
+
+// source is where the log lies.
+func (a *auditLog) source() audit.Folder { return audit.Folder(a.Folder) }
+
+// document is the vault document that the log is verified under. pinned tells whether it came from elsewhere than the log.
+func (a *auditLog) document(s *session) (document *policies.VaultDocument, pinned bool, err error) {
 	if a.Document != "" {
 		raw, err := os.ReadFile(a.Document)
 		if err != nil {
@@ -53,7 +66,7 @@ func (a *auditLog) open(s *session) (log *audit.Log, pinned bool, err error) {
 		if err != nil {
 			return nil, false, err
 		}
-	} else if document, err = audit.OpenDocument(s.ctx, source); err != nil {
+	} else if document, err = audit.OpenDocument(s.ctx, a.source()); err != nil {
 		return nil, false, err
 	}
 	if a.Join != "" {
@@ -69,8 +82,7 @@ func (a *auditLog) open(s *session) (log *audit.Log, pinned bool, err error) {
 	if !pinned {
 		s.note("The vault document lies beside the log and proves nothing by itself. Compare: vault %s, ceremony key %s. Or give --join.", document.Vault, policies.HashKey(document.CeremonyKey))
 	}
-	log, err = audit.Open(s.ctx, source, document)
-	return log, pinned, err
+	return document, pinned, nil
 }
 
 type auditVerify struct {

@@ -71,6 +71,9 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 	case evidence.EntryImport:
 		return fmt.Sprintf("the token is about to take the keys for a grant of %s to %s: %s", owner, reader, fields), nil
 	case evidence.EntryGrant:
+		if fields == "" { // the grant lies beside the entry of its import
+			fields = fmt.Sprintf("what entry %d names", d.Index)
+		}
 		return fmt.Sprintf("%s lets %s read %s, custody %s", owner, reader, fields, d.Custody), nil
 	case evidence.EntryRevocation:
 		return fmt.Sprintf("%s ended what could be read: %s", owner, fields), nil
