@@ -941,14 +941,14 @@ func (o *Owner) syncChainOnce(ctx context.Context) error {
 	if err := o.tell(ctx, v); err != nil {
 		return err
 	}
-	end, news, err := o.fetchChain(ctx)
+	end, news, err := o.fetchChain(ctx, o.state.Applied)
 	if errors.Is(err, errGap) || err == nil && end.Seq < o.state.Known.Seq {
 		sent, sendErr := o.sendAgain(ctx, v, end)
 		if sendErr != nil {
 			return sendErr
 		}
 		if sent {
-			end, news, err = o.fetchChain(ctx)
+			end, news, err = o.fetchChain(ctx, o.state.Applied)
 		}
 	}
 	if err != nil {
@@ -1007,10 +1007,10 @@ func (o *Owner) sendAgain(ctx context.Context, v *policies.VaultDocument, end po
 	return false, nil
 }
 
-// fetchChain fetches the documents after the newest applied one, each of which this owner signed and which follow one another, up to a gap.
-func (o *Owner) fetchChain(ctx context.Context) (end position, news []*envelope.Envelope, err error) {
+// fetchChain fetches the documents after one of them, each of which this owner signed and which follow one another, up to a gap.
+func (o *Owner) fetchChain(ctx context.Context, from position) (end position, news []*envelope.Envelope, err error) {
 	fail := func(err error) (position, []*envelope.Envelope, error) { return end, nil, err }
-	end = o.state.Applied
+	end = from
 	for more := true; more; {
 		var c api.Chain
 		q := url.Values{"after": {strconv.FormatUint(end.Seq, 10)}}

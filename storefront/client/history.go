@@ -34,51 +34,64 @@ type Event struct {
 func (o *Owner) History(ctx context.Context, limit int) ([]Event, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	var out []Event
+	err := o.eachEntry(ctx, limit, false, func(index uint64, at time.Time, entry evidence.Entry, d *evidence.Details) {
+		out = append(out, o.event(index, at, entry, d))
+	})
+	if err != nil {
+		return out, err
+	}
+	return out, o.save()
+}
+
+// eachEntry calls visit for the newest entries of the history, at most limit, newest first, each verified. Strict: only under checkpoints that are
+// proven to have what the kept one has.
+func (o *Owner) eachEntry(ctx context.Context, limit int, strict bool, visit func(uint64, time.Time, evidence.Entry, *evidence.Details)) error {
 	v, err := o.vault(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var out []Event
-	before := uint64(0)
-	for len(out) < limit {
-		q := url.Values{"limit": {strconv.Itoa(min(limit-len(out), 100))}}
+	n, last, before := 0, uint64(0), uint64(0)
+	for n < limit {
+		q := url.Values{"limit": {strconv.Itoa(min(limit-n, 100))}}
 		if before != 0 {
 			q.Set("before", strconv.FormatUint(before, 10))
 		}
 		var h vaultapi.History
 		if err := o.wire.call(ctx, request{method: "GET", path: path(api.PathHistory, o.id.String()), query: q, out: &h, login: true}); err != nil {
-			return out, fmt.Errorf("fetching the history: %w", err)
+			return fmt.Errorf("fetching the history: %w", err)
 		}
 		if len(h.Entries) == 0 {
 			break
 		}
-		if err := o.notice(ctx, v, h.Checkpoint, false); err != nil {
-			return out, fmt.Errorf("fetching the history: %w", err)
+		if err := o.notice(ctx, v, h.Checkpoint, strict); err != nil {
+			return fmt.Errorf("fetching the history: %w", err)
 		}
 		checkpoint, err := evidence.OpenCheckpoint(h.Checkpoint, v.LogKey)
 		if err != nil {
-			return out, fmt.Errorf("fetching the history: %w: %w", ErrUntrue, err)
+			return fmt.Errorf("fetching the history: %w: %w", ErrUntrue, err)
 		}
 		for i := range h.Entries {
 			e := &h.Entries[i]
 			at, entry, details, err := e.Verify(checkpoint)
 			if err != nil {
-				return out, fmt.Errorf("entry %d of the history: %w: %w", e.Index, ErrUntrue, err)
+				return fmt.Errorf("entry %d of the history: %w: %w", e.Index, ErrUntrue, err)
 			}
-			if len(out) > 0 && e.Index >= out[len(out)-1].Index {
-				return out, fmt.Errorf("entry %d of the history: %w: not newest first", e.Index, ErrUntrue)
+			if n > 0 && e.Index >= last {
+				return fmt.Errorf("entry %d of the history: %w: not newest first", e.Index, ErrUntrue)
 			}
 			// Which entries concern this owner, the opening says; one of somebody else's would prove nothing here.
 			if details.Owner != o.ID() && details.Identity != o.id {
-				return out, fmt.Errorf("entry %d of the history: %w: it is about somebody else", e.Index, ErrUntrue)
+				return fmt.Errorf("entry %d of the history: %w: it is about somebody else", e.Index, ErrUntrue)
 			}
-			out = append(out, o.event(e.Index, at, entry, details))
+			n, last = n+1, e.Index
+			visit(e.Index, at, entry, details)
 		}
 		if before = h.Before; before == 0 {
 			break
 		}
 	}
-	return out, o.save()
+	return nil
 }
 
 // kept is what an owner is told of a key that does not rest in the token.

@@ -33,6 +33,7 @@ type meCommands struct {
 	Grant      meGrant      `cmd:"" help:"Let a contact read fields or groups. Example: sallyport me grant acme phone.mobile postal --for 90d"`
 	Revoke     meRevoke     `cmd:"" help:"Stop a contact from reading, now. Example: sallyport me revoke acme phone.mobile"`
 	Grants     meGrants     `cmd:"" help:"List what you granted."`
+	Verify     meVerify     `cmd:"" help:"Compare all that the key-use log says of you with what this device knows."`
 	History    meHistory    `cmd:"" help:"Show who read what, with proof."`
 	Checkpoint meCheckpoint `cmd:"" help:"Print the newest state of the key-use log that this device has proof of, or compare it with somebody else's."`
 	Rotate     meRotate     `cmd:"" help:"Move fields to new keys. Values stay, and whoever may read still may."`
@@ -536,6 +537,32 @@ func (c *meGrants) Run(s *session) error {
 			}
 			t.Flush()
 		})
+		return nil
+	})
+}
+
+type meVerify struct{}
+
+func (c *meVerify) Run(s *session) error {
+	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+		v, err := o.Verify(s.ctx)
+		if err != nil {
+			return err
+		}
+		s.print(map[string]any{"agrees": v.Agrees(), "verification": v}, func(w io.Writer) {
+			for _, c := range v.Checks {
+				if len(c.Wrong) == 0 {
+					fmt.Fprintf(w, "%-16s agrees\n", c.What)
+				}
+				for _, wrong := range c.Wrong {
+					fmt.Fprintf(w, "%-16s DOES NOT AGREE: %s\n", c.What, wrong)
+				}
+			}
+			fmt.Fprintf(w, "Each of %d entries about you is proven to be in the key-use log of %d entries, which has all that this device saw before.\n", v.Entries, v.Size)
+		})
+		if !v.Agrees() {
+			return errQuiet{fmt.Errorf("%w: the log does not agree with this device", client.ErrUntrue)}
+		}
 		return nil
 	})
 }
