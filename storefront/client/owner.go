@@ -132,7 +132,7 @@ func (o *Owner) Close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.trust.unsaved() {
-		o.save()
+		_ = o.save() // nobody is left to be told; what is lost is seen again
 	}
 	o.device.close()
 }

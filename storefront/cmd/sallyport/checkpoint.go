@@ -37,7 +37,7 @@ func (c *keptCheckpoint) run(s *session, log func() client.View, compare func(co
 		if v.Checkpoint == "" {
 			return errors.New("no checkpoint was seen yet; run any command that asks the storefront for something, and then this again")
 		}
-		s.print(v, func(w io.Writer) { io.WriteString(w, v.Checkpoint) })
+		s.print(v, func(w io.Writer) { fmt.Fprint(w, v.Checkpoint) })
 		return nil
 	}
 	f, err := os.Open(c.Compare)
