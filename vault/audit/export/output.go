@@ -76,7 +76,19 @@ func (f File) deliver(_ context.Context, at int64, events []message) (end int64,
 			return 0, err
 		}
 	}
-	return at + int64(len(want)), file.Sync()
+	end = at + int64(len(want))
+	if size > end && same == len(want) { // more agrees, perhaps: the next delivery sees, but a torn line goes now
+		var last [1]byte
+		if _, err := file.ReadAt(last[:], size-1); err != nil {
+			return 0, err
+		}
+		if last[0] != '\n' {
+			if err := file.Truncate(end); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return end, file.Sync()
 }
 
 // agree is how many of the file's bytes from a position on are those wanted.
