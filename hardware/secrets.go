@@ -93,7 +93,7 @@ func (s *Secrets) seal(ctx context.Context, token sealer, vault policies.VaultID
 func openSecrets(ctx context.Context, token sealer, doc *policies.VaultDocument, sealed []byte) (*Secrets, error) {
 	plain, err := token.Unseal(ctx, sealed, secretsContext(doc.Vault))
 	if err != nil {
-		return nil, fmt.Errorf("opening the vault's secrets: %w", err)
+		return nil, fmt.Errorf("opening the vault's secrets, %s: %w", secretsFile, err)
 	}
 	defer clear(plain)
 	if len(plain) != secretsSize {

@@ -51,7 +51,11 @@ func TestHostAttacksToken(t *testing.T) {
 				return
 			case <-time.After(20 * time.Millisecond): // a reader who does not take the machine from the attacker
 			}
-			if got, err := f.Value(ctx, p.ID(), "own/a"); err != nil || got != "a" {
+			got, err := f.Value(ctx, p.ID(), "own/a")
+			if errors.Is(err, policies.CodeKeyMissing) { // a host that has the PIN can hide a key for a moment; that is said, and never another key taken
+				continue
+			}
+			if err != nil || got != "a" {
 				ended <- errors.Join(err, errors.New("read "+got))
 				return
 			}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func (w *watched) reconcile(t *testing.T, code int) *reconcile.Report {
 	must(t, err)
 	report := new(reconcile.Report)
 	must(t, json.Unmarshal([]byte(r.Stdout), report))
-	if r.Code != code {
+	if r.Code != code && code >= 0 {
 		t.Errorf("audit reconcile: exit code %d, want %d\n%s%s", r.Code, code, r.Stdout, r.Stderr)
 	}
 	pin, err := os.ReadFile(w.PINFile())
@@ -86,8 +87,30 @@ func hexOf(text string) string {
 	return out.String()
 }
 
-// TestReconcileHonestVault: all that a vault does in a life, both custodies, is in its log, as the token's own record has it: nothing is left over.
+// TestReconcileHonestVault: all that a vault does in a life, both custodies, is in its log, as the token's own record has it: nothing is left over. The spy of
+// Debian 12 can mix the lines of two threads such that nobody can tell them apart any more; a trace of which reconcile says so is no record, and another is taken.
 func TestReconcileHonestVault(t *testing.T) {
+	var r *reconcile.Report
+	for try := 1; try <= 3; try++ {
+		r = honestLife(t)
+		if r.Clean || !slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, "are mixed in the trace") }) {
+			break
+		}
+		t.Logf("try %d: the spy mixed calls, and this was left over: %+v", try, r.Findings)
+	}
+	if !r.Clean || len(r.Findings) > 0 || r.Signatures < 20 {
+		t.Errorf("%+v", r)
+	}
+	for _, row := range r.Rows {
+		if row.Class == reconcile.Derive && row.Demanded != 36+4+2+2*3+1*4+1*4 {
+			t.Errorf("uses, and canaries of two keys resident, one sealed and one moved: %d", row.Demanded)
+		}
+	}
+}
+
+// honestLife is a life of a vault, reconciled with its token's record.
+func honestLife(t *testing.T) *reconcile.Report {
+	t.Helper()
 	w := watch(t, binaries, "workers = 1\nthreads = 1\nsealing_check = \"1s\"\n")
 	ctx := t.Context()
 	must(t, w.p.Grant(ctx, w.f.ID(), []policies.Field{"own/a", "own/c"}, client.GrantOptions{}))
@@ -111,16 +134,7 @@ func TestReconcileHonestVault(t *testing.T) {
 	must(t, w.Vault.Stop())
 	must(t, w.Vault.Start(ctx))
 	w.reads(t, 1, "own/b", "own/c")
-
-	r := w.reconcile(t, 0)
-	if !r.Clean || len(r.Findings) > 0 || r.Signatures < 20 {
-		t.Errorf("%+v", r)
-	}
-	for _, row := range r.Rows {
-		if row.Class == reconcile.Derive && row.Demanded != 36+4+2+2*3+1*4+1*4 {
-			t.Errorf("uses, and canaries of two keys resident, one sealed and one moved: %d", row.Demanded)
-		}
-	}
+	return w.reconcile(t, -1)
 }
 
 // TestReconcileCorruptVault: what a vault does without saying so is in the token's record. Two builds of a vault whose sources were changed: one derives every

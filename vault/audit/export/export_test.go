@@ -431,12 +431,16 @@ func TestKilled(t *testing.T) {
 		c := exec.Command(must(os.Executable()), "-test.run=^TestKilled$")
 		c.Env = append(os.Environ(), "SALLYPORT_EXPORT_LOG="+l.dir, "SALLYPORT_EXPORT_OUT="+out)
 		c.Stdout, c.Stderr = &said, &said
+		l.grow(len(l.leaves)+r.IntN(2000)+1, owner, acme, grants[0])
+		l.publish(len(l.leaves))
+		before := sizeOf(out)
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		l.grow(len(l.leaves)+r.IntN(2000), owner, acme, grants[0])
-		l.publish(len(l.leaves))
-		time.Sleep(time.Duration(r.IntN(150)) * time.Millisecond)
+		for deadline := time.Now().Add(30 * time.Second); sizeOf(out) <= before && time.Now().Before(deadline); { // on a busy machine it takes its time to begin
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Duration(r.IntN(30)) * time.Millisecond)
 		if err := c.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -459,6 +463,14 @@ func TestKilled(t *testing.T) {
 		t.Error("no export was killed in the middle")
 	}
 	t.Logf("%d exports were killed, %d of them with entries to go", killed, grew)
+}
+
+func sizeOf(file string) int64 {
+	info, err := os.Stat(file)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // TestFaults: what is wrong with a log is an event, once, and the entries before it went out.
