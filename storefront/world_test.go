@@ -440,11 +440,9 @@ func (p *party) request(method, path string, body any) *http.Request {
 // open sends a request without a login's signature, do one with it. Errors are the problems that come back.
 func (p *party) open(method, path string, body, out any) error {
 	p.w.t.Helper()
-	login := p.login
-	p.login = policies.DocumentID{}
-	r := p.request(method, path, body)
-	p.login = login
-	return p.w.send(r, out)
+	stranger := *p // a copy: several goroutines ask for one party
+	stranger.login = policies.DocumentID{}
+	return p.w.send(stranger.request(method, path, body), out)
 }
 
 func (p *party) do(method, path string, body, out any) error {
