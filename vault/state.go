@@ -66,6 +66,7 @@ func (v *Vault) History(owner policies.OwnerID, before uint64, limit int) (*api.
 	if !known {
 		return nil, policies.CodeNotFound
 	}
+	v.accesses.add(policies.IdentityID(owner), historyAsked, v.cfg.Clock())
 	page := &api.History{Checkpoint: cp.Note, Entries: make([]evidence.Evidence, 0, len(indexes))}
 	for _, index := range indexes {
 		record, err := v.read(index)

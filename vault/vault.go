@@ -183,14 +183,15 @@ type Vault struct {
 	closeOnce sync.Once
 	closeErr  error
 
-	mu      sync.RWMutex // held for reading while a decision is handed to run; guards closed
-	closed  bool
-	owners  ownerLocks
-	flights flights
-	keys    sessionKeys
-	refused refusalCount
-	quotas  quotas
-	sealing sealing
+	mu       sync.RWMutex // held for reading while a decision is handed to run; guards closed
+	closed   bool
+	owners   ownerLocks
+	flights  flights
+	keys     sessionKeys
+	refused  refusalCount
+	accesses accesses
+	quotas   quotas
+	sealing  sealing
 }
 
 // flushTries bounds how often a flush asks where the log stands.
@@ -251,6 +252,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	v.flights.init()
 	v.keys.init()
 	v.refused.init()
+	v.accesses.init()
 	v.quotas.init(cfg.Limits)
 	v.sealing.store = store
 	var vault policies.VaultID
@@ -357,7 +359,7 @@ func (v *Vault) sweep(ctx context.Context) error {
 	return v.sweepSealed(sealedWanted)
 }
 
-// keep does the chores: counts of refusals every second, ended sessions and the log's health every minute, the database every minute and whenever it is
+// keep does the chores: counts of refusals and accesses every second, ended sessions and the log's health every minute, the database every minute and whenever it is
 // far behind the log.
 func (v *Vault) keep() {
 	second, minute := time.NewTicker(time.Second), time.NewTicker(ledger.FlushInterval)
@@ -371,6 +373,7 @@ func (v *Vault) keep() {
 		case <-second.C:
 			v.recordRefusals()
 			v.recordCounts(false)
+			v.recordAccesses(false)
 			if flushed && v.ledger.Behind() >= ledger.FlushRecords {
 				flushed = v.flush()
 			}
@@ -432,6 +435,7 @@ func (v *Vault) Close(ctx context.Context) error {
 		v.chores.Wait()
 		v.recordRefusals()
 		v.recordCounts(true)
+		v.recordAccesses(true)
 		_, _, v.closeErr = v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
 			return []ledger.Record{{Kind: evidence.EntryStop, Outcome: policies.CodeAccepted}}
 		})

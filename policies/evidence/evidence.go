@@ -55,6 +55,7 @@ const (
 	EntryFailed     Kind = "failed"     // a recorded use, import or end of a sealing key did not happen after all
 	EntryRefusal    Kind = "refusal"    // an authenticated caller was refused
 	EntryRefusals   Kind = "refusals"   // a count: of callers who could not be authenticated, or of one beyond what is listed
+	EntryAccess     Kind = "access"     // somebody is given entries of this log; of what concerns themselves, a count
 )
 
 // Entry is what the tree of the key-use log commits to: no value, no name, only a kind, pseudonyms, an outcome and a salted

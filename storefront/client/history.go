@@ -157,6 +157,8 @@ func (o *Owner) event(index uint64, at time.Time, entry evidence.Entry, d *evide
 		e.Text = fmt.Sprintf("%s was refused %s: %s.", reader, what, entry.Outcome.Error())
 	case evidence.EntryRefusals:
 		e.Text = fmt.Sprintf("Documents of yours were refused %d times more (%s).", d.Count, d.Note)
+	case evidence.EntryAccess:
+		e.Text = fmt.Sprintf("This history, or what the log says of you, was given out %d times (%s).", d.Count, d.Note)
 	case evidence.EntryFailed:
 		e.Text = fmt.Sprintf("Something that was recorded did not happen after all: %s.", entry.Outcome.Error())
 	default:

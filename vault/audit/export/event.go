@@ -73,9 +73,6 @@ const eventFormat = "sallyport-log/1"
 // kindFault is the kind of events that stand for no entry.
 const kindFault evidence.Kind = "fault"
 
-// kindAccess is somebody's look at entries of the log.
-const kindAccess evidence.Kind = "access"
-
 // Severities, as OCSF numbers them.
 const (
 	informational = 1 + iota

@@ -54,7 +54,7 @@ func classify(e *Event) (c *class, activity int) {
 		return authentication, 1
 	case evidence.EntryManifest:
 		return datastore, 2
-	case kindAccess:
+	case evidence.EntryAccess:
 		return datastore, 4
 	case evidence.EntryImport:
 		return entity, 1
@@ -224,7 +224,7 @@ func (e *Event) fill(o object, c *class, end ended) {
 		o["src_endpoint"] = object{"uid": actor["uid"], "svc_name": "sallyport"} // the log holds no addresses
 		o["database"] = object{"name": "key-use log", "uid": e.Log, "type_id": 99, "type": "log"}
 		o["type_id"], o["type"] = 1, "Database"
-		if e.Kind != kindAccess {
+		if e.Kind != evidence.EntryAccess {
 			o["database"] = object{"name": "fields of an owner", "uid": owner["uid"], "type_id": 99, "type": "owner's fields"}
 		}
 		if e.Field != "" {

@@ -110,6 +110,12 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 			who = owner.String()
 		}
 		return fmt.Sprintf("%d refusals of %s were counted: %s", d.Count, who, d.Note), nil
+	case evidence.EntryAccess:
+		who := reader
+		if who.Pseudonym.IsZero() {
+			who = owner
+		}
+		return fmt.Sprintf("entries of this log that concern %s were given out %d times: %s", who, d.Count, d.Note), nil
 	}
 	return fmt.Sprintf("%s, owner %s, reader %s, outcome %q", r.Entry.Kind, owner, reader, string(r.Entry.Outcome)), nil
 }

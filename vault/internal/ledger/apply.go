@@ -91,7 +91,7 @@ func (s *State) apply(r *Record) error {
 	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r)
 		return nil
-	case evidence.EntryStart, evidence.EntryStop, evidence.EntryRefusals, evidence.EntrySealing:
+	case evidence.EntryStart, evidence.EntryStop, evidence.EntryRefusals, evidence.EntrySealing, evidence.EntryAccess:
 		return nil
 	}
 	return fmt.Errorf("%w: a kind that this version does not know", ErrOrder)
