@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -205,26 +207,40 @@ func checkDocument(r *Record) error {
 // is spelt otherwise is false here, and for the strict parsers.
 func named(r *Record) bool {
 	rest, ok := bytes.CutPrefix(r.Document, []byte(`{"payloadType":"`))
-	kind, rest, ok2 := bytes.Cut(rest, []byte(`","payload":"`))
-	payload, rest, ok3 := bytes.Cut(rest, []byte(`","signatures":[{`))
-	if !ok || !ok2 || !ok3 || len(kind) > 80 || bytes.ContainsAny(kind, `"\`) || bytes.ContainsAny(payload, "\"\r\n") || bytes.Contains(rest, []byte("payload")) || bytes.IndexByte(rest, '\\') >= 0 {
+	kind, rest, ok2 := cutString(rest, `","payload":"`)
+	payload, rest, ok3 := cutString(rest, `","signatures":[{`)
+	if !ok || !ok2 || !ok3 || len(kind) > 80 || bytes.IndexByte(kind, '\\') >= 0 || len(payload)%4 != 0 || bytes.Contains(rest, []byte("payload")) || bytes.IndexByte(rest, '\\') >= 0 {
 		return false
 	}
-	h := sha256.New()
-	text := make([]byte, base64.StdEncoding.DecodedLen(len(payload)))
-	n, err := base64.StdEncoding.Strict().Decode(text, payload)
-	if err != nil {
+	length := len(payload) / 4 * 3
+	length -= len(payload) - len(bytes.TrimRight(payload, "="))
+	var room [2048]byte // most documents are requests, which fit
+	pae := fmt.Appendf(room[:0], "DSSEv1 %d %s %d ", len(kind), kind, length)
+	pae = slices.Grow(pae, length+2)
+	body := pae[len(pae) : len(pae)+length+2]
+	if n, err := base64.StdEncoding.Strict().Decode(body, payload); err != nil || n != length { // the decoder passes over line ends
 		return false
 	}
-	fmt.Fprintf(h, "DSSEv1 %d %s %d ", len(kind), kind, n) // the PAE of DSSE
-	h.Write(text[:n])
+	hash := sha256.Sum256(pae[:len(pae)+length])
 	member := []byte(`"document":"`)
 	if k := r.Entry.Kind; k == evidence.EntryUse || k == evidence.EntryRefusal {
 		member = []byte(`"request":"`)
 	}
 	// A quote within a text would have a backslash before it, so this is a member, and no member of details that is a list of objects has one of this name.
-	before, hash, ok := bytes.Cut(r.Opening.Details, member)
-	return ok && !bytes.HasSuffix(before, []byte(`\`)) && !bytes.Contains(hash, member) && len(hash) > 64 && hash[64] == '"' && string(hash[:64]) == policies.Hash(h.Sum(nil)).String()
+	before, after, ok := bytes.Cut(r.Opening.Details, member)
+	var text [2 * len(hash)]byte
+	hex.Encode(text[:], hash[:])
+	return ok && !bytes.HasSuffix(before, []byte(`\`)) && !bytes.Contains(after, member) && len(after) > len(text) && after[len(text)] == '"' && bytes.Equal(after[:len(text)], text[:])
+}
+
+// cutString cuts what is up to the next quote from what follows it, which must begin with end.
+func cutString(text []byte, end string) (before, after []byte, ok bool) {
+	i := bytes.IndexByte(text, '"')
+	if i < 0 {
+		return nil, nil, false
+	}
+	after, ok = bytes.CutPrefix(text[i:], []byte(end))
+	return text[:i], after, ok
 }
 
 // documentOf is the hash of the document that may lie beside an entry.
