@@ -22,18 +22,20 @@ const (
 	ClockSkew = 60 * time.Second
 	// SessionLifetime is the longest life of a session.
 	SessionLifetime = 10 * time.Minute
-	// RequestLifetime is the longest life of a read request.
+	// RequestLifetime is the longest life of a read request, and of a request for evidence.
 	RequestLifetime = 2 * time.Minute
 )
 
 // Bounds on size.
 const (
 	// MaxReadItems is how many items one read request may name.
-	MaxReadItems = 1000
+	MaxReadItems int = 1000
+	// MaxEvidence is how many entries of the key-use log one request for evidence may ask for.
+	MaxEvidence int = 1000
 	// MaxGrantFields is how many fields one grant may name.
-	MaxGrantFields = 256
+	MaxGrantFields int = 256
 	// MaxRevokedItems is how many (grant, field) pairs one revocation may name.
-	MaxRevokedItems = 4096
+	MaxRevokedItems int = 4096
 	// MaxValue is the length of the longest value of an item in bytes.
 	MaxValue = 1 << 20
 )
@@ -546,6 +548,53 @@ func (d *ReadRequest) Validate() error {
 
 // Live refuses a request outside its time.
 func (d *ReadRequest) Live(now time.Time) error {
+	if now.Add(ClockSkew).Unix() < d.Time || now.Unix() >= d.Expires {
+		return CodeExpired
+	}
+	return nil
+}
+
+// EvidenceRequest asks for proof of entries of the key-use log that concern the reader: those with certain indexes, or the newest Limit ones
+// below Before (0: of all). It is signed by the session's key.
+type EvidenceRequest struct {
+	Header
+	Audience VaultID  `json:"aud"`
+	Session  Hash     `json:"session"` // hash of the session document
+	Nonce    Nonce    `json:"nonce"`   // fresh within the session, among those of reads
+	Expires  int64    `json:"expires"` // Unix seconds, at most RequestLifetime after time
+	Indexes  []uint64 `json:"indexes,omitzero"`
+	Before   uint64   `json:"before,omitzero"`
+	Limit    uint64   `json:"limit,omitzero"`
+}
+
+// Validate checks the form.
+func (d *EvidenceRequest) Validate() error {
+	if err := d.validate("evidence"); err != nil {
+		return err
+	}
+	switch {
+	case d.Audience.IsZero() || d.Session.IsZero() || d.Nonce.IsZero():
+		return fmt.Errorf("%w: evidence: vault, session and nonce are needed", ErrMalformed)
+	case d.Expires <= d.Time || d.Expires-d.Time > int64(RequestLifetime/time.Second):
+		return fmt.Errorf("%w: evidence: a request lives at most %s", ErrMalformed, RequestLifetime)
+	case (len(d.Indexes) == 0) == (d.Limit == 0) || d.Limit == 0 && d.Before != 0:
+		return fmt.Errorf("%w: evidence: either indexes or a limit, and before with a limit only", ErrMalformed)
+	case len(d.Indexes) > MaxEvidence || d.Limit > uint64(MaxEvidence):
+		return fmt.Errorf("%w: evidence: at most %d entries at once", ErrMalformed, MaxEvidence)
+	}
+	for i := range d.Indexes {
+		if i > 0 && d.Indexes[i] <= d.Indexes[i-1] {
+			return fmt.Errorf("%w: evidence: indexes ascend, each once", ErrMalformed)
+		}
+	}
+	return nil
+}
+
+// Most is how many entries the answer has at most.
+func (d *EvidenceRequest) Most() int { return len(d.Indexes) + int(d.Limit) }
+
+// Live refuses a request outside its time.
+func (d *EvidenceRequest) Live(now time.Time) error {
 	if now.Add(ClockSkew).Unix() < d.Time || now.Unix() >= d.Expires {
 		return CodeExpired
 	}

@@ -324,6 +324,47 @@ func TestReadRequest(t *testing.T) {
 	}
 }
 
+func TestEvidenceRequest(t *testing.T) {
+	indexes := func(n int) []uint64 {
+		out := make([]uint64, n)
+		for i := range out {
+			out[i] = uint64(2 * i)
+		}
+		return out
+	}
+	page := func(limit uint64) func(*EvidenceRequest) {
+		return func(d *EvidenceRequest) { d.Indexes, d.Limit = nil, limit }
+	}
+	testRules(t, "evidence", validEvidence, []rule[*EvidenceRequest]{
+		{"most indexes", func(d *EvidenceRequest) { d.Indexes = indexes(MaxEvidence) }, true},
+		{"too many indexes", func(d *EvidenceRequest) { d.Indexes = indexes(MaxEvidence + 1) }, false},
+		{"largest page", page(uint64(MaxEvidence)), true},
+		{"a page too large", page(uint64(MaxEvidence) + 1), false},
+		{"a page of more than an int", page(math.MaxUint64), false},
+		{"a page below an index", func(d *EvidenceRequest) { d.Indexes, d.Before, d.Limit = nil, math.MaxUint64, 1 }, true},
+		{"neither", page(0), false},
+		{"both", func(d *EvidenceRequest) { d.Limit = 1 }, false},
+		{"indexes below another", func(d *EvidenceRequest) { d.Before = 9 }, false},
+		{"before alone", func(d *EvidenceRequest) { d.Indexes, d.Before = nil, 9 }, false},
+		{"one index twice", func(d *EvidenceRequest) { d.Indexes[1] = 0 }, false},
+		{"indexes that descend", func(d *EvidenceRequest) { d.Indexes[0] = 8 }, false},
+		{"no vault", func(d *EvidenceRequest) { d.Audience = VaultID{} }, false},
+		{"no session", func(d *EvidenceRequest) { d.Session = Hash{} }, false},
+		{"no nonce", func(d *EvidenceRequest) { d.Nonce = Nonce{} }, false},
+		{"two minutes and a second", func(d *EvidenceRequest) { d.Expires = d.Time + 121 }, false},
+		{"no life", func(d *EvidenceRequest) { d.Expires = d.Time }, false},
+		{"ends before it begins", func(d *EvidenceRequest) { d.Expires = math.MinInt64 }, false},
+		{"lives for ever", func(d *EvidenceRequest) { d.Time, d.Expires = 1, math.MaxInt64 }, false},
+	})
+	d := validEvidence()
+	if d.Most() != 3 {
+		t.Errorf("asks for %d entries", d.Most())
+	}
+	if d.Indexes, d.Limit = nil, 40; d.Most() != 40 {
+		t.Errorf("a page asks for %d entries", d.Most())
+	}
+}
+
 func TestLink(t *testing.T) {
 	head := Hash{5}
 	for _, c := range []struct {
@@ -348,7 +389,7 @@ func TestLink(t *testing.T) {
 }
 
 func TestLive(t *testing.T) {
-	session, read := validSession(), validRead()
+	session, read, proof := validSession(), validRead(), validEvidence()
 	for _, c := range []struct {
 		name          string
 		at            time.Duration // after testTime
@@ -370,6 +411,9 @@ func TestLive(t *testing.T) {
 		}
 		if err := read.Live(now); (err == nil) != c.read || err != nil && err != CodeExpired {
 			t.Errorf("request, %s: %v", c.name, err)
+		}
+		if err := proof.Live(now); (err == nil) != c.read || err != nil && err != CodeExpired {
+			t.Errorf("request for evidence, %s: %v", c.name, err)
 		}
 	}
 }
@@ -448,9 +492,10 @@ func FuzzDocument(f *testing.F) {
 	decoders := map[string]func(*testing.T, *envelope.Envelope, *envelope.SessionKey){
 		"identity": again[Identity], "vault": again[VaultDocument], "relationship": again[Relationship], "manifest": again[Manifest],
 		"grant": again[Grant], "revocation": again[Revocation], "session": again[Session], "read": again[ReadRequest],
+		"evidence": again[EvidenceRequest],
 	}
 	for _, d := range []envelope.Document{
-		validIdentity(), validVault(), validRelationship(), validManifest(), validGrant(), validRevocation(), validSession(), validRead(),
+		validIdentity(), validVault(), validRelationship(), validManifest(), validGrant(), validRevocation(), validSession(), validRead(), validEvidence(),
 	} {
 		e, err := envelope.Seal(envelope.NewSessionKey(), d)
 		if err != nil {

@@ -2,6 +2,7 @@ package policies
 
 import (
 	"bytes"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -101,6 +102,12 @@ func validRead() *ReadRequest {
 	return &ReadRequest{
 		Header: header("read"), Audience: testVault, Session: Hash{3}, Nonce: Nonce{4}, Expires: testTime.Unix() + 120,
 		Purpose: "delivery", Items: []ReadItem{{Owner: testOwner, Field: "phone.mobile"}, {Owner: testOwner, Field: "adr/home", Author: AuthorID{9}, Known: 3}},
+	}
+}
+
+func validEvidence() *EvidenceRequest {
+	return &EvidenceRequest{
+		Header: header("evidence"), Audience: testVault, Session: Hash{3}, Nonce: Nonce{4}, Expires: testTime.Unix() + 120, Indexes: []uint64{0, 7, math.MaxUint64},
 	}
 }
 

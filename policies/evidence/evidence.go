@@ -9,6 +9,9 @@
 // submitted. Only then is the document in force as far as this receiver knows. A page of history is the same for many entries: one
 // [OpenCheckpoint], and [Evidence.Verify] for each.
 //
+// A reader asks for evidence of its own entries with a policies.EvidenceRequest and gets an [Answer] under its session's key: again one [OpenCheckpoint],
+// and [Evidence.Verify] for each.
+//
 // A published checkpoint carries more lines than a receipt's: [OpenPublished] demands the token's, the host's and as many witnesses' as asked
 // for. Cosignatures are made by a [CosignerKey].
 //
@@ -204,6 +207,54 @@ type Evidence struct {
 	Proof   []policies.Hash `json:"proof,omitzero"`
 }
 
+// Answer answers a reader's request for evidence. It travels sealed under a key that the storefront does not have (pre.SessionKey).
+type Answer struct {
+	// Checkpoint is a C2SP signed note by the token's key, under which all of it is proven.
+	Checkpoint string `json:"checkpoint"`
+	// Evidence is in the order of the request's indexes, or newest first. An opening without salt and details was erased.
+	Evidence []Evidence `json:"evidence"`
+	// Absent are the asked indexes at which there is no entry of this reader's, whatever else is there.
+	Absent []uint64 `json:"absent,omitzero"`
+	// Before is what to ask for next; 0: there is no more.
+	Before uint64 `json:"before,omitzero"`
+}
+
+// Bounds of an answer, in bytes, and of a proof in it.
+const (
+	// MaxAnswer is more than any answer has.
+	MaxAnswer = 8 << 20
+	maxProof  = 64
+)
+
+// Bytes is the JSON of an answer.
+func (a *Answer) Bytes() []byte {
+	out, err := json.Marshal(a, json.Deterministic(true))
+	if err != nil { // no member can fail: what is text is a checkpoint of our own
+		panic(err)
+	}
+	return out
+}
+
+// ParseAnswer reads an answer strictly and verifies nothing but its form.
+func ParseAnswer(data []byte) (*Answer, error) {
+	if len(data) > MaxAnswer {
+		return nil, fmt.Errorf("%w: evidence: more than %d bytes", policies.ErrMalformed, MaxAnswer)
+	}
+	a := new(Answer)
+	if err := envelope.Decode(data, a); err != nil {
+		return nil, fmt.Errorf("evidence: %w", err)
+	}
+	if len(a.Evidence)+len(a.Absent) > policies.MaxEvidence {
+		return nil, fmt.Errorf("%w: evidence: more than %d entries", policies.ErrMalformed, policies.MaxEvidence)
+	}
+	for i := range a.Evidence {
+		if len(a.Evidence[i].Proof) > maxProof {
+			return nil, fmt.Errorf("%w: evidence: a proof of more than %d hashes", policies.ErrMalformed, maxProof)
+		}
+	}
+	return a, nil
+}
+
 // Receipt answers every acceptance: evidence under a checkpoint that the token signed.
 type Receipt struct {
 	Type     string           `json:"type"` // "receipt"
@@ -296,7 +347,11 @@ func parseCheckpoint(text string) (origin string, c Checkpoint, err error) {
 	return lines[0], c, nil
 }
 
-// Verify checks that an entry is in the log under the checkpoint and that the opening opens it, and returns what it says.
+// ErrErased means that an entry is proven, and what opens it was erased when its time was over: kind, outcome and time are all that is left.
+var ErrErased = fmt.Errorf("%w: the details of the entry were erased", policies.ErrProof)
+
+// Verify checks that an entry is in the log under the checkpoint and that the opening opens it, and returns what it says. Without an opening, time and
+// entry are returned, and [ErrErased].
 func (e *Evidence) Verify(c Checkpoint) (time.Time, Entry, *Details, error) {
 	proof := make(tlog.RecordProof, len(e.Proof))
 	for i := range e.Proof {
@@ -311,6 +366,9 @@ func (e *Evidence) Verify(c Checkpoint) (time.Time, Entry, *Details, error) {
 	at, entry, err := ParseLogLeaf(e.Leaf)
 	if err != nil {
 		return time.Time{}, Entry{}, nil, err
+	}
+	if e.Opening.Salt.IsZero() && len(e.Opening.Details) == 0 {
+		return at, entry, nil, ErrErased
 	}
 	if e.Opening.Commitment() != entry.Commitment {
 		return time.Time{}, Entry{}, nil, fmt.Errorf("%w: the details are not those that the entry commits to", policies.ErrProof)

@@ -491,3 +491,86 @@ func TestCommitToAnyText(t *testing.T) {
 		t.Errorf("reads back as %+v, %v", d, err)
 	}
 }
+
+func someAnswer(l *testLog) *Answer {
+	return &Answer{Checkpoint: l.checkpoint(7), Evidence: []Evidence{l.evidence(1, 7), l.evidence(5, 7)}, Absent: []uint64{2, 1 << 60}, Before: 1}
+}
+
+func TestAnswerInverse(t *testing.T) {
+	l, v, _ := receiptFixture()
+	for _, a := range []*Answer{someAnswer(l), {Checkpoint: l.checkpoint(7), Evidence: []Evidence{}}} {
+		back, err := ParseAnswer(a.Bytes())
+		if err != nil || !reflect.DeepEqual(back, a) {
+			t.Fatalf("came back as %+v, %v", back, err)
+		}
+	}
+	plain := someAnswer(l).Bytes()
+	for n := range plain {
+		if _, err := ParseAnswer(plain[:n]); !errors.Is(err, policies.ErrMalformed) {
+			t.Fatalf("cut to %d bytes: got %v, want ErrMalformed", n, err)
+		}
+	}
+	for name, a := range map[string]*Answer{
+		"too many":                {Evidence: make([]Evidence, policies.MaxEvidence), Absent: []uint64{1}},
+		"too many that are not":   {Absent: make([]uint64, policies.MaxEvidence+1)},
+		"a proof without end":     {Evidence: []Evidence{{Proof: make([]policies.Hash, maxProof+1)}}},
+		"more bytes than allowed": {Evidence: []Evidence{{Leaf: make([]byte, MaxAnswer)}}},
+	} {
+		if _, err := ParseAnswer(a.Bytes()); !errors.Is(err, policies.ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := ParseAnswer((&Answer{Absent: make([]uint64, policies.MaxEvidence)}).Bytes()); err != nil {
+		t.Errorf("as many as may be asked for: %v", err)
+	}
+	c := must(OpenCheckpoint(l.checkpoint(7), v.LogKey))
+	// What was erased is proven all the same, and says so. Half an opening is none.
+	erased := l.evidence(5, 7)
+	erased.Opening = Opening{}
+	at, entry, details, err := erased.Verify(c)
+	if !errors.Is(err, ErrErased) || !errors.Is(err, policies.ErrProof) || details != nil || !at.Equal(testTime) || entry.Outcome != policies.CodeNoGrant {
+		t.Errorf("erased: %v, %+v, %+v, %v", at, entry, details, err)
+	}
+	for name, spoil := range map[string]func(*Evidence){
+		"no salt":    func(e *Evidence) { e.Opening.Salt = policies.Nonce{} },
+		"no details": func(e *Evidence) { e.Opening.Details = nil },
+		"no proof":   func(e *Evidence) { e.Opening, e.Proof = Opening{}, nil },
+		"no leaf":    func(e *Evidence) { e.Opening, e.Leaf = Opening{}, nil },
+	} {
+		e := l.evidence(5, 7)
+		spoil(&e)
+		if _, _, _, err := e.Verify(c); !errors.Is(err, policies.ErrProof) || errors.Is(err, ErrErased) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func FuzzParseEvidence(f *testing.F) {
+	l, v, _ := receiptFixture()
+	f.Add(someAnswer(l).Bytes())
+	erased := someAnswer(l)
+	erased.Evidence[0].Opening = Opening{}
+	f.Add(erased.Bytes())
+	f.Add([]byte(`{"checkpoint":"","evidence":[{"index":18446744073709551615,"proof":null}],"absent":[0,0]}`))
+	f.Add([]byte(`null`))
+	c := must(OpenCheckpoint(l.checkpoint(7), v.LogKey))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		a, err := ParseAnswer(data)
+		if err != nil {
+			if !errors.Is(err, policies.ErrMalformed) {
+				t.Errorf("got %v, want ErrMalformed", err)
+			}
+			return
+		}
+		for i := range a.Evidence {
+			e := &a.Evidence[i]
+			if _, _, _, err := e.Verify(c); (err == nil || errors.Is(err, ErrErased)) && !bytes.Equal(e.Leaf, l.leaves[e.Index]) {
+				t.Error("an entry was forged")
+			}
+		}
+		again := a.Bytes() // one spelling, whatever the other was
+		if back, err := ParseAnswer(again); err != nil || !bytes.Equal(back.Bytes(), again) {
+			t.Errorf("came back as %+v, %v", back, err)
+		}
+	})
+}

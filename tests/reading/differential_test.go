@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -125,7 +126,7 @@ func decode[T any, D interface {
 var decoders = map[string]func([]byte) (any, error){
 	"identity": decode[policies.Identity]("identity"), "vault": decode[policies.VaultDocument]("vault"), "relationship": decode[policies.Relationship]("relationship"),
 	"manifest": decode[policies.Manifest]("manifest"), "grant": decode[policies.Grant]("grant"), "revocation": decode[policies.Revocation]("revocation"),
-	"session": decode[policies.Session]("session"), "read": decode[policies.ReadRequest]("read"),
+	"session": decode[policies.Session]("session"), "read": decode[policies.ReadRequest]("read"), "evidence": decode[policies.EvidenceRequest]("evidence"),
 }
 
 // either damages bytes or mangles JSON.
@@ -172,7 +173,7 @@ func documentTrials(w *goWorld) (out []trial) {
 					return err
 				}
 				var key envelope.Verifier = envelope.SessionPublicKey(d.public[:32])
-				if docType != "read" {
+				if docType != "read" && docType != "evidence" {
 					if key, err = envelope.ParsePublicKey(d.public); err != nil {
 						return err
 					}
@@ -596,6 +597,26 @@ func logTrials(t *testing.T, w *goWorld) []trial {
 		}
 		out = append(out, trial{name: fmt.Sprintf("checkpoint of a log of %d", size), base: []byte(receipt.Checkpoint), mutate: lines,
 			goRead: func(data []byte) error { return read(checkpoint(data)) }, js: func(data []byte) request { return ask(checkpoint(data)) }})
+
+		// Evidence is the same proof, and an opening may be missing.
+		answer := need(json.Marshal(evidence.Answer{Checkpoint: receipt.Checkpoint, Evidence: []evidence.Evidence{receipt.Evidence}, Absent: []uint64{1, 1 << 60}, Before: 3}))(t)
+		out = append(out, trial{name: fmt.Sprintf("evidence in a log of %d", size), base: answer, mutate: either,
+			goRead: func(data []byte) error {
+				a, err := evidence.ParseAnswer(data)
+				if err != nil {
+					return err
+				}
+				c, err := evidence.OpenCheckpoint(a.Checkpoint, logKey)
+				for i := 0; i < len(a.Evidence) && err == nil; i++ {
+					if _, _, _, err = a.Evidence[i].Verify(c); errors.Is(err, evidence.ErrErased) {
+						err = nil
+					}
+				}
+				return err
+			},
+			js: func(data []byte) request {
+				return operation("evidence", "evidence", "answer_hex", data, "log_name", l.name, "log_key", []byte(l.public))
+			}})
 
 		// Details and texts of checkpoints that are signed, so that more than the signature is asked.
 		out = append(out, trial{name: fmt.Sprintf("signed checkpoint of a log of %d", size), base: []byte(strings.Split(receipt.Checkpoint, "\n\n")[0] + "\n"), mutate: lines,

@@ -197,6 +197,14 @@ func TestGoReadsWhatJavaScriptMakes(t *testing.T) {
 			if !bytes.Equal(need(k.OpenAnswer(request, back.Answer))(t), plaintext) {
 				t.Error("Go opens another answer")
 			}
+			proofs, asked := opened[policies.EvidenceRequest](t, w.Documents["evidence"], session.Key)
+			if proofs.Session != sessionHash || proofs.Before != 1<<53+1 || proofs.Limit != 7 {
+				t.Error("the request for evidence is another one")
+			}
+			sealed := need(k.SealEvidence(asked, []byte("proofs"), nil))(t)
+			if back := ok[struct{ Plaintext bin }](t, p, operation("make", "open-evidence", "K", []byte(w.K), "request", asked, "answer", sealed)); string(back.Plaintext) != "proofs" {
+				t.Error("JavaScript opens other evidence")
+			}
 
 			message := need(pre.NewBlobKey(readerRoot.KEMSeed()).Open(need(pre.MessageInfo(w.Message.Type, id, readerIdentity))(t), w.Message.Blob))(t)
 			if !bytes.Equal(message, w.Message.Plaintext) {
@@ -342,6 +350,9 @@ func newGoWorld(t *testing.T, v *vaultSide) *goWorld {
 		Header: header("read"), Audience: w.vault, Session: session, Nonce: policies.NewNonce(), Expires: made + 120, Purpose: "delivery",
 		Items: []policies.ReadItem{{Owner: ownerID, Field: fields[0]}, {Owner: ownerID, Field: fields[1], Author: author, Known: 1<<64 - 1}},
 	}))(t), public[:])
+	add(need(policies.Sign(key, &policies.EvidenceRequest{
+		Header: header("evidence"), Audience: w.vault, Session: session, Nonce: policies.NewNonce(), Expires: made + 120, Indexes: []uint64{0, 5, 1<<64 - 1},
+	}))(t), public[:])
 	return w
 }
 
@@ -356,8 +367,8 @@ func TestJavaScriptReadsWhatGoMakes(t *testing.T) {
 			t.Errorf("%s: another hash or payload", docType)
 		}
 	}
-	if len(w.documents) != 8 {
-		t.Errorf("%d kinds of documents, want 8", len(w.documents))
+	if len(w.documents) != 9 {
+		t.Errorf("%d kinds of documents, want 9", len(w.documents))
 	}
 
 	// Items: the owner's reading, a rotation, the tree and its proofs.

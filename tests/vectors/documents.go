@@ -134,7 +134,7 @@ func replace(s, from, to string) string {
 func documentFile(docType, what string, doc any, signature func(payload []byte) (public []byte, env string), edits ...[3]string) File {
 	f := File{Name: "document-" + docType + ".json",
 		What:      "Documents of type " + docType + ": " + what,
-		Implement: "document: read the envelope, verify under public (an Ed25519 key of 32 bytes for read requests, else composite), decode strictly, check the form; hash is SHA-256(PAE). payload: decode and check a payload alone."}
+		Implement: "document: read the envelope, verify under public (an Ed25519 key of 32 bytes for requests for reads and evidence, else composite), decode strictly, check the form; hash is SHA-256(PAE). payload: decode and check a payload alone."}
 	payload := payloadOf(doc)
 	public, env := signature(payload)
 	in := map[string]any{"type": docType, "public": public, "envelope": env}
@@ -338,7 +338,44 @@ func documentFiles() []File {
 		[3]string{"not a field name", `"field":"phone.mobile"`, `"field":""`},
 		[3]string{"known version negative", `"known":4`, `"known":-4`})
 
-	return []File{identity, vault, relationship, manifest, grant, revocation, sessionDoc, readDoc, receiptFile(logKey), entryFile(), checkpointFile()}
+	bySession := func(payload []byte) ([]byte, string) {
+		return sessionPublic, envelopeText("evidence", payload, ed25519.Sign(session, pae("evidence", payload)))
+	}
+	evidenceDoc := documentFile("evidence", "a request for proof of entries of the key-use log, signed by the session's Ed25519 key alone, over the PAE.",
+		policies.EvidenceRequest{Header: header("evidence"), Audience: aud, Session: hash("session hash"), Nonce: policies.Nonce(fixed("request nonce", 16)), Expires: theTime + 60,
+			Indexes: []uint64{3, 100, 1<<53 + 1}},
+		bySession,
+		[3]string{"no vault", quoted("aud", vaultID), zeroed("aud")},
+		[3]string{"no session", quoted("session", fixed("session hash", 32)), zeroed("session")},
+		[3]string{"no nonce", quoted("nonce", fixed("request nonce", 16)), `"nonce":"` + strings.Repeat("0", 32) + `"`},
+		[3]string{"lives longer than two minutes", fmt.Sprint(`"expires":`, theTime+60), fmt.Sprint(`"expires":`, theTime+121)},
+		[3]string{"ends before it begins", fmt.Sprint(`"expires":`, theTime+60), fmt.Sprint(`"expires":`, theTime)},
+		[3]string{"one index twice", `[3,100,`, `[3,3,100,`},
+		[3]string{"indexes that descend", `[3,100,`, `[100,3,`},
+		[3]string{"neither indexes nor limit", `"indexes":[3,100,9007199254740993]`, `"indexes":[]`},
+		[3]string{"indexes and a limit", `"indexes":[`, `"limit":1,"indexes":[`},
+		[3]string{"indexes and before", `"indexes":[`, `"before":200,"indexes":[`},
+		[3]string{"before without a limit", `"indexes":[3,100,9007199254740993]`, `"before":200`},
+		[3]string{"a limit of 1,001", `"indexes":[3,100,9007199254740993]`, `"limit":1001`},
+		[3]string{"1,001 indexes", `[3,100,9007199254740993]`, "[" + ascending(1001) + "]"},
+		[3]string{"a negative index", `[3,`, `[-3,`})
+	page := payloadOf(policies.EvidenceRequest{Header: header("evidence"), Audience: aud, Session: hash("session hash"), Nonce: policies.Nonce(fixed("request nonce", 16)), Expires: theTime + 120, Before: 200, Limit: 1000})
+	evidenceDoc.add("a page", "payload", "ok", map[string]any{"type": "evidence", "payload": string(page)}, map[string]any{})
+	newest := replace(string(page), `"before":200,`, ``)
+	evidenceDoc.add("the newest page", "payload", "ok", map[string]any{"type": "evidence", "payload": newest}, map[string]any{})
+	_, asRead := bySession(page)
+	evidenceDoc.add("an envelope that calls it a read", "document", "signature", map[string]any{"type": "read", "public": []byte(sessionPublic), "envelope": replace(asRead, "sallyport.evidence.v1", "sallyport.read.v1")}, nil)
+
+	return []File{identity, vault, relationship, manifest, grant, revocation, sessionDoc, readDoc, evidenceDoc, receiptFile(logKey), entryFile(), evidenceFile(logKey), checkpointFile()}
+}
+
+// ascending is the numbers below n as JSON has them.
+func ascending(n int) string {
+	var out []string
+	for i := range n {
+		out = append(out, fmt.Sprint(i))
+	}
+	return strings.Join(out, ",")
 }
 
 const logName = "vault.example/sallyport"
@@ -419,6 +456,67 @@ func noteSignature(name string, key ed25519.PrivateKey, text string) string {
 	sum := sha256.Sum256(slices.Concat([]byte(name+"\n"), []byte{1}, key.Public().(ed25519.PublicKey)))
 	sig := binary.BigEndian.AppendUint32(nil, binary.BigEndian.Uint32(sum[:]))
 	return fmt.Sprintf("\n\u2014 %s %s\n", name, base64.StdEncoding.EncodeToString(append(sig, ed25519.Sign(key, []byte(text))...)))
+}
+
+// evidenceFile has what comes out of a sealed answer to a request for evidence.
+func evidenceFile(logKey ed25519.PrivateKey) File {
+	f := File{Name: "evidence.json",
+		What:      "The plaintext of the answer to a request for evidence: a checkpoint, entries of the key-use log each with what opens it and an RFC 6962 inclusion proof, and the asked indexes at which there is none of the reader's.",
+		Implement: "Read strictly; verify the checkpoint under the log key (name, 32 bytes Ed25519), then of each entry the proof and the opening; an opening without salt and details was erased. Give of each entry index, kind, outcome and whether it was erased."}
+	var leaves [][]byte
+	for i := range 5 {
+		e := theEntry(i)
+		leaves = append(leaves, leafHash(e.leaf()))
+	}
+	root := treeHash(leaves)
+	entry := func(i int) evidence.Evidence {
+		e := theEntry(i)
+		out := evidence.Evidence{Index: uint64(i), Leaf: e.leaf(), Opening: evidence.Opening{Salt: policies.Nonce(e.salt), Details: []byte(e.details)}}
+		for _, h := range auditPath(i, leaves) {
+			out.Proof = append(out.Proof, policies.Hash(h))
+		}
+		return out
+	}
+	answer := func(change func(*evidence.Answer)) string {
+		a := evidence.Answer{Checkpoint: checkpoint(logName, logKey, 5, root), Evidence: []evidence.Evidence{entry(1), entry(4)}, Absent: []uint64{2, 1 << 40}, Before: 1}
+		if change != nil {
+			change(&a)
+		}
+		return string(payloadOf(a))
+	}
+	in := map[string]any{"answer": answer(nil), "log_name": logName, "log_key": []byte(logKey.Public().(ed25519.PublicKey))}
+	said := func(i int, erased bool) any {
+		return text(map[string]any{"index": uint64(i), "kind": "manifest", "outcome": "accepted", "erased": fmt.Sprint(erased)})
+	}
+	ok := func(name string, absent []any, before uint64, entries []any, change func(*evidence.Answer)) {
+		f.add(name, "evidence", "ok", with(in, "answer", answer(change)), map[string]any{"entries": entries, "absent": absent, "before": before})
+	}
+	none := []any{"2", "1099511627776"}
+	ok("two entries, two that are not there", none, 1, []any{said(1, false), said(4, false)}, nil)
+	ok("nothing", []any{}, 0, []any{}, func(a *evidence.Answer) { *a = evidence.Answer{Checkpoint: a.Checkpoint} })
+	ok("one that was erased", none, 1, []any{said(1, true), said(4, false)}, func(a *evidence.Answer) { a.Evidence[0].Opening = evidence.Opening{} })
+	bad := func(name, expect string, change func(*evidence.Answer)) {
+		f.add(name, "evidence", expect, with(in, "answer", answer(change)), nil)
+	}
+	bad("another index", "proof", func(a *evidence.Answer) { a.Evidence[0].Index = 0 })
+	bad("index beyond the size", "proof", func(a *evidence.Answer) { a.Evidence[1].Index = 5 })
+	bad("flipped bit in a leaf", "proof", func(a *evidence.Answer) { a.Evidence[1].Leaf = flip(a.Evidence[1].Leaf, 7) })
+	bad("the opening of another entry", "proof", func(a *evidence.Answer) { a.Evidence[0].Opening = a.Evidence[1].Opening })
+	bad("details without their salt", "proof", func(a *evidence.Answer) { a.Evidence[0].Opening.Salt = policies.Nonce{} })
+	bad("a salt without details", "proof", func(a *evidence.Answer) { a.Evidence[0].Opening.Details = nil })
+	bad("an erased entry, and no proof", "proof", func(a *evidence.Answer) { a.Evidence[0].Opening, a.Evidence[0].Proof = evidence.Opening{}, nil })
+	bad("flipped bit in a proof", "proof", func(a *evidence.Answer) { a.Evidence[1].Proof[0][0] ^= 1 })
+	bad("a proof of 65 hashes", "malformed", func(a *evidence.Answer) { a.Evidence[0].Proof = make([]policies.Hash, 65) })
+	bad("1,001 entries that are not there", "malformed", func(a *evidence.Answer) { a.Evidence, a.Absent = nil, make([]uint64, 1001) })
+	bad("checkpoint of another root, well signed", "proof", func(a *evidence.Answer) { a.Checkpoint = checkpoint(logName, logKey, 5, flip(root, 0)) })
+	bad("checkpoint of another key", "signature", func(a *evidence.Answer) {
+		a.Checkpoint = checkpoint(logName, ed25519.NewKeyFromSeed(fixed("another log key", 32)), 5, root)
+	})
+	bad("no checkpoint", "signature", func(a *evidence.Answer) { a.Checkpoint = "" })
+	f.add("unknown member", "evidence", "malformed", with(in, "answer", replace(answer(nil), `"absent"`, `"x":1,"absent"`)), nil)
+	f.add("a negative index", "evidence", "malformed", with(in, "answer", replace(answer(nil), `"index":1`, `"index":-1`)), nil)
+	f.add("bytes after the value", "evidence", "malformed", with(in, "answer", answer(nil)+" {}"), nil)
+	return f
 }
 
 func receiptFile(logKey ed25519.PrivateKey) File {

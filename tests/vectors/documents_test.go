@@ -20,6 +20,7 @@ var decoders = map[string]func(*envelope.Envelope) error{
 	"revocation":   func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Revocation](e); return err },
 	"session":      func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Session](e); return err },
 	"read":         func(e *envelope.Envelope) error { _, err := policies.Decode[policies.ReadRequest](e); return err },
+	"evidence":     func(e *envelope.Envelope) error { _, err := policies.Decode[policies.EvidenceRequest](e); return err },
 }
 
 func payloadOperation(v *values) (outputs, error) {
@@ -44,7 +45,7 @@ func documentOperation(v *values) (outputs, error) {
 		return out, err
 	}
 	var key envelope.Verifier
-	if e.Type == "read" {
+	if e.Type == "read" || e.Type == "evidence" {
 		key = envelope.SessionPublicKey(v.bytes("public"))
 	} else if key, err = envelope.ParsePublicKey(v.bytes("public")); err != nil {
 		return nil, err
@@ -68,6 +69,30 @@ func receiptOperation(v *values) (outputs, error) {
 	vault := &policies.VaultDocument{Vault: v.id("vault"), LogKey: policies.LogKey{Name: v.str("log_name"), Algorithm: "Ed25519", PublicKey: v.bytes("log_key")}}
 	at, entry, _, err := r.Verify(vault, v.id("document"))
 	return outputs{"time": uint64(at.UnixMilli()), "kind": string(entry.Kind), "outcome": string(entry.Outcome)}, err
+}
+
+func evidenceOperation(v *values) (outputs, error) {
+	a, err := evidence.ParseAnswer([]byte(v.str("answer")))
+	if err != nil {
+		return nil, err
+	}
+	checkpoint, err := evidence.OpenCheckpoint(a.Checkpoint, policies.LogKey{Name: v.str("log_name"), Algorithm: "Ed25519", PublicKey: v.bytes("log_key")})
+	if err != nil {
+		return nil, err
+	}
+	entries := []any{}
+	for i := range a.Evidence {
+		_, entry, _, err := a.Evidence[i].Verify(checkpoint)
+		if err != nil && !errors.Is(err, evidence.ErrErased) {
+			return nil, err
+		}
+		entries = append(entries, text(outputs{"index": a.Evidence[i].Index, "kind": string(entry.Kind), "outcome": string(entry.Outcome), "erased": fmt.Sprint(err != nil)}))
+	}
+	absent := []any{}
+	for _, i := range a.Absent {
+		absent = append(absent, fmt.Sprint(i))
+	}
+	return outputs{"entries": entries, "absent": absent, "before": a.Before}, nil
 }
 
 func publishedOperation(v *values) (outputs, error) {

@@ -69,7 +69,7 @@ func hpkeFile() File {
 
 func sessionKeyFile() File {
 	f := File{Name: "session-key.json",
-		What:      "The key K of a session and the vault's answers under it: K = HKDF(ss, session-key(vault, reader, session hash)); answer = nonce (12) || AES-256-GCM(HKDF(K, answer(request hash)), nonce, plaintext, associated data answer(request hash)).",
+		What:      "The key K of a session and the vault's answers under it: K = HKDF(ss, session-key(vault, reader, session hash)); answer = nonce (12) || AES-256-GCM(HKDF(K, answer(request hash)), nonce, plaintext, associated data answer(request hash)). Evidence likewise, with evidence(request hash) in both places.",
 		Implement: "encapsulate with the given 64 bytes; derive K on both sides; seal with the given 12 bytes as nonce; open."}
 	seed, coins, nonce := fixed("vault session seed", 32), fixed("session randomness", 64), fixed("answer nonce", 12)
 	public := xwingPublic(seed)
@@ -94,6 +94,15 @@ func sessionKeyFile() File {
 	bad("flipped bit in the tag", "answer", flip(sealed, -1))
 	bad("answer cut", "answer", sealed[:27])
 	bad("nothing", "answer", []byte{})
+	proofInfo := encode("evidence", request)
+	proofKey := hkdf(k, nil, proofInfo, 32)
+	proofs := append(slices.Clone(nonce), sealGCM(proofKey, nonce, answer, proofInfo)...)
+	f.add("open evidence", "open-evidence", "ok", with(in, "answer", proofs), map[string]any{"ss": ss, "K": k, "answer_key": proofKey, "plaintext": answer})
+	f.add("open, evidence in the place of an answer", "open", "open", with(in, "answer", proofs), nil)
+	f.add("open evidence, an answer in its place", "open-evidence", "open", in, nil)
+	f.add("open evidence, of another request", "open-evidence", "open", with(in, "answer", proofs, "request", flip(request, 0)), nil)
+	f.add("open evidence, of another session", "open-evidence", "open", with(in, "answer", proofs, "session", flip(session, 0)), nil)
+	f.add("open evidence, flipped bit", "open-evidence", "open", with(in, "answer", flip(proofs, 13)), nil)
 	return f
 }
 

@@ -49,6 +49,7 @@ func hkdfFile() File {
 		{"d of a grant: grant, owner, reader, field, epoch, author", "grant", ss, nil, 48, [][]byte{grantID, ownerID, readerID, []byte("phone.mobile"), u64(3), ownerID}},
 		{"session key K: vault, reader, session hash", "session-key", ss, nil, 32, [][]byte{vaultID, readerID, fixed("session hash", 32)}},
 		{"answer key: request hash", "answer", fixed("K", 32), nil, 32, [][]byte{fixed("request hash", 32)}},
+		{"evidence key: request hash", "evidence", fixed("K", 32), nil, 32, [][]byte{fixed("request hash", 32)}},
 		{"key of a login answer", "challenge-answer", ss, nil, 32, nil},
 		{"no two lists of fields encode alike: ab, c", "field", ownerRoot, nil, 48, [][]byte{[]byte("ab"), []byte("c")}},
 		{"no two lists of fields encode alike: a, bc", "field", ownerRoot, nil, 48, [][]byte{[]byte("a"), []byte("bc")}},

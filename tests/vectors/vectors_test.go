@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -354,24 +355,10 @@ var operations = map[string]func(*values) (outputs, error){
 		return outputs{"plaintext": plaintext}, err
 	},
 	"session-key.json open": func(v *values) (outputs, error) {
-		secret, err := pre.NewVaultKey(v.id("seed")).Decapsulate(v.bytes("ct"))
-		if err != nil {
-			return nil, err
-		}
-		k := secret.Key(v.id("vault"), v.id("reader"), v.id("session"))
-		plaintext, err := k.OpenAnswer(v.id("request"), v.bytes("answer"))
-		if err != nil {
-			return nil, err
-		}
-		ct, other, err := pre.EncapsulateSession(v.bytes("public"), v.random())
-		if err != nil || !bytes.Equal(ct, v.bytes("ct")) {
-			return nil, errors.New("the encapsulation differs")
-		}
-		sealed, err := other.Key(v.id("vault"), v.id("reader"), v.id("session")).SealAnswer(v.id("request"), plaintext, bytes.NewReader(v.bytes("answer_nonce")))
-		if err == nil && !bytes.Equal(sealed, v.bytes("answer")) {
-			err = errors.New("the sealed answer differs")
-		}
-		return outputs{"plaintext": plaintext}, err
+		return v.openSealed((*pre.SessionKey).OpenAnswer, (*pre.SessionKey).SealAnswer)
+	},
+	"open-evidence": func(v *values) (outputs, error) {
+		return v.openSealed((*pre.SessionKey).OpenEvidence, (*pre.SessionKey).SealEvidence)
 	},
 	"answer": func(v *values) (outputs, error) {
 		answer, err := pre.NewLoginKey(v.id("seed")).Answer(v.challenge())
@@ -497,6 +484,28 @@ var operations = map[string]func(*values) (outputs, error){
 	"document": documentOperation,
 	"receipt":  receiptOperation,
 	"entry":    entryOperation,
+	"evidence": evidenceOperation,
+}
+
+// openSealed opens what the vault said under K, and seals it again.
+func (v *values) openSealed(open func(*pre.SessionKey, policies.Hash, []byte) ([]byte, error), seal func(*pre.SessionKey, policies.Hash, []byte, io.Reader) ([]byte, error)) (outputs, error) {
+	secret, err := pre.NewVaultKey(v.id("seed")).Decapsulate(v.bytes("ct"))
+	if err != nil {
+		return nil, err
+	}
+	plaintext, err := open(secret.Key(v.id("vault"), v.id("reader"), v.id("session")), v.id("request"), v.bytes("answer"))
+	if err != nil {
+		return nil, err
+	}
+	ct, other, err := pre.EncapsulateSession(v.bytes("public"), v.random())
+	if err != nil || !bytes.Equal(ct, v.bytes("ct")) {
+		return nil, errors.New("the encapsulation differs")
+	}
+	sealed, err := seal(other.Key(v.id("vault"), v.id("reader"), v.id("session")), v.id("request"), plaintext, bytes.NewReader(v.bytes("answer_nonce")))
+	if err == nil && !bytes.Equal(sealed, v.bytes("answer")) {
+		err = errors.New("the sealed answer differs")
+	}
+	return outputs{"plaintext": plaintext}, err
 }
 
 func (v *values) challenge() *pre.Challenge {

@@ -186,7 +186,7 @@ func ParseCalls(data []byte) ([]Call, error) {
 		c := &calls[i]
 		c.Request = r.bytes(uint64(r.u32()))
 		items := r.u16()
-		if items > policies.MaxReadItems || r.short {
+		if int(items) > policies.MaxReadItems || r.short {
 			return nil, fmt.Errorf("%w: calls: call %d is cut short or has too many items", policies.ErrMalformed, i)
 		}
 		c.Items = make([]CallItem, items)
@@ -241,7 +241,7 @@ func ParseReplies(data []byte) ([]Reply, error) {
 		p := &replies[i]
 		p.Code = policies.Code(r.bytes(uint64(r.u8())))
 		outcomes := r.u16()
-		if outcomes > policies.MaxReadItems || r.short {
+		if int(outcomes) > policies.MaxReadItems || r.short {
 			return nil, fmt.Errorf("%w: replies: reply %d is cut short or has too many items", policies.ErrMalformed, i)
 		}
 		p.Outcomes = make([]policies.Code, outcomes)

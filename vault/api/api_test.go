@@ -97,7 +97,7 @@ func TestBounds(t *testing.T) {
 		"too many items":             AppendCalls(nil, []Call{{Items: make([]CallItem, policies.MaxReadItems+1)}}),
 		"2^32-1 calls":               u32(nil, 1<<32-1),
 		"a request of 4 GiB":         u32(u32(nil, 1), 1<<32-1),
-		"items that are not there":   u16(u32(u32(nil, 1), 0), policies.MaxReadItems),
+		"items that are not there":   u16(u32(u32(nil, 1), 0), uint16(policies.MaxReadItems)),
 		"a leaf that is not there":   append(append(u16(u32(u32(nil, 1), 0), 1), make([]byte, 64)...), 0xff, 0xff),
 		"hashes that are not there":  append(append(u16(u32(u32(nil, 1), 0), 1), make([]byte, 64+2+65+8)...), 0xff),
 		"nothing at all":             nil,
@@ -120,7 +120,7 @@ func TestBounds(t *testing.T) {
 		"too many outcomes":           AppendReplies(nil, []Reply{{Outcomes: make([]policies.Code, policies.MaxReadItems+1)}}),
 		"2^32-1 replies":              u32(nil, 1<<32-1),
 		"a code that is not there":    append(u32(nil, 1), 0xff),
-		"outcomes that are not there": u16(append(u32(nil, 1), 0), policies.MaxReadItems),
+		"outcomes that are not there": u16(append(u32(nil, 1), 0), uint16(policies.MaxReadItems)),
 		"a sealed answer of 4 GiB":    u32(u16(append(u32(nil, 1), 0), 0), 1<<32-1),
 	} {
 		if _, err := ParseReplies(data); !errors.Is(err, policies.ErrMalformed) {

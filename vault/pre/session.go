@@ -80,24 +80,49 @@ func (k *SessionKey) Zero() {
 	clear(k.k[:])
 }
 
+// What the vault says to a reader under K. Each has keys of its own, so that one is never taken for another.
+const (
+	useAnswer   = "answer"
+	useEvidence = "evidence"
+)
+
 // answerKey is the key of the answers to one request, and the associated data that goes with it. A zeroed K is refused: everybody knows
 // what is derived from zeroes.
-func (k *SessionKey) answerKey(request policies.Hash) (key [32]byte, context []byte, err error) {
+func (k *SessionKey) answerKey(use string, request policies.Hash) (key [32]byte, context []byte, err error) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	if k.k == [32]byte{} {
 		return key, nil, ErrKey
 	}
-	context = policies.Encode("answer", request[:])
+	context = policies.Encode(use, request[:])
 	b := secret.Derive(k.k[:], nil, context, 32)
 	defer clear(b)
 	return [32]byte(b), context, nil
 }
 
-// SealAnswer encrypts the answer to the request of that hash: nonce (12 bytes) || AES-256-GCM. The nonce is read from source, or from
+// SealAnswer encrypts the answer to the read request of that hash: nonce (12 bytes) || AES-256-GCM. The nonce is read from source, or from
 // crypto/rand if it is nil: a request that is answered twice, after a crash, does not use a nonce twice.
 func (k *SessionKey) SealAnswer(request policies.Hash, answer []byte, source io.Reader) ([]byte, error) {
-	key, context, err := k.answerKey(request)
+	return k.seal(useAnswer, request, answer, source)
+}
+
+// OpenAnswer decrypts an answer. An answer to another request, or in another session, or evidence, is [ErrOpen].
+func (k *SessionKey) OpenAnswer(request policies.Hash, sealed []byte) ([]byte, error) {
+	return k.open(useAnswer, request, sealed)
+}
+
+// SealEvidence is [SessionKey.SealAnswer] for the answer to a request for evidence.
+func (k *SessionKey) SealEvidence(request policies.Hash, answer []byte, source io.Reader) ([]byte, error) {
+	return k.seal(useEvidence, request, answer, source)
+}
+
+// OpenEvidence is [SessionKey.OpenAnswer] for the answer to a request for evidence.
+func (k *SessionKey) OpenEvidence(request policies.Hash, sealed []byte) ([]byte, error) {
+	return k.open(useEvidence, request, sealed)
+}
+
+func (k *SessionKey) seal(use string, request policies.Hash, answer []byte, source io.Reader) ([]byte, error) {
+	key, context, err := k.answerKey(use, request)
 	if err != nil {
 		return nil, fmt.Errorf("sealing an answer: %w", err)
 	}
@@ -109,12 +134,11 @@ func (k *SessionKey) SealAnswer(request policies.Hash, answer []byte, source io.
 	return gcm(&key).Seal(sealed, sealed, answer, context), nil
 }
 
-// OpenAnswer decrypts an answer. An answer to another request, or in another session, is [ErrOpen].
-func (k *SessionKey) OpenAnswer(request policies.Hash, sealed []byte) ([]byte, error) {
+func (k *SessionKey) open(use string, request policies.Hash, sealed []byte) ([]byte, error) {
 	if len(sealed) < len(zeroNonce)+tagSize {
 		return nil, ErrOpen
 	}
-	key, context, err := k.answerKey(request)
+	key, context, err := k.answerKey(use, request)
 	if err != nil {
 		return nil, ErrOpen
 	}

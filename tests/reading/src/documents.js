@@ -117,6 +117,23 @@ const TYPES = {
     },
     check: (d) => demand(d.expires > d.time && d.expires - d.time <= 120n, 'malformed', 'length'),
   },
+  evidence: {
+    shape: {
+      aud: id,
+      session: id,
+      nonce,
+      expires: time,
+      indexes: listOf(integer(0n, MAX_U64), 0, 1000),
+      before: integer(0n, MAX_U64),
+      limit: integer(0n, 1000n),
+    },
+    check: (d) => {
+      demand(d.expires > d.time && d.expires - d.time <= 120n, 'malformed', 'length')
+      demand((d.indexes.length > 0) !== (d.limit > 0n), 'malformed', 'either indexes or a limit')
+      demand(d.limit > 0n || d.before === 0n, 'malformed', 'before without a limit')
+      demand(d.indexes.every((n, i) => i === 0 || n > d.indexes[i - 1]), 'malformed', 'indexes ascend')
+    },
+  },
 }
 
 /** follows refuses a link that is not the next after (seq, hash); a chain begins after (0, the owner's id). Section 4. */

@@ -89,18 +89,21 @@ export const read = (raw) => {
   return { type: named[1], payload: e.payload, signature: e.signatures[0].sig, hash: documentHash(named[1], e.payload) }
 }
 
-/** verify checks a read envelope's signature: composite, or for `read` the session's Ed25519 key. Section 3. */
+/** The types that a session signs. Section 4. */
+const bySession = (type) => type === 'read' || type === 'evidence'
+
+/** verify checks a read envelope's signature: composite, or for `read` and `evidence` the session's Ed25519 key. Section 3. */
 export const verify = (e, key) => {
   const message = pae(e.type, e.payload)
-  if (e.type === 'read') demand(ed25519Verify(key, message, e.signature), 'signature')
+  if (bySession(e.type)) demand(ed25519Verify(key, message, e.signature), 'signature')
   else compositeVerify(key, message, context(e.type), e.signature)
 }
 
-/** make signs a payload. A read is signed by the session's Ed25519 key over the PAE itself. Section 3. */
+/** make signs a payload. What a session signs is signed by its Ed25519 key over the PAE itself. Section 3. */
 export const make = (document, key) => {
   const payload = Buffer.from(write(document))
   const { type } = document
   const message = pae(type, payload)
-  const sig = type === 'read' ? key.sign(message) : key.sign(message, context(type))
+  const sig = bySession(type) ? key.sign(message) : key.sign(message, context(type))
   return { bytes: Buffer.from(write({ payloadType: payloadType(type), payload, signatures: [{ sig }] })), hash: sha256(message) }
 }

@@ -177,6 +177,35 @@ export const openPublished = (note, { log, host, witnesses, need }) => {
   return { size, root, host: time(hostKey), witnesses: signed.map((v) => `${v.name} ${time(v)}`).join(' ') }
 }
 
+const proven = object({
+  index: integer(0n, MAX_U64),
+  leaf: bytes(),
+  opening: object({ salt: digitsOrZeroes(16), details: bytes() }),
+  proof: listOf(id, 0, 64), // a tree of one leaf has none
+})
+
+const evidence = object({
+  checkpoint: text,
+  evidence: listOf(proven, 0, 1000),
+  absent: listOf(integer(0n, MAX_U64), 0, 1000),
+  before: integer(0n, MAX_U64),
+})
+
+/** openEvidence verifies the plaintext of an answer to a request for evidence. Sections 7 and 9. */
+export const openEvidence = (answerBytes, logName, logKey) => {
+  const a = evidence(parse(answerBytes))
+  demand(a.evidence.length + a.absent.length <= 1000, 'malformed', 'more entries than a request may ask for')
+  const checkpoint = openCheckpoint(a.checkpoint, logName, logKey)
+  const entries = a.evidence.map(({ index, leaf, opening, proof }) => {
+    verifyPath(leafHash(leaf), index, checkpoint.size, proof.map((p) => Buffer.from(p, 'hex')), checkpoint.root)
+    const entry = parseEntry(leaf)
+    const erased = /^0*$/.test(opening.salt) && opening.details.length === 0
+    if (!erased) openEntry(entry, Buffer.from(opening.salt, 'hex'), opening.details)
+    return { index, kind: entry.kind, outcome: entry.outcome, erased: String(erased) }
+  })
+  return { entries, absent: a.absent, before: a.before }
+}
+
 const receipt = object({
   type: oneOf('receipt'),
   suite: oneOf('SP1'),

@@ -149,6 +149,12 @@ export const world = (i) => {
     },
     sessionKey
   )
+  const evidence = makeDocument(
+    'evidence',
+    time,
+    { aud: vault, session: session.hash.toString('hex'), nonce: randomBytes(16).toString('hex'), expires: time + 120n, before: (1n << 53n) + 1n, limit: 7n },
+    sessionKey
+  )
   const message = { type: 'consent', plaintext: randomBytes(100) }
 
   return {
@@ -168,6 +174,7 @@ export const world = (i) => {
       revocation: revocation.bytes,
       session: session.bytes,
       read: read.bytes,
+      evidence: evidence.bytes,
     },
     leaves,
     ciphertexts: Object.fromEntries(sealed.map((x) => [x.s.field, x.ciphertext])),
@@ -204,6 +211,7 @@ export const making = {
   },
   /** Answers under K, both ways. Section 7. */
   'seal-answer': (i) => ({ answer: sessions.sealAnswer(b(i.K), b(i.request), b(i.plaintext)) }),
+  'open-evidence': (i) => ({ plaintext: sessions.openAnswer(b(i.K), b(i.request), b(i.answer), 'evidence') }),
   'open-answer': (i) => ({ plaintext: sessions.openAnswer(b(i.K), b(i.request), b(i.answer)) }),
   value: (i) => ({ value: write(parseValue(b(i.value))) }),
   link: (i) => {

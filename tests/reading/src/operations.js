@@ -42,6 +42,19 @@ const seal = (i) => {
 
 const open = (i) => ({ value: items.open(keys.fieldKey(b(i.root), slotOf(i)), slotOf(i), b(i.leaf), b(i.ciphertext)) })
 
+/** What the vault said under K, opened and sealed again. */
+const openSealed = (i, use) => {
+  const ss = decapsulate(b(i.seed), b(i.ct))
+  const K = sessions.sessionKey(ss, b(i.vault), b(i.reader), b(i.session))
+  const plaintext = sessions.openAnswer(K, b(i.request), b(i.answer), use)
+  if (i.random) {
+    const made = encapsulate(b(i.public), b(i.random))
+    demand(made.ct.equals(b(i.ct)) && made.ss.equals(ss), 'open', 'encapsulated again it is another secret')
+    demand(sessions.sealAnswer(K, b(i.request), plaintext, b(i.answer_nonce), use).equals(b(i.answer)), 'open', 'sealed again it is another answer')
+  }
+  return { K, answer_key: sessions.answerKey(K, b(i.request), use), plaintext, ss }
+}
+
 const opened = ({ payload, hash }) => ({ payload: payload.toString(), hash })
 const documentOperations = {
   document: (i) => {
@@ -151,18 +164,9 @@ export const operations = {
       return { plaintext }
     },
   },
-  'session-key': {
-    open: (i) => {
-      const ss = decapsulate(b(i.seed), b(i.ct))
-      const K = sessions.sessionKey(ss, b(i.vault), b(i.reader), b(i.session))
-      const plaintext = sessions.openAnswer(K, b(i.request), b(i.answer))
-      if (i.random) {
-        const made = encapsulate(b(i.public), b(i.random))
-        demand(made.ct.equals(b(i.ct)) && made.ss.equals(ss), 'open', 'encapsulated again it is another secret')
-        demand(sessions.sealAnswer(K, b(i.request), plaintext, b(i.answer_nonce)).equals(b(i.answer)), 'open', 'sealed again it is another answer')
-      }
-      return { K, answer_key: sessions.answerKey(K, b(i.request)), plaintext, ss }
-    },
+  'session-key': { open: (i) => openSealed(i, 'answer'), 'open-evidence': (i) => openSealed(i, 'evidence') },
+  evidence: {
+    evidence: (i) => log.openEvidence(given(i, 'answer'), i.log_name, b(i.log_key)),
   },
   answer: {
     parse: (i) => {
@@ -224,7 +228,7 @@ export const operations = {
     },
   },
 }
-for (const type of ['identity', 'vault', 'relationship', 'manifest', 'grant', 'revocation', 'session', 'read']) operations[`document-${type}`] = documentOperations
+for (const type of ['identity', 'vault', 'relationship', 'manifest', 'grant', 'revocation', 'session', 'read', 'evidence']) operations[`document-${type}`] = documentOperations
 
 /** plain makes an output comparable with a vector's: Buffers as hexadecimal, integers as decimal text. */
 export const plain = (v) => {

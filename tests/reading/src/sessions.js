@@ -9,17 +9,17 @@ import { gcmOpen, gcmSeal } from './xwing.js'
 /** K of a session. */
 export const sessionKey = (ss, vault, reader, session) => hkdf(ss, null, encode('session-key', vault, reader, session), 32)
 
-/** The key of one answer, from K and the request's hash. */
-export const answerKey = (K, request) => hkdf(K, null, encode('answer', request), 32)
+/** The key of one answer, from K and the request's hash; use is `answer`, or `evidence`. */
+export const answerKey = (K, request, use = 'answer') => hkdf(K, null, encode(use, request), 32)
 
 /** sealAnswer is the vault's part: nonce || AES-256-GCM. */
-export const sealAnswer = (K, request, plaintext, nonce = randomBytes(12)) =>
-  Buffer.concat([nonce, gcmSeal(answerKey(K, request), nonce, plaintext, encode('answer', request))])
+export const sealAnswer = (K, request, plaintext, nonce = randomBytes(12), use = 'answer') =>
+  Buffer.concat([nonce, gcmSeal(answerKey(K, request, use), nonce, plaintext, encode(use, request))])
 
 /** openAnswer gives the plaintext. */
-export const openAnswer = (K, request, answer) => {
+export const openAnswer = (K, request, answer, use = 'answer') => {
   demand(answer.length >= 28, 'open', 'short')
-  return gcmOpen(answerKey(K, request), answer.subarray(0, 12), answer.subarray(12), encode('answer', request))
+  return gcmOpen(answerKey(K, request, use), answer.subarray(0, 12), answer.subarray(12), encode(use, request))
 }
 
 const ITEM_TAIL = 32 + 32 + 32 + 8 + 8
