@@ -26,7 +26,7 @@ import (
 var ErrIndex = errors.New("the index is damaged; delete its folder, and it is made anew")
 
 // format is the version of the files. Another one is made anew.
-const format = 1
+const format = 2
 
 // blockRows is how many rows a checksum covers, and how many a query reads at once.
 const blockRows = 1 << 16
@@ -156,9 +156,19 @@ func emptyState() state {
 	return s
 }
 
+// bytes is the state as its file has it: JSON, and a line with the CRC-32C of that in hexadecimal digits.
+func (s *state) bytes() ([]byte, error) {
+	text, err := json.Marshal(s)
+	return fmt.Appendf(text, "\n%08x\n", sum(text)), err
+}
+
 // parseState reads a state that an earlier run wrote, and refuses what cannot be one.
 func parseState(text []byte) (state, error) {
 	var s state
+	text, line, _ := bytes.Cut(text, []byte("\n"))
+	if string(line) != fmt.Sprintf("%08x\n", sum(text)) {
+		return s, fmt.Errorf("%w: state: its checksum is wrong, or it is of another version", ErrIndex)
+	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&s); err != nil {
@@ -475,7 +485,7 @@ func (w *writer) finish(checkpoint string) error {
 		}
 	}
 	w.state.Rows, w.state.Checkpoint = w.rows, checkpoint
-	text, err := json.Marshal(&w.state)
+	text, err := w.state.bytes()
 	if err != nil {
 		return err
 	}
@@ -541,14 +551,16 @@ func (x *Index) list(l list) ([]byte, error) {
 	return b, nil
 }
 
-// time reads one row's time.
-func (x *Index) time(row uint64) (time.Time, error) {
-	var b [8]byte
-	if _, err := x.files[colTime].ReadAt(b[:], int64(row)*8); err != nil {
-		return time.Time{}, fmt.Errorf("%w: column time: %w", ErrIndex, err)
+// time is one row's time. Its block is read into buf.
+func (x *Index) time(row uint64, buf []byte) (time.Time, error) {
+	b, err := x.block(colTime, row/blockRows, buf)
+	if err != nil {
+		return time.Time{}, err
 	}
-	return time.UnixMilli(int64(binary.LittleEndian.Uint64(b[:]))).UTC(), nil
+	return time.UnixMilli(int64(binary.LittleEndian.Uint64(b[row%blockRows*8:]))).UTC(), nil
 }
+
+func timeBuffer() []byte { return make([]byte, blockRows*layout[colTime].width) }
 
 // Find are the parties that a word may mean: an id or pseudonym, or the beginning of one of at least six digits, or a business's name in any case.
 func (x *Index) Find(word string) []Party {

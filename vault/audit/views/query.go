@@ -41,7 +41,7 @@ type Row struct {
 
 // Search gives the entries asked for, newest first. before is what to put into [Query.Before] for the next page, 0 if there is none.
 func (x *Index) Search(q Query) (rows []Row, before uint64, err error) {
-	err = x.scan(q, 0, func(b *block) (bool, error) {
+	err = x.scan(q, 1<<columns-1, func(b *block) (bool, error) {
 		for word := len(b.set) - 1; word >= 0; word-- {
 			for set := b.set[word]; set != 0; {
 				i := bits.Len64(set) - 1
@@ -50,7 +50,7 @@ func (x *Index) Search(q Query) (rows []Row, before uint64, err error) {
 					before = rows[len(rows)-1].Index
 					return false, nil
 				}
-				r, err := x.row(b.first + uint64(64*word+i))
+				r, err := x.row(b, 64*word+i)
 				if err != nil {
 					return false, err
 				}
@@ -62,14 +62,13 @@ func (x *Index) Search(q Query) (rows []Row, before uint64, err error) {
 	return rows, before, err
 }
 
-// row reads all of a row.
-func (x *Index) row(row uint64) (Row, error) {
+// row is row i of a block of which all columns were read.
+func (x *Index) row(block *block, i int) (Row, error) {
+	row := block.first + uint64(i)
 	var v [columns]uint64
 	for c := range v {
 		var b [8]byte
-		if _, err := x.files[c].ReadAt(b[:layout[c].width], int64(row)*int64(layout[c].width)); err != nil {
-			return Row{}, fmt.Errorf("%w: column %s: %w", ErrIndex, layout[c].name, err)
-		}
+		copy(b[:], block.columns[c][i*layout[c].width:][:layout[c].width])
 		v[c] = binary.LittleEndian.Uint64(b[:])
 	}
 	s := &x.state
@@ -168,11 +167,12 @@ func (x *Index) dimensions(q Query, by []By) ([]dimension, error) {
 			if out[i].unit = units[b].millis; s.Rows == 0 {
 				continue
 			}
-			oldest, err := x.time(0)
+			buf := timeBuffer()
+			oldest, err := x.time(0, buf)
 			if err != nil {
 				return nil, err
 			}
-			newest, err := x.time(s.Rows - 1)
+			newest, err := x.time(s.Rows-1, buf)
 			if err != nil {
 				return nil, err
 			}
@@ -401,9 +401,10 @@ func (x *Index) span(q Query) (first, end uint64, err error) {
 	if q.Before > 0 {
 		end = min(end, q.Before)
 	}
+	buf := timeBuffer()
 	search := func(t time.Time) uint64 {
 		return uint64(sort.Search(int(end), func(i int) bool {
-			at, failed := x.time(uint64(i))
+			at, failed := x.time(uint64(i), buf)
 			if failed != nil {
 				err = failed
 			}

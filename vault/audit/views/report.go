@@ -102,11 +102,12 @@ func Report(ctx context.Context, w io.Writer, x *Index, log *audit.Log, q Query)
 	if first >= end {
 		return reportPage.Execute(w, page)
 	}
-	oldest, err := x.time(first)
+	buf := timeBuffer()
+	oldest, err := x.time(first, buf)
 	if err != nil {
 		return err
 	}
-	newest, err := x.time(end - 1)
+	newest, err := x.time(end-1, buf)
 	if err != nil {
 		return err
 	}
