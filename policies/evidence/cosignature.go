@@ -128,16 +128,24 @@ func cosignedMessage(name string, at uint64, origin string, c Checkpoint) []byte
 	return append(binary.BigEndian.AppendUint64(m, c.Size), c.Root[:]...)
 }
 
-// CosignerKey is the private half of an ML-DSA-44 cosigner. It prints as its public half.
+// CosignerKey is the private half of a cosigner. It prints as its public half.
 type CosignerKey struct {
 	cosigner Cosigner
-	private  *mldsa44.PrivateKey
+	private  *mldsa44.PrivateKey // or
+	ed       ed25519.PrivateKey
 }
 
-// NewCosignerKey makes the key of a seed, which the caller keeps and erases.
+// NewCosignerKey makes the ML-DSA-44 key of a seed, which the caller keeps and erases.
 func NewCosignerKey(name string, seed *[32]byte) (*CosignerKey, error) {
 	public, private := mldsa44.NewKeyFromSeed(seed)
-	k := &CosignerKey{Cosigner{name, CosignatureMLDSA44, public.Bytes()}, private}
+	k := &CosignerKey{cosigner: Cosigner{name, CosignatureMLDSA44, public.Bytes()}, private: private}
+	return k, k.cosigner.validate()
+}
+
+// NewEd25519CosignerKey is [NewCosignerKey] for an Ed25519 key, which logs that do not know ML-DSA ask a witness for. The seed is used for nothing else.
+func NewEd25519CosignerKey(name string, seed *[32]byte) (*CosignerKey, error) {
+	private := ed25519.NewKeyFromSeed(seed[:])
+	k := &CosignerKey{cosigner: Cosigner{name, CosignatureEd25519, private.Public().(ed25519.PublicKey)}, ed: private}
 	return k, k.cosigner.validate()
 }
 
@@ -156,11 +164,14 @@ func (k *CosignerKey) Cosign(origin string, c Checkpoint, at time.Time) (string,
 	if at.Unix() <= 0 || at.Unix() > latest || origin == "" || len(origin) > 255 {
 		return "", fmt.Errorf("%w: cosignature: an origin has 1 to 255 bytes, a time is between 1970 and 9999", policies.ErrMalformed)
 	}
-	signature := make([]byte, 12+mldsa44.SignatureSize)
-	binary.BigEndian.PutUint32(signature, k.cosigner.keyHash())
-	binary.BigEndian.PutUint64(signature[4:], uint64(at.Unix()))
-	if err := mldsa44.SignTo(k.private, cosignedMessage(k.cosigner.Name, uint64(at.Unix()), origin, c), nil, true, signature[12:]); err != nil {
-		return "", fmt.Errorf("cosignature: %w", err)
+	signature := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, k.cosigner.keyHash()), uint64(at.Unix()))
+	if k.ed != nil {
+		signature = append(signature, ed25519.Sign(k.ed, cosignedText([]byte(c.Text(origin)), uint64(at.Unix())))...)
+	} else {
+		signature = append(signature, make([]byte, mldsa44.SignatureSize)...)
+		if err := mldsa44.SignTo(k.private, cosignedMessage(k.cosigner.Name, uint64(at.Unix()), origin, c), nil, true, signature[12:]); err != nil {
+			return "", fmt.Errorf("cosignature: %w", err)
+		}
 	}
 	return "\u2014 " + k.cosigner.Name + " " + base64.StdEncoding.EncodeToString(signature) + "\n", nil
 }
@@ -217,28 +228,72 @@ func OpenPublished(text string, v *policies.VaultDocument, w Witnesses) (Publish
 			return Published{}, fmt.Errorf("%w: witnesses: %s is the vault itself", policies.ErrMalformed, c.Name)
 		}
 	}
-	c, n, err := openNote(text, v.LogKey, append([]Cosigner{host}, w.Of...))
+	c, by, err := openCosigned(text, v.LogKey, append([]Cosigner{host}, w.Of...))
 	if err != nil {
 		return Published{}, err
 	}
 	p := Published{Checkpoint: c}
-	for _, sig := range n.Sigs {
-		if sig.Name == host.Name && sig.Hash == host.keyHash() {
-			p.Host = cosignedAt(sig)
+	for _, one := range by {
+		if one.By.Name == host.Name {
+			p.Host = one.At
+		} else {
+			p.Witnesses = append(p.Witnesses, one)
 		}
-		for _, by := range w.Of {
-			if sig.Name == by.Name && sig.Hash == by.keyHash() {
-				p.Witnesses = append(p.Witnesses, Cosigned{by, cosignedAt(sig)})
+	}
+	if p.Host.IsZero() {
+		return Published{}, fmt.Errorf("%w: checkpoint: no line of the host's key %s", policies.ErrSignature, host.Name)
+	}
+	return p, w.met(p.Witnesses)
+}
+
+// OpenCosigned verifies the checkpoint of any log: the line of its own key, and of as many cosigners as asked for. It is how a witness opens what it
+// is asked to cosign, and how a log opens what a witness answered. What it refuses is what [OpenPublished] refuses.
+func OpenCosigned(text string, key policies.LogKey, w Witnesses) (Checkpoint, []Cosigned, error) {
+	if err := w.Validate(); err != nil {
+		return Checkpoint{}, nil, err
+	}
+	c, by, err := openCosigned(text, key, w.Of)
+	if err == nil {
+		err = w.met(by)
+	}
+	return c, by, err
+}
+
+// met tells whether there are enough.
+func (w *Witnesses) met(by []Cosigned) error {
+	if len(by) < w.Need {
+		return fmt.Errorf("%w: checkpoint: %d of the %d witnesses signed it, %d are needed", policies.ErrSignature, len(by), len(w.Of), w.Need)
+	}
+	return nil
+}
+
+// openCosigned opens a checkpoint that key signed, and tells which of the others did, in the order of their lines.
+func openCosigned(text string, key policies.LogKey, others []Cosigner) (c Checkpoint, by []Cosigned, err error) {
+	c, n, err := openNote(text, key, others)
+	if err != nil {
+		return c, nil, err
+	}
+	for _, sig := range n.Sigs {
+		for _, one := range others {
+			if sig.Name == one.Name && sig.Hash == one.keyHash() {
+				by = append(by, Cosigned{one, cosignedAt(sig)})
 			}
 		}
 	}
-	switch {
-	case p.Host.IsZero():
-		return Published{}, fmt.Errorf("%w: checkpoint: no line of the host's key %s", policies.ErrSignature, host.Name)
-	case len(p.Witnesses) < w.Need:
-		return Published{}, fmt.Errorf("%w: checkpoint: %d of the %d witnesses signed it, %d are needed", policies.ErrSignature, len(p.Witnesses), len(w.Of), w.Need)
+	return c, by, nil
+}
+
+// ParseLogKey reads the verifier key of a log, Ed25519: name+hex(key id)+base64(0x01 || key).
+func ParseLogKey(vkey string) (policies.LogKey, error) {
+	parts := strings.SplitN(vkey, "+", 3)
+	if _, err := note.NewVerifier(vkey); err != nil || len(parts) != 3 {
+		return policies.LogKey{}, fmt.Errorf("%w: verifier key of a log: %w", policies.ErrMalformed, err)
 	}
-	return p, nil
+	key, err := base64.StdEncoding.DecodeString(parts[2])
+	if err != nil || len(key) != 1+ed25519.PublicKeySize {
+		return policies.LogKey{}, fmt.Errorf("%w: verifier key of a log: not Ed25519", policies.ErrMalformed)
+	}
+	return policies.LogKey{Name: parts[0], Algorithm: "Ed25519", PublicKey: key[1:]}, nil
 }
 
 // cosignedAt is the time in a signature that verified.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sallyport/sallyport/policies"
 )
@@ -212,6 +213,75 @@ func FuzzParseCosigner(f *testing.F) {
 		}
 		if err != nil && !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// An Ed25519 cosigner's line is what its specification says, byte by byte, and opens like the other.
+func TestEd25519Cosigner(t *testing.T) {
+	f := newPublishedFixture()
+	k := must(NewEd25519CosignerKey(f.w2.Name, (*[32]byte)(filled(32, 3))))
+	if k.Cosigner().String() != f.w2.String() {
+		t.Fatalf("the key of the seed is %s, not %s", k.Cosigner(), f.w2)
+	}
+	c := must(OpenCheckpoint(f.token, f.vault.LogKey))
+	if got := must(k.Cosign(f.log.name, c, testTime.Add(2*time.Second))); got != f.w2Line {
+		t.Errorf("the line is %q, not %q", got, f.w2Line)
+	}
+	if _, err := NewEd25519CosignerKey("a b", &[32]byte{}); !errors.Is(err, policies.ErrMalformed) {
+		t.Errorf("a name with a space: %v", err)
+	}
+	if text := fmt.Sprintf("%v %+v %x", k, k, k); strings.Contains(text, strings.Repeat("03", 8)) || strings.Contains(text, "[3 3") {
+		t.Errorf("the key prints: %s", text)
+	}
+}
+
+func TestOpenCosigned(t *testing.T) {
+	f := newPublishedFixture()
+	all := []Cosigner{f.host.Cosigner(), f.w1.Cosigner(), f.w2}
+	c, by, err := OpenCosigned(f.token+f.w2Line+f.hostLine, f.vault.LogKey, Witnesses{2, all})
+	if err != nil || c.Size != 7 || len(by) != 2 || by[0].By.Name != f.w2.Name || !by[1].At.Equal(testTime) {
+		t.Fatalf("%+v, %+v, %v", c, by, err)
+	}
+	for name, c := range map[string]struct {
+		text string
+		need int
+		want error
+	}{
+		"nobody is needed":      {f.token, 0, nil},
+		"one is missing":        {f.token + f.hostLine + f.w1Line, 3, policies.ErrSignature},
+		"the log's own line":    {f.token[:strings.Index(f.token, "\n\n")+2] + f.hostLine + f.w1Line + f.w2Line, 3, policies.ErrSignature},
+		"a line that is broken": {f.token + line(f.w2, 5, filled(64, 1)), 0, policies.ErrSignature},
+		"four of three":         {f.token, 4, policies.ErrMalformed},
+	} {
+		if _, _, err := OpenCosigned(c.text, f.vault.LogKey, Witnesses{c.need, all}); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+func TestParseLogKey(t *testing.T) {
+	f := newPublishedFixture()
+	vkey := must(note.NewEd25519VerifierKey(f.vault.LogKey.Name, f.vault.LogKey.PublicKey))
+	if k, err := ParseLogKey(vkey); err != nil || k.Name != f.vault.LogKey.Name || string(k.PublicKey) != string(f.vault.LogKey.PublicKey) {
+		t.Fatalf("%+v, %v", k, err)
+	}
+	for _, bad := range []string{"", "a", "a+b", "a+00000000+AAAA", vkey + "A", vkey[1:], f.w2.String(), f.w1.Cosigner().String()} {
+		if _, err := ParseLogKey(bad); !errors.Is(err, policies.ErrMalformed) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func FuzzParseLogKey(f *testing.F) {
+	f.Add(must(note.NewEd25519VerifierKey("vault.example/log", filled(32, 1))))
+	f.Fuzz(func(t *testing.T, vkey string) {
+		k, err := ParseLogKey(vkey)
+		if err != nil {
+			return
+		}
+		if _, err := note.NewEd25519VerifierKey(k.Name, k.PublicKey); err != nil {
+			t.Errorf("%q is read as no key: %v", vkey, err)
 		}
 	})
 }

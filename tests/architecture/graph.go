@@ -39,6 +39,9 @@ var graph = []rule{
 	{"vault/intact", nil},  // knows Badger's files and nothing else, so both sides may use it
 	{"vault/sockets", nil}, // knows TCP and nothing else: the same
 	{"vault/gate", nil},    // bounds of connections, for every listener
+	// A witness may be another organisation's: it knows documents and nothing of a vault.
+	{"vault/witness", []string{"policies/...", "vault/gate"}},
+	{"vault/cmd/sallyport-witness", []string{"policies/...", "vault/gate", "vault/sockets", "vault/witness"}},
 	{"vault/audit/...", []string{"policies/...", "vault/audit/..."}}, // shares nothing with the vault but the documents
 	{"vault/api", []string{"policies/..."}},
 	{"vault/client", []string{"policies/...", "vault/api", "vault/sockets"}},
@@ -91,6 +94,7 @@ var walls = []wall{
 // with never, all others may.
 var reach = []wall{
 	{why: "only the vault daemon and the operator's commands need cgo", imports: []string{"pkcs11/internal/cryptoki"}, only: []string{"pkcs11/...", "hardware/...", "vault/cmd/...", "tests/load"}},
+	{why: "a witness shares nothing with the vault, and needs no token", imports: []string{"vault", "vault/internal/...", "vault/keylog/...", "pkcs11/...", "hardware/..."}, only: []string{"vault", "vault/internal/...", "vault/keylog/...", "vault/cmd/sallyport-vault", "pkcs11/...", "hardware/...", "tests/load"}},
 	{why: "the PIN's way from HashiCorp Vault is the vault daemon's", imports: []string{"hardware/hashicorp"}, only: []string{"hardware/hashicorp", "vault/cmd/sallyport-vault"}},
 	{why: "the storefront never compiles against the vault", imports: []string{"vault", "vault/internal/...", "vault/keylog/..."}, only: []string{"vault/...", "tests/load"}},
 }

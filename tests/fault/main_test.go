@@ -13,7 +13,7 @@ import (
 	"github.com/sallyport/sallyport/tests/stage"
 )
 
-// binaries are the four commands, built once for all tests.
+// binaries are the five commands, built once for all tests.
 var binaries stage.Binaries
 
 var seedFlag = flag.Uint64("seed", 0, "what randomness begins with; 0: SALLYPORT_SEED, or the time")

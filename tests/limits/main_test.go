@@ -14,7 +14,7 @@ import (
 
 var measure = flag.Duration("measure", 0, "how long each measurement lasts; 0: tests only, with no figures worth having")
 
-// binaries are the four commands, built once for all tests.
+// binaries are the five commands, built once for all tests.
 var binaries stage.Binaries
 
 func TestMain(m *testing.M) {

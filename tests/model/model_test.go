@@ -23,7 +23,7 @@ const (
 	ciTime    = 30 * time.Second
 )
 
-// binaries are the four commands, built once for all tests.
+// binaries are the five commands, built once for all tests.
 var binaries stage.Binaries
 
 func TestMain(m *testing.M) {
