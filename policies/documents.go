@@ -22,7 +22,7 @@ const (
 	ClockSkew = 60 * time.Second
 	// SessionLifetime is the longest life of a session.
 	SessionLifetime = 10 * time.Minute
-	// RequestLifetime is the longest life of a read request, and of a request for evidence.
+	// RequestLifetime is the longest life of a read request, of a request for evidence, and of an auditor's query.
 	RequestLifetime = 2 * time.Minute
 )
 
@@ -36,6 +36,8 @@ const (
 	MaxGrantFields int = 256
 	// MaxRevokedItems is how many (grant, field) pairs one revocation may name.
 	MaxRevokedItems int = 4096
+	// MaxQueryEntries is how many entries of the key-use log one query of an auditor may ask for.
+	MaxQueryEntries int = 1 << 16
 	// MaxValue is the length of the longest value of an item in bytes.
 	MaxValue = 1 << 20
 )
@@ -595,6 +597,45 @@ func (d *EvidenceRequest) Most() int { return len(d.Indexes) + int(d.Limit) }
 
 // Live refuses a request outside its time.
 func (d *EvidenceRequest) Live(now time.Time) error {
+	if now.Add(ClockSkew).Unix() < d.Time || now.Unix() >= d.Expires {
+		return CodeExpired
+	}
+	return nil
+}
+
+// AuditQuery asks a vault for entries of its key-use log, or for what lies beside them. An auditor signs it with their identity; the vault's
+// configuration says who is one.
+type AuditQuery struct {
+	Header
+	Audience VaultID    `json:"aud"`
+	Auditor  IdentityID `json:"auditor"`
+	Nonce    Nonce      `json:"nonce"`   // used once, ever, by this auditor
+	Expires  int64      `json:"expires"` // Unix seconds, at most RequestLifetime after time
+	From     uint64     `json:"from"`    // index of the first entry
+	Count    uint64     `json:"count"`   // the answer may have fewer
+	What     string     `json:"what"`    // "entries" or "bodies", as in those files of the published form
+}
+
+// Validate checks the form.
+func (d *AuditQuery) Validate() error {
+	if err := d.validate("audit-query"); err != nil {
+		return err
+	}
+	switch {
+	case d.Audience.IsZero() || d.Auditor.IsZero() || d.Nonce.IsZero():
+		return fmt.Errorf("%w: audit query: vault, auditor and nonce are needed", ErrMalformed)
+	case d.Expires <= d.Time || d.Expires-d.Time > int64(RequestLifetime/time.Second):
+		return fmt.Errorf("%w: audit query: a query lives at most %s", ErrMalformed, RequestLifetime)
+	case d.Count < 1 || d.Count > uint64(MaxQueryEntries) || d.From > 1<<62:
+		return fmt.Errorf("%w: audit query: 1 to %d entries are allowed, from one below 2^62", ErrMalformed, MaxQueryEntries)
+	case d.What != "entries" && d.What != "bodies":
+		return fmt.Errorf("%w: audit query: what is entries or bodies", ErrMalformed)
+	}
+	return nil
+}
+
+// Live refuses a query outside its time.
+func (d *AuditQuery) Live(now time.Time) error {
 	if now.Add(ClockSkew).Unix() < d.Time || now.Unix() >= d.Expires {
 		return CodeExpired
 	}

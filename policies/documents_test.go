@@ -365,6 +365,26 @@ func TestEvidenceRequest(t *testing.T) {
 	}
 }
 
+func TestAuditQuery(t *testing.T) {
+	testRules(t, "audit-query", validQuery, []rule[*AuditQuery]{
+		{"from the first", func(d *AuditQuery) { d.From = 0 }, true},
+		{"entries", func(d *AuditQuery) { d.What = "entries" }, true},
+		{"most entries", func(d *AuditQuery) { d.Count = uint64(MaxQueryEntries) }, true},
+		{"too many entries", func(d *AuditQuery) { d.Count = uint64(MaxQueryEntries) + 1 }, false},
+		{"no entries", func(d *AuditQuery) { d.Count = 0 }, false},
+		{"beyond any log", func(d *AuditQuery) { d.From = 1<<62 + 1 }, false},
+		{"no vault", func(d *AuditQuery) { d.Audience = VaultID{} }, false},
+		{"no auditor", func(d *AuditQuery) { d.Auditor = IdentityID{} }, false},
+		{"no nonce", func(d *AuditQuery) { d.Nonce = Nonce{} }, false},
+		{"two minutes and a second", func(d *AuditQuery) { d.Expires = d.Time + 121 }, false},
+		{"no life", func(d *AuditQuery) { d.Expires = d.Time }, false},
+		{"ends before it begins", func(d *AuditQuery) { d.Expires = math.MinInt64 }, false},
+		{"lives for ever", func(d *AuditQuery) { d.Time, d.Expires = 1, math.MaxInt64 }, false},
+		{"of nothing", func(d *AuditQuery) { d.What = "" }, false},
+		{"of everything", func(d *AuditQuery) { d.What = "all" }, false},
+	})
+}
+
 func TestLink(t *testing.T) {
 	head := Hash{5}
 	for _, c := range []struct {
@@ -389,7 +409,7 @@ func TestLink(t *testing.T) {
 }
 
 func TestLive(t *testing.T) {
-	session, read, proof := validSession(), validRead(), validEvidence()
+	session, read, proof, query := validSession(), validRead(), validEvidence(), validQuery()
 	for _, c := range []struct {
 		name          string
 		at            time.Duration // after testTime
@@ -414,6 +434,9 @@ func TestLive(t *testing.T) {
 		}
 		if err := proof.Live(now); (err == nil) != c.read || err != nil && err != CodeExpired {
 			t.Errorf("request for evidence, %s: %v", c.name, err)
+		}
+		if err := query.Live(now); (err == nil) != c.read || err != nil && err != CodeExpired {
+			t.Errorf("query, %s: %v", c.name, err)
 		}
 	}
 }
@@ -492,10 +515,10 @@ func FuzzDocument(f *testing.F) {
 	decoders := map[string]func(*testing.T, *envelope.Envelope, *envelope.SessionKey){
 		"identity": again[Identity], "vault": again[VaultDocument], "relationship": again[Relationship], "manifest": again[Manifest],
 		"grant": again[Grant], "revocation": again[Revocation], "session": again[Session], "read": again[ReadRequest],
-		"evidence": again[EvidenceRequest],
+		"evidence": again[EvidenceRequest], "audit-query": again[AuditQuery],
 	}
 	for _, d := range []envelope.Document{
-		validIdentity(), validVault(), validRelationship(), validManifest(), validGrant(), validRevocation(), validSession(), validRead(), validEvidence(),
+		validIdentity(), validVault(), validRelationship(), validManifest(), validGrant(), validRevocation(), validSession(), validRead(), validEvidence(), validQuery(),
 	} {
 		e, err := envelope.Seal(envelope.NewSessionKey(), d)
 		if err != nil {

@@ -61,6 +61,7 @@ const (
 	CodeReleased     Code = "released"  // an outcome: the capsule was re-encrypted
 	CodeAccepted     Code = "accepted"  // an outcome: the document is in force
 	CodeKeyMissing   Code = "key_missing"
+	CodeAuditor      Code = "not_an_auditor" // the vault's configuration does not list the signer as an auditor
 )
 
 // Error makes every Code a sentinel error.
@@ -108,6 +109,7 @@ var codeText = map[Code]string{
 	CodeUnchanged:    "nothing newer than what the reader has",
 	CodeReleased:     "released",
 	CodeAccepted:     "accepted",
+	CodeAuditor:      "the vault does not list this identity as an auditor; its operator does",
 	CodeKeyMissing:   "the token does not hold the key of this grant; the owner must grant again",
 }
 

@@ -111,6 +111,13 @@ func validEvidence() *EvidenceRequest {
 	}
 }
 
+func validQuery() *AuditQuery {
+	return &AuditQuery{
+		Header: header("audit-query"), Audience: testVault, Auditor: IdentityID(testReader), Nonce: Nonce{5}, Expires: testTime.Unix() + 120,
+		From: 512, Count: 256, What: "bodies",
+	}
+}
+
 func validLeaf(field Field) Leaf {
 	l := Leaf{
 		Slot:    Slot{Owner: testOwner, Field: field, Epoch: 2, Author: AuthorID(testOwner)},

@@ -34,6 +34,9 @@ type Limits struct {
 	Sessions        int     // of one reader at a time, default 1024: a command that is run once a second, with a session each time, stays below
 	SessionRate     float64 // of one reader, opened a second; default 1, as many at once as there may be
 	SessionRequests int     // in one session, default 100,000: their nonces are kept until it ends
+
+	Queries    float64 // of one auditor, a second; default 2
+	QueryBurst int     // and at once; default 100
 }
 
 func (l Limits) withDefaults() (Limits, error) {
@@ -43,7 +46,9 @@ func (l Limits) withDefaults() (Limits, error) {
 	l.Sessions = cmp.Or(l.Sessions, 1024)
 	l.SessionRate = cmp.Or(l.SessionRate, 1)
 	l.SessionRequests = cmp.Or(l.SessionRequests, 100_000)
-	if l.Refusals < 0 || l.RefusalBurst < 0 || l.RefusalsOverall < 0 || l.Sessions < 0 || l.SessionRate < 0 || l.SessionRequests < 0 {
+	l.Queries = cmp.Or(l.Queries, 2)
+	l.QueryBurst = cmp.Or(l.QueryBurst, 100)
+	if l.Refusals < 0 || l.RefusalBurst < 0 || l.RefusalsOverall < 0 || l.Sessions < 0 || l.SessionRate < 0 || l.SessionRequests < 0 || l.Queries < 0 || l.QueryBurst < 0 {
 		return l, errors.New("a limit is below zero")
 	}
 	return l, nil
@@ -78,6 +83,7 @@ const (
 	refusedDocuments
 	failedImports
 	openedSessions
+	auditQueries
 )
 
 // quota is what an identity has left of an allowance, and what was refused beyond it and is not recorded yet.
@@ -111,6 +117,9 @@ func (q *quotas) bounds(kind allowanceKind) (perSecond, most float64) {
 	if kind == openedSessions {
 		return q.limits.SessionRate, float64(q.limits.Sessions)
 	}
+	if kind == auditQueries {
+		return q.limits.Queries, float64(q.limits.QueryBurst)
+	}
 	return q.limits.Refusals, float64(q.limits.RefusalBurst)
 }
 
@@ -135,7 +144,7 @@ func (q *quotas) take(a allowance, now time.Time, cost int) bool {
 	if one.level < 1 {
 		return false
 	}
-	if one.grace.level >= 1 || a.kind == openedSessions {
+	if one.grace.level >= 1 || a.kind == openedSessions || a.kind == auditQueries {
 		one.grace.level -= float64(cost)
 	} else {
 		q.overall.fill(now, q.limits.RefusalsOverall, 60*q.limits.RefusalsOverall)

@@ -174,7 +174,7 @@ func (v *Vault) evidence(r *ledger.Record, cp keylog.Checkpoint) (*evidence.Evid
 }
 
 func unreadable(err error) error {
-	if errors.Is(err, keylog.ErrClosed) {
+	if errors.Is(err, keylog.ErrClosed) || errors.Is(err, keylog.ErrCold) {
 		return fmt.Errorf("%w: %w", policies.CodeUnavailable, err)
 	}
 	return fmt.Errorf("%w: %w", stopCode(err), err)

@@ -158,6 +158,8 @@ type Config struct {
 	SealingCheck time.Duration
 	// Reserve is the free space in bytes below which no sealed key is taken and the database is not written. Zero means 256 MiB.
 	Reserve int64
+	// Auditors may have all entries of the log, and what lies beside them.
+	Auditors []policies.IdentityID
 	// Limits bound what callers can add to the log and to memory.
 	Limits Limits
 
@@ -190,6 +192,7 @@ type Vault struct {
 	keys     sessionKeys
 	refused  refusalCount
 	accesses accesses
+	answers  answers
 	quotas   quotas
 	sealing  sealing
 }
@@ -253,6 +256,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	v.keys.init()
 	v.refused.init()
 	v.accesses.init()
+	v.answers.init()
 	v.quotas.init(cfg.Limits)
 	v.sealing.store = store
 	var vault policies.VaultID
@@ -407,6 +411,7 @@ func (v *Vault) endSessions() {
 	v.ledger.Write(func(s *ledger.State) {
 		ended = s.EndSessions(before)
 		s.EndDays(before)
+		s.EndQueries(before)
 	})
 	for _, hash := range ended {
 		v.keys.forget(hash)

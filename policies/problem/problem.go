@@ -136,7 +136,8 @@ func Status(code policies.Code) int {
 		return http.StatusRequestEntityTooLarge
 	case policies.CodeSignature, policies.CodeUnknown, policies.CodeUnauthorized, policies.CodeSession, policies.CodeExpired, policies.CodeReplay:
 		return http.StatusUnauthorized
-	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeNotYet, policies.CodeLimit, policies.CodePurpose, policies.CodeGuardrail:
+	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeNotYet, policies.CodeLimit, policies.CodePurpose, policies.CodeGuardrail,
+		policies.CodeAuditor:
 		return http.StatusForbidden
 	case policies.CodeNotFound:
 		return http.StatusNotFound

@@ -127,6 +127,7 @@ var decoders = map[string]func([]byte) (any, error){
 	"identity": decode[policies.Identity]("identity"), "vault": decode[policies.VaultDocument]("vault"), "relationship": decode[policies.Relationship]("relationship"),
 	"manifest": decode[policies.Manifest]("manifest"), "grant": decode[policies.Grant]("grant"), "revocation": decode[policies.Revocation]("revocation"),
 	"session": decode[policies.Session]("session"), "read": decode[policies.ReadRequest]("read"), "evidence": decode[policies.EvidenceRequest]("evidence"),
+	"audit-query": decode[policies.AuditQuery]("audit-query"),
 }
 
 // either damages bytes or mangles JSON.

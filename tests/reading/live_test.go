@@ -206,6 +206,11 @@ func TestGoReadsWhatJavaScriptMakes(t *testing.T) {
 				t.Error("JavaScript opens other evidence")
 			}
 
+			query, _ := opened[policies.AuditQuery](t, w.Documents["audit-query"], readerKey)
+			if query.Auditor != readerIdentity || query.From != 0 || query.Count != 300 || query.What != "entries" {
+				t.Error("the query is another one")
+			}
+
 			message := need(pre.NewBlobKey(readerRoot.KEMSeed()).Open(need(pre.MessageInfo(w.Message.Type, id, readerIdentity))(t), w.Message.Blob))(t)
 			if !bytes.Equal(message, w.Message.Plaintext) {
 				t.Error("another message")
@@ -353,6 +358,10 @@ func newGoWorld(t *testing.T, v *vaultSide) *goWorld {
 	add(need(policies.Sign(key, &policies.EvidenceRequest{
 		Header: header("evidence"), Audience: w.vault, Session: session, Nonce: policies.NewNonce(), Expires: made + 120, Indexes: []uint64{0, 5, 1<<64 - 1},
 	}))(t), public[:])
+	add(need(policies.Sign(w.reader.key, &policies.AuditQuery{
+		Header: header("audit-query"), Audience: w.vault, Auditor: policies.IdentityID(readerID), Nonce: policies.NewNonce(), Expires: made + 120,
+		From: 1 << 62, Count: uint64(policies.MaxQueryEntries), What: "bodies",
+	}))(t), readerPublic)
 	return w
 }
 
@@ -367,8 +376,8 @@ func TestJavaScriptReadsWhatGoMakes(t *testing.T) {
 			t.Errorf("%s: another hash or payload", docType)
 		}
 	}
-	if len(w.documents) != 9 {
-		t.Errorf("%d kinds of documents, want 9", len(w.documents))
+	if len(w.documents) != 10 {
+		t.Errorf("%d kinds of documents, want 10", len(w.documents))
 	}
 
 	// Items: the owner's reading, a rotation, the tree and its proofs.

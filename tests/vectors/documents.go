@@ -366,7 +366,23 @@ func documentFiles() []File {
 	_, asRead := bySession(page)
 	evidenceDoc.add("an envelope that calls it a read", "document", "signature", map[string]any{"type": "read", "public": []byte(sessionPublic), "envelope": replace(asRead, "sallyport.evidence.v1", "sallyport.read.v1")}, nil)
 
-	return []File{identity, vault, relationship, manifest, grant, revocation, sessionDoc, readDoc, evidenceDoc, receiptFile(logKey), entryFile(), evidenceFile(logKey), checkpointFile()}
+	queryDoc := documentFile("audit-query", "a query for entries of the key-use log, signed by an auditor.",
+		policies.AuditQuery{Header: header("audit-query"), Audience: aud, Auditor: policies.IdentityID(readerID), Nonce: policies.Nonce(fixed("query nonce", 16)), Expires: theTime + 60,
+			From: 512, Count: 65536, What: "bodies"},
+		composite(business, "audit-query"),
+		[3]string{"no vault", quoted("aud", vaultID), zeroed("aud")},
+		[3]string{"no auditor", quoted("auditor", readerID), zeroed("auditor")},
+		[3]string{"no nonce", quoted("nonce", fixed("query nonce", 16)), `"nonce":"` + strings.Repeat("0", 32) + `"`},
+		[3]string{"lives longer than two minutes", fmt.Sprint(`"expires":`, theTime+60), fmt.Sprint(`"expires":`, theTime+121)},
+		[3]string{"ends before it begins", fmt.Sprint(`"expires":`, theTime+60), fmt.Sprint(`"expires":`, theTime)},
+		[3]string{"from negative", `"from":512`, `"from":-512`},
+		[3]string{"from above 2^62", `"from":512`, `"from":4611686018427387905`},
+		[3]string{"no entries", `"count":65536`, `"count":0`},
+		[3]string{"too many entries", `"count":65536`, `"count":65537`},
+		[3]string{"what not known", `"what":"bodies"`, `"what":"all"`},
+		[3]string{"no what", `"what":"bodies"`, `"what":""`})
+
+	return []File{identity, vault, relationship, manifest, grant, revocation, sessionDoc, readDoc, evidenceDoc, queryDoc, receiptFile(logKey), entryFile(), evidenceFile(logKey), checkpointFile()}
 }
 
 // ascending is the numbers below n as JSON has them.

@@ -19,6 +19,7 @@ var decoders = map[string]func(*envelope.Envelope) error{
 	"grant":        func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Grant](e); return err },
 	"revocation":   func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Revocation](e); return err },
 	"session":      func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Session](e); return err },
+	"audit-query":  func(e *envelope.Envelope) error { _, err := policies.Decode[policies.AuditQuery](e); return err },
 	"read":         func(e *envelope.Envelope) error { _, err := policies.Decode[policies.ReadRequest](e); return err },
 	"evidence":     func(e *envelope.Envelope) error { _, err := policies.Decode[policies.EvidenceRequest](e); return err },
 }

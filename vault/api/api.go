@@ -3,7 +3,7 @@
 //
 // Two listeners speak it. The storefront's (client certificate or Unix socket) offers everything. The owners' offers what an
 // owner needs when the storefront is silent: the vault document, submitting signed documents (the refusal of one that is not the next says
-// where the chain stands), and proof that the log still has what it had.
+// where the chain stands), and proof that the log still has what it had; to auditors it gives the log's entries.
 // Every document is signed, so neither listener is trusted for anything but availability.
 package api
 
@@ -28,6 +28,7 @@ const (
 	PathLogCheckpoint  = "/v1/log/checkpoint"                // GET: the published checkpoint, a C2SP signed note
 	PathLogVault       = "/v1/log/vault"                     // GET: the vault document's envelope, as it was published
 	PathLogTile        = "/v1/log/tile/{tile...}"            // GET: a hash tile of the published log: [ParseTile]
+	PathLogQuery       = "/v1/log/query"                     // POST an auditor's query, signed: what a bundle or a bodies file of the published form has
 	PathLogConsistency = "/v1/log/consistency"               // GET ?from=&to=: [Consistency]
 	PathReencrypt      = "/v1/reencrypt"                     // POST, binary: [ParseCalls], [ParseReplies]; storefront's listener only
 )
@@ -37,6 +38,7 @@ const (
 	MaxCalls       = 1024
 	MaxCallsSize   = 32 << 20 // bytes
 	MaxSubmission  = 8 << 20  // bytes
+	MaxQuery       = 16 << 10 // bytes
 	ReencryptMedia = "application/vnd.sallyport.reencrypt.v1"
 )
 

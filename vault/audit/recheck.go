@@ -28,6 +28,7 @@ const (
 	ReasonSessionSignature  = "session_signature"  // the session is not signed by the reader
 	ReasonRequest           = "request"            // there is no request, or it does not ask for this
 	ReasonRequestSignature  = "request_signature"  // the request is not signed by the session's key
+	ReasonQuery             = "query_signature"    // entries were given out without an auditor's signed query for them
 	ReasonNonce             = "nonce"              // the nonce was used before
 	ReasonTime              = "time"               // decided too long before, or after, the log took the entry
 	ReasonPseudonym         = "pseudonym"          // the entry is under a pseudonym that is not the owner's or the reader's
@@ -228,6 +229,8 @@ func prepare(b *hashed) error {
 			p.document, p.err = policies.Decode[policies.Session](p.signed)
 		case evidence.EntryUse, evidence.EntryRefusal:
 			p.document, p.err = policies.Decode[policies.ReadRequest](p.signed)
+		case evidence.EntryAccess:
+			p.document, p.err = policies.Decode[policies.AuditQuery](p.signed)
 		}
 	}
 	return nil

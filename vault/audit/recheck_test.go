@@ -566,6 +566,50 @@ func TestRecheckOfDocuments(t *testing.T) {
 }
 
 // A log that is damaged gives no report.
+func TestRecheckOfQueries(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		bend func(q *policies.AuditQuery, d *evidence.Details)
+		by   func(auditor, other *person) *person
+		want string
+	}{
+		{"an honest one", nil, nil, ""},
+		{"not signed by the auditor", nil, func(_, other *person) *person { return other }, ReasonQuery},
+		{"of another auditor", func(q *policies.AuditQuery, d *evidence.Details) { d.Identity = policies.IdentityID{1} }, nil, ReasonQuery},
+		{"for less than was given", func(q *policies.AuditQuery, d *evidence.Details) { d.Count++ }, nil, ReasonQuery},
+		{"from elsewhere", func(q *policies.AuditQuery, d *evidence.Details) { d.Index++ }, nil, ReasonQuery},
+		{"for entries, and bodies were given", func(q *policies.AuditQuery, d *evidence.Details) { d.Note = "bodies" }, nil, ReasonQuery},
+		{"for another vault", func(q *policies.AuditQuery, d *evidence.Details) { q.Audience = policies.VaultID{9} }, nil, ReasonQuery},
+		{"a count, which nobody signs", func(q *policies.AuditQuery, d *evidence.Details) { d.Nonce = policies.Nonce{} }, nil, ""},
+	} {
+		w := newWorld()
+		auditor, other := w.enrol(), w.enrol()
+		at := w.tick(time.Second)
+		q := &policies.AuditQuery{
+			Header: policies.NewHeader("audit-query", at), Audience: w.doc.Vault, Auditor: auditor.id, Nonce: policies.NewNonce(),
+			Expires: at.Unix() + 60, From: 1, Count: 7, What: "entries",
+		}
+		d := evidence.Details{Identity: auditor.id, Nonce: q.Nonce, Index: 1, Count: 7, Note: "entries"}
+		if c.bend != nil {
+			c.bend(q, &d)
+		}
+		by := auditor
+		if c.by != nil {
+			by = c.by(auditor, other)
+		}
+		e := must(policies.Sign[policies.AuditQuery](by.key, q))
+		d.Document = e.Hash
+		w.add(at, evidence.Entry{Kind: evidence.EntryAccess, Reader: auditor.pseudo, Outcome: policies.CodeAccepted}, &d, e.Raw)
+		report := w.recheck(t, Range{})
+		switch {
+		case c.want == "" && report.Documents.Count != 0:
+			t.Errorf("%s: %s", c.name, report.Bytes())
+		case c.want != "" && (report.Documents.Count != 1 || report.Documents.Reasons[0].Code != c.want):
+			t.Errorf("%s: %s", c.name, report.Bytes())
+		}
+	}
+}
+
 func TestRecheckOfADamagedLog(t *testing.T) {
 	w := newWorld()
 	w.enrol()

@@ -160,6 +160,10 @@ func (s *replay) apply(r *Record, p *prepared, b *batch) {
 		s.open(r, p, b)
 	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r, p, inside, b)
+	case evidence.EntryAccess:
+		if !d.Nonce.IsZero() { // an auditor's query; the others are counts of what people were given that concerns themselves
+			s.query(r, p, b)
+		}
 	}
 }
 
@@ -404,6 +408,19 @@ func (s *replay) open(r *Record, p *prepared, b *batch) {
 	last := (max(d.Expires, r.Time.Unix()) + int64((latestEntry+policies.ClockSkew)/time.Second)) / 60
 	s.ending[last] = append(s.ending[last], p.signed.Hash)
 	document(r, p.details, b, one.proof, ReasonSessionSignature, "the session is not signed by the reader", faults...)
+}
+
+// query checks that an auditor asked for what was given out.
+func (s *replay) query(r *Record, p *prepared, b *batch) {
+	q := of[policies.AuditQuery](r, p, b)
+	if q == nil {
+		return
+	}
+	var faults []Reason
+	if d := p.details; q.Audience != s.log.Document.Vault || q.Auditor != d.Identity || q.Nonce != d.Nonce || q.From != d.Index || q.Count != d.Count || string(q.What) != d.Note {
+		faults = append(faults, reason(ReasonQuery, "the query asks for something else"))
+	}
+	document(r, p.details, b, s.signed(b, p, q.Auditor), ReasonQuery, "the query is not signed by the auditor", faults...)
 }
 
 // come notes that an item of a request is on record, and returns the request's coming that it belongs to.

@@ -134,6 +134,10 @@ const TYPES = {
       demand(d.indexes.every((n, i) => i === 0 || n > d.indexes[i - 1]), 'malformed', 'indexes ascend')
     },
   },
+  'audit-query': {
+    shape: { aud: id, auditor: id, nonce, expires: time, from: integer(0n, 1n << 62n), count: integer(1n, 1n << 16n), what: oneOf('entries', 'bodies') },
+    check: (d) => demand(d.expires > d.time && d.expires - d.time <= 120n, 'malformed', 'length'),
+  },
 }
 
 /** follows refuses a link that is not the next after (seq, hash); a chain begins after (0, the owner's id). Section 4. */

@@ -155,6 +155,12 @@ export const world = (i) => {
     { aud: vault, session: session.hash.toString('hex'), nonce: randomBytes(16).toString('hex'), expires: time + 120n, before: (1n << 53n) + 1n, limit: 7n },
     sessionKey
   )
+  const query = makeDocument(
+    'audit-query',
+    time,
+    { aud: vault, auditor: readerID, nonce: randomBytes(16).toString('hex'), expires: time + 60n, count: 300n, what: 'entries' },
+    reader.signing
+  )
   const message = { type: 'consent', plaintext: randomBytes(100) }
 
   return {
@@ -175,6 +181,7 @@ export const world = (i) => {
       session: session.bytes,
       read: read.bytes,
       evidence: evidence.bytes,
+      'audit-query': query.bytes,
     },
     leaves,
     ciphertexts: Object.fromEntries(sealed.map((x) => [x.s.field, x.ciphertext])),

@@ -228,7 +228,7 @@ export const operations = {
     },
   },
 }
-for (const type of ['identity', 'vault', 'relationship', 'manifest', 'grant', 'revocation', 'session', 'read', 'evidence']) operations[`document-${type}`] = documentOperations
+for (const type of ['identity', 'vault', 'relationship', 'manifest', 'grant', 'revocation', 'session', 'read', 'evidence', 'audit-query']) operations[`document-${type}`] = documentOperations
 
 /** plain makes an output comparable with a vector's: Buffers as hexadecimal, integers as decimal text. */
 export const plain = (v) => {

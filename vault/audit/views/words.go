@@ -115,6 +115,9 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 		if who.Pseudonym.IsZero() {
 			who = owner
 		}
+		if !d.Nonce.IsZero() {
+			return fmt.Sprintf("%s, an auditor, was given %s of this log from entry %d on, at most %d", who, d.Note, d.Index, d.Count), nil
+		}
 		return fmt.Sprintf("entries of this log that concern %s were given out %d times: %s", who, d.Count, d.Note), nil
 	}
 	return fmt.Sprintf("%s, owner %s, reader %s, outcome %q", r.Entry.Kind, owner, reader, string(r.Entry.Outcome)), nil

@@ -18,6 +18,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/sallyport/sallyport/pkcs11"
+	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/vault/internal/server"
 )
 
@@ -50,9 +51,26 @@ type config struct {
 	ColdVerify   bool           `koanf:"cold_verify"`
 	ReadyFile    string         `koanf:"ready_file"`
 	Publish      publication    `koanf:"publish"`
+	Audit        auditing       `koanf:"audit"`
 	Limits       limits         `koanf:"limits"`
 	Storefront   storefrontDoor `koanf:"storefront"`
 	Owners       ownersDoor     `koanf:"owners"`
+}
+
+// auditing says who may have all entries of the log.
+type auditing struct {
+	Auditors []string `koanf:"auditors"`
+}
+
+// identities are the auditors' ids.
+func (a auditing) identities() ([]policies.IdentityID, error) {
+	ids := make([]policies.IdentityID, len(a.Auditors))
+	for i, text := range a.Auditors {
+		if err := ids[i].UnmarshalText([]byte(text)); err != nil || ids[i].IsZero() {
+			return nil, fmt.Errorf("audit.auditors: %q is not the id of an identity", text)
+		}
+	}
+	return ids, nil
 }
 
 // limits are vault.Limits.
@@ -63,6 +81,8 @@ type limits struct {
 	Sessions        int     `koanf:"sessions"`
 	SessionRate     float64 `koanf:"session_rate"`
 	SessionRequests int     `koanf:"session_requests"`
+	Queries         float64 `koanf:"queries"`
+	QueryBurst      int     `koanf:"query_burst"`
 }
 
 type storefrontDoor struct {
@@ -88,7 +108,7 @@ func defaults() config {
 	return config{
 		PINVault: pinVaultDefaults(), Workers: 2, Threads: 1, LiveKeys: 4096, MinimumGrade: "unproven", Reserve: 256 << 20, SealingCheck: time.Minute,
 		Publish:    publication{Interval: time.Second},
-		Limits:     limits{Refusals: 1, RefusalBurst: 500, RefusalsOverall: 20, Sessions: 1024, SessionRate: 1, SessionRequests: 100_000},
+		Limits:     limits{Refusals: 1, RefusalBurst: 500, RefusalsOverall: 20, Sessions: 1024, SessionRate: 1, SessionRequests: 100_000, Queries: 2, QueryBurst: 100},
 		Storefront: storefrontDoor{Listen: "127.0.0.1:8444"},
 		Owners:     ownersDoor{Listen: "127.0.0.1:8445", PerSecond: 5, Burst: 50, Connections: 256, Each: 64},
 	}
@@ -123,6 +143,7 @@ func (c *config) validate() error {
 		}
 	}
 	_, choice := c.choice()
+	_, auditors := c.Audit.identities()
 	d := &c.Storefront
 	files := []string{d.Certificate, d.Key, d.ClientCA}
 	_, socket := strings.CutPrefix(d.Listen, "unix:")
@@ -131,6 +152,8 @@ func (c *config) validate() error {
 		return fmt.Errorf("configuration: not set: %s", strings.Join(missing, ", "))
 	case choice != nil:
 		return fmt.Errorf("configuration: %w", choice)
+	case auditors != nil:
+		return fmt.Errorf("configuration: %w", auditors)
 	case socket && !slices.Equal(files, []string{"", "", ""}):
 		return errors.New("configuration: a socket has no certificates; unset storefront.certificate, key and client_ca")
 	case !socket && slices.Contains(files, ""):
@@ -145,7 +168,7 @@ func (c *config) validate() error {
 		return errors.New("configuration: sealing_check is at least a second, such as \"1m\"")
 	case c.Owners.PerSecond <= 0 || c.Owners.Burst < 1 || c.Owners.Connections < 1 || c.Owners.Each < 1:
 		return errors.New("configuration: owners.per_second, owners.burst, owners.connections and owners.connections_each are more than 0")
-	case c.Limits.Refusals <= 0 || c.Limits.RefusalBurst < 2 || c.Limits.RefusalsOverall <= 0 || c.Limits.Sessions < 1 || c.Limits.SessionRate <= 0 || c.Limits.SessionRequests < 1:
+	case c.Limits.Refusals <= 0 || c.Limits.RefusalBurst < 2 || c.Limits.RefusalsOverall <= 0 || c.Limits.Sessions < 1 || c.Limits.SessionRate <= 0 || c.Limits.SessionRequests < 1 || c.Limits.Queries <= 0 || c.Limits.QueryBurst < 1:
 		return errors.New("configuration: the limits are more than 0, and limits.refusal_burst is at least 2")
 	case c.Publish.Interval < 100*time.Millisecond:
 		return errors.New("configuration: publish.interval is at least \"100ms\"")

@@ -151,13 +151,17 @@ func openVault(ctx context.Context, cfg *config, device *hardware.Device, journa
 	if err != nil {
 		return nil, fmt.Errorf("noting the probe's findings: %w", err)
 	}
+	auditors, err := cfg.Audit.identities()
+	if err != nil {
+		return nil, err
+	}
 	secrets := device.Secrets()
 	return vault.Open(ctx, vault.Config{
 		Envelope: device.Document(), Document: device.VaultDocument(),
 		Token: token{device.Pool()}, Serial: device.Serial(), Grade: device.Grade(), Findings: string(findings),
 		Log: journal, ImportKey: pre.NewBlobKey(secrets.ImportHPKESeed), SessionKey: pre.NewVaultKey(secrets.SessionKEMSeed),
 		Dir: cfg.Database, Keys: cfg.Keys, SealingCheck: cfg.SealingCheck, Reserve: cfg.Reserve, DataKey: secrets.DataKey,
-		Limits: vault.Limits(cfg.Limits), Logger: log,
+		Auditors: auditors, Limits: vault.Limits(cfg.Limits), Logger: log,
 	})
 }
 

@@ -91,7 +91,14 @@ func (s *State) apply(r *Record) error {
 	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r)
 		return nil
-	case evidence.EntryStart, evidence.EntryStop, evidence.EntryRefusals, evidence.EntrySealing, evidence.EntryAccess:
+	case evidence.EntryAccess:
+		if !d.Nonce.IsZero() { // an auditor's query; the others are counts
+			k := queryKey{d.Identity, d.Nonce}
+			s.queries[k] = d.Expires
+			s.touch(queriesKey(k))
+		}
+		return nil
+	case evidence.EntryStart, evidence.EntryStop, evidence.EntryRefusals, evidence.EntrySealing:
 		return nil
 	}
 	return fmt.Errorf("%w: a kind that this version does not know", ErrOrder)

@@ -45,6 +45,7 @@ const (
 	kindNonces   = 'u' // after their session
 	kindHistory  = 'x'
 	kindSpent    = 'r' // released to a reader
+	kindQuery    = 'q' // nonce of an auditor
 )
 
 // A list that only grows lies in pages, so that a flush writes its end and not all of it.
@@ -63,6 +64,8 @@ func keySize(kind byte) int {
 		return 1 + 64
 	case kindNonces, kindHistory:
 		return 1 + 32 + 8
+	case kindQuery:
+		return 1 + 32 + 16
 	case kindDocument:
 		return 1 + 8
 	}
@@ -78,6 +81,9 @@ func grantKey(grant policies.DocumentID) string  { return string(kindGrant) + st
 func pendingKey(revocation policies.Hash) string { return string(kindPending) + string(revocation[:]) }
 func documentKey(place int) string               { return string(kindDocument) + page(place/documentsPage) }
 func sessionKey(session policies.Hash) string    { return string(kindSession) + string(session[:]) }
+func queriesKey(k queryKey) string {
+	return string(kindQuery) + string(k.auditor[:]) + string(k.nonce[:])
+}
 func noncesKey(session policies.Hash, place int) string {
 	return string(kindNonces) + string(session[:]) + page(place/noncesPage)
 }
@@ -556,6 +562,12 @@ func (s *State) encode(key string) []byte {
 			return nil
 		}
 		return appendSpent(nil, sp)
+	case kindQuery:
+		expires, ok := s.queries[queryKey{policies.IdentityID(name[:32]), policies.Nonce(name[32:])}]
+		if !ok {
+			return nil
+		}
+		return policies.U64(uint64(expires))
 	case kindPending:
 		r := s.pending[policies.Hash(name)]
 		if r == nil {
@@ -629,6 +641,13 @@ func decode(key string, value []byte) (insert func(*State), err error) {
 		var sp *spent
 		sp, err = decodeSpent(value)
 		insert = func(s *State) { s.spent[pair{policies.OwnerID(name[:32]), policies.ReaderID(name[32:])}] = sp }
+	case kindQuery:
+		if len(value) != 8 {
+			return nil, errForm
+		}
+		insert = func(s *State) {
+			s.queries[queryKey{policies.IdentityID(name[:32]), policies.Nonce(name[32:])}] = int64(binary.BigEndian.Uint64(value))
+		}
 	case kindPending:
 		r := new(Revocation)
 		err = envelope.Decode(value, r)

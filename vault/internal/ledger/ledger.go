@@ -64,6 +64,7 @@ type State struct {
 	histories  map[policies.IdentityID][]uint64
 	keys       map[policies.Custody]int // granted fields that are not revoked
 	met        map[pair]struct{}        // who was ever granted anything by whom
+	queries    map[queryKey]int64       // nonces of auditors, with the time until which they are kept, Unix seconds
 	spent      map[pair]*spent          // what was released today, whichever grant it was released under
 
 	changed map[string]struct{} // database keys of what changed since the last flush
@@ -84,6 +85,7 @@ func newState() *State {
 		histories:  map[policies.IdentityID][]uint64{},
 		keys:       map[policies.Custody]int{},
 		met:        map[pair]struct{}{},
+		queries:    map[queryKey]int64{},
 		spent:      map[pair]*spent{},
 		changed:    map[string]struct{}{},
 	}
@@ -124,6 +126,12 @@ type headKey struct {
 type pair struct {
 	owner  policies.OwnerID
 	reader policies.ReaderID
+}
+
+// queryKey is a nonce of an auditor.
+type queryKey struct {
+	auditor policies.IdentityID
+	nonce   policies.Nonce
 }
 
 // Grant is a grant as far as a decision needs it: without the reader's ciphertext and the wrapped keys.
@@ -269,6 +277,22 @@ func (s *State) Session(hash policies.Hash) *Session { return s.sessions[hash] }
 
 // SessionsOf is how many open sessions a reader has.
 func (s *State) SessionsOf(reader policies.ReaderID) int { return s.sessionsOf[reader] }
+
+// Queried reports whether an auditor used a nonce before, of those that are not past their time.
+func (s *State) Queried(auditor policies.IdentityID, nonce policies.Nonce) bool {
+	_, used := s.queries[queryKey{auditor, nonce}]
+	return used
+}
+
+// EndQueries forgets the nonces of queries that ended before a time: nobody can use them any more.
+func (s *State) EndQueries(before time.Time) {
+	for k, expires := range s.queries {
+		if expires < before.Unix() {
+			delete(s.queries, k)
+			s.touch(queriesKey(k))
+		}
+	}
+}
 
 // accept notes the acceptance of a document of a chain.
 func (s *State) accept(document policies.Hash, index uint64) {

@@ -109,18 +109,18 @@ func belongs(log *keylog.Log, m meta) error {
 	return nil
 }
 
-// retention is the least age at which the body of a use or session may be erased: a UTC day, for the daily counts, and clocks that differ.
+// retention is the least age at which the body of a use, session or access may be erased: a UTC day, for the daily counts, and clocks that differ.
 const retention = 25 * time.Hour
 
 // replay applies what the log has beyond the state.
 func (l *Ledger) replay(ctx context.Context, log *keylog.Log) error {
-	// A use or session whose body was erased is skipped: when its retention ended, nothing rests on it any more. One that is not older than
+	// A use, session or access whose body was erased is skipped: when its retention ended, nothing rests on it any more. One that is not older than
 	// a day does carry a nonce or a count, and nobody may erase it.
 	var erased *Record
 	var newest time.Time
 	o := newInOrder(decodeAll, func(e *entries) error {
 		for i, r := range e.records {
-			if newest = r.Time; len(e.raw[i].Body) == 0 && (r.Kind == evidence.EntryUse || r.Kind == evidence.EntrySession) {
+			if newest = r.Time; len(e.raw[i].Body) == 0 && (r.Kind == evidence.EntryUse || r.Kind == evidence.EntrySession || r.Kind == evidence.EntryAccess) {
 				erased = r
 			}
 			if err := l.state.Apply(r); err != nil {

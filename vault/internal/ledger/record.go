@@ -19,7 +19,7 @@ type Record struct {
 	Details evidence.Details
 	Raw     []byte // the signed document that lies beside the entry, if this one is the first to speak of it
 	// Document is Raw decoded, for kinds that change the state by it: *policies.VaultDocument (genesis), Identity, Manifest, Grant
-	// (import), Revocation or Session.
+	// (import), Revocation, Session or AuditQuery (access, if it is one).
 	Document any
 
 	// Set by the log.
@@ -111,6 +111,10 @@ func (r *Record) decodeDocument() error {
 		return document[policies.Revocation](r)
 	case evidence.EntrySession:
 		return document[policies.Session](r)
+	case evidence.EntryAccess:
+		if len(r.Raw) > 0 {
+			return document[policies.AuditQuery](r)
+		}
 	}
 	return nil
 }

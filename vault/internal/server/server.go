@@ -2,7 +2,7 @@
 //
 // The storefront's door (a client certificate of the configured authority, or a Unix socket) offers everything. The owners' door offers what
 // an owner needs when the storefront is silent or lies: the vault document, submitting signed documents, where a refusal tells the signer
-// the state of their chain, and consistency proofs of the log. Neither caller is trusted: what they bring is signed by others and verified by the vault. So the doors only bound what
+// the state of their chain, consistency proofs of the log, and the log's entries for auditors. Neither caller is trusted: what they bring is signed by others and verified by the vault. So the doors only bound what
 // a caller can cost: bodies, times, headers, connections, and on the owners' door requests per address.
 //
 // Every error is a problem document with a stable code. Nothing of a body is ever logged.
@@ -41,6 +41,8 @@ type Vault interface {
 	Head(policies.OwnerID, policies.AuthorID) (*api.HeadState, error)
 	History(owner policies.OwnerID, before uint64, limit int) (*api.History, error)
 	Consistency(from, to uint64) (*api.Consistency, error)
+	// Query answers an auditor's signed query. done is called when the answer has gone out.
+	Query(ctx context.Context, query []byte) (answer []byte, done func(), err error)
 	Health() api.Health
 	Document() *envelope.Envelope
 	// Published is a file of the published key-use log that anybody may have: checkpoint, vault or a hash tile. What is not there, or if nothing is
@@ -84,6 +86,7 @@ var routes = []route{
 	{http.MethodGet, api.PathHead, 0, 10 * time.Second, storefront, head},
 	{http.MethodGet, api.PathHistory, 0, 30 * time.Second, storefront, history},
 	{http.MethodGet, api.PathLogConsistency, 0, 10 * time.Second, anyone, consistency},
+	{http.MethodPost, api.PathLogQuery, api.MaxQuery, 60 * time.Second, anyone, query},
 	{http.MethodPost, api.PathReencrypt, api.MaxCallsSize, 60 * time.Second, storefront, reencrypt},
 }
 
@@ -323,6 +326,15 @@ func consistency(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) erro
 		return err
 	}
 	return sendJSON(w, proof)
+}
+
+func query(v Vault, w http.ResponseWriter, r *http.Request, body []byte) error {
+	answer, done, err := v.Query(r.Context(), body)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return send(w, "application/octet-stream", answer)
 }
 
 // numbers reads two numbers of the query, 0 for one that is not there.

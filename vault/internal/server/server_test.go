@@ -48,6 +48,9 @@ func (scripted) History(_ policies.OwnerID, before uint64, limit int) (*api.Hist
 func (scripted) Consistency(from, to uint64) (*api.Consistency, error) {
 	return &api.Consistency{From: from, To: to}, nil
 }
+func (s scripted) Query(_ context.Context, query []byte) ([]byte, func(), error) {
+	return query, func() {}, s.submit
+}
 func (scripted) Health() api.Health { return api.Health{Status: "ok"} }
 func (scripted) Published(name string) ([]byte, error) {
 	if strings.HasSuffix(name, "404") {
@@ -106,6 +109,11 @@ func TestRoutes(t *testing.T) {
 		{"bodies", scripted{}, "GET", "/v1/log/bodies/000", "", nil, policies.CodeNotFound, policies.CodeNotFound},
 		{"a folder above", scripted{}, "GET", "/v1/log/tile/..%2f..%2fcheckpoint", "", nil, policies.CodeNotFound, policies.CodeNotFound},
 		{"hash tile of a spelling of its own", scripted{}, "GET", "/v1/log/tile/0/x000/001", "", nil, policies.CodeNotFound, policies.CodeNotFound},
+
+		{"an auditor's query", scripted{}, "POST", api.PathLogQuery, "", []byte(`{}`), nil, nil},
+		{"query by GET", scripted{}, "GET", api.PathLogQuery, "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"query too large", scripted{}, "POST", api.PathLogQuery, "", make([]byte, api.MaxQuery+1), policies.CodeTooLarge, policies.CodeTooLarge},
+		{"query refused", scripted{policies.CodeAuditor}, "POST", api.PathLogQuery, "", []byte(`{}`), policies.CodeAuditor, policies.CodeAuditor},
 
 		{"no such path", scripted{}, "GET", "/v1/secrets", "", nil, policies.CodeNotFound, policies.CodeNotFound},
 		{"another method", scripted{}, "DELETE", api.PathDocuments, "", nil, policies.CodeNotFound, policies.CodeNotFound},
