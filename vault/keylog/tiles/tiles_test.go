@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -279,12 +280,9 @@ func (k *keeper) Save(_ context.Context, state []byte) error {
 }
 func (k *keeper) Load(context.Context) ([]byte, error) { return k.value, nil }
 
-// A million entries, caught up with and verified by Tessera.
+// Many entries, with tiles of the third level, caught up with and verified by Tessera. (A million took 13 s to publish and 3 s to verify without -race.)
 func TestCatchUp(t *testing.T) {
-	size := int64(1_000_000)
-	if testing.Short() {
-		size = 100_000
-	}
+	size := int64(200_000)
 	dir := t.TempDir()
 	m := &memory{size: size}
 	cp := m.Checkpoint()
@@ -316,7 +314,11 @@ func TestCrash(t *testing.T) {
 		next := m.Checkpoint()
 		whole := t.TempDir()
 		must(t, publisher(t, config(t, whole, fixed{&memory{size: sizes[0]}, old})).Publish(t.Context()))
-		for step := 0; ; step++ {
+		first, stride := 0, 1
+		if sizes[0] > 10_000 { // every third, another third each time
+			first, stride = rand.IntN(3), 3
+		}
+		for step := first; ; step += stride {
 			dir := t.TempDir()
 			must(t, os.CopyFS(dir, os.DirFS(whole)))
 			steps := 0
