@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/api"
@@ -29,6 +32,98 @@ func (v *Vault) Chain(owner policies.OwnerID) (*api.ChainState, error) {
 		return nil, err
 	}
 	return &api.ChainState{Seq: chain.Seq, Hash: chain.Hash, Receipt: receipt}, nil
+}
+
+// Fetch is a page of an owner's chain for the owner, newest first. Documents that the owner signed for any other end are no key to it: readers have
+// grants, and a storefront manifests, also such as were never accepted.
+func (v *Vault) Fetch(f api.Fetch) (*api.Fetched, error) {
+	e, err := envelope.Parse(f.Envelope)
+	if err != nil {
+		return nil, v.stranger(err)
+	}
+	d, err := open[policies.Manifest](v, e, func(m *policies.Manifest) policies.IdentityID { return policies.IdentityID(m.Owner) })
+	if err != nil {
+		return nil, err
+	}
+	m, now := d.doc, v.cfg.Clock().Unix()
+	if m.Audience != v.cfg.Document.Vault {
+		return nil, v.stranger(policies.CodeWrongVault)
+	}
+	if m.Time < now-fetchLifetime || m.Time > now+fetchLifetime {
+		return nil, v.stranger(policies.CodeExpired)
+	}
+	var at ledger.Chain
+	var serious bool
+	v.ledger.Read(func(s *ledger.State) {
+		_, follows := s.Document(m.Prev)
+		_, accepted := s.Document(e.Hash)
+		serious = m.Author != policies.AuthorID(m.Owner) || m.Version != 1 || follows || accepted
+		at, _ = s.Chain(m.Owner)
+	})
+	if serious {
+		return nil, v.stranger(fmt.Errorf("%w: a document that could be in force is no question", policies.ErrMalformed))
+	}
+	page := &api.Fetched{Documents: []jsontext.Value{}}
+	next, size := at.Hash, 0
+	if !f.Before.IsZero() {
+		raw, link, err := v.linkAt(m.Owner, f.Before)
+		if err != nil {
+			return nil, err
+		}
+		if raw == nil {
+			return nil, policies.CodeNotFound
+		}
+		next = link.Prev
+	}
+	for len(page.Documents) < fetchPage && next != policies.Hash(m.Owner) {
+		raw, link, err := v.linkAt(m.Owner, next)
+		if err != nil {
+			return nil, err
+		}
+		if size += len(raw); len(page.Documents) > 0 && size > api.MaxFetched {
+			break
+		}
+		page.Documents, next = append(page.Documents, raw), link.Prev
+	}
+	return page, nil
+}
+
+const (
+	fetchLifetime = 60 // seconds, to either side
+	fetchPage     = 100
+)
+
+// linkAt is an accepted document of an owner's chain and its place there, nil if it is none.
+func (v *Vault) linkAt(owner policies.OwnerID, hash policies.Hash) ([]byte, policies.Link, error) {
+	var index uint64
+	var known bool
+	v.ledger.Read(func(s *ledger.State) { index, known = s.Document(hash) })
+	if !known {
+		return nil, policies.Link{}, nil
+	}
+	r, err := v.read(index)
+	if err == nil && r.Kind == evidence.EntryGrant { // the document lies beside the import
+		v.ledger.Read(func(s *ledger.State) { index = s.Grant(r.Details.Grant).Index })
+		r, err = v.read(index)
+	}
+	if err != nil {
+		return nil, policies.Link{}, err
+	}
+	switch d := r.Document.(type) {
+	case *policies.Manifest:
+		if d.Owner == owner && d.Author == policies.AuthorID(owner) {
+			return r.Raw, d.Link, nil
+		}
+	case *policies.Grant:
+		if d.Owner == owner {
+			return r.Raw, d.Link, nil
+		}
+	case *policies.Revocation:
+		if d.Owner == owner {
+			return r.Raw, d.Link, nil
+		}
+	}
+	return nil, policies.Link{}, nil
 }
 
 // Head is the newest manifest of an author for an owner, version 0 if there is none.

@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -804,6 +805,61 @@ func TestLimitsOutliveGrants(t *testing.T) {
 			restart(w)
 			is("the next day", reads(r, third, "name"), 5)
 		})
+	}
+}
+
+// TestFetch: the owner gets their chain, newest first and page by page; nobody gets it with a document that was signed for another end.
+func TestFetch(t *testing.T) {
+	w := newWorld(t)
+	o, other, r := w.owner(), w.owner(), w.reader()
+	manifest := func(change func(*policies.Manifest)) []byte {
+		s, _, _ := o.manifestOf(change)
+		return s.Envelope
+	}
+	question := func(m *policies.Manifest) {
+		m.Version, m.PrevManifest, m.Link = 1, policies.Hash{}, policies.Link{Seq: 1, Prev: policies.Hash{9}}
+	}
+	pending := manifest(nil) // signed, on its way, and never accepted
+	o.set("name", "n")
+	g := o.grant(r, nil, "name")
+	published := manifest(nil)
+	o.revoke(g, "name")
+	page, err := w.vault.Fetch(api.Fetch{Envelope: manifest(question)})
+	must(t, err)
+	var types []string
+	var hashes []policies.Hash
+	for _, raw := range page.Documents {
+		e, err := envelope.Parse(raw)
+		must(t, err)
+		types, hashes = append(types, e.Type), append(hashes, policies.Hash(e.Hash))
+	}
+	if !slices.Equal(types, []string{"revocation", "grant", "manifest"}) || hashes[0] != o.prev {
+		t.Fatalf("%v", types)
+	}
+	rest, err := w.vault.Fetch(api.Fetch{Envelope: manifest(question), Before: hashes[1]})
+	if err != nil || len(rest.Documents) != 1 || !bytes.Equal(rest.Documents[0], page.Documents[2]) {
+		t.Errorf("the rest: %d documents, %v", len(rest.Documents), err)
+	}
+	other.set("name", "x")
+	for name, f := range map[string]api.Fetch{
+		"a manifest that was never accepted": {Envelope: pending},
+		"a newer one":                        {Envelope: published},
+		"an accepted manifest":               {Envelope: page.Documents[2]},
+		"a grant":                            {Envelope: page.Documents[1]},
+		"a revocation":                       {Envelope: page.Documents[0]},
+		"for another vault":                  {Envelope: manifest(func(m *policies.Manifest) { question(m); m.Audience[0]++ })},
+		"a minute old":                       {Envelope: manifest(func(m *policies.Manifest) { question(m); m.Time -= 61 })},
+		"of the future":                      {Envelope: manifest(func(m *policies.Manifest) { question(m); m.Time += 61 })},
+		"somebody else's": {Envelope: manifest(func(m *policies.Manifest) {
+			question(m)
+			m.Owner, m.Author = policies.OwnerID(other.id), policies.AuthorID(other.id)
+		})},
+		"from somebody else's document on": {Envelope: manifest(question), Before: other.prev},
+		"from nowhere on":                  {Envelope: manifest(question), Before: policies.Hash{7}},
+	} {
+		if page, err := w.vault.Fetch(f); err == nil {
+			t.Errorf("%s: %d documents", name, len(page.Documents))
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -204,10 +205,15 @@ func (o *Owner) advance(ctx context.Context) error {
 		case errors.Is(err, policies.CodeChain):
 			known, revoke, refusal := o.state.Known, t.Kind == taskRevoke, err
 			err := o.syncChain(ctx)
-			if revoke && (err != nil || o.state.Known == known) {
-				// The storefront does not show what came first. It may be a document of this device's own, accepted and not stored
-				// before the storefront died, which waits behind the revocation to be sent again.
-				err = o.locate(ctx, v, refusal)
+			if err != nil || o.state.Known == known { // the storefront does not show what came first
+				switch {
+				case revoke:
+					// It may be a document of this device's own, accepted and not stored before the storefront died, which waits behind the
+					// revocation to be sent again.
+					err = o.locate(ctx, v, refusal)
+				case err == nil && o.wire.owners != nil:
+					err = o.recover(ctx, refusal)
+				}
 			}
 			if err != nil {
 				return err
@@ -835,7 +841,7 @@ func (o *Owner) Sync(ctx context.Context) error {
 	return o.tidy(ctx, v)
 }
 
-// tell passes on to the storefront the revocations that it does not have: those that went over the second route, and those that it could not
+// tell passes on to the storefront the grants and revocations that it does not have: those that went over the second route, and those that it could not
 // write down. Without them its chain has a gap. A storefront that still cannot write is told another time.
 func (o *Owner) tell(ctx context.Context, v *policies.VaultDocument) error {
 	for len(o.state.Untold) > 0 {
@@ -845,8 +851,12 @@ func (o *Owner) tell(ctx context.Context, v *policies.VaultDocument) error {
 		}
 		in := &vaultapi.Submission{Envelope: e.Raw}
 		var status int
-		if err := o.post(ctx, v, request{method: "POST", path: path(api.PathRevocations, o.id.String()), in: in, login: true, status: &status}, e); err != nil {
-			return fmt.Errorf("telling the storefront of a revocation: %w", err)
+		where := api.PathRevocations
+		if e.Type == "grant" {
+			where = api.PathGrants
+		}
+		if err := o.post(ctx, v, request{method: "POST", path: path(where, o.id.String()), in: in, login: true, status: &status}, e); err != nil {
+			return fmt.Errorf("telling the storefront of a %s: %w", e.Type, err)
 		}
 		if status == http.StatusAccepted {
 			return nil
@@ -915,8 +925,11 @@ func (o *Owner) syncChain(ctx context.Context) error {
 	var err error
 	for range 3 {
 		if err = o.syncChainOnce(ctx); !errors.Is(err, errOvertaken) {
-			return err
+			break
 		}
+	}
+	if errors.Is(err, policies.CodeBehind) && o.wire.owners != nil {
+		return o.recover(ctx, err)
 	}
 	return err
 }
@@ -974,6 +987,94 @@ func (o *Owner) syncChainOnce(ctx context.Context) error {
 	}
 	o.syncContacts(ctx)
 	return o.save()
+}
+
+// recover fetches from the vault what the storefront's chain lacks: documents that went to the vault over the second route from a device that is no more, or that
+// a storefront lost. It takes them over, and passes on to the storefront what it can take.
+func (o *Owner) recover(ctx context.Context, gap error) error {
+	v, err := o.vault(ctx)
+	if err != nil {
+		return err
+	}
+	end, news, err := o.fetchFromVault(ctx, v)
+	if err != nil {
+		return fmt.Errorf("%w; and fetching from the vault what it lacks: %w", gap, err)
+	}
+	for _, e := range news {
+		if err := o.accepted(e); err != nil {
+			return err
+		}
+		if e.Type != "manifest" && !slices.ContainsFunc(o.state.Untold, func(raw jsontext.Value) bool { return bytes.Equal(raw, e.Raw) }) {
+			o.state.Untold = append(o.state.Untold, e.Raw)
+		}
+	}
+	if end.Seq < o.state.Known.Seq {
+		return fmt.Errorf("%w: the vault is behind what it acknowledged", ErrFork)
+	}
+	if err := o.save(); err != nil {
+		return err
+	}
+	if err := o.tell(ctx, v); err != nil {
+		return err
+	}
+	if err := o.syncMirror(ctx); err != nil {
+		return err
+	}
+	o.syncContacts(ctx)
+	return o.save()
+}
+
+// fetchFromVault fetches the documents after the newest applied one from the vault itself, newest first, each of which this owner signed and the one after it names. The
+// newest is the one that the vault gives a receipt of.
+func (o *Owner) fetchFromVault(ctx context.Context, v *policies.VaultDocument) (end position, news []*envelope.Envelope, err error) {
+	if end, err = o.ask(ctx, v); err != nil {
+		return end, nil, err
+	}
+	lie := func(what string) error { return fmt.Errorf("%w: %s", ErrUntrue, what) }
+	for next, before := end, (policies.Hash{}); next.Seq > o.state.Applied.Seq; {
+		question, err := o.question(v)
+		if err != nil {
+			return end, nil, err
+		}
+		in := &vaultapi.Fetch{Envelope: question.Raw, Before: before}
+		var page vaultapi.Fetched
+		if err := o.wire.call(ctx, request{method: "POST", path: vaultapi.PathFetch, base: o.wire.owners, in: in, out: &page}); err != nil {
+			return end, nil, err
+		}
+		if len(news) == 0 { // another device may have gone on meanwhile: begin where the receipt says
+			page.Documents = slices.DeleteFunc(page.Documents, func(raw jsontext.Value) bool {
+				e, err := envelope.Parse(raw)
+				if err != nil {
+					return false
+				}
+				link, err := linkOf(e)
+				return err == nil && link.Seq > end.Seq
+			})
+		}
+		if len(page.Documents) == 0 {
+			return end, nil, lie("the vault does not show what it has accepted")
+		}
+		for _, raw := range page.Documents {
+			if next.Seq == o.state.Applied.Seq {
+				break
+			}
+			e, err := envelope.Parse(raw)
+			if err != nil || e.Verify(o.signing.Public()) != nil || policies.Hash(e.Hash) != next.Hash {
+				return end, nil, lie("the vault shows another chain than it has accepted")
+			}
+			link, err := linkOf(e)
+			if err != nil || link.Seq != next.Seq {
+				return end, nil, lie("the vault shows another chain than it has accepted")
+			}
+			news = append(news, e)
+			before, next = next.Hash, position{link.Seq - 1, link.Prev}
+		}
+		if next.Seq == o.state.Applied.Seq && next != o.state.Applied {
+			return end, nil, lie("the vault shows another chain than this device knows")
+		}
+	}
+	slices.Reverse(news)
+	return end, news, nil
 }
 
 // errGap: the storefront's chain lacks a document between two others, as after a revocation that another device sent past it, and has not told it of
@@ -1088,12 +1189,7 @@ func (o *Owner) confirm(ctx context.Context, v *policies.VaultDocument, end posi
 func (o *Owner) ask(ctx context.Context, v *policies.VaultDocument) (position, error) {
 	ctx, cancel := context.WithTimeout(ctx, routeTimeout)
 	defer cancel()
-	nonce := policies.NewNonce()
-	nowhere := policies.Hash(sha256.Sum256(nonce[:]))
-	e, err := policies.Sign(o.signing, &policies.Manifest{
-		Header: policies.NewHeader("manifest", o.now()), Audience: v.Vault, Owner: o.ID(), Author: o.author(),
-		Link: policies.Link{Seq: 1, Prev: nowhere}, Version: 1, Root: nowhere,
-	})
+	e, err := o.question(v)
 	if err != nil {
 		return position{}, err
 	}
@@ -1102,6 +1198,16 @@ func (o *Owner) ask(ctx context.Context, v *policies.VaultDocument) (position, e
 		return position{}, fmt.Errorf("asking the vault for the chain: %w", err)
 	}
 	return o.newest(ctx, v, err)
+}
+
+// question is a manifest that can never be published. That the owner signed it is all that it says.
+func (o *Owner) question(v *policies.VaultDocument) (*envelope.Envelope, error) {
+	nonce := policies.NewNonce()
+	nowhere := policies.Hash(sha256.Sum256(nonce[:]))
+	return policies.Sign(o.signing, &policies.Manifest{
+		Header: policies.NewHeader("manifest", o.now()), Audience: v.Vault, Owner: o.ID(), Author: o.author(),
+		Link: policies.Link{Seq: 1, Prev: nowhere}, Version: 1, Root: nowhere,
+	})
 }
 
 // newest is the newest document of the chain by a refusal that carries the vault's receipt of it, or why it does not say.

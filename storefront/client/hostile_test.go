@@ -456,8 +456,8 @@ func TestHostileChain(t *testing.T) {
 	})
 	two, err := RestoreOwner(new(memory), plain, Options{})
 	w.must(err)
-	if err := two.Sync(ctx); !errors.Is(err, policies.CodeBehind) {
-		t.Errorf("a part of the chain: %v", err)
+	if err := two.Sync(ctx); err != nil || len(two.Grants(false)) != 1 {
+		t.Errorf("a part of the chain, and a vault that has the rest: %v", err)
 	}
 	// A mirror that is not the manifest's.
 	w.rewrite("/mirror", func(b []byte) []byte {
@@ -473,6 +473,69 @@ func TestHostileChain(t *testing.T) {
 		t.Errorf("another mirror: %v", err)
 	}
 	_ = before
+}
+
+// TestLostDevice: a device sends a revocation past a silent storefront and is lost. Another one fetches it from the vault, tells the storefront and
+// goes on; without the vault's listener it says what is wrong.
+func TestLostDevice(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	r, _ := w.reader("R")
+	w.must(o.Set(ctx, set("note", "n")))
+	w.connect(o, r, "r")
+	var plain []byte
+	_, err := o.Backup(false, func(b []byte) error { plain = append(plain, b...); return nil })
+	w.must(err)
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+	w.silent("/revocations")
+	w.must(o.Revoke(ctx, r.ID(), []policies.Field{"note"}, RevokeOptions{KeepEpoch: true}))
+	w.hostile(nil)
+	o.state.Untold = nil // it will never tell
+	w.must(o.Set(ctx, set("note", "m")))
+
+	two, err := RestoreOwner(new(memory), plain, Options{})
+	w.must(err)
+	owners := two.wire.owners
+	two.wire.owners = nil
+	if err := two.Sync(ctx); !errors.Is(err, policies.CodeBehind) {
+		t.Errorf("without the vault's listener: %v", err)
+	}
+	two.wire.owners = owners
+	w.must(two.Sync(ctx))
+	if list := two.Grants(false); len(list) != 0 {
+		t.Errorf("the revocation is not known: %+v", list)
+	}
+	w.must(two.Set(ctx, set("note", "k")))
+	three, err := RestoreOwner(new(memory), plain, Options{})
+	w.must(err)
+	three.wire.owners = nil
+	w.must(three.Sync(ctx)) // the storefront's chain has no gap any more
+	w.wantRefusal(r, two, "note", policies.CodeRevoked)
+}
+
+// TestHiddenTail: the storefront shows the chain without its end, which looks whole. A change is refused by the vault, and the device fetches the end
+// from there; without the vault's listener it says that something comes first that it is not shown.
+func TestHiddenTail(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	r, _ := w.reader("R")
+	w.must(o.Set(ctx, set("note", "n")))
+	w.connect(o, r, "r")
+	two := second(t, w, o)
+	w.must(two.Sync(ctx))
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+	w.rewrite("/chain", func([]byte) []byte { return []byte(`{"documents":[]}`) })
+	owners := two.wire.owners
+	two.wire.owners = nil
+	if err := two.Set(ctx, set("note", "m")); !errors.Is(err, policies.CodeChain) {
+		t.Errorf("without the vault's listener: %v", err)
+	}
+	two.wire.owners = owners
+	w.must(two.Set(ctx, set("note", "k")))
+	if list := two.Grants(false); len(list) != 1 {
+		t.Errorf("the grant is not known: %+v", list)
+	}
+	w.wantRead(r, o, "note", "k")
 }
 
 func TestHostileHistory(t *testing.T) {

@@ -39,7 +39,7 @@ type ownerState struct {
 	Contacts []readerContact  `json:"contacts,omitzero"`
 	Codes    []issuedCode     `json:"codes,omitzero"`
 	Tasks    []task           `json:"tasks,omitzero"`
-	Untold   []jsontext.Value `json:"untold,omitzero"` // revocations in force that the storefront has not been told
+	Untold   []jsontext.Value `json:"untold,omitzero"` // grants and revocations in force that the storefront has not been told
 }
 
 type position struct {

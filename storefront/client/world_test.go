@@ -332,6 +332,16 @@ func (w *world) ownersListener() http.Handler {
 		receipt, err := w.vault.Submit(r.Context(), s)
 		answer(rw, receipt, err)
 	})
+	mux.HandleFunc("POST "+vaultapi.PathFetch, func(rw http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		var f vaultapi.Fetch
+		if err := envelope.Decode(body, &f); err != nil {
+			problem.Write(rw, err)
+			return
+		}
+		page, err := w.vault.Fetch(f)
+		answer(rw, page, err)
+	})
 	return mux
 }
 

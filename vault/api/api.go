@@ -22,6 +22,7 @@ const (
 	PathVault          = "/v1/vault"                         // GET: the vault document's envelope
 	PathHealth         = "/v1/health"                        // GET: [Health]
 	PathDocuments      = "/v1/documents"                     // POST [Submission]: evidence.Receipt
+	PathFetch          = "/v1/documents/fetch"               // POST [Fetch]: [Fetched]
 	PathChain          = "/v1/owners/{owner}/chain"          // GET: [ChainState]; storefront's listener only
 	PathHead           = "/v1/owners/{owner}/heads/{author}" // GET: [HeadState]; storefront's listener only
 	PathHistory        = "/v1/owners/{owner}/history"        // GET ?before=&limit=: [History]; storefront's listener only
@@ -39,6 +40,8 @@ const (
 	MaxCallsSize   = 32 << 20 // bytes
 	MaxSubmission  = 8 << 20  // bytes
 	MaxQuery       = 16 << 10 // bytes
+	MaxFetch       = 64 << 10 // bytes
+	MaxFetched     = 1 << 20  // bytes of documents in one answer, unless one alone has more
 	ReencryptMedia = "application/vnd.sallyport.reencrypt.v1"
 )
 
@@ -56,6 +59,19 @@ type SealedKey struct {
 	Author policies.AuthorID `json:"author"`
 	Token  string            `json:"token"`
 	Sealed []byte            `json:"sealed"`
+}
+
+// Fetch asks for documents of an owner's chain that the vault accepted and the storefront does not show. The question is signed: Envelope is a manifest of
+// the owner's that can never be published, made within the last minute, of version 1 and with a prev that is the hash of nothing. Whoever holds documents that the owner signed for other ends
+// can fetch nothing with them.
+type Fetch struct {
+	Envelope jsontext.Value `json:"envelope"`
+	Before   policies.Hash  `json:"before,omitzero"` // begin with the document before this one; zero: with the newest
+}
+
+// Fetched is a page of an owner's chain, newest first. What is missing follows from the oldest document's prev.
+type Fetched struct {
+	Documents []jsontext.Value `json:"documents"`
 }
 
 // ChainState is where an owner's chain stands.

@@ -1,8 +1,9 @@
 // Package server is the vault's two doors: HTTP over the vault itself.
 //
 // The storefront's door (a client certificate of the configured authority, or a Unix socket) offers everything. The owners' door offers what
-// an owner needs when the storefront is silent or lies: the vault document, submitting signed documents, where a refusal tells the signer
-// the state of their chain, consistency proofs of the log, and the log's entries for auditors. Neither caller is trusted: what they bring is signed by others and verified by the vault. So the doors only bound what
+// an owner needs when the storefront is silent, lies or has lost something: the vault document, submitting signed documents, where a refusal
+// tells the signer the state of their chain, fetching the chain's documents with a signed question, consistency proofs of the log, and the log's
+// entries for auditors. Neither caller is trusted: what they bring is signed by others and verified by the vault. So the doors only bound what
 // a caller can cost: bodies, times, headers, connections, and on the owners' door requests per address.
 //
 // Every error is a problem document with a stable code. Nothing of a body is ever logged.
@@ -37,6 +38,7 @@ import (
 type Vault interface {
 	Submit(context.Context, api.Submission) (*evidence.Receipt, error)
 	Reencrypt(context.Context, []api.Call) []api.Reply
+	Fetch(api.Fetch) (*api.Fetched, error)
 	Chain(policies.OwnerID) (*api.ChainState, error)
 	Head(policies.OwnerID, policies.AuthorID) (*api.HeadState, error)
 	History(owner policies.OwnerID, before uint64, limit int) (*api.History, error)
@@ -82,6 +84,7 @@ var routes = []route{
 	{http.MethodGet, api.PathLogVault, 0, 5 * time.Second, anyone, logVault},
 	{http.MethodGet, api.PathLogTile, 0, 5 * time.Second, anyone, logTile},
 	{http.MethodPost, api.PathDocuments, api.MaxSubmission, 60 * time.Second, anyone, submit},
+	{http.MethodPost, api.PathFetch, api.MaxFetch, 10 * time.Second, anyone, fetch},
 	{http.MethodGet, api.PathChain, 0, 10 * time.Second, storefront, chain}, // an owner is told in chain_moved
 	{http.MethodGet, api.PathHead, 0, 10 * time.Second, storefront, head},
 	{http.MethodGet, api.PathHistory, 0, 30 * time.Second, storefront, history},
@@ -273,6 +276,18 @@ func submit(v Vault, w http.ResponseWriter, r *http.Request, body []byte) error 
 		return err
 	}
 	return sendJSON(w, receipt)
+}
+
+func fetch(v Vault, w http.ResponseWriter, _ *http.Request, body []byte) error {
+	var f api.Fetch
+	if err := envelope.Decode(body, &f); err != nil {
+		return err
+	}
+	page, err := v.Fetch(f)
+	if err != nil {
+		return err
+	}
+	return sendJSON(w, page)
 }
 
 func chain(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) error {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
@@ -37,6 +38,9 @@ func (scripted) Reencrypt(_ context.Context, calls []api.Call) []api.Reply {
 		replies[i].Sealed = calls[i].Request
 	}
 	return replies
+}
+func (scripted) Fetch(f api.Fetch) (*api.Fetched, error) {
+	return &api.Fetched{Documents: []jsontext.Value{f.Envelope}}, nil
 }
 func (scripted) Chain(policies.OwnerID) (*api.ChainState, error) { return &api.ChainState{Seq: 3}, nil }
 func (scripted) Head(policies.OwnerID, policies.AuthorID) (*api.HeadState, error) {
@@ -92,6 +96,9 @@ func TestRoutes(t *testing.T) {
 		{"document", scripted{}, "GET", api.PathVault, "", nil, nil, nil},
 		{"health", scripted{}, "GET", api.PathHealth, "", nil, nil, nil},
 		{"submit", scripted{}, "POST", api.PathDocuments, "", []byte(`{"envelope":{}}`), nil, nil},
+		{"fetch", scripted{}, "POST", api.PathFetch, "", []byte(`{"envelope":{}}`), nil, nil},
+		{"fetch, too long", scripted{}, "POST", api.PathFetch, "", make([]byte, api.MaxFetch+1), policies.CodeTooLarge, policies.CodeTooLarge},
+		{"fetch, not JSON", scripted{}, "POST", api.PathFetch, "", []byte(`{`), policies.CodeMalformed, policies.CodeMalformed},
 		{"chain", scripted{}, "GET", chain, "", nil, nil, policies.CodeNotFound},
 		{"head", scripted{}, "GET", head, "", nil, nil, policies.CodeNotFound},
 		{"history", scripted{}, "GET", history + "?before=7&limit=3", "", nil, nil, policies.CodeNotFound},
