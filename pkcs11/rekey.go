@@ -116,6 +116,14 @@ func (t *Token) deriveOne(ctx context.Context, s cryptoki.Session, r *DeriveRequ
 	if len(r.Sealed.Blob) > 0 {
 		return t.deriveSealed(ctx, s, r)
 	}
+	x, err := t.deriveResident(s, r)
+	if absent(err) {
+		x, err = t.lookAgain(ctx, s, r, err)
+	}
+	return x, err
+}
+
+func (t *Token) deriveResident(s cryptoki.Session, r *DeriveRequest) ([32]byte, error) {
 	t.mu.RLock()
 	key, known := t.keys[r.Key]
 	if !known {
@@ -310,6 +318,7 @@ func (t *Token) learn(s cryptoki.Session, id KeyID) error {
 	}
 	t.mu.Lock()
 	t.keys[id] = found[0]
+	delete(t.ended, id)
 	t.mu.Unlock()
 	return nil
 }
@@ -317,7 +326,7 @@ func (t *Token) learn(s cryptoki.Session, id KeyID) error {
 // forget makes a key unknown to Derive. On return no derive uses it.
 func (t *Token) forget(id KeyID) {
 	t.mu.Lock()
-	if o, ok := t.keys[id]; ok {
+	if o, ok := t.keys[id]; ok || t.ended[id] == 0 {
 		t.ended[id] = o
 	}
 	delete(t.keys, id)
@@ -330,11 +339,10 @@ func (t *Token) forget(id KeyID) {
 // change. Should a module have given it to something else since, that is not a
 // re-encryption key, or one that is known.
 func (t *Token) renamed(s cryptoki.Session, id KeyID, found []cryptoki.Object) (cryptoki.Object, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	o, ok := t.ended[id]
-	delete(t.ended, id)
-	if !ok || slices.Contains(found, o) || t.hasAll(s, o, "", t.rekey) != nil {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	o := t.ended[id]
+	if o == 0 || slices.Contains(found, o) || t.hasAll(s, o, "", t.rekey) != nil {
 		return 0, false
 	}
 	for _, known := range t.keys {
@@ -354,18 +362,18 @@ func (t *Token) Destroy(ctx context.Context, id KeyID) error {
 	t.forget(id)
 	return t.do(ctx, t.slow, "destroying key", func(s cryptoki.Session) error {
 		t.forget(id) // again: Keys may have run meanwhile
-		found, err := t.module.Find(s, byID(id))
+		found, err := t.toDestroy(ctx, s, id)
 		if err != nil {
 			return err
-		}
-		if o, ok := t.renamed(s, id, found); ok {
-			found = append(found, o)
 		}
 		for _, o := range found {
 			if err := t.module.DestroyObject(s, o); err != nil {
 				return err
 			}
 		}
+		t.mu.Lock()
+		t.ended[id] = 0
+		t.mu.Unlock()
 		if err := t.sync(); err != nil {
 			return err
 		}
@@ -380,6 +388,29 @@ func (t *Token) Destroy(ctx context.Context, id KeyID) error {
 			return err
 		})
 	})
+}
+
+// toDestroy finds the objects of a forgotten key: those of its id, and the one that this process knew. If there is none although it knew
+// one, it looks again: what another process writes at that moment must not pass for destroyed.
+func (t *Token) toDestroy(ctx context.Context, s cryptoki.Session, id KeyID) ([]cryptoki.Object, error) {
+	t.mu.RLock()
+	known := t.ended[id] != 0
+	t.mu.RUnlock()
+	for pause := firstPause; ; pause *= 2 {
+		found, err := t.module.Find(s, byID(id))
+		if err != nil {
+			return nil, err
+		}
+		if o, ok := t.renamed(s, id, found); ok {
+			found = append(found, o)
+		}
+		if len(found) > 0 || !known || pause > lastPause {
+			return found, nil
+		}
+		if err := t.wait(ctx, pause); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // Keys lists the re-encryption keys that are in the token now, in order. It

@@ -203,7 +203,7 @@ func (t *Token) discard(ctx context.Context, op string, objects []cryptoki.Objec
 	})
 }
 
-// gone tells whether the module knows no such object.
+// gone tells whether the module knows no such object. It may be wrong: see lookAgain.
 func gone(err error) bool {
 	ckr, ok := errors.AsType[cryptoki.CKR](err)
 	return ok && kindOf(ckr) == ErrKeyMissing

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -101,9 +102,11 @@ type Token struct {
 	// is under way: that is the drain before a key is destroyed.
 	mu      sync.RWMutex
 	keys    map[KeyID]cryptoki.Object
-	ended   map[KeyID]cryptoki.Object // forgotten here, for Destroy
+	ended   map[KeyID]cryptoki.Object // forgotten here: for Destroy, zero if that is done, and never to be found again
 	named   map[KeyName]cryptoki.Object
 	sealing sealing
+
+	fruitless atomic.Pointer[time.Time] // when a second look was last in vain; nil: never
 
 	once   sync.Once
 	broken chan struct{} // closed when the token is of no further use
