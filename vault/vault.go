@@ -127,6 +127,9 @@ var (
 	ErrTokenFull = errors.New("no room in the token")
 )
 
+// ErrOldDocument: the vault document is not the newest that the vault was started with. Its file was put back to an older state.
+var ErrOldDocument = errors.New("the vault document is an old one")
+
 // Config is everything a Vault is made of.
 type Config struct {
 	// Envelope is the vault document as the ceremony signed it; Document is its verified content.
@@ -259,11 +262,9 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	v.answers.init()
 	v.quotas.init(cfg.Limits)
 	v.sealing.store = store
-	var vault policies.VaultID
-	state.Read(func(s *ledger.State) { vault = s.Vault() })
-	if vault != cfg.Document.Vault {
+	if err := v.checkDocument(); err != nil {
 		v.release()
-		return nil, fmt.Errorf("opening the vault: the key-use log belongs to vault %s, the vault document to %s", vault, cfg.Document.Vault)
+		return nil, fmt.Errorf("opening the vault: %w", err)
 	}
 	if err := v.startSealing(ctx); err != nil {
 		v.release()
@@ -280,6 +281,24 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		v.chores.Go(v.keepSealing)
 	}
 	return v, nil
+}
+
+// checkDocument refuses a vault document that is not of this log's vault, or older than one that the vault was started with before. What a newer one
+// takes back, a key above all, an older one would bring again. Two of one version are a mistake of the ceremony, or no work of it.
+func (v *Vault) checkDocument() error {
+	var vault policies.VaultID
+	var seen ledger.VaultDocument
+	v.ledger.Read(func(s *ledger.State) { vault, seen = s.Vault(), s.VaultDocument() })
+	d := v.cfg.Document
+	switch {
+	case vault != d.Vault:
+		return fmt.Errorf("the key-use log belongs to vault %s, the vault document to %s", vault, d.Vault)
+	case d.Version < seen.Version:
+		return fmt.Errorf("%w: it is version %d, and the vault was started with version %d before; put the newest back", ErrOldDocument, d.Version, seen.Version)
+	case d.Version == seen.Version && v.document != seen.Hash:
+		return fmt.Errorf("%w: another one of version %d was in use before; the ceremony gives each a version of its own", ErrOldDocument, d.Version)
+	}
+	return nil
 }
 
 func (c *Config) validate() error {
@@ -303,7 +322,7 @@ func (v *Vault) start(ctx context.Context) error {
 	_, _, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
 		return []ledger.Record{{
 			Kind: evidence.EntryStart, Outcome: policies.CodeAccepted, Raw: v.cfg.Envelope.Raw, Details: evidence.Details{
-				Document: v.document, Token: v.cfg.Serial, Grade: v.cfg.Grade, Note: v.cfg.Findings,
+				Document: v.document, Version: v.cfg.Document.Version, Token: v.cfg.Serial, Grade: v.cfg.Grade, Note: v.cfg.Findings,
 			},
 		}}
 	})

@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/keylog"
 )
 
 func TestLifeOfAField(t *testing.T) { eachCustody(t, lifeOfAField) }
@@ -1181,6 +1182,64 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	must(t, w.log.Close())
 	w.vault = nil
+}
+
+// TestOldVaultDocument: a host that puts the file of the vault document back to an older state does not get the vault to start, whatever became of the
+// database. What the log knows of it is in the entries of the starts.
+func TestOldVaultDocument(t *testing.T) {
+	w := newWorld(t)
+	first, old := w.envelope, w.document
+	sign := func(version uint64, label string) {
+		d := *old
+		d.Version, d.Tokens = version, slices.Clone(old.Tokens)
+		d.Tokens[0].Label = label
+		var err error
+		w.envelope, err = policies.Sign(newSigner(1), &d)
+		must(t, err)
+		w.document = &d
+	}
+	sign(3, "test")
+	w.restart(true)
+	newest, newestDocument := w.envelope, w.document
+	refused := func(what string) {
+		t.Helper()
+		for _, database := range []bool{true, false} {
+			c := w.config()
+			if !database {
+				c.Dir = ""
+			}
+			before := w.log.Checkpoint().Size
+			v, err := Open(t.Context(), c)
+			if err == nil {
+				v.Close(t.Context())
+			}
+			if !errors.Is(err, ErrOldDocument) || w.log.Checkpoint().Size != before {
+				t.Errorf("%s, database %v: %v, and %d entries more", what, database, err, w.log.Checkpoint().Size-before)
+			}
+		}
+	}
+	for _, flushed := range []bool{false, true} {
+		if flushed {
+			must(t, w.vault.Close(t.Context()))
+			must(t, w.log.Close())
+			w.vault = nil
+		} else {
+			w.kill()
+		}
+		var err error
+		w.log, err = keylog.Open(t.Context(), w.logConfig())
+		must(t, err)
+		w.envelope, w.document = first, old
+		refused("the first one")
+		sign(2, "test")
+		refused("one between")
+		sign(3, "another")
+		refused("another of the same version")
+		w.envelope, w.document = newest, newestDocument
+		w.open()
+	}
+	sign(4, "test")
+	w.restart(true)
 }
 
 func BenchmarkReencrypt(b *testing.B) {

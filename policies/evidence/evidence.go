@@ -44,7 +44,7 @@ type Kind string
 // The kinds of entries.
 const (
 	EntryGenesis    Kind = "genesis"    // the first entry: which vault, under which vault document
-	EntryStart      Kind = "start"      // the vault opened its token and log, with the light probe's findings
+	EntryStart      Kind = "start"      // the vault opened its token and log, under a vault document and its version, with the light probe's findings
 	EntryStop       Kind = "stop"       // the vault closed its log in good order
 	EntryIdentity   Kind = "identity"   // an identity was enrolled
 	EntryManifest   Kind = "manifest"   // a head moved

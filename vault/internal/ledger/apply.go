@@ -36,7 +36,8 @@ func (s *State) apply(r *Record) error {
 		if r.Index != 0 {
 			return ErrOrder
 		}
-		s.vault = r.Document.(*policies.VaultDocument).Vault
+		v := r.Document.(*policies.VaultDocument)
+		s.vault, s.document = v.Vault, VaultDocument{v.Version, d.Document}
 		return nil
 	case evidence.EntryIdentity:
 		return s.enrol(r, r.Document.(*policies.Identity))
@@ -98,7 +99,12 @@ func (s *State) apply(r *Record) error {
 			s.touch(queriesKey(k))
 		}
 		return nil
-	case evidence.EntryStart, evidence.EntryStop, evidence.EntryRefusals, evidence.EntrySealing:
+	case evidence.EntryStart:
+		if d.Version >= s.document.Version { // zero in a log of a vault that did not record it
+			s.document = VaultDocument{d.Version, d.Document}
+		}
+		return nil
+	case evidence.EntryStop, evidence.EntryRefusals, evidence.EntrySealing:
 		return nil
 	}
 	return fmt.Errorf("%w: a kind that this version does not know", ErrOrder)

@@ -131,6 +131,8 @@ type meta struct {
 	Set    policies.Hash    `json:"set"`
 	Values uint64           `json:"values"` // how many there are
 	Vault  policies.VaultID `json:"vault"`
+
+	Document VaultDocument `json:"document"`
 }
 
 // memTable is the size of Badger's tables in memory. It writes them to disk when they are full and when it is opened or closed, whether there is
@@ -195,7 +197,7 @@ func (x *index) load(s *State) (m meta, err error) {
 	if err := os.Remove(mark); err != nil {
 		return m, err
 	}
-	s.next, s.vault = m.Next, m.Vault
+	s.next, s.vault, s.document = m.Next, m.Vault, m.Document
 	x.next.Store(m.Next)
 	return m, nil
 }
@@ -391,7 +393,7 @@ func (l *Ledger) Flush(root policies.Hash, size uint64) error {
 		values[key] = s.encode(key)
 	}
 	clear(s.changed)
-	m := meta{Next: s.next, Root: root, Vault: s.vault}
+	m := meta{Next: s.next, Root: root, Vault: s.vault, Document: s.document}
 	l.mu.Unlock()
 
 	if err := x.write(values, m); err != nil {

@@ -50,6 +50,7 @@ func (l *Ledger) Write(f func(*State)) {
 type State struct {
 	next       uint64 // index of the next record to apply
 	vault      policies.VaultID
+	document   VaultDocument // the newest that the vault was started with
 	identities map[policies.IdentityID]*Identity
 	pseudonyms map[policies.Pseudonym]policies.IdentityID
 	chains     map[policies.OwnerID]Chain
@@ -89,6 +90,12 @@ func newState() *State {
 		spent:      map[pair]*spent{},
 		changed:    map[string]struct{}{},
 	}
+}
+
+// VaultDocument names a vault document.
+type VaultDocument struct {
+	Version uint64        `json:"version"`
+	Hash    policies.Hash `json:"hash"`
 }
 
 // Identity is an enrolled identity. It never changes.
@@ -193,6 +200,9 @@ func (s *State) Next() uint64 { return s.next }
 
 // Vault is the vault that the log belongs to, zero before the genesis.
 func (s *State) Vault() policies.VaultID { return s.vault }
+
+// VaultDocument is the newest vault document that the vault was started with.
+func (s *State) VaultDocument() VaultDocument { return s.document }
 
 // Keys is how many re-encryption keys of a custody are in force.
 func (s *State) Keys(c policies.Custody) int { return s.keys[c] }

@@ -91,7 +91,7 @@ func Decode(p keylog.Position, raw keylog.Record) (*Record, error) {
 func needsBody(k evidence.Kind) bool {
 	switch k {
 	case evidence.EntryGenesis, evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant,
-		evidence.EntryRevocation, evidence.EntryDestroyed, evidence.EntryFailed:
+		evidence.EntryRevocation, evidence.EntryDestroyed, evidence.EntryFailed, evidence.EntryStart:
 		return true
 	}
 	return false
