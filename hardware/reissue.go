@@ -201,7 +201,7 @@ func (c *NextSealingKey) Run(ctx context.Context) (*NewSealingKey, error) {
 }
 
 func (c *NextSealingKey) make(ctx context.Context, last *Transcript, token *pkcs11.Token, key *envelope.PrivateKey) (*NewSealingKey, error) {
-	present, err := token.InspectSealing(ctx)
+	present, _, err := token.InspectSealing(ctx)
 	if err != nil {
 		return nil, different(err)
 	}

@@ -108,7 +108,7 @@ func TestHostMovesKeptBlob(t *testing.T) {
 	if err := token.Forget(t.Context(), kept.req.Key); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := token.SealingKeys(t.Context()); err != nil {
+	if _, _, err := token.SealingKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	carried, err := token.Reseal(t.Context(), []SealedKey{kept.req.Sealed})

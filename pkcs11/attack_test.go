@@ -549,42 +549,53 @@ func TestHostAttacksSealed(t *testing.T) {
 	}
 	h.untouched(reports)
 
-	// A fake is found, and until it is gone nothing is sealed under it or anything else.
-	for name, period := range map[string]uint32{"beside a real one": 2, "as the newest": 99} {
-		t.Run("fake sealing key/"+name, func(t *testing.T) {
-			fake, err := h.fakeSealing(period, on(cryptoki.CKA_DECRYPT), on(cryptoki.CKA_ENCRYPT), cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS, p.KWP, ckmAESECB))
-			if err != nil {
-				t.Fatal(err)
-			}
-			h.refused("fake sealing key/wrap a live key under it", h.wrap(kwp, fake, live))
-			h.refused("fake sealing key/unwrap a blob with it", func() error {
-				_, err := h.m.UnwrapKey(h.s, kwp, fake, s.req.Sealed.Blob, token.sealedRekey)
-				return err
-			})
-			var named *AttributeError
-			if _, err := token.SealingKeys(t.Context()); !errors.As(err, &named) || named.Key != SealingKey(period) {
-				t.Errorf("searched: %v", err)
-			}
-			if _, err := token.ImportSealed(t.Context(), newID(), OAEPDirect, captured); !errors.Is(err, ErrAttributes) {
-				t.Errorf("import: %v", err)
-			}
-			if _, err := token.Reseal(t.Context(), []SealedKey{s.req.Sealed}); !errors.Is(err, ErrAttributes) {
-				t.Errorf("reseal: %v", err)
-			}
-			if err := token.DestroySealingKey(t.Context(), 1); !errors.Is(err, ErrAttributes) {
-				t.Errorf("destroying an older one: %v", err)
-			}
-			if err := h.m.DestroyObject(h.s, fake); err != nil {
-				t.Fatal(err)
-			}
-			if periods, err := token.SealingKeys(t.Context()); err != nil || !slices.Equal(periods, []uint32{1, 2}) {
-				t.Errorf("once it is gone: %v %v", periods, err)
-			}
-			if err := s.check(token); err != nil {
-				t.Errorf("derive afterwards: %v", err)
-			}
-			live = token.live.keys[nameOf(s.req.Key, s.req.Sealed)].object
+	// Decoys are found, counted and passed over: everything goes on, under the real keys.
+	old := SealedKey{Period: 1, Blob: h.must(h.m.WrapKey(h.s, kwp, older, live))}
+	decoys := map[string]uint32{"of the older one's name": 1, "of the newest one's name": 2, "newer than all": 99}
+	for name, period := range decoys {
+		fake, err := h.fakeSealing(period, on(cryptoki.CKA_DECRYPT), on(cryptoki.CKA_ENCRYPT), cryptoki.Mechanisms(cryptoki.CKA_ALLOWED_MECHANISMS, p.KWP, ckmAESECB))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.refused("decoy "+name+"/wrap a live key under it", h.wrap(kwp, fake, live))
+		h.refused("decoy "+name+"/unwrap a blob with it", func() error {
+			_, err := h.m.UnwrapKey(h.s, kwp, fake, s.req.Sealed.Blob, token.sealedRekey)
+			return err
 		})
+	}
+	if _, err := h.fakeSealing(3, cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(sealingPrefix+"of no period"))); err != nil {
+		t.Fatal(err)
+	}
+	sealings := func(want ...uint32) {
+		t.Helper()
+		if periods, n, err := token.SealingKeys(t.Context()); err != nil || n != len(decoys)+1 || !slices.Equal(periods, want) {
+			t.Errorf("with decoys: periods %v, %d decoys, %v", periods, n, err)
+		}
+		if f, err := token.Probe(t.Context()); err != nil || f.Decoys != len(decoys)+1 {
+			t.Errorf("probed with decoys: %d, %v", f.Decoys, err)
+		}
+	}
+	sealings(1, 2)
+	beside := importedSealed(t, token, public)
+	moved, err := token.Reseal(t.Context(), []SealedKey{old})
+	if err != nil || moved[0].Period != 2 || beside.req.Sealed.Period != 2 {
+		t.Fatalf("with decoys: moved %v, imported under %d, %v", moved, beside.req.Sealed.Period, err)
+	}
+	if err := token.DestroySealingKey(t.Context(), 1); err != nil {
+		t.Errorf("destroying the older one beside a decoy of its name: %v", err)
+	}
+	sealings(2)
+	if _, err := token.Reseal(t.Context(), []SealedKey{old}); !errors.Is(err, ErrKeyMissing) {
+		t.Errorf("under the older one when it is destroyed: %v", err)
+	}
+	if err := token.DestroySealingKey(t.Context(), 2); !errors.Is(err, ErrRefused) {
+		t.Errorf("destroying the newest: %v", err)
+	}
+	s.req.Sealed = moved[0]
+	for _, c := range []*sealedCase{&s, &beside} {
+		if err := c.check(token); err != nil {
+			t.Errorf("derive afterwards: %v", err)
+		}
 	}
 }
 

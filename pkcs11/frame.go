@@ -211,6 +211,7 @@ type reply struct {
 	Data     []byte            `json:"data,omitempty"`
 	Keys     []KeyID           `json:"keys,omitempty"`
 	Periods  []uint32          `json:"periods,omitempty"`
+	Decoys   int               `json:"decoys,omitzero"`
 	Sealed   []SealedKey       `json:"sealed,omitempty"`
 	Info     Info              `json:"info,omitzero"`
 	Report   KeyReport         `json:"report,omitzero"`

@@ -792,19 +792,19 @@ func (p *Pool) Forget(ctx context.Context, id KeyID) error {
 }
 
 // SealingKeys is Token.SealingKeys. On return all workers seal under the newest.
-func (p *Pool) SealingKeys(ctx context.Context) ([]uint32, error) {
+func (p *Pool) SealingKeys(ctx context.Context) (periods []uint32, decoys int, err error) {
 	p.sealing.Lock()
 	defer p.sealing.Unlock()
 	return p.refresh(ctx)
 }
 
 // refresh is SealingKeys, under its lock.
-func (p *Pool) refresh(ctx context.Context) ([]uint32, error) {
+func (p *Pool) refresh(ctx context.Context) (periods []uint32, decoys int, err error) {
 	r, err := p.ask(ctx, call{Method: "sealingKeys"}, p.config.SlowTimeout, true)
 	if err == nil || errors.Is(err, ErrAttributes) {
 		p.tell(call{Method: "refreshSealing"}, nil)
 	}
-	return r.Periods, err
+	return r.Periods, r.Decoys, err
 }
 
 // DestroySealingKey is Token.DestroySealingKey. On return no worker uses
@@ -813,7 +813,7 @@ func (p *Pool) refresh(ctx context.Context) ([]uint32, error) {
 func (p *Pool) DestroySealingKey(ctx context.Context, period uint32) error {
 	p.sealing.Lock()
 	defer p.sealing.Unlock()
-	periods, err := p.refresh(ctx)
+	periods, _, err := p.refresh(ctx)
 	if err != nil {
 		return fmt.Errorf("destroying sealing key: %w", err)
 	}

@@ -24,6 +24,9 @@ type Findings struct {
 	// ceremony key nor, by label and CKA_ID, a re-encryption key. One that the
 	// host renamed is among them; it should be 0.
 	Strangers int `json:"strangers,omitzero"`
+	// Decoys is how many keys call themselves sealing keys and are not trusted.
+	// They are not used; it should be 0.
+	Decoys int `json:"decoys,omitzero"`
 }
 
 // A DeriveFinding is one form of C_DeriveKey: the point's encoding, and whether
@@ -72,8 +75,8 @@ func (t *Token) Probe(ctx context.Context) (Findings, error) {
 		}
 		f.Keys = append(f.Keys, r)
 	}
-	sealing, err := t.InspectSealing(ctx)
-	f.Keys = append(f.Keys, sealing...)
+	sealing, decoys, err := t.InspectSealing(ctx)
+	f.Keys, f.Decoys = append(f.Keys, sealing...), decoys
 	if err != nil {
 		return f, err
 	}
@@ -112,10 +115,11 @@ func (t *Token) strangers(ctx context.Context) (n int, err error) {
 
 // InspectSealing reads back every sealing key that the token holds now, in the
 // order of their periods. It works for User and Officer, since sealing keys are
-// public objects. A key that only calls itself one is ErrAttributes.
-func (t *Token) InspectSealing(ctx context.Context) ([]KeyReport, error) {
+// public objects. One that is not as it must be is ErrAttributes; decoys are
+// counted, as SealingKeys does.
+func (t *Token) InspectSealing(ctx context.Context) (reports []KeyReport, decoys int, err error) {
 	var periods []uint32
-	err := t.do(ctx, t.slow, "looking for sealing keys", func(s cryptoki.Session) error {
+	err = t.do(ctx, t.slow, "looking for sealing keys", func(s cryptoki.Session) error {
 		found, err := t.module.Find(s, []cryptoki.Attribute{cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY), cryptoki.Bool(cryptoki.CKA_TOKEN, true)})
 		if err != nil {
 			return err
@@ -132,6 +136,14 @@ func (t *Token) InspectSealing(ctx context.Context) ([]KeyReport, error) {
 			if !name.sealing() {
 				continue
 			}
+			if trusted, err := t.trusted(s, o); gone(err) {
+				continue
+			} else if err != nil {
+				return err
+			} else if !trusted {
+				decoys++
+				continue
+			}
 			period, ok := name.Period()
 			if !ok {
 				return &AttributeError{Key: name, Attribute: "CKA_LABEL", Want: "that of a period", Got: string(name)}
@@ -141,21 +153,20 @@ func (t *Token) InspectSealing(ctx context.Context) ([]KeyReport, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	slices.Sort(periods)
-	var reports []KeyReport
 	for _, period := range slices.Compact(periods) { // two of one name: Inspect refuses them
 		r, err := t.Inspect(ctx, SealingKey(period))
 		if errors.Is(err, ErrKeyMissing) {
 			continue
 		}
 		if err != nil {
-			return reports, err
+			return reports, decoys, err
 		}
 		reports = append(reports, r)
 	}
-	return reports, nil
+	return reports, decoys, nil
 }
 
 // probe runs in a session of its own: the key ends with it.

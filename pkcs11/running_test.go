@@ -41,7 +41,7 @@ func TestHostAttacksRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer token.Close()
-	periods, err := token.SealingKeys(t.Context())
+	periods, _, err := token.SealingKeys(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -213,9 +213,12 @@ func gone(err error) bool {
 type sealing struct {
 	keys   map[uint32]cryptoki.Object
 	newest uint32
-	// lax is set if a key with such a name is not as it must be. None is used
-	// for new blobs then.
+	// lax is set if a trusted key with such a name is not as it must be. None is
+	// used for new blobs then.
 	lax error
+	// decoys is how many keys have such a name and are not trusted, so that
+	// nobody but the user can have made them. They are passed over.
+	decoys int
 }
 
 // newest is the period under which keys are sealed now.
@@ -246,7 +249,11 @@ func (t *Token) sealingKey(period uint32) (cryptoki.Object, error) {
 // are sealed from now on. ErrAttributes says that one is not as Generate makes
 // it, or that two have one name; nothing is sealed then until a search finds
 // all of them right.
-func (t *Token) SealingKeys(ctx context.Context) (periods []uint32, err error) {
+//
+// Only the security officer can make a trusted key. One that calls itself a
+// sealing key and is not trusted is the host's: it is passed over, whatever its
+// name, and decoys says how many there are.
+func (t *Token) SealingKeys(ctx context.Context) (periods []uint32, decoys int, err error) {
 	err = t.do(ctx, t.slow, "listing sealing keys", func(s cryptoki.Session) error {
 		found, err := t.search(s)
 		if err != nil {
@@ -255,13 +262,22 @@ func (t *Token) SealingKeys(ctx context.Context) (periods []uint32, err error) {
 		if err := t.setSealing(s, found); err != nil {
 			return err
 		}
-		periods = slices.Sorted(maps.Keys(found.keys))
+		periods, decoys = slices.Sorted(maps.Keys(found.keys)), found.decoys
 		return found.lax
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return periods, nil
+	return periods, decoys, nil
+}
+
+// trusted tells whether the security officer vouches for a key.
+func (t *Token) trusted(s cryptoki.Session, o cryptoki.Object) (bool, error) {
+	a, err := t.module.Read(s, o, cryptoki.CKA_TRUSTED)
+	if err == cryptoki.CKR_ATTRIBUTE_TYPE_INVALID {
+		return false, nil
+	}
+	return err == nil && a.Equal(cryptoki.Bool(cryptoki.CKA_TRUSTED, true)), err
 }
 
 // search finds what calls itself a sealing key, whoever made it.
@@ -271,6 +287,7 @@ func (t *Token) search(s cryptoki.Session) (sealing, error) {
 		return sealing{}, err
 	}
 	names := make(map[KeyName]cryptoki.Object)
+	found := sealing{keys: make(map[uint32]cryptoki.Object)}
 	for _, o := range all {
 		label, err := t.module.Read(s, o, cryptoki.CKA_LABEL)
 		if gone(err) {
@@ -279,11 +296,20 @@ func (t *Token) search(s cryptoki.Session) (sealing, error) {
 		if err != nil {
 			return sealing{}, err
 		}
-		if name := KeyName(label.Value); name.sealing() {
+		name := KeyName(label.Value)
+		if !name.sealing() {
+			continue
+		}
+		switch trusted, err := t.trusted(s, o); {
+		case gone(err):
+		case err != nil:
+			return sealing{}, err
+		case trusted:
 			names[name] = o
+		default:
+			found.decoys++
 		}
 	}
-	found := sealing{keys: make(map[uint32]cryptoki.Object)}
 	for name, o := range names {
 		err := t.sound(s, name, o)
 		switch {
@@ -387,12 +413,9 @@ func (t *Token) DestroySealingKey(ctx context.Context, period uint32) error {
 			return ErrKeyMissing
 		}
 		return t.fresh(func(s cryptoki.Session) error {
-			_, err := t.only(s, SealingKey(period))
-			if err == nil {
-				return fmt.Errorf("the key is still there: %w", ErrTokenBroken)
-			}
-			if errors.Is(err, ErrKeyMissing) {
-				return nil
+			left, err := t.search(s)
+			if _, there := left.keys[period]; there {
+				err = fmt.Errorf("the key is still there: %w", ErrTokenBroken)
 			}
 			return err
 		})

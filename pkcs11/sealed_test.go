@@ -65,7 +65,7 @@ type custodian interface {
 	ImportSealed(context.Context, KeyID, string, []byte) (SealedKey, error)
 	Reseal(context.Context, []SealedKey) ([]SealedKey, error)
 	Forget(context.Context, KeyID) error
-	SealingKeys(context.Context) ([]uint32, error)
+	SealingKeys(context.Context) ([]uint32, int, error)
 	DestroySealingKey(context.Context, uint32) error
 }
 
@@ -207,7 +207,7 @@ func TestReseal(t *testing.T) {
 	officerMakes(t, p, 10)
 	token = open(t, p, User, 2)
 	defer token.Close()
-	if periods, err := token.SealingKeys(t.Context()); err != nil || !slices.Equal(periods, []uint32{3, 10}) {
+	if periods, _, err := token.SealingKeys(t.Context()); err != nil || !slices.Equal(periods, []uint32{3, 10}) {
 		t.Errorf("%v %v", periods, err)
 	}
 	before := everything(t, token)
@@ -253,7 +253,7 @@ func TestReseal(t *testing.T) {
 	if err := token.DestroySealingKey(t.Context(), 10); !errors.Is(err, ErrRefused) {
 		t.Errorf("the newest: %v", err)
 	}
-	if periods, err := token.SealingKeys(t.Context()); err != nil || !slices.Equal(periods, []uint32{10}) {
+	if periods, _, err := token.SealingKeys(t.Context()); err != nil || !slices.Equal(periods, []uint32{10}) {
 		t.Errorf("%v %v", periods, err)
 	}
 	if _, err := token.Reseal(t.Context(), []SealedKey{left.req.Sealed}); !errors.Is(err, ErrKeyMissing) {
@@ -264,7 +264,7 @@ func TestReseal(t *testing.T) {
 func TestPoolSealed(t *testing.T) {
 	profile, public := sealedCeremony(t, 1, 2)
 	p := pool(t, profile, nil)
-	if periods, err := p.SealingKeys(t.Context()); err != nil || !slices.Equal(periods, []uint32{1, 2}) {
+	if periods, _, err := p.SealingKeys(t.Context()); err != nil || !slices.Equal(periods, []uint32{1, 2}) {
 		t.Fatalf("%v %v", periods, err)
 	}
 	cases := make([]sealedCase, 5)
@@ -367,7 +367,7 @@ func TestPoolChangesPeriod(t *testing.T) {
 	if k, err := p.Reseal(t.Context(), []SealedKey{kept.req.Sealed}); err != nil || k[0].Period != 1 {
 		t.Errorf("before the new key was looked for: %+v %v", k, err)
 	}
-	if periods, err := p.SealingKeys(t.Context()); err != nil || !slices.Equal(periods, []uint32{1, 2}) {
+	if periods, _, err := p.SealingKeys(t.Context()); err != nil || !slices.Equal(periods, []uint32{1, 2}) {
 		t.Fatalf("%v %v", periods, err)
 	}
 	for range 4 { // by each worker
@@ -528,7 +528,7 @@ func TestImportSealedNeedsSealingKey(t *testing.T) {
 	if _, err := token.ImportSealed(t.Context(), newID(), OAEPDirect, wrappedKey(t, public, newKey(t))); !errors.Is(err, ErrKeyMissing) {
 		t.Errorf("without a sealing key: %v", err)
 	}
-	if periods, err := token.SealingKeys(t.Context()); err != nil || len(periods) != 0 {
+	if periods, _, err := token.SealingKeys(t.Context()); err != nil || len(periods) != 0 {
 		t.Errorf("%v %v", periods, err)
 	}
 	if err := token.DestroySealingKey(t.Context(), 1); !errors.Is(err, ErrKeyMissing) {

@@ -183,7 +183,7 @@ func (t *Token) open(ctx context.Context, c Config) error {
 	}
 	// A sealing key that is not as it must be is no reason to serve nothing: it
 	// is not used, and SealingKeys says so.
-	if _, err := t.SealingKeys(ctx); err != nil && !errors.Is(err, ErrAttributes) {
+	if _, _, err := t.SealingKeys(ctx); err != nil && !errors.Is(err, ErrAttributes) {
 		return err
 	}
 	_, err = t.Keys(ctx)
@@ -212,6 +212,9 @@ func (t *Token) only(s cryptoki.Session, name KeyName) (cryptoki.Object, error) 
 	}
 	found, err := t.module.Find(s, []cryptoki.Attribute{
 		cryptoki.Ulong(cryptoki.CKA_CLASS, pl.class), cryptoki.Bool(cryptoki.CKA_TOKEN, true), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(name))})
+	if err == nil && name.sealing() {
+		found, err = t.withoutDecoys(s, name, found)
+	}
 	switch {
 	case err != nil:
 		return 0, err
@@ -221,6 +224,24 @@ func (t *Token) only(s cryptoki.Session, name KeyName) (cryptoki.Object, error) 
 		return 0, &AttributeError{Key: name, Attribute: "CKA_LABEL", Want: "on one key", Got: fmt.Sprintf("on %d keys", len(found))}
 	}
 	return found[0], nil
+}
+
+// withoutDecoys are those of the keys of a sealing key's name that are trusted: anybody can give a key that name.
+func (t *Token) withoutDecoys(s cryptoki.Session, name KeyName, found []cryptoki.Object) ([]cryptoki.Object, error) {
+	var real []cryptoki.Object
+	for _, o := range found {
+		trusted, err := t.trusted(s, o)
+		if err != nil && !gone(err) {
+			return nil, err
+		}
+		if trusted {
+			real = append(real, o)
+		}
+	}
+	if len(found) > 0 && len(real) == 0 {
+		return nil, &AttributeError{Key: name, Attribute: "CKA_TRUSTED", Want: "true", Got: "false"}
+	}
+	return real, nil
 }
 
 // maxListed bounds the tokens that an error lists.

@@ -236,10 +236,10 @@ func (s *server) answer(c call) (r reply) {
 	case "admitSealed":
 		t.live.admit(c.ID)
 	case "sealingKeys":
-		r.Periods, err = t.SealingKeys(ctx)
+		r.Periods, r.Decoys, err = t.SealingKeys(ctx)
 	case "refreshSealing":
 		// That one is lax is for the one to say who was asked.
-		if _, err = t.SealingKeys(ctx); errors.Is(err, ErrAttributes) {
+		if _, _, err = t.SealingKeys(ctx); errors.Is(err, ErrAttributes) {
 			err = nil
 		}
 	case "retireSealing":

@@ -60,6 +60,7 @@ type sealing struct {
 
 	older   atomic.Int64 // keys that the mover has before it
 	missing atomic.Int64 // keys of grants in force that the start did not find, or the mover could not move
+	decoys  atomic.Int64 // keys in the token that call themselves sealing keys and are none
 
 	// The mover's own.
 	trouble string // the last error that it logged
@@ -131,7 +132,7 @@ func (v *Vault) startSealing(ctx context.Context) error {
 	if !offered && inForce == 0 {
 		return nil // the token need not know of sealing keys
 	}
-	periods, err := v.cfg.Token.SealingKeys(ctx)
+	periods, err := v.sealingKeys(ctx)
 	if err != nil {
 		return fmt.Errorf("looking for the token's sealing keys: %w", err)
 	}
@@ -294,12 +295,24 @@ func (v *Vault) keepSealing() {
 	}
 }
 
+// sealingKeys asks the token for its sealing keys. Keys that only call themselves so stop nothing, but whoever put them there has the PIN.
+func (v *Vault) sealingKeys(ctx context.Context) ([]uint32, error) {
+	periods, decoys, err := v.cfg.Token.SealingKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if before := v.sealing.decoys.Swap(int64(decoys)); int64(decoys) > before {
+		v.cfg.Logger.Warn("keys in the token call themselves sealing keys and are none; they are not used, but whoever made them has the PIN", "keys", decoys)
+	}
+	return periods, nil
+}
+
 // moveKeys brings every key under the newest sealing key and destroys the older ones.
 func (v *Vault) moveKeys(ctx context.Context) error {
 	if v.sealing.newest == 0 { // custody sealed is neither offered nor in use; only this goroutine changes it from here on
 		return nil
 	}
-	periods, err := v.cfg.Token.SealingKeys(ctx)
+	periods, err := v.sealingKeys(ctx)
 	if err != nil {
 		return err
 	}
@@ -481,5 +494,5 @@ func (s *sealing) health() *api.Sealing {
 	s.gate.RLock()
 	period := s.newest
 	s.gate.RUnlock()
-	return &api.Sealing{Period: period, Older: uint64(s.older.Load()), Missing: uint64(s.missing.Load()), Stopped: s.store.Fault() != nil}
+	return &api.Sealing{Period: period, Older: uint64(s.older.Load()), Missing: uint64(s.missing.Load()), Decoys: uint64(s.decoys.Load()), Stopped: s.store.Fault() != nil}
 }

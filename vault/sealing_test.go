@@ -96,6 +96,34 @@ func readAll(t testing.TB, r *reader, asks []ask) {
 	}
 }
 
+// TestDecoys: keys in the token that only call themselves sealing keys stop neither start nor mover, and health and log say that they are there.
+func TestDecoys(t *testing.T) {
+	w := sealedWorld(t)
+	said := new(log)
+	w.said = said
+	w.token.decoys = 2
+	w.restart(true)
+	r := w.reader()
+	asks := w.granted(r, 3)
+	w.token.newSealingKey()
+	w.moved(2)
+	readAll(t, r, asks)
+	if h := w.vault.Health().Sealing; h.Decoys != 2 || h.Period != 2 {
+		t.Errorf("health %+v", h)
+	}
+	if !said.has("call themselves sealing keys") {
+		t.Error("the vault's log does not say so")
+	}
+	w.token.mu.Lock()
+	w.token.decoys = 0
+	w.token.mu.Unlock()
+	w.token.newSealingKey()
+	w.moved(3)
+	if h := w.vault.Health().Sealing; h.Decoys != 0 {
+		t.Errorf("when they are gone: %+v", h)
+	}
+}
+
 // TestNextSealingKey: everything moves to it, the one before is destroyed, and the log says so.
 func TestNextSealingKey(t *testing.T) {
 	w := sealedWorld(t)

@@ -112,7 +112,8 @@ type Token interface {
 	// Reseal moves keys to the newest sealing key, inside the token. It moves all of them, or none and fails; ErrKeyMissing says that one does not unwrap.
 	Reseal(ctx context.Context, keys []SealedKey) ([]SealedKey, error)
 	// SealingKeys are the periods of the sealing keys that the token has now, ascending. From then on ImportSealed and Reseal use the last of them.
-	SealingKeys(ctx context.Context) ([]uint32, error)
+	// Decoys is how many keys only call themselves sealing keys, and are passed over.
+	SealingKeys(ctx context.Context) (periods []uint32, decoys int, err error)
 	// DestroySealingKey destroys the sealing key of a period for good, also if it was not there, but never the newest.
 	DestroySealingKey(ctx context.Context, period uint32) error
 }

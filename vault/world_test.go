@@ -44,6 +44,7 @@ type softToken struct {
 	mu      sync.Mutex
 	keys    map[KeyID]*pre.ReEncryptionKey
 	sealing map[uint32][16]byte // sealing keys by period
+	decoys  int                 // keys that call themselves sealing keys
 	forgot  map[KeyID]bool
 	late    bool // it says that keys are under sealing key 1
 	derives int
@@ -217,10 +218,10 @@ func (s *softToken) Reseal(_ context.Context, keys []SealedKey) ([]SealedKey, er
 }
 
 // SealingKeys calls no hook: the mover asks whenever it likes, also while a test sets one. A test sets it before it makes a sealing key.
-func (s *softToken) SealingKeys(context.Context) ([]uint32, error) {
+func (s *softToken) SealingKeys(context.Context) (periods []uint32, decoys int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.sealing)), nil
+	return slices.Sorted(maps.Keys(s.sealing)), s.decoys, nil
 }
 
 func (s *softToken) DestroySealingKey(_ context.Context, period uint32) error {

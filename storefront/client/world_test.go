@@ -124,8 +124,8 @@ func (k *softToken) ImportSealed(_ context.Context, _ vault.KeyID, _ string, wra
 	return vault.SealedKey{Period: 7, Blob: pkcs8}, err
 }
 
-func (k *softToken) Forget(context.Context, vault.KeyID) error     { return nil }
-func (k *softToken) SealingKeys(context.Context) ([]uint32, error) { return []uint32{7}, nil }
+func (k *softToken) Forget(context.Context, vault.KeyID) error          { return nil }
+func (k *softToken) SealingKeys(context.Context) ([]uint32, int, error) { return []uint32{7}, 0, nil }
 
 func (k *softToken) count() int {
 	k.mu.Lock()

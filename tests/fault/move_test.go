@@ -66,7 +66,7 @@ func TestKillsDuringMove(t *testing.T) {
 		newest := uint32(round + 2)
 		done := func() bool {
 			t.Helper()
-			periods, err := token.SealingKeys(ctx)
+			periods, _, err := token.SealingKeys(ctx)
 			must(t, err)
 			return len(periods) == 1 && periods[0] == newest
 		}

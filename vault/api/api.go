@@ -139,6 +139,7 @@ type Sealing struct {
 	Period  uint32 `json:"period"`            // of the newest sealing key
 	Older   uint64 `json:"older,omitzero"`    // keys that are still under an older one, and are being moved
 	Missing uint64 `json:"missing,omitzero"`  // keys of grants in force that are lost; their owners must grant again
+	Decoys  uint64 `json:"decoys,omitzero"`   // keys in the token that call themselves sealing keys and are none: not used, but somebody with the PIN made them
 	Stopped bool   `json:"stopped,omitempty"` // no new grant is taken: the keys' file could not be written
 }
 

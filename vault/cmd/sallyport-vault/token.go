@@ -70,7 +70,9 @@ func (t token) Reseal(ctx context.Context, keys []vault.SealedKey) ([]vault.Seal
 	return out, translate(err)
 }
 
-func (t token) SealingKeys(ctx context.Context) ([]uint32, error) { return t.pool.SealingKeys(ctx) }
+func (t token) SealingKeys(ctx context.Context) (periods []uint32, decoys int, err error) {
+	return t.pool.SealingKeys(ctx)
+}
 
 func (t token) DestroySealingKey(ctx context.Context, period uint32) error {
 	err := t.pool.DestroySealingKey(ctx, period)
