@@ -9,8 +9,8 @@ import (
 )
 
 // A SoftHSM object is a file, which a process that sets an attribute truncates and writes anew. Another process that
-// uses the key meanwhile is told CKR_OBJECT_HANDLE_INVALID or CKR_KEY_HANDLE_INVALID, just as if it were destroyed, for
-// up to 50 ms on a busy machine (measured, 2.6.1, TestKeyRewritten). A host with the PIN could so have readers told that
+// uses the key meanwhile is told CKR_OBJECT_HANDLE_INVALID or CKR_KEY_HANDLE_INVALID, just as if it were destroyed, or
+// CKR_KEY_FUNCTION_NOT_PERMITTED, for up to 50 ms on a busy machine (measured, 2.6.1, TestKeyRewritten). A host with the PIN could so have readers told that
 // their key is gone. So a key that seems to be missing is looked for again before anybody is told.
 //
 // Only a derive that failed comes here. It costs its lane a quarter of a second if the key is really gone, and then the
@@ -22,8 +22,16 @@ const (
 	respite    = 2 * time.Second        // after a look that was in vain
 )
 
-// absent tells whether a derive failed because the key was not there.
-func absent(err error) bool { return err == ErrKeyMissing || gone(err) }
+// absent tells whether a derive may have failed because the key was not there, or not all of it: half of an object's attributes make a key
+// that may do nothing, or CKR_GENERAL_ERROR. Every key derived when it was imported.
+func absent(err error) bool {
+	ckr, ok := errors.AsType[cryptoki.CKR](err)
+	if !ok {
+		return err == ErrKeyMissing
+	}
+	kind := kindOf(ckr)
+	return kind == ErrKeyMissing || kind == ErrRefused || kind == nil
+}
 
 // lookAgain derives once more with a resident key that seemed to be missing, by the handle that is known, and by one
 // that is searched for: this process may have listed the keys at that very moment, or the host may have put the file back as

@@ -528,12 +528,14 @@ func TestHotPathCalls(t *testing.T) {
 	if !maps.Equal(diff, want) {
 		t.Errorf("calls: %v", diff)
 	}
-	// What is refused before the token is asked causes no call.
+	// What is refused before the token is asked causes no call, nor does a missing key right after one that was looked for in vain.
+	bad, missing := req, req
+	bad.Point[0], missing.Key = 0x02, newID()
+	token.Derive(t.Context(), []DeriveRequest{missing})
 	before = token.Calls()
-	req.Key = newID()
-	token.Derive(t.Context(), []DeriveRequest{req})
+	token.Derive(t.Context(), []DeriveRequest{bad, missing})
 	if !maps.Equal(before, token.Calls()) {
-		t.Error("a missing key caused a call")
+		t.Error("a bad point, or a missing key, caused a call")
 	}
 }
 
