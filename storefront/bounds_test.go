@@ -382,6 +382,7 @@ func TestFixedBoundsAreDocumented(t *testing.T) {
 		"a value":           fmt.Sprintf("%d MiB", policies.MaxValue/mib),
 		"a signed document": fmt.Sprintf("%d MiB", envelope.MaxSize/mib),
 		"fields of one grant, items of one revocation, items of one read": fmt.Sprintf("%d, %s, %s", policies.MaxGrantFields, thousands(policies.MaxRevokedItems), thousands(policies.MaxReadItems)),
+		"entries of one request for evidence":                             thousands(policies.MaxEvidence),
 		"ciphertext in the answer to one read":                            fmt.Sprintf("%d MiB", readBytes/mib),
 		"documents on one page of chain, grants or relationships":         fmt.Sprintf("%d, or %d MiB", pageDocuments, pageBytes/mib),
 		"relationships of one reader with one owner":                      fmt.Sprint(relationshipsOfPair),

@@ -101,6 +101,50 @@ func (s *Storefront) parseRead(c *call) (in api.Read, env *envelope.Envelope, re
 	return
 }
 
+// entryBytes is what an entry takes in an answer to a request for evidence, generously.
+const entryBytes = 8 * kib
+
+// postEvidence carries a reader's request for evidence to the vault, and the sealed answer back. Who may have which entries is the vault's to decide; here junk is
+// kept away, and an entry counts like a field that is read.
+func (s *Storefront) postEvidence(c *call) error {
+	req, one, err := s.parseEvidence(c)
+	if err != nil {
+		if limited := s.chargeNetwork(c); limited != nil {
+			return limited
+		}
+		return err
+	}
+	now := s.now()
+	if !s.callers.allow("r"+string(one.reader[:]), now, s.limits.FieldRate, s.limits.FieldBurst, req.Most()) {
+		return rateLimited()
+	}
+	if err := req.Live(now); err != nil {
+		return err
+	}
+	if err := s.share(c, "r"+string(one.reader[:])).Take(int64(req.Most()) * entryBytes); err != nil {
+		return crowded()
+	}
+	answer, err := s.vault.Evidence(c.ctx, c.body)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, answer)
+}
+
+// parseEvidence reads a request for evidence and finds its session. What it refuses may come from anybody.
+func (s *Storefront) parseEvidence(c *call) (*policies.EvidenceRequest, openSession, error) {
+	env, err := envelope.Parse(c.body)
+	if err != nil {
+		return nil, openSession{}, err
+	}
+	req, err := policies.Decode[policies.EvidenceRequest](env)
+	if err != nil {
+		return nil, openSession{}, err
+	}
+	one, err := s.sessions.find(req.Session, s.now())
+	return req, one, err
+}
+
 // find looks up what an item needs. A pending manifest is completed first: the request's nonce is good for one call to the vault, so
 // that call must be made under the newest head. What is not found is offered as nothing: the vault decides, and records.
 func (s *Storefront) find(c *call, reader policies.ReaderID, req *policies.ReadRequest, i int, o *offer) error {

@@ -71,6 +71,7 @@ var routes = []route{
 	{"GET", api.PathConsistency, anyone, 0, 10 * time.Second, (*Storefront).getConsistency},
 	{"GET", api.PathReaderGrants, member, 0, 10 * time.Second, (*Storefront).getReaderGrants},
 	{"POST", api.PathSessions, member, 32 * kib, 10 * time.Second, (*Storefront).postSession},
+	{"POST", api.PathEvidence, session, vaultapi.MaxEvidence, readTimeout, (*Storefront).postEvidence},
 	{"POST", api.PathReads, session, mib, readTimeout, (*Storefront).postRead},
 }
 

@@ -122,6 +122,13 @@ func (a adapter) Head(_ context.Context, o policies.OwnerID, w policies.AuthorID
 func (a adapter) History(_ context.Context, o policies.OwnerID, before uint64, limit int) (*vaultapi.History, error) {
 	return a.line.Vault.History(o, before, limit)
 }
+func (a adapter) Evidence(ctx context.Context, request []byte) (*vaultapi.SealedEvidence, error) {
+	sealed, err := a.line.Vault.Evidence(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	return &vaultapi.SealedEvidence{Answer: sealed}, nil
+}
 func (a adapter) Consistency(_ context.Context, from, to uint64) (*vaultapi.Consistency, error) {
 	return a.line.Vault.Consistency(from, to)
 }

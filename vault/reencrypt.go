@@ -141,11 +141,8 @@ func (v *Vault) admit(call *api.Call) (*read, policies.Code) {
 	if err := e.Verify(r.session.Document.Key); err != nil {
 		return nil, policies.CodeSignature
 	}
-	if r.key = v.keys.get(r.session.Hash); r.key == nil { // the vault was restarted since
-		if r.key, err = v.decapsulate(&r.session.Document, r.session.Hash); err != nil {
-			return nil, policies.CodeSession
-		}
-		r.key = v.keys.put(r.session.Hash, r.key)
+	if r.key, err = v.sessionKey(r.session); err != nil {
+		return nil, policies.CodeSession
 	}
 	if len(call.Items) == len(request.Items) {
 		r.items = make([]readItem, len(call.Items))
@@ -159,6 +156,18 @@ func (v *Vault) admit(call *api.Call) (*read, policies.Code) {
 		}
 	}
 	return r, ""
+}
+
+// sessionKey is K of an open session.
+func (v *Vault) sessionKey(session *ledger.Session) (*pre.SessionKey, error) {
+	if key := v.keys.get(session.Hash); key != nil {
+		return key, nil
+	}
+	key, err := v.decapsulate(&session.Document, session.Hash) // the vault was restarted since
+	if err != nil {
+		return nil, err
+	}
+	return v.keys.put(session.Hash, key), nil
 }
 
 // verify checks that what is offered is the item that was asked for, under the author's head, with a point that is on the curve.
@@ -219,9 +228,12 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 			Kind: kind, Reader: reader, Outcome: it.outcome,
 			Details: evidence.Details{
 				Owner: ask.Owner, Reader: r.session.Document.Reader, Grant: offer.Grant, Field: ask.Field, Author: ask.Writer(),
-				Epoch: it.leaf.Epoch, Version: it.leaf.Version, Head: offer.Head, Leaf: it.hash,
 				Session: r.session.Hash, Request: r.signed.Hash, Nonce: r.request.Nonce,
 			},
+		}
+		if seesItem(it.outcome) {
+			d := &record.Details
+			d.Epoch, d.Version, d.Head, d.Leaf = it.leaf.Epoch, it.leaf.Version, offer.Head, it.hash
 		}
 		if kind == evidence.EntryUse {
 			record.Details.Token, record.Details.Grade, record.Details.Decided = v.cfg.Serial, v.cfg.Grade, now.UnixMilli()
@@ -239,6 +251,16 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 		out = append(out, record)
 	}
 	return v.refusable(s, now, r, out, first)
+}
+
+// seesItem reports whether a reader with this outcome has a grant in force and may know of the item. Of a refusal of others the log does not say which version was
+// there to be refused: the reader is given what the log says of it ([Vault.Evidence]), and a stranger must not learn whether the owner has such a field.
+func seesItem(outcome policies.Code) bool {
+	switch outcome {
+	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeNotYet, policies.CodeGrantExpired:
+		return false
+	}
+	return true
 }
 
 // refuse says why a request is refused as a whole.

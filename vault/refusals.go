@@ -37,6 +37,9 @@ type Limits struct {
 
 	Queries    float64 // of one auditor, a second; default 2
 	QueryBurst int     // and at once; default 100
+
+	Evidence      float64 // entries of the log proven to one reader, a second; default 2000
+	EvidenceBurst int     // and at once; default 10,000
 }
 
 func (l Limits) withDefaults() (Limits, error) {
@@ -46,9 +49,11 @@ func (l Limits) withDefaults() (Limits, error) {
 	l.Sessions = cmp.Or(l.Sessions, 1024)
 	l.SessionRate = cmp.Or(l.SessionRate, 1)
 	l.SessionRequests = cmp.Or(l.SessionRequests, 100_000)
+	l.Evidence = cmp.Or(l.Evidence, 2000)
+	l.EvidenceBurst = cmp.Or(l.EvidenceBurst, 10_000)
 	l.Queries = cmp.Or(l.Queries, 2)
 	l.QueryBurst = cmp.Or(l.QueryBurst, 100)
-	if l.Refusals < 0 || l.RefusalBurst < 0 || l.RefusalsOverall < 0 || l.Sessions < 0 || l.SessionRate < 0 || l.SessionRequests < 0 || l.Queries < 0 || l.QueryBurst < 0 {
+	if l.Evidence < 0 || l.EvidenceBurst < 0 || l.Refusals < 0 || l.RefusalBurst < 0 || l.RefusalsOverall < 0 || l.Sessions < 0 || l.SessionRate < 0 || l.SessionRequests < 0 || l.Queries < 0 || l.QueryBurst < 0 {
 		return l, errors.New("a limit is below zero")
 	}
 	return l, nil
@@ -84,7 +89,13 @@ const (
 	failedImports
 	openedSessions
 	auditQueries
+	shownEntries
 )
+
+// refused reports whether an allowance is of refusals, of which all identities together have one too.
+func (k allowanceKind) refused() bool {
+	return k != openedSessions && k != auditQueries && k != shownEntries
+}
 
 // quota is what an identity has left of an allowance, and what was refused beyond it and is not recorded yet.
 type quota struct {
@@ -114,11 +125,13 @@ type quotas struct {
 func (q *quotas) init(l Limits) { q.limits, q.of = l, map[allowance]*quota{} }
 
 func (q *quotas) bounds(kind allowanceKind) (perSecond, most float64) {
-	if kind == openedSessions {
+	switch kind {
+	case openedSessions:
 		return q.limits.SessionRate, float64(q.limits.Sessions)
-	}
-	if kind == auditQueries {
+	case auditQueries:
 		return q.limits.Queries, float64(q.limits.QueryBurst)
+	case shownEntries:
+		return q.limits.Evidence, float64(q.limits.EvidenceBurst)
 	}
 	return q.limits.Refusals, float64(q.limits.RefusalBurst)
 }
@@ -144,7 +157,7 @@ func (q *quotas) take(a allowance, now time.Time, cost int) bool {
 	if one.level < 1 {
 		return false
 	}
-	if one.grace.level >= 1 || a.kind == openedSessions || a.kind == auditQueries {
+	if one.grace.level >= 1 || !a.kind.refused() {
 		one.grace.level -= float64(cost)
 	} else {
 		q.overall.fill(now, q.limits.RefusalsOverall, 60*q.limits.RefusalsOverall)

@@ -33,6 +33,7 @@ const (
 	PathConsistency   = "/v1/log/consistency"             // GET ?from=&to=, no login: vault api.Consistency
 	PathReaderGrants  = "/v1/grants"                      // GET ?after=CURSOR, the reader's login: [ReaderGrants]
 	PathSessions      = "/v1/sessions"                    // POST, the reader's login, a session's envelope: evidence.Receipt
+	PathEvidence      = "/v1/evidence"                    // POST, no login: a request for evidence, signed by its session: vault api.SealedEvidence
 	PathReads         = "/v1/reads"                       // POST, no login: signed by its session: [Read]: [ReadResult]
 )
 

@@ -3,7 +3,8 @@
 //
 // Two listeners speak it. The storefront's (client certificate or Unix socket) offers everything. The owners' offers what an
 // owner needs when the storefront is silent: the vault document, submitting signed documents (the refusal of one that is not the next says
-// where the chain stands), and proof that the log still has what it had; to auditors it gives the log's entries.
+// where the chain stands), proof that the log still has what it had, and, for readers, of what it says of them; to auditors it gives the log's
+// entries.
 // Every document is signed, so neither listener is trusted for anything but availability.
 package api
 
@@ -31,6 +32,7 @@ const (
 	PathLogTile        = "/v1/log/tile/{tile...}"            // GET: a hash tile of the published log: [ParseTile]
 	PathLogQuery       = "/v1/log/query"                     // POST an auditor's query, signed: what a bundle or a bodies file of the published form has
 	PathLogConsistency = "/v1/log/consistency"               // GET ?from=&to=: [Consistency]
+	PathEvidence       = "/v1/evidence"                      // POST, a request for evidence, its envelope: [SealedEvidence]
 	PathReencrypt      = "/v1/reencrypt"                     // POST, binary: [ParseCalls], [ParseReplies]; storefront's listener only
 )
 
@@ -42,6 +44,7 @@ const (
 	MaxQuery       = 16 << 10 // bytes
 	MaxFetch       = 64 << 10 // bytes
 	MaxFetched     = 1 << 20  // bytes of documents in one answer, unless one alone has more
+	MaxEvidence    = 64 << 10 // bytes of a request for evidence
 	ReencryptMedia = "application/vnd.sallyport.reencrypt.v1"
 )
 
@@ -101,6 +104,11 @@ type Consistency struct {
 	From  uint64          `json:"from"`
 	To    uint64          `json:"to"`
 	Proof []policies.Hash `json:"proof"`
+}
+
+// SealedEvidence is the vault's answer to a reader's request for evidence. Only the reader can open it.
+type SealedEvidence struct {
+	Answer []byte `json:"answer"` // pre.SessionKey.OpenEvidence, evidence.ParseAnswer
 }
 
 // Health tells whether keys can be used, and if not why.

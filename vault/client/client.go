@@ -187,6 +187,19 @@ func (c *Client) Consistency(ctx context.Context, from, to uint64) (*api.Consist
 	return get[api.Consistency](ctx, c, api.PathLogConsistency+"?"+q.Encode())
 }
 
+// Evidence has the vault answer a reader's request for evidence. The answer is for the reader alone.
+func (c *Client) Evidence(ctx context.Context, request []byte) (*api.SealedEvidence, error) {
+	data, err := c.do(ctx, http.MethodPost, api.PathEvidence, "application/json", request, maxAnswer)
+	if err != nil {
+		return nil, err
+	}
+	v := new(api.SealedEvidence)
+	if err := envelope.Decode(data, v); err != nil {
+		return nil, strange(err)
+	}
+	return v, nil
+}
+
 // Health tells whether keys can be used.
 func (c *Client) Health(ctx context.Context) (*api.Health, error) {
 	return get[api.Health](ctx, c, api.PathHealth)

@@ -207,6 +207,7 @@ func TestAnswersAreReadStrictly(t *testing.T) {
 		"head":        func() error { _, err := c.Head(t.Context(), policies.OwnerID{}, policies.AuthorID{}); return err },
 		"history":     func() error { _, err := c.History(t.Context(), policies.OwnerID{}, 1, 2); return err },
 		"consistency": func() error { _, err := c.Consistency(t.Context(), 1, 2); return err },
+		"evidence":    func() error { _, err := c.Evidence(t.Context(), []byte(`{}`)); return err },
 		"health":      func() error { _, err := c.Health(t.Context()); return err },
 	}
 	for _, answer = range []string{"", "{", `{"surprise":1}`, "[]"} {

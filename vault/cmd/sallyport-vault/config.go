@@ -83,6 +83,8 @@ type limits struct {
 	SessionRequests int     `koanf:"session_requests"`
 	Queries         float64 `koanf:"queries"`
 	QueryBurst      int     `koanf:"query_burst"`
+	Evidence        float64 `koanf:"evidence"`
+	EvidenceBurst   int     `koanf:"evidence_burst"`
 }
 
 type storefrontDoor struct {
@@ -108,7 +110,7 @@ func defaults() config {
 	return config{
 		PINVault: pinVaultDefaults(), Workers: 2, Threads: 1, LiveKeys: 4096, MinimumGrade: "unproven", Reserve: 256 << 20, SealingCheck: time.Minute,
 		Publish:    publication{Interval: time.Second},
-		Limits:     limits{Refusals: 1, RefusalBurst: 500, RefusalsOverall: 20, Sessions: 1024, SessionRate: 1, SessionRequests: 100_000, Queries: 2, QueryBurst: 100},
+		Limits:     limits{Refusals: 1, RefusalBurst: 500, RefusalsOverall: 20, Sessions: 1024, SessionRate: 1, SessionRequests: 100_000, Queries: 2, QueryBurst: 100, Evidence: 2000, EvidenceBurst: 10_000},
 		Storefront: storefrontDoor{Listen: "127.0.0.1:8444"},
 		Owners:     ownersDoor{Listen: "127.0.0.1:8445", PerSecond: 5, Burst: 50, Connections: 256, Each: 64},
 	}
@@ -168,7 +170,7 @@ func (c *config) validate() error {
 		return errors.New("configuration: sealing_check is at least a second, such as \"1m\"")
 	case c.Owners.PerSecond <= 0 || c.Owners.Burst < 1 || c.Owners.Connections < 1 || c.Owners.Each < 1:
 		return errors.New("configuration: owners.per_second, owners.burst, owners.connections and owners.connections_each are more than 0")
-	case c.Limits.Refusals <= 0 || c.Limits.RefusalBurst < 2 || c.Limits.RefusalsOverall <= 0 || c.Limits.Sessions < 1 || c.Limits.SessionRate <= 0 || c.Limits.SessionRequests < 1 || c.Limits.Queries <= 0 || c.Limits.QueryBurst < 1:
+	case c.Limits.Refusals <= 0 || c.Limits.RefusalBurst < 2 || c.Limits.RefusalsOverall <= 0 || c.Limits.Sessions < 1 || c.Limits.SessionRate <= 0 || c.Limits.SessionRequests < 1 || c.Limits.Queries <= 0 || c.Limits.QueryBurst < 1 || c.Limits.Evidence <= 0 || c.Limits.EvidenceBurst < 1:
 		return errors.New("configuration: the limits are more than 0, and limits.refusal_burst is at least 2")
 	case c.Publish.Interval < 100*time.Millisecond:
 		return errors.New("configuration: publish.interval is at least \"100ms\"")

@@ -20,11 +20,8 @@ func (s *State) Apply(r *Record) error {
 	if err := s.apply(r); err != nil {
 		return fmt.Errorf("entry %d (%s): %w", r.Index, r.Kind, err)
 	}
-	if !r.Owner.IsZero() {
-		id := s.pseudonyms[r.Owner]
-		s.histories[id] = append(s.histories[id], r.Index)
-		s.touch(historyKey(id, len(s.histories[id])-1))
-	}
+	s.follow(s.owned, kindOwned, r.Owner)
+	s.follow(s.read, kindRead, r.Reader)
 	s.next++
 	return nil
 }

@@ -45,7 +45,7 @@ func digest(s *State) string {
 	h := sha256.New()
 	for _, id := range slices.SortedFunc(maps.Keys(s.identities), func(a, b policies.IdentityID) int { return slices.Compare(a[:], b[:]) }) {
 		h.Write(s.encode(identityKey(id)))
-		h.Write(s.encode(historyKey(id, 0)))
+		h.Write(s.encode(string(kindOwned) + string(id[:]) + page(0)))
 	}
 	fmt.Fprint(h, s.next, len(s.identities), len(s.documents), s.keys)
 	return fmt.Sprintf("%x", h.Sum(nil))

@@ -17,6 +17,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,15 +44,15 @@ const (
 	kindDocument = 'd'
 	kindSession  = 's'
 	kindNonces   = 'u' // after their session
-	kindHistory  = 'x'
+	kindOwned    = 'o' // entries that concern an owner
+	kindRead     = 'e' // entries that concern a reader
 	kindSpent    = 'r' // released to a reader
 	kindQuery    = 'q' // nonce of an auditor
 )
 
 // A list that only grows lies in pages, so that a flush writes its end and not all of it.
 const (
-	historyPage   = 1024 // indexes
-	documentsPage = 256  // hashes and indexes
+	documentsPage = 256 // hashes and indexes
 	noncesPage    = 512
 )
 
@@ -62,7 +63,7 @@ func keySize(kind byte) int {
 		return 1 + 32
 	case kindHead, kindSpent:
 		return 1 + 64
-	case kindNonces, kindHistory:
+	case kindNonces, kindOwned, kindRead:
 		return 1 + 32 + 8
 	case kindQuery:
 		return 1 + 32 + 16
@@ -86,9 +87,6 @@ func queriesKey(k queryKey) string {
 }
 func noncesKey(session policies.Hash, place int) string {
 	return string(kindNonces) + string(session[:]) + page(place/noncesPage)
-}
-func historyKey(id policies.IdentityID, place int) string {
-	return string(kindHistory) + string(id[:]) + page(place/historyPage)
 }
 func page(number int) string { return string(policies.U64(uint64(number))) }
 
@@ -598,12 +596,8 @@ func (s *State) encode(key string) []byte {
 			out = append(out, nonce[:]...)
 		}
 		return out
-	case kindHistory:
-		var out []byte
-		for _, i := range pageOf(s.histories[policies.IdentityID(name[:32])], name[32:], historyPage) {
-			out = binary.BigEndian.AppendUint64(out, i)
-		}
-		return out
+	case kindOwned, kindRead:
+		return s.trails(key[0])[policies.IdentityID(name[:32])].page(binary.BigEndian.Uint64(name[32:]))
 	}
 	out, err := json.Marshal(v)
 	if err != nil {
@@ -677,18 +671,30 @@ func decode(key string, value []byte) (insert func(*State), err error) {
 				session.see(policies.Nonce(value[:len(policies.Nonce{})]))
 			}
 		}
-	case kindHistory:
-		if len(value)%8 != 0 {
+	case kindOwned, kindRead:
+		indexes, ok := readPage(value)
+		if !ok {
 			return nil, errForm
 		}
 		insert = func(s *State) {
-			id := policies.IdentityID(name[:32])
-			for ; len(value) > 0; value = value[8:] {
-				s.histories[id] = append(s.histories[id], binary.BigEndian.Uint64(value))
+			trails, id := s.trails(key[0]), policies.IdentityID(name[:32])
+			t := trails[id]
+			if t == nil {
+				t = new(trail)
+				trails[id] = t
 			}
+			t.pages, t.n, t.last = append(t.pages, slices.Clip(value)), t.n+len(indexes), indexes[len(indexes)-1]
 		}
 	}
 	return insert, err
+}
+
+// trails are those of a kind of database key.
+func (s *State) trails(kind byte) map[policies.IdentityID]*trail {
+	if kind == kindOwned {
+		return s.owned
+	}
+	return s.read
 }
 
 func (s *State) insertGrant(g *Grant, importing bool) {

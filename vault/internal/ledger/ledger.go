@@ -17,6 +17,7 @@
 package ledger
 
 import (
+	"encoding/binary"
 	"sync"
 	"time"
 
@@ -62,11 +63,12 @@ type State struct {
 	accepted   []policies.Hash               // the same documents, in the order of their acceptance
 	sessions   map[policies.Hash]*Session
 	sessionsOf map[policies.ReaderID]int
-	histories  map[policies.IdentityID][]uint64
-	keys       map[policies.Custody]int // granted fields that are not revoked
-	met        map[pair]struct{}        // who was ever granted anything by whom
-	queries    map[queryKey]int64       // nonces of auditors, with the time until which they are kept, Unix seconds
-	spent      map[pair]*spent          // what was released today, whichever grant it was released under
+	owned      map[policies.IdentityID]*trail // entries that concern an owner
+	read       map[policies.IdentityID]*trail // entries that concern a reader
+	keys       map[policies.Custody]int       // granted fields that are not revoked
+	met        map[pair]struct{}              // who was ever granted anything by whom
+	spent      map[pair]*spent                // what was released today, whichever grant it was released under
+	queries    map[queryKey]int64             // nonces of auditors, with the time until which they are kept, Unix seconds
 
 	changed map[string]struct{} // database keys of what changed since the last flush
 }
@@ -83,7 +85,8 @@ func newState() *State {
 		documents:  map[policies.Hash]uint64{},
 		sessions:   map[policies.Hash]*Session{},
 		sessionsOf: map[policies.ReaderID]int{},
-		histories:  map[policies.IdentityID][]uint64{},
+		owned:      map[policies.IdentityID]*trail{},
+		read:       map[policies.IdentityID]*trail{},
 		keys:       map[policies.Custody]int{},
 		met:        map[pair]struct{}{},
 		queries:    map[queryKey]int64{},
@@ -328,16 +331,46 @@ func (s *State) EachKey(f func(g *Grant, field *policies.GrantedField)) {
 
 // History is a page of the indexes of records that concern an identity as owner, newest first, below before.
 func (s *State) History(id policies.IdentityID, before uint64, limit int) []uint64 {
-	all := s.histories[id]
-	end := len(all)
-	for end > 0 && all[end-1] >= before {
-		end--
-	}
-	var page []uint64
-	for i := end - 1; i >= 0 && len(page) < limit; i-- {
-		page = append(page, all[i])
+	return s.owned[id].below(before, limit)
+}
+
+// Readings is a page of the indexes of records that concern an identity as reader, newest first, below before: what it asked for, what it was granted and
+// refused, and, last, its enrolment.
+func (s *State) Readings(reader policies.ReaderID, before uint64, limit int) []uint64 {
+	id := policies.IdentityID(reader)
+	page := s.read[id].below(before, limit)
+	if i := s.identities[id]; i != nil && i.Index < before && len(page) < limit {
+		page = append(page, i.Index)
 	}
 	return page
+}
+
+// Reading reports whether a record is one of these.
+func (s *State) Reading(reader policies.ReaderID, index uint64) bool {
+	id := policies.IdentityID(reader)
+	i := s.identities[id]
+	return i != nil && (i.Index == index || s.read[id].has(index))
+}
+
+// follow notes that the record to be applied concerns somebody.
+func (s *State) follow(trails map[policies.IdentityID]*trail, kind byte, who policies.Pseudonym) {
+	id, ok := s.pseudonyms[who]
+	if !ok {
+		return
+	}
+	t := trails[id]
+	if t == nil {
+		t = new(trail)
+		trails[id] = t
+	}
+	t.add(s.next)
+	var key [1 + 32 + 8]byte
+	key[0] = kind
+	copy(key[1:], id[:])
+	binary.BigEndian.PutUint64(key[33:], uint64((t.n-1)/trailPage))
+	if _, touched := s.changed[string(key[:])]; !touched { // looking it up takes no memory
+		s.touch(string(key[:]))
+	}
 }
 
 // EndSessions forgets the sessions that ended before a time and returns their hashes. Their nonces go with them: a request of a

@@ -493,7 +493,7 @@ func FuzzDecode(f *testing.F) {
 }
 
 func FuzzDatabaseValue(f *testing.F) {
-	for _, kind := range []byte("ichbgpdsuxrm?") {
+	for _, kind := range []byte("ichbgpdsuoerm?") {
 		f.Add(string(kind)+string(make([]byte, 32)), []byte(`{}`))
 		f.Add(string(kind)+string(make([]byte, 40)), make([]byte, 16))
 	}

@@ -11,7 +11,7 @@ import (
 //
 //	grant     2 || revoked (u16 number, a byte each) || index || hash || the document's members, in the order of its type
 //	released  day || for each field and author, in their order: field, author, number
-//	history   indexes, u64 each
+//	trails    indexes: the first, then the distance of each from the one before, as uvarints
 //	documents hash (32) || index (8), as often as there are
 //	nonces    16 bytes each
 //

@@ -2,8 +2,8 @@
 //
 // The storefront's door (a client certificate of the configured authority, or a Unix socket) offers everything. The owners' door offers what
 // an owner needs when the storefront is silent, lies or has lost something: the vault document, submitting signed documents, where a refusal
-// tells the signer the state of their chain, fetching the chain's documents with a signed question, consistency proofs of the log, and the log's
-// entries for auditors. Neither caller is trusted: what they bring is signed by others and verified by the vault. So the doors only bound what
+// tells the signer the state of their chain, fetching the chain's documents with a signed question, consistency proofs of the log, evidence for readers, and the
+// log's entries for auditors. Neither caller is trusted: what they bring is signed by others and verified by the vault. So the doors only bound what
 // a caller can cost: bodies, times, headers, connections, and on the owners' door requests per address.
 //
 // Every error is a problem document with a stable code. Nothing of a body is ever logged.
@@ -45,6 +45,7 @@ type Vault interface {
 	Consistency(from, to uint64) (*api.Consistency, error)
 	// Query answers an auditor's signed query. done is called when the answer has gone out.
 	Query(ctx context.Context, query []byte) (answer []byte, done func(), err error)
+	Evidence(ctx context.Context, request []byte) ([]byte, error)
 	Health() api.Health
 	Document() *envelope.Envelope
 	// Published is a file of the published key-use log that anybody may have: checkpoint, vault or a hash tile. What is not there, or if nothing is
@@ -90,6 +91,7 @@ var routes = []route{
 	{http.MethodGet, api.PathHistory, 0, 30 * time.Second, storefront, history},
 	{http.MethodGet, api.PathLogConsistency, 0, 10 * time.Second, anyone, consistency},
 	{http.MethodPost, api.PathLogQuery, api.MaxQuery, 60 * time.Second, anyone, query},
+	{http.MethodPost, api.PathEvidence, api.MaxEvidence, 30 * time.Second, anyone, proveEntries},
 	{http.MethodPost, api.PathReencrypt, api.MaxCallsSize, 60 * time.Second, storefront, reencrypt},
 }
 
@@ -350,6 +352,14 @@ func query(v Vault, w http.ResponseWriter, r *http.Request, body []byte) error {
 	}
 	defer done()
 	return send(w, "application/octet-stream", answer)
+}
+
+func proveEntries(v Vault, w http.ResponseWriter, r *http.Request, body []byte) error {
+	sealed, err := v.Evidence(r.Context(), body)
+	if err != nil {
+		return err
+	}
+	return sendJSON(w, api.SealedEvidence{Answer: sealed})
 }
 
 // numbers reads two numbers of the query, 0 for one that is not there.

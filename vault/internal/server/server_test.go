@@ -55,7 +55,8 @@ func (scripted) Consistency(from, to uint64) (*api.Consistency, error) {
 func (s scripted) Query(_ context.Context, query []byte) ([]byte, func(), error) {
 	return query, func() {}, s.submit
 }
-func (scripted) Health() api.Health { return api.Health{Status: "ok"} }
+func (scripted) Evidence(_ context.Context, request []byte) ([]byte, error) { return request, nil }
+func (scripted) Health() api.Health                                         { return api.Health{Status: "ok"} }
 func (scripted) Published(name string) ([]byte, error) {
 	if strings.HasSuffix(name, "404") {
 		return nil, policies.CodeNotFound
@@ -104,6 +105,9 @@ func TestRoutes(t *testing.T) {
 		{"history", scripted{}, "GET", history + "?before=7&limit=3", "", nil, nil, policies.CodeNotFound},
 		{"consistency", scripted{}, "GET", api.PathLogConsistency + "?from=1&to=2", "", nil, nil, nil},
 		{"from not a number", scripted{}, "GET", api.PathLogConsistency + "?from=x&to=2", "", nil, policies.CodeMalformed, policies.CodeMalformed},
+		{"evidence", scripted{}, "POST", api.PathEvidence, "", []byte("{}"), nil, nil},
+		{"evidence, too long", scripted{}, "POST", api.PathEvidence, "", make([]byte, api.MaxEvidence+1), policies.CodeTooLarge, policies.CodeTooLarge},
+		{"evidence, asked for as a page", scripted{}, "GET", api.PathEvidence, "", nil, policies.CodeNotFound, policies.CodeNotFound},
 		{"reencrypt", scripted{}, "POST", api.PathReencrypt, api.ReencryptMedia, calls, nil, policies.CodeNotFound},
 
 		{"checkpoint", scripted{}, "GET", api.PathLogCheckpoint, "", nil, nil, nil},
