@@ -43,7 +43,9 @@ func (c *auditExport) Run(s *session) error {
 	if x.Document, _, err = c.document(s); err != nil {
 		return err
 	}
-	x.Source = c.source()
+	if x.Source, err = s.place(c.Folder); err != nil {
+		return err
+	}
 	if c.Follow {
 		return x.Follow(s.ctx, tailPause)
 	}

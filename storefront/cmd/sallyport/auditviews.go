@@ -32,6 +32,9 @@ func (a *auditIndex) openIndex(s *session) (*audit.Log, *views.Index, error) {
 		return nil, nil, s.damaged(err)
 	}
 	dir := a.Index
+	if dir == "" && strings.HasPrefix(a.Folder, "https://") {
+		return nil, nil, fmt.Errorf("%w: the index of a log behind a URL needs --index", errUsage)
+	}
 	if dir == "" {
 		dir = filepath.Clean(a.Folder) + ".index"
 	}
