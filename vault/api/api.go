@@ -31,6 +31,7 @@ const (
 	PathLogVault       = "/v1/log/vault"                     // GET: the vault document's envelope, as it was published
 	PathLogTile        = "/v1/log/tile/{tile...}"            // GET: a hash tile of the published log: [ParseTile]
 	PathLogQuery       = "/v1/log/query"                     // POST an auditor's query, signed: what a bundle or a bodies file of the published form has
+	PathLogWitnessed   = "/v1/log/witnessed/{number...}"     // GET: an older checkpoint that witnesses cosigned
 	PathLogConsistency = "/v1/log/consistency"               // GET ?from=&to=: [Consistency]
 	PathEvidence       = "/v1/evidence"                      // POST, a request for evidence, its envelope: [SealedEvidence]
 	PathReencrypt      = "/v1/reencrypt"                     // POST, binary: [ParseCalls], [ParseReplies]; storefront's listener only
@@ -133,6 +134,17 @@ type Publication struct {
 	Size   uint64 `json:"size"`             // entries under the published checkpoint; log_size less this is what lags
 	At     int64  `json:"at,omitzero"`      // Unix seconds of the newest publication since the vault started
 	Failed bool   `json:"failed,omitempty"` // the last try did not succeed; the vault's own log says why
+	// Reason is why: witnesses (too few cosigned), no_space, inconsistent (what was published is not in the log), failed.
+	Reason    string    `json:"reason,omitempty"`
+	Witnesses []Witness `json:"witnesses,omitempty"`
+}
+
+// Witness tells what became of the last question to a witness.
+type Witness struct {
+	Name   string `json:"name"`
+	Size   uint64 `json:"size"`             // of the log that it cosigned last, as far as this vault knows since its start
+	At     int64  `json:"at,omitzero"`      // Unix seconds of that, by its clock
+	Reason string `json:"reason,omitempty"` // away, refused, answer (it sent no cosignature), ahead (it says that it cosigned more than this log has), failed
 }
 
 // Space is the room of the key-use log above its reserve, and how long it lasts.

@@ -109,7 +109,7 @@ type ownersDoor struct {
 func defaults() config {
 	return config{
 		PINVault: pinVaultDefaults(), Workers: 2, Threads: 1, LiveKeys: 4096, MinimumGrade: "unproven", Reserve: 256 << 20, SealingCheck: time.Minute,
-		Publish:    publication{Interval: time.Second},
+		Publish:    publication{Interval: time.Second, Witnesses: []witnessConfig{}},
 		Limits:     limits{Refusals: 1, RefusalBurst: 500, RefusalsOverall: 20, Sessions: 1024, SessionRate: 1, SessionRequests: 100_000, Queries: 2, QueryBurst: 100, Evidence: 2000, EvidenceBurst: 10_000},
 		Storefront: storefrontDoor{Listen: "127.0.0.1:8444"},
 		Owners:     ownersDoor{Listen: "127.0.0.1:8445", PerSecond: 5, Burst: 50, Connections: 256, Each: 64},
@@ -146,6 +146,7 @@ func (c *config) validate() error {
 	}
 	_, choice := c.choice()
 	_, auditors := c.Audit.identities()
+	_, witnesses := c.Publish.witnesses()
 	d := &c.Storefront
 	files := []string{d.Certificate, d.Key, d.ClientCA}
 	_, socket := strings.CutPrefix(d.Listen, "unix:")
@@ -176,6 +177,12 @@ func (c *config) validate() error {
 		return errors.New("configuration: publish.interval is at least \"100ms\"")
 	case c.Publish.Dir != "" && (inside(c.Publish.Dir, c.Log) || inside(c.Publish.Dir, c.State)):
 		return errors.New("configuration: publish.dir is not inside log or state, which are not for others")
+	case witnesses != nil:
+		return fmt.Errorf("configuration: %w", witnesses)
+	case c.Publish.Need < 0 || c.Publish.Need > len(c.Publish.Witnesses):
+		return fmt.Errorf("configuration: publish.need is %d, and there are %d publish.witnesses", c.Publish.Need, len(c.Publish.Witnesses))
+	case c.Publish.Dir == "" && len(c.Publish.Witnesses) > 0:
+		return errors.New("configuration: publish.witnesses cosign what is published: set publish.dir")
 	case c.Reserve < 0:
 		return errors.New("configuration: reserve is not negative")
 	case c.ColdAfter < 0 || c.ColdBytes < 0 || c.Cold == "" && (c.ColdAfter != 0 || c.ColdBytes != 0):

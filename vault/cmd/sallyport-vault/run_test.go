@@ -74,6 +74,15 @@ func TestDocumentedConfigurationIsTheDefault(t *testing.T) {
 	}
 }
 
+// aWitness is a verifier key.
+var aWitness = func() string {
+	key, err := evidence.NewEd25519CosignerKey("witness.test/w1", &[32]byte{1})
+	if err != nil {
+		panic(err)
+	}
+	return key.Cosigner().String()
+}()
+
 func TestConfigurationRefuses(t *testing.T) {
 	good := "ceremony='x'\npin='x'\nlog='x'\nstate='x'\ndatabase='x'\n"
 	doors := "[storefront]\nlisten='unix:/x'\n[owners]\ncertificate='x'\nkey='x'\n"
@@ -97,7 +106,15 @@ func TestConfigurationRefuses(t *testing.T) {
 		good + doors + "[audit]\nauditors=['x']\n":                 "audit.auditors",
 		good + doors + "[limits]\nqueries=0\n":                     "limits",
 		good + strings.Replace(doors, "unix:/x", "127.0.0.1:0", 1): "client_ca",
-		good + strings.Replace(doors, "[owners]", "certificate='x'\n[owners]", 1): "socket",
+		good + strings.Replace(doors, "[owners]", "certificate='x'\n[owners]", 1):                              "socket",
+		good + doors + "[publish]\nneed=1\n":                                                                   "publish.need",
+		good + doors + "[publish]\nneed=-1\n":                                                                  "publish.need",
+		good + doors + "[publish]\ndir='y'\nwitnesses=[{key='x',url='https://x'}]\n":                           "verifier key",
+		good + doors + "[publish]\nwitnesses=[{key='" + aWitness + "',url='https://x'}]\n":                     "publish.dir",
+		good + doors + "[publish]\ndir='y'\nwitnesses=[{key='" + aWitness + "',url='http://x'}]\n":             "loopback",
+		good + doors + "[publish]\ndir='y'\nwitnesses=[{key='" + aWitness + "',url='https://u:p@x'}]\n":        "https://",
+		good + doors + "[publish]\ndir='y'\nwitnesses=[{key='" + aWitness + "',url='https://x',surprise=1}]\n": "surprise",
+		good + doors + "[publish]\ndir='y'\nwitnesses=[{key='" + aWitness + "',url='https://x',ca='/none'}]\n": "authority",
 	} {
 		path := filepath.Join(t.TempDir(), "vault.toml")
 		must(t, os.WriteFile(path, []byte(text), 0o600))

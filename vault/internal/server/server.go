@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,6 +85,7 @@ var routes = []route{
 	{http.MethodGet, api.PathLogCheckpoint, 0, 5 * time.Second, anyone, logCheckpoint},
 	{http.MethodGet, api.PathLogVault, 0, 5 * time.Second, anyone, logVault},
 	{http.MethodGet, api.PathLogTile, 0, 5 * time.Second, anyone, logTile},
+	{http.MethodGet, api.PathLogWitnessed, 0, 5 * time.Second, anyone, logWitnessed},
 	{http.MethodPost, api.PathDocuments, api.MaxSubmission, 60 * time.Second, anyone, submit},
 	{http.MethodPost, api.PathFetch, api.MaxFetch, 10 * time.Second, anyone, fetch},
 	{http.MethodGet, api.PathChain, 0, 10 * time.Second, storefront, chain}, // an owner is told in chain_moved
@@ -258,6 +260,15 @@ func logTile(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) error {
 		return policies.CodeNotFound
 	}
 	return published(v, w, "tile/"+tile.String(), "application/octet-stream", "public, max-age=31536000, immutable")
+}
+
+// logWitnessed serves the older checkpoints that witnesses cosigned. They are numbered as full tiles are, and never change.
+func logWitnessed(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) error {
+	tile, err := api.ParseTile("0/" + r.PathValue("number"))
+	if err != nil || tile.Width != api.TileWidth {
+		return policies.CodeNotFound
+	}
+	return published(v, w, "witnessed/"+strings.TrimPrefix(tile.String(), "0/"), "text/plain; charset=utf-8", "public, max-age=31536000, immutable")
 }
 
 func published(v Vault, w http.ResponseWriter, name, contentType, caching string) error {

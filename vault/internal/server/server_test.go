@@ -118,6 +118,10 @@ func TestRoutes(t *testing.T) {
 		{"entries, which are not for everybody", scripted{}, "GET", "/v1/log/tile/entries/000", "", nil, policies.CodeNotFound, policies.CodeNotFound},
 		{"entries by another spelling", scripted{}, "GET", "/v1/log/tile/0%2f..%2fentries/000", "", nil, policies.CodeNotFound, policies.CodeNotFound},
 		{"bodies", scripted{}, "GET", "/v1/log/bodies/000", "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"a kept checkpoint", scripted{}, "GET", "/v1/log/witnessed/007", "", nil, nil, nil},
+		{"a kept checkpoint of a spelling of its own", scripted{}, "GET", "/v1/log/witnessed/7", "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"a part of a kept checkpoint", scripted{}, "GET", "/v1/log/witnessed/000.p/7", "", nil, policies.CodeNotFound, policies.CodeNotFound},
+		{"a folder above what is kept", scripted{}, "GET", "/v1/log/witnessed/..%2fcheckpoint", "", nil, policies.CodeNotFound, policies.CodeNotFound},
 		{"a folder above", scripted{}, "GET", "/v1/log/tile/..%2f..%2fcheckpoint", "", nil, policies.CodeNotFound, policies.CodeNotFound},
 		{"hash tile of a spelling of its own", scripted{}, "GET", "/v1/log/tile/0/x000/001", "", nil, policies.CodeNotFound, policies.CodeNotFound},
 
@@ -173,6 +177,7 @@ func TestPublishedFiles(t *testing.T) {
 		{api.PathLogVault, "vault", "application/json", "no-cache"},
 		{"/v1/log/tile/1/x001/234", "tile/1/x001/234", "application/octet-stream", "public, max-age=31536000, immutable"},
 		{"/v1/log/tile/0/000.p/255", "tile/0/000.p/255", "application/octet-stream", "public, max-age=31536000, immutable"},
+		{"/v1/log/witnessed/x001/234", "witnessed/x001/234", "text/plain; charset=utf-8", "public, max-age=31536000, immutable"},
 	} {
 		resp, err := ask(door, "GET", c.path, "", nil)
 		if err != nil {

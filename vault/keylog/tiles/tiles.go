@@ -4,7 +4,8 @@
 //
 // The journal of package keylog is the vault's. What others verify is this: a folder, which a web server or a backup can carry away as it is.
 //
-//	checkpoint                     the newest published tree: lines of the token's key and of the host's
+//	checkpoint                     the newest published tree: lines of the token's key, of the host's, and of witnesses
+//	witnessed/<N>                  older ones that witnesses cosigned, one an hour at most: they bound the times of entries
 //	vault                          the vault document's envelope
 //	tile/<L>/<N>[.p/<W>]           hash tiles
 //	tile/entries/<N>[.p/<W>]       entry bundles: u16 length, then the log's leaf
@@ -29,6 +30,12 @@
 // size and is written again. Partial tiles are removed when the full one is published; those that a crash leaves harm nobody.
 //
 // Publishing is not on the way of a key use. If it fails or lags, [Publisher.Status] says so, and key use goes on.
+//
+// # Witnesses
+//
+// With [Config.Witnesses] a checkpoint is published only when Need of them have cosigned it. They are asked at once, each from the tree that it cosigned last. One that is
+// away, slow, or answers something else is asked again after a pause that grows to a minute; while there are too few, what was published stays, and
+// [ErrWitnesses] says why. A log that does not grow is cosigned again each hour, so that it is known when there was nothing more in it.
 package tiles
 
 import (
@@ -69,6 +76,7 @@ var ErrNoSpace = errors.New("no space left to publish but the reserve")
 type Log interface {
 	Checkpoint() keylog.Checkpoint
 	Replay(ctx context.Context, from int64, f func(keylog.Position, keylog.Record) error) error
+	ProveConsistency(old, size int64) (tlog.TreeProof, error)
 }
 
 // Config says what is published and where.
@@ -79,8 +87,12 @@ type Config struct {
 	Envelope []byte                // the vault document's, as it was signed
 	Host     *evidence.CosignerKey // of the document's log_host_key
 	Reserve  int64                 // free bytes below which nothing is written
-	Now      func() time.Time      // nil: the system's clock
-	Logger   *slog.Logger          // nil: silent
+
+	Witnesses []Witness // are asked for a cosignature of each checkpoint
+	Need      int       // how many of them must have given it before it is published
+
+	Now    func() time.Time // nil: the system's clock
+	Logger *slog.Logger     // nil: silent
 
 	fault func(step string) error // in tests: asked before each change of the folder
 }
@@ -90,6 +102,8 @@ type Status struct {
 	Size int64     // entries under the published checkpoint
 	At   time.Time // when it was published by this process, zero: not yet
 	Err  error     // why the last try failed
+
+	Witnesses []WitnessStatus
 }
 
 // Publisher writes the published form. One process has one for a folder.
@@ -97,9 +111,16 @@ type Publisher struct {
 	cfg Config
 
 	// Owned by Publish.
-	tree   tree
-	loaded bool
-	dirty  []string // files written since the last sync
+	tree      tree // what is written, which is more than what is published while witnesses are awaited
+	published int64
+	edges     []int64 // sizes at which partial files were written since then
+	loaded    bool
+	dirty     []string // files written since the last sync
+	cosigned  time.Time
+	kept      time.Time // when the newest checkpoint was kept, and how many are
+	keptCount int64
+
+	witnesses []*asked
 
 	mu     sync.Mutex
 	status Status
@@ -116,13 +137,23 @@ func New(cfg Config) (*Publisher, error) {
 	if have, want := cfg.Host.Cosigner().String(), evidence.HostCosigner(cfg.Document).String(); have != want {
 		return nil, errors.New("publishing: the host's key is not the one in the vault document")
 	}
+	rule := evidence.Witnesses{Need: cfg.Need}
+	p := &Publisher{}
+	for _, w := range cfg.Witnesses {
+		rule.Of = append(rule.Of, w.Key)
+		p.witnesses = append(p.witnesses, &asked{Witness: w, status: WitnessStatus{Name: w.Key.Name}})
+	}
+	if err := rule.Validate(); err != nil {
+		return nil, fmt.Errorf("publishing: %w", err)
+	}
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("publishing: %w", err)
 	}
 	if cfg.fault == nil {
 		cfg.fault = func(string) error { return nil }
 	}
-	return &Publisher{cfg: cfg}, nil
+	p.cfg = cfg
+	return p, nil
 }
 
 // Run publishes every interval until ctx ends. What is wrong is in [Publisher.Status], and in the log when it begins and when it ends.
@@ -152,8 +183,12 @@ func (p *Publisher) Run(ctx context.Context, interval time.Duration) {
 // Status tells how far publication is.
 func (p *Publisher) Status() Status {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.status
+	s := p.status
+	p.mu.Unlock()
+	for _, w := range p.witnesses {
+		s.Witnesses = append(s.Witnesses, w.report())
+	}
+	return s
 }
 
 // Publish brings the folder up to the log's newest checkpoint. One call at a time.
@@ -161,12 +196,13 @@ func (p *Publisher) Publish(ctx context.Context) error {
 	err := p.publish(ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.status.Err = err; err != nil {
+	if p.status.Err = err; err != nil && !errors.Is(err, ErrWitnesses) {
 		p.loaded = false // what is in memory may be ahead of the folder
-		return err
 	}
-	p.status.Size = p.tree.size
-	return nil
+	if p.loaded {
+		p.status.Size = p.published
+	}
+	return err
 }
 
 func (p *Publisher) publish(ctx context.Context) error {
@@ -179,6 +215,7 @@ func (p *Publisher) publish(ctx context.Context) error {
 		}
 		p.loaded = true
 	}
+	taken := p.cfg.Now()
 	cp := p.cfg.Log.Checkpoint()
 	from := p.tree.size
 	switch {
@@ -186,12 +223,33 @@ func (p *Publisher) publish(ctx context.Context) error {
 		return nil
 	case cp.Size < from:
 		return fmt.Errorf("%w: it has %d entries, %d were published", ErrInconsistent, cp.Size, from)
-	case cp.Size == from:
-		if cp.Root != p.tree.root() {
-			return fmt.Errorf("%w: another tree of %d entries was published", ErrInconsistent, from)
-		}
+	case cp.Size == from && cp.Root != p.tree.root():
+		return fmt.Errorf("%w: another tree of %d entries was published", ErrInconsistent, from)
+	case cp.Size == p.published && !p.stale(taken):
 		return nil
+	case cp.Size > from:
+		if err := p.extend(ctx, cp); err != nil {
+			return err
+		}
 	}
+	if err := p.checkpoint(ctx, cp, taken); err != nil {
+		return err
+	}
+	for _, edge := range p.edges {
+		p.sweep(edge, cp.Size)
+	}
+	p.published, p.edges = cp.Size, nil
+	return nil
+}
+
+// stale tells whether witnesses should say again that the log has not grown.
+func (p *Publisher) stale(now time.Time) bool {
+	return len(p.witnesses) > 0 && now.Sub(p.cosigned).Abs() >= renewal
+}
+
+// extend has on disk all that is under a checkpoint.
+func (p *Publisher) extend(ctx context.Context, cp keylog.Checkpoint) error {
+	from := p.tree.size
 	if err := p.entries(ctx, cp.Size); err != nil {
 		return err
 	}
@@ -201,14 +259,8 @@ func (p *Publisher) publish(ctx context.Context) error {
 	if err := p.edge(from); err != nil {
 		return err
 	}
-	if err := p.sync(); err != nil {
-		return err
-	}
-	if err := p.checkpoint(cp); err != nil {
-		return err
-	}
-	p.sweep(from, cp.Size)
-	return nil
+	p.edges = append(p.edges, from)
+	return p.sync()
 }
 
 // room keeps the publisher from taking the disk that the journal needs.
@@ -225,7 +277,10 @@ func (p *Publisher) room() error {
 
 // load goes on from the folder: its checkpoint, under both signatures, and the tiles at the right edge, which must make its root.
 func (p *Publisher) load() error {
-	p.tree, p.dirty = tree{}, nil
+	p.tree, p.dirty, p.published, p.edges = tree{}, nil, 0, nil
+	if err := p.countKept(); err != nil {
+		return err
+	}
 	if err := p.document(); err != nil {
 		return err
 	}
@@ -243,7 +298,7 @@ func (p *Publisher) load() error {
 	if last.Size > 1<<48 {
 		return fmt.Errorf("%w: %d entries were published", ErrInconsistent, last.Size)
 	}
-	p.tree.size = int64(last.Size)
+	p.tree.size, p.published = int64(last.Size), int64(last.Size)
 	for level := 0; p.tree.size>>(8*level) > 0; level++ {
 		count := p.tree.size >> (8 * level)
 		n, w := count/Width, int(count%Width)
@@ -366,14 +421,28 @@ func (p *Publisher) edge(from int64) error {
 	return nil
 }
 
-// checkpoint has the host sign, and replaces the published checkpoint.
-func (p *Publisher) checkpoint(cp keylog.Checkpoint) error {
+// checkpoint has the host sign and the witnesses cosign, and replaces the published checkpoint.
+func (p *Publisher) checkpoint(ctx context.Context, cp keylog.Checkpoint, taken time.Time) error {
 	line, err := p.cfg.Host.Cosign(p.cfg.Document.LogKey.Name, evidence.Checkpoint{Size: uint64(cp.Size), Root: policies.Hash(cp.Root)}, p.cfg.Now())
 	if err != nil {
 		return fmt.Errorf("publishing: %w", err)
 	}
 	text := cp.Note + line
-	c, err := evidence.OpenPublished(text, p.cfg.Document, evidence.Witnesses{})
+	cosignatures := ""
+	if len(p.witnesses) > 0 {
+		if cosignatures, err = p.cosign(ctx, cp, text, taken); err != nil {
+			return fmt.Errorf("publishing: %w", err)
+		}
+		if cosignatures == "" && cp.Size == p.published { // asked again, and nobody answers: nobody is needed
+			return nil
+		}
+		text += cosignatures
+	}
+	rule := evidence.Witnesses{Need: p.cfg.Need}
+	for _, w := range p.witnesses {
+		rule.Of = append(rule.Of, w.Key)
+	}
+	c, err := evidence.OpenPublished(text, p.cfg.Document, rule)
 	if err == nil && (c.Size != uint64(cp.Size) || c.Root != policies.Hash(cp.Root)) {
 		err = ErrInconsistent
 	}
@@ -383,9 +452,72 @@ func (p *Publisher) checkpoint(cp keylog.Checkpoint) error {
 	if err := p.durable(checkpointName, []byte(text)); err != nil {
 		return err
 	}
+	now := p.cfg.Now()
 	p.mu.Lock()
-	p.status.At = p.cfg.Now()
+	p.status.At = now
 	p.mu.Unlock()
+	if cosignatures == "" {
+		return nil
+	}
+	p.cosigned = now
+	return p.keep(text, now)
+}
+
+// keep keeps a checkpoint that witnesses cosigned, if the one before is an hour old. A crash before that loses it, and the next one is kept.
+func (p *Publisher) keep(text string, now time.Time) error {
+	if p.keptCount > 0 && now.Sub(p.kept).Abs() < keptNotes {
+		return nil
+	}
+	if err := p.write(WitnessedPath(p.keptCount), []byte(text)); err != nil {
+		return err
+	}
+	if err := p.sync(); err != nil {
+		return err
+	}
+	p.kept, p.keptCount = now, p.keptCount+1
+	return nil
+}
+
+// countKept finds out how many checkpoints are kept, and when the host signed the last one. One that does not open counts as old.
+func (p *Publisher) countKept() error {
+	there := func(n int64) (bool, error) {
+		_, err := os.Lstat(p.path(WitnessedPath(n)))
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	low, high := int64(0), int64(1) // all below low are there, high is not
+	for step := int64(1); ; step *= 2 {
+		ok, err := there(step - 1)
+		if err != nil {
+			return fmt.Errorf("publishing: %w", err)
+		}
+		if high = step - 1; !ok {
+			break
+		}
+		low = step
+	}
+	for low < high {
+		middle := low + (high-low)/2
+		ok, err := there(middle)
+		if err != nil {
+			return fmt.Errorf("publishing: %w", err)
+		}
+		if ok {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	p.keptCount, p.kept = low, time.Time{}
+	if low > 0 {
+		if text, err := os.ReadFile(p.path(WitnessedPath(low - 1))); err == nil {
+			if last, err := evidence.OpenPublished(string(text), p.cfg.Document, evidence.Witnesses{}); err == nil {
+				p.kept = last.Host
+			}
+		}
+	}
 	return nil
 }
 
@@ -560,6 +692,9 @@ func EntriesPath(n int64, width int) string { return "tile/entries/" + number(n,
 
 // BodiesPath is the name of the bodies beside entry bundle n.
 func BodiesPath(n int64, width int) string { return "bodies/" + number(n, width) }
+
+// WitnessedPath is the name of checkpoint n of those that are kept because witnesses cosigned them.
+func WitnessedPath(n int64) string { return "witnessed/" + number(n, Width) }
 
 // number is n as tlog-tiles writes it: three digits an element, an x before all but the last, such as x001/x234/067.
 func number(n int64, width int) string {

@@ -112,6 +112,29 @@ func (m *memory) Replay(ctx context.Context, from int64, f func(keylog.Position,
 	return nil
 }
 
+func (m *memory) ProveConsistency(old, size int64) (tlog.TreeProof, error) {
+	var hashes stored
+	for i := range size {
+		at, r := m.record(i)
+		h, err := tlog.StoredHashes(i, keylog.Leaf(at.Time, r.Entry), hashes)
+		if err != nil {
+			return nil, err
+		}
+		hashes = append(hashes, h...)
+	}
+	return tlog.ProveTree(size, old, hashes)
+}
+
+type stored []tlog.Hash
+
+func (s stored) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	for i, x := range indexes {
+		out[i] = s[x]
+	}
+	return out, nil
+}
+
 func hostKey(t testing.TB) *evidence.CosignerKey {
 	k, err := evidence.NewCosignerKey(origin+"/host", &[32]byte{1})
 	if err != nil {
