@@ -118,10 +118,17 @@ func (s *Storefront) postManifest(c *call) error {
 	if err != nil {
 		return err
 	}
+	if p.Ahead {
+		if err := s.ahead(c.ctx, k, in); err != nil {
+			return err
+		}
+		return c.json(http.StatusAccepted, struct{}{})
+	}
 	receipt, err := s.publish(c.ctx, k, env, m, in)
 	if err != nil {
 		return err
 	}
+	s.early.remove(k)
 	return c.json(http.StatusOK, receipt)
 }
 
@@ -480,7 +487,7 @@ func (s *Storefront) collect(ctx context.Context) {
 // collectDue collects what is due. What fails is tried again.
 func (s *Storefront) collectDue(ctx context.Context, now time.Time) {
 	for _, k := range s.collector.take(now) {
-		if err := s.collectSlot(ctx, k); err != nil && ctx.Err() == nil {
+		if err := s.collectSlot(ctx, k, now); err != nil && ctx.Err() == nil {
 			s.log.Error("collecting old items", "error", err)
 			s.collector.add(k, now.Add(collectAfter))
 		}
@@ -489,7 +496,7 @@ func (s *Storefront) collectDue(ctx context.Context, now time.Time) {
 
 // collectSlot deletes a slot's items that neither its current nor its pending tree refers to, and then the hint that there is work. A crash
 // in between leaves the hint, and the next start collects the rest.
-func (s *Storefront) collectSlot(ctx context.Context, k slot) error {
+func (s *Storefront) collectSlot(ctx context.Context, k slot, now time.Time) error {
 	unlock, err := s.locks.lock(ctx, k)
 	if err != nil {
 		return err
@@ -503,6 +510,13 @@ func (s *Storefront) collectSlot(ctx context.Context, k slot) error {
 		return nil // what is left may be of use when the owner publishes again, or is still the store's current tree
 	}
 	live := make(map[policies.Hash]bool)
+	ahead, until := s.early.of(k, now)
+	if len(ahead) > 0 {
+		s.collector.add(k, until)
+	}
+	for _, l := range ahead {
+		live[l] = true
+	}
 	for _, t := range []*tree{sh.current, sh.pending} {
 		if t == nil {
 			continue
@@ -535,7 +549,7 @@ func (s *Storefront) collectSlot(ctx context.Context, k slot) error {
 	if err != nil {
 		return err
 	}
-	if sh.pending == nil {
+	if sh.pending == nil && len(ahead) == 0 {
 		changes = append(changes, store.Change{Key: k.work(), Delete: true})
 	}
 	for len(changes) > 0 {

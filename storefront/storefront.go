@@ -109,6 +109,7 @@ type Storefront struct {
 	cached  cachedVault
 
 	collector collector
+	early     early
 	stop      context.CancelFunc
 	running   sync.WaitGroup
 }

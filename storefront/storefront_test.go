@@ -801,7 +801,7 @@ func TestCollect(t *testing.T) {
 	items := []api.Item{anna.set("name", "third")}
 	pending := anna.leaves["name"]
 	wantCode(t, anna.post(anna.sign(), items), policies.CodeUnavailable)
-	w.must(w.front.collectSlot(t.Context(), k))
+	w.must(w.front.collectSlot(t.Context(), k, time.Now()))
 	w.vault.set(nil, nil)
 	for _, l := range []policies.Leaf{old, oldCity} {
 		if has(leafKey(anna.owner(), l.Hash())) {
@@ -819,7 +819,7 @@ func TestCollect(t *testing.T) {
 	}
 	mustRead(t, anna, acme, g, "name", "third")
 	mustRead(t, anna, acme, g, "city", "Ulm")
-	w.must(w.front.collectSlot(t.Context(), k))
+	w.must(w.front.collectSlot(t.Context(), k, time.Now()))
 	if has(k.work()) {
 		t.Error("the hint that there is work is still there")
 	}

@@ -85,6 +85,9 @@ type Publication struct {
 	Manifest jsontext.Value   `json:"manifest"` // envelope
 	Items    []Item           `json:"items,omitempty"`
 	Removed  []policies.Field `json:"removed,omitempty"` // fields that have no leaf any more
+	// Ahead: these are some of the manifest's items, of which there are more than one body holds. They are kept for ten minutes, and nothing is
+	// published. The manifest comes again, with all leaves and the ciphertexts that are missing.
+	Ahead bool `json:"ahead,omitzero"`
 }
 
 // Item is a leaf and, unless the storefront has it already (a rotation moves capsules only), its ciphertext.

@@ -594,12 +594,39 @@ func (o *Owner) republish(ctx context.Context, v *policies.VaultDocument) error 
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrState, err)
 	}
+	for range 2 {
+		// It may have forgotten what came ahead, if it was started anew or took long.
+		if err = o.republishItems(ctx, v, e); !errors.Is(err, policies.CodeBehind) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("publishing everything again: %w", err)
+	}
+	return o.regrant(ctx, v)
+}
+
+// republishItems publishes the newest manifest with all items. Those that do not fit one body go ahead of it.
+func (o *Owner) republishItems(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) error {
 	p := &api.Publication{Manifest: e.Raw}
+	where := request{method: "POST", path: path(api.PathManifests, o.id.String()), login: true}
 	have := map[policies.Field]bool{}
+	sent, size := 0, 0 // items of p that went ahead, bytes of the others
 	for _, l := range o.leaves() {
 		ciphertext, err := o.ciphertext(ctx, &l)
 		if err != nil {
 			return err
+		}
+		if size += len(ciphertext); size > maxPublication && sent < len(p.Items) {
+			ahead := where
+			ahead.in = &api.Publication{Manifest: e.Raw, Items: p.Items[sent:], Ahead: true}
+			if err := o.wire.call(ctx, ahead); err != nil {
+				return err
+			}
+			for i := sent; i < len(p.Items); i++ {
+				p.Items[i].Ciphertext = nil
+			}
+			sent, size = len(p.Items), len(ciphertext)
 		}
 		p.Items, have[l.Field] = append(p.Items, api.Item{Leaf: l.Bytes(), Ciphertext: ciphertext}), true
 	}
@@ -610,10 +637,8 @@ func (o *Owner) republish(ctx context.Context, v *policies.VaultDocument) error 
 			}
 		}
 	}
-	if err := o.post(ctx, v, request{method: "POST", path: path(api.PathManifests, o.id.String()), in: p, login: true}, e); err != nil {
-		return fmt.Errorf("publishing everything again: %w", err)
-	}
-	return o.regrant(ctx, v)
+	where.in = p
+	return o.post(ctx, v, where, e)
 }
 
 // regrant gives such a storefront the grants in force again, without which it cannot offer them to the vault. A document is named by what it says,

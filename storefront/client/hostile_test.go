@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -511,6 +512,58 @@ func TestLostDevice(t *testing.T) {
 	three.wire.owners = nil
 	w.must(three.Sync(ctx)) // the storefront's chain has no gap any more
 	w.wantRefusal(r, two, "note", policies.CodeRevoked)
+}
+
+// TestLostMuch: a storefront that lost everything gets it again, also when it is more than fits one body, and when it forgets what came ahead.
+func TestLostMuch(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m := w.owner()
+	r, _ := w.reader("R")
+	var changes []Change
+	for i := range 18 {
+		changes = append(changes, Change{policies.Field(fmt.Sprintf("scan/%02d", i)), bytes.Repeat([]byte{byte(i)}, policies.MaxValue)})
+	}
+	w.must(o.Set(ctx, changes...))
+	w.connect(o, r, "r")
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"scan/17"}, GrantOptions{}))
+	var ahead, forgot atomic.Int64
+	empty := w.emptyStorefront().Config.Handler
+	fresh := w.serve(http.HandlerFunc(func(rw http.ResponseWriter, q *http.Request) {
+		if strings.HasSuffix(q.URL.Path, "/manifests") {
+			body, err := io.ReadAll(q.Body)
+			w.must(err)
+			q.Body = io.NopCloser(bytes.NewReader(body))
+			var p api.Publication
+			w.must(envelope.Decode(body, &p))
+			if p.Ahead {
+				ahead.Add(1)
+			} else if forgot.Add(1) == 1 {
+				problem.Write(rw, policies.CodeBehind)
+				return
+			}
+		}
+		empty.ServeHTTP(rw, q)
+	}))
+	defer fresh.Close()
+	o, err := OpenOwner(m, Options{Storefront: fresh.URL, Roots: []byte(w.network.Roots)})
+	w.must(err)
+	w.must(o.Sync(ctx))
+	mirror, err := o.fetchMirror(ctx)
+	w.must(err)
+	if ahead.Load() != 4 || forgot.Load() != 2 {
+		t.Errorf("%d bodies went ahead of %d, want 4 and 2", ahead.Load(), forgot.Load())
+	}
+	if len(mirror.Leaves) != len(changes) {
+		t.Fatalf("%d of %d fields are back", len(mirror.Leaves), len(changes))
+	}
+	for _, c := range []Change{changes[0], changes[17]} {
+		leaf := o.view()[c.Field].leaf
+		var got []byte
+		w.must(o.wire.call(ctx, request{method: "GET", path: path(api.PathItem, o.id.String(), leaf.Hash().String()), out: &got, login: true, limit: maxRead}))
+		if want, err := o.ciphertext(ctx, &leaf); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, want %d, %v", c.Field, len(got), len(want), err)
+		}
+	}
 }
 
 // TestHiddenTail: the storefront shows the chain without its end, which looks whole. A change is refused by the vault, and the device fetches the end
