@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -101,27 +102,75 @@ func TestReencryptSharesRequests(t *testing.T) {
 	}
 }
 
+// TestReencryptKeepsToTheBounds: what waits goes together as far as the bounds allow. Both lines are held with a small call each until all
+// wait. The race detector makes megabytes dear: there are no more of them than it takes, and the answers are short.
 func TestReencryptKeepsToTheBounds(t *testing.T) {
-	var requests atomic.Int64
-	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		requests.Add(1)
-		time.Sleep(5 * time.Millisecond)
-		if n := echo(w, r); n > api.MaxCalls || r.ContentLength > api.MaxCallsSize {
-			t.Errorf("%d calls, %d bytes", n, r.ContentLength)
-		}
-	})
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			if _, err := c.Reencrypt(t.Context(), api.Call{Request: make([]byte, api.MaxCallsSize/3)}); err != nil {
-				t.Error(err)
+	big := make([]byte, api.MaxCallsSize/3)
+	for name, test := range map[string]struct {
+		waiting int
+		call    api.Call
+		most    int // that go together
+	}{
+		"bytes": {3, api.Call{Request: big}, 2},
+		"calls": {api.MaxCalls + 1, api.Call{Request: []byte("small")}, api.MaxCalls},
+	} {
+		t.Run(name, func(t *testing.T) {
+			release, held := make(chan struct{}), make(chan struct{}, 2)
+			var holding sync.Once
+			let := func() { holding.Do(func() { close(release) }) }
+			defer let()
+			var mu sync.Mutex
+			var together []int // calls of each request
+			c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				body := make([]byte, max(r.ContentLength, 0))
+				_, err := io.ReadFull(r.Body, body)
+				calls, parseErr := api.ParseCalls(body)
+				if err = errors.Join(err, parseErr); err != nil || r.ContentLength > api.MaxCallsSize {
+					t.Errorf("%d bytes: %v", r.ContentLength, err)
+				}
+				if len(calls) == 1 && string(calls[0].Request) == "hold" {
+					held <- struct{}{}
+					<-release
+				} else {
+					mu.Lock()
+					together = append(together, len(calls))
+					mu.Unlock()
+				}
+				w.Write(api.AppendReplies(nil, make([]api.Reply, len(calls))))
+			})
+			var wg sync.WaitGroup
+			ask := func(call api.Call) {
+				wg.Go(func() {
+					if _, err := c.Reencrypt(t.Context(), call); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			for range 2 { // one after the other, or one line takes both
+				ask(api.Call{Request: []byte("hold")})
+				select {
+				case <-held:
+				case <-time.After(30 * time.Second):
+					t.Fatal("a call did not reach the vault")
+				}
+			}
+			for range test.waiting {
+				ask(test.call)
+			}
+			for waiting := 0; waiting < test.waiting; time.Sleep(time.Millisecond) {
+				c.mu.Lock()
+				waiting = len(c.queue)
+				c.mu.Unlock()
+			}
+			let()
+			wg.Wait()
+			slices.Sort(together)
+			if want := []int{test.waiting - test.most, test.most}; !slices.Equal(together, want) {
+				t.Errorf("%d calls went as %v, want %v", test.waiting, together, want)
 			}
 		})
 	}
-	wg.Wait()
-	if requests.Load() < 4 {
-		t.Errorf("%d requests for 8 calls of a third of the bound", requests.Load())
-	}
+	c := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a call over the bound was sent") })
 	if _, err := c.Reencrypt(t.Context(), api.Call{Request: make([]byte, api.MaxCallsSize)}); !errors.Is(err, policies.CodeTooLarge) {
 		t.Errorf("a call over the bound: %v", err)
 	}
