@@ -20,7 +20,7 @@
 // # What it proves, and what it does not
 //
 // That the log is whole, in its order, and what the token signed. Not that it is the only one: a fork shows when two checkpoints are compared, so keep
-// those you have seen, and ask witnesses. Not what was never logged: the token's own record shows that. Not that an item's leaf was under the head
+// those you have seen, and demand witnesses ([OpenWitnessed]). Not what was never logged: the token's own record shows that. Not that an item's leaf was under the head
 // that the entry names, since the proof is not in the log: recheck sees slot, head and order of versions. Not that the vault's clock was right: witnesses
-// bound it. Bodies are beside the tree; one that was erased leaves the tree verifiable, and what it said cannot be known any more.
+// bound it, and a report lists what depends on it. Bodies are beside the tree; one that was erased leaves the tree verifiable, and what it said cannot be known any more.
 package audit

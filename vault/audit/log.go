@@ -23,24 +23,33 @@ type Log struct {
 	// Checkpoint is the state that everything is held against; Note is its text.
 	Checkpoint evidence.Checkpoint
 	Note       string
+	// Witnesses are those that the checkpoint was opened under, and Cosigned the ones of them that signed it.
+	Witnesses evidence.Witnesses
+	Cosigned  []evidence.Cosigned
 	// Progress, if set, is called now and then by Verify and what else goes over the whole log, with how many entries are done.
 	Progress func(done, of uint64)
 }
 
 // Open reads the source's checkpoint and verifies the lines of both log keys of a vault document: the token's, and the host's, which is post-quantum.
 func Open(ctx context.Context, source Source, document *policies.VaultDocument) (*Log, error) {
+	return OpenWitnessed(ctx, source, document, evidence.Witnesses{})
+}
+
+// OpenWitnessed is [Open] for who demands that witnesses cosigned the checkpoint. [Log.Verify] and [Log.Recheck] then hold the log against the older ones too that
+// lie beside it, and their times bound those of entries.
+func OpenWitnessed(ctx context.Context, source Source, document *policies.VaultDocument, w evidence.Witnesses) (*Log, error) {
 	text, err := source.Checkpoint(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the checkpoint: %w", err)
 	}
-	p, err := evidence.OpenPublished(string(text), document, evidence.Witnesses{})
+	p, err := evidence.OpenPublished(string(text), document, w)
 	if err != nil {
 		return nil, &DamageError{File: checkpointName, Index: -1, Err: err}
 	}
 	if p.Size > 1<<50 {
 		return nil, damage(checkpointName, -1, "a log of %d entries", p.Size)
 	}
-	return &Log{Source: source, Document: document, Checkpoint: p.Checkpoint, Note: string(text)}, nil
+	return &Log{Source: source, Document: document, Checkpoint: p.Checkpoint, Note: string(text), Witnesses: w, Cosigned: p.Witnesses}, nil
 }
 
 // OpenDocument reads the vault document that lies beside a log, if the source has one, and verifies that it is signed by the ceremony key that it

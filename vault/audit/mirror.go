@@ -33,6 +33,9 @@ func (l *Log) Mirror(ctx context.Context, dir string, vault []byte, ask Query) e
 	if err != nil {
 		return err
 	}
+	if err := m.witnessed(ctx); err != nil {
+		return err
+	}
 	size := int64(l.Checkpoint.Size)
 	if from == size && size > 0 {
 		return nil
@@ -61,6 +64,33 @@ func (l *Log) Mirror(ctx context.Context, dir string, vault []byte, ask Query) e
 		return err
 	}
 	m.sweep(from)
+	return nil
+}
+
+// witnessed copies the checkpoints that witnesses cosigned and that the folder has not got. Token and host must have signed each; that it is a beginning of the
+// log is for whoever knows the witnesses.
+func (m *mirror) witnessed(ctx context.Context) error {
+	s, ok := m.log.Source.(interface {
+		Witnessed(ctx context.Context, n int64) ([]byte, error)
+	})
+	for n := int64(0); ok; n++ {
+		if _, err := os.Lstat(filepath.Join(string(m.folder), filepath.FromSlash(WitnessedPath(n)))); err == nil {
+			continue
+		}
+		text, err := s.Witnessed(ctx, n)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := evidence.OpenPublished(string(text), m.log.Document, evidence.Witnesses{}); err != nil {
+			return &DamageError{File: WitnessedPath(n), Index: -1, Err: err}
+		}
+		if err := m.write(WitnessedPath(n), text); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -69,6 +69,11 @@ type Report struct {
 	Unjustified Findings `json:"unjustified"`
 	Unchecked   Findings `json:"not_checkable"`
 	Documents   Findings `json:"documents"`
+	// Unbounded are justified releases that would not be at another moment of those at which they can have happened: by the witnesses, whose names are
+	// here, or, without any, by the vault's own clock alone.
+	Unbounded Findings `json:"unbounded"`
+	Witnesses []string `json:"witnesses,omitempty"`
+	Need      int      `json:"need,omitzero"`
 }
 
 // Findings are counts and the first [MaxListed] of what was counted.
@@ -163,13 +168,19 @@ func (r Range) has(x *Record) bool {
 //   - the reader signed a session, and the session's key a request, with a nonce that is new, that asks for this owner, field and author;
 //   - the vault decided within the time of session, request and grant, and the log took the entry about when it was decided;
 //   - the item was that of the granted slot, under the newest head, which its author signed, and no older than one released before;
+//   - the times of witnesses, if any are demanded, are not against that;
 //   - policies.Check permits it, with purpose and with the day's count as the log has it.
 //
 // Whether the item's leaf was under that head cannot be seen: the proof is not in the log.
 func (l *Log) Recheck(ctx context.Context, part Range) (*Report, error) {
 	s := newReplay(l, part)
+	bounds, err := l.bounds(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.windows.bounds = bounds
 	c := newChecker()
-	err := l.each(ctx, prepare, func(b *hashed) error {
+	err = l.each(ctx, prepare, func(b *hashed) error {
 		batch := &batch{}
 		for i := range b.records {
 			s.apply(&b.records[i], &b.prepared[i], batch)
@@ -185,7 +196,10 @@ func (l *Log) Recheck(ctx context.Context, part Range) (*Report, error) {
 		Header: policies.Header{Type: "audit-report", Suite: policies.Suite, Time: max(1, s.now.Unix())},
 		Vault:  l.Document.Vault, Checkpoint: l.Note, From: s.from, To: s.to,
 		Releases: s.releases, Justified: s.releases - tally.unjustified.Count - tally.unchecked.Count,
-		Unjustified: tally.unjustified, Unchecked: tally.unchecked, Documents: tally.documents,
+		Unjustified: tally.unjustified, Unchecked: tally.unchecked, Documents: tally.documents, Unbounded: tally.unbounded, Need: l.Witnesses.Need,
+	}
+	for _, w := range l.Witnesses.Of {
+		r.Witnesses = append(r.Witnesses, w.Name)
 	}
 	r.ID = sha256.Sum256(policies.Encode("audit-report", []byte(l.Note), policies.U64(r.From), policies.U64(r.To)))
 	return r, nil
@@ -282,6 +296,7 @@ type verdict struct {
 	finding   Finding
 	release   bool
 	unchecked []Reason
+	unbounded []Reason
 	proofs    []claimed
 }
 
@@ -324,14 +339,14 @@ type checker struct {
 	ended chan tally
 }
 
-type tally struct{ unjustified, unchecked, documents Findings }
+type tally struct{ unjustified, unchecked, documents, unbounded Findings }
 
 func newChecker() *checker {
 	n := runtime.GOMAXPROCS(0)
 	c := &checker{free: make(chan struct{}, n), order: make(chan *batch, 2*n), ended: make(chan tally, 1)}
 	go func() {
 		t := tally{}
-		for _, f := range []*Findings{&t.unjustified, &t.unchecked, &t.documents} {
+		for _, f := range []*Findings{&t.unjustified, &t.unchecked, &t.documents, &t.unbounded} {
 			f.Reasons, f.Listed = []ReasonCount{}, []Finding{}
 		}
 		for b := range c.order {
@@ -345,6 +360,9 @@ func newChecker() *checker {
 				case len(v.unchecked) > 0 && v.release:
 					v.finding.Reasons = v.unchecked
 					t.unchecked.add(v.finding)
+				case len(v.unbounded) > 0 && v.release:
+					v.finding.Reasons = v.unbounded
+					t.unbounded.add(v.finding)
 				}
 			}
 		}

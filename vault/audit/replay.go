@@ -16,6 +16,8 @@ type replay struct {
 	part Range
 	now  time.Time // of the newest entry
 
+	windows  windows
+	window   window // of the newest entry
 	from, to uint64 // of the releases in the part
 	releases uint64
 
@@ -130,6 +132,7 @@ func dayOf(t time.Time) int64 { return t.Unix() / 86400 }
 func (s *replay) apply(r *Record, p *prepared, b *batch) {
 	s.now = r.Time
 	s.forget()
+	s.window = s.windows.of(r.Index)
 	inside := s.part.has(r)
 	if inside {
 		if s.to == 0 {
@@ -468,6 +471,7 @@ func (s *replay) use(r *Record, p *prepared, inside bool, b *batch) {
 	} else if late := r.Time.Sub(decided); late > latestEntry || late < -earliestEntry {
 		v.fault(ReasonTime, "decided at %s, logged at %s", decided.Format(timeFormat), r.Time.Format(timeFormat))
 	}
+	v.dated(r, s.window)
 	if !d.Rules.IsZero() {
 		v.unknown(ReasonGuardrails, "guardrail set %s", d.Rules)
 	}
@@ -479,6 +483,7 @@ func (s *replay) use(r *Record, p *prepared, inside bool, b *batch) {
 	}
 	s.newest(v, d)
 	if g != nil { // as the vault counts: what was released, whether it should have been or not
+		v.bounded(&g.document, s.window)
 		s.spend(g, d, decided)
 	}
 	if inside {

@@ -34,8 +34,10 @@ type Summary struct {
 // Verify holds the whole log against the checkpoint. The first thing that is wrong, in the order of the log, is a [*DamageError].
 func (l *Log) Verify(ctx context.Context) (*Summary, error) {
 	s := &Summary{Kinds: map[evidence.Kind]uint64{}}
-	err := l.each(ctx, nil, s.add)
-	if err != nil {
+	if _, err := l.bounds(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.each(ctx, nil, s.add); err != nil {
 		return nil, err
 	}
 	s.Size, s.Root = l.Checkpoint.Size, l.Checkpoint.Root

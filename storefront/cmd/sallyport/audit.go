@@ -41,9 +41,11 @@ type auditCommands struct {
 
 // auditLog is the published log that a command works on.
 type auditLog struct {
-	Folder   string `arg:"" name:"dir" help:"Folder of the published log, or its https URL. A vault's own, https://HOST:PORT/v1/log, has no entries: fetch them first."`
-	Document string `name:"vault-document" help:"The vault document, as its ceremony made it. Default: the one that lies beside the log." placeholder:"FILE"`
-	Join     string `help:"The join link of the vault, from its ceremony: the vault document must be the one that it names." placeholder:"LINK"`
+	Folder   string   `arg:"" name:"dir" help:"Folder of the published log, or its https URL. A vault's own, https://HOST:PORT/v1/log, has no entries: fetch them first."`
+	Document string   `name:"vault-document" help:"The vault document, as its ceremony made it. Default: the one that lies beside the log." placeholder:"FILE"`
+	Witness  []string `help:"Demand that this witness cosigned the log, given by its verifier key. Several: of all of them, or of as many as --need says." placeholder:"KEY" sep:"none"`
+	Need     int      `help:"How many of the witnesses are needed. Default: all." placeholder:"N"`
+	Join     string   `help:"The join link of the vault, from its ceremony: the vault document must be the one that it names." placeholder:"LINK"`
 }
 
 // open opens the log. pinned tells whether the vault document came from elsewhere than the log.
@@ -59,8 +61,30 @@ func (a *auditLog) open(s *session) (log *audit.Log, pinned bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	log, err = audit.Open(s.ctx, source, document)
+	rule, err := a.witnesses()
+	if err != nil {
+		return nil, false, err
+	}
+	log, err = audit.OpenWitnessed(s.ctx, source, document, rule)
 	return log, pinned, err
+}
+
+// witnesses are those that must have cosigned.
+func (a *auditLog) witnesses() (rule evidence.Witnesses, err error) {
+	for _, key := range a.Witness {
+		c, err := evidence.ParseCosigner(key)
+		if err != nil {
+			return rule, fmt.Errorf("%w: %w", errUsage, err)
+		}
+		rule.Of = append(rule.Of, c)
+	}
+	if rule.Need = a.Need; a.Need == 0 {
+		rule.Need = len(rule.Of)
+	}
+	if err := rule.Validate(); err != nil {
+		return rule, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return rule, nil
 }
 
 // document is the vault document that the log is verified under. pinned tells whether it came from elsewhere than the log.
@@ -107,14 +131,21 @@ type auditVerify struct {
 
 // verified is the result of a verification.
 type verified struct {
-	Verified bool           `json:"verified"`
-	Vault    string         `json:"vault,omitempty"`
-	Pinned   bool           `json:"pinned"` // the vault document came from elsewhere than the log
-	Size     uint64         `json:"size"`
-	Root     policies.Hash  `json:"root"`
-	Log      *audit.Summary `json:"log,omitzero"`
-	Entry    *auditEntry    `json:"entry,omitzero"`
-	Damage   *auditDamage   `json:"damage,omitzero"`
+	Verified  bool           `json:"verified"`
+	Vault     string         `json:"vault,omitempty"`
+	Pinned    bool           `json:"pinned"` // the vault document came from elsewhere than the log
+	Size      uint64         `json:"size"`
+	Root      policies.Hash  `json:"root"`
+	Witnesses []cosigned     `json:"witnesses,omitzero"`
+	Log       *audit.Summary `json:"log,omitzero"`
+	Entry     *auditEntry    `json:"entry,omitzero"`
+	Damage    *auditDamage   `json:"damage,omitzero"`
+}
+
+// cosigned is a witness's word that the checkpoint was the newest at a time.
+type cosigned struct {
+	Name string    `json:"name"`
+	Time time.Time `json:"time"`
 }
 
 // auditDamage is what is wrong with a log.
@@ -144,6 +175,9 @@ func (c *auditVerify) Run(s *session) error {
 		return s.damaged(err)
 	}
 	out := verified{Verified: true, Vault: log.Document.Vault.String(), Pinned: pinned, Size: log.Checkpoint.Size, Root: log.Checkpoint.Root}
+	for _, w := range log.Cosigned {
+		out.Witnesses = append(out.Witnesses, cosigned{w.By.Name, w.At})
+	}
 	if c.Older != "" {
 		text, err := os.ReadFile(c.Older)
 		if err != nil {
@@ -168,6 +202,9 @@ func (c *auditVerify) Run(s *session) error {
 		}
 	}
 	s.print(out, func(w io.Writer) {
+		for _, one := range out.Witnesses {
+			fmt.Fprintf(w, "Witness %s saw this log of %d entries at %s, and no other.\n", oneLine(one.Name), out.Size, one.Time.Format(time.RFC3339))
+		}
 		if c.Older != "" {
 			fmt.Fprintln(w, "The older checkpoint is a beginning of this log.")
 		}

@@ -71,6 +71,9 @@ func (v vaultLog) Checkpoint(ctx context.Context) ([]byte, error) {
 	return v.LogFile(ctx, "checkpoint")
 }
 func (v vaultLog) Vault(ctx context.Context) ([]byte, error) { return v.LogFile(ctx, "vault") }
+func (v vaultLog) Witnessed(ctx context.Context, n int64) ([]byte, error) {
+	return v.LogFile(ctx, audit.WitnessedPath(n))
+}
 func (v vaultLog) Tile(ctx context.Context, level int, n int64, width int) ([]byte, error) {
 	return v.LogFile(ctx, audit.TilePath(level, n, width))
 }

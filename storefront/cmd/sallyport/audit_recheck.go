@@ -87,10 +87,19 @@ func writeNew(name string, data []byte) error {
 func printReport(w io.Writer, r *audit.Report) {
 	fmt.Fprintf(w, "%d releases: %d justified, %d unjustified, %d not checkable\n", r.Releases, r.Justified, r.Unjustified.Count, r.Unchecked.Count)
 	fmt.Fprintf(w, "%d documents that the vault should not have acted on\n", r.Documents.Count)
+	switch n := r.Unbounded.Count; {
+	case n > 0 && len(r.Witnesses) == 0:
+		fmt.Fprintf(w, "%d of the justified releases rest on the vault's clock: no witness was asked for (--witness)\n", n)
+	case n > 0:
+		fmt.Fprintf(w, "%d of the justified releases rest on the vault's clock, between the times of the witnesses\n", n)
+	}
 	for _, list := range []struct {
 		title string
 		*audit.Findings
-	}{{"unjustified", &r.Unjustified}, {"not checkable", &r.Unchecked}, {"documents", &r.Documents}} {
+	}{{"unjustified", &r.Unjustified}, {"not checkable", &r.Unchecked}, {"documents", &r.Documents}, {"justified, if the vault's clock was right", &r.Unbounded}} {
+		if list.Findings == &r.Unbounded && len(r.Witnesses) == 0 { // all of them
+			continue
+		}
 		if list.Count == 0 {
 			continue
 		}
