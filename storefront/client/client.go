@@ -24,7 +24,8 @@
 // [InitReader] makes an identity, [Reader.Connect] a key for one owner and no other. [Reader.Read] asks for any number of fields of
 // any number of owners and returns each value, or why not. Sessions with the vault are opened and renewed behind it; what was
 // verified once (manifests, grants) is kept. It remembers the newest manifest of every owner and refuses an older one,
-// [ErrRollback]. A Reader may be used by many goroutines at once; [Reader.Close] saves what it learnt.
+// [ErrRollback]. [Reader.ReadProven] hands out only values of which the key-use log proves that they were recorded as they were answered, [Reader.Prove] and
+// [Reader.Evidence] do so later, and [Reader.History] tells what the log says of this reader. A Reader may be used by many goroutines at once; [Reader.Close] saves what it learnt.
 //
 // # What the caller owes
 //
@@ -57,6 +58,8 @@ var (
 	ErrRollback = fmt.Errorf("%w: it is older than what was seen before", ErrUntrue)
 	// ErrFork: two states of the key-use log that cannot both be true. Tell the operator and the auditors.
 	ErrFork = fmt.Errorf("%w: the key-use log contradicts what it said before", ErrUntrue)
+	// ErrUnproven: there is no proof that the key-use log says what the vault answered. What was to be proven was not used.
+	ErrUnproven = errors.New("the key-use log does not prove it, so it was not used; ask again later, and if it stays so tell the operator")
 	// ErrNotStopped: no verified receipt says that the vault recorded the revocation. It is kept and tried again.
 	ErrNotStopped = errors.New("NOT STOPPED YET: the vault has not confirmed the revocation")
 	// ErrNotRotated: the reader was stopped, but its fields have not moved to new keys yet. Sync tries again.

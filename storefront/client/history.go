@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -13,14 +14,15 @@ import (
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
-// Event is one entry of the key-use log that concerns the owner, proven under a checkpoint that the token signed.
+// Event is one entry of the key-use log that concerns the owner, or the reader, who asked, proven under a checkpoint that the token signed.
 type Event struct {
 	Index   uint64            `json:"index"`
 	Time    time.Time         `json:"time"`
 	Kind    evidence.Kind     `json:"kind"`
 	Outcome policies.Code     `json:"outcome"`
-	Reader  policies.ReaderID `json:"reader,omitzero"`
-	Alias   string            `json:"alias,omitzero"`
+	Reader  policies.ReaderID `json:"reader,omitzero"` // in an owner's history
+	Owner   policies.OwnerID  `json:"owner,omitzero"`  // in a reader's
+	Alias   string            `json:"alias,omitzero"`  // of either
 	Field   policies.Field    `json:"field,omitzero"`
 	Version uint64            `json:"version,omitzero"`
 	Purpose string            `json:"purpose,omitzero"`
@@ -74,14 +76,16 @@ func (o *Owner) eachEntry(ctx context.Context, limit int, strict bool, visit fun
 		for i := range h.Entries {
 			e := &h.Entries[i]
 			at, entry, details, err := e.Verify(checkpoint)
-			if err != nil {
+			if errors.Is(err, evidence.ErrErased) { // of whom it is the vault alone says now
+				details = new(evidence.Details)
+			} else if err != nil {
 				return fmt.Errorf("entry %d of the history: %w: %w", e.Index, ErrUntrue, err)
 			}
 			if n > 0 && e.Index >= last {
 				return fmt.Errorf("entry %d of the history: %w: not newest first", e.Index, ErrUntrue)
 			}
 			// Which entries concern this owner, the opening says; one of somebody else's would prove nothing here.
-			if details.Owner != o.ID() && details.Identity != o.id {
+			if err == nil && details.Owner != o.ID() && details.Identity != o.id {
 				return fmt.Errorf("entry %d of the history: %w: it is about somebody else", e.Index, ErrUntrue)
 			}
 			n, last = n+1, e.Index
@@ -102,6 +106,11 @@ func kept(c policies.Custody) string {
 	return ""
 }
 
+// erased is what a person is told of an entry of which only kind, outcome and time are left.
+func erased(k evidence.Kind) string {
+	return fmt.Sprintf("The details of this entry (%s) were erased when their time was over.", k)
+}
+
 func (o *Owner) event(index uint64, at time.Time, entry evidence.Entry, d *evidence.Details) Event {
 	e := Event{Index: index, Time: at, Kind: entry.Kind, Outcome: entry.Outcome, Reader: d.Reader, Field: d.Field, Version: d.Version, Purpose: d.Purpose, Custody: d.Custody, Period: d.Period}
 	reader := "somebody"
@@ -114,6 +123,10 @@ func (o *Owner) event(index uint64, at time.Time, entry evidence.Entry, d *evide
 	what := string(d.Field)
 	if what == "" {
 		what = "your data"
+	}
+	if d.Owner.IsZero() && d.Identity.IsZero() {
+		e.Text = erased(entry.Kind)
+		return e
 	}
 	switch entry.Kind {
 	case evidence.EntryIdentity:

@@ -32,7 +32,10 @@ type Value struct {
 	Custody   policies.Custody  // of the grant under which it was opened
 	Time      time.Time         // the vault's
 	Index     uint64            // of the entry in the key-use log
-	Err       error             // why there is no value: a policies.Code, ErrUntrue or ErrRollback
+	Proof     *Proof            // of that entry, if it was demanded; see [Reader.ReadProven]
+	Err       error             // why there is no value: a policies.Code, ErrUntrue, ErrRollback or ErrUnproven
+
+	claim claim
 }
 
 // session is a delegation to a fresh key, as the vault knows it.
@@ -312,6 +315,7 @@ func (r *Reader) readOnce(ctx context.Context, out []Value, indexes []int, purpo
 	for j, i := range indexes {
 		v := &out[i]
 		v.Time, v.Index = time.UnixMilli(int64(answer.Time)).UTC(), answer.Items[j].Index
+		v.claim = claim{outcome: answer.Items[j].Outcome, request: e.Hash, session: s.hash, nonce: req.Nonce, leaf: answer.Items[j].Leaf, head: answer.Items[j].Head}
 		v.Err = r.take(v, &answer.Items[j], &result.Items[j], documents, marks[j])
 	}
 	return nil
@@ -390,6 +394,7 @@ func (r *Reader) take(v *Value, a *policies.AnswerItem, s *api.ReadItem, documen
 		return untrue("the item does not open")
 	}
 	v.Version, v.Author, v.Bytes, v.Unchanged, v.Custody = leaf.Version, leaf.Author, value, false, g.doc.Custody
+	v.claim.epoch, v.claim.grant = leaf.Epoch, g.doc.ID
 	return nil
 }
 

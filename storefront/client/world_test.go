@@ -322,6 +322,11 @@ func (w *world) ownersListener() http.Handler {
 		p, err := w.vault.Consistency(from, to)
 		answer(rw, p, err)
 	})
+	mux.HandleFunc("POST "+vaultapi.PathEvidence, func(rw http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		sealed, err := w.vault.Evidence(r.Context(), body)
+		answer(rw, vaultapi.SealedEvidence{Answer: sealed}, err)
+	})
 	mux.HandleFunc("POST "+vaultapi.PathDocuments, func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		var s vaultapi.Submission

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -23,6 +24,7 @@ type bizCommands struct {
 	Grants     bizGrants     `cmd:"" help:"List the fields that may be read now."`
 	Read       bizRead       `cmd:"" help:"Read fields. Example: sallyport biz read CUST-1 phone.mobile postal"`
 	Watch      bizWatch      `cmd:"" help:"Print fields whenever they change."`
+	History    bizHistory    `cmd:"" help:"Show what the key-use log says of you, with proof. Example: sallyport biz history --owner CUST-1 --since 30d"`
 	Checkpoint bizCheckpoint `cmd:"" help:"Print the newest state of the key-use log that this device has proof of, or compare it with somebody else's."`
 	Backup     bizBackup     `cmd:"" help:"Write a backup file."`
 	Restore    bizRestore    `cmd:"" help:"Make the profile from a backup file."`
@@ -165,6 +167,8 @@ type bizRead struct {
 	Fields []string `arg:"" optional:"" help:"Fields or groups; none means all that this customer granted."`
 	All    bool     `help:"All fields of all customers."`
 	Known  uint64   `help:"The version you have already: prints nothing new if it is the newest. For one field." placeholder:"VERSION"`
+
+	Evidence bool `help:"Demand proof, now, that the key-use log has each of these reads as they were answered. A value without it is not printed. With --json the proof is printed too, for your own files."`
 }
 
 // row is one value as printed.
@@ -179,6 +183,7 @@ type row struct {
 	Custody   policies.Custody `json:"custody,omitzero"`
 	Time      time.Time        `json:"time,omitzero"` // the vault's
 	LogIndex  uint64           `json:"log_index,omitzero"`
+	Evidence  *client.Proof    `json:"evidence,omitzero"`
 	Error     *rowError        `json:"error,omitzero"`
 }
 
@@ -188,7 +193,7 @@ type rowError struct {
 }
 
 func newRow(v *client.Value, names map[policies.OwnerID]string) row {
-	out := row{Owner: v.Owner, Alias: names[v.Owner], Field: v.Field, Version: v.Version, Unchanged: v.Unchanged, Custody: v.Custody, Time: v.Time, LogIndex: v.Index}
+	out := row{Owner: v.Owner, Alias: names[v.Owner], Field: v.Field, Version: v.Version, Unchanged: v.Unchanged, Custody: v.Custody, Time: v.Time, LogIndex: v.Index, Evidence: v.Proof}
 	err := v.Err
 	if err == nil && !v.Unchanged {
 		if out.Value, err = catalogue.Parse(v.Bytes); err == nil {
@@ -273,7 +278,11 @@ func (c *bizRead) Run(s *session) error {
 			}
 			items[0].Known = c.Known
 		}
-		values, err := r.Read(s.ctx, items...)
+		read := r.Read
+		if c.Evidence {
+			read = r.ReadProven
+		}
+		values, err := read(s.ctx, items...)
 		if err != nil {
 			return err
 		}
@@ -300,9 +309,72 @@ func (c *bizRead) Run(s *session) error {
 				}
 			}
 		})
+		if proven := provenEntries(values); c.Evidence && len(proven) > 0 && !s.JSON {
+			s.note("Proven to be in the key-use log of %d entries: %s.", r.Log().Size, strings.Join(proven, ", "))
+		}
 		if failed != nil {
 			return errQuiet{failed}
 		}
+		return nil
+	})
+}
+
+// provenEntries are the places in the log of the values that came with proof.
+func provenEntries(values []client.Value) (out []string) {
+	for i := range values {
+		if values[i].Proof != nil {
+			out = append(out, fmt.Sprintf("%s is entry %d", values[i].Field, values[i].Index))
+		}
+	}
+	return out
+}
+
+type bizHistory struct {
+	Owner string        `help:"Only what concerns this customer: alias or id." placeholder:"CUSTOMER"`
+	Field string        `help:"Only what concerns this field." placeholder:"FIELD"`
+	Since bizSince      `help:"Only what is not older: 12h, 30d, or a date such as 2026-11-28." placeholder:"TIME"`
+	Limit int           `help:"At most so many entries, the newest." default:"50"`
+}
+
+// bizSince is a time on the command line: so long ago, or a date.
+type bizSince struct{ time.Time }
+
+// UnmarshalText reads what was typed.
+func (t *bizSince) UnmarshalText(text []byte) error {
+	var err error
+	if t.Time, err = time.ParseInLocation(time.DateOnly, string(text), time.Local); err == nil {
+		return nil
+	}
+	d, err := parseDuration(string(text))
+	if err != nil {
+		return err
+	}
+	t.Time = time.Now().Add(-d)
+	return nil
+}
+
+func (c *bizHistory) Run(s *session) error {
+	if c.Limit < 1 {
+		return fmt.Errorf("%w: --limit is at least 1", errUsage)
+	}
+	return s.withReader(func(r *client.Reader, _ *profile.Profile) error {
+		filter := client.HistoryFilter{Field: policies.Field(c.Field), Since: c.Since.Time, Limit: c.Limit}
+		if c.Field != "" {
+			if err := filter.Field.Validate(); err != nil {
+				return err
+			}
+		}
+		if c.Owner != "" {
+			var err error
+			if filter.Owner, err = r.Find(c.Owner); err != nil {
+				return err
+			}
+		}
+		events, err := r.History(s.ctx, filter)
+		if err != nil {
+			return err
+		}
+		s.printHistory(events)
 		return nil
 	})
 }

@@ -11,7 +11,7 @@
 //	4  NOT STOPPED YET: a revocation has no verified receipt; it is kept and tried again by every later command
 //	5  the storefront or the vault could not be reached; what was wanted is kept where that is possible
 //	6  the profile did not open: wrong passphrase or key file, or others may read it
-//	7  what came back contradicts a signature, a proof or the pinned vault, and was not used
+//	7  what came back contradicts a signature, a proof or the pinned vault, or lacks a proof that was demanded, and was not used
 //
 // Passphrases and keys come from a prompt or a file, never from the command line or the environment itself. With --json every result, and
 // every error, is one JSON value on standard output.
@@ -165,6 +165,8 @@ func exitCode(err error) int {
 	case errors.Is(err, client.ErrNotStopped):
 		return exitNotStopped
 	case errors.Is(err, client.ErrUntrue), errors.Is(err, policies.ErrPin), errors.Is(err, audit.ErrDamaged), errors.Is(err, errFindings):
+		return exitUntrue
+	case errors.Is(err, client.ErrUnproven) && !errors.Is(err, policies.CodeUnavailable) && !errors.Is(err, policies.CodeRateLimited):
 		return exitUntrue
 	case errors.Is(err, profile.ErrUnlock), errors.Is(err, profile.ErrExposed), errors.Is(err, profile.ErrFormat), errors.Is(err, profile.ErrMissing), errors.Is(err, profile.ErrBusy), errors.Is(err, profile.ErrExists):
 		return exitLocked

@@ -577,13 +577,17 @@ func (c *meHistory) Run(s *session) error {
 		if err != nil {
 			return err
 		}
-		s.print(map[string]any{"history": events}, func(w io.Writer) {
-			for _, e := range events {
-				fmt.Fprintf(w, "%s  %s\n", e.Time.Local().Format("2006-01-02 15:04:05"), oneLine(e.Text))
-			}
-			fmt.Fprintf(w, "Each of these %d entries is proven to be in the key-use log.\n", len(events))
-		})
+		s.printHistory(events)
 		return nil
+	})
+}
+
+func (s *session) printHistory(events []client.Event) {
+	s.print(map[string]any{"history": events}, func(w io.Writer) {
+		for _, e := range events {
+			fmt.Fprintf(w, "%s  %s\n", e.Time.Local().Format("2006-01-02 15:04:05"), oneLine(e.Text))
+		}
+		fmt.Fprintf(w, "Each of these %d entries is proven to be in the key-use log.\n", len(events))
 	})
 }
 
