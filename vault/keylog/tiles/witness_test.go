@@ -181,10 +181,12 @@ func TestBadWitnesses(t *testing.T) {
 		"another key": {func(out http.ResponseWriter, _ *http.Request) {
 			io.WriteString(out, must1(other.Cosign(origin, evidence.Checkpoint{Size: 10}, begun)))
 		}, ErrAnswer},
-		"a thousand lines":     {text(strings.Repeat("\u2014 witness.test/bad "+base64.StdEncoding.EncodeToString(make([]byte, 30))+"\n", 1000)), ErrAnswer},
-		"refuses":              {func(out http.ResponseWriter, _ *http.Request) { out.WriteHeader(422) }, ErrRefused},
-		"is broken":            {func(out http.ResponseWriter, _ *http.Request) { out.WriteHeader(503) }, ErrRefused},
-		"sends elsewhere":      {func(out http.ResponseWriter, in *http.Request) { http.Redirect(out, in, "http://127.0.0.1:1/", 307) }, ErrRefused},
+		"a thousand lines": {text(strings.Repeat("\u2014 witness.test/bad "+base64.StdEncoding.EncodeToString(make([]byte, 30))+"\n", 1000)), ErrAnswer},
+		"refuses":          {func(out http.ResponseWriter, _ *http.Request) { out.WriteHeader(422) }, ErrRefused},
+		"is broken":        {func(out http.ResponseWriter, _ *http.Request) { out.WriteHeader(503) }, ErrRefused},
+		"sends elsewhere": {func(out http.ResponseWriter, in *http.Request) {
+			http.Redirect(out, in, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
+		}, ErrRefused},
 		"is ahead":             {conflict("11\n"), ErrAhead},
 		"is far ahead":         {conflict("9223372036854775807\n"), ErrAhead},
 		"a size beyond all":    {conflict("99999999999999999999\n"), ErrAnswer},
