@@ -525,7 +525,10 @@ func checkValues(path string, b []byte) (found []*DamageError) {
 
 // removeEmpty removes write-ahead logs and files of the value log without content. One of the value log that comes before another with content held
 // something once, and is reported: Badger empties such a file before it removes it, so a crash or an error in between leaves it.
-// If that was not the reason, Badger gives an empty value for what it held, and whoever authenticates its values notices.
+// If that was not the reason, Badger gives an empty value for what it held, and whoever authenticates its values with their keys notices
+// (storefront/internal/store, TestEmptiedValueLog): also when Badger gives the number of the last file to a new one, and what an old key points to is
+// somebody else's value. Of a write-ahead log that somebody emptied the keys are gone too, as if it had been removed. Nobody can tell that from a crash, so callers
+// conclude nothing from a key's absence.
 func removeEmpty(dir string) (emptied []*DamageError, err error) {
 	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
 	if err != nil {
