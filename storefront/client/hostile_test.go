@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -512,6 +514,38 @@ func TestLostDevice(t *testing.T) {
 	three.wire.owners = nil
 	w.must(three.Sync(ctx)) // the storefront's chain has no gap any more
 	w.wantRefusal(r, two, "note", policies.CodeRevoked)
+}
+
+// TestSwappedKeys: the vault's host, with the PIN and while the vault is down, gives two resident keys each other's ids. The vault does not see it: it
+// re-encrypts with the wrong key. No reader takes what comes of it for a value, not of a field of the other key either, and nobody reads what they were not granted.
+func TestSwappedKeys(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	a, _ := w.reader("A")
+	b, _ := w.reader("B")
+	w.must(o.Set(ctx, set("note", "n"), set("tax.id", "t")))
+	w.connect(o, a, "a")
+	w.connect(o, b, "b")
+	w.must(o.Grant(ctx, a.ID(), []policies.Field{"note"}, GrantOptions{}))
+	w.must(o.Grant(ctx, b.ID(), []policies.Field{"tax.id"}, GrantOptions{}))
+	w.wantRead(a, o, "note", "n")
+	swap := func() {
+		w.token.mu.Lock()
+		defer w.token.mu.Unlock()
+		ids := slices.Collect(maps.Keys(w.token.keys))
+		if len(ids) != 2 {
+			t.Fatalf("%d keys", len(ids))
+		}
+		w.token.keys[ids[0]], w.token.keys[ids[1]] = w.token.keys[ids[1]], w.token.keys[ids[0]]
+	}
+	swap()
+	w.wantRefusal(a, o, "note", ErrUntrue)
+	w.wantRefusal(b, o, "tax.id", ErrUntrue)
+	w.wantRefusal(a, o, "tax.id", policies.CodeNoGrant)
+	w.wantRefusal(b, o, "note", policies.CodeNoGrant)
+	swap()
+	w.wantRead(a, o, "note", "n")
+	w.wantRead(b, o, "tax.id", "t")
 }
 
 // TestLostMuch: a storefront that lost everything gets it again, also when it is more than fits one body, and when it forgets what came ahead.
