@@ -420,3 +420,39 @@ func TestReadProvenWithoutConsistency(t *testing.T) {
 		t.Errorf("with proofs again: %+v, %v", values[0], err)
 	}
 }
+
+// An entry that agrees with the answer in all but one thing proves nothing: each of them counts, a refusal under the very request above all.
+func TestProofOfSomethingElse(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, r, _ := w.shop()
+	values, err := r.ReadProven(ctx, Item{o.ID(), "note", 0})
+	w.must(err)
+	good := values[0]
+	w.must(r.says(&good, good.Proof))
+	for name, change := range map[string]func(*Proof){
+		"a refusal":        func(p *Proof) { p.Entry.Kind = evidence.EntryRefusal },
+		"refused":          func(p *Proof) { p.Entry.Outcome = policies.CodeNoGrant },
+		"unchanged":        func(p *Proof) { p.Entry.Outcome = policies.CodeUnchanged },
+		"another request":  func(p *Proof) { p.Details.Request[0] ^= 1 },
+		"another session":  func(p *Proof) { p.Details.Session[0] ^= 1 },
+		"another nonce":    func(p *Proof) { p.Details.Nonce[0] ^= 1 },
+		"another reader":   func(p *Proof) { p.Details.Reader[0] ^= 1 },
+		"another owner":    func(p *Proof) { p.Details.Owner[0] ^= 1 },
+		"another field":    func(p *Proof) { p.Details.Field = "tax.id" },
+		"another author":   func(p *Proof) { p.Details.Author[0] ^= 1 },
+		"another version":  func(p *Proof) { p.Details.Version++ },
+		"another epoch":    func(p *Proof) { p.Details.Epoch++ },
+		"another leaf":     func(p *Proof) { p.Details.Leaf[0] ^= 1 },
+		"another manifest": func(p *Proof) { p.Details.Head[0] ^= 1 },
+		"another grant":    func(p *Proof) { p.Details.Grant[0] ^= 1 },
+		"another custody":  func(p *Proof) { p.Details.Custody = policies.CustodySealed },
+		"nothing: erased":  func(p *Proof) { p.Details = nil },
+	} {
+		p, details := *good.Proof, *good.Proof.Details
+		p.Details = &details
+		change(&p)
+		if err := r.says(&good, &p); !errors.Is(err, ErrUnproven) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
