@@ -251,6 +251,8 @@ func (l *Log) reachCold() error {
 // moveCold moves what is old enough, or too much. One goroutine at a time calls it: keep. A crash leaves a segment in both places, or a
 // temporary file; the next call goes on from there.
 func (l *Log) moveCold() error {
+	l.moving.Lock()
+	defer l.moving.Unlock()
 	if err := l.reachCold(); err != nil || l.cfg.Cold == "" || l.stopped() != nil {
 		return err
 	}

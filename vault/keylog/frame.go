@@ -1,6 +1,7 @@
 package keylog
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -20,8 +21,8 @@ import (
 //
 // A frame's CRC covers its length and its payload. The zero byte before the
 // time is the leaf prefix of RFC 6962, section 2.1, so that what the tree hashes
-// is one run of bytes. Kind 2 is a record whose body was erased: the frame is
-// shorter and has a new CRC, the leaf is the same.
+// is one run of bytes. Kind 2 is a record whose body was erased: zeros are in its
+// place and the CRC is new; leaf and length are the same.
 const (
 	journalMagic = "sallyport keylog 1 jrnl\n"
 	headerSize   = len(journalMagic) + 32 + 8 + 4
@@ -140,8 +141,11 @@ func parseFrame(b []byte) (frame, int, error) {
 		}
 		end := recordHead + int(size)
 		f.time, f.leaf, f.entry, f.body = int64(time), p[leafAt:end:end], p[recordHead:end:end], p[end:]
-		if f.kind == kindErased && len(f.body) != 0 {
-			return frame{}, 0, errForeign
+		if f.kind == kindErased {
+			if len(bytes.TrimLeft(f.body, "\x00")) != 0 {
+				return frame{}, 0, errForeign
+			}
+			f.body = nil
 		}
 	case kindSeal:
 		if n != sealSize {

@@ -33,8 +33,8 @@
 // An entry's leaf is its time (Unix milliseconds, 8 bytes, big-endian) followed
 // by the entry. The log stamps the time when it commits, so times never go
 // backwards. A record's body lies beside the entry in the same frame and is not
-// hashed by the tree: it can be erased when its retention ends, and every proof
-// stays valid. The price is that the log vouches for no body. Whoever needs
+// hashed by the tree: it can be erased when its retention ends ([Log.Erase]), and
+// every proof stays valid. The price is that the log vouches for no body. Whoever needs
 // that puts a salted commitment to the body into the entry, and checks it.
 //
 // # What lies where

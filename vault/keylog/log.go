@@ -42,6 +42,9 @@ type Log struct {
 	stored     []byte // scratch
 	starts     []byte // scratch
 
+	moving   sync.Mutex  // held while segments are moved or written anew
+	rollNext atomic.Bool // the next commit begins a segment
+
 	// Owned by open, then by the goroutine keep.
 	border border
 	saved  int64 // size of the token's copy
@@ -255,12 +258,13 @@ func (l *Log) commit(batch []*request) error {
 		return l.stop(err)
 	}
 	l.last = max(l.last, now)
-	if l.end > int64(headerSize) && l.end >= l.cfg.SegmentBytes {
+	if l.end > int64(headerSize) && (l.end >= l.cfg.SegmentBytes || l.rollNext.Load()) {
 		if err := l.roll(); err != nil {
 			return l.stop(fmt.Errorf("%w: beginning a segment: %w", ErrFatal, err))
 		}
 	}
 
+	l.rollNext.Store(false)
 	l.frames, l.stored, l.starts = l.frames[:0], l.stored[:0], l.starts[:0]
 	first := l.edge.size
 	for _, r := range batch {
