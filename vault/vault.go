@@ -54,6 +54,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -162,6 +163,8 @@ type Config struct {
 	SealingCheck time.Duration
 	// Reserve is the free space in bytes below which no sealed key is taken and the database is not written. Zero means 256 MiB.
 	Reserve int64
+	// KeepBodies is how long what lies beside entries is kept, as far as no state rests on it. Zero: for ever; else 48 hours at least.
+	KeepBodies time.Duration
 	// Auditors may have all entries of the log, and what lies beside them.
 	Auditors []policies.IdentityID
 	// Limits bound what callers can add to the log and to memory.
@@ -197,6 +200,7 @@ type Vault struct {
 	refused  refusalCount
 	accesses accesses
 	answers  answers
+	erased   atomic.Uint64 // below it, what may be erased is
 	quotas   quotas
 	sealing  sealing
 }
@@ -278,6 +282,9 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		return nil, fmt.Errorf("opening the vault: %w", err)
 	}
 	v.chores.Go(v.keep)
+	if v.cfg.KeepBodies > 0 {
+		v.chores.Go(v.keepErasing)
+	}
 	if v.sealing.store != nil {
 		v.chores.Go(v.keepSealing)
 	}
@@ -306,6 +313,8 @@ func (c *Config) validate() error {
 	switch {
 	case c.Envelope == nil || c.Document == nil || c.Token == nil || c.Log == nil || c.ImportKey == nil || c.SessionKey == nil || c.Logger == nil:
 		return errors.New("document, token, log, keys and logger are required")
+	case c.KeepBodies < 0 || c.KeepBodies > 0 && c.KeepBodies < leastKeep:
+		return errKeep
 	case c.Log.Checkpoint().Size == 0:
 		return errors.New("the key-use log is empty: create the vault first")
 	case len(c.Document.Tokens) != 1 || c.Document.Tokens[0].Serial != c.Serial:

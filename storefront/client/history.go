@@ -54,6 +54,7 @@ func (o *Owner) eachEntry(ctx context.Context, limit int, strict bool, visit fun
 		return err
 	}
 	n, last, before := 0, uint64(0), uint64(0)
+	var pseudonym policies.Pseudonym
 	for n < limit {
 		q := url.Values{"limit": {strconv.Itoa(min(limit-n, 100))}}
 		if before != 0 {
@@ -76,9 +77,10 @@ func (o *Owner) eachEntry(ctx context.Context, limit int, strict bool, visit fun
 		for i := range h.Entries {
 			e := &h.Entries[i]
 			at, entry, details, err := e.Verify(checkpoint)
-			if errors.Is(err, evidence.ErrErased) { // of whom it is the vault alone says now
-				details = new(evidence.Details)
-			} else if err != nil {
+			if errors.Is(err, evidence.ErrErased) && o.mayBeErased(at, entry.Kind) {
+				details, err = &evidence.Details{Owner: o.ID(), Note: erasedNote}, nil
+			}
+			if err != nil {
 				return fmt.Errorf("entry %d of the history: %w: %w", e.Index, ErrUntrue, err)
 			}
 			if n > 0 && e.Index >= last {
@@ -86,6 +88,13 @@ func (o *Owner) eachEntry(ctx context.Context, limit int, strict bool, visit fun
 			}
 			// Which entries concern this owner, the opening says; one of somebody else's would prove nothing here.
 			if err == nil && details.Owner != o.ID() && details.Identity != o.id {
+				return fmt.Errorf("entry %d of the history: %w: it is about somebody else", e.Index, ErrUntrue)
+			}
+			// Nor does it say so when it is gone; but all of an owner's entries are under one pseudonym, and of some the opening is always there.
+			if pseudonym.IsZero() {
+				pseudonym = entry.Owner
+			}
+			if entry.Owner != pseudonym {
 				return fmt.Errorf("entry %d of the history: %w: it is about somebody else", e.Index, ErrUntrue)
 			}
 			n, last = n+1, e.Index
@@ -96,6 +105,21 @@ func (o *Owner) eachEntry(ctx context.Context, limit int, strict bool, visit fun
 		}
 	}
 	return nil
+}
+
+// erasedNote takes the place of details that were erased.
+const erasedNote = "the details were erased when their retention was over"
+
+// leastKept is for how long a vault keeps the details of what it records at least.
+const leastKept = 47 * time.Hour
+
+// mayBeErased reports whether an entry may be without its details. Of what is in force they are never erased, and of nothing new: then somebody left them out.
+func (o *Owner) mayBeErased(at time.Time, kind evidence.Kind) bool {
+	switch kind {
+	case evidence.EntryUse, evidence.EntryRefusal, evidence.EntryRefusals, evidence.EntryFailed, evidence.EntryAccess:
+		return o.now().Sub(at) > leastKept
+	}
+	return false
 }
 
 // kept is what an owner is told of a key that does not rest in the token.
@@ -119,6 +143,14 @@ func (o *Owner) event(index uint64, at time.Time, entry evidence.Entry, d *evide
 		if c, ok := o.contact(d.Reader); ok && c.Alias != "" {
 			reader, e.Alias = c.Alias, c.Alias
 		}
+	}
+	if d.Note == erasedNote {
+		what := map[evidence.Kind]string{
+			evidence.EntryUse: "Somebody asked for data of yours", evidence.EntryRefusal: "Somebody, or a document of yours, was refused", evidence.EntryRefusals: "Documents of yours were refused",
+			evidence.EntryFailed: "Something that was recorded did not happen after all", evidence.EntryAccess: "This history was given out",
+		}[entry.Kind]
+		e.Text = fmt.Sprintf("%s (%s); %s.", what, entry.Outcome.Error(), erasedNote)
+		return e
 	}
 	what := string(d.Field)
 	if what == "" {

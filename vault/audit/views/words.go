@@ -46,7 +46,7 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 		owner = Party{ID: policies.IdentityID(d.Owner)}
 	}
 	if r.Opening == nil {
-		what := "its details were erased"
+		what := "its details were erased when their retention was over"
 		if r.Absent {
 			what = "its details are not in this copy of the log"
 		}
@@ -110,6 +110,8 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 			who = owner.String()
 		}
 		return fmt.Sprintf("%d refusals of %s were counted: %s", d.Count, who, d.Note), nil
+	case evidence.EntryErasure:
+		return fmt.Sprintf("what lies beside entries %d to %d, and need not be kept, is about to be erased: %s", d.Index, d.Index+d.Count-1, d.Note), nil
 	case evidence.EntryAccess:
 		who := reader
 		if who.Pseudonym.IsZero() {

@@ -49,6 +49,7 @@ type config struct {
 	ColdAfter    time.Duration  `koanf:"cold_after"`
 	ColdBytes    int64          `koanf:"cold_bytes"`
 	ColdVerify   bool           `koanf:"cold_verify"`
+	KeepBodies   time.Duration  `koanf:"keep_bodies"`
 	ReadyFile    string         `koanf:"ready_file"`
 	Publish      publication    `koanf:"publish"`
 	Audit        auditing       `koanf:"audit"`
@@ -183,6 +184,8 @@ func (c *config) validate() error {
 		return fmt.Errorf("configuration: publish.need is %d, and there are %d publish.witnesses", c.Publish.Need, len(c.Publish.Witnesses))
 	case c.Publish.Dir == "" && len(c.Publish.Witnesses) > 0:
 		return errors.New("configuration: publish.witnesses cosign what is published: set publish.dir")
+	case c.KeepBodies < 0 || c.KeepBodies > 0 && c.KeepBodies < 48*time.Hour:
+		return errors.New("configuration: keep_bodies is \"0s\", for ever, or at least \"48h\"")
 	case c.Reserve < 0:
 		return errors.New("configuration: reserve is not negative")
 	case c.ColdAfter < 0 || c.ColdBytes < 0 || c.Cold == "" && (c.ColdAfter != 0 || c.ColdBytes != 0):

@@ -161,7 +161,7 @@ func openVault(ctx context.Context, cfg *config, device *hardware.Device, journa
 		Token: token{device.Pool()}, Serial: device.Serial(), Grade: device.Grade(), Findings: string(findings),
 		Log: journal, ImportKey: pre.NewBlobKey(secrets.ImportHPKESeed), SessionKey: pre.NewVaultKey(secrets.SessionKEMSeed),
 		Dir: cfg.Database, Keys: cfg.Keys, SealingCheck: cfg.SealingCheck, Reserve: cfg.Reserve, DataKey: secrets.DataKey,
-		Auditors: auditors, Limits: vault.Limits(cfg.Limits), Logger: log,
+		KeepBodies: cfg.KeepBodies, Auditors: auditors, Limits: vault.Limits(cfg.Limits), Logger: log,
 	})
 }
 

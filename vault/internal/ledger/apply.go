@@ -89,6 +89,12 @@ func (s *State) apply(r *Record) error {
 	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r)
 		return nil
+	case evidence.EntryErasure:
+		if d.Index != s.erased.To || d.Count == 0 || d.Index+d.Count > r.Index {
+			return ErrOrder
+		}
+		s.erased = erasure{d.Index, d.Index + d.Count}
+		return nil
 	case evidence.EntryAccess:
 		if !d.Nonce.IsZero() { // an auditor's query; the others are counts
 			k := queryKey{d.Identity, d.Nonce}

@@ -131,6 +131,7 @@ type meta struct {
 	Vault  policies.VaultID `json:"vault"`
 
 	Document VaultDocument `json:"document"`
+	Erased   erasure       `json:"erased,omitzero"`
 }
 
 // memTable is the size of Badger's tables in memory. It writes them to disk when they are full and when it is opened or closed, whether there is
@@ -195,7 +196,7 @@ func (x *index) load(s *State) (m meta, err error) {
 	if err := os.Remove(mark); err != nil {
 		return m, err
 	}
-	s.next, s.vault, s.document = m.Next, m.Vault, m.Document
+	s.next, s.vault, s.document, s.erased = m.Next, m.Vault, m.Document, m.Erased
 	x.next.Store(m.Next)
 	return m, nil
 }
@@ -391,7 +392,7 @@ func (l *Ledger) Flush(root policies.Hash, size uint64) error {
 		values[key] = s.encode(key)
 	}
 	clear(s.changed)
-	m := meta{Next: s.next, Root: root, Vault: s.vault, Document: s.document}
+	m := meta{Next: s.next, Root: root, Vault: s.vault, Document: s.document, Erased: s.erased}
 	l.mu.Unlock()
 
 	if err := x.write(values, m); err != nil {

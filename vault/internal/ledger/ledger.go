@@ -68,7 +68,8 @@ type State struct {
 	keys       map[policies.Custody]int       // granted fields that are not revoked
 	met        map[pair]struct{}              // who was ever granted anything by whom
 	spent      map[pair]*spent                // what was released today, whichever grant it was released under
-	queries    map[queryKey]int64             // nonces of auditors, with the time until which they are kept, Unix seconds
+	erased     erasure
+	queries    map[queryKey]int64 // nonces of auditors, with the time until which they are kept, Unix seconds
 
 	changed map[string]struct{} // database keys of what changed since the last flush
 }
@@ -137,6 +138,15 @@ type pair struct {
 	owner  policies.OwnerID
 	reader policies.ReaderID
 }
+
+// erasure is the newest range of entries that was to be erased. All before it was.
+type erasure struct {
+	From uint64 `json:"from"`
+	To   uint64 `json:"to"`
+}
+
+// Erasure is from where, and up to and without which entry, bodies were last to be erased.
+func (s *State) Erasure() (from, to uint64) { return s.erased.From, s.erased.To }
 
 // queryKey is a nonce of an auditor.
 type queryKey struct {

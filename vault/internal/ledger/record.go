@@ -64,7 +64,7 @@ func Decode(p keylog.Position, raw keylog.Record) (*Record, error) {
 	r := &Record{Kind: entry.Kind, Owner: entry.Owner, Reader: entry.Reader, Outcome: entry.Outcome}
 	r.Recorded(p, raw.Entry)
 	if len(raw.Body) == 0 {
-		if needsBody(entry.Kind) {
+		if needsBody(&entry) {
 			return fail(fmt.Errorf("the body of a %s, which the vault's state rests on, was erased", entry.Kind))
 		}
 		return r, nil
@@ -87,11 +87,29 @@ func Decode(p keylog.Position, raw keylog.Record) (*Record, error) {
 	return r, nil
 }
 
-// needsBody tells the kinds whose bodies must not be erased while the state rests on them.
-func needsBody(k evidence.Kind) bool {
-	switch k {
-	case evidence.EntryGenesis, evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant,
-		evidence.EntryRevocation, evidence.EntryDestroyed, evidence.EntryFailed, evidence.EntryStart:
+// Erasable reports whether what lies beside an entry may be erased when its retention is over: what people did, as far as no state rests on it. Of the
+// operator's own entries nothing is.
+func Erasable(raw []byte) bool {
+	e, err := evidence.ParseEntry(raw)
+	if err != nil {
+		return false
+	}
+	switch e.Kind {
+	case evidence.EntryUse, evidence.EntrySession, evidence.EntryRefusal, evidence.EntryRefusals, evidence.EntryAccess:
+		return true
+	case evidence.EntryFailed: // a use; the end of a sealing key is nobody's
+		return !needsBody(&e) && !e.Owner.IsZero()
+	}
+	return false
+}
+
+// needsBody tells the entries whose bodies must not be erased while the state rests on them.
+func needsBody(e *evidence.Entry) bool {
+	switch e.Kind {
+	case evidence.EntryFailed:
+		return e.Outcome == policies.CodeImport
+	case evidence.EntryErasure, evidence.EntryGenesis, evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant,
+		evidence.EntryRevocation, evidence.EntryDestroyed, evidence.EntryStart:
 		return true
 	}
 	return false

@@ -29,6 +29,8 @@
 // The checkpoint is replaced last, after everything under it is on disk. Whatever a crash leaves beside it lies beyond the published
 // size and is written again. Partial tiles are removed when the full one is published; those that a crash leaves harm nobody.
 //
+// Bodies that the log has erased ([Config.Erased]) are erased here too: their files are replaced.
+//
 // Publishing is not on the way of a key use. If it fails or lags, [Publisher.Status] says so, and key use goes on.
 //
 // # Witnesses
@@ -86,6 +88,7 @@ type Config struct {
 	Document *policies.VaultDocument
 	Envelope []byte                // the vault document's, as it was signed
 	Host     *evidence.CosignerKey // of the document's log_host_key
+	Erased   func() uint64         // bodies of entries below this index are erased in the log; nil: none are
 	Reserve  int64                 // free bytes below which nothing is written
 
 	Witnesses []Witness // are asked for a cosignature of each checkpoint
@@ -113,6 +116,7 @@ type Publisher struct {
 	// Owned by Publish.
 	tree      tree // what is written, which is more than what is published while witnesses are awaited
 	published int64
+	erased    int64   // below it, bodies here are as the log has them; -1: not known yet
 	edges     []int64 // sizes at which partial files were written since then
 	loaded    bool
 	dirty     []string // files written since the last sync
@@ -138,7 +142,7 @@ func New(cfg Config) (*Publisher, error) {
 		return nil, errors.New("publishing: the host's key is not the one in the vault document")
 	}
 	rule := evidence.Witnesses{Need: cfg.Need}
-	p := &Publisher{}
+	p := &Publisher{erased: -1}
 	for _, w := range cfg.Witnesses {
 		rule.Of = append(rule.Of, w.Key)
 		p.witnesses = append(p.witnesses, &asked{Witness: w, status: WitnessStatus{Name: w.Key.Name}})
@@ -194,6 +198,11 @@ func (p *Publisher) Status() Status {
 // Publish brings the folder up to the log's newest checkpoint. One call at a time.
 func (p *Publisher) Publish(ctx context.Context) error {
 	err := p.publish(ctx)
+	if p.loaded && (err == nil || errors.Is(err, ErrWitnesses)) {
+		if failed := p.erase(ctx); failed != nil {
+			err = failed
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.status.Err = err; err != nil && !errors.Is(err, ErrWitnesses) {
@@ -364,11 +373,7 @@ func (p *Publisher) entries(ctx context.Context, size int64) error {
 			return err
 		}
 		bundle = append(binary.BigEndian.AppendUint16(bundle, uint16(len(leaf))), leaf...)
-		if r.Body == nil {
-			bodies = binary.BigEndian.AppendUint32(bodies, Erased)
-		} else {
-			bodies = append(binary.BigEndian.AppendUint32(bodies, uint32(len(r.Body))), r.Body...)
-		}
+		bodies = appendBody(bodies, r.Body)
 		if next := at.Index + 1; next%Width == 0 || next == size {
 			n, w := at.Index/Width, int((next-1)%Width)+1
 			if err := errors.Join(p.write(EntriesPath(n, w), bundle), p.write(BodiesPath(n, w), bodies)); err != nil {
