@@ -29,6 +29,7 @@ const (
 	ReasonRequest           = "request"            // there is no request, or it does not ask for this
 	ReasonRequestSignature  = "request_signature"  // the request is not signed by the session's key
 	ReasonQuery             = "query_signature"    // entries were given out without an auditor's signed query for them
+	ReasonErasure           = "erasure"            // a body is gone, and no entry of the log says that it was to be erased
 	ReasonNonce             = "nonce"              // the nonce was used before
 	ReasonTime              = "time"               // decided too long before, or after, the log took the entry
 	ReasonPseudonym         = "pseudonym"          // the entry is under a pseudonym that is not the owner's or the reader's
@@ -188,6 +189,11 @@ func (l *Log) Recheck(ctx context.Context, part Range) (*Report, error) {
 		c.check(batch)
 		return nil
 	})
+	if err == nil {
+		last := &batch{}
+		s.end(last)
+		c.check(last)
+	}
 	tally := c.end()
 	if err != nil {
 		return nil, err

@@ -610,6 +610,28 @@ func TestRecheckOfQueries(t *testing.T) {
 	}
 }
 
+// A body that is gone is no matter if the log says that it was to be erased, and is listed if it does not.
+func TestRecheckOfErasures(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		from, count uint64 // of the erasure; none if count is 0
+		want        bool
+	}{
+		{"covered", 0, 6, false}, {"the last one not covered", 0, 5, true}, {"none", 0, 0, true}, {"of what is yet to come", 0, 99, true},
+	} {
+		w := newWorld()
+		w.fill(6)
+		w.bodies[3], w.bodies[5] = nil, nil
+		if c.count > 0 {
+			w.add(testTime.Add(time.Hour), evidence.Entry{Kind: evidence.EntryErasure, Outcome: policies.CodeAccepted}, &evidence.Details{Index: c.from, Count: c.count}, nil)
+		}
+		report := w.recheck(t, Range{})
+		if got := report.Documents.Count > 0 && report.Documents.Reasons[0].Code == ReasonErasure; got != c.want {
+			t.Errorf("%s: %s", c.name, report.Bytes())
+		}
+	}
+}
+
 func TestRecheckOfADamagedLog(t *testing.T) {
 	w := newWorld()
 	w.enrol()

@@ -33,6 +33,8 @@ type replay struct {
 	day        int64
 
 	// What was not there to be replayed: whatever is not known may have been in it.
+	erasedTo     uint64    // what was to be erased lies below
+	erased       *Record   // the last entry whose body is erased
 	lostSession  time.Time // the newest session that was erased or is absent
 	lost         string    // ReasonErased or ReasonAbsent if an identity, a manifest, an import, a grant or a revocation was
 	lostSessions string    // and if a session was
@@ -163,10 +165,23 @@ func (s *replay) apply(r *Record, p *prepared, b *batch) {
 		s.open(r, p, b)
 	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r, p, inside, b)
+	case evidence.EntryErasure:
+		if d.Index+d.Count > r.Index {
+			document(r, d, b, nil, "", "", reason(ReasonErasure, "it speaks of entries %d to %d, which did not all come before it", d.Index, d.Index+d.Count-1))
+			break
+		}
+		s.erasedTo = max(s.erasedTo, d.Index+d.Count)
 	case evidence.EntryAccess:
 		if !d.Nonce.IsZero() { // an auditor's query; the others are counts of what people were given that concerns themselves
 			s.query(r, p, b)
 		}
+	}
+}
+
+// end lists the last entry whose body is gone, if the log does not say that it was to be erased.
+func (s *replay) end(b *batch) {
+	if s.erased != nil && s.erased.Index >= s.erasedTo {
+		document(s.erased, nil, b, nil, "", "", reason(ReasonErasure, "what lay beside it is gone, and the log speaks of an erasure up to entry %d only", s.erasedTo))
 	}
 }
 
@@ -207,6 +222,8 @@ func (s *replay) missing(r *Record, inside bool, b *batch) {
 	why := ReasonErased
 	if r.Absent {
 		why = ReasonAbsent
+	} else {
+		s.erased = r
 	}
 	switch r.Entry.Kind {
 	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant, evidence.EntryRevocation:

@@ -212,7 +212,7 @@ func TestOCSF(t *testing.T) {
 		"genesis:6002:1:Success", "start:6002:3:Success", "stop:6002:4:Success", "identity:3001:1:Success", "manifest:6005:2:Success", "import:3004:1:Unknown", "grant:3005:1:Success",
 		"revocation:3005:2:Success", "destroyed:3004:4:Success", "sealing:3004:4:Success", "session:3002:1:Success", "use:6005:1:Success", "failed:6005:1:Failure", "failed:3004:1:Failure",
 		"failed:3004:4:Failure", "failed:6008:1:Failure", "refusal:6005:1:Failure", "refusal:3004:1:Failure", "refusals:6005:1:Failure", "refusals:3004:1:Failure", "refusals:3002:1:Failure",
-		"access:6005:4:Success", "novelty:0:99:Success", "fault:2004:1:New",
+		"access:6005:4:Success", "erasure:6005:7:Success", "novelty:0:99:Success", "fault:2004:1:New",
 	} {
 		if !seen[want] {
 			t.Errorf("no event is %s; there are %v", want, seen)

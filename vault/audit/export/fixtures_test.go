@@ -241,6 +241,7 @@ func everything(t testing.TB) (l *testLog, owner, acme, bank *person) {
 		policies.RevokedItem{Grant: policies.DocumentID{66}, Field: "name", Author: owner.author()})
 	add(ofOwner, evidence.EntryDestroyed, policies.CodeAccepted, evidence.Details{Owner: owner.owner(), Document: policies.Hash{3}, Items: []policies.RevokedItem{{Grant: grants[0], Field: "phone.mobile", Author: owner.author()}}})
 	add(nobody, evidence.EntrySealing, policies.CodeAccepted, evidence.Details{Custody: policies.CustodySealed, Period: 2, Count: 12, Token: "token-1"})
+	add(nobody, evidence.EntryErasure, policies.CodeAccepted, evidence.Details{Count: 2, Note: "retention 2160h0m0s"})
 	add(ofReader, evidence.EntryAccess, policies.CodeAccepted, evidence.Details{Reader: acme.reader(), Count: 2})
 	add(nobody, "novelty", policies.CodeAccepted, evidence.Details{Note: "a kind that this does not know"})
 	l.use(owner, bank, grants[1], "iban", nil) // after its revocation

@@ -33,7 +33,7 @@ var (
 	entity         = &class{3004, "Entity Management", map[int]string{1: "Create", 4: "Delete"}}
 	userAccess     = &class{3005, "User Access Management", map[int]string{1: "Assign Privileges", 2: "Revoke Privileges"}}
 	lifecycle      = &class{6002, "Application Lifecycle", map[int]string{1: "Install", 3: "Start", 4: "Stop"}}
-	datastore      = &class{6005, "Datastore Activity", map[int]string{1: "Read", 2: "Update", 4: "Query"}}
+	datastore      = &class{6005, "Datastore Activity", map[int]string{1: "Read", 2: "Update", 4: "Query", 7: "Delete"}}
 	applicationErr = &class{6008, "Application Error", map[int]string{1: "General Error"}}
 )
 
@@ -56,6 +56,8 @@ func classify(e *Event) (c *class, activity int) {
 		return datastore, 2
 	case evidence.EntryAccess:
 		return datastore, 4
+	case evidence.EntryErasure:
+		return datastore, 7
 	case evidence.EntryImport:
 		return entity, 1
 	case evidence.EntryGrant:
@@ -224,7 +226,7 @@ func (e *Event) fill(o object, c *class, end ended) {
 		o["src_endpoint"] = object{"uid": actor["uid"], "svc_name": "sallyport"} // the log holds no addresses
 		o["database"] = object{"name": "key-use log", "uid": e.Log, "type_id": 99, "type": "log"}
 		o["type_id"], o["type"] = 1, "Database"
-		if e.Kind != evidence.EntryAccess {
+		if e.Kind != evidence.EntryAccess && e.Kind != evidence.EntryErasure {
 			o["database"] = object{"name": "fields of an owner", "uid": owner["uid"], "type_id": 99, "type": "owner's fields"}
 		}
 		if e.Field != "" {

@@ -45,8 +45,9 @@ func TestMain(m *testing.M) {
 
 // memory is a log in memory, as long as it is asked to be: a million entries take no time to append.
 type memory struct {
-	size  int64
-	forks map[int64]bool // entries that are others than they were
+	size   int64
+	erased int64          // bodies below are gone
+	forks  map[int64]bool // entries that are others than they were
 }
 
 func (m *memory) record(i int64) (keylog.Position, keylog.Record) {
@@ -54,7 +55,7 @@ func (m *memory) record(i int64) (keylog.Position, keylog.Record) {
 	if m.forks[i] {
 		r.Entry = append(r.Entry, '!')
 	}
-	if i%5 == 4 {
+	if i%5 == 4 || i < m.erased {
 		r.Body = nil
 	}
 	return keylog.Position{Index: i, Time: begun.Add(time.Duration(i) * time.Millisecond)}, r
