@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -662,6 +663,71 @@ func TestHostileHistory(t *testing.T) {
 		w.rewrite("/history", change)
 		if _, err := o.History(ctx, 50); !errors.Is(err, ErrUntrue) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Of entries whose retention is over the details are gone. That is shown; that a storefront left out what is there, or shows somebody else's, is not believed.
+func TestErasedHistory(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	other, _ := w.owner()
+	r, _ := w.reader("Acme")
+	var foreign vaultapi.History
+	for alias, x := range map[string]*Owner{"other": other, "own": o} {
+		w.must(x.Set(ctx, set("note", "n")))
+		w.connect(x, r, alias)
+		w.must(x.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+		w.wantRead(r, x, "note", "n")
+	}
+	w.rewrite("/history", func(b []byte) []byte { w.must(envelope.Decode(b, &foreign)); return b })
+	_, err := other.History(ctx, 50)
+	w.must(err)
+	// without is a history in which the entries of a kind come without what opens them.
+	without := func(kind evidence.Kind, more ...evidence.Evidence) {
+		w.rewrite("/history", func(b []byte) []byte {
+			var h vaultapi.History
+			w.must(envelope.Decode(b, &h))
+			h.Entries = append(more, h.Entries...)
+			slices.SortFunc(h.Entries, func(a, b evidence.Evidence) int { return int(b.Index) - int(a.Index) })
+			for i := range h.Entries {
+				if _, e, err := evidence.ParseLogLeaf(h.Entries[i].Leaf); err == nil && e.Kind == kind {
+					h.Entries[i].Opening = evidence.Opening{}
+				}
+			}
+			b, _ = json.Marshal(h)
+			return b
+		})
+	}
+	without(evidence.EntryUse)
+	if _, err := o.History(ctx, 50); !errors.Is(err, ErrUntrue) {
+		t.Errorf("a use of a moment ago without its details: %v", err)
+	}
+	now := o.now
+	o.now = func() time.Time { return now().Add(leastKept + time.Hour) }
+	seen, err := o.History(ctx, 50)
+	w.must(err)
+	told := 0
+	for _, e := range seen {
+		if e.Kind == evidence.EntryUse && strings.Contains(e.Text, "erased") {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("%d uses are told to be erased: %+v", told, seen)
+	}
+	for _, kind := range []evidence.Kind{evidence.EntryManifest, evidence.EntryGrant, evidence.EntryImport, evidence.EntryIdentity} {
+		without(kind)
+		if _, err := o.History(ctx, 50); !errors.Is(err, ErrUntrue) {
+			t.Errorf("a %s without its details: %v", kind, err)
+		}
+	}
+	for i := range foreign.Entries {
+		if _, e, err := evidence.ParseLogLeaf(foreign.Entries[i].Leaf); err == nil && e.Kind == evidence.EntryUse {
+			without(evidence.EntryUse, foreign.Entries[i])
+			if _, err := o.History(ctx, 50); !errors.Is(err, ErrUntrue) {
+				t.Errorf("somebody else's use: %v", err)
+			}
 		}
 	}
 }
