@@ -599,7 +599,7 @@ func TestSentences(t *testing.T) {
 		b.String() + " read iban of " + o.String(),
 		b.String() + " was refused iban of " + o.String() + ": " + policies.CodeRevoked.Error(),
 		"the keys of a revocation of " + o.String() + " are gone",
-		fmt.Sprintf("use, owner %s, reader %s, outcome %q; its details were erased", o, b, string(policies.CodeReleased)),
+		fmt.Sprintf("use, owner %s, reader %s, outcome %q; its details were erased when their retention was over", o, b, string(policies.CodeReleased)),
 	} {
 		if !seen[want] {
 			t.Errorf("nobody said %q", want)
