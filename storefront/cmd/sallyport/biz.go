@@ -330,10 +330,10 @@ func provenEntries(values []client.Value) (out []string) {
 }
 
 type bizHistory struct {
-	Owner string        `help:"Only what concerns this customer: alias or id." placeholder:"CUSTOMER"`
-	Field string        `help:"Only what concerns this field." placeholder:"FIELD"`
-	Since bizSince      `help:"Only what is not older: 12h, 30d, or a date such as 2026-11-28." placeholder:"TIME"`
-	Limit int           `help:"At most so many entries, the newest." default:"50"`
+	Owner string   `help:"Only what concerns this customer: alias or id." placeholder:"CUSTOMER"`
+	Field string   `help:"Only what concerns this field." placeholder:"FIELD"`
+	Since bizSince `help:"Only what is not older: 12h, 30d, or a date such as 2026-11-28." placeholder:"TIME"`
+	Limit int      `help:"At most so many entries, the newest." default:"50"`
 }
 
 // bizSince is a time on the command line: so long ago, or a date.
