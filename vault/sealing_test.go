@@ -101,7 +101,12 @@ func TestDecoys(t *testing.T) {
 	w := sealedWorld(t)
 	said := new(log)
 	w.said = said
-	w.token.decoys = 2
+	decoys := func(n int) {
+		w.token.mu.Lock()
+		defer w.token.mu.Unlock()
+		w.token.decoys = n
+	}
+	decoys(2)
 	w.restart(true)
 	r := w.reader()
 	asks := w.granted(r, 3)
@@ -114,9 +119,7 @@ func TestDecoys(t *testing.T) {
 	if !said.has("call themselves sealing keys") {
 		t.Error("the vault's log does not say so")
 	}
-	w.token.mu.Lock()
-	w.token.decoys = 0
-	w.token.mu.Unlock()
+	decoys(0)
 	w.token.newSealingKey()
 	w.moved(3)
 	if h := w.vault.Health().Sealing; h.Decoys != 0 {

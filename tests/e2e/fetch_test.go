@@ -75,7 +75,11 @@ func TestAuditFetch(t *testing.T) {
 	if !strings.Contains(r.Stdout, "that the token signed") {
 		t.Errorf("%s", r.Stdout)
 	}
-	if r := audit(0, "verify"); !strings.Contains(r.Stdout, "not here 0") || !strings.Contains(r.Stdout, "access ") {
+	await(t, 30*time.Second, "published that somebody was given entries", func() bool {
+		fetch(0, "auditor")
+		return strings.Contains(audit(0, "verify").Stdout, "access ")
+	})
+	if r := audit(0, "verify"); !strings.Contains(r.Stdout, "not here 0") {
 		t.Errorf("%s", r.Stdout)
 	}
 	if r := audit(0, "recheck"); !strings.Contains(r.Stdout, "3 releases: 3 justified, 0 unjustified, 0 not checkable\n0 documents") {

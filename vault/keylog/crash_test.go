@@ -25,7 +25,7 @@ func TestCutAtEveryByte(t *testing.T) {
 	from := len(load(t, before.Dir, segmentName(0)))
 	for cut := from; cut <= len(whole); cut++ {
 		for _, tail := range [][]byte{nil, make([]byte, 40), []byte(strings.Repeat("\xff", 40))} {
-			if cut == len(whole) && tail != nil {
+			if tail != nil && (cut == len(whole) || cut%5 != 0) {
 				continue
 			}
 			torn := append(bytes.Clone(whole[:cut]), tail...)
