@@ -42,6 +42,7 @@ type play struct {
 	parcels  *business
 	bank     *business
 	acts     []act
+	read     int // fields that the businesses read
 	searched int64
 	markers  int
 }
@@ -75,6 +76,7 @@ func (p *play) perform(ctx context.Context) error {
 		{"one person moves; the parcel service reads the new address", p.update},
 		{"the person withdraws; the parcel service is refused, the bank is not", p.revoke},
 		{"the person looks at who read what, with proof", p.history},
+		{"an auditor decides every release anew, from the published log", p.audit},
 		{"search databases, token folder and logs for every plaintext", p.search},
 	} {
 		fmt.Fprintf(p.out, "%-70s ", a.what)
@@ -121,13 +123,16 @@ func (p *play) build(ctx context.Context) (string, error) {
 	return "", err
 }
 
+// published is the folder of the published key-use log.
+func (p *play) published() string { return filepath.Join(p.dir, "published") }
+
 func (p *play) bin() string { return filepath.Join(p.dir, "bin") }
 
 func (p *play) start(ctx context.Context) (string, error) {
 	bin := func(name string) string { return filepath.Join(p.bin(), name) }
 	var err error
 	p.stage, err = stage.Open(ctx, stage.Options{
-		Dir: filepath.Join(p.dir, "stage"), StorefrontConfig: limits,
+		Dir: filepath.Join(p.dir, "stage"), StorefrontConfig: limits, VaultConfig: fmt.Sprintf("\n[publish]\ndir = %q\n", p.published()),
 		Bin: stage.Binaries{HSM: bin("sallyport-hsm"), Vault: bin("sallyport-vault"), Storefront: bin("sallyport-storefront"), Sallyport: bin("sallyport")},
 	})
 	return "DEVELOPMENT MODE, loopback only", err
@@ -315,6 +320,7 @@ func (p *play) readAll(ctx context.Context) (string, error) {
 			}
 		}
 	}
+	p.read = total
 	return fmt.Sprintf("%d fields opened and compared", total), nil
 }
 
@@ -385,13 +391,35 @@ func (p *play) history(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d entries, each proven under the token's signature", len(h.History)), nil
 }
 
+// audit waits until what was read is published, and needs nothing of the vault but that folder and the join link.
+func (p *play) audit(ctx context.Context) (string, error) {
+	var report struct {
+		Releases  int `json:"releases"`
+		Justified int `json:"justified"`
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		err := p.run(ctx, 0, &report, "auditor", "audit", "recheck", "--join", p.stage.Join(), p.published())
+		if err == nil && report.Releases >= p.read {
+			break
+		}
+		if time.Now().After(deadline) {
+			return "", errors.Join(fmt.Errorf("the published log shows %d releases, of %d or more that there were", report.Releases, p.read), err)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	if report.Justified != report.Releases {
+		return "", fmt.Errorf("%d of %d releases are justified", report.Justified, report.Releases)
+	}
+	return fmt.Sprintf("%d releases, all justified by what owners and readers signed", report.Releases), nil
+}
+
 // search stops both processes, so that everything is on disk, looks at every byte, and starts them again. That the search finds what is
 // there is shown by a name that is public.
 func (p *play) search(ctx context.Context) (string, error) {
 	if err := errors.Join(p.stage.Storefront.Stop(), p.stage.Vault.Stop()); err != nil {
 		return "", err
 	}
-	folders := []string{p.stage.StorefrontData(), p.stage.VaultData(), p.stage.TokenFolder(), p.stage.Vault.Log, p.stage.Storefront.Log}
+	folders := []string{p.stage.StorefrontData(), p.stage.VaultData(), p.stage.TokenFolder(), p.stage.Vault.Log, p.stage.Storefront.Log, p.published()}
 	public, _, err := stage.Search([]stage.Marker{{Name: "a business's public name", Value: []byte(p.bank.name)}}, folders...)
 	if err != nil {
 		return "", err
@@ -428,9 +456,10 @@ func (p *play) summary() {
 // goOn tells what to try next, to be pasted into any shell.
 func (p *play) goOn(kept bool) {
 	s := p.stage
+	sallyport := quoted(filepath.Join(p.bin(), "sallyport"))
 	command := func(profile, of string) string {
 		folder := filepath.Join(s.Dir(), "profiles", profile)
-		return fmt.Sprintf(`%s --profile %s --key-file %s %s "$@"`, quoted(filepath.Join(p.bin(), "sallyport")), quoted(folder), quoted(folder+".key"), of)
+		return fmt.Sprintf(`%s --profile %s --key-file %s %s "$@"`, sallyport, quoted(folder), quoted(folder+".key"), of)
 	}
 	fmt.Fprintf(p.out, `
 Storefront and vault stay up, in DEVELOPMENT MODE with throwaway keys, at %s and %s.
@@ -443,13 +472,18 @@ In another terminal:
 
   parcels() { %s; }
   parcels read person-01 address.home
-  parcels read person-02
+  parcels read person-02 --evidence
+  parcels history
+
+  %s audit verify --join %s %s
+  %s audit search --outcome grant_revoked %s
 
   curl --curves X25519MLKEM768 --cacert %s %s/v1/health
 
   Logs: %s
         %s
-`, s.StorefrontURL(), s.OwnersURL(), command(p.people[0].profile, "me"), command(p.parcels.profile, "biz"), quoted(s.CA()), s.StorefrontURL(), s.Vault.Log, s.Storefront.Log)
+`, s.StorefrontURL(), s.OwnersURL(), command(p.people[0].profile, "me"), command(p.parcels.profile, "biz"),
+		sallyport, quoted(s.Join()), quoted(p.published()), sallyport, quoted(p.published()), quoted(s.CA()), s.StorefrontURL(), s.Vault.Log, s.Storefront.Log)
 	if kept {
 		fmt.Fprintf(p.out, "\nCtrl-C stops both. Everything is kept in %s.\n", p.dir)
 	} else {

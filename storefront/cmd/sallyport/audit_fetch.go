@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -39,6 +41,9 @@ func (c *auditFetch) Run(s *session) error {
 		}
 		source := vaultLog{r}
 		raw, err := source.Vault(s.ctx)
+		if errors.Is(err, fs.ErrNotExist) {
+			return errors.New("this vault does not publish its key-use log, or has not begun to; its operator sets publish.dir in its configuration")
+		}
 		if err != nil {
 			return fmt.Errorf("fetching the vault document: %w", err)
 		}
