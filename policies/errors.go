@@ -62,6 +62,15 @@ const (
 	CodeAccepted     Code = "accepted"  // an outcome: the document is in force
 	CodeKeyMissing   Code = "key_missing"
 	CodeAuditor      Code = "not_an_auditor" // the vault's configuration does not list the signer as an auditor
+	// Messages and consent. All but the first are said by the client of one party about what the other sent.
+	CodeMailboxFull    Code = "mailbox_full"         // too many messages wait for the receiver; send again later
+	CodeNotAsked       Code = "not_asked"            // it answers a request that this party did not make, or that is not for it
+	CodeAnswered       Code = "already_answered"     // a request is answered once
+	CodeConsentExpired Code = "consent_expired"      // the request was not answered in time; the asking party asks again
+	CodeTooWide        Code = "wider_than_asked"     // the answer names a field that the request does not ask for
+	CodeRequired       Code = "required_denied"      // the answer grants something and denies a field that the request needs
+	CodeAskedAgain     Code = "asked_again_too_soon" // the person denied this lately; wait
+	CodeInvitation     Code = "invitation_void"      // not an invitation of this business, an expired one, or one that somebody else used
 )
 
 // Error makes every Code a sentinel error.
@@ -73,44 +82,52 @@ func (c Code) Error() string {
 }
 
 var codeText = map[Code]string{
-	CodeMalformed:    "the request is not well formed",
-	CodeTooLarge:     "the request is larger than allowed",
-	CodeSignature:    "a signature does not verify",
-	CodeNotFound:     "there is no such thing here",
-	CodeWrongVault:   "the document is addressed to another vault",
-	CodeExists:       "this id was used before and is accepted only once",
-	CodeUnknown:      "the signer is not enrolled; enrol the identity first",
-	CodeUnauthorized: "not logged in, or not as the one this belongs to; log in again",
-	CodeChain:        "another document came first; fetch the chain and sign again on top of it",
-	CodeHeadMoved:    "the owner published meanwhile; ask again",
-	CodeBehind:       "the storefront has lost data that the vault knows of; the owner must publish again",
-	CodeSession:      "the session is unknown or has ended; open a new one",
-	CodeReplay:       "this request was sent before",
-	CodeExpired:      "the request is outside its time; check the clock and sign a new one",
-	CodeNoGrant:      "there is no grant for this reader and field",
-	CodeRevoked:      "the grant was revoked",
-	CodeGrantExpired: "the grant has expired",
-	CodeNotYet:       "the grant is not valid yet",
-	CodeLimit:        "the grant's reads for today are used up; try again after midnight UTC",
-	CodePurpose:      "the grant is for another purpose",
-	CodeLeaf:         "the item is not the one that the grant names",
-	CodeProof:        "the item is not part of what the owner published",
-	CodePoint:        "the capsule is not a point of the curve",
-	CodeImport:       "the token refused the re-encryption key",
-	CodeCustody:      "the vault does not offer this custody, import key or path",
-	CodeGuardrail:    "the operator's rules do not allow this",
-	CodeRateLimited:  "too many requests; wait and try again",
-	CodeUnavailable:  "a part that this needs does not answer; try again",
-	CodeLogStopped:   "the key-use log cannot record, so no key is used; the operator must look",
-	CodeLogFull:      "only the reserve is left on the disk of the key-use log, so no key is used; the operator must make room",
-	CodeClock:        "the vault's clock stepped, so no key is used; the operator must set it right and start the vault again",
-	CodeTokenFailure: "the token did not carry this out; the operator must look",
-	CodeInternal:     "an error on the other side; try again, and report it if it stays",
-	CodeUnchanged:    "nothing newer than what the reader has",
-	CodeReleased:     "released",
-	CodeAccepted:     "accepted",
-	CodeAuditor:      "the vault does not list this identity as an auditor; its operator does",
-	CodeKeyMissing:   "the token does not hold the key of this grant; the owner must grant again",
+	CodeMalformed:      "the request is not well formed",
+	CodeTooLarge:       "the request is larger than allowed",
+	CodeSignature:      "a signature does not verify",
+	CodeNotFound:       "there is no such thing here",
+	CodeWrongVault:     "the document is addressed to another vault",
+	CodeExists:         "this id was used before and is accepted only once",
+	CodeUnknown:        "the signer is not enrolled; enrol the identity first",
+	CodeUnauthorized:   "not logged in, or not as the one this belongs to; log in again",
+	CodeChain:          "another document came first; fetch the chain and sign again on top of it",
+	CodeHeadMoved:      "the owner published meanwhile; ask again",
+	CodeBehind:         "the storefront has lost data that the vault knows of; the owner must publish again",
+	CodeSession:        "the session is unknown or has ended; open a new one",
+	CodeReplay:         "this request was sent before",
+	CodeExpired:        "the request is outside its time; check the clock and sign a new one",
+	CodeNoGrant:        "there is no grant for this reader and field",
+	CodeRevoked:        "the grant was revoked",
+	CodeGrantExpired:   "the grant has expired",
+	CodeNotYet:         "the grant is not valid yet",
+	CodeLimit:          "the grant's reads for today are used up; try again after midnight UTC",
+	CodePurpose:        "the grant is for another purpose",
+	CodeLeaf:           "the item is not the one that the grant names",
+	CodeProof:          "the item is not part of what the owner published",
+	CodePoint:          "the capsule is not a point of the curve",
+	CodeImport:         "the token refused the re-encryption key",
+	CodeCustody:        "the vault does not offer this custody, import key or path",
+	CodeGuardrail:      "the operator's rules do not allow this",
+	CodeRateLimited:    "too many requests; wait and try again",
+	CodeUnavailable:    "a part that this needs does not answer; try again",
+	CodeLogStopped:     "the key-use log cannot record, so no key is used; the operator must look",
+	CodeLogFull:        "only the reserve is left on the disk of the key-use log, so no key is used; the operator must make room",
+	CodeClock:          "the vault's clock stepped, so no key is used; the operator must set it right and start the vault again",
+	CodeTokenFailure:   "the token did not carry this out; the operator must look",
+	CodeInternal:       "an error on the other side; try again, and report it if it stays",
+	CodeUnchanged:      "nothing newer than what the reader has",
+	CodeReleased:       "released",
+	CodeAccepted:       "accepted",
+	CodeAuditor:        "the vault does not list this identity as an auditor; its operator does",
+	CodeMailboxFull:    "too many messages wait for the receiver; send again later",
+	CodeNotAsked:       "there is no such request between these two parties",
+	CodeAnswered:       "the request was answered before, and is answered once",
+	CodeConsentExpired: "the request was not answered in time; whoever asked must ask again",
+	CodeTooWide:        "the answer names a field that was not asked for",
+	CodeRequired:       "the answer grants something, but not all that the request needs; grant that too, or deny everything",
+	CodeAskedAgain:     "the person denied this lately; ask again later",
+	CodeInvitation:     "the invitation is not one of this business, has expired, or was used by somebody else",
+	CodeKeyMissing:     "the token does not hold the key of this grant; the owner must grant again",
 }
 
 // Valid reports whether c is one of the codes above.

@@ -349,7 +349,7 @@ func TestBodiesAreDocumented(t *testing.T) {
 	documented := map[string]string{}
 	for line := range strings.Lines(string(text)) {
 		cells := strings.Split(line, "|")
-		if method, rest, ok := strings.Cut(strings.TrimSpace(cells[min(1, len(cells)-1)]), " "); ok && len(cells) == 7 && (method == "GET" || method == "POST") {
+		if method, rest, ok := strings.Cut(strings.TrimSpace(cells[min(1, len(cells)-1)]), " "); ok && len(cells) == 7 && (method == "GET" || method == "POST" || method == "DELETE") {
 			path, _, _ := strings.Cut(rest, "`")
 			documented[method+" "+path] = strings.TrimSpace(cells[4])
 		}
@@ -384,6 +384,10 @@ func TestFixedBoundsAreDocumented(t *testing.T) {
 		"fields of one grant, items of one revocation, items of one read": fmt.Sprintf("%d, %s, %s", policies.MaxGrantFields, thousands(policies.MaxRevokedItems), thousands(policies.MaxReadItems)),
 		"entries of one request for evidence":                             thousands(policies.MaxEvidence),
 		"ciphertext in the answer to one read":                            fmt.Sprintf("%d MiB", readBytes/mib),
+		"a sealed message":                                                fmt.Sprintf("%d KiB", api.MaxMessage/kib),
+		"how long a sealed message waits for its receiver":                fmt.Sprintf("%d days", api.MaxMessageLife/(24*time.Hour)),
+		"how long a receiver waits for a message":                         fmt.Sprintf("%d s", api.MaxMessageWait/time.Second),
+		"requests of one receiver that wait for a message":                fmt.Sprint(waitersOfOne),
 		"documents on one page of chain, grants or relationships":         fmt.Sprintf("%d, or %d MiB", pageDocuments, pageBytes/mib),
 		"relationships of one reader with one owner":                      fmt.Sprint(relationshipsOfPair),
 		"logins of one identity":                                          fmt.Sprint(loginsOfOne),

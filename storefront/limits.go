@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/storefront/api"
 )
 
 // Limits bound what callers may take. Zero means the default, which suits one small server; a load test raises them.
@@ -36,6 +37,14 @@ type Limits struct {
 	Memory     int64 `koanf:"memory"`      // default 512 MiB
 	MemoryEach int64 `koanf:"memory_each"` // default 64 MiB; at least 32 MiB, the most that one request takes
 
+	// Messages a second and at once, by each sender. One over 8 KiB counts as several.
+	MessageRate  float64 `koanf:"message_rate"`  // default 20
+	MessageBurst int     `koanf:"message_burst"` // default 2,000
+	// Messages that wait for one receiver: all, those of one sender, and their bytes together.
+	Messages     int   `koanf:"messages"`      // default 20,000
+	MessagesEach int   `koanf:"messages_each"` // default 64
+	MessageBytes int64 `koanf:"message_bytes"` // default 256 MiB
+
 	Callers       int           `koanf:"callers"`       // how many callers' rates are remembered; default 100,000
 	Fields        int           `koanf:"fields"`        // of one owner; default 4,096
 	OwnerBytes    int64         `koanf:"owner_bytes"`   // ciphertext of one owner; default 64 MiB
@@ -49,12 +58,15 @@ type Limits struct {
 
 // WithDefaults puts the defaults where a limit is zero and refuses limits that make no sense.
 func (l Limits) WithDefaults() (Limits, error) {
-	if min(l.OpenRate, l.IdentityRate, l.LoginRate, l.FieldRate, l.DocumentRate) < 0 || min(l.OpenBurst, l.IdentityBurst, l.LoginBurst, l.FieldBurst, l.DocumentBurst) < 0 ||
-		min(l.Callers, l.Fields, l.Relationships, l.Logins, l.Sessions, l.CachedLeaves, l.CachedBytes) < 0 || min(l.OwnerBytes, l.Memory, l.MemoryEach) < 0 || l.Login < 0 {
+	if min(l.OpenRate, l.IdentityRate, l.LoginRate, l.FieldRate, l.DocumentRate, l.MessageRate) < 0 || min(l.OpenBurst, l.IdentityBurst, l.LoginBurst, l.FieldBurst, l.DocumentBurst, l.MessageBurst, l.Messages, l.MessagesEach) < 0 ||
+		min(l.Callers, l.Fields, l.Relationships, l.Logins, l.Sessions, l.CachedLeaves, l.CachedBytes) < 0 || min(l.OwnerBytes, l.Memory, l.MemoryEach, l.MessageBytes) < 0 || l.Login < 0 {
 		return l, errors.New("limits: a limit is below zero")
 	}
 	if l.DocumentBurst != 0 && l.DocumentBurst < documentCost(envelope.MaxSize) {
 		return l, fmt.Errorf("limits: document_burst must be at least %d, what the longest document costs", documentCost(envelope.MaxSize))
+	}
+	if l.MessageBurst != 0 && l.MessageBurst < documentCost(api.MaxMessage) || l.MessageBytes != 0 && l.MessageBytes < api.MaxMessage {
+		return l, fmt.Errorf("limits: message_burst must be at least %d, what the longest message costs, and message_bytes at least %d, its length", documentCost(api.MaxMessage), api.MaxMessage)
 	}
 	if l.Memory != 0 && l.Memory < readBytes || l.MemoryEach != 0 && l.MemoryEach < readBytes {
 		return l, fmt.Errorf("limits: memory and memory_each must be at least %d", readBytes)
@@ -75,6 +87,11 @@ func (l Limits) WithDefaults() (Limits, error) {
 	orDefault(&l.FieldBurst, 4000)
 	orDefault(&l.DocumentRate, 1)
 	orDefault(&l.DocumentBurst, 5000)
+	orDefault(&l.MessageRate, 20)
+	orDefault(&l.MessageBurst, 2000)
+	orDefault(&l.Messages, 20_000)
+	orDefault(&l.MessagesEach, 64)
+	orDefault(&l.MessageBytes, 256<<20)
 	orDefault(&l.Relationships, 20_000)
 	orDefault(&l.Memory, 512<<20)
 	orDefault(&l.MemoryEach, 64<<20)

@@ -31,6 +31,9 @@ import (
 //	k owner seq                      a document of the owner's chain, an envelope
 //	g reader owner seq               grantRecord
 //	G owner grant-id                 where the grant is: reader || seq
+//	m receiver number                letterRecord: a sealed message that waits for its receiver
+//	y receiver number                what is sealed in it
+//	M receiver                       the highest number used, 8 bytes
 //
 // A record that is missing, or came back after it was deleted, changes nothing that matters: a tree whose items are gone is
 // the case storefront_behind, a returned item is collected again, an ended grant that returned is refused by the vault.
@@ -46,6 +49,9 @@ const (
 	kindChain       = 'k'
 	kindGrant       = 'g'
 	kindGrantPlaces = 'G'
+	kindLetter      = 'm'
+	kindSealed      = 'y'
+	kindNumber      = 'M'
 )
 
 func key(kind byte, parts ...[]byte) []byte {
@@ -145,7 +151,7 @@ func parseLeafRecord(value []byte) (leaf []byte, ciphertext int, err error) {
 
 // locks are one lock for each slot that somebody holds or waits for. Whoever holds a slot's lock alone changes its tree, its pending
 // manifest and its cached shelf; the lock of the owner's own slot also covers chain and grants. A reader's relationships are covered by the lock of
-// the slot that has them as author and no owner.
+// the slot that has them as author and no owner, a receiver's mailbox by that of the slot that has the receiver as owner and no author.
 type locks struct {
 	mu   sync.Mutex // guards held and users
 	held map[slot]*slotLock

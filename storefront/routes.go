@@ -72,6 +72,9 @@ var routes = []route{
 	{"GET", api.PathReaderGrants, member, 0, 10 * time.Second, (*Storefront).getReaderGrants},
 	{"POST", api.PathSessions, member, 32 * kib, 10 * time.Second, (*Storefront).postSession},
 	{"POST", api.PathEvidence, session, vaultapi.MaxEvidence, readTimeout, (*Storefront).postEvidence},
+	{"POST", api.PathMessages, member, api.MaxMessageBody, 10 * time.Second, (*Storefront).postMessage},
+	{"GET", api.PathMessages, member, 0, api.MaxMessageWait + 15*time.Second, (*Storefront).getMessages},
+	{"DELETE", api.PathMessages, member, 0, 10 * time.Second, (*Storefront).deleteMessages},
 	{"POST", api.PathReads, session, mib, readTimeout, (*Storefront).postRead},
 }
 

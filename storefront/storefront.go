@@ -108,6 +108,9 @@ type Storefront struct {
 	ciphers *lru[cipherKey, []byte] // never change
 	cached  cachedVault
 
+	mailboxes *lru[policies.IdentityID, *mailbox] // replaced and changed only under the lock of the mailbox
+	waiters   waiters
+
 	collector collector
 	early     early
 	stop      context.CancelFunc
@@ -139,12 +142,15 @@ func New(o Options) (*Storefront, error) {
 		memory:  gate.NewBudget[string](limits.Memory, limits.MemoryEach),
 		callers: limiters{lru: newLRU[string, *limiter](limits.Callers)},
 	}
+	s.mailboxes = newLRU[policies.IdentityID, *mailbox](limits.CachedLeaves)
 	s.logins.init()
 	s.sessions.init()
+	s.waiters.init()
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.running.Go(func() { s.resume(ctx) })
 	s.running.Go(func() { s.collect(ctx) })
+	s.running.Go(func() { s.sweepMessages(ctx) })
 	return s, nil
 }
 
@@ -153,6 +159,9 @@ func (s *Storefront) Close() {
 	s.stop()
 	s.running.Wait()
 }
+
+// Release answers at once those who wait for messages, and all who would: for a server that is about to shut down.
+func (s *Storefront) Release() { s.waiters.release() }
 
 // Handler serves the routes.
 func (s *Storefront) Handler() http.Handler { return s.engine() }

@@ -137,13 +137,13 @@ func Status(code policies.Code) int {
 	case policies.CodeSignature, policies.CodeUnknown, policies.CodeUnauthorized, policies.CodeSession, policies.CodeExpired, policies.CodeReplay:
 		return http.StatusUnauthorized
 	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeNotYet, policies.CodeLimit, policies.CodePurpose, policies.CodeGuardrail,
-		policies.CodeAuditor:
+		policies.CodeAuditor, policies.CodeNotAsked, policies.CodeTooWide, policies.CodeRequired, policies.CodeConsentExpired, policies.CodeInvitation:
 		return http.StatusForbidden
 	case policies.CodeNotFound:
 		return http.StatusNotFound
-	case policies.CodeExists, policies.CodeChain, policies.CodeHeadMoved, policies.CodeBehind:
+	case policies.CodeExists, policies.CodeChain, policies.CodeHeadMoved, policies.CodeBehind, policies.CodeAnswered:
 		return http.StatusConflict
-	case policies.CodeRateLimited:
+	case policies.CodeRateLimited, policies.CodeMailboxFull, policies.CodeAskedAgain:
 		return http.StatusTooManyRequests
 	case policies.CodeUnavailable, policies.CodeLogStopped, policies.CodeLogFull, policies.CodeClock, policies.CodeTokenFailure, policies.CodeKeyMissing:
 		return http.StatusServiceUnavailable

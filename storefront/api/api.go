@@ -34,6 +34,7 @@ const (
 	PathReaderGrants  = "/v1/grants"                      // GET ?after=CURSOR, the reader's login: [ReaderGrants]
 	PathSessions      = "/v1/sessions"                    // POST, the reader's login, a session's envelope: evidence.Receipt
 	PathEvidence      = "/v1/evidence"                    // POST, no login: a request for evidence, signed by its session: vault api.SealedEvidence
+	PathMessages      = "/v1/messages"                    // POST, the sender's login, [Message]: 201. GET ?after=&wait=, the receiver's login: [Messages]. DELETE ?through=, the receiver's login: 204
 	PathReads         = "/v1/reads"                       // POST, no login: signed by its session: [Read]: [ReadResult]
 )
 

@@ -112,6 +112,7 @@ func serve(ctx context.Context, cfg *config, logger *slog.Logger) (err error) {
 	door := gate.New("public", cfg.bounds(), logger)
 	server := door.Server(front.Handler())
 	server.TLSConfig = tlsConfig
+	server.RegisterOnShutdown(front.Release)
 	listener, err := sockets.Listen(ctx, cfg.Listen, patience)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
