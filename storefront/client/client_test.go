@@ -133,12 +133,12 @@ func TestCustodySealed(t *testing.T) {
 		switch {
 		case e.Kind == evidence.EntryDestroyed:
 			destroyed++
-			if e.Custody != policies.CustodySealed || e.Period != 7 || !strings.Contains(e.Text, "sealing key 7") {
+			if e.Custody != policies.CustodySealed || e.Period != 7 || !strings.Contains(e.Text, "lock 7") {
 				t.Errorf("told of the destruction: %+v", e)
 			}
 		case e.Kind == evidence.EntryUse && e.Field == "note":
 			used++
-			if e.Custody != policies.CustodySealed || !strings.Contains(e.Text, "custody sealed") {
+			if e.Custody != policies.CustodySealed || !strings.Contains(e.Text, "kind sealed") {
 				t.Errorf("told of a use: %+v", e)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/storefront/client/phrases"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
@@ -29,6 +30,17 @@ type Event struct {
 	Custody policies.Custody  `json:"custody,omitzero"` // of the grant; of a destruction: sealed, if one of the keys was
 	Period  uint32            `json:"period,omitzero"`  // of a destruction in custody sealed: the sealing key with which kept copies die
 	Text    string            `json:"text"`             // a plain sentence
+
+	phrase phrases.ID // of the catalogue; empty: there is only Text
+	pairs  []any
+}
+
+// In is the sentence in a language.
+func (e *Event) In(l phrases.Language) string {
+	if e.phrase == "" {
+		return e.Text
+	}
+	return phrases.Say(l, string(e.phrase), e.pairs...)
 }
 
 // History returns the newest events, at most limit of them, newest first. Each was verified; one that does not verify is an error, since
@@ -137,77 +149,69 @@ func erased(k evidence.Kind) string {
 
 func (o *Owner) event(index uint64, at time.Time, entry evidence.Entry, d *evidence.Details) Event {
 	e := Event{Index: index, Time: at, Kind: entry.Kind, Outcome: entry.Outcome, Reader: d.Reader, Field: d.Field, Version: d.Version, Purpose: d.Purpose, Custody: d.Custody, Period: d.Period}
-	reader := "somebody"
+	e.phrase, e.pairs = o.sentence(&e, entry, d)
+	e.Text = e.In(phrases.English)
+	return e
+}
+
+// sentence is the phrase for an entry, and what fills its places.
+func (o *Owner) sentence(e *Event, entry evidence.Entry, d *evidence.Details) (phrases.ID, []any) {
+	var reader, what, sealed any = phrases.ID("history.somebody"), phrases.ID("history.data"), ""
 	if !d.Reader.IsZero() {
 		reader = d.Reader.String()[:16] + "…"
 		if c, ok := o.contact(d.Reader); ok && c.Alias != "" {
 			reader, e.Alias = c.Alias, c.Alias
 		}
 	}
-	if d.Note == erasedNote {
-		what := map[evidence.Kind]string{
-			evidence.EntryUse: "Somebody asked for data of yours", evidence.EntryRefusal: "Somebody, or a document of yours, was refused", evidence.EntryRefusals: "Documents of yours were refused",
-			evidence.EntryFailed: "Something that was recorded did not happen after all", evidence.EntryAccess: "This history was given out",
-		}[entry.Kind]
-		e.Text = fmt.Sprintf("%s (%s); %s.", what, entry.Outcome.Error(), erasedNote)
-		return e
+	if d.Field != "" {
+		what = d.Field
 	}
-	what := string(d.Field)
-	if what == "" {
-		what = "your data"
+	if d.Custody == policies.CustodySealed {
+		sealed = phrases.ID("history.sealed")
 	}
-	if d.Owner.IsZero() && d.Identity.IsZero() {
-		e.Text = erased(entry.Kind)
-		return e
+	why := phrases.ID("why." + string(entry.Outcome))
+	fill := []any{"reader", reader, "what", what, "sealed", sealed, "why", why, "version", d.Version, "note", d.Note, "period", d.Period, "n", d.Count, "kind", entry.Kind}
+	if d.Note == erasedNote || d.Owner.IsZero() && d.Identity.IsZero() {
+		what := phrases.ID("history.erased." + string(entry.Kind))
+		if !phrases.Has(string(what)) { // a kind that is never erased
+			return "history.other", fill
+		}
+		return "history.erased", []any{"what", what, "why", why}
 	}
 	switch entry.Kind {
-	case evidence.EntryIdentity:
-		e.Text = "You registered with the vault."
-	case evidence.EntryManifest:
-		e.Text = fmt.Sprintf("You published version %d of your data.", d.Version)
-	case evidence.EntryImport:
-		e.Text = fmt.Sprintf("The token was given keys for a grant to %s%s.", reader, kept(d.Custody))
+	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryRefusals, evidence.EntryAccess, evidence.EntryFailed:
+		return phrases.ID("history." + string(entry.Kind)), fill
 	case evidence.EntryGrant:
-		e.Text = fmt.Sprintf("You allowed %s to read.", reader)
 		if d.Reader.IsZero() {
-			e.Text = "A grant of yours came into force."
+			return "history.grant.own", fill
 		}
+		return "history.grant", fill
 	case evidence.EntryRevocation:
-		e.Text = fmt.Sprintf("You ended %d permissions; nobody reads with them from here on.", len(d.Items))
 		if len(d.Items) == 1 {
-			e.Text = fmt.Sprintf("You ended the permission for %s; nobody reads with it from here on.", d.Items[0].Field)
+			return "history.revocation.one", []any{"what", d.Items[0].Field}
 		}
+		return "history.revocation", []any{"n", len(d.Items)}
 	case evidence.EntryDestroyed:
-		e.Text = "The token destroyed the keys of the permissions that you ended."
-		if d.Note != "" {
-			e.Text = fmt.Sprintf("The keys of the permissions that you ended are refused; the vault says of some that the token did not have them any more (%s).", d.Note)
+		switch {
+		case d.Custody == policies.CustodySealed:
+			return "history.destroyed.sealed", fill
+		case d.Note != "":
+			return "history.destroyed.absent", fill
 		}
-		if d.Custody == policies.CustodySealed {
-			e.Text = fmt.Sprintf("The keys of the permissions that you ended are forgotten; a copy kept by the vault's host dies when sealing key %d is destroyed, unless the host is dishonest then.", d.Period)
-		}
+		return "history.destroyed", fill
 	case evidence.EntryUse:
 		switch entry.Outcome {
 		case policies.CodeReleased:
-			e.Text = fmt.Sprintf("%s read %s%s.", reader, what, kept(d.Custody))
+			return "history.read", fill
 		case policies.CodeUnchanged:
-			e.Text = fmt.Sprintf("%s asked for %s and had the newest version already.", reader, what)
-		default:
-			e.Text = fmt.Sprintf("%s asked for %s: %s.", reader, what, entry.Outcome.Error())
+			return "history.unchanged", fill
 		}
+		return "history.asked", fill
 	case evidence.EntryRefusal:
 		if d.Reader.IsZero() {
-			e.Text = fmt.Sprintf("A document of yours was refused (%s): %s.", d.Note, entry.Outcome.Error())
-			break
+			return "history.refusal.own", fill
 		}
-		e.Text = fmt.Sprintf("%s was refused %s: %s.", reader, what, entry.Outcome.Error())
-	case evidence.EntryRefusals:
-		e.Text = fmt.Sprintf("Documents of yours were refused %d times more (%s).", d.Count, d.Note)
-	case evidence.EntryAccess:
-		e.Text = fmt.Sprintf("This history, or what the log says of you, was given out %d times (%s).", d.Count, d.Note)
-	case evidence.EntryFailed:
-		e.Text = fmt.Sprintf("Something that was recorded did not happen after all: %s.", entry.Outcome.Error())
-	default:
-		e.Text = fmt.Sprintf("%s: %s.", entry.Kind, entry.Outcome.Error())
+		return "history.refusal", fill
 	}
-	return e
+	return "history.other", fill
 }

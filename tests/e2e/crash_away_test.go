@@ -25,7 +25,7 @@ func TestOneSideAway(t *testing.T) {
 	}
 	for _, reader := range []string{"acme", "globex"} {
 		connect(t, s, "mia", reader)
-		play(t, s, 0, "mia", "me", "grant", reader, "own/a", "own/b", "own/c", "own/d")
+		play(t, s, 0, "mia", "me", "grant", reader, "own/a", "own/b", "own/c", "own/d", "--yes")
 	}
 	expect := func(reader string, f policies.Field, want string) {
 		t.Helper()

@@ -299,7 +299,7 @@ func TestVerifyCommand(t *testing.T) {
 			t.Errorf("an honest log, %s: %q", c.What, c.Wrong)
 		}
 	}
-	if r := play(t, s, exitDone, "alice", "me", "verify"); !strings.Contains(r.Stdout, "is proven to be in the key-use log") {
+	if r := play(t, s, exitDone, "alice", "me", "verify"); !strings.Contains(r.Stdout, "is proven to be in the log") {
 		t.Errorf("%q", r.Stdout)
 	}
 

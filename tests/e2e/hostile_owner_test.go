@@ -103,7 +103,7 @@ func TestHostileToOwners(t *testing.T) {
 	}))
 	play(t, s, exitDone, "alice", "me", "set", "own/z", "z")
 	l.honest()
-	play(t, s, exitDone, "alice", append([]string{"me", "grant", "shop"}, fields...)...)
+	play(t, s, exitDone, "alice", append([]string{"me", "grant", "shop", "--yes"}, fields...)...)
 
 	t.Run("receipts", func(t *testing.T) {
 		bend := func(change func(*evidence.Receipt)) hook {

@@ -429,8 +429,8 @@ func TestNothingLeaks(t *testing.T) {
 	if len(all) < len(planted)+4 {
 		t.Fatalf("the card gave too few fields: %v", all)
 	}
-	play(t, s, exitDone, "alice", append([]string{"me", "grant", "shop"}, all...)...)
-	play(t, s, exitDone, "alice", append([]string{"me", "grant", "bank"}, all[:6]...)...)
+	play(t, s, exitDone, "alice", append([]string{"me", "grant", "shop", "--yes"}, all...)...)
+	play(t, s, exitDone, "alice", append([]string{"me", "grant", "bank", "--yes"}, all[:6]...)...)
 	readAll := func(reader string, want int) {
 		t.Helper()
 		got := said[values](t, play(t, s, exitDone, reader, "biz", "read", "--all", "--json")).Values

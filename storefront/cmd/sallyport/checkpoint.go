@@ -16,7 +16,7 @@ const maxNote = 64 << 10
 
 // keptCheckpoint is the command of owners and readers alike.
 type keptCheckpoint struct {
-	Compare string `help:"Compare with the checkpoint in this file, which somebody else printed with this command." placeholder:"FILE"`
+	Compare string `help:"${flag_checkpoint_compare}" placeholder:"FILE"`
 }
 
 type meCheckpoint struct{ keptCheckpoint }
@@ -35,7 +35,7 @@ func (c *keptCheckpoint) run(s *session, log func() client.View, compare func(co
 	if c.Compare == "" {
 		v := log()
 		if v.Checkpoint == "" {
-			return errors.New("no checkpoint was seen yet; run any command that asks the storefront for something, and then this again")
+			return errors.New(s.say("checkpoint.none"))
 		}
 		s.print(v, func(w io.Writer) { fmt.Fprint(w, v.Checkpoint) })
 		return nil
@@ -51,14 +51,14 @@ func (c *keptCheckpoint) run(s *session, log func() client.View, compare func(co
 	}
 	switch err := compare(s.ctx, string(note)); {
 	case errors.Is(err, client.ErrFork):
-		s.note("Keep the file %s, and what this command prints without --compare. If both signatures are the vault's, the two show anybody that it signed two histories.", c.Compare)
+		s.note("%s", s.say("checkpoint.fork", "file", c.Compare))
 		return err
 	case err != nil:
 		return err
 	}
 	v := log()
 	s.print(map[string]any{"agrees": true, "size": v.Size}, func(w io.Writer) {
-		fmt.Fprintln(w, "They agree: both are of one log, and neither hides anything from the other.")
+		fmt.Fprintln(w, s.say("checkpoint.agrees"))
 	})
 	return nil
 }
@@ -66,6 +66,6 @@ func (c *keptCheckpoint) run(s *session, log func() client.View, compare func(co
 // warnLog says what a person should know of the key-use log, whatever they came for.
 func (s *session) warnLog(v client.View) {
 	if !v.Since.IsZero() {
-		s.note("Since %s nobody shows proof that the key-use log still has what this device saw. It is asked for again each time. If it stays, tell the operator.", v.Since.Local().Format("2006-01-02 15:04"))
+		s.note("%s", s.say("log.since", "date", v.Since.Local().Format("2006-01-02 15:04")))
 	}
 }

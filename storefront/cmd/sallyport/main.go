@@ -24,6 +24,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -32,6 +33,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/storefront/client/phrases"
 	"github.com/sallyport/sallyport/storefront/client/profile"
 	"github.com/sallyport/sallyport/vault/audit"
 )
@@ -57,7 +59,7 @@ func main() {
 // commands is the command line. Help is made from it.
 type commands struct {
 	Global
-	Me  meCommands  `cmd:"" help:"For a person: keep your data, decide who reads it."`
+	Me  meCommands  `cmd:"" help:"${help_me}"`
 	Biz bizCommands `cmd:"" help:"For a business, or anyone who reads: read what was granted to you."`
 
 	Audit auditCommands `cmd:"" help:"For an auditor: verify a published key-use log, away from the vault."`
@@ -67,8 +69,10 @@ type commands struct {
 type Global struct {
 	Profile        string `help:"Folder of the profile. Default: ~/.config/sallyport/me or .../biz." env:"SALLYPORT_PROFILE" placeholder:"DIR"`
 	PassphraseFile string `help:"Read the passphrase from this file (mode 0600) instead of asking." env:"SALLYPORT_PASSPHRASE_FILE" placeholder:"FILE"`
-	KeyFile        string `help:"Open the profile with a key file (32 random bytes, mode 0600) instead of a passphrase." placeholder:"FILE"`
+	KeyFile        string `help:"Open the profile with a key file (32 random bytes, mode 0600) instead of a passphrase." placeholder:"FILE" hidden:""`
 	JSON           bool   `name:"json" help:"Print one JSON value instead of text."`
+	Lang           string `help:"Language of what a person reads: en or de. Default: that of the system." env:"SALLYPORT_LANG" placeholder:"LANG"`
+	Details        bool   `help:"Print errors whole, for whoever helps."`
 	Storefront     string `help:"Use this storefront instead of the stored one." placeholder:"URL"`
 	VaultURL       string `help:"Use this address for the second route, straight to the vault." placeholder:"URL"`
 	CA             string `name:"ca" help:"PEM file of the TLS certificates to trust, for set-ups with their own. Stored at init." placeholder:"FILE"`
@@ -80,6 +84,8 @@ type session struct {
 	ctx            context.Context
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	lang           phrases.Language
+	person         bool // the command is one of a private person
 }
 
 const description = `Keep your data encrypted on your own device and let those you choose read it, field by field.
@@ -93,13 +99,18 @@ type exit int
 
 // Run carries out one command line and returns the exit code.
 func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+	lang, err := language(args)
+	if err != nil {
+		fmt.Fprintf(stderr, "sallyport: %v\n", err)
+		return exitUsage
+	}
 	var c commands
 	defer func() {
 		if e, ok := recover().(exit); ok {
 			code = int(e)
 		}
 	}()
-	parser, err := kong.New(&c, kong.Name("sallyport"), kong.Description(description), kong.Vars{"sealed_means": client.SealedMeans}, kong.Writers(stdout, stderr),
+	parser, err := kong.New(&c, kong.Name("sallyport"), kong.Description(description), helpTexts(lang), kong.Writers(stdout, stderr),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Exit(func(code int) { panic(exit(code)) }))
 	if err != nil {
 		fmt.Fprintf(stderr, "sallyport: %v\n", err)
@@ -110,7 +121,10 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "sallyport: %v\nTry: sallyport --help\n", err)
 		return exitUsage
 	}
-	s := &session{&c.Global, ctx, stdin, stdout, stderr}
+	s := &session{Global: &c.Global, ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, lang: lang, person: strings.HasPrefix(parsed.Command(), "me ")}
+	if !s.person && c.Lang == "" { // the texts for businesses, operators and auditors are in English
+		s.lang = phrases.English
+	}
 	if err := parsed.Run(s); err != nil {
 		return s.fail(err)
 	}
@@ -139,7 +153,14 @@ func (s *session) fail(err error) int {
 		return code
 	}
 	if errors.Is(err, client.ErrNotStopped) {
-		fmt.Fprintln(s.stdout, "NOT STOPPED YET")
+		fmt.Fprintln(s.stdout, s.say("notstopped"))
+	}
+	if s.person {
+		fmt.Fprintln(s.stderr, s.explain(err))
+		if id, ok := personHints[code]; ok {
+			fmt.Fprintln(s.stderr, s.say(id))
+		}
+		return code
 	}
 	fmt.Fprintf(s.stderr, "sallyport: %v\n", err)
 	if hint := hints[code]; errors.Is(err, audit.ErrDamaged) {

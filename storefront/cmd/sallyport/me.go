@@ -20,32 +20,33 @@ import (
 )
 
 type meCommands struct {
-	Init       meInit       `cmd:"" help:"Make your profile: keys, backup, registration."`
-	Set        meSet        `cmd:"" help:"Set a field. Example: sallyport me set phone.mobile \"+49 151 2345678\""`
-	Get        meGet        `cmd:"" help:"Print a field."`
-	Ls         meLs         `cmd:"" help:"List your fields."`
-	Rm         meRm         `cmd:"" help:"Remove fields."`
-	Import     meImport     `cmd:"" help:"Take over your vCard. Example: sallyport me import me.vcf"`
-	Export     meExport     `cmd:"" help:"Print your data as a vCard."`
-	Code       meCode       `cmd:"" help:"Print a code for one business; hand it over yourself."`
-	Connect    meConnect    `cmd:"" help:"Meet a business by its code, after it has used yours. Example: sallyport me connect CODE --as acme"`
-	Contacts   meContacts   `cmd:"" help:"List whom you have met."`
-	Grant      meGrant      `cmd:"" help:"Let a contact read fields or groups. Example: sallyport me grant acme phone.mobile postal --for 90d"`
-	Revoke     meRevoke     `cmd:"" help:"Stop a contact from reading, now. Example: sallyport me revoke acme phone.mobile"`
-	Grants     meGrants     `cmd:"" help:"List what you granted."`
-	Verify     meVerify     `cmd:"" help:"Compare all that the key-use log says of you with what this device knows."`
-	History    meHistory    `cmd:"" help:"Show who read what, with proof."`
-	Checkpoint meCheckpoint `cmd:"" help:"Print the newest state of the key-use log that this device has proof of, or compare it with somebody else's."`
-	Rotate     meRotate     `cmd:"" help:"Move fields to new keys. Values stay, and whoever may read still may."`
-	Sync       meSync       `cmd:"" help:"Finish what was begun, and fetch what your other devices did."`
-	Backup     meBackup     `cmd:"" help:"Write a backup file."`
-	Restore    meRestore    `cmd:"" help:"Make this device's profile from a backup file."`
-	Fields     meFields     `cmd:"" help:"List the field names and groups there are."`
+	Init       meInit       `cmd:"" help:"${help_me_init}"`
+	Set        meSet        `cmd:"" help:"${help_me_set}"`
+	Get        meGet        `cmd:"" help:"${help_me_get}"`
+	Ls         meLs         `cmd:"" help:"${help_me_ls}"`
+	Rm         meRm         `cmd:"" help:"${help_me_rm}"`
+	Import     meImport     `cmd:"" help:"${help_me_import}"`
+	Export     meExport     `cmd:"" help:"${help_me_export}"`
+	Code       meCode       `cmd:"" help:"${help_me_code}"`
+	Connect    meConnect    `cmd:"" help:"${help_me_connect}"`
+	Contacts   meContacts   `cmd:"" help:"${help_me_contacts}"`
+	Grant      meGrant      `cmd:"" help:"${help_me_grant}"`
+	Revoke     meRevoke     `cmd:"" help:"${help_me_revoke}"`
+	Grants     meGrants     `cmd:"" help:"${help_me_grants}"`
+	Verify     meVerify     `cmd:"" help:"${help_me_verify}"`
+	History    meHistory    `cmd:"" help:"${help_me_history}"`
+	Checkpoint meCheckpoint `cmd:"" help:"${help_me_checkpoint}"`
+	Rotate     meRotate     `cmd:"" help:"${help_me_rotate}"`
+	Sync       meSync       `cmd:"" help:"${help_me_sync}"`
+	Backup     meBackup     `cmd:"" help:"${help_me_backup}"`
+	Restore    meRestore    `cmd:"" help:"${help_me_restore}"`
+	Fields     meFields     `cmd:"" help:"${help_me_fields}"`
 }
 
 type meInit struct {
-	Join   string `help:"The join link of the vault, from its operator, not from a storefront." required:"" placeholder:"LINK"`
-	Backup string `help:"Where to write the backup file. Default: backup.sallyport in the profile's folder." placeholder:"FILE"`
+	Join   string `help:"${flag_join}" required:"" placeholder:"LINK"`
+	Backup string `help:"${flag_init_backup}" placeholder:"FILE"`
+	Yes    bool   `help:"${flag_yes}"`
 }
 
 func (c *meInit) Run(s *session) error {
@@ -55,6 +56,13 @@ func (c *meInit) Run(s *session) error {
 	}
 	network, err := client.NewNetwork(c.Join, options)
 	if err != nil {
+		return err
+	}
+	dir, err := s.folder("me")
+	if err != nil {
+		return err
+	}
+	if err := s.fit(dir, c.Yes); err != nil {
 		return err
 	}
 	p, err := s.createProfile("me")
@@ -75,38 +83,38 @@ func (c *meInit) Run(s *session) error {
 	if _, backupErr := o.Backup(elsewhere, writeBackup(p, file)); backupErr != nil {
 		return errors.Join(err, backupErr)
 	}
-	s.warn(o, file)
+	s.warn(file)
 	if err != nil {
-		return fmt.Errorf("the profile is made, but not registered yet: %w", err)
+		return fmt.Errorf("%s: %w", s.say("init.later"), err)
 	}
 	s.warnVault(o.Vault(s.ctx))
 	s.print(map[string]any{"id": o.ID(), "profile": p.Dir(), "backup": file}, func(w io.Writer) {
-		fmt.Fprintf(w, "Your profile is in %s.\nYour id is %s.\n", p.Dir(), o.ID())
+		fmt.Fprintln(w, s.say("init.done", "dir", p.Dir(), "id", o.ID()))
 	})
 	return nil
 }
 
 // warn says in three sentences what the person must look after.
-func (s *session) warn(_ *client.Owner, backup string) {
-	keep := "Remember your passphrase: nobody can reset it, and without it nobody, not even you, can read your data."
+func (s *session) warn(backup string) {
+	keep := s.say("init.password")
 	if s.KeyFile != "" {
-		keep = fmt.Sprintf("Keep the key file %s safe and secret: without it nobody, not even you, can read your data.", s.KeyFile)
+		keep = s.say("init.file", "file", s.KeyFile)
 	}
 	s.note("%s", keep)
-	s.note("Copy the backup file %s to another place, such as a memory stick at home: if this device is lost, it is the only way back.", backup)
-	s.note("Take a business's code only from the business itself, on paper, in person or from its own web page: whoever's code you use can read what you grant.")
+	s.note("%s", s.say("init.backup", "file", backup))
+	s.note("%s", s.say("init.codes"))
 }
 
 func (s *session) warnVault(v *policies.VaultDocument, err error) {
 	if err == nil && v.DevMode {
-		s.note("Warning: this vault runs in development mode. Do not give it real data.")
+		s.note("%s", s.say("vault.dev"))
 	}
 }
 
 type meSet struct {
-	Field string   `arg:"" help:"Name of the field; see: sallyport me fields."`
-	Value []string `arg:"" optional:"" help:"The value; several are lines, or part=value pairs of a name or an address. Without one it is read from standard input, which keeps it out of your shell's history."`
-	File  string   `help:"Read the value from a file." placeholder:"FILE"`
+	Field string   `arg:"" help:"${flag_set_field}"`
+	Value []string `arg:"" optional:"" help:"${flag_set_value}"`
+	File  string   `help:"${flag_set_file}" placeholder:"FILE"`
 }
 
 func (c *meSet) Run(s *session) error {
@@ -137,7 +145,7 @@ func (c *meSet) Run(s *session) error {
 		if err := o.Set(s.ctx, client.Change{Field: f, Value: b}); err != nil {
 			return err
 		}
-		s.print(map[string]any{"published": []policies.Field{f}}, func(w io.Writer) { fmt.Fprintf(w, "%s is published.\n", f) })
+		s.print(map[string]any{"published": []policies.Field{f}}, func(w io.Writer) { fmt.Fprintln(w, s.say("published", "fields", f)) })
 		return nil
 	})
 }
@@ -180,7 +188,7 @@ func getValue(s *session, o *client.Owner, f policies.Field) (*catalogue.Value, 
 }
 
 type meLs struct {
-	Values bool `help:"Show the values too."`
+	Values bool `help:"${flag_ls_values}"`
 }
 
 func (c *meLs) Run(s *session) error {
@@ -204,9 +212,9 @@ func (c *meLs) Run(s *session) error {
 		s.print(map[string]any{"fields": rows}, func(w io.Writer) {
 			t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 			for _, r := range rows {
-				state := "published"
+				state := s.say("state.published")
 				if r.Pending {
-					state = "pending"
+					state = s.say("state.pending")
 				}
 				fmt.Fprintf(t, "%s\t%s\t%s\n", r.Field, state, oneLine(r.Text))
 			}
@@ -225,7 +233,7 @@ func oneLine(text string) string {
 }
 
 type meRm struct {
-	Fields []string `arg:"" help:"Fields to remove."`
+	Fields []string `arg:"" help:"${flag_rm_fields}"`
 }
 
 func (c *meRm) Run(s *session) error {
@@ -234,7 +242,7 @@ func (c *meRm) Run(s *session) error {
 		if err := o.Remove(s.ctx, fields...); err != nil {
 			return err
 		}
-		s.print(map[string]any{"removed": fields}, func(w io.Writer) { fmt.Fprintf(w, "Removed %s.\n", strings.Join(c.Fields, ", ")) })
+		s.print(map[string]any{"removed": fields}, func(w io.Writer) { fmt.Fprintln(w, s.say("removed", "fields", strings.Join(c.Fields, ", "))) })
 		return nil
 	})
 }
@@ -248,7 +256,7 @@ func toFields(words []string) []policies.Field {
 }
 
 type meImport struct {
-	Card string `arg:"" help:"vCard file, version 3.0 or 4.0; - for standard input."`
+	Card string `arg:"" help:"${flag_import_card}"`
 }
 
 func (c *meImport) Run(s *session) error {
@@ -289,34 +297,8 @@ func (c *meImport) Run(s *session) error {
 			return err
 		}
 		s.print(map[string]any{"published": names, "unchanged": unchanged}, func(w io.Writer) {
-			fmt.Fprintf(w, "%d fields are published, %d were so already.\n", len(names), unchanged)
+			fmt.Fprintln(w, s.say("imported", "n", len(names), "same", unchanged))
 		})
-		return nil
-	})
-}
-
-type meExport struct {
-	Output string `help:"Write to a file (mode 0600) instead of standard output." placeholder:"FILE"`
-}
-
-func (c *meExport) Run(s *session) error {
-	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
-		values := map[policies.Field]*catalogue.Value{}
-		for _, f := range o.Fields() {
-			v, err := getValue(s, o, f.Field)
-			if err != nil {
-				return err
-			}
-			values[f.Field] = v
-		}
-		card, omitted := catalogue.Export(values)
-		if len(omitted) > 0 {
-			s.note("A vCard has no place for: %v", omitted)
-		}
-		if c.Output != "" {
-			return profile.WriteFile(c.Output, card)
-		}
-		s.print(map[string]any{"card": string(card), "omitted": omitted}, func(w io.Writer) { w.Write(card) })
 		return nil
 	})
 }
@@ -331,15 +313,15 @@ func (c *meCode) Run(s *session) error {
 		}
 		s.print(map[string]any{"code": code.String()}, func(w io.Writer) { fmt.Fprintln(w, code) })
 		if !s.JSON {
-			s.note("Hand this code to one business yourself. It uses it once; then run `sallyport me connect` with the business's own code.")
+			s.note("%s", s.say("code.note"))
 		}
 		return nil
 	})
 }
 
 type meConnect struct {
-	Code string `arg:"" help:"The code that the business gave you."`
-	As   string `help:"Your own name for it." placeholder:"ALIAS"`
+	Code string `arg:"" help:"${flag_connect_code}"`
+	As   string `help:"${flag_connect_as}" placeholder:"ALIAS"`
 }
 
 func (c *meConnect) Run(s *session) error {
@@ -359,9 +341,9 @@ func (c *meConnect) Run(s *session) error {
 
 func (s *session) printContact(c client.Contact) {
 	s.print(c, func(w io.Writer) {
-		fmt.Fprintf(w, "Connected with %s.\n", contactName(c))
+		fmt.Fprintln(w, s.say("contact.done", "name", contactName(c)))
 		if c.Name != "" {
-			fmt.Fprintf(w, "It calls itself %q; that is UNVERIFIED.\n", c.Name)
+			fmt.Fprintln(w, s.say("contact.claims", "name", oneLine(c.Name)))
 		}
 	})
 }
@@ -388,7 +370,7 @@ func (s *session) printContacts(list []client.Contact) {
 		for _, c := range list {
 			name := ""
 			if c.Name != "" {
-				name = fmt.Sprintf("%q (UNVERIFIED)", c.Name)
+				name = fmt.Sprintf("%q (%s)", c.Name, s.say("unverified"))
 			}
 			fmt.Fprintf(t, "%s\t%s\t%s\n", c.Alias, c.ID, name)
 		}
@@ -397,12 +379,13 @@ func (s *session) printContacts(list []client.Contact) {
 }
 
 type meGrant struct {
-	Reader      string   `arg:"" help:"Alias or id of a contact."`
-	Fields      []string `arg:"" help:"Fields, or groups such as contact or postal."`
-	Purpose     string   `help:"What for." default:"general"`
-	For         string   `help:"How long: 12h, 90d, 2y." default:"1y"`
-	ReadsPerDay uint64   `help:"At most so many fields read a day; 0 is no limit."`
-	Custody     string   `help:"Where the key rests: resident, in the token, which never gives it out; or ${sealed_means}." default:"resident" enum:"resident,sealed"`
+	Reader      string   `arg:"" help:"${flag_reader}"`
+	Fields      []string `arg:"" help:"${flag_grant_fields}"`
+	Purpose     string   `help:"${flag_grant_purpose}" default:"general"`
+	For         string   `help:"${flag_grant_for}" default:"1y"`
+	ReadsPerDay uint64   `help:"${flag_grant_reads}"`
+	Custody     string   `help:"${flag_grant_custody}" default:"resident" enum:"resident,sealed"`
+	Yes         bool     `help:"${flag_yes}"`
 }
 
 func (c *meGrant) Run(s *session) error {
@@ -423,15 +406,22 @@ func (c *meGrant) Run(s *session) error {
 		if err != nil {
 			return err
 		}
+		if everything(fields, have) && !c.Yes {
+			if err := s.sure("grant.all", "n", len(have), "reader", c.Reader); err != nil {
+				return err
+			}
+		}
 		v, err := o.Vault(s.ctx)
 		s.warnVault(v, err)
 		opts := client.GrantOptions{Purpose: c.Purpose, Duration: duration, ReadsPerDay: c.ReadsPerDay, Custody: policies.Custody(c.Custody)}
 		if err := o.Grant(s.ctx, reader, fields, opts); err != nil {
 			return err
 		}
-		s.print(map[string]any{"reader": reader, "granted": fields, "custody": c.Custody}, func(w io.Writer) { fmt.Fprintf(w, "%s may read %s.\n", c.Reader, join(fields)) })
+		s.print(map[string]any{"reader": reader, "granted": fields, "custody": c.Custody}, func(w io.Writer) {
+			fmt.Fprintln(w, s.say("granted", "reader", c.Reader, "fields", join(fields)))
+		})
 		if opts.Custody == policies.CustodySealed && !s.JSON {
-			s.note("You chose %s.", client.SealedMeans)
+			s.note("%s", s.say("granted.sealed"))
 		}
 		return nil
 	})
@@ -468,9 +458,9 @@ func parseDuration(text string) (time.Duration, error) {
 }
 
 type meRevoke struct {
-	Reader   string   `arg:"" help:"Alias or id of a contact."`
-	Fields   []string `arg:"" optional:"" help:"Fields or groups; none means everything."`
-	NoRotate bool     `help:"Do not move the fields to new keys."`
+	Reader   string   `arg:"" help:"${flag_reader}"`
+	Fields   []string `arg:"" optional:"" help:"${flag_revoke_fields}"`
+	NoRotate bool     `help:"${flag_revoke_norotate}"`
 }
 
 func (c *meRevoke) Run(s *session) error {
@@ -496,23 +486,23 @@ func (c *meRevoke) Run(s *session) error {
 		if err != nil && !errors.Is(err, client.ErrNotRotated) {
 			return err
 		}
-		what := "anything"
-		if len(fields) > 0 {
-			what = join(fields)
-		}
 		s.print(map[string]any{"reader": reader, "revoked": fields, "stopped": true, "rotated": err == nil && !c.NoRotate, "sealed": sealed}, func(w io.Writer) {
-			fmt.Fprintf(w, "STOPPED: %s can no longer read %s. The vault's receipt is verified.\n", c.Reader, what)
+			if len(fields) > 0 {
+				fmt.Fprintln(w, s.say("stopped", "reader", c.Reader, "fields", join(fields)))
+			} else {
+				fmt.Fprintln(w, s.say("stopped.all", "reader", c.Reader))
+			}
 			if sealed {
-				fmt.Fprintln(w, "The key was in custody sealed: it is forgotten; a copy kept by the vault's host dies when its sealing key is destroyed (`sallyport me history` names it).")
+				fmt.Fprintln(w, s.say("stopped.sealed"))
 			}
 		})
 		// The reader is stopped, which is what was asked for; the move to new keys follows with the next command.
 		if errors.Is(err, policies.CodeUnavailable) {
-			s.note("The fields move to new keys when the storefront answers again; `sallyport me sync` tries.")
+			s.note("%s", s.say("stopped.later"))
 			return nil
 		}
 		if err != nil {
-			s.note("sallyport: %v", err)
+			s.note("%s", s.explain(err))
 			return errQuiet{err}
 		}
 		return nil
@@ -520,7 +510,7 @@ func (c *meRevoke) Run(s *session) error {
 }
 
 type meGrants struct {
-	All bool `help:"Also what has expired or was revoked."`
+	All bool `help:"${flag_grants_all}"`
 }
 
 func (c *meGrants) Run(s *session) error {
@@ -533,7 +523,7 @@ func (c *meGrants) Run(s *session) error {
 				if who == "" {
 					who = g.Reader.String()
 				}
-				fmt.Fprintf(t, "%s\t%s\t%s\tcustody %s\tuntil %s\tfor %s\n", who, g.Field, g.Status, g.Custody, g.Expires.Format("2006-01-02"), oneLine(g.Purpose))
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who, g.Field, s.say("grant."+g.Status), s.say("grants.row", "custody", g.Custody, "date", g.Expires.Format("2006-01-02"), "purpose", oneLine(g.Purpose)))
 			}
 			t.Flush()
 		})
@@ -551,24 +541,25 @@ func (c *meVerify) Run(s *session) error {
 		}
 		s.print(map[string]any{"agrees": v.Agrees(), "verification": v}, func(w io.Writer) {
 			for _, c := range v.Checks {
+				what := s.say("verify." + c.What)
 				if len(c.Wrong) == 0 {
-					fmt.Fprintf(w, "%-16s agrees\n", c.What)
+					fmt.Fprintf(w, "%-16s %s\n", what, s.say("verify.agrees"))
 				}
 				for _, wrong := range c.Wrong {
-					fmt.Fprintf(w, "%-16s DOES NOT AGREE: %s\n", c.What, wrong)
+					fmt.Fprintf(w, "%-16s %s: %s\n", what, s.say("verify.differs"), wrong)
 				}
 			}
-			fmt.Fprintf(w, "Each of %d entries about you is proven to be in the key-use log of %d entries, which has all that this device saw before.\n", v.Entries, v.Size)
+			fmt.Fprintln(w, s.say("verify.done", "n", v.Entries, "size", v.Size))
 		})
 		if !v.Agrees() {
-			return errQuiet{fmt.Errorf("%w: the log does not agree with this device", client.ErrUntrue)}
+			return errQuiet{fmt.Errorf("%w: %s", client.ErrUntrue, s.say("verify.wrong"))}
 		}
 		return nil
 	})
 }
 
 type meHistory struct {
-	Limit int `help:"At most so many entries." default:"50"`
+	Limit int `help:"${flag_history_limit}" default:"50"`
 }
 
 func (c *meHistory) Run(s *session) error {
@@ -585,14 +576,14 @@ func (c *meHistory) Run(s *session) error {
 func (s *session) printHistory(events []client.Event) {
 	s.print(map[string]any{"history": events}, func(w io.Writer) {
 		for _, e := range events {
-			fmt.Fprintf(w, "%s  %s\n", e.Time.Local().Format("2006-01-02 15:04:05"), oneLine(e.Text))
+			fmt.Fprintf(w, "%s  %s\n", e.Time.Local().Format("2006-01-02 15:04:05"), oneLine(e.In(s.lang)))
 		}
-		fmt.Fprintf(w, "Each of these %d entries is proven to be in the key-use log.\n", len(events))
+		fmt.Fprintln(w, s.say("history.done", "n", len(events)))
 	})
 }
 
 type meRotate struct {
-	Fields []string `arg:"" help:"Fields or groups."`
+	Fields []string `arg:"" help:"${flag_rotate_fields}"`
 }
 
 func (c *meRotate) Run(s *session) error {
@@ -608,7 +599,7 @@ func (c *meRotate) Run(s *session) error {
 		if err := o.Rotate(s.ctx, fields...); err != nil {
 			return err
 		}
-		s.print(map[string]any{"rotated": fields}, func(w io.Writer) { fmt.Fprintf(w, "%s: moved to new keys.\n", join(fields)) })
+		s.print(map[string]any{"rotated": fields}, func(w io.Writer) { fmt.Fprintln(w, s.say("rotated", "fields", join(fields))) })
 		return nil
 	})
 }
@@ -620,13 +611,13 @@ func (c *meSync) Run(s *session) error {
 		if err := o.Sync(s.ctx); err != nil {
 			return err
 		}
-		s.print(map[string]any{"synced": true}, func(w io.Writer) { fmt.Fprintln(w, "Everything is done and confirmed.") })
+		s.print(map[string]any{"synced": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("synced")) })
 		return nil
 	})
 }
 
 type meBackup struct {
-	File string `arg:"" help:"The file to write, on another disk than the profile."`
+	File string `arg:"" help:"${flag_backup_file}"`
 }
 
 func (c *meBackup) Run(s *session) error {
@@ -635,6 +626,9 @@ func (c *meBackup) Run(s *session) error {
 		if err != nil {
 			return err
 		}
+		if sameDisk(c.File, p.Dir()) {
+			s.note("%s", s.say("place.backup", "file", c.File))
+		}
 		s.printBackup(c.File, recovery)
 		return nil
 	})
@@ -642,9 +636,9 @@ func (c *meBackup) Run(s *session) error {
 
 func (s *session) printBackup(file string, recovery bool) {
 	s.print(map[string]any{"backup": file, "recovery_key": recovery}, func(w io.Writer) {
-		fmt.Fprintf(w, "The backup is in %s, sealed like the profile.\n", file)
+		fmt.Fprintln(w, s.say("backup.done", "file", file))
 		if !recovery {
-			fmt.Fprintln(w, "It has no recovery key, since that was moved into an earlier backup: keep that one too.")
+			fmt.Fprintln(w, s.say("backup.older"))
 		}
 	})
 }
@@ -657,7 +651,7 @@ func inside(file, dir string) bool {
 }
 
 type meRestore struct {
-	File string `arg:"" help:"The backup file."`
+	File string `arg:"" help:"${flag_restore_file}"`
 }
 
 func (c *meRestore) Run(s *session) error {
@@ -668,10 +662,10 @@ func (c *meRestore) Run(s *session) error {
 		}
 		defer o.Close()
 		if err := o.Sync(s.ctx); err != nil {
-			return fmt.Errorf("the profile is restored, but not up to date yet: %w", err)
+			return fmt.Errorf("%s: %w", s.say("restored.later"), err)
 		}
 		s.print(map[string]any{"id": o.ID(), "fields": len(o.Fields())}, func(w io.Writer) {
-			fmt.Fprintf(w, "Restored %d fields into %s.\n", len(o.Fields()), p.Dir())
+			fmt.Fprintln(w, s.say("restored", "n", len(o.Fields()), "dir", p.Dir()))
 		})
 		return nil
 	})
@@ -725,7 +719,7 @@ func (c *meFields) Run(s *session) error {
 			fmt.Fprintf(t, "%s\t%s\t%s\n", r.Field, what, groups)
 		}
 		t.Flush()
-		fmt.Fprintf(w, "\nA second one of a kind is called phone.mobile.2, and so on. Fields of your own begin with %s\n", catalogue.OwnPrefix)
+		fmt.Fprintf(w, "\n%s\n", s.say("fields.more", "prefix", catalogue.OwnPrefix))
 	})
 	return nil
 }

@@ -47,10 +47,13 @@ func (s *session) secret(fresh bool) (*profile.Secret, error) {
 	return profile.Passphrase(phrase)
 }
 
+// errNoTerminal: nobody can be asked for the passphrase.
+var errNoTerminal = fmt.Errorf("%w: there is no terminal to ask for the passphrase; use --passphrase-file FILE or --key-file FILE", errUsage)
+
 func (s *session) prompt(twice bool) ([]byte, error) {
 	f, ok := s.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return nil, fmt.Errorf("%w: there is no terminal to ask for the passphrase; use --passphrase-file FILE or --key-file FILE", errUsage)
+		return nil, errNoTerminal
 	}
 	ask := func(text string) ([]byte, error) {
 		fmt.Fprint(s.stderr, text)
@@ -139,9 +142,9 @@ func (s *session) withOwner(work func(*client.Owner, *profile.Profile) error) er
 	if o.Unstopped() {
 		err := o.Finish(s.ctx)
 		if o.Unstopped() {
-			s.note("NOT STOPPED YET: an earlier revocation is still not confirmed. (%v)", err)
+			s.note("%s", s.say("notstopped.earlier", "why", s.why(err)))
 		} else {
-			s.note("STOPPED: an earlier revocation is confirmed now.")
+			s.note("%s", s.say("stopped.earlier"))
 		}
 	}
 	err = work(o, p)

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/storefront/client/phrases"
+	"github.com/sallyport/sallyport/storefront/client/profile"
+)
+
+// TestPlainHelp: nothing that `sallyport me` says about itself has a word of the craft, in either language.
+func TestPlainHelp(t *testing.T) {
+	for _, l := range []phrases.Language{phrases.English, phrases.German} {
+		var c commands
+		parser, err := kong.New(&c, kong.Name("sallyport"), helpTexts(l))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var me *kong.Node
+		for _, n := range parser.Model.Children {
+			if n.Name == "me" {
+				me = n
+			}
+		}
+		paths := []string{""}
+		for _, n := range me.Children {
+			paths = append(paths, n.Name)
+		}
+		if len(paths) < 20 {
+			t.Fatalf("%d commands", len(paths))
+		}
+		for _, path := range paths {
+			var out bytes.Buffer
+			args := append([]string{"me"}, strings.Fields(path)...)
+			if code := Run(context.Background(), append(args, "--help", "--lang", string(l)), nil, &out, &out); code != 0 {
+				t.Errorf("%v: exit code %d", args, code)
+			}
+			for line := range strings.Lines(out.String()) {
+				if !phrases.Plain(line) {
+					t.Errorf("%v (%s): %s", args, l, line)
+				}
+			}
+			if strings.Contains(out.String(), "${") {
+				t.Errorf("%v (%s): a text is missing", args, l)
+			}
+		}
+	}
+}
+
+// TestPhrases: the ids of phrases that the sources use are in the catalogue, and what a person's commands print comes from there.
+func TestPhrases(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		person := name == "me.go" || strings.HasPrefix(name, "me_") || name == "export.go" || name == "person.go" || name == "place.go"
+		ast.Inspect(f, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			fun, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || len(call.Args) == 0 {
+				return true
+			}
+			for i, arg := range call.Args {
+				text, ok := literal(arg)
+				switch {
+				case !ok:
+				case i == 0 && (fun.Sel.Name == "say" || fun.Sel.Name == "sure") && !strings.HasSuffix(text, ".") && !phrases.Has(text):
+					t.Errorf("%s: there is no phrase %q", fset.Position(arg.Pos()), text)
+				case i == 0 && fun.Sel.Name == "sure" && !phrases.Has(text+".ask"):
+					t.Errorf("%s: there is no phrase %q", fset.Position(arg.Pos()), text+".ask")
+				case person && (fun.Sel.Name == "note" || strings.HasPrefix(fun.Sel.Name, "Fprint")) && strings.ContainsFunc(verbs.Replace(text), unicode.IsLetter):
+					t.Errorf("%s: %q is not in the catalogue", fset.Position(arg.Pos()), text)
+				}
+			}
+			return true
+		})
+	}
+}
+
+var verbs = strings.NewReplacer("%s", "", "%-16s", "", "%v", "", "%q", "", "%d", "")
+
+func literal(e ast.Expr) (string, bool) {
+	l, ok := e.(*ast.BasicLit)
+	if !ok || l.Kind != token.STRING {
+		return "", false
+	}
+	text, err := strconv.Unquote(l.Value)
+	return text, err == nil
+}
+
+// TestExplain: a person hears what went wrong in their language, and the words of the craft only if they ask for them.
+func TestExplain(t *testing.T) {
+	technical := fmt.Errorf("importing a grant: %w: the token holds no such key", policies.CodeKeyMissing)
+	simple := fmt.Errorf("note: %w", client.ErrNoField)
+	for _, c := range []struct {
+		lang    phrases.Language
+		details bool
+		err     error
+		want    string
+	}{
+		{phrases.English, false, simple, "sallyport: note: there is no such field; set it first"},
+		{phrases.German, false, simple, "sallyport: dieses Feld haben Sie nicht; `sallyport me ls` listet Ihre auf (note: there is no such field; set it first)"},
+		{phrases.English, false, technical, "sallyport: " + phrases.Say(phrases.English, "why.key_missing")},
+		{phrases.English, true, technical, "sallyport: " + technical.Error()},
+		{phrases.English, false, errors.New("no capsule"), "sallyport: something went wrong; --details shows what, for whoever helps you"},
+		{phrases.German, false, fmt.Errorf("p: %w", profile.ErrUnlock), "sallyport: das geht nicht auf: Das Passwort ist ein anderes, oder die Datei ist beschädigt"},
+	} {
+		s := &session{Global: &Global{Details: c.details}, lang: c.lang}
+		if got := s.explain(c.err); got != c.want {
+			t.Errorf("%s: %q, want %q", c.lang, got, c.want)
+		}
+	}
+}
+
+// TestPlaces: a profile does not come to lie where others get at it, or where it is copied to other computers, by mistake.
+func TestPlaces(t *testing.T) {
+	home := t.TempDir()
+	mkdir := func(name string, mode os.FileMode) string {
+		dir := filepath.Join(home, name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	mkdir("repo/.git", 0o755)
+	if err := os.WriteFile(filepath.Join(mkdir("cloud[1]", 0o755), ".sync_0a.db"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &session{Global: &Global{}, lang: phrases.English, stdin: strings.NewReader("")}
+	for dir, want := range map[string]struct{ asks, never bool }{
+		mkdir("private", 0o700) + "/me": {}, mkdir("ordinary", 0o755) + "/a/b/me": {}, mkdir("open", 0o777) + "/me": {never: true}, mkdir("sticky", 0o777|os.ModeSticky) + "/me": {},
+		mkdir("group", 0o775) + "/me": {never: true}, mkdir("Dropbox/papers", 0o700) + "/me": {asks: true}, filepath.Join(home, "repo/deep/me"): {asks: true},
+		filepath.Join(home, "cloud[1]/me"): {asks: true},
+	} {
+		err, sure := s.fit(dir, false), s.fit(dir, true)
+		if (err != nil) != (want.asks || want.never) || (sure != nil) != want.never {
+			t.Errorf("%s: %v, and with --yes: %v", dir, err, sure)
+		}
+	}
+}
+
+// TestEverything: who is about to share all they have is asked.
+func TestEverything(t *testing.T) {
+	have := []policies.Field{"a", "b", "c", "d"}
+	for _, c := range []struct {
+		fields, have []policies.Field
+		want         bool
+	}{{have, have, true}, {have[:3], have, false}, {have[:2], have[:2], false}, {nil, nil, false}} {
+		if got := everything(c.fields, c.have); got != c.want {
+			t.Errorf("%v of %v: %v", c.fields, c.have, got)
+		}
+	}
+}
+
+func TestExportTable(t *testing.T) {
+	out, err := exportTable([]exportedField{{FieldInfo: client.FieldInfo{Field: "note", Version: 3}, Text: "=HYPERLINK(\"x\")"}, {FieldInfo: client.FieldInfo{Field: "name", Version: 1}, Text: "a,\nb"}})
+	want := "field,version,value\r\nnote,3,\"'=HYPERLINK(\"\"x\"\")\"\r\nname,1,\"a,\r\nb\"\r\n"
+	if string(out) != want || err != nil {
+		t.Errorf("%q, %v", out, err)
+	}
+}
