@@ -19,6 +19,7 @@ var graph = []rule{
 	{"policies/envelope", nil},
 	{"policies/evidence", []string{"policies", "policies/envelope"}},
 	{"policies/links", []string{"policies"}},
+	{"policies/consent", []string{"policies"}},
 	{"policies/problem", []string{"policies", "policies/evidence"}},
 	{"policies/guardrails/...", []string{"policies", "policies/guardrails/..."}},
 
@@ -80,7 +81,7 @@ var walls = []wall{
 	{why: "only the binding is written in C", imports: []string{"C"}, only: []string{"pkcs11/internal/cryptoki"}, tests: true},
 	{why: "Tessera is what the key-use log is measured and checked against, never a part of it", imports: []string{"github.com/transparency-dev/tessera/..."}, only: []string{"tests/...", "vault/keylog/...", "vault/audit/..."}, tests: true},
 	{why: "one package knows HashiCorp's server", imports: []string{"github.com/hashicorp/..."}, only: []string{"hardware/hashicorp"}, tests: true},
-	{why: "documents and decision do no I/O", imports: []string{"os/...", "net", "net/http/...", "io/ioutil", "syscall", "log/...", "golang.org/x/sys/..."}, never: []string{"policies", "policies/envelope", "policies/guardrails/..."}},
+	{why: "documents and decision do no I/O", imports: []string{"os/...", "net", "net/http/...", "io/ioutil", "syscall", "log/...", "golang.org/x/sys/..."}, never: []string{"policies", "policies/consent", "policies/envelope", "policies/guardrails/..."}},
 	{why: "problem documents open nothing", imports: []string{"os/...", "net", "syscall"}, never: []string{"policies/problem"}},
 	{why: "the scheme is pure", imports: []string{"os/...", "net/...", "syscall", "log", "time"}, never: []string{"vault/pre/..."}},
 	{why: "secret scalars never meet variable-time code", imports: []string{"math/big", "crypto/elliptic", "github.com/cloudflare/circl/group", "github.com/cloudflare/circl/ecc/..."}, never: []string{"vault/pre/..."}},
@@ -104,8 +105,8 @@ var forbiddenCalls = []struct {
 	why, path, name string
 	in              []string
 }{
-	{"a decision reads no clock", "time", "Now", []string{"policies", "policies/envelope"}},
-	{"a decision reads no clock", "time", "Since", []string{"policies", "policies/envelope"}},
+	{"a decision reads no clock", "time", "Now", []string{"policies", "policies/consent", "policies/envelope"}},
+	{"a decision reads no clock", "time", "Since", []string{"policies", "policies/consent", "policies/envelope"}},
 }
 
 // forbiddenNames may not be used as a selector: the variable-time inverse of filippo.io/bigmod.
