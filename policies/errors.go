@@ -64,6 +64,7 @@ const (
 	CodeAuditor      Code = "not_an_auditor" // the vault's configuration does not list the signer as an auditor
 	// Messages and consent. All but the first are said by the client of one party about what the other sent.
 	CodeMailboxFull    Code = "mailbox_full"         // too many messages wait for the receiver; send again later
+	CodeSender         Code = "unknown_sender"       // the sender of a message is not a contact, or is blocked
 	CodeNotAsked       Code = "not_asked"            // it answers a request that this party did not make, or that is not for it
 	CodeAnswered       Code = "already_answered"     // a request is answered once
 	CodeConsentExpired Code = "consent_expired"      // the request was not answered in time; the asking party asks again
@@ -120,6 +121,7 @@ var codeText = map[Code]string{
 	CodeAccepted:       "accepted",
 	CodeAuditor:        "the vault does not list this identity as an auditor; its operator does",
 	CodeMailboxFull:    "too many messages wait for the receiver; send again later",
+	CodeSender:         "the sender is not a contact, or is blocked",
 	CodeNotAsked:       "there is no such request between these two parties",
 	CodeAnswered:       "the request was answered before, and is answered once",
 	CodeConsentExpired: "the request was not answered in time; whoever asked must ask again",

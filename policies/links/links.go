@@ -1,12 +1,13 @@
 // Package links is what people hand to each other outside the storefront, on paper, in person or by a web page of their own: the link that
-// pins a vault ([Join]) and the codes by which two parties meet ([Contact]). Everything that must not come from the storefront comes
+// pins a vault ([Join]), the codes by which two parties meet ([Contact]), and invitations ([Invite]). Everything that must not come from the storefront comes
 // from here.
 //
-// Both are parsed strictly: a parameter that is unknown, missing or doubled is refused, so that two programs never read one link
-// differently. Neither holds a secret.
+// All are parsed strictly: a parameter that is unknown, missing or doubled is refused, so that two programs never read one link
+// differently. None holds a secret.
 package links
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -100,6 +101,36 @@ func ParseContact(text string) (Contact, error) {
 		}
 	}
 	return c, nil
+}
+
+// Invite is what a business hands to one person whom it knows under a reference of its own: who invites, and a token that only the business can open and
+// that serves once. It holds no secret of anybody's, but whoever uses it first is taken for the person. Form: sallyport:invite?reader=…&token=…
+type Invite struct {
+	Reader policies.IdentityID
+	Token  []byte // 1 to 512 bytes; unpadded base64url in the link
+}
+
+// String is the link.
+func (l Invite) String() string {
+	return "sallyport:invite?" + url.Values{"reader": {l.Reader.String()}, "token": {base64.RawURLEncoding.EncodeToString(l.Token)}}.Encode()
+}
+
+// ParseInvite reads an invitation strictly.
+func ParseInvite(text string) (Invite, error) {
+	var l Invite
+	q, err := parseLink(text, "invite", "reader", "token")
+	if err != nil {
+		return l, err
+	}
+	if err := l.Reader.UnmarshalText([]byte(q.Get("reader"))); err != nil {
+		return l, fmt.Errorf("invitation: reader: %w", err)
+	}
+	token := q.Get("token")
+	l.Token, err = base64.RawURLEncoding.Strict().DecodeString(token)
+	if err != nil || len(l.Token) < 1 || len(l.Token) > 512 || base64.RawURLEncoding.EncodeToString(l.Token) != token {
+		return l, fmt.Errorf("%w: invitation: the token is 1 to 512 bytes of unpadded base64url", policies.ErrMalformed)
+	}
+	return l, nil
 }
 
 func parseLink(text, kind string, members ...string) (url.Values, error) {

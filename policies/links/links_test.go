@@ -1,6 +1,7 @@
 package links
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -79,6 +80,52 @@ func TestContactCode(t *testing.T) {
 			t.Errorf("%s: got %v, want ErrMalformed", name, err)
 		}
 	}
+}
+
+func TestInvite(t *testing.T) {
+	l := Invite{Reader: policies.IdentityID{1}, Token: []byte{0xff, 0xfe, 0, 1}}
+	if back, err := ParseInvite(l.String()); err != nil || back.Reader != l.Reader || !bytes.Equal(back.Token, l.Token) {
+		t.Errorf("%s came back as %+v, %v", l, back, err)
+	}
+	reader := "reader=" + l.Reader.String()
+	for name, text := range map[string]string{
+		"empty":              "",
+		"another kind":       strings.Replace(l.String(), ":invite", ":reader", 1),
+		"no reader":          "sallyport:invite?token=_w",
+		"no token":           "sallyport:invite?" + reader,
+		"empty token":        "sallyport:invite?token=&" + reader,
+		"padded":             "sallyport:invite?token=_w%3D%3D&" + reader,
+		"the other base64":   "sallyport:invite?token=%2Fw&" + reader,
+		"spare bits":         "sallyport:invite?token=_x&" + reader,
+		"a line break":       "sallyport:invite?token=_w%0A&" + reader,
+		"513 bytes":          Invite{Reader: l.Reader, Token: make([]byte, 513)}.String(),
+		"token twice":        l.String() + "&token=_w",
+		"unknown member":     l.String() + "&name=Acme",
+		"reader in capitals": "sallyport:invite?token=_w&reader=0A" + strings.Repeat("0", 62),
+		"fragment":           l.String() + "#",
+		"white space around": " " + l.String(),
+	} {
+		if _, err := ParseInvite(text); !errors.Is(err, policies.ErrMalformed) {
+			t.Errorf("%s: got %v, want ErrMalformed", name, err)
+		}
+	}
+}
+
+func FuzzParseInvite(f *testing.F) {
+	f.Add(Invite{Reader: policies.IdentityID{1}, Token: []byte("token")}.String())
+	f.Add("sallyport:invite?reader=&token=%5F")
+	f.Fuzz(func(t *testing.T, text string) {
+		l, err := ParseInvite(text)
+		if err != nil {
+			if !errors.Is(err, policies.ErrMalformed) {
+				t.Errorf("got %v, want ErrMalformed", err)
+			}
+			return
+		}
+		if back, err := ParseInvite(l.String()); err != nil || back.Reader != l.Reader || !bytes.Equal(back.Token, l.Token) {
+			t.Errorf("%q: %+v came back as %+v, %v", text, l, back, err)
+		}
+	})
 }
 
 func FuzzParseJoinLink(f *testing.F) {

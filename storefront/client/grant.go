@@ -48,16 +48,24 @@ const DefaultPurpose = "general"
 func (o *Owner) Grant(ctx context.Context, reader policies.ReaderID, fields []policies.Field, opts GrantOptions) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if _, _, err := o.planGrant(reader, fields, opts); err != nil {
+		return err
+	}
+	return o.saveAndRun(ctx)
+}
+
+// planGrant puts a grant in the queue, and returns its stroke and when it ends. The caller saves.
+func (o *Owner) planGrant(reader policies.ReaderID, fields []policies.Field, opts GrantOptions) (stroke policies.DocumentID, expires int64, err error) {
 	if _, ok := o.contact(reader); !ok {
-		return ErrNoContact
+		return stroke, 0, ErrNoContact
 	}
 	if len(fields) == 0 || len(fields) > policies.MaxGrantFields {
-		return fmt.Errorf("%w: a grant names 1 to %d fields", policies.ErrMalformed, policies.MaxGrantFields)
+		return stroke, 0, fmt.Errorf("%w: a grant names 1 to %d fields", policies.ErrMalformed, policies.MaxGrantFields)
 	}
 	view := o.view()
 	for _, f := range fields {
 		if _, ok := view[f]; !ok {
-			return fmt.Errorf("%s: %w", f, ErrNoField)
+			return stroke, 0, fmt.Errorf("%s: %w", f, ErrNoField)
 		}
 	}
 	// Clocks differ: without the minute, a vault whose clock is behind would refuse the first reads.
@@ -77,14 +85,14 @@ func (o *Owner) Grant(ctx context.Context, reader policies.ReaderID, fields []po
 	}
 	t.Expires = begins.Add(opts.Duration).Unix()
 	if opts.Duration < 0 || len(t.Purpose) > 200 {
-		return fmt.Errorf("%w: a grant lasts for a while, and its purpose has at most 200 bytes", policies.ErrMalformed)
+		return stroke, 0, fmt.Errorf("%w: a grant lasts for a while, and its purpose has at most 200 bytes", policies.ErrMalformed)
 	}
-	stroke := policies.NewDocumentID()
+	stroke = policies.NewDocumentID()
 	fields = slices.Compact(slices.Sorted(slices.Values(fields)))
 	o.state.Tasks = append(o.state.Tasks,
 		task{Kind: taskGrant, Stroke: stroke, Reader: reader, Fields: fields, Terms: t},
 		task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
-	return o.saveAndRun(ctx)
+	return stroke, t.Expires, nil
 }
 
 // GrantInfo is one granted field as this device knows it.

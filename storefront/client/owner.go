@@ -40,6 +40,7 @@ type ownerState struct {
 	Codes    []issuedCode     `json:"codes,omitzero"`
 	Tasks    []task           `json:"tasks,omitzero"`
 	Untold   []jsontext.Value `json:"untold,omitzero"` // grants and revocations in force that the storefront has not been told
+	Mail     ownerMail        `json:"mail,omitzero"`
 }
 
 type position struct {

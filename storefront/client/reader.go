@@ -28,16 +28,19 @@ type Reader struct {
 	dirty   bool
 	settled bool // enrolled, and every relationship posted
 	owners  map[policies.OwnerID]*knownOwner
+	invited map[policies.Hash]policies.OwnerID // who came by which invitation
 
 	sessionMu sync.Mutex // guards session, and is held while opening one so that one serves all
 	session   *session
 	grantsMu  sync.Mutex // held while fetching grants, so that one fetch serves all
+	mailMu    sync.Mutex // held while sending messages, so that each goes out once
 }
 
 type readerState struct {
 	base
 	Owners []ownerContact `json:"owners,omitzero"`
 	Grants []heldGrant    `json:"grants,omitzero"` // verified when they came
+	Mail   readerMail     `json:"mail,omitzero"`
 }
 
 type ownerContact struct {
@@ -47,6 +50,7 @@ type ownerContact struct {
 	Relations []relation       `json:"relations"`
 	Mark      mark             `json:"mark,omitzero"`
 	Purpose   string           `json:"purpose,omitzero"` // of the newest grant seen
+	Invited   policies.Hash    `json:"invited,omitzero"` // of the invitation by which the owner came
 }
 
 // relation is one relationship document of this reader with an owner. A reader connects anew with another nonce, and so another key.
@@ -130,10 +134,13 @@ func (r *Reader) open(o Options) (err error) {
 	if r.device, err = newDevice(&r.state.base, o); err != nil {
 		return err
 	}
-	r.owners = map[policies.OwnerID]*knownOwner{}
+	r.owners, r.invited = map[policies.OwnerID]*knownOwner{}, map[policies.Hash]policies.OwnerID{}
 	for i := range r.state.Owners {
 		if err := r.know(r.state.Owners[i]); err != nil {
 			return err
+		}
+		if c := &r.state.Owners[i]; !c.Invited.IsZero() {
+			r.invited[c.Invited] = c.ID
 		}
 	}
 	for i := range r.state.Grants {

@@ -53,6 +53,7 @@
 //	identity X-Wing seed 32 = HKDF(root, identity-kem())
 //	login X-Wing seed    32 = HKDF(root, login-kem())
 //	reader X-Wing seed   32 = HKDF(root, reader(owner, nonce))       the reader's root, one key per owner
+//	invitation keys   32, 32 = HKDF(root, invitation-cipher()), HKDF(root, invitation-mac())   the reader's root
 //	a                    48 = HKDF(root, field(f, e, w))             if 0 mod n: field(f, e, w, i), i = 1, 2, ...
 //	C, the commitment    32 = HKDF(DEK, commit())
 //	KEK                  32 = HKDF(Z, salt s, kek(owner, f, e, w, k, E))

@@ -24,6 +24,14 @@ type bizCommands struct {
 	Grants     bizGrants     `cmd:"" help:"List the fields that may be read now."`
 	Read       bizRead       `cmd:"" help:"Read fields. Example: sallyport biz read CUST-1 phone.mobile postal"`
 	Watch      bizWatch      `cmd:"" help:"Print fields whenever they change."`
+	Ask        bizAsk        `cmd:"" help:"Ask a customer for fields. Example: sallyport biz ask CUST-1 --fields address.home --reason \"where to\" --purpose delivery"`
+	Purposes   bizPurposes   `cmd:"" help:"List the terms for purposes."`
+	Consents   bizConsents   `cmd:"" help:"List what you asked for and what became of it."`
+	Wait       bizWait       `cmd:"" help:"Wait for the answer to a request."`
+	Listen     bizListen     `cmd:"" help:"Print answers as they come, or send them to a webhook. Example: sallyport biz listen --webhook https://shop.example/hook --secret-file hook.key"`
+	Receive    bizReceive    `cmd:"" help:"Be the webhook, for trying it out: verify and print what biz listen sends."`
+	Invite     bizInvite     `cmd:"" help:"Make invitations, one for each row of a CSV file. Example: sallyport biz invite --csv customers.csv --out links.csv"`
+	Invited    bizInvited    `cmd:"" help:"Show who has accepted. Example: sallyport biz invited links.csv"`
 	History    bizHistory    `cmd:"" help:"Show what the key-use log says of you, with proof. Example: sallyport biz history --owner CUST-1 --since 30d"`
 	Checkpoint bizCheckpoint `cmd:"" help:"Print the newest state of the key-use log that this device has proof of, or compare it with somebody else's."`
 	Backup     bizBackup     `cmd:"" help:"Write a backup file."`

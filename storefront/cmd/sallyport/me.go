@@ -33,6 +33,12 @@ type meCommands struct {
 	Grant      meGrant      `cmd:"" help:"${help_me_grant}"`
 	Revoke     meRevoke     `cmd:"" help:"${help_me_revoke}"`
 	Grants     meGrants     `cmd:"" help:"${help_me_grants}"`
+	Accept     meAccept     `cmd:"" help:"${help_me_accept}"`
+	Inbox      meInbox      `cmd:"" help:"${help_me_inbox}"`
+	Answer     meAnswer     `cmd:"" help:"${help_me_answer}"`
+	Stop       meStop       `cmd:"" help:"${help_me_stop}"`
+	Mute       meMute       `cmd:"" help:"${help_me_mute}"`
+	Block      meBlock      `cmd:"" help:"${help_me_block}"`
 	Verify     meVerify     `cmd:"" help:"${help_me_verify}"`
 	History    meHistory    `cmd:"" help:"${help_me_history}"`
 	Checkpoint meCheckpoint `cmd:"" help:"${help_me_checkpoint}"`
@@ -609,6 +615,11 @@ type meSync struct{}
 func (c *meSync) Run(s *session) error {
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
 		if err := o.Sync(s.ctx); err != nil {
+			return err
+		}
+		mail, err := o.Receive(s.ctx)
+		s.noteRefused(mail)
+		if err != nil {
 			return err
 		}
 		s.print(map[string]any{"synced": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("synced")) })
