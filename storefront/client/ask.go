@@ -141,7 +141,7 @@ func (r *Reader) consent(e *askedEntry) (Consent, error) {
 		return Consent{}, err
 	}
 	c := Consent{
-		ID: d.ID, Request: e.Hash, Party: d.To, Status: e.state(d, r.now()), Asked: d.Fields, Purpose: d.Purpose, Duration: time.Duration(d.Duration) * time.Second,
+		ID: d.ID, Request: e.Hash, Party: d.To, Status: e.state(d, r.now()), Asked: d.Fields, Purpose: d.Purpose, Duration: d.Duration,
 		Time: time.Unix(d.Time, 0).UTC(), Expires: time.Unix(d.Expires, 0).UTC(), Fields: e.Fields, Receipts: receipts(e.Answers),
 	}
 	if len(e.Fields) > 0 {

@@ -124,7 +124,7 @@ func (o *Owner) consent(e *inboxEntry) (Consent, error) {
 		return Consent{}, err
 	}
 	c := Consent{
-		ID: r.ID, Request: e.Hash, Party: r.From, Status: e.state(r, o.now()), Asked: r.Fields, Purpose: r.Purpose, Duration: time.Duration(r.Duration) * time.Second,
+		ID: r.ID, Request: e.Hash, Party: r.From, Status: e.state(r, o.now()), Asked: r.Fields, Purpose: r.Purpose, Duration: r.Duration,
 		Time: time.Unix(r.Time, 0).UTC(), Expires: time.Unix(r.Expires, 0).UTC(), Hidden: e.Hidden, Waits: e.Decided != "" && e.State == "", Receipts: receipts(e.Answers),
 	}
 	if e.State == consent.Granted || e.State == consent.Partly {

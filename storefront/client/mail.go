@@ -199,7 +199,7 @@ type Consent struct {
 	Status   consent.State        `json:"status"`
 	Asked    []consent.AskedField `json:"authorization_details"`
 	Purpose  consent.Purpose      `json:"purpose"`
-	Duration time.Duration        `json:"requested_duration,format:sec"`
+	Duration int64                `json:"requested_duration"` // seconds
 	Time     time.Time            `json:"time"`
 	Expires  time.Time            `json:"expires"`           // of the request
 	Fields   []policies.Field     `json:"granted,omitempty"` // and not withdrawn

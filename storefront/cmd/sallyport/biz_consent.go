@@ -203,7 +203,7 @@ func (c *bizListen) Run(s *session) error {
 		if hook, err = newWebhook(c.Webhook, c.SecretFile); err != nil {
 			return err
 		}
-		hook.say = s.note
+		hook.tell = s.note
 	}
 	return s.withReader(func(r *client.Reader, _ *profile.Profile) error {
 		after := r.Delivered()

@@ -52,7 +52,7 @@ type webhook struct {
 	secret []byte
 	http   *http.Client
 	first  time.Duration // pause after the first failure
-	say    func(string, ...any)
+	tell   func(string, ...any)
 }
 
 // webhookSecret reads the shared secret, or makes it.
@@ -72,7 +72,7 @@ func newWebhook(target, secretFile string) (*webhook, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &webhook{url: target, secret: secret, first: time.Second, say: func(string, ...any) {}, http: &http.Client{
+	return &webhook{url: target, secret: secret, first: time.Second, tell: func(string, ...any) {}, http: &http.Client{
 		Timeout:   webhookTimeout,
 		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13}, TLSHandshakeTimeout: 10 * time.Second},
 		// Elsewhere than where it was meant to go nobody may read it.
@@ -105,14 +105,13 @@ func (h *webhook) deliver(ctx context.Context, e *client.ConsentEvent) error {
 	if err != nil {
 		return fmt.Errorf("encoding an event: %w", err)
 	}
-	who := policies.HashKey(append(e.Owner[:], h.secret...)) // two readers' events have different ids
-	id := fmt.Sprintf("msg_%s_%d", who.String()[:16], e.Number)
+	id := "msg_" + policies.HashKey(body).String()[:32] // the same for the same event, whoever sends it
 	for pause := h.first; ; pause = min(2*pause, webhookPause) {
 		err := h.try(ctx, id, body)
 		if err == nil || errors.Is(err, errGone) || ctx.Err() != nil {
 			return err
 		}
-		h.say("event %d was not taken (%v); again in %s", e.Number, err, pause)
+		h.tell("event %d was not taken (%v); again in %s", e.Number, err, pause)
 		sleep(ctx, pause)
 		if ctx.Err() != nil {
 			return ctx.Err()
