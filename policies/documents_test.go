@@ -385,6 +385,15 @@ func TestAuditQuery(t *testing.T) {
 	})
 }
 
+func TestClosure(t *testing.T) {
+	testRules(t, "closure", validClosure, []rule[*Closure]{
+		{"the first document", func(d *Closure) { d.Seq, d.Prev = 1, Hash(d.Owner) }, true},
+		{"no vault", func(d *Closure) { d.Audience = VaultID{} }, false},
+		{"no owner", func(d *Closure) { d.Owner = OwnerID{} }, false},
+		{"no place", func(d *Closure) { d.Seq = 0 }, false},
+	})
+}
+
 func TestLink(t *testing.T) {
 	head := Hash{5}
 	for _, c := range []struct {
@@ -515,10 +524,10 @@ func FuzzDocument(f *testing.F) {
 	decoders := map[string]func(*testing.T, *envelope.Envelope, *envelope.SessionKey){
 		"identity": again[Identity], "vault": again[VaultDocument], "relationship": again[Relationship], "manifest": again[Manifest],
 		"grant": again[Grant], "revocation": again[Revocation], "session": again[Session], "read": again[ReadRequest],
-		"evidence": again[EvidenceRequest], "audit-query": again[AuditQuery],
+		"evidence": again[EvidenceRequest], "audit-query": again[AuditQuery], "closure": again[Closure],
 	}
 	for _, d := range []envelope.Document{
-		validIdentity(), validVault(), validRelationship(), validManifest(), validGrant(), validRevocation(), validSession(), validRead(), validEvidence(), validQuery(),
+		validIdentity(), validVault(), validRelationship(), validManifest(), validGrant(), validRevocation(), validSession(), validRead(), validEvidence(), validQuery(), validClosure(),
 	} {
 		e, err := envelope.Seal(envelope.NewSessionKey(), d)
 		if err != nil {

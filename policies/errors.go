@@ -61,6 +61,7 @@ const (
 	CodeReleased     Code = "released"  // an outcome: the capsule was re-encrypted
 	CodeAccepted     Code = "accepted"  // an outcome: the document is in force
 	CodeKeyMissing   Code = "key_missing"
+	CodeClosed       Code = "account_closed" // the owner closed their account, for ever
 	CodeAuditor      Code = "not_an_auditor" // the vault's configuration does not list the signer as an auditor
 	// Messages and consent. All but the first are said by the client of one party about what the other sent.
 	CodeMailboxFull    Code = "mailbox_full"         // too many messages wait for the receiver; send again later
@@ -119,6 +120,7 @@ var codeText = map[Code]string{
 	CodeUnchanged:      "nothing newer than what the reader has",
 	CodeReleased:       "released",
 	CodeAccepted:       "accepted",
+	CodeClosed:         "the account was closed by its owner, for ever",
 	CodeAuditor:        "the vault does not list this identity as an auditor; its operator does",
 	CodeMailboxFull:    "too many messages wait for the receiver; send again later",
 	CodeSender:         "the sender is not a contact, or is blocked",

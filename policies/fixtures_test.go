@@ -111,6 +111,10 @@ func validEvidence() *EvidenceRequest {
 	}
 }
 
+func validClosure() *Closure {
+	return &Closure{Header: header("closure"), Audience: VaultID{1}, Owner: OwnerID{2}, Link: Link{Seq: 9, Prev: Hash{3}}}
+}
+
 func validQuery() *AuditQuery {
 	return &AuditQuery{
 		Header: header("audit-query"), Audience: testVault, Auditor: IdentityID(testReader), Nonce: Nonce{5}, Expires: testTime.Unix() + 120,

@@ -44,6 +44,9 @@ func (s *Storefront) identity(ctx context.Context, id policies.IdentityID) (*pol
 func (s *Storefront) identityEnvelope(ctx context.Context, id policies.IdentityID) (*envelope.Envelope, error) {
 	r, err := s.store.Get(ctx, key(kindIdentity, id[:]))
 	if errors.Is(err, store.ErrNotFound) {
+		if err := s.closed(ctx, id); err != nil {
+			return nil, err
+		}
 		return nil, problem.New(policies.CodeNotFound, "no identity with this id is registered here")
 	} else if err != nil {
 		return nil, err
@@ -67,6 +70,9 @@ func (s *Storefront) postIdentity(c *call) error {
 		return err
 	}
 	if err := s.store.Health(); err != nil {
+		return err
+	}
+	if err := s.closed(c.ctx, id); err != nil {
 		return err
 	}
 	changes, err := s.once(c.ctx, nil, key(kindIdentity, id[:]), env.Raw)

@@ -134,6 +134,15 @@ func (l *logins) drop(id policies.DocumentID) {
 	l.of[subject] = rest
 }
 
+// end ends all logins of a subject.
+func (l *logins) end(subject policies.IdentityID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range slices.Clone(l.of[subject]) {
+		l.drop(id)
+	}
+}
+
 func (l *logins) find(id policies.DocumentID, now time.Time) (*login, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

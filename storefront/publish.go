@@ -138,6 +138,9 @@ func (s *Storefront) publish(ctx context.Context, k slot, env *envelope.Envelope
 		return nil, err
 	}
 	defer unlock()
+	if err := s.closed(ctx, policies.IdentityID(k.owner)); err != nil { // nothing of theirs is kept any more
+		return nil, err
+	}
 	sh, err := s.lockedShelf(ctx, k)
 	if err != nil {
 		return nil, err

@@ -34,6 +34,7 @@ import (
 //	m receiver number                letterRecord: a sealed message that waits for its receiver
 //	y receiver number                what is sealed in it
 //	M receiver                       the highest number used, 8 bytes
+//	z identity                       closureRecord: the account is closed
 //
 // A record that is missing, or came back after it was deleted, changes nothing that matters: a tree whose items are gone is
 // the case storefront_behind, a returned item is collected again, an ended grant that returned is refused by the vault.
@@ -52,6 +53,7 @@ const (
 	kindLetter      = 'm'
 	kindSealed      = 'y'
 	kindNumber      = 'M'
+	kindClosed      = 'z'
 )
 
 func key(kind byte, parts ...[]byte) []byte {

@@ -67,6 +67,7 @@ var routes = []route{
 	{"GET", api.PathChain, owner, 0, 10 * time.Second, (*Storefront).getChain},
 	{"POST", api.PathGrants, owner, vaultapi.MaxSubmission, 2 * vaultTimeout, (*Storefront).postGrant},
 	{"POST", api.PathRevocations, owner, 2 * mib, 2 * vaultTimeout, (*Storefront).postRevocation},
+	{"POST", api.PathClosure, owner, 32 * kib, 2 * vaultTimeout, (*Storefront).postClosure},
 	{"GET", api.PathHistory, owner, 0, 10 * time.Second, (*Storefront).getHistory},
 	{"GET", api.PathConsistency, anyone, 0, 10 * time.Second, (*Storefront).getConsistency},
 	{"GET", api.PathReaderGrants, member, 0, 10 * time.Second, (*Storefront).getReaderGrants},

@@ -37,7 +37,10 @@ func (v *Vault) keepErasing() {
 	for {
 		now := v.cfg.Clock()
 		err := v.finishErasing(ctx)
-		if err == nil && now.Sub(last).Abs() >= eraseEvery {
+		if err == nil {
+			err = v.eraseClosed(ctx)
+		}
+		if err == nil && v.cfg.KeepBodies > 0 && now.Sub(last).Abs() >= eraseEvery {
 			if err = v.eraseOlder(ctx, now.Add(-v.cfg.KeepBodies)); err == nil {
 				last = now
 			}

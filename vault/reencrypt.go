@@ -242,7 +242,8 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 			record.Details.Custody = it.grant.Document.Custody
 		}
 		// What an owner never granted anything to does not get into their history: any enrolled reader could fill it.
-		if it.outcome != policies.CodeNoGrant || s.Met(ask.Owner, r.session.Document.Reader) {
+		// Nor does what comes after they closed their account: it is over, and what lies beside its entries goes.
+		if (it.outcome != policies.CodeNoGrant || s.Met(ask.Owner, r.session.Document.Reader)) && !s.Closed(policies.IdentityID(ask.Owner)) {
 			record.Owner = s.Pseudonym(policies.IdentityID(ask.Owner))
 		}
 		if i == 0 {

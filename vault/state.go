@@ -122,6 +122,10 @@ func (v *Vault) linkAt(owner policies.OwnerID, hash policies.Hash) ([]byte, poli
 		if d.Owner == owner {
 			return r.Raw, d.Link, nil
 		}
+	case *policies.Closure:
+		if d.Owner == owner {
+			return r.Raw, d.Link, nil
+		}
 	}
 	return nil, policies.Link{}, nil
 }

@@ -40,6 +40,8 @@ func (v *Vault) Submit(ctx context.Context, submission api.Submission) (*evidenc
 		return v.grant(ctx, e, submission.Keys)
 	case "revocation":
 		return v.revoke(ctx, e)
+	case "closure":
+		return v.closeAccount(ctx, e)
 	case "session":
 		return v.openSession(ctx, e)
 	}
@@ -71,7 +73,11 @@ func open[T any, D interface {
 		return nil, v.stranger(err)
 	}
 	var id *ledger.Identity
-	v.ledger.Read(func(s *ledger.State) { id = s.Identity(signer(claim)) })
+	closed := false
+	v.ledger.Read(func(s *ledger.State) { id, closed = s.Identity(signer(claim)), s.Closed(signer(claim)) })
+	if closed {
+		return nil, v.stranger(policies.CodeClosed)
+	}
 	if id == nil {
 		return nil, v.stranger(policies.CodeUnknown)
 	}
@@ -133,9 +139,9 @@ func (v *Vault) enrol(ctx context.Context, e *envelope.Envelope) (*evidence.Rece
 	if err != nil {
 		return nil, v.stranger(err)
 	}
-	known := false
+	known, closed := false, false
 	records, cp, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
-		if known = s.Identity(id) != nil; known {
+		if known, closed = s.Identity(id) != nil, s.Closed(id); known || closed {
 			return nil
 		}
 		pseudonym := policies.NewPseudonym()
@@ -146,6 +152,9 @@ func (v *Vault) enrol(ctx context.Context, e *envelope.Envelope) (*evidence.Rece
 	})
 	if err != nil {
 		return nil, err
+	}
+	if closed {
+		return nil, v.stranger(policies.CodeClosed)
 	}
 	if known {
 		return v.receiptOf(e.Hash)
@@ -228,6 +237,9 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 		}
 		if s.Grant(g.ID) != nil || s.Importing(g.ID) != nil {
 			return policies.CodeExists
+		}
+		if s.Closed(policies.IdentityID(g.Reader)) {
+			return problem.New(policies.CodeClosed, "the reader closed their account")
 		}
 		if reader = s.Pseudonym(policies.IdentityID(g.Reader)); reader.IsZero() {
 			return problem.New(policies.CodeUnknown, "the reader is not enrolled in this vault")
@@ -460,6 +472,11 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 			return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed yet; send the revocation again")
 		}
 	}
+	v.ledger.Read(func(s *ledger.State) {
+		if s.Closed(policies.IdentityID(r.Owner)) { // this entry stays when all of theirs before it go
+			details.Items, details.Count = nil, uint64(len(r.Items))
+		}
+	})
 	if absent > 0 {
 		details.Note = fmt.Sprintf("%d not in the token", absent)
 	}
@@ -534,6 +551,9 @@ func follows(s *ledger.State, owner policies.OwnerID, link policies.Link) error 
 	c, ok := s.Chain(owner)
 	if !ok {
 		return policies.CodeUnknown
+	}
+	if s.Closed(policies.IdentityID(owner)) {
+		return policies.CodeClosed
 	}
 	if err := link.Follows(c.Seq, c.Hash); err != nil {
 		return problem.New(policies.CodeChain, "the newest document has seq %d", c.Seq)

@@ -201,8 +201,11 @@ type Vault struct {
 	accesses accesses
 	answers  answers
 	erased   atomic.Uint64 // below it, what may be erased is
-	quotas   quotas
-	sealing  sealing
+
+	closedMu      sync.Mutex // guards closedEntries
+	closedEntries [][]uint64 // see ErasedAccounts
+	quotas        quotas
+	sealing       sealing
 }
 
 // flushTries bounds how often a flush asks where the log stands.
@@ -282,9 +285,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		return nil, fmt.Errorf("opening the vault: %w", err)
 	}
 	v.chores.Go(v.keep)
-	if v.cfg.KeepBodies > 0 {
-		v.chores.Go(v.keepErasing)
-	}
+	v.chores.Go(v.keepErasing)
 	if v.sealing.store != nil {
 		v.chores.Go(v.keepSealing)
 	}

@@ -58,6 +58,7 @@ const (
 	EntryFailed     Kind = "failed"     // a recorded use, import or end of a sealing key did not happen after all
 	EntryRefusal    Kind = "refusal"    // an authenticated caller was refused
 	EntryRefusals   Kind = "refusals"   // a count: of callers who could not be authenticated, or of one beyond what is listed
+	EntryClosure    Kind = "closure"    // an owner closed their account: all of it ends, and what lies beside their entries before is erased later
 	EntryErasure    Kind = "erasure"    // what lies beside entries whose retention is over is about to be erased
 	EntryAccess     Kind = "access"     // somebody is given entries of this log; of what concerns themselves, a count
 )

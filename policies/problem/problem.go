@@ -141,6 +141,8 @@ func Status(code policies.Code) int {
 		return http.StatusForbidden
 	case policies.CodeNotFound:
 		return http.StatusNotFound
+	case policies.CodeClosed:
+		return http.StatusGone
 	case policies.CodeExists, policies.CodeChain, policies.CodeHeadMoved, policies.CodeBehind, policies.CodeAnswered:
 		return http.StatusConflict
 	case policies.CodeRateLimited, policies.CodeMailboxFull, policies.CodeAskedAgain:

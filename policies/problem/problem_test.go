@@ -22,7 +22,7 @@ var refusals = map[policies.Code]int{
 	policies.CodeCustody: 400, policies.CodeImport: 400, policies.CodeTooLarge: 413, policies.CodeSignature: 401, policies.CodeUnknown: 401,
 	policies.CodeUnauthorized: 401, policies.CodeSession: 401, policies.CodeExpired: 401, policies.CodeReplay: 401, policies.CodeNoGrant: 403,
 	policies.CodeRevoked: 403, policies.CodeGrantExpired: 403, policies.CodeNotYet: 403, policies.CodeLimit: 403, policies.CodePurpose: 403,
-	policies.CodeGuardrail: 403, policies.CodeNotFound: 404, policies.CodeExists: 409, policies.CodeChain: 409, policies.CodeHeadMoved: 409,
+	policies.CodeGuardrail: 403, policies.CodeNotFound: 404, policies.CodeClosed: 410, policies.CodeExists: 409, policies.CodeChain: 409, policies.CodeHeadMoved: 409,
 	policies.CodeBehind: 409, policies.CodeRateLimited: 429, policies.CodeUnavailable: 503, policies.CodeLogStopped: 503, policies.CodeLogFull: 503, policies.CodeClock: 503,
 	policies.CodeTokenFailure: 503, policies.CodeKeyMissing: 503, policies.CodeInternal: 500,
 }

@@ -29,6 +29,7 @@ const (
 	PathChain         = "/v1/owners/{owner}/chain"        // GET ?after=SEQ, the owner's login: [Chain]
 	PathGrants        = "/v1/owners/{owner}/grants"       // POST, the owner's login, vault api.Submission: evidence.Receipt
 	PathRevocations   = "/v1/owners/{owner}/revocations"  // POST, the owner's login, vault api.Submission: evidence.Receipt; 202: in force, and to be sent again
+	PathClosure       = "/v1/owners/{owner}/closure"      // POST, the owner's login, a closure's envelope: evidence.Receipt
 	PathHistory       = "/v1/owners/{owner}/history"      // GET ?before=&limit=, the owner's login: vault api.History
 	PathConsistency   = "/v1/log/consistency"             // GET ?from=&to=, no login: vault api.Consistency
 	PathReaderGrants  = "/v1/grants"                      // GET ?after=CURSOR, the reader's login: [ReaderGrants]

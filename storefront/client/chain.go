@@ -720,6 +720,12 @@ func linkOf(e *envelope.Envelope) (policies.Link, error) {
 			return policies.Link{}, err
 		}
 		return d.Link, nil
+	case "closure":
+		d, err := policies.Decode[policies.Closure](e)
+		if err != nil {
+			return policies.Link{}, err
+		}
+		return d.Link, nil
 	}
 	return policies.Link{}, fmt.Errorf("%w: a %s is no link of an owner's chain", ErrUntrue, e.Type)
 }

@@ -179,7 +179,7 @@ func (o *Owner) sentence(e *Event, entry evidence.Entry, d *evidence.Details) (p
 		return "history.erased", []any{"what", what, "why", why}
 	}
 	switch entry.Kind {
-	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryRefusals, evidence.EntryAccess, evidence.EntryFailed:
+	case evidence.EntryIdentity, evidence.EntryClosure, evidence.EntryManifest, evidence.EntryImport, evidence.EntryRefusals, evidence.EntryAccess, evidence.EntryFailed:
 		return phrases.ID("history." + string(entry.Kind)), fill
 	case evidence.EntryGrant:
 		if d.Reader.IsZero() {

@@ -39,6 +39,8 @@ type ownerState struct {
 	Contacts []readerContact  `json:"contacts,omitzero"`
 	Codes    []issuedCode     `json:"codes,omitzero"`
 	Tasks    []task           `json:"tasks,omitzero"`
+	Closing  jsontext.Value   `json:"closing,omitzero"` // the closure, once it was sent
+	Closed   bool             `json:"closed,omitzero"`
 	Untold   []jsontext.Value `json:"untold,omitzero"` // grants and revocations in force that the storefront has not been told
 	Mail     ownerMail        `json:"mail,omitzero"`
 }

@@ -522,7 +522,7 @@ func TestChecksFindViolations(t *testing.T) {
 		}
 	}
 	many := "const (\nA Code = \"a\"\nB Code = \"b\"\n)\ntype Code string\n" // two names
-	for i := range 78 {
+	for i := range 94 {
 		many += fmt.Sprintf("func F%d() {}\n", i)
 	}
 	for _, c := range []struct {
@@ -564,8 +564,8 @@ func TestChecksFindViolations(t *testing.T) {
 		{"names", "a package of doubles", "vault/internal/token/mocks/x.go", source("mocks", ""), "named mocks"},
 		{"names", "a double in production", "vault/y.go", source("vault", "type FakeToken struct{}"), "double"},
 		{"names", "a double in a test", "vault/y_test.go", source("vault", "type fakeToken struct{}"), ""},
-		{"exported names", "80", "storefront/api/x.go", source("api", many), ""},
-		{"exported names", "81", "storefront/api/x.go", source("api", many+"var V int"), "exports 81"},
+		{"exported names", "96", "storefront/api/x.go", source("api", many), ""},
+		{"exported names", "97", "storefront/api/x.go", source("api", many+"var V int"), "exports 97"},
 		{"text", "a machine's path", "vault/y.go", source("vault", `const p = "/`+`work/main"`), "one machine"},
 		{"text", "a machine's path in a script", "tests/run", &fstest.MapFile{Data: []byte("cd /" + "tmp/lab\n")}, "one machine"},
 		{"text", "unfinished", "vault/README.md", &fstest.MapFile{Data: []byte("TO" + "DO: " + strings.Repeat("write this ", 30))}, "unfinished"},

@@ -245,6 +245,8 @@ func prepare(b *hashed) error {
 			p.document, p.err = policies.Decode[policies.Grant](p.signed)
 		case evidence.EntryRevocation:
 			p.document, p.err = policies.Decode[policies.Revocation](p.signed)
+		case evidence.EntryClosure:
+			p.document, p.err = policies.Decode[policies.Closure](p.signed)
 		case evidence.EntrySession:
 			p.document, p.err = policies.Decode[policies.Session](p.signed)
 		case evidence.EntryUse, evidence.EntryRefusal:

@@ -632,6 +632,101 @@ func TestRecheckOfErasures(t *testing.T) {
 	}
 }
 
+// close ends an account.
+func (p *person) close(key *envelope.PrivateKey) uint64 {
+	d := &policies.Closure{Header: policies.NewHeader("closure", p.w.now), Audience: p.w.doc.Vault, Owner: p.owner(), Link: p.link}
+	e := must(policies.Sign(key, d))
+	p.took(d.Seq, e.Hash)
+	return p.w.add(p.w.tick(time.Millisecond), evidence.Entry{Kind: evidence.EntryClosure, Owner: p.pseudo, Outcome: policies.CodeAccepted}, &evidence.Details{
+		Owner: p.owner(), Document: e.Hash, Seq: d.Seq,
+	}, e.Raw)
+}
+
+// What lies beside the entries of somebody who closed their account may be gone, and is not checkable; it is no excuse for anything of anybody else. Without a closure
+// that its owner signed, or after it, it was taken away.
+func TestRecheckOfClosures(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		closed    bool
+		forged    bool
+		after     bool // a release after the closure
+		taken     bool // a body of somebody else is taken too
+		documents string
+		unchecked uint64
+		faults    uint64
+	}{
+		{name: "closed", closed: true, unchecked: 2},
+		{name: "not closed", documents: ReasonErasure, unchecked: 2},
+		{name: "closed by another", closed: true, forged: true, documents: ReasonGrantSignature, unchecked: 2},
+		{name: "a release after it", closed: true, after: true, unchecked: 2, faults: 1},
+		{name: "another's identity is gone too", closed: true, taken: true, documents: ReasonErasure, unchecked: 3},
+	} {
+		w := newWorld()
+		o, other, r := w.enrol(), w.enrol(), w.enrol()
+		o.publish(nil)
+		other.publish(nil)
+		g, kept := o.grant(r, o.key, nil, "phone"), other.grant(r, other.key, nil, "phone")
+		s := r.open(r.key, nil)
+		s.read(o, g, "phone", nil)
+		s.read(o, g, "phone", nil)
+		s.read(other, kept, "phone", nil)
+		end := uint64(len(w.bodies))
+		if c.closed {
+			key := o.key
+			if c.forged {
+				key = other.key
+			}
+			end = o.close(key)
+		}
+		if c.after {
+			s.read(o, g, "phone", nil)
+		}
+		for i := range end {
+			_, entry, err := evidence.ParseLogLeaf(w.leaves[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if entry.Owner == o.pseudo && entry.Kind != evidence.EntryIdentity || c.taken && entry.Owner == other.pseudo && entry.Kind == evidence.EntryIdentity {
+				w.bodies[i] = nil
+			}
+		}
+		report := w.recheck(t, Range{})
+		code := ""
+		if report.Documents.Count > 0 {
+			code = report.Documents.Reasons[0].Code
+		}
+		if code != c.documents || report.Unchecked.Count != c.unchecked || report.Unjustified.Count != c.faults {
+			t.Errorf("%s: %s", c.name, report.Bytes())
+		}
+	}
+}
+
+// A request that lay beside the entry of somebody who closed their account is not checkable for the others whom it named, and no fault.
+func TestRecheckOfSharedRequests(t *testing.T) {
+	w := newWorld()
+	o, other, r := w.enrol(), w.enrol(), w.enrol()
+	o.publish(nil)
+	other.publish(nil)
+	g, kept := o.grant(r, o.key, nil, "phone"), other.grant(r, other.key, nil, "phone")
+	s := r.open(r.key, nil)
+	s.read(other, kept, "phone", nil)
+	first := uint64(len(w.bodies))
+	_, raw := s.read(o, g, "phone", func(x *reading) {
+		x.request.Items = append(x.request.Items, policies.ReadItem{Owner: other.owner(), Field: "phone"})
+	})
+	s.read(other, kept, "phone", func(x *reading) { x.raw, x.bare = raw, true })
+	o.close(o.key)
+	for i := range first + 1 {
+		if _, entry, err := evidence.ParseLogLeaf(w.leaves[i]); err == nil && entry.Owner == o.pseudo && entry.Kind != evidence.EntryIdentity {
+			w.bodies[i] = nil
+		}
+	}
+	report := w.recheck(t, Range{})
+	if report.Unjustified.Count != 0 || report.Unchecked.Count != 2 || report.Justified != 1 || report.Documents.Count != 0 {
+		t.Errorf("%s", report.Bytes())
+	}
+}
+
 func TestRecheckOfADamagedLog(t *testing.T) {
 	w := newWorld()
 	w.enrol()

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -33,11 +34,12 @@ type replay struct {
 	day        int64
 
 	// What was not there to be replayed: whatever is not known may have been in it.
-	erasedTo     uint64    // what was to be erased lies below
-	erased       *Record   // the last entry whose body is erased
-	lostSession  time.Time // the newest session that was erased or is absent
-	lost         string    // ReasonErased or ReasonAbsent if an identity, a manifest, an import, a grant or a revocation was
-	lostSessions string    // and if a session was
+	erasedTo     uint64 // what was to be erased lies below
+	gone         gone
+	entry        *evidence.Entry // the newest
+	lostSession  time.Time       // the newest session that was erased or is absent
+	lost         string          // ReasonAbsent if an identity, a manifest, an import, a grant or a revocation was
+	lostSessions string          // and if a session was
 }
 
 type identity struct {
@@ -124,7 +126,7 @@ func newReplay(l *Log, part Range) *replay {
 		log: l, part: part,
 		identities: map[policies.IdentityID]*identity{}, chains: map[policies.OwnerID]chain{}, heads: map[headKey]*head{},
 		imports: map[policies.DocumentID]*grant{}, grants: map[policies.DocumentID]*grant{},
-		sessions: map[policies.Hash]*session{}, ending: map[int64][]policies.Hash{}, spent: map[pair]*spent{},
+		sessions: map[policies.Hash]*session{}, ending: map[int64][]policies.Hash{}, spent: map[pair]*spent{}, gone: newGone(),
 	}
 }
 
@@ -132,7 +134,7 @@ func dayOf(t time.Time) int64 { return t.Unix() / 86400 }
 
 // apply takes one entry of the log.
 func (s *replay) apply(r *Record, p *prepared, b *batch) {
-	s.now = r.Time
+	s.now, s.entry = r.Time, &r.Entry
 	s.forget()
 	s.window = s.windows.of(r.Index)
 	inside := s.part.has(r)
@@ -161,6 +163,8 @@ func (s *replay) apply(r *Record, p *prepared, b *batch) {
 		}
 	case evidence.EntryRevocation:
 		s.revoke(r, p, b)
+	case evidence.EntryClosure:
+		s.close(r, p, b)
 	case evidence.EntrySession:
 		s.open(r, p, b)
 	case evidence.EntryUse, evidence.EntryRefusal:
@@ -178,10 +182,10 @@ func (s *replay) apply(r *Record, p *prepared, b *batch) {
 	}
 }
 
-// end lists the last entry whose body is gone, if the log does not say that it was to be erased.
+// end lists the last entries whose bodies are gone, if the log does not say that they were to be erased.
 func (s *replay) end(b *batch) {
-	if s.erased != nil && s.erased.Index >= s.erasedTo {
-		document(s.erased, nil, b, nil, "", "", reason(ReasonErasure, "what lay beside it is gone, and the log speaks of an erasure up to entry %d only", s.erasedTo))
+	for _, r := range s.gone.unexplained(s.erasedTo) {
+		document(&r, nil, b, nil, "", "", reason(ReasonErasure, "what lay beside it is gone, and the log speaks of an erasure up to entry %d only, and of no closure of that account", s.erasedTo))
 	}
 }
 
@@ -223,17 +227,18 @@ func (s *replay) missing(r *Record, inside bool, b *batch) {
 	if r.Absent {
 		why = ReasonAbsent
 	} else {
-		s.erased = r
+		s.gone.note(r)
 	}
 	switch r.Entry.Kind {
 	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant, evidence.EntryRevocation:
-		if s.lost == "" {
+		if r.Absent {
 			s.lost = why
 		}
 	case evidence.EntrySession:
 		s.lostSession, s.lostSessions = r.Time, why
-	case evidence.EntryUse:
-		if r.Entry.Outcome != policies.CodeReleased || !inside {
+	case evidence.EntryUse, evidence.EntryRefusal:
+		s.gone.reads[r.Entry.Reader] = r.Index
+		if r.Entry.Kind != evidence.EntryUse || r.Entry.Outcome != policies.CodeReleased || !inside {
 			return
 		}
 		s.releases++
@@ -296,7 +301,7 @@ func (s *replay) signed(b *batch, p *prepared, by policies.IdentityID) *proof {
 	switch {
 	case one != nil:
 		return b.proof(p.signed, one.key, nil)
-	case s.lost != "":
+	case s.lostReason() != "":
 		return nil
 	}
 	return b.proof(p.signed, nil, nil)
@@ -314,7 +319,7 @@ func (s *replay) advance(owner policies.OwnerID, link policies.Link, hash polici
 	}
 	if link.Follows(c.seq, c.hash) != nil {
 		why := reason(ReasonGrantChain, "the document has seq %d over %s; the owner's newest was seq %d, %s", link.Seq, link.Prev, c.seq, c.hash)
-		return &place{why, s.lost != ""}
+		return &place{why, s.lostReason() != ""}
 	}
 	return nil
 }
@@ -342,7 +347,7 @@ func (s *replay) publish(r *Record, p *prepared, b *batch) {
 		h = &head{released: map[policies.Field]released{}}
 		s.heads[key] = h
 	}
-	if s.lost == "" && (m.Version != h.version+1 || m.PrevManifest != h.manifest) {
+	if s.lostReason() == "" && (m.Version != h.version+1 || m.PrevManifest != h.manifest) {
 		faults = append(faults, reason(ReasonHead, "the manifest has version %d over %s; the newest was %d, %s", m.Version, m.PrevManifest, h.version, h.manifest))
 	}
 	h.index, h.version, h.manifest = r.Index, m.Version, p.signed.Hash
@@ -365,7 +370,7 @@ func (s *replay) begin(r *Record, p *prepared, b *batch) {
 	if s.grants[g.ID] != nil || s.imports[g.ID] != nil {
 		faults = append(faults, reason(ReasonGrantChain, "a grant with this id was imported before"))
 	}
-	if s.identities[policies.IdentityID(g.Reader)] == nil && s.lost == "" {
+	if s.identities[policies.IdentityID(g.Reader)] == nil && s.lostReason() == "" {
 		faults = append(faults, reason(ReasonIdentity, "the reader is not enrolled"))
 	}
 	s.imports[g.ID] = one
@@ -375,7 +380,7 @@ func (s *replay) begin(r *Record, p *prepared, b *batch) {
 func (s *replay) grant(r *Record, d *evidence.Details, b *batch) {
 	g := s.imports[d.Grant]
 	if g == nil || g.hash != d.Document || g.index != d.Index {
-		if s.lost == "" {
+		if s.lostReason() == "" {
 			document(r, d, b, nil, "", "", reason(ReasonGrantChain, "the grant that is in force now was not imported as it is named"))
 		}
 		return
@@ -465,6 +470,9 @@ func (s *replay) come(one *session, r *Record, p *prepared, b *batch) *pass {
 		q.why = reason(ReasonRequest, "the request beside the entry: %v", p.err)
 	default:
 		q.why = reason(ReasonRequest, "no signed request lies beside the entry")
+		if last, lost := s.gone.reads[r.Entry.Reader]; lost && r.Index-last <= uint64(policies.MaxReadItems) {
+			q.why = reason(ReasonErased, "the request lay beside the entry of another item")
+		}
 	}
 	return q
 }
@@ -525,8 +533,8 @@ func (v *verdict) needs(p *proof, code, what string) {
 
 // notKnown is for something that the log should have told before: a fault, unless something that was erased may have told it.
 func (s *replay) notKnown(v *verdict, code, format string, args ...any) {
-	if s.lost != "" {
-		v.unknown(s.lost, format, args...)
+	if lost := s.lostReason(); lost != "" {
+		v.unknown(lost, format, args...)
 	} else {
 		v.fault(code, format, args...)
 	}
@@ -579,7 +587,11 @@ func (s *replay) asked(v *verdict, r *Record, d *evidence.Details, one *session,
 		v.finding.Reasons = append(v.finding.Reasons, *q.nonce)
 	}
 	if q.document == nil {
-		v.fault(q.why.Code, "%s", q.why.Text)
+		if q.why.Code == ReasonErased {
+			v.unknown(q.why.Code, "%s", q.why.Text)
+		} else {
+			v.fault(q.why.Code, "%s", q.why.Text)
+		}
 		return nil
 	}
 	v.needs(q.proof, ReasonRequestSignature, "the request is not signed by the session's key")
@@ -606,13 +618,16 @@ func (s *replay) asked(v *verdict, r *Record, d *evidence.Details, one *session,
 // granted checks the grant itself, and returns it.
 func (s *replay) granted(v *verdict, d *evidence.Details) *grant {
 	g := s.grants[d.Grant]
+	if by := s.gone.ended[s.entry.Owner]; by != 0 {
+		v.fault(string(policies.CodeClosed), "the owner closed their account in entry %d", by)
+	}
 	if g == nil {
 		s.notKnown(v, string(policies.CodeNoGrant), "the grant %s was never in force, or expired more than a day before", d.Grant)
 		return nil
 	}
 	v.needs(g.proof, ReasonGrantSignature, "the grant is not signed by the owner")
 	if c := g.chain; c != nil && c.lost {
-		v.unknown(s.lost, "%s", c.why.Text)
+		v.unknown(cmp.Or(s.lostReason(), ReasonErased), "%s", c.why.Text)
 	} else {
 		v.finding.Reasons = c.add(v.finding.Reasons)
 	}

@@ -46,6 +46,7 @@ type meCommands struct {
 	Sync       meSync       `cmd:"" help:"${help_me_sync}"`
 	Backup     meBackup     `cmd:"" help:"${help_me_backup}"`
 	Restore    meRestore    `cmd:"" help:"${help_me_restore}"`
+	Delete     meDelete     `cmd:"" help:"${help_me_delete}"`
 	Fields     meFields     `cmd:"" help:"${help_me_fields}"`
 }
 

@@ -95,14 +95,17 @@ func (s *session) explain(err error) string {
 var errUnsure = errors.New("nothing was done")
 
 // sure asks a person whether they mean what may be a mistake. Without a terminal it refuses, and says how to mean it.
-func (s *session) sure(id string, pairs ...any) error {
+func (s *session) sure(id string, pairs ...any) error { return s.sureBy("answer.yes", id, pairs...) }
+
+// sureBy is sure with another word to be typed.
+func (s *session) sureBy(word, id string, pairs ...any) error {
 	f, ok := s.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) || s.JSON {
 		return fmt.Errorf("%w: %s", errUnsure, s.say(id, pairs...))
 	}
 	fmt.Fprint(s.stderr, s.say(id+".ask", pairs...))
 	line, err := bufio.NewReader(f).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(line), s.say("answer.yes")) {
+	if err != nil || !strings.EqualFold(strings.TrimSpace(line), s.say(word)) {
 		return errUnsure
 	}
 	return nil

@@ -27,8 +27,8 @@ var categories = map[int]string{0: "Uncategorized", 2: "Findings", 3: "Identity 
 
 var (
 	baseEvent      = &class{0, "Base Event", map[int]string{99: "Other"}}
-	finding        = &class{2004, "Detection Finding", map[int]string{1: "Create"}}
-	accountChange  = &class{3001, "Account Change", map[int]string{1: "Create"}}
+	finding        = &class{2004, "Detection Finding", map[int]string{1: "Create", 6: "Delete"}}
+	accountChange  = &class{3001, "Account Change", map[int]string{1: "Create", 6: "Delete"}}
 	authentication = &class{3002, "Authentication", map[int]string{1: "Logon"}}
 	entity         = &class{3004, "Entity Management", map[int]string{1: "Create", 4: "Delete"}}
 	userAccess     = &class{3005, "User Access Management", map[int]string{1: "Assign Privileges", 2: "Revoke Privileges"}}
@@ -50,6 +50,8 @@ func classify(e *Event) (c *class, activity int) {
 		return lifecycle, 4
 	case evidence.EntryIdentity:
 		return accountChange, 1
+	case evidence.EntryClosure:
+		return accountChange, 6
 	case evidence.EntrySession:
 		return authentication, 1
 	case evidence.EntryManifest:

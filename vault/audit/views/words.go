@@ -77,6 +77,8 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 		return fmt.Sprintf("%s lets %s read %s, custody %s", owner, reader, fields, d.Custody), nil
 	case evidence.EntryRevocation:
 		return fmt.Sprintf("%s ended what could be read: %s", owner, fields), nil
+	case evidence.EntryClosure:
+		return fmt.Sprintf("%s closed their account; what lies beside their entries before is erased later", owner), nil
 	case evidence.EntryDestroyed:
 		return fmt.Sprintf("the keys of a revocation of %s are gone", owner), nil
 	case evidence.EntrySealing:

@@ -110,7 +110,7 @@ func publish(ctx context.Context, cfg *config, v *vault.Vault, device *hardware.
 	}
 	publisher, err := tiles.New(tiles.Config{
 		Dir: cfg.Publish.Dir, Log: journal, Document: doc, Envelope: device.Document().Raw, Host: host, Reserve: cfg.Reserve, Logger: log,
-		Erased:    v.Erased,
+		Erased: v.Erased, ErasedAccounts: v.ErasedAccounts,
 		Witnesses: witnesses, Need: cfg.Publish.Need,
 	})
 	if err != nil {

@@ -17,6 +17,12 @@ func (s *State) Apply(r *Record) error {
 	if r.Index != s.next {
 		return fmt.Errorf("%w: entry %d, expected %d", ErrOrder, r.Index, s.next)
 	}
+	if s.passOver(r) {
+		s.follow(s.owned, kindOwned, r.Owner)
+		s.follow(s.read, kindRead, r.Reader)
+		s.next++
+		return nil
+	}
 	if err := s.apply(r); err != nil {
 		return fmt.Errorf("entry %d (%s): %w", r.Index, r.Kind, err)
 	}
@@ -68,6 +74,8 @@ func (s *State) apply(r *Record) error {
 		return nil // a use that failed stays counted: nobody gains by making uses fail
 	case evidence.EntryRevocation:
 		return s.revoke(r, r.Document.(*policies.Revocation))
+	case evidence.EntryClosure:
+		return s.close(r, r.Document.(*policies.Closure))
 	case evidence.EntryDestroyed:
 		if s.pending[d.Document] == nil {
 			return ErrOrder

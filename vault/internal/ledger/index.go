@@ -48,6 +48,7 @@ const (
 	kindRead     = 'e' // entries that concern a reader
 	kindSpent    = 'r' // released to a reader
 	kindQuery    = 'q' // nonce of an auditor
+	kindClosed   = 'x' // account
 )
 
 // A list that only grows lies in pages, so that a flush writes its end and not all of it.
@@ -59,7 +60,7 @@ const (
 // keySize is the length of the database keys of a kind, 0 for one that this version does not know.
 func keySize(kind byte) int {
 	switch kind {
-	case kindIdentity, kindChain, kindImport, kindGrant, kindPending, kindSession:
+	case kindIdentity, kindChain, kindImport, kindGrant, kindPending, kindSession, kindClosed:
 		return 1 + 32
 	case kindHead, kindSpent:
 		return 1 + 64
@@ -73,6 +74,7 @@ func keySize(kind byte) int {
 	return 0
 }
 
+func closedKey(id policies.IdentityID) string    { return string(kindClosed) + string(id[:]) }
 func identityKey(id policies.IdentityID) string  { return string(kindIdentity) + string(id[:]) }
 func chainKey(owner policies.OwnerID) string     { return string(kindChain) + string(owner[:]) }
 func headsKey(k headKey) string                  { return string(kindHead) + string(k.owner[:]) + string(k.author[:]) }
@@ -535,6 +537,12 @@ func (s *State) encode(key string) []byte {
 			return nil
 		}
 		v = i
+	case kindClosed:
+		c, ok := s.closed[policies.IdentityID(name)]
+		if !ok {
+			return nil
+		}
+		v = c
 	case kindChain:
 		c, ok := s.chains[policies.OwnerID(name)]
 		if !ok {
@@ -622,6 +630,10 @@ func decode(key string, value []byte) (insert func(*State), err error) {
 		i := new(Identity)
 		err = envelope.Decode(value, i)
 		insert = func(s *State) { s.identities[i.ID], s.pseudonyms[i.Pseudonym] = i, i.ID }
+	case kindClosed:
+		var c Closure
+		err = envelope.Decode(value, &c)
+		insert = func(s *State) { s.closed[c.ID] = c }
 	case kindChain:
 		var c Chain
 		err = envelope.Decode(value, &c)

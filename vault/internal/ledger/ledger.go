@@ -69,7 +69,9 @@ type State struct {
 	met        map[pair]struct{}              // who was ever granted anything by whom
 	spent      map[pair]*spent                // what was released today, whichever grant it was released under
 	erased     erasure
-	queries    map[queryKey]int64 // nonces of auditors, with the time until which they are kept, Unix seconds
+	closed     map[policies.IdentityID]Closure
+	gone       map[policies.Pseudonym]uint64 // of whom a replay passes over entries, and the first of them
+	queries    map[queryKey]int64            // nonces of auditors, with the time until which they are kept, Unix seconds
 
 	changed map[string]struct{} // database keys of what changed since the last flush
 }
@@ -91,6 +93,8 @@ func newState() *State {
 		keys:       map[policies.Custody]int{},
 		met:        map[pair]struct{}{},
 		queries:    map[queryKey]int64{},
+		closed:     map[policies.IdentityID]Closure{},
+		gone:       map[policies.Pseudonym]uint64{},
 		spent:      map[pair]*spent{},
 		changed:    map[string]struct{}{},
 	}

@@ -149,6 +149,9 @@ func (l *Ledger) replay(ctx context.Context, log *keylog.Log) error {
 	if failed := o.finish(); failed != nil {
 		err = failed
 	}
+	if index, taken := l.state.taken(); err == nil && taken {
+		err = fmt.Errorf("entry %d: what the vault's state rests on was erased, and no closure of that account follows", index)
+	}
 	if err == nil && erased != nil && newest.Sub(erased.Time) < retention {
 		err = fmt.Errorf("entry %d: the body of a %s was erased within %s of the newest entry, while nonces and daily counts rest on it", erased.Index, erased.Kind, retention)
 	}

@@ -21,6 +21,8 @@ type Record struct {
 	// Document is Raw decoded, for kinds that change the state by it: *policies.VaultDocument (genesis), Identity, Manifest, Grant
 	// (import), Revocation, Session or AuditQuery (access, if it is one).
 	Document any
+	// Gone: what the state rests on was erased, as it may be of an owner who closed their account.
+	Gone bool
 
 	// Set by the log.
 	Index   uint64
@@ -64,6 +66,9 @@ func Decode(p keylog.Position, raw keylog.Record) (*Record, error) {
 	r := &Record{Kind: entry.Kind, Owner: entry.Owner, Reader: entry.Reader, Outcome: entry.Outcome}
 	r.Recorded(p, raw.Entry)
 	if len(raw.Body) == 0 {
+		if r.Gone = needsBody(&entry) && !entry.Owner.IsZero() && entry.Kind != evidence.EntryClosure && entry.Kind != evidence.EntryIdentity; r.Gone {
+			return r, nil
+		}
 		if needsBody(&entry) {
 			return fail(fmt.Errorf("the body of a %s, which the vault's state rests on, was erased", entry.Kind))
 		}
@@ -109,7 +114,7 @@ func needsBody(e *evidence.Entry) bool {
 	case evidence.EntryFailed:
 		return e.Outcome == policies.CodeImport
 	case evidence.EntryErasure, evidence.EntryGenesis, evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant,
-		evidence.EntryRevocation, evidence.EntryDestroyed, evidence.EntryStart:
+		evidence.EntryRevocation, evidence.EntryClosure, evidence.EntryDestroyed, evidence.EntryStart:
 		return true
 	}
 	return false
@@ -127,6 +132,8 @@ func (r *Record) decodeDocument() error {
 		return document[policies.Grant](r)
 	case evidence.EntryRevocation:
 		return document[policies.Revocation](r)
+	case evidence.EntryClosure:
+		return document[policies.Closure](r)
 	case evidence.EntrySession:
 		return document[policies.Session](r)
 	case evidence.EntryAccess:

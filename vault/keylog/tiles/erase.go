@@ -59,6 +59,40 @@ func (p *Publisher) erase(ctx context.Context) error {
 	return nil
 }
 
+// eraseAccounts does the same for accounts that were closed, each once in the life of the process.
+func (p *Publisher) eraseAccounts(ctx context.Context) error {
+	if p.cfg.ErasedAccounts == nil {
+		return nil
+	}
+	for _, entries := range p.cfg.ErasedAccounts(p.accounts) {
+		for i, index := range entries {
+			n := int64(index) / Width
+			if i > 0 && n == int64(entries[i-1])/Width || int64(index) >= p.tree.size {
+				continue
+			}
+			var bodies [][]byte
+			err := p.cfg.Log.Replay(ctx, n*Width, func(at keylog.Position, r keylog.Record) error {
+				if at.Index >= min((n+1)*Width, p.tree.size) {
+					return errEnough
+				}
+				bodies = append(bodies, bytes.Clone(r.Body))
+				return nil
+			})
+			if err != nil && !errors.Is(err, errEnough) {
+				return err
+			}
+			if err := p.rewrite(n, bodies); err != nil {
+				return err
+			}
+		}
+		if err := p.sync(); err != nil {
+			return err
+		}
+		p.accounts++
+	}
+	return nil
+}
+
 // rewrite replaces the bodies files of a bundle, the full one and partial ones, as far as they are there and say something else.
 func (p *Publisher) rewrite(n int64, bodies [][]byte) error {
 	widths := []int{Width}

@@ -89,7 +89,9 @@ type Config struct {
 	Envelope []byte                // the vault document's, as it was signed
 	Host     *evidence.CosignerKey // of the document's log_host_key
 	Erased   func() uint64         // bodies of entries below this index are erased in the log; nil: none are
-	Reserve  int64                 // free bytes below which nothing is written
+	// ErasedAccounts are, but for the first n, the entries of accounts that were closed and whose bodies are erased in the log; nil: there are none.
+	ErasedAccounts func(n int) [][]uint64
+	Reserve        int64 // free bytes below which nothing is written
 
 	Witnesses []Witness // are asked for a cosignature of each checkpoint
 	Need      int       // how many of them must have given it before it is published
@@ -117,6 +119,7 @@ type Publisher struct {
 	tree      tree // what is written, which is more than what is published while witnesses are awaited
 	published int64
 	erased    int64   // below it, bodies here are as the log has them; -1: not known yet
+	accounts  int     // how many of those that were closed are as the log has them
 	edges     []int64 // sizes at which partial files were written since then
 	loaded    bool
 	dirty     []string // files written since the last sync
@@ -199,7 +202,7 @@ func (p *Publisher) Status() Status {
 func (p *Publisher) Publish(ctx context.Context) error {
 	err := p.publish(ctx)
 	if p.loaded && (err == nil || errors.Is(err, ErrWitnesses)) {
-		if failed := p.erase(ctx); failed != nil {
+		if failed := errors.Join(p.erase(ctx), p.eraseAccounts(ctx)); failed != nil {
 			err = failed
 		}
 	}

@@ -1,0 +1,82 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/storefront/api"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
+)
+
+// CloseAccount ends the owner's account for ever: nobody reads anything any more, the keys are destroyed in the token, the storefront deletes what it has, and the vault erases
+// what lies beside the owner's log entries 48 hours later. It returns nil when a verified receipt says that the vault recorded it. What is on this device stays until the
+// caller deletes it; readers keep what they have read. [ErrNotStopped]: nothing proves it yet; call it again.
+func (o *Owner) CloseAccount(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	v, err := o.vault(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotStopped, err)
+	}
+	for range 3 {
+		var e *envelope.Envelope
+		if raw := o.state.Closing; raw != nil {
+			e, err = envelope.Parse(raw)
+		} else {
+			e, err = policies.Sign(o.signing, &policies.Closure{
+				Header: policies.NewHeader("closure", o.now()), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink(),
+			})
+		}
+		if err != nil {
+			return err
+		}
+		// Killed after this line, the document is sent again: the vault knows it by its hash.
+		if o.state.Closing = e.Raw; o.save() != nil {
+			return o.save()
+		}
+		err = o.deliverClosure(ctx, v, e)
+		switch {
+		case err == nil:
+			o.state.Closed = true
+			return o.save()
+		case !errors.Is(err, policies.CodeChain):
+			return fmt.Errorf("%w: %w", ErrNotStopped, err)
+		}
+		// Another device was faster, or the attempt before was accepted and its answer lost.
+		o.state.Closing = nil
+		if err := o.syncChain(ctx); err != nil {
+			return fmt.Errorf("%w: %w", ErrNotStopped, err)
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrNotStopped, err)
+}
+
+// deliverClosure takes the storefront's route, which deletes what it has, and else the vault's own.
+func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) error {
+	first, cancel := context.WithTimeout(ctx, 2*routeTimeout)
+	err := o.post(first, v, request{method: "POST", path: path(api.PathClosure, o.id.String()), raw: e.Raw, login: true}, e)
+	cancel()
+	if err == nil || o.wire.owners == nil || o.provenMoved(ctx, v, err, policies.Hash(e.Hash)) {
+		return err
+	}
+	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
+	defer cancel()
+	in := &vaultapi.Submission{Envelope: e.Raw}
+	if err2 := o.post(second, v, request{method: "POST", path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e); err2 != nil {
+		if errors.Is(err2, policies.CodeChain) {
+			return err2
+		}
+		return fmt.Errorf("%w; and over the second route: %w", err, err2)
+	}
+	return nil
+}
+
+// Closed reports whether the account was closed by this device.
+func (o *Owner) Closed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.state.Closed
+}

@@ -1,0 +1,189 @@
+package storefront
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/storefront/internal/store"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
+)
+
+// closureRecord says that an account is closed, and how far that has got. It stays when all else is gone: the id, a hash of a document that nobody keeps any more, is
+// never taken again.
+type closureRecord struct {
+	Closure []byte `json:"closure,omitempty"` // the envelope, until everything is deleted
+}
+
+// postClosure closes an account. That it is about to be is written down first, so that a crash at any point is finished by the next start; then the vault is asked, and when it
+// has acknowledged it, everything that is kept of that identity here is deleted.
+func (s *Storefront) postClosure(c *call) error {
+	env, err := envelope.Parse(c.body)
+	if err != nil {
+		return err
+	}
+	d, err := policies.Decode[policies.Closure](env)
+	if err != nil {
+		return err
+	}
+	if policies.IdentityID(d.Owner) != c.subject {
+		return problem.New(policies.CodeUnauthorized, "the closure is of another owner than the path")
+	}
+	k := own(d.Owner)
+	unlock, err := s.locks.lock(c.ctx, k)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := s.lockedSettled(c.ctx, k); err != nil {
+		s.log.Error("completing a pending manifest before a closure", "error", err)
+	}
+	ctx, cancel := detach(c.ctx)
+	defer cancel()
+	receipt, err := s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})
+	if err != nil {
+		return err
+	}
+	if err := s.markClosed(ctx, c.subject, &closureRecord{env.Raw}); err != nil {
+		return fmt.Errorf("noting that an account is closed: %w", err)
+	}
+	s.running.Go(func() { s.wipe(context.WithoutCancel(ctx), c.subject) })
+	return c.json(http.StatusOK, receipt)
+}
+
+func (s *Storefront) markClosed(ctx context.Context, id policies.IdentityID, r *closureRecord) error {
+	old, err := s.store.Get(ctx, key(kindClosed, id[:]))
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	change, err := encodeRecord(key(kindClosed, id[:]), old.Version+1, r)
+	if err != nil {
+		return err
+	}
+	return s.store.Commit(ctx, change)
+}
+
+// closed refuses what belongs to an account that is closed.
+func (s *Storefront) closed(ctx context.Context, id policies.IdentityID) error {
+	switch _, err := s.store.Get(ctx, key(kindClosed, id[:])); {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	return policies.CodeClosed
+}
+
+// wipe deletes all that is kept of an identity, as owner and as reader, and then says that it did. Deleting twice is harmless.
+func (s *Storefront) wipe(ctx context.Context, id policies.IdentityID) {
+	s.logins.end(id)
+	if err := s.wipeRecords(ctx, id); err != nil {
+		s.log.Error("deleting what is kept of a closed account; the next start goes on", "error", err)
+	}
+}
+
+func (s *Storefront) wipeRecords(ctx context.Context, id policies.IdentityID) error {
+	// Nobody publishes, grants, connects or sends any more: there is no login.
+	if err := s.prune(ctx, id, func(*letter) bool { return true }); err != nil {
+		return err
+	}
+	if err := s.wipeSide(ctx, id, kindByOwner, kindByReader); err != nil { // the relationships that readers have with this owner
+		return err
+	}
+	if err := s.wipeSide(ctx, id, kindByReader, kindByOwner); err != nil { // and those of this reader
+		return err
+	}
+	// Grants lie under their readers; the owner's side says where.
+	err := s.deleteEach(ctx, key(kindGrantPlaces, id[:]), func(r store.Record) []store.Change {
+		if len(r.Value) == 72 {
+			s.grants.remove(pair{policies.ReaderID(r.Value[:32]), policies.OwnerID(id)})
+		}
+		return []store.Change{{Key: key(kindGrant, r.Value), Delete: true}, {Key: r.Key, Delete: true}}
+	})
+	for _, kind := range []byte{kindGrant, kindTree, kindWork, kindLeaf, kindCiphertext, kindChain, kindCount, kindNumber, kindIdentity} {
+		if err == nil {
+			err = s.deleteEach(ctx, key(kind, id[:]), func(r store.Record) []store.Change { return []store.Change{{Key: r.Key, Delete: true}} })
+		}
+	}
+	if err != nil {
+		return err
+	}
+	s.shelves.remove(own(policies.OwnerID(id)))
+	s.mailboxes.remove(id)
+	return s.markClosed(ctx, id, &closureRecord{})
+}
+
+// wipeSide deletes the relationships that are listed under an identity by one kind of key, under both, and takes them off their readers' counts.
+func (s *Storefront) wipeSide(ctx context.Context, id policies.IdentityID, listed, other byte) error {
+	return s.each(ctx, key(listed, id[:]), nil, func(r store.Record) error {
+		if len(r.Key) != 1+64+8 {
+			return fmt.Errorf("a stored key has %d bytes", len(r.Key))
+		}
+		with, number := r.Key[33:65], r.Key[65:]
+		changes := []store.Change{{Key: r.Key, Delete: true}, {Key: key(other, with, id[:], number), Delete: true}}
+		reader := policies.ReaderID(id)
+		if listed == kindByOwner {
+			reader = policies.ReaderID(with)
+		}
+		unlock, err := s.locks.lock(ctx, slot{author: policies.AuthorID(reader)})
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		count, err := s.store.Get(ctx, key(kindCount, reader[:]))
+		if err == nil && len(count.Value) == 8 {
+			if n := binary.BigEndian.Uint64(count.Value); n > 0 {
+				changes = append(changes, store.Change{Key: count.Key, Version: count.Version + 1, Value: policies.U64(n - 1)})
+			}
+		} else if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		return s.store.Commit(ctx, changes...)
+	})
+}
+
+// deleteEach commits the changes that go with each record of a prefix, many at once.
+func (s *Storefront) deleteEach(ctx context.Context, prefix []byte, changes func(store.Record) []store.Change) error {
+	const most = 128
+	var all []store.Change
+	commit := func() error {
+		some := all
+		all = nil
+		if len(some) == 0 {
+			return nil
+		}
+		return s.store.Commit(ctx, some...)
+	}
+	err := s.each(ctx, prefix, nil, func(r store.Record) error {
+		if all = append(all, changes(r)...); len(all) < most {
+			return nil
+		}
+		return commit()
+	})
+	if err != nil {
+		return err
+	}
+	return commit()
+}
+
+// resumeClosures goes on with what an earlier process did not finish.
+func (s *Storefront) resumeClosures(ctx context.Context) {
+	err := s.each(ctx, []byte{kindClosed}, nil, func(r store.Record) error {
+		var record closureRecord
+		if err := decodeRecord(r, &record); err != nil || len(r.Key) != 33 {
+			return err
+		}
+		if len(record.Closure) > 0 {
+			s.wipe(ctx, policies.IdentityID(r.Key[1:]))
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("looking for accounts that are closed", "error", err)
+	}
+}

@@ -1,0 +1,90 @@
+package storefront
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/storefront/internal/store"
+)
+
+func (p *party) closure() *envelope.Envelope {
+	p.w.t.Helper()
+	env, err := policies.Sign(p.signer, &policies.Closure{
+		Header: policies.NewHeader("closure", time.Now()), Audience: p.w.doc.Vault, Owner: p.owner(), Link: policies.Link{Seq: p.seq + 1, Prev: p.prev},
+	})
+	p.w.must(err)
+	return env
+}
+
+// about are the records that have an id in their key, but for the one that says that it is closed.
+func (w *world) about(id policies.IdentityID) (kinds string) {
+	w.t.Helper()
+	w.must(w.front.each(w.t.Context(), nil, nil, func(r store.Record) error {
+		if bytes.Contains(r.Key, id[:]) && r.Key[0] != kindClosed || bytes.Contains(r.Value, []byte(id.String())) && r.Key[0] != kindClosed {
+			kinds += string(r.Key[:1])
+		}
+		return nil
+	}))
+	return kinds
+}
+
+// TestClosure: when the vault has acknowledged it, everything that has the owner's id is deleted, in whichever corner it lies, and others keep what is theirs. A crash in between
+// is finished by the next start. Nothing of that owner is taken again.
+func TestClosure(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		w := newWorld(t, Limits{})
+		o, other, shop := w.member(policies.KindPerson), w.member(policies.KindPerson), w.member(policies.KindBusiness)
+		for _, p := range []*party{o, other} {
+			p.publish([]api.Item{p.set("name", "n"), p.set("phone", "p")})
+			p.give(shop, "delivery", "name")
+		}
+		for _, p := range []*party{o, other} {
+			rel, err := policies.Sign(shop.signer, &policies.Relationship{
+				Header: policies.NewHeader("relationship", time.Now()), Audience: w.doc.Vault, Reader: policies.ReaderID(shop.id), Owner: p.owner(),
+				KEMKey: make([]byte, policies.KEMPublicKeySize), Nonce: policies.NewNonce(),
+			})
+			w.must(err)
+			w.must(shop.do("POST", api.PathRelationships, rel.Raw, nil))
+		}
+		w.must(shop.writes(message(shop, o, "hello")))
+		before := w.about(shop.id)
+		if kinds := w.about(o.id); len(kinds) < 10 {
+			t.Fatalf("there are only %q: nothing is tested", kinds)
+		}
+		late := o.sign()
+		path := fill(api.PathClosure, o.id)
+		wantCode(t, other.do("POST", path, o.closure().Raw, nil), policies.CodeUnauthorized)
+		wantCode(t, o.do("POST", path, other.closure().Raw, nil), policies.CodeUnauthorized)
+		if crash {
+			w.store.set(nil, func(changes []store.Change) error {
+				if len(changes) == 1 && changes[0].Key[0] == kindClosed {
+					return nil
+				}
+				return errors.New("killed")
+			})
+		}
+		w.must(o.do("POST", path, o.closure().Raw, nil))
+		if crash {
+			w.crash()
+		}
+		for begin := time.Now(); w.about(o.id) != "" && time.Since(begin) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
+		}
+		if kinds := w.about(o.id); kinds != "" {
+			t.Errorf("crash %v: there are still %q", crash, kinds)
+		}
+		if kinds := w.about(shop.id); len(kinds) >= len(before) || kinds == "" {
+			t.Errorf("crash %v: of the reader there are %q, and were %q", crash, kinds, before)
+		}
+		wantCode(t, o.open("GET", fill(api.PathIdentity, o.id), nil, nil), policies.CodeClosed)
+		wantCode(t, o.open("POST", api.PathIdentities, o.identity.Raw, nil), policies.CodeClosed)
+		wantCode(t, o.open("POST", api.PathChallenges, api.ChallengeRequest{Subject: o.id, Key: envelope.NewSessionKey().Public()}, nil), policies.CodeClosed)
+		wantCode(t, o.post(late, nil), policies.CodeUnauthorized)
+		other.logIn()
+		w.must(other.do("GET", fill(api.PathMirror, other.id)+"?author="+other.id.String(), nil, nil))
+	}
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/storefront/client/profile"
+)
+
+type meDelete struct {
+	Yes string `help:"${flag_delete_yes}" placeholder:"DELETE"`
+}
+
+func (c *meDelete) Run(s *session) error {
+	var dir string
+	err := s.withOwner(func(o *client.Owner, p *profile.Profile) error {
+		if c.Yes != s.say("answer.delete") && c.Yes != "DELETE" {
+			readers := map[string]bool{}
+			for _, g := range o.Grants(false) {
+				readers[g.Reader.String()] = true
+			}
+			if err := s.sureBy("answer.delete", "delete.ask", "fields", len(o.Fields()), "readers", len(readers)); err != nil {
+				return err
+			}
+		}
+		if !o.Closed() {
+			if err := o.CloseAccount(s.ctx); err != nil {
+				return err
+			}
+		}
+		dir = p.Dir()
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("%s: %w", s.say("delete.folder", "dir", dir), err)
+	}
+	s.print(map[string]any{"closed": true, "profile": dir}, func(w io.Writer) {
+		fmt.Fprintln(w, strings.TrimSpace(s.say("delete.done", "dir", dir)))
+	})
+	return nil
+}

@@ -1,0 +1,201 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/internal/ledger"
+	"github.com/sallyport/sallyport/vault/keylog"
+	"github.com/sallyport/sallyport/vault/keylog/tiles"
+)
+
+func (o *owner) closureOf(change func(*policies.Closure)) (api.Submission, *envelope.Envelope) {
+	c := &policies.Closure{Header: policies.NewHeader("closure", o.w.clock.now()), Audience: o.w.document.Vault, Owner: policies.OwnerID(o.id), Link: o.link()}
+	if change != nil {
+		change(c)
+	}
+	e, err := policies.Sign[policies.Closure](o.key, c)
+	must(o.w.t, err)
+	return api.Submission{Envelope: e.Raw}, e
+}
+
+// TestClosure: an account that is closed is over at once, in both custodies: nothing is released under its grants, its keys are gone, nothing of it is accepted again, also after
+// restarts with the database and without. Two days later what lay beside its entries is gone from every file, and everybody else goes on.
+func TestClosure(t *testing.T) {
+	eachCustody(t, func(t *testing.T, w *world) {
+		o, other, r := w.owner(), w.owner(), w.reader()
+		o.set("name", "n")
+		other.set("name", "m")
+		granting, g, hash := o.grantOf(r, nil, "name")
+		w.accepted(granting)
+		o.seq, o.prev = o.seq+1, hash
+		kept := other.grant(r, nil, "name")
+		r.value(ask{o, g, "name", 0}, r.read(ask{o, g, "name", 0}).Items[0])
+		both := r.read(ask{o, g, "name", 0}, ask{other, kept, "name", 0})
+		r.value(ask{other, kept, "name", 0}, both.Items[1])
+		manifest, _, _ := o.manifestOf(nil) // the next one, which will come too late
+		grant, _, _ := o.grantOf(r, nil, "name")
+
+		for name, c := range map[string]struct {
+			change func(*policies.Closure)
+			want   policies.Code
+		}{
+			"another vault's": {func(c *policies.Closure) { c.Audience[0] ^= 1 }, policies.CodeWrongVault},
+			"out of order":    {func(c *policies.Closure) { c.Seq++ }, policies.CodeChain},
+			"of another":      {func(c *policies.Closure) { c.Owner = policies.OwnerID(other.id) }, policies.CodeSignature},
+		} {
+			s, _ := o.closureOf(c.change)
+			if _, err := w.submit(s); problem.Of(err).Code != c.want {
+				t.Errorf("%s: %v, want %s", name, err, c.want)
+			}
+		}
+		before := w.held()
+		s, e := o.closureOf(nil)
+		first := w.accepted(s)
+		if again := w.accepted(s); again.Evidence.Index != first.Evidence.Index {
+			t.Errorf("sent again it is entry %d, and was %d", again.Evidence.Index, first.Evidence.Index)
+		}
+		if w.custody != policies.CustodySealed && w.held() != before-1 {
+			t.Errorf("%d keys are in the token, and were %d", w.held(), before)
+		}
+		over := func() {
+			t.Helper()
+			if got := r.read(ask{o, g, "name", 0}).Items[0].Outcome; got != policies.CodeRevoked && got != policies.CodeNoGrant {
+				t.Errorf("a read: %s", got)
+			}
+			r.value(ask{other, kept, "name", 0}, r.read(ask{other, kept, "name", 0}).Items[0])
+			next, _ := o.closureOf(func(c *policies.Closure) { c.Seq, c.Prev = o.seq+2, e.Hash })
+			for name, s := range map[string]api.Submission{"a manifest": manifest, "a grant": {Envelope: grant.Envelope}, "a second closure": next} {
+				if _, err := w.submit(s); !errors.Is(err, policies.CodeClosed) {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			if again := w.accepted(s); again.Evidence.Index != first.Evidence.Index {
+				t.Errorf("sent again it is entry %d, and was %d", again.Evidence.Index, first.Evidence.Index)
+			}
+		}
+		over()
+		for _, database := range []bool{true, false} {
+			w.restart(database)
+			r.openSession()
+			over()
+		}
+
+		folder := t.TempDir()
+		publish := func() {
+			t.Helper()
+			p, err := tiles.New(tiles.Config{
+				Dir: folder, Log: w.log, Document: w.document, Envelope: w.envelope.Raw, Host: hostKey("vault.test/log/host"), Erased: w.vault.Erased, ErasedAccounts: w.vault.ErasedAccounts,
+			})
+			must(t, err)
+			must(t, p.Publish(t.Context()))
+		}
+		publish()
+		if len(holding(t, filepath.Join(w.dir, "log"), granting.Envelope)) == 0 || len(holding(t, folder, granting.Envelope)) == 0 || len(w.vault.ErasedAccounts(0)) != 0 {
+			t.Fatal("nothing is tested")
+		}
+		w.clock.move(leastKeep + time.Hour)
+		w.log.Roll()
+		other.set("name", "k") // what comes now is in a new segment
+		w.restart(true)
+		r.openSession()
+		until(t, "erased", func() bool { return len(w.vault.ErasedAccounts(0)) == 1 })
+		publish()
+		over()
+		gone := func(when string) {
+			t.Helper()
+			for _, r := range w.records() {
+				about := r.Owner == o.pseudonym(first) && r.Kind != evidence.EntryClosure && r.Kind != evidence.EntryIdentity && r.Index < first.Evidence.Index
+				if erased := len(r.Opening.Details) == 0; erased != about {
+					t.Errorf("%s: entry %d, %s: erased %v, of the account %v", when, r.Index, r.Kind, erased, about)
+				}
+			}
+			for _, dir := range []string{filepath.Join(w.dir, "log"), folder} {
+				if names := holding(t, dir, granting.Envelope); names != nil {
+					t.Errorf("%s: the grant is still in %q", when, names)
+				}
+			}
+		}
+		gone("at once")
+		for _, database := range []bool{true, false} {
+			w.restart(database)
+			r.openSession()
+			until(t, "known to be erased", func() bool { return len(w.vault.ErasedAccounts(0)) == 1 })
+			over()
+			gone("after a restart")
+		}
+	})
+}
+
+// pseudonym is the one under which a receipt's entry is.
+func (o *owner) pseudonym(r *evidence.Receipt) policies.Pseudonym {
+	_, entry, err := evidence.ParseLogLeaf(r.Evidence.Leaf)
+	must(o.w.t, err)
+	return entry.Owner
+}
+
+// TestTakenAway: a vault whose log lacks what its state rests on does not start, unless the account of its owner was closed.
+func TestTakenAway(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	g := o.grant(r, nil, "name")
+	r.value(ask{o, g, "name", 0}, r.read(ask{o, g, "name", 0}).Items[0])
+	var pseudonym policies.Pseudonym
+	w.vault.ledger.Read(func(s *ledger.State) { pseudonym = s.Pseudonym(o.id) })
+	w.log.Roll()
+	o.set("other", "x")
+	must(t, w.log.Erase(t.Context(), 0, w.log.Checkpoint().Size-1, func(entry []byte) bool { return ledger.Closable(entry, pseudonym) }))
+	w.kill()
+	var err error
+	w.log, err = keylog.Open(t.Context(), w.logConfig())
+	must(t, err)
+	defer w.log.Close()
+	cfg := w.config()
+	cfg.Dir = "" // all of the log is replayed
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "no closure of that account") {
+		t.Fatalf("opening: %v", err)
+	}
+}
+
+// TestClosureCutShort: a vault that dies while it erases goes on with the next start, whichever segments it had done.
+func TestClosureCutShort(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	for i := range 3 { // a segment each
+		o.set("name", string(rune('a'+i)))
+		w.log.Roll()
+	}
+	g := o.grant(r, nil, "name")
+	r.value(ask{o, g, "name", 0}, r.read(ask{o, g, "name", 0}).Items[0])
+	s, _ := o.closureOf(nil)
+	first := w.accepted(s)
+	pseudonym := o.pseudonym(first)
+	w.log.Roll()
+	other := w.owner()
+	other.set("name", "m")
+	// The first segment only.
+	must(t, w.log.Erase(t.Context(), 0, 2, func(entry []byte) bool { return ledger.Closable(entry, pseudonym) }))
+	w.clock.move(leastKeep + time.Hour)
+	for _, database := range []bool{false, true} {
+		w.restart(database)
+		until(t, "erased", func() bool { return len(w.vault.ErasedAccounts(0)) == 1 })
+		for _, r := range w.records() {
+			if r.Owner == pseudonym && r.Kind != evidence.EntryIdentity && r.Index < first.Evidence.Index && len(r.Opening.Details) > 0 {
+				t.Errorf("entry %d, %s, is not erased", r.Index, r.Kind)
+			}
+		}
+		if _, err := w.vault.Submit(context.Background(), s); err != nil {
+			t.Errorf("sent again: %v", err)
+		}
+	}
+}
