@@ -111,4 +111,21 @@ func TestTwoDevices(t *testing.T) {
 			t.Errorf("grants that %s knows of:\n%s", device, out)
 		}
 	}
+	// The person closes the account on one device, which asks for a word first. Nobody reads anything then, the device is empty, and the other one is told.
+	play(t, s, 1, "phone", "me", "delete")
+	get("phone", "own/a", "a4")
+	play(t, s, 0, "phone", "me", "delete", "--yes", "DELETE")
+	if _, err := os.Stat(filepath.Join(s.Dir(), "profiles", "phone", "state")); !os.IsNotExist(err) {
+		t.Errorf("the phone still has its profile: %v", err)
+	}
+	reads(t, s, "acme", "phone", "own/a", policies.CodeNoGrant)
+	if r := play(t, s, 3, "laptop", "me", "sync"); !strings.Contains(r.Stderr, "closed by its owner") {
+		t.Errorf("the laptop says %q", r.Stderr)
+	}
+	for _, e := range devices.Journal(t, s) {
+		if e.Entry.Kind == evidence.EntryClosure {
+			return
+		}
+	}
+	t.Error("the log has no closure")
 }
