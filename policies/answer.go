@@ -21,11 +21,14 @@ type AnswerItem struct {
 	Head    Hash     // hash of the manifest it was proven under
 	Version uint64   // of that manifest
 	Index   uint64   // of the entry in the key-use log
+	// Accepted is the place of the item in the vault's order: the index of the entry that accepted the author's manifest whose version is the item's. 0: before
+	// anybody but the owner could write. Of the items of several authors the one with the highest is the newest.
+	Accepted uint64
 }
 
 // String leaves out X.
 func (i AnswerItem) String() string {
-	return fmt.Sprintf("%q, leaf %s, head %s, version %d, entry %d", string(i.Outcome), i.Leaf, i.Head, i.Version, i.Index)
+	return fmt.Sprintf("%q, leaf %s, head %s, version %d, entry %d, accepted %d", string(i.Outcome), i.Leaf, i.Head, i.Version, i.Index, i.Accepted)
 }
 
 // GoString leaves out X.
@@ -35,10 +38,10 @@ func (i AnswerItem) GoString() string { return i.String() }
 func (i AnswerItem) Format(s fmt.State, _ rune) { io.WriteString(s, i.String()) }
 
 // answerItemSize is the fixed part of an item: all but the outcome's text.
-const answerItemSize = 32 + 32 + 32 + 8 + 8
+const answerItemSize = 32 + 32 + 32 + 8 + 8 + 8
 
-// Bytes is u64 time, u16 count, and per item u8 length || outcome, x (32), leaf (32), head (32), u64 version, u64 index;
-// integers are big-endian. The caller seals it (pre.SessionKey.SealAnswer) and zeroes it.
+// Bytes is u64 time, u16 count, and per item u8 length || outcome, x (32), leaf (32), head (32), u64 version, u64 index,
+// u64 accepted; integers are big-endian. The caller seals it (pre.SessionKey.SealAnswer) and zeroes it.
 func (a *Answer) Bytes() []byte {
 	size := 10
 	for i := range a.Items {
@@ -55,6 +58,7 @@ func (a *Answer) Bytes() []byte {
 		plain = append(plain, it.Head[:]...)
 		plain = binary.BigEndian.AppendUint64(plain, it.Version)
 		plain = binary.BigEndian.AppendUint64(plain, it.Index)
+		plain = binary.BigEndian.AppendUint64(plain, it.Accepted)
 	}
 	return plain
 }
@@ -83,6 +87,7 @@ func ParseAnswer(plain []byte) (*Answer, error) {
 		copy(it.Leaf[:], rest[32:])
 		copy(it.Head[:], rest[64:])
 		it.Version, it.Index = binary.BigEndian.Uint64(rest[96:]), binary.BigEndian.Uint64(rest[104:])
+		it.Accepted = binary.BigEndian.Uint64(rest[112:])
 		rest = rest[answerItemSize:]
 	}
 	if len(rest) != 0 {

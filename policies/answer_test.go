@@ -13,7 +13,7 @@ import (
 
 func validAnswer() *Answer {
 	return &Answer{Time: 1_800_000_000_123, Items: []AnswerItem{
-		{Outcome: CodeReleased, X: [32]byte{1, 2}, Leaf: Hash{3}, Head: Hash{4}, Version: 5, Index: 6},
+		{Outcome: CodeReleased, X: [32]byte{1, 2}, Leaf: Hash{3}, Head: Hash{4}, Version: 5, Index: 6, Accepted: 12},
 		{Outcome: CodeUnchanged, Leaf: Hash{7}, Head: Hash{8}, Version: 9, Index: 10},
 		{Outcome: CodeRevoked, Index: 11},
 		{},

@@ -73,6 +73,9 @@ const (
 	CodeRequired       Code = "required_denied"      // the answer grants something and denies a field that the request needs
 	CodeAskedAgain     Code = "asked_again_too_soon" // the person denied this lately; wait
 	CodeInvitation     Code = "invitation_void"      // not an invitation of this business, an expired one, or one that somebody else used
+	// Writers.
+	CodeNoWriteGrant Code = "no_write_grant" // the owner did not make this author one, or not of this field
+	CodeWriteEnded   Code = "write_ended"    // the author's permission to write is over
 )
 
 // Error makes every Code a sentinel error.
@@ -132,6 +135,8 @@ var codeText = map[Code]string{
 	CodeAskedAgain:     "the person denied this lately; ask again later",
 	CodeInvitation:     "the invitation is not one of this business, has expired, or was used by somebody else",
 	CodeKeyMissing:     "the token does not hold the key of this grant; the owner must grant again",
+	CodeNoWriteGrant:   "the owner did not let this author write that",
+	CodeWriteEnded:     "the permission to write is over",
 }
 
 // Valid reports whether c is one of the codes above.

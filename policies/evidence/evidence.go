@@ -43,24 +43,26 @@ type Kind string
 
 // The kinds of entries.
 const (
-	EntryGenesis    Kind = "genesis"    // the first entry: which vault, under which vault document
-	EntryStart      Kind = "start"      // the vault opened its token and log, under a vault document and its version, with the light probe's findings
-	EntryStop       Kind = "stop"       // the vault closed its log in good order
-	EntryIdentity   Kind = "identity"   // an identity was enrolled
-	EntryManifest   Kind = "manifest"   // a head moved
-	EntryImport     Kind = "import"     // the token is about to import keys for a grant
-	EntryGrant      Kind = "grant"      // a grant is in force; its keys are in the token
-	EntryRevocation Kind = "revocation" // fields of grants ended; refused from here
-	EntryDestroyed  Kind = "destroyed"  // their keys are gone: from the token, or, in custody sealed, from the vault
-	EntrySealing    Kind = "sealing"    // a sealing key is about to be destroyed, since no key in force is sealed under it any more
-	EntrySession    Kind = "session"    // a reader opened a session
-	EntryUse        Kind = "use"        // a re-encryption key is about to be used, for one field
-	EntryFailed     Kind = "failed"     // a recorded use, import or end of a sealing key did not happen after all
-	EntryRefusal    Kind = "refusal"    // an authenticated caller was refused
-	EntryRefusals   Kind = "refusals"   // a count: of callers who could not be authenticated, or of one beyond what is listed
-	EntryClosure    Kind = "closure"    // an owner closed their account: all of it ends, and what lies beside their entries before is erased later
-	EntryErasure    Kind = "erasure"    // what lies beside entries whose retention is over is about to be erased
-	EntryAccess     Kind = "access"     // somebody is given entries of this log; of what concerns themselves, a count
+	EntryGenesis    Kind = "genesis"     // the first entry: which vault, under which vault document
+	EntryStart      Kind = "start"       // the vault opened its token and log, under a vault document and its version, with the light probe's findings
+	EntryStop       Kind = "stop"        // the vault closed its log in good order
+	EntryIdentity   Kind = "identity"    // an identity was enrolled
+	EntryManifest   Kind = "manifest"    // a head moved
+	EntryImport     Kind = "import"      // the token is about to import keys for a grant
+	EntryGrant      Kind = "grant"       // a grant is in force; its keys are in the token
+	EntryRevocation Kind = "revocation"  // fields of grants ended; refused from here
+	EntryWriteGrant Kind = "write-grant" // somebody else may write fields
+	EntryWriteEnd   Kind = "write-end"   // and may not any more
+	EntryDestroyed  Kind = "destroyed"   // their keys are gone: from the token, or, in custody sealed, from the vault
+	EntrySealing    Kind = "sealing"     // a sealing key is about to be destroyed, since no key in force is sealed under it any more
+	EntrySession    Kind = "session"     // a reader opened a session
+	EntryUse        Kind = "use"         // a re-encryption key is about to be used, for one field
+	EntryFailed     Kind = "failed"      // a recorded use, import or end of a sealing key did not happen after all
+	EntryRefusal    Kind = "refusal"     // an authenticated caller was refused
+	EntryRefusals   Kind = "refusals"    // a count: of callers who could not be authenticated, or of one beyond what is listed
+	EntryClosure    Kind = "closure"     // an owner closed their account: all of it ends, and what lies beside their entries before is erased later
+	EntryErasure    Kind = "erasure"     // what lies beside entries whose retention is over is about to be erased
+	EntryAccess     Kind = "access"      // somebody is given entries of this log; of what concerns themselves, a count
 )
 
 // Entry is what the tree of the key-use log commits to: no value, no name, only a kind, pseudonyms, an outcome and a salted

@@ -137,7 +137,7 @@ func Status(code policies.Code) int {
 	case policies.CodeSignature, policies.CodeUnknown, policies.CodeUnauthorized, policies.CodeSession, policies.CodeExpired, policies.CodeReplay:
 		return http.StatusUnauthorized
 	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeNotYet, policies.CodeLimit, policies.CodePurpose, policies.CodeGuardrail,
-		policies.CodeAuditor, policies.CodeSender, policies.CodeNotAsked, policies.CodeTooWide, policies.CodeRequired, policies.CodeConsentExpired, policies.CodeInvitation:
+		policies.CodeAuditor, policies.CodeSender, policies.CodeNotAsked, policies.CodeTooWide, policies.CodeRequired, policies.CodeConsentExpired, policies.CodeInvitation, policies.CodeNoWriteGrant, policies.CodeWriteEnded:
 		return http.StatusForbidden
 	case policies.CodeNotFound:
 		return http.StatusNotFound

@@ -21,6 +21,7 @@ var graph = []rule{
 	{"policies/links", []string{"policies"}},
 	{"policies/consent", []string{"policies"}},
 	{"policies/problem", []string{"policies", "policies/evidence"}},
+	{"policies/writing", []string{"policies"}},
 	{"policies/guardrails/...", []string{"policies", "policies/guardrails/..."}},
 
 	{"pkcs11", []string{"pkcs11/internal/..."}},

@@ -363,7 +363,7 @@ func sealedTrials(t *testing.T, v *vaultSide, w *goWorld) []trial {
 	k := need(v.session.Decapsulate(session.Ciphertext))(t).Key(theirs.Vault, policies.ReaderID(readerID), e.Hash)
 	request32 := policies.Hash(random32())
 	answer := &policies.Answer{Time: made * 1000, Items: []policies.AnswerItem{
-		{Outcome: policies.CodeReleased, X: random32(), Leaf: random32(), Head: random32(), Version: 9, Index: 1 << 60}, {Outcome: policies.CodeRevoked}, {},
+		{Outcome: policies.CodeReleased, X: random32(), Leaf: random32(), Head: random32(), Version: 9, Index: 1 << 60, Accepted: 1 << 59}, {Outcome: policies.CodeRevoked}, {},
 	}}
 	plaintext := answer.Bytes()
 	sealed := need(k.SealAnswer(request32, plaintext, nil))(t)
@@ -396,7 +396,7 @@ func sealedTrials(t *testing.T, v *vaultSide, w *goWorld) []trial {
 				var js struct {
 					Time  string
 					Items []struct {
-						Outcome, X, Leaf_hash, Head, Version, Index string
+						Outcome, X, Leaf_hash, Head, Version, Index, Accepted string
 					}
 				}
 				if err := json.Unmarshal(raw, &js); err != nil {
@@ -407,7 +407,7 @@ func sealedTrials(t *testing.T, v *vaultSide, w *goWorld) []trial {
 					return fmt.Errorf("%v and %v, %v", a, js, err)
 				}
 				for i, it := range a.Items {
-					if h := js.Items[i]; h.Leaf_hash != it.Leaf.String() || h.Head != it.Head.String() || h.X != hex.EncodeToString(it.X[:]) || h.Index != fmt.Sprint(it.Index) || h.Version != fmt.Sprint(it.Version) {
+					if h := js.Items[i]; h.Leaf_hash != it.Leaf.String() || h.Head != it.Head.String() || h.X != hex.EncodeToString(it.X[:]) || h.Index != fmt.Sprint(it.Index) || h.Accepted != fmt.Sprint(it.Accepted) || h.Version != fmt.Sprint(it.Version) {
 						return fmt.Errorf("item %d: %v and %v", i, it, h)
 					}
 				}

@@ -33,7 +33,7 @@ func grantKEMFile() File {
 
 func hpkeFile() File {
 	f := File{Name: "hpke-import.json",
-		What:      "Blobs: HPKE (RFC 9180) base mode, KEM 0x647a (X-Wing), HKDF-SHA-256, AES-256-GCM, no associated data: enc (1,120) || ciphertext. The info of an import is import(vault, grant hash, field, epoch, author), of a message message(type, from, to).",
+		What:      "Blobs: HPKE (RFC 9180) base mode, KEM 0x647a (X-Wing), HKDF-SHA-256, AES-256-GCM, no associated data: enc (1,120) || ciphertext. The info of an import is import(vault, grant hash, field, epoch, author), of a message message(type, from, to), of the points of a write grant write-grant(vault, grant, owner, writer, and each field and epoch).",
 		Implement: "info: compute it. open: with the key of the seed. seal: the blob is what 64 bytes of random (the eseed of X-Wing) give; whoever cannot set them opens only."}
 	seed := fixed("vault import seed", 32)
 	public := xwingPublic(seed)
@@ -44,6 +44,9 @@ func hpkeFile() File {
 	message := encode("message", []byte("consent"), ownerID, readerID)
 	f.add("info of a message", "message-info", "ok", map[string]any{"type": "consent", "from": ownerID, "to": readerID}, map[string]any{"info": message})
 	f.add("info of a message without type", "message-info", "malformed", map[string]any{"type": "", "from": ownerID, "to": readerID}, nil)
+	points := encode("write-grant", vaultID, grantID, ownerID, sourceID, []byte("bank.iban"), u64(1), []byte("phone.mobile"), u64(3))
+	f.add("info of a write grant's points", "write-info", "ok",
+		map[string]any{"vault": vaultID, "grant": grantID, "owner": ownerID, "writer": sourceID, "fields": [][]byte{[]byte("bank.iban"), []byte("phone.mobile")}, "epochs": [][]byte{u64(1), u64(3)}}, map[string]any{"info": points})
 	plaintext, coins := fixed("wrapped key", 384), fixed("hpke randomness", 64)
 	blob := sealHPKE(public, info, plaintext, coins)
 	in := map[string]any{"seed": seed, "public": public, "random": coins, "info": info, "blob": blob}
@@ -108,15 +111,15 @@ func sessionKeyFile() File {
 
 func answerFile() File {
 	f := File{Name: "answer.json",
-		What:      "The plaintext of a vault's answer: u64 Unix milliseconds || u16 count || per item u8 length || outcome, E' (32), leaf hash (32), manifest hash (32), u64 manifest version, u64 log index.",
+		What:      "The plaintext of a vault's answer: u64 Unix milliseconds || u16 count || per item u8 length || outcome, E' (32), leaf hash (32), manifest hash (32), u64 manifest version, u64 log index, u64 accepted.",
 		Implement: "parse: accept exactly this; written again it is the same bytes."}
-	answerItem := func(outcome string, version, index uint64) ([]byte, any) {
+	answerItem := func(outcome string, version, index, accepted uint64) ([]byte, any) {
 		x, leaf, head := fixed("x "+outcome, 32), fixed("leaf "+outcome, 32), fixed("head "+outcome, 32)
-		return slices.Concat([]byte{byte(len(outcome))}, []byte(outcome), x, leaf, head, u64(version), u64(index)),
-			text(map[string]any{"outcome": outcome, "x": x, "leaf_hash": leaf, "head": head, "version": version, "index": index})
+		return slices.Concat([]byte{byte(len(outcome))}, []byte(outcome), x, leaf, head, u64(version), u64(index), u64(accepted)),
+			text(map[string]any{"outcome": outcome, "x": x, "leaf_hash": leaf, "head": head, "version": version, "index": index, "accepted": accepted})
 	}
-	a, aOut := answerItem("released", 7, 100)
-	b, bOut := answerItem("grant_revoked", 0, 1<<53)
+	a, aOut := answerItem("released", 7, 100, 98)
+	b, bOut := answerItem("grant_revoked", 0, 1<<53, 0)
 	head := append(u64(theTime*1000), 0, 2)
 	good := slices.Concat(head, a, b)
 	f.add("two items", "parse", "ok", map[string]any{"answer": good}, map[string]any{"time": uint64(theTime * 1000), "items": []any{aOut, bOut}})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	stdhkdf "crypto/hkdf"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/vault/pre"
 )
 
@@ -350,6 +352,13 @@ var operations = map[string]func(*values) (outputs, error){
 		info, err := pre.MessageInfo(v.str("type"), v.id("from"), v.id("to"))
 		return outputs{"info": info}, err
 	},
+	"write-info": func(v *values) (outputs, error) {
+		g := writing.Grant{Header: policies.Header{ID: v.id("grant")}, Audience: v.id("vault"), Owner: v.id("owner"), Writer: v.id("writer")}
+		for i, f := range v.list("fields") {
+			g.Fields = append(g.Fields, writing.Field{Field: policies.Field(f), Epoch: binary.BigEndian.Uint64(v.list("epochs")[i])})
+		}
+		return outputs{"info": g.Info()}, nil
+	},
 	"hpke-import.json open": func(v *values) (outputs, error) {
 		plaintext, err := pre.NewBlobKey(v.id("seed")).Open(v.bytes("info"), v.bytes("blob"))
 		return outputs{"plaintext": plaintext}, err
@@ -453,7 +462,7 @@ var operations = map[string]func(*values) (outputs, error){
 		}
 		items := []any{}
 		for _, it := range a.Items {
-			items = append(items, text(outputs{"outcome": string(it.Outcome), "x": it.X[:], "leaf_hash": it.Leaf[:], "head": it.Head[:], "version": it.Version, "index": it.Index}))
+			items = append(items, text(outputs{"outcome": string(it.Outcome), "x": it.X[:], "leaf_hash": it.Leaf[:], "head": it.Head[:], "version": it.Version, "index": it.Index, "accepted": it.Accepted}))
 		}
 		return outputs{"time": a.Time, "items": items}, nil
 	},

@@ -40,6 +40,10 @@ export const wrap = (rk, token, key) => {
 /** The info of an import: point 4. */
 export const importInfo = (vault, grantHash, field, epoch, author) => encode('import', vault, grantHash, fieldName(field), epoch, author)
 
+/** The info of the points of a write grant: section 4. fields and epochs are bytes, in the order of the list. */
+export const writeInfo = (vault, grant, owner, writer, fields, epochs) =>
+  encode('write-grant', vault, grant, owner, writer, ...fields.flatMap((f, i) => [f, epochs[i]]))
+
 /** sealImport seals a wrapped key to the vault: point 4. */
 export const sealImport = (hpkeKey, info, wrapped) => hpkeSeal(hpkeKey, info, wrapped)
 

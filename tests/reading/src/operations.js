@@ -157,6 +157,7 @@ export const operations = {
   },
   'hpke-import': {
     'import-info': (i) => ({ info: grants.importInfo(b(i.vault), b(i.grant_hash), i.field, BigInt(i.epoch), b(i.author)) }),
+    'write-info': (i) => ({ info: grants.writeInfo(b(i.vault), b(i.grant), b(i.owner), b(i.writer), i.fields.map(b), i.epochs.map(b)) }),
     'message-info': (i) => ({ info: grants.messageInfo(i.type, b(i.from), b(i.to)) }),
     open: (i) => {
       const plaintext = hpkeOpen(b(i.seed), b(i.info), b(i.blob))

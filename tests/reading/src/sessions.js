@@ -22,7 +22,7 @@ export const openAnswer = (K, request, answer, use = 'answer') => {
   return gcmOpen(answerKey(K, request, use), answer.subarray(0, 12), answer.subarray(12), encode(use, request))
 }
 
-const ITEM_TAIL = 32 + 32 + 32 + 8 + 8
+const ITEM_TAIL = 32 + 32 + 32 + 8 + 8 + 8
 
 /** parseAnswer reads the plaintext strictly. */
 export const parseAnswer = (bytes) => {
@@ -42,6 +42,7 @@ export const parseAnswer = (bytes) => {
       head: bytes.subarray(end + 64, end + 96),
       version: bytes.readBigUInt64BE(end + 96),
       index: bytes.readBigUInt64BE(end + 104),
+      accepted: bytes.readBigUInt64BE(end + 112),
     })
     at = end + ITEM_TAIL
   }
@@ -56,7 +57,7 @@ export const writeAnswer = ({ time, items }) => {
   return Buffer.concat([
     u64(time),
     count,
-    ...items.flatMap((i) => [Buffer.from([i.outcome.length]), Buffer.from(i.outcome, 'latin1'), i.x, i.leaf_hash, i.head, u64(i.version), u64(i.index)]),
+    ...items.flatMap((i) => [Buffer.from([i.outcome.length]), Buffer.from(i.outcome, 'latin1'), i.x, i.leaf_hash, i.head, u64(i.version), u64(i.index), u64(i.accepted)]),
   ])
 }
 
