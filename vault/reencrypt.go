@@ -112,7 +112,9 @@ type readItem struct {
 	grant   *ledger.Grant
 	key     KeyID
 	outcome policies.Code
-	x       [32]byte
+	// accepted is the item's place in the vault's order.
+	accepted uint64
+	x        [32]byte
 }
 
 // zero overwrites what the token gave.
@@ -318,6 +320,10 @@ func (v *Vault) permit(s *ledger.State, now time.Time, r *read, i int) policies.
 		}
 		return code
 	}
+	var uncovered policies.Code
+	if it.accepted, uncovered = written(s, it); uncovered != "" {
+		return uncovered
+	}
 	if ask.Known == it.leaf.Version {
 		return policies.CodeUnchanged
 	}
@@ -430,7 +436,7 @@ func (v *Vault) answer(r *read, records []ledger.Record) {
 		outcomes[i] = it.outcome
 		a.Items[i] = policies.AnswerItem{Outcome: it.outcome, Index: records[r.first+i].Index}
 		if it.outcome == policies.CodeReleased || it.outcome == policies.CodeUnchanged {
-			a.Items[i].Leaf, a.Items[i].Head, a.Items[i].Version = it.hash, it.head.Manifest, it.head.Version
+			a.Items[i].Leaf, a.Items[i].Head, a.Items[i].Version, a.Items[i].Accepted = it.hash, it.head.Manifest, it.head.Version, it.accepted
 		}
 		if it.outcome == policies.CodeReleased {
 			a.Items[i].X = it.x

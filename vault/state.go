@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 	"github.com/sallyport/sallyport/vault/keylog"
@@ -123,6 +124,14 @@ func (v *Vault) linkAt(owner policies.OwnerID, hash policies.Hash) ([]byte, poli
 			return r.Raw, d.Link, nil
 		}
 	case *policies.Closure:
+		if d.Owner == owner {
+			return r.Raw, d.Link, nil
+		}
+	case *writing.Grant:
+		if d.Owner == owner {
+			return r.Raw, d.Link, nil
+		}
+	case *writing.End:
 		if d.Owner == owner {
 			return r.Raw, d.Link, nil
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 	"github.com/sallyport/sallyport/vault/internal/sealed"
@@ -42,6 +43,10 @@ func (v *Vault) Submit(ctx context.Context, submission api.Submission) (*evidenc
 		return v.revoke(ctx, e)
 	case "closure":
 		return v.closeAccount(ctx, e)
+	case "write-grant":
+		return v.grantWriting(ctx, e)
+	case "write-end":
+		return v.endWriting(ctx, e)
 	case "session":
 		return v.openSession(ctx, e)
 	}
@@ -59,7 +64,8 @@ type signed[T any] struct {
 	*envelope.Envelope
 	doc    *T
 	signer *ledger.Identity
-	owner  policies.OwnerID // zero for a session
+	owner  policies.OwnerID  // zero for a session
+	author policies.AuthorID // of a manifest by somebody else than the owner
 }
 
 // open verifies a document under the key of the enrolled identity that it must be from.
@@ -116,18 +122,22 @@ func accept[T any](ctx context.Context, v *Vault, d *signed[T], check func(*ledg
 		err = refused
 	}
 	if err != nil {
-		return ledger.Record{}, cp, v.explain(err, d.owner)
+		return ledger.Record{}, cp, v.explain(err, d.owner, d.author)
 	}
 	return records[0], cp, nil
 }
 
-// explain adds to chain_moved the receipt of what is newest.
-func (v *Vault) explain(err error, owner policies.OwnerID) error {
+// explain adds to chain_moved the receipt of what is newest: to an author who is not the owner of their own manifests, since the owner's chain is nobody else's.
+func (v *Vault) explain(err error, owner policies.OwnerID, author policies.AuthorID) error {
 	if !errors.Is(err, policies.CodeChain) {
 		return err
 	}
 	p := problem.Of(err)
-	if state, chainErr := v.Chain(owner); chainErr == nil {
+	if !author.IsZero() {
+		if state, headErr := v.Head(owner, author); headErr == nil {
+			p.Receipt = state.Receipt
+		}
+	} else if state, chainErr := v.Chain(owner); chainErr == nil {
 		p.Receipt = state.Receipt
 	}
 	return p
@@ -170,18 +180,28 @@ func (v *Vault) publish(ctx context.Context, e *envelope.Envelope) (*evidence.Re
 	}
 	m := d.doc
 	d.owner = m.Owner
+	if policies.AuthorID(m.Owner) != m.Author {
+		d.author = m.Author
+	}
 	defer v.owners.lock(m.Owner)()
 	if receipt, err := v.again(ctx, e.Hash); receipt != nil || err != nil {
 		return receipt, err
 	}
-	record, cp, err := accept(ctx, v, d, func(s *ledger.State, _ time.Time) error {
+	var owner, writer policies.Pseudonym
+	record, cp, err := accept(ctx, v, d, func(s *ledger.State, now time.Time) error {
 		if m.Audience != v.cfg.Document.Vault {
 			return policies.CodeWrongVault
 		}
-		if policies.AuthorID(m.Owner) != m.Author {
-			return problem.New(policies.CodeNoGrant, "an author who is not the owner needs a write grant, which this version does not know")
-		}
-		if err := follows(s, m.Owner, m.Link); err != nil {
+		owner = d.signer.Pseudonym
+		if !d.author.IsZero() {
+			if s.Closed(policies.IdentityID(m.Owner)) {
+				return policies.CodeClosed
+			}
+			if err := writing.CheckAuthor(s.Writings(m.Owner, m.Author), now.Unix()); err != nil {
+				return err
+			}
+			owner, writer = s.Pseudonym(policies.IdentityID(m.Owner)), d.signer.Pseudonym
+		} else if err := follows(s, m.Owner, m.Link); err != nil {
 			return err
 		}
 		if head := s.Head(m.Owner, m.Author); m.Version != head.Version+1 || m.PrevManifest != head.Manifest {
@@ -190,8 +210,8 @@ func (v *Vault) publish(ctx context.Context, e *envelope.Envelope) (*evidence.Re
 		return nil
 	}, func() ledger.Record {
 		return ledger.Record{
-			Kind: evidence.EntryManifest, Owner: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: m,
-			Details: evidence.Details{Owner: m.Owner, Author: m.Author, Document: e.Hash, Version: m.Version, Seq: m.Seq},
+			Kind: evidence.EntryManifest, Owner: owner, Reader: writer, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: m,
+			Details: evidence.Details{Owner: m.Owner, Reader: policies.ReaderID(d.author), Author: m.Author, Document: e.Hash, Version: m.Version, Seq: m.Seq},
 		}
 	})
 	if err != nil {

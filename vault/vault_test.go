@@ -380,7 +380,7 @@ func hostileSubmissions(t *testing.T, w *world) {
 		{"revocation out of order", revocation(o, func(r *policies.Revocation) { r.Seq-- }, used, "name"), policies.CodeChain, false},
 		{"manifest of another author", manifest(o, func(m *policies.Manifest) {
 			m.Owner, m.Seq, m.Version, m.Prev, m.PrevManifest = policies.OwnerID(other.id), 1, 1, policies.Hash{}, policies.Hash{}
-		}), policies.CodeNoGrant, false},
+		}), policies.CodeNoWriteGrant, false},
 
 		{"grant id of before", grant(o, r, func(g *granting) { g.doc.ID = used.ID }, nil), policies.CodeExists, false},
 		{"grant id of another owner", grant(o, r, func(g *granting) { g.doc.ID = othersGrant.ID }, nil), policies.CodeExists, false},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/writing"
 )
 
 // ErrOrder means that a record was not the next one, or does not fit the state that the records before it made. A log that
@@ -45,17 +46,11 @@ func (s *State) apply(r *Record) error {
 	case evidence.EntryIdentity:
 		return s.enrol(r, r.Document.(*policies.Identity))
 	case evidence.EntryManifest:
-		m := r.Document.(*policies.Manifest)
-		key := headKey{m.Owner, m.Author}
-		if err := s.advance(r, m.Owner, m.Link); err != nil {
-			return err
-		}
-		if h := s.heads[key]; m.Version != h.Version+1 || m.PrevManifest != h.Manifest {
-			return ErrOrder
-		}
-		s.heads[key] = Head{Version: m.Version, Manifest: d.Document, Size: m.TreeSize, Root: m.Root, Index: r.Index}
-		s.touch(headsKey(key))
-		return nil
+		return s.publish(r, r.Document.(*policies.Manifest))
+	case evidence.EntryWriteGrant:
+		return s.grantWriting(r, r.Document.(*writing.Grant))
+	case evidence.EntryWriteEnd:
+		return s.endWriting(r, r.Document.(*writing.End))
 	case evidence.EntryImport:
 		g := r.Document.(*policies.Grant)
 		if s.grants[g.ID] != nil || s.imports[g.ID] != nil {

@@ -106,6 +106,7 @@ func (s *State) close(r *Record, d *policies.Closure) error {
 			s.touch(headsKey(key))
 		}
 	}
+	s.closeWriting(d.Owner)
 	pending := &Revocation{Hash: hash, Owner: d.Owner, Index: r.Index, Items: []policies.RevokedItem{}}
 	for grant, g := range s.grants {
 		if g.Document.Owner != d.Owner {

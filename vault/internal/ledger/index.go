@@ -49,6 +49,8 @@ const (
 	kindSpent    = 'r' // released to a reader
 	kindQuery    = 'q' // nonce of an auditor
 	kindClosed   = 'x' // account
+	kindWriter   = 'w' // a write grant
+	kindOrder    = 'a' // entries of an author's manifests
 )
 
 // A list that only grows lies in pages, so that a flush writes its end and not all of it.
@@ -60,10 +62,12 @@ const (
 // keySize is the length of the database keys of a kind, 0 for one that this version does not know.
 func keySize(kind byte) int {
 	switch kind {
-	case kindIdentity, kindChain, kindImport, kindGrant, kindPending, kindSession, kindClosed:
+	case kindIdentity, kindChain, kindImport, kindGrant, kindPending, kindSession, kindClosed, kindWriter:
 		return 1 + 32
 	case kindHead, kindSpent:
 		return 1 + 64
+	case kindOrder:
+		return 1 + 64 + 8
 	case kindNonces, kindOwned, kindRead:
 		return 1 + 32 + 8
 	case kindQuery:
@@ -81,6 +85,10 @@ func headsKey(k headKey) string                  { return string(kindHead) + str
 func spentKey(p pair) string                     { return string(kindSpent) + string(p.owner[:]) + string(p.reader[:]) }
 func importKey(grant policies.DocumentID) string { return string(kindImport) + string(grant[:]) }
 func grantKey(grant policies.DocumentID) string  { return string(kindGrant) + string(grant[:]) }
+func writerKey(grant policies.DocumentID) string { return string(kindWriter) + string(grant[:]) }
+func orderKey(k headKey, place int) string {
+	return string(kindOrder) + string(k.owner[:]) + string(k.author[:]) + page(place/trailPage)
+}
 func pendingKey(revocation policies.Hash) string { return string(kindPending) + string(revocation[:]) }
 func documentKey(place int) string               { return string(kindDocument) + page(place/documentsPage) }
 func sessionKey(session policies.Hash) string    { return string(kindSession) + string(session[:]) }
@@ -605,6 +613,14 @@ func (s *State) encode(key string) []byte {
 			out = append(out, nonce[:]...)
 		}
 		return out
+	case kindWriter:
+		w := s.writeGrants[policies.DocumentID(name)]
+		if w == nil {
+			return nil
+		}
+		v = w
+	case kindOrder:
+		return s.orders[headKey{policies.OwnerID(name[:32]), policies.AuthorID(name[32:64])}].page(binary.BigEndian.Uint64(name[64:]))
 	case kindOwned, kindRead:
 		return s.trails(key[0])[policies.IdentityID(name[:32])].page(binary.BigEndian.Uint64(name[32:]))
 	}
@@ -683,6 +699,18 @@ func decode(key string, value []byte) (insert func(*State), err error) {
 			for ; session != nil && len(value) > 0; value = value[len(policies.Nonce{}):] {
 				session.see(policies.Nonce(value[:len(policies.Nonce{})]))
 			}
+		}
+	case kindWriter:
+		w := new(Writer)
+		err = envelope.Decode(value, w)
+		insert = func(s *State) { s.insertWriter(w) }
+	case kindOrder:
+		indexes, ok := readPage(value)
+		if !ok {
+			return nil, errForm
+		}
+		insert = func(s *State) {
+			s.insertOrder(headKey{policies.OwnerID(name[:32]), policies.AuthorID(name[32:64])}, value, indexes)
 		}
 	case kindOwned, kindRead:
 		indexes, ok := readPage(value)

@@ -72,31 +72,33 @@ type State struct {
 	closed     map[policies.IdentityID]Closure
 	gone       map[policies.Pseudonym]uint64 // of whom a replay passes over entries, and the first of them
 	queries    map[queryKey]int64            // nonces of auditors, with the time until which they are kept, Unix seconds
+	writingState
 
 	changed map[string]struct{} // database keys of what changed since the last flush
 }
 
 func newState() *State {
 	return &State{
-		identities: map[policies.IdentityID]*Identity{},
-		pseudonyms: map[policies.Pseudonym]policies.IdentityID{},
-		chains:     map[policies.OwnerID]Chain{},
-		heads:      map[headKey]Head{},
-		imports:    map[policies.DocumentID]*Grant{},
-		grants:     map[policies.DocumentID]*Grant{},
-		pending:    map[policies.Hash]*Revocation{},
-		documents:  map[policies.Hash]uint64{},
-		sessions:   map[policies.Hash]*Session{},
-		sessionsOf: map[policies.ReaderID]int{},
-		owned:      map[policies.IdentityID]*trail{},
-		read:       map[policies.IdentityID]*trail{},
-		keys:       map[policies.Custody]int{},
-		met:        map[pair]struct{}{},
-		queries:    map[queryKey]int64{},
-		closed:     map[policies.IdentityID]Closure{},
-		gone:       map[policies.Pseudonym]uint64{},
-		spent:      map[pair]*spent{},
-		changed:    map[string]struct{}{},
+		identities:   map[policies.IdentityID]*Identity{},
+		pseudonyms:   map[policies.Pseudonym]policies.IdentityID{},
+		chains:       map[policies.OwnerID]Chain{},
+		heads:        map[headKey]Head{},
+		imports:      map[policies.DocumentID]*Grant{},
+		grants:       map[policies.DocumentID]*Grant{},
+		pending:      map[policies.Hash]*Revocation{},
+		documents:    map[policies.Hash]uint64{},
+		sessions:     map[policies.Hash]*Session{},
+		sessionsOf:   map[policies.ReaderID]int{},
+		owned:        map[policies.IdentityID]*trail{},
+		read:         map[policies.IdentityID]*trail{},
+		keys:         map[policies.Custody]int{},
+		met:          map[pair]struct{}{},
+		queries:      map[queryKey]int64{},
+		closed:       map[policies.IdentityID]Closure{},
+		gone:         map[policies.Pseudonym]uint64{},
+		spent:        map[pair]*spent{},
+		changed:      map[string]struct{}{},
+		writingState: newWritingState(),
 	}
 }
 
@@ -131,6 +133,9 @@ type Head struct {
 	Size     uint64        `json:"size"`
 	Root     policies.Hash `json:"root"`
 	Index    uint64        `json:"index"`
+	// Of owners who let others write: when the log took it, Unix seconds, and the owner's newest version before that began.
+	Time   int64  `json:"time,omitzero"`
+	Before uint64 `json:"before,omitzero"`
 }
 
 type headKey struct {

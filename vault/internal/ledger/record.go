@@ -7,6 +7,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/vault/keylog"
 )
 
@@ -19,7 +20,7 @@ type Record struct {
 	Details evidence.Details
 	Raw     []byte // the signed document that lies beside the entry, if this one is the first to speak of it
 	// Document is Raw decoded, for kinds that change the state by it: *policies.VaultDocument (genesis), Identity, Manifest, Grant
-	// (import), Revocation, Session or AuditQuery (access, if it is one).
+	// (import), Revocation, WriteGrant, WriteEnd, Session or AuditQuery (access, if it is one).
 	Document any
 	// Gone: what the state rests on was erased, as it may be of an owner who closed their account.
 	Gone bool
@@ -114,7 +115,7 @@ func needsBody(e *evidence.Entry) bool {
 	case evidence.EntryFailed:
 		return e.Outcome == policies.CodeImport
 	case evidence.EntryErasure, evidence.EntryGenesis, evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant,
-		evidence.EntryRevocation, evidence.EntryClosure, evidence.EntryDestroyed, evidence.EntryStart:
+		evidence.EntryRevocation, evidence.EntryClosure, evidence.EntryDestroyed, evidence.EntryStart, evidence.EntryWriteGrant, evidence.EntryWriteEnd:
 		return true
 	}
 	return false
@@ -134,6 +135,10 @@ func (r *Record) decodeDocument() error {
 		return document[policies.Revocation](r)
 	case evidence.EntryClosure:
 		return document[policies.Closure](r)
+	case evidence.EntryWriteGrant:
+		return document[writing.Grant](r)
+	case evidence.EntryWriteEnd:
+		return document[writing.End](r)
 	case evidence.EntrySession:
 		return document[policies.Session](r)
 	case evidence.EntryAccess:
