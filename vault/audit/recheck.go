@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/writing"
 )
 
 // Why a release is not justified, besides the codes of a decision (package policies), which are given where the decision made anew comes to one. They are
@@ -23,6 +24,7 @@ const (
 	ReasonGrantChain        = "grant_chain"        // the grant is not the next document of the owner's chain
 	ReasonHead              = "head"               // the item was proven under another head than the newest
 	ReasonHeadSignature     = "head_signature"     // the head is not signed by its author
+	ReasonWriteGrant        = "write_grant"        // the write grant, or its end, is not signed by the owner, or not the next document of the owner's chain
 	ReasonLeaf              = "leaf"               // two items of one field under one head
 	ReasonVersion           = "version"            // an older version than one that was released before
 	ReasonSessionSignature  = "session_signature"  // the session is not signed by the reader
@@ -169,6 +171,8 @@ func (r Range) has(x *Record) bool {
 //   - the reader signed a session, and the session's key a request, with a nonce that is new, that asks for this owner, field and author;
 //   - the vault decided within the time of session, request and grant, and the log took the entry about when it was decided;
 //   - the item was that of the granted slot, under the newest head, which its author signed, and no older than one released before;
+//   - the author is the owner, or the owner signed a write grant that is the next document of their chain, in force when that head was accepted, and not ended, or
+//     ended with this very leaf kept;
 //   - the times of witnesses, if any are demanded, are not against that;
 //   - policies.Check permits it, with purpose and with the day's count as the log has it.
 //
@@ -247,6 +251,10 @@ func prepare(b *hashed) error {
 			p.document, p.err = policies.Decode[policies.Revocation](p.signed)
 		case evidence.EntryClosure:
 			p.document, p.err = policies.Decode[policies.Closure](p.signed)
+		case evidence.EntryWriteGrant:
+			p.document, p.err = policies.Decode[writing.Grant](p.signed)
+		case evidence.EntryWriteEnd:
+			p.document, p.err = policies.Decode[writing.End](p.signed)
 		case evidence.EntrySession:
 			p.document, p.err = policies.Decode[policies.Session](p.signed)
 		case evidence.EntryUse, evidence.EntryRefusal:

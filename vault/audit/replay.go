@@ -25,6 +25,8 @@ type replay struct {
 	identities map[policies.IdentityID]*identity
 	chains     map[policies.OwnerID]chain
 	heads      map[headKey]*head
+	writers    map[headKey][]*writer
+	writes     map[policies.DocumentID]*writer
 	imports    map[policies.DocumentID]*grant
 	grants     map[policies.DocumentID]*grant
 	sessions   map[policies.Hash]*session
@@ -62,6 +64,7 @@ type head struct {
 	index    uint64
 	version  uint64
 	manifest policies.Hash
+	time     int64 // of the entry, Unix seconds
 	proof    *proof
 	released map[policies.Field]released
 }
@@ -125,6 +128,7 @@ func newReplay(l *Log, part Range) *replay {
 	return &replay{
 		log: l, part: part,
 		identities: map[policies.IdentityID]*identity{}, chains: map[policies.OwnerID]chain{}, heads: map[headKey]*head{},
+		writers: map[headKey][]*writer{}, writes: map[policies.DocumentID]*writer{},
 		imports: map[policies.DocumentID]*grant{}, grants: map[policies.DocumentID]*grant{},
 		sessions: map[policies.Hash]*session{}, ending: map[int64][]policies.Hash{}, spent: map[pair]*spent{}, gone: newGone(),
 	}
@@ -165,6 +169,10 @@ func (s *replay) apply(r *Record, p *prepared, b *batch) {
 		s.revoke(r, p, b)
 	case evidence.EntryClosure:
 		s.close(r, p, b)
+	case evidence.EntryWriteGrant:
+		s.letWrite(r, p, b)
+	case evidence.EntryWriteEnd:
+		s.endWriting(r, p, b)
 	case evidence.EntrySession:
 		s.open(r, p, b)
 	case evidence.EntryUse, evidence.EntryRefusal:
@@ -230,7 +238,8 @@ func (s *replay) missing(r *Record, inside bool, b *batch) {
 		s.gone.note(r)
 	}
 	switch r.Entry.Kind {
-	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant, evidence.EntryRevocation:
+	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant, evidence.EntryRevocation,
+		evidence.EntryWriteGrant, evidence.EntryWriteEnd:
 		if r.Absent {
 			s.lost = why
 		}
@@ -341,6 +350,8 @@ func (s *replay) publish(r *Record, p *prepared, b *batch) {
 	var faults []Reason
 	if policies.AuthorID(m.Owner) == m.Author {
 		faults = s.advance(m.Owner, m.Link, p.signed.Hash, m.Audience).add(faults)
+	} else {
+		faults = s.admitted(r, m, faults)
 	}
 	h := s.heads[key]
 	if h == nil {
@@ -350,7 +361,7 @@ func (s *replay) publish(r *Record, p *prepared, b *batch) {
 	if s.lostReason() == "" && (m.Version != h.version+1 || m.PrevManifest != h.manifest) {
 		faults = append(faults, reason(ReasonHead, "the manifest has version %d over %s; the newest was %d, %s", m.Version, m.PrevManifest, h.version, h.manifest))
 	}
-	h.index, h.version, h.manifest = r.Index, m.Version, p.signed.Hash
+	h.index, h.version, h.manifest, h.time = r.Index, m.Version, p.signed.Hash, r.Time.Unix()
 	h.proof = s.signed(b, p, policies.IdentityID(m.Author))
 	document(r, p.details, b, h.proof, ReasonHeadSignature, "the manifest is not signed by its author", faults...)
 }
@@ -681,6 +692,9 @@ func (s *replay) newest(v *verdict, d *evidence.Details) {
 	v.needs(h.proof, ReasonHeadSignature, fmt.Sprintf("the manifest of entry %d is not signed by its author", h.index))
 	if h.manifest != d.Head {
 		s.notKnown(v, ReasonHead, "under the manifest %s; the newest was %s", d.Head, h.manifest)
+	}
+	if policies.AuthorID(d.Owner) != d.Author {
+		s.written(v, d, h)
 	}
 	if d.Version == 0 || d.Leaf.IsZero() || d.Epoch == 0 {
 		v.fault(ReasonDetails, "version, epoch or leaf is missing")

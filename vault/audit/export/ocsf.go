@@ -62,8 +62,10 @@ func classify(e *Event) (c *class, activity int) {
 		return datastore, 7
 	case evidence.EntryImport:
 		return entity, 1
-	case evidence.EntryGrant:
+	case evidence.EntryGrant, evidence.EntryWriteGrant:
 		return userAccess, 1
+	case evidence.EntryWriteEnd:
+		return userAccess, 2
 	case evidence.EntryRevocation:
 		return userAccess, 2
 	case evidence.EntryDestroyed, evidence.EntrySealing:

@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/vault/audit"
 )
 
@@ -432,9 +433,13 @@ func fieldsOf(r *audit.Record, d *evidence.Details) []policies.Field {
 	for _, item := range d.Items {
 		add(item.Field)
 	}
-	if len(r.Document) > 0 && (r.Entry.Kind == evidence.EntryImport || r.Entry.Kind == evidence.EntryGrant || r.Entry.Kind == evidence.EntryRevocation) {
+	if len(r.Document) > 0 && (r.Entry.Kind == evidence.EntryImport || r.Entry.Kind == evidence.EntryGrant || r.Entry.Kind == evidence.EntryRevocation || r.Entry.Kind == evidence.EntryWriteGrant) {
 		if e, err := envelope.Parse(r.Document); err == nil {
 			if g, err := policies.Decode[policies.Grant](e); err == nil {
+				for _, f := range g.Fields {
+					add(f.Field)
+				}
+			} else if g, err := policies.Decode[writing.Grant](e); err == nil {
 				for _, f := range g.Fields {
 					add(f.Field)
 				}

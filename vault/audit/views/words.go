@@ -67,6 +67,9 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 	case evidence.EntryIdentity:
 		return fmt.Sprintf("%s was enrolled", party(d.Pseudo)), nil
 	case evidence.EntryManifest:
+		if !reader.Pseudonym.IsZero() {
+			return fmt.Sprintf("%s published version %d of what they write for %s", reader, d.Version, owner), nil
+		}
 		return fmt.Sprintf("%s published version %d of what they keep", owner, d.Version), nil
 	case evidence.EntryImport:
 		return fmt.Sprintf("the token is about to take the keys for a grant of %s to %s: %s", owner, reader, fields), nil
@@ -79,6 +82,10 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 		return fmt.Sprintf("%s ended what could be read: %s", owner, fields), nil
 	case evidence.EntryClosure:
 		return fmt.Sprintf("%s closed their account; what lies beside their entries before is erased later", owner), nil
+	case evidence.EntryWriteGrant:
+		return fmt.Sprintf("%s lets %s write %s", owner, reader, fields), nil
+	case evidence.EntryWriteEnd:
+		return fmt.Sprintf("%s ended what %s could write: %s", owner, reader, fields), nil
 	case evidence.EntryDestroyed:
 		return fmt.Sprintf("the keys of a revocation of %s are gone", owner), nil
 	case evidence.EntrySealing:
