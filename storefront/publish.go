@@ -106,14 +106,17 @@ func (s *Storefront) postManifest(c *call) error {
 		return problem.New(policies.CodeMalformed, "the manifest is of another owner than the path")
 	case policies.IdentityID(m.Author) != c.subject:
 		return problem.New(policies.CodeUnauthorized, "the manifest is of another author than the one who logged in")
-	case m.Author != policies.AuthorID(m.Owner):
+	}
+	k := slot{m.Owner, m.Author}
+	if k != own(k.owner) {
 		// The vault would refuse it, but only after a stranger had filled this disk.
-		return problem.New(policies.CodeNoGrant, "to write for another owner needs a write grant")
+		if err := s.mayWrite(c.ctx, k); err != nil {
+			return err
+		}
 	}
 	if err := s.chargeDocument(c.subject, env); err != nil {
 		return err
 	}
-	k := slot{m.Owner, m.Author}
 	in, err := parseItems(&p, k)
 	if err != nil {
 		return err
@@ -302,7 +305,7 @@ func (s *Storefront) complete(ctx context.Context, k slot, sh *shelf) (*shelf, e
 	t := sh.pending
 	receipt, err := s.vault.Submit(ctx, vaultapi.Submission{Envelope: t.raw})
 	if err != nil {
-		if errors.Is(err, policies.CodeChain) && s.displaced(ctx, k, t) {
+		if errors.Is(err, policies.CodeChain) && s.displaced(ctx, k, t) || withdrawn(k, err) {
 			next := &shelf{version: sh.version + 1, current: sh.current, lost: sh.lost}
 			if writeErr := s.writeShelf(ctx, k, next, nil); writeErr != nil {
 				return sh, writeErr

@@ -35,6 +35,8 @@ import (
 //	y receiver number                what is sealed in it
 //	M receiver                       the highest number used, 8 bytes
 //	z identity                       closureRecord: the account is closed
+//	a writer owner seq               writeRecord
+//	A owner grant-id                 where the write grant is: writer || owner || seq
 //
 // A record that is missing, or came back after it was deleted, changes nothing that matters: a tree whose items are gone is
 // the case storefront_behind, a returned item is collected again, an ended grant that returned is refused by the vault.
@@ -54,6 +56,8 @@ const (
 	kindSealed      = 'y'
 	kindNumber      = 'M'
 	kindClosed      = 'z'
+	kindWriteGrant  = 'a'
+	kindWritePlaces = 'A'
 )
 
 func key(kind byte, parts ...[]byte) []byte {
@@ -102,6 +106,12 @@ type treeState struct {
 type grantRecord struct {
 	Grant jsontext.Value         `json:"grant"`
 	Ended []policies.RevokedItem `json:"ended,omitempty"`
+}
+
+// writeRecord is a write grant that the vault accepted.
+type writeRecord struct {
+	Grant jsontext.Value   `json:"grant"`
+	Ended []policies.Field `json:"ended,omitempty"`
 }
 
 func (s *Storefront) load(ctx context.Context, key []byte, v any) (version uint64, err error) {

@@ -314,7 +314,7 @@ func TestWhoseItIs(t *testing.T) {
 		Link: policies.Link{Seq: 1, Prev: policies.Hash{}}, Version: 1, TreeSize: 0, Root: policies.Hash{1},
 	})
 	w.must(err)
-	wantCode(t, eve.do("POST", fill(api.PathManifests, anna.owner()), api.Publication{Manifest: forged.Raw}, nil), policies.CodeNoGrant)
+	wantCode(t, eve.do("POST", fill(api.PathManifests, anna.owner()), api.Publication{Manifest: forged.Raw}, nil), policies.CodeNoWriteGrant)
 }
 
 func relationship(reader, owner *party) *envelope.Envelope {

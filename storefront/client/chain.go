@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
@@ -31,6 +32,10 @@ const (
 	taskGrant   = "grant"
 	taskRevoke  = "revoke"
 	taskRotate  = "rotate" // becomes the tasks of a rotation when its turn comes
+
+	taskWrite    = "write"     // a write grant
+	taskEndWrite = "end-write" // ends write grants
+	taskFollow   = "follow"    // becomes what readers and writers of fields need when its turn comes; with a reader, to make it a writer
 )
 
 // task is something that the owner wants, and how far it has got. It is stored before anything is sent. What is stored is the
@@ -54,6 +59,7 @@ type task struct {
 	Reader    policies.ReaderID `json:"reader,omitzero"` // grant, revoke
 	Fields    []policies.Field  `json:"fields,omitzero"`
 	Terms     terms             `json:"terms,omitzero"`
+	Slots     []slotOf          `json:"slots,omitzero"`      // of a grant that is for these and no others
 	NextEpoch bool              `json:"next_epoch,omitzero"` // grant for the epoch that the publication behind it begins
 	Cancelled bool              `json:"cancelled,omitzero"`  // revoked before its outcome was known
 	Stop      []policies.Field  `json:"stop,omitzero"`       // of a cancelled grant: what was revoked; empty: all of it
@@ -88,7 +94,7 @@ func without(fields, gone []policies.Field) []policies.Field {
 
 // stops reports whether the task is what a person waits for when they revoke.
 func (t *task) stops() bool {
-	return t.Kind == taskRevoke && t.Reason == policies.ReasonWithdrawn || t.Cancelled || t.Hold
+	return (t.Kind == taskRevoke || t.Kind == taskEndWrite) && t.Reason == policies.ReasonWithdrawn || t.Cancelled || t.Hold
 }
 
 func (o *Owner) saveAndRun(ctx context.Context) error {
@@ -121,8 +127,14 @@ func (o *Owner) advance(ctx context.Context) error {
 	t := &o.state.Tasks[0]
 	if t.Kind == taskRotate {
 		rotation := []task{{Kind: taskPublish, Stroke: t.Stroke, Rotate: t.Fields}, {Kind: taskRevoke, Stroke: t.Stroke, Reason: policies.ReasonSuperseded}}
+		if slices.ContainsFunc(t.Fields, o.writable) {
+			rotation = append(rotation, task{Kind: taskFollow, Stroke: t.Stroke, Fields: t.Fields})
+		}
 		o.state.Tasks = append(rotation, o.state.Tasks[1:]...)
 		return o.save()
+	}
+	if t.Kind == taskFollow {
+		return o.follow(ctx)
 	}
 	// A revocation does not wait for a newer vault document: the keys it needs are in any.
 	v, _ := o.trust.current()
@@ -147,7 +159,7 @@ func (o *Owner) advance(ctx context.Context) error {
 				return o.settleCancelled(ctx)
 			}
 			// What is built on stale leaves would undo what another device published.
-			if t.Blind || t.Kind != taskRevoke && (o.state.Applied != o.state.Known || !o.mirrored()) {
+			if t.Blind || t.Kind != taskRevoke && t.Kind != taskEndWrite && (o.state.Applied != o.state.Known || !o.mirrored()) {
 				if err := o.syncChain(ctx); err != nil && t.Blind {
 					return fmt.Errorf("another device may have granted what this one has not seen: %w", err)
 				} else if err != nil {
@@ -160,6 +172,12 @@ func (o *Owner) advance(ctx context.Context) error {
 			}
 			if t.Blind {
 				return o.seeing()
+			}
+			if t.Kind == taskEndWrite {
+				for author := range o.endItems(t) {
+					_ = o.syncWritten(ctx, author) // what is kept is what this device knows
+				}
+				t = &o.state.Tasks[0]
 			}
 			if t.Kind == taskPublish {
 				if carry := o.carryOver(t); len(carry) > 0 {
@@ -203,7 +221,7 @@ func (o *Owner) advance(ctx context.Context) error {
 			}
 			return o.save()
 		case errors.Is(err, policies.CodeChain):
-			known, revoke, refusal := o.state.Known, t.Kind == taskRevoke, err
+			known, revoke, refusal := o.state.Known, t.Kind == taskRevoke || t.Kind == taskEndWrite, err
 			err := o.syncChain(ctx)
 			if err != nil || o.state.Known == known { // the storefront does not show what came first
 				switch {
@@ -265,7 +283,7 @@ func (o *Owner) seeing() error {
 	t.Blind = false
 	if t.Turn {
 		view := o.view()
-		ended := slices.DeleteFunc(o.granted(t.Reader, t.Fields), func(f policies.Field) bool { _, ok := view[f]; return !ok })
+		ended := slices.DeleteFunc(o.granted(t.Reader, t.Fields), func(f policies.Field) bool { _, ok := view[f]; return !ok && !o.writable(f) })
 		if len(ended) > 0 {
 			o.state.Tasks = append(o.state.Tasks, task{Kind: taskRotate, Stroke: policies.NewDocumentID(), Fields: ended})
 		}
@@ -338,6 +356,12 @@ func (o *Owner) build(t *task, v *policies.VaultDocument) (*envelope.Envelope, [
 			Header: policies.NewHeader("revocation", o.now()), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink(), Items: items, Reason: t.Reason,
 		})
 		return e, nil, err
+	case taskWrite:
+		e, err := o.buildWriteGrant(t, v)
+		return e, nil, err
+	case taskEndWrite:
+		e, err := o.buildWriteEnd(t, v)
+		return e, nil, err
 	}
 	return nil, nil, fmt.Errorf("%w: a task of kind %q", ErrState, t.Kind)
 }
@@ -348,6 +372,7 @@ func (o *Owner) selectItems(t *task) []policies.RevokedItem {
 		reader policies.ReaderID
 		field  policies.Field
 		author policies.AuthorID
+		epoch  uint64 // of what others write: an item of theirs stays in its epoch until they write again
 	}
 	newest := map[key]uint64{}
 	each := func(visit func(*ownedGrant, *policies.GrantedField, key)) {
@@ -355,7 +380,11 @@ func (o *Owner) selectItems(t *task) []policies.RevokedItem {
 			g := &o.state.Grants[i]
 			for j := range g.Doc.Fields {
 				if f := &g.Doc.Fields[j]; g.live(f) {
-					visit(g, f, key{g.Doc.Reader, f.Field, f.Author})
+					k := key{g.Doc.Reader, f.Field, f.Author, 0}
+					if f.Author != o.author() {
+						k.epoch = f.Epoch
+					}
+					visit(g, f, k)
 				}
 			}
 		}
@@ -366,7 +395,7 @@ func (o *Owner) selectItems(t *task) []policies.RevokedItem {
 		epochs[l.Field] = l.Epoch
 	}
 	each(func(g *ownedGrant, f *policies.GrantedField, k key) {
-		if epoch, ok := epochs[f.Field]; !ok || f.Epoch == epoch {
+		if epoch, ok := epochs[f.Field]; !ok || f.Epoch == epoch || k.epoch != 0 {
 			newest[k] = max(newest[k], g.Doc.Seq)
 		}
 	})
@@ -375,6 +404,9 @@ func (o *Owner) selectItems(t *task) []policies.RevokedItem {
 		var ends bool
 		if t.Reason == policies.ReasonSuperseded {
 			ends = g.Doc.Seq < newest[k]
+			if s := (slotOf{f.Field, f.Epoch, f.Author}); k.epoch != 0 && !slices.Contains(o.writeSlots(f.Field), s) && !o.awaited(s) {
+				ends = true
+			}
 		} else {
 			ends = g.Doc.Reader == t.Reader && (len(t.Fields) == 0 || slices.Contains(t.Fields, f.Field))
 		}
@@ -501,10 +533,25 @@ func (o *Owner) deliver(ctx context.Context, t *task, v *policies.VaultDocument,
 	case taskGrant:
 		in := &vaultapi.Submission{Envelope: e.Raw, Keys: keys}
 		err = o.post(ctx, v, request{method: "POST", path: path(api.PathGrants, o.id.String()), in: in, login: true}, e)
-	case taskRevoke:
+	case taskRevoke, taskEndWrite:
 		err = o.deliverRevocation(ctx, v, e)
+	case taskWrite:
+		err = o.post(ctx, v, request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: &vaultapi.Submission{Envelope: e.Raw}, login: true}, e)
 	}
 	return err
+}
+
+// routeOf is where a storefront takes a document of an owner's chain that is no manifest.
+func routeOf(docType string) string {
+	switch docType {
+	case "grant":
+		return api.PathGrants
+	case "write-grant":
+		return api.PathWriteGrants
+	case "write-end":
+		return api.PathWriteEnds
+	}
+	return api.PathRevocations
 }
 
 // post sends a document and verifies the receipt.
@@ -523,7 +570,7 @@ func (o *Owner) deliverRevocation(ctx context.Context, v *policies.VaultDocument
 	in := &vaultapi.Submission{Envelope: e.Raw}
 	first, cancel := context.WithTimeout(ctx, routeTimeout)
 	var status int
-	err := o.post(first, v, request{method: "POST", path: path(api.PathRevocations, o.id.String()), in: in, login: true, status: &status}, e)
+	err := o.post(first, v, request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: in, login: true, status: &status}, e)
 	cancel()
 	if err == nil && status == http.StatusAccepted { // in force, and not in the storefront's chain
 		o.state.Untold = append(o.state.Untold, e.Raw)
@@ -661,6 +708,20 @@ func (o *Owner) regrant(ctx context.Context, v *policies.VaultDocument) error {
 			return fmt.Errorf("handing in a grant again: %w", err)
 		}
 	}
+	for i := range o.state.Writers {
+		g := &o.state.Writers[i]
+		if o.now().Unix() >= g.Doc.Expires || len(g.Ended) == len(g.Doc.Fields) {
+			continue
+		}
+		e, err := policies.Sign(o.signing, &g.Doc)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrState, err)
+		}
+		in := &vaultapi.Submission{Envelope: e.Raw}
+		if err := o.post(ctx, v, request{method: "POST", path: path(api.PathWriteGrants, o.id.String()), in: in, login: true}, e); err != nil {
+			return fmt.Errorf("handing in a write grant again: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -726,6 +787,18 @@ func linkOf(e *envelope.Envelope) (policies.Link, error) {
 			return policies.Link{}, err
 		}
 		return d.Link, nil
+	case "write-grant":
+		d, err := policies.Decode[writing.Grant](e)
+		if err != nil {
+			return policies.Link{}, err
+		}
+		return d.Link, nil
+	case "write-end":
+		d, err := policies.Decode[writing.End](e)
+		if err != nil {
+			return policies.Link{}, err
+		}
+		return d.Link, nil
 	}
 	return policies.Link{}, fmt.Errorf("%w: a %s is no link of an owner's chain", ErrUntrue, e.Type)
 }
@@ -778,6 +851,10 @@ func (o *Owner) apply(e *envelope.Envelope) error {
 				}
 			}
 		}
+	case "write-grant", "write-end":
+		if err := o.applyWriting(e); err != nil {
+			return err
+		}
 	}
 	if done < 0 {
 		return nil
@@ -786,7 +863,7 @@ func (o *Owner) apply(e *envelope.Envelope) error {
 	switch {
 	case t.Cancelled:
 		o.state.Tasks[done] = task{Kind: taskRevoke, Stroke: t.Stroke, Reader: t.Reader, Fields: t.stopped(), Reason: policies.ReasonWithdrawn}
-	case t.Kind == taskRevoke && len(o.selectItems(&t)) > 0: // more than one document holds
+	case t.Kind == taskRevoke && len(o.selectItems(&t)) > 0, t.Kind == taskEndWrite && len(o.endItems(&t)) > 0: // more than one document holds
 		o.state.Tasks[done].Envelope = nil
 	default:
 		o.state.Tasks = slices.Delete(o.state.Tasks, done, done+1)
@@ -882,11 +959,7 @@ func (o *Owner) tell(ctx context.Context, v *policies.VaultDocument) error {
 		}
 		in := &vaultapi.Submission{Envelope: e.Raw}
 		var status int
-		where := api.PathRevocations
-		if e.Type == "grant" {
-			where = api.PathGrants
-		}
-		if err := o.post(ctx, v, request{method: "POST", path: path(where, o.id.String()), in: in, login: true, status: &status}, e); err != nil {
+		if err := o.post(ctx, v, request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: in, login: true, status: &status}, e); err != nil {
 			return fmt.Errorf("telling the storefront of a %s: %w", e.Type, err)
 		}
 		if status == http.StatusAccepted {
@@ -928,6 +1001,13 @@ func (o *Owner) tidy(ctx context.Context, v *policies.VaultDocument) error {
 	}
 	for _, l := range o.leaves() {
 		keep[l.CiphertextHash] = true
+	}
+	for i := range o.state.Written {
+		for _, item := range o.state.Written[i].Items {
+			if l, err := policies.ParseLeaf(item.Leaf); err == nil {
+				keep[l.CiphertextHash] = true
+			}
+		}
 	}
 	if err := o.store.KeepItems(keep); err != nil {
 		return err
@@ -1204,10 +1284,8 @@ func (o *Owner) confirm(ctx context.Context, v *policies.VaultDocument, end posi
 			}
 			err = o.receipt(ctx, v, m.Receipt, end.Hash, evidence.EntryManifest)
 		}
-	case "grant":
-		err = o.post(ctx, v, request{method: "POST", path: path(api.PathGrants, o.id.String()), in: &vaultapi.Submission{Envelope: newest.Raw}, login: true}, newest)
 	default:
-		err = o.post(ctx, v, request{method: "POST", path: path(api.PathRevocations, o.id.String()), in: &vaultapi.Submission{Envelope: newest.Raw}, login: true}, newest)
+		err = o.post(ctx, v, request{method: "POST", path: path(routeOf(newest.Type), o.id.String()), in: &vaultapi.Submission{Envelope: newest.Raw}, login: true}, newest)
 	}
 	if err != nil {
 		return fmt.Errorf("having the chain confirmed: %w", err)

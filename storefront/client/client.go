@@ -27,6 +27,12 @@
 // [ErrRollback]. [Reader.ReadProven] hands out only values of which the key-use log proves that they were recorded as they were answered, [Reader.Prove] and
 // [Reader.Evidence] do so later, and [Reader.History] tells what the log says of this reader. A Reader may be used by many goroutines at once; [Reader.Close] saves what it learnt.
 //
+// # Writers
+//
+// [Owner.GrantWrite] lets a contact write fields, [Reader.Write] writes them, also while the owner is offline, and [Owner.Incoming], [Owner.Adopt] and [Owner.Reject] are
+// how the owner looks at it later. Of several authors' values of a field a reader gets the newest by the vault's order, and in [Value] who wrote it. A writer reads nothing by
+// writing.
+//
 // # What the caller owes
 //
 // A [Store] that keeps secrets secret and saves atomically (package profile is one), contact codes that really come from the

@@ -371,6 +371,12 @@ func (r *Reader) event(p *Proof) Event {
 		e.Text = fmt.Sprintf("The token was given keys for a grant of %s to you%s.", owner, kept(d.Custody))
 	case evidence.EntryGrant:
 		e.Text = fmt.Sprintf("%s allowed you to read.", owner)
+	case evidence.EntryWriteGrant:
+		e.Text = fmt.Sprintf("%s allowed you to write.", owner)
+	case evidence.EntryWriteEnd:
+		e.Text = fmt.Sprintf("%s ended what you may write.", owner)
+	case evidence.EntryManifest:
+		e.Text = fmt.Sprintf("You wrote something for %s (number %d of what you wrote).", owner, d.Version)
 	case evidence.EntryUse:
 		e.Text = fmt.Sprintf("You read %s, version %d%s.", what, d.Version, kept(d.Custody))
 		if p.Entry.Outcome == policies.CodeUnchanged {

@@ -40,7 +40,7 @@ func TestReadProven(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, r, m := w.shop()
 	before := r.Log().Size
-	values, err := r.ReadProven(ctx, Item{o.ID(), "note", 0}, Item{o.ID(), "phone.mobile", 1}, Item{o.ID(), "tax.id", 0})
+	values, err := r.ReadProven(ctx, Item{Owner: o.ID(), Field: "note", Known: 0}, Item{Owner: o.ID(), Field: "phone.mobile", Known: 1}, Item{Owner: o.ID(), Field: "tax.id", Known: 0})
 	w.must(err)
 	if v := values[0]; v.Err != nil || string(v.Bytes) != "n" || v.Proof == nil || v.Proof.Index != v.Index || v.Proof.Entry.Outcome != policies.CodeReleased || v.Proof.Details.Field != "note" {
 		t.Fatalf("%+v", v)
@@ -87,7 +87,7 @@ func TestReadProven(t *testing.T) {
 			t.Errorf("entry %d: %v", index, err)
 		}
 	}
-	plain, err := later.Read(ctx, Item{o.ID(), "note", 0})
+	plain, err := later.Read(ctx, Item{Owner: o.ID(), Field: "note", Known: 0})
 	w.must(err)
 	w.must(later.Prove(ctx, plain))
 	if plain[0].Err != nil || plain[0].Proof == nil {
@@ -145,7 +145,7 @@ func TestHostileEvidence(t *testing.T) {
 	other, _ := w.reader("other")
 	w.connect(o, other, "other")
 	w.must(o.Grant(ctx, other.ID(), []policies.Field{"note"}, GrantOptions{}))
-	note := Item{o.ID(), "note", 0}
+	note := Item{Owner: o.ID(), Field: "note", Known: 0}
 	answered := func(r *Reader) (out []byte) {
 		t.Helper()
 		w.rewrite(api.PathEvidence, func(b []byte) []byte { out = bytes.Clone(b); return b })
@@ -320,10 +320,10 @@ func TestLyingVault(t *testing.T) {
 	other, _ := w.reader("other")
 	w.connect(o, other, "other")
 	w.must(o.Grant(ctx, other.ID(), []policies.Field{"note"}, GrantOptions{}))
-	note := Item{o.ID(), "note", 0}
+	note := Item{Owner: o.ID(), Field: "note", Known: 0}
 	index := func(r *Reader, field policies.Field, known uint64) uint64 {
 		t.Helper()
-		v, err := r.Read(ctx, Item{o.ID(), field, known})
+		v, err := r.Read(ctx, Item{Owner: o.ID(), Field: field, Known: known})
 		w.must(err)
 		return v[0].Index
 	}
@@ -409,13 +409,13 @@ func TestReadProvenWithoutConsistency(t *testing.T) {
 	w.wantRead(r, o, "note", "n")
 	w.noProofs()
 	w.secondRoute(false)
-	values, err := r.ReadProven(ctx, Item{o.ID(), "note", 0})
+	values, err := r.ReadProven(ctx, Item{Owner: o.ID(), Field: "note", Known: 0})
 	if err != nil || !errors.Is(values[0].Err, ErrUnproven) || !errors.Is(values[0].Err, policies.CodeUnavailable) || errors.Is(values[0].Err, ErrUntrue) || values[0].Bytes != nil {
 		t.Errorf("%+v, %v", values[0], err)
 	}
 	w.wantRead(r, o, "note", "n")
 	w.hostile(nil)
-	values, err = r.ReadProven(ctx, Item{o.ID(), "note", 0})
+	values, err = r.ReadProven(ctx, Item{Owner: o.ID(), Field: "note", Known: 0})
 	if err != nil || values[0].Err != nil {
 		t.Errorf("with proofs again: %+v, %v", values[0], err)
 	}
@@ -425,7 +425,7 @@ func TestReadProvenWithoutConsistency(t *testing.T) {
 func TestProofOfSomethingElse(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, r, _ := w.shop()
-	values, err := r.ReadProven(ctx, Item{o.ID(), "note", 0})
+	values, err := r.ReadProven(ctx, Item{Owner: o.ID(), Field: "note", Known: 0})
 	w.must(err)
 	good := values[0]
 	w.must(r.says(&good, good.Proof))

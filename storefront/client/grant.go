@@ -64,10 +64,27 @@ func (o *Owner) planGrant(reader policies.ReaderID, fields []policies.Field, opt
 	}
 	view := o.view()
 	for _, f := range fields {
-		if _, ok := view[f]; !ok {
+		if _, ok := view[f]; !ok && !o.writable(f) {
 			return stroke, 0, fmt.Errorf("%s: %w", f, ErrNoField)
 		}
 	}
+	t, err := o.newTerms(opts)
+	if err != nil {
+		return stroke, 0, err
+	}
+	stroke = policies.NewDocumentID()
+	fields = slices.Compact(slices.Sorted(slices.Values(fields)))
+	o.state.Tasks = append(o.state.Tasks,
+		task{Kind: taskGrant, Stroke: stroke, Reader: reader, Fields: fields, Terms: t},
+		task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
+	if slices.ContainsFunc(fields, o.writable) {
+		o.state.Tasks = append(o.state.Tasks, task{Kind: taskFollow, Stroke: stroke, Fields: fields})
+	}
+	return stroke, t.Expires, nil
+}
+
+// newTerms fills in what options leave out.
+func (o *Owner) newTerms(opts GrantOptions) (terms, error) {
 	// Clocks differ: without the minute, a vault whose clock is behind would refuse the first reads.
 	begins, from := o.now(), o.now().Add(-policies.ClockSkew)
 	if !opts.Begins.IsZero() {
@@ -85,14 +102,9 @@ func (o *Owner) planGrant(reader policies.ReaderID, fields []policies.Field, opt
 	}
 	t.Expires = begins.Add(opts.Duration).Unix()
 	if opts.Duration < 0 || len(t.Purpose) > 200 {
-		return stroke, 0, fmt.Errorf("%w: a grant lasts for a while, and its purpose has at most 200 bytes", policies.ErrMalformed)
+		return terms{}, fmt.Errorf("%w: a grant lasts for a while, and its purpose has at most 200 bytes", policies.ErrMalformed)
 	}
-	stroke = policies.NewDocumentID()
-	fields = slices.Compact(slices.Sorted(slices.Values(fields)))
-	o.state.Tasks = append(o.state.Tasks,
-		task{Kind: taskGrant, Stroke: stroke, Reader: reader, Fields: fields, Terms: t},
-		task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
-	return stroke, t.Expires, nil
+	return t, nil
 }
 
 // GrantInfo is one granted field as this device knows it.
@@ -123,6 +135,9 @@ func (o *Owner) Grants(all bool) []GrantInfo {
 		g := &o.state.Grants[i]
 		for j := range g.Doc.Fields {
 			f := &g.Doc.Fields[j]
+			if f.Author != o.author() { // a key besides, for what others write in the same field
+				continue
+			}
 			info := GrantInfo{
 				Reader: g.Doc.Reader, Alias: alias(g.Doc.Reader), Field: f.Field, Purpose: g.Doc.Purpose, Expires: time.Unix(g.Doc.Expires, 0).UTC(),
 				ReadsPerDay: g.Doc.Limits.ReadsPerDay, Custody: g.Doc.Custody, Grant: g.Doc.ID, Status: "in force",
@@ -142,7 +157,7 @@ func (o *Owner) Grants(all bool) []GrantInfo {
 	}
 	for i := range o.state.Tasks {
 		t := &o.state.Tasks[i]
-		if t.Kind != taskGrant || t.NextEpoch || t.Cancelled {
+		if t.Kind != taskGrant || t.NextEpoch || t.Cancelled || len(t.Slots) > 0 {
 			continue
 		}
 		for _, f := range t.Fields {
@@ -218,7 +233,7 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 	front := []task{{Kind: taskRevoke, Stroke: stroke, Reader: reader, Fields: fields, Reason: policies.ReasonWithdrawn}}
 	if !opts.KeepEpoch {
 		view := o.view()
-		ended = slices.DeleteFunc(ended, func(f policies.Field) bool { _, ok := view[f]; return !ok })
+		ended = slices.DeleteFunc(ended, func(f policies.Field) bool { _, ok := view[f]; return !ok && !o.writable(f) })
 		if len(ended) > 0 {
 			o.state.Tasks = append(o.state.Tasks, task{Kind: taskRotate, Stroke: policies.NewDocumentID(), Fields: ended})
 		}
@@ -294,15 +309,8 @@ func (o *Owner) buildGrant(t *task, v *policies.VaultDocument) (*envelope.Envelo
 			clear(b.blob)
 		}
 	}()
-	for _, f := range t.Fields {
-		epoch, ok := epochs[f]
-		if !ok {
-			epoch = o.firstEpoch(f)
-		} else if t.NextEpoch {
-			epoch++
-		}
-		slot := policies.Slot{Owner: o.ID(), Field: f, Epoch: epoch, Author: o.author()}
-		granted := policies.GrantedField{Field: f, Epoch: epoch, Author: slot.Author}
+	for _, slot := range o.grantSlots(t, epochs) {
+		granted := policies.GrantedField{Field: slot.Field, Epoch: slot.Epoch, Author: slot.Author}
 		for _, token := range v.Tokens {
 			ik, ok := v.ImportKey(token.Serial, t.Terms.Custody)
 			if !ok {
@@ -336,6 +344,40 @@ func (o *Owner) buildGrant(t *task, v *policies.VaultDocument) (*envelope.Envelo
 		keys[i] = vaultapi.SealedKey{Field: b.slot.Field, Author: b.slot.Author, Token: b.token, Sealed: sealed}
 	}
 	return e, keys, nil
+}
+
+// grantSlots are the slots that a grant is for: those that the task names, or the owner's of its fields and the
+// newest of each who writes in them.
+func (o *Owner) grantSlots(t *task, epochs map[policies.Field]uint64) (out []policies.Slot) {
+	for _, s := range t.Slots {
+		out = append(out, policies.Slot{Owner: o.ID(), Field: s.Field, Epoch: s.Epoch, Author: s.Author})
+	}
+	if len(t.Slots) > 0 {
+		return out
+	}
+	for _, f := range t.Fields {
+		epoch, ok := epochs[f]
+		if !ok {
+			epoch = o.firstEpoch(f)
+		} else if t.NextEpoch {
+			epoch++
+		}
+		out = append(out, policies.Slot{Owner: o.ID(), Field: f, Epoch: epoch, Author: o.author()})
+	}
+	// Others' items do not move with the owner's. They are named all the same: by the newest grant readers learn who writes.
+	for _, f := range t.Fields {
+		newest := map[policies.AuthorID]uint64{}
+		for _, s := range o.writeSlots(f) {
+			newest[s.Author] = max(newest[s.Author], s.Epoch)
+		}
+		if len(out)+len(newest) > policies.MaxGrantFields {
+			break // what follows it fills the rest in
+		}
+		for author, epoch := range newest {
+			out = append(out, policies.Slot{Owner: o.ID(), Field: f, Epoch: epoch, Author: author})
+		}
+	}
+	return out
 }
 
 // notOffered says what a vault offers instead of a custody. What is weaker is never chosen for the owner.

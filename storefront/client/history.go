@@ -178,6 +178,9 @@ func (o *Owner) sentence(e *Event, entry evidence.Entry, d *evidence.Details) (p
 		}
 		return "history.erased", []any{"what", what, "why", why}
 	}
+	if !d.Author.IsZero() && d.Author != o.author() && entry.Kind != evidence.EntryRevocation {
+		return o.byWriter(entry, d, reader, fill)
+	}
 	switch entry.Kind {
 	case evidence.EntryIdentity, evidence.EntryClosure, evidence.EntryManifest, evidence.EntryImport, evidence.EntryRefusals, evidence.EntryAccess, evidence.EntryFailed:
 		return phrases.ID("history." + string(entry.Kind)), fill
@@ -212,6 +215,32 @@ func (o *Owner) sentence(e *Event, entry evidence.Entry, d *evidence.Details) (p
 			return "history.refusal.own", fill
 		}
 		return "history.refusal", fill
+	}
+	return "history.other", fill
+}
+
+// byWriter is the phrase for an entry about what somebody else writes.
+func (o *Owner) byWriter(entry evidence.Entry, d *evidence.Details, who any, fill []any) (phrases.ID, []any) {
+	switch entry.Kind {
+	case evidence.EntryManifest:
+		return "history.written", fill
+	case evidence.EntryWriteGrant:
+		return "history.write-grant", fill
+	case evidence.EntryWriteEnd:
+		return "history.write-end", []any{"reader", who, "n", len(d.Items)}
+	case evidence.EntryUse:
+		by := d.Author.String()[:16] + "…"
+		if c, ok := o.contact(policies.ReaderID(d.Author)); ok && c.Alias != "" {
+			by = c.Alias
+		}
+		if entry.Outcome == policies.CodeReleased {
+			return "history.read.written", append(fill, "by", by)
+		}
+		return "history.unchanged", fill
+	case evidence.EntryRefusal:
+		return "history.refusal", fill
+	case evidence.EntryFailed:
+		return "history.failed", fill
 	}
 	return "history.other", fill
 }

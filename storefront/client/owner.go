@@ -43,6 +43,9 @@ type ownerState struct {
 	Closed   bool             `json:"closed,omitzero"`
 	Untold   []jsontext.Value `json:"untold,omitzero"` // grants and revocations in force that the storefront has not been told
 	Mail     ownerMail        `json:"mail,omitzero"`
+
+	Writers []ownedWriteGrant `json:"writers,omitzero"`
+	Written []writtenBy       `json:"written,omitzero"` // by others
 }
 
 type position struct {
@@ -264,6 +267,10 @@ const maxPublication = 8 << 20
 func (o *Owner) Set(ctx context.Context, changes ...Change) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.set(ctx, changes...)
+}
+
+func (o *Owner) set(ctx context.Context, changes ...Change) error {
 	view := o.view()
 	batch, size := task{Kind: taskPublish, Stroke: policies.NewDocumentID()}, 0
 	for i, c := range changes {
@@ -287,6 +294,7 @@ func (o *Owner) Set(ctx context.Context, changes ...Change) error {
 			batch, size = task{Kind: taskPublish, Stroke: policies.NewDocumentID()}, len(ciphertext)
 		}
 		batch.Set = append(batch.Set, leaf.Bytes())
+		o.overtake(c.Field)
 	}
 	if len(batch.Set) == 0 {
 		return nil

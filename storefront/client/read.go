@@ -14,19 +14,28 @@ import (
 	"github.com/sallyport/sallyport/vault/pre"
 )
 
-// Item names what to read: one field of one owner. Known is the version that the caller has already, 0 for none: the newest one is then
-// not sent again.
+// Item names what to read: one field of one owner, whoever wrote it last. Known is the version that the caller has already, 0 for none, and Author who wrote that, zero for the
+// owner: if it is the newest it is not sent again.
 type Item struct {
-	Owner policies.OwnerID `json:"owner"`
-	Field policies.Field   `json:"field"`
-	Known uint64           `json:"known,omitzero"`
+	Owner  policies.OwnerID  `json:"owner"`
+	Field  policies.Field    `json:"field"`
+	Author policies.AuthorID `json:"author,omitzero"`
+	Known  uint64            `json:"known,omitzero"`
+}
+
+// author is whose version Known is.
+func (i *Item) author() policies.AuthorID {
+	if i.Author.IsZero() {
+		return policies.AuthorID(i.Owner)
+	}
+	return i.Author
 }
 
 // Value is the outcome of one item.
 type Value struct {
 	Item
-	Author    policies.AuthorID // who wrote it
-	Version   uint64            // of the field
+	Author    policies.AuthorID // who wrote it: the owner, or somebody whom the owner lets write
+	Version   uint64            // of the field, among those of this author
 	Bytes     []byte            // what the owner sealed; see package catalogue
 	Unchanged bool              // Known is the newest version; Bytes is nil
 	Custody   policies.Custody  // of the grant under which it was opened
@@ -35,7 +44,8 @@ type Value struct {
 	Proof     *Proof            // of that entry, if it was demanded; see [Reader.ReadProven]
 	Err       error             // why there is no value: a policies.Code, ErrUntrue, ErrRollback or ErrUnproven
 
-	claim claim
+	claim    claim
+	accepted uint64 // place in the vault's order
 }
 
 // session is a delegation to a fresh key, as the vault knows it.
@@ -108,23 +118,6 @@ func (r *Reader) endSession(s *session) {
 	}
 }
 
-// Read asks for items, all of them in as few requests as possible, and returns one Value for each, in order. Its error is about the whole
-// (nothing could be asked); what concerns one item is in its Value.
-func (r *Reader) Read(ctx context.Context, items ...Item) ([]Value, error) {
-	out := make([]Value, len(items))
-	all := make([]int, len(items))
-	for i := range items {
-		out[i].Item, all[i] = items[i], i
-	}
-	if err := r.ready(ctx); err != nil {
-		return nil, err
-	}
-	if err := r.learnPurposes(ctx, items); err != nil {
-		return nil, err
-	}
-	return out, r.readPurposes(ctx, out, all, true)
-}
-
 // learnPurposes fetches grants if there is an item that none is known for: a request must name the purpose of the grant.
 func (r *Reader) learnPurposes(ctx context.Context, items []Item) error {
 	for i := range items {
@@ -151,7 +144,7 @@ func (r *Reader) purpose(it *Item) (purpose string, met, found bool) {
 	}
 	var newest uint64
 	for _, g := range k.grants {
-		if _, ok := g.doc.Field(it.Field, policies.AuthorID(it.Owner)); ok && g.doc.Seq > newest {
+		if _, ok := g.doc.Field(it.Field, it.author()); ok && g.doc.Seq > newest {
 			purpose, newest, found = g.doc.Purpose, g.doc.Seq, true
 		}
 	}
@@ -164,7 +157,7 @@ func (r *Reader) newest(it *Item) (seq uint64) {
 	defer r.mu.Unlock()
 	if k, ok := r.owners[it.Owner]; ok {
 		for _, g := range k.grants {
-			if _, ok := g.doc.Field(it.Field, policies.AuthorID(it.Owner)); ok && !g.stale {
+			if _, ok := g.doc.Field(it.Field, it.author()); ok && !g.stale {
 				seq = max(seq, g.doc.Seq)
 			}
 		}
@@ -249,7 +242,7 @@ func (r *Reader) readOnce(ctx context.Context, out []Value, indexes []int, purpo
 		Expires: now.Add(time.Minute).Unix(), Purpose: purpose, Items: make([]policies.ReadItem, len(indexes)),
 	}
 	for j, i := range indexes {
-		req.Items[j] = policies.ReadItem{Owner: out[i].Owner, Field: out[i].Field, Known: out[i].Known}
+		req.Items[j] = policies.ReadItem{Owner: out[i].Owner, Field: out[i].Field, Author: out[i].Item.Author, Known: out[i].Known}
 	}
 	e, err := policies.Sign(s.key, req)
 	if err != nil {
@@ -262,7 +255,7 @@ func (r *Reader) readOnce(ctx context.Context, out []Value, indexes []int, purpo
 	for j, i := range indexes {
 		k := r.owners[out[i].Owner]
 		// What an answer may not fall below is what was known when it was asked for: answers may overtake one another.
-		marks[j] = k.contact.Mark
+		marks[j] = *k.contact.of(out[i].author())
 		if seen[out[i].Owner] {
 			continue
 		}
@@ -316,6 +309,16 @@ func (r *Reader) readOnce(ctx context.Context, out []Value, indexes []int, purpo
 		v := &out[i]
 		v.Time, v.Index = time.UnixMilli(int64(answer.Time)).UTC(), answer.Items[j].Index
 		v.claim = claim{outcome: answer.Items[j].Outcome, request: e.Hash, session: s.hash, nonce: req.Nonce, leaf: answer.Items[j].Leaf, head: answer.Items[j].Head}
+		v.accepted = answer.Items[j].Accepted
+		if d, ok := documents[result.Items[j].Grant]; ok { // also where nothing was released: it may name authors that this reader does not know of
+			if err := r.keepGrant(d); err != nil {
+				v.Err = fmt.Errorf("%s: grant: %w", v.Field, err)
+				continue
+			}
+		}
+		if v.Err = r.learnAuthor(ctx, v.author(), v.Owner, answer.Items[j].Outcome); v.Err != nil {
+			continue
+		}
 		v.Err = r.take(v, &answer.Items[j], &result.Items[j], documents, marks[j])
 	}
 	return nil
@@ -336,7 +339,7 @@ func (r *Reader) take(v *Value, a *policies.AnswerItem, s *api.ReadItem, documen
 		if v.Known == 0 {
 			return untrue("unchanged since nothing")
 		}
-		v.Unchanged, v.Version, v.Bytes, v.Author = true, v.Known, nil, policies.AuthorID(v.Owner)
+		v.Unchanged, v.Version, v.Bytes, v.Author = true, v.Known, nil, v.author()
 		return nil
 	default:
 		if !a.Outcome.Valid() {
@@ -355,10 +358,10 @@ func (r *Reader) take(v *Value, a *policies.AnswerItem, s *api.ReadItem, documen
 	if leaf.Hash() != a.Leaf {
 		return untrue("the leaf is not the one that the vault re-encrypted")
 	}
-	if leaf.Owner != v.Owner || leaf.Field != v.Field || leaf.Author != policies.AuthorID(v.Owner) {
+	if leaf.Owner != v.Owner || leaf.Field != v.Field || leaf.Author != v.author() {
 		return untrue("the leaf is of another owner, field or author")
 	}
-	m, err := r.manifest(k, a.Head, documents)
+	m, err := r.manifest(k, leaf.Author, a.Head, documents)
 	if err != nil {
 		return untrue("%v", err)
 	}
@@ -368,13 +371,8 @@ func (r *Reader) take(v *Value, a *policies.AnswerItem, s *api.ReadItem, documen
 	if err := s.Proof.Verify(a.Leaf, m.TreeSize, m.Root); err != nil {
 		return untrue("%v", err)
 	}
-	if err := r.advance(k, mark{m.Version, a.Head}, seen); err != nil {
+	if err := r.advance(k, leaf.Author, mark{m.Version, a.Head}, seen); err != nil {
 		return fmt.Errorf("%s: %w", v.Field, err)
-	}
-	if d, ok := documents[s.Grant]; ok {
-		if err := r.keepGrant(d); err != nil {
-			return fmt.Errorf("%s: grant: %w", v.Field, err)
-		}
 	}
 	r.mu.Lock()
 	g, contact := k.grants[s.Grant], k.contact
@@ -398,8 +396,8 @@ func (r *Reader) take(v *Value, a *policies.AnswerItem, s *api.ReadItem, documen
 	return nil
 }
 
-// manifest returns the manifest with a hash, from memory or from what came with the answer, verified as its owner's.
-func (r *Reader) manifest(k *knownOwner, hash policies.Hash, documents map[policies.Hash]*envelope.Envelope) (*policies.Manifest, error) {
+// manifest returns the manifest with a hash, from memory or from what came with the answer, verified as its author's.
+func (r *Reader) manifest(k *knownOwner, author policies.AuthorID, hash policies.Hash, documents map[policies.Hash]*envelope.Envelope) (*policies.Manifest, error) {
 	r.mu.Lock()
 	for _, m := range k.manifests {
 		if m.hash == hash {
@@ -412,38 +410,47 @@ func (r *Reader) manifest(k *knownOwner, hash policies.Hash, documents map[polic
 	if !ok {
 		return nil, errors.New("the manifest was not sent")
 	}
-	m, err := policies.Open[policies.Manifest](e, k.key)
+	key := k.key
+	if author != policies.AuthorID(k.contact.ID) {
+		r.mu.Lock()
+		key = r.authors[author]
+		r.mu.Unlock()
+	}
+	m, err := policies.Open[policies.Manifest](e, key)
 	if err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	k.manifests = append(k.manifests, verifiedManifest{hash, m})
-	if len(k.manifests) > maxManifests {
-		oldest := 0
-		for i := range k.manifests {
-			if k.manifests[i].doc.Version < k.manifests[oldest].doc.Version {
-				oldest = i
-			}
+	oldest, count := len(k.manifests)-1, 0
+	for i := range k.manifests {
+		if k.manifests[i].doc.Author != m.Author {
+			continue
 		}
+		if count++; k.manifests[i].doc.Version < k.manifests[oldest].doc.Version {
+			oldest = i
+		}
+	}
+	if count > maxManifests {
 		k.manifests = append(k.manifests[:oldest:oldest], k.manifests[oldest+1:]...)
 	}
 	return m, nil
 }
 
 // advance refuses what is older than seen, or another manifest of the same version, and raises the mark.
-func (r *Reader) advance(k *knownOwner, m, seen mark) error {
+func (r *Reader) advance(k *knownOwner, author policies.AuthorID, m, seen mark) error {
 	if m.Version < seen.Version {
 		return fmt.Errorf("%w: manifest %d, after %d", ErrRollback, m.Version, seen.Version)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := k.contact
+	at := k.contact.of(author)
 	switch {
-	case m.Version == c.Mark.Version && m.Hash != c.Mark.Hash, m.Version == seen.Version && m.Hash != seen.Hash:
+	case m.Version == at.Version && m.Hash != at.Hash, m.Version == seen.Version && m.Hash != seen.Hash:
 		return fmt.Errorf("%w: two manifests of version %d", ErrUntrue, m.Version)
-	case m.Version > c.Mark.Version:
-		c.Mark, r.dirty = m, true
+	case m.Version > at.Version:
+		*at, r.dirty = m, true
 	}
 	return nil
 }
@@ -474,7 +481,7 @@ func (r *Reader) Watch(ctx context.Context, every time.Duration, emit func(Value
 			news := failure != failures[i] || v.Err == nil && !v.Unchanged
 			failures[i] = failure
 			if v.Err == nil {
-				items[i].Known = v.Version
+				items[i].Known, items[i].Author = v.Version, v.Author
 			}
 			if news && (v.Err != nil || !v.Unchanged) {
 				if err := emit(*v); err != nil {

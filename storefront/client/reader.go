@@ -28,12 +28,14 @@ type Reader struct {
 	dirty   bool
 	settled bool // enrolled, and every relationship posted
 	owners  map[policies.OwnerID]*knownOwner
-	invited map[policies.Hash]policies.OwnerID // who came by which invitation
+	invited map[policies.Hash]policies.OwnerID        // who came by which invitation
+	authors map[policies.AuthorID]*envelope.PublicKey // of others who write for owners
 
 	sessionMu sync.Mutex // guards session, and is held while opening one so that one serves all
 	session   *session
 	grantsMu  sync.Mutex // held while fetching grants, so that one fetch serves all
 	mailMu    sync.Mutex // held while sending messages, so that each goes out once
+	writeMu   sync.Mutex // held over a whole Write, since manifests follow one another; guards state.Writing's elements
 }
 
 type readerState struct {
@@ -41,6 +43,8 @@ type readerState struct {
 	Owners []ownerContact `json:"owners,omitzero"`
 	Grants []heldGrant    `json:"grants,omitzero"` // verified when they came
 	Mail   readerMail     `json:"mail,omitzero"`
+
+	Writing []*writingFor `json:"writing,omitzero"`
 }
 
 type ownerContact struct {
@@ -49,6 +53,7 @@ type ownerContact struct {
 	Identity  jsontext.Value   `json:"identity"`
 	Relations []relation       `json:"relations"`
 	Mark      mark             `json:"mark,omitzero"`
+	Marks     []authorMark     `json:"marks,omitzero"`   // of others who write for the owner
 	Purpose   string           `json:"purpose,omitzero"` // of the newest grant seen
 	Invited   policies.Hash    `json:"invited,omitzero"` // of the invitation by which the owner came
 }
@@ -66,6 +71,26 @@ type mark struct {
 	Hash    policies.Hash `json:"hash"`
 }
 
+// authorMark is the mark of an author who is not the owner.
+type authorMark struct {
+	Author policies.AuthorID `json:"author"`
+	mark
+}
+
+// of is the mark of an author.
+func (c *ownerContact) of(author policies.AuthorID) *mark {
+	if author == policies.AuthorID(c.ID) {
+		return &c.Mark
+	}
+	for i := range c.Marks {
+		if c.Marks[i].Author == author {
+			return &c.Marks[i].mark
+		}
+	}
+	c.Marks = append(c.Marks, authorMark{Author: author})
+	return &c.Marks[len(c.Marks)-1].mark
+}
+
 type heldGrant struct {
 	Hash policies.Hash  `json:"hash"`
 	Doc  policies.Grant `json:"doc"`
@@ -77,7 +102,17 @@ type knownOwner struct {
 	key       *envelope.PublicKey
 	manifests []verifiedManifest // the newest few
 	grants    map[policies.Hash]*verifiedGrant
+	order     map[writtenField]place // where the items that were read last stand in the vault's order
 }
+
+// writtenField is a field by one author.
+type writtenField struct {
+	field  policies.Field
+	author policies.AuthorID
+}
+
+// place is a version and where it stands in the vault's order.
+type place struct{ version, accepted uint64 }
 
 type verifiedManifest struct {
 	hash policies.Hash
@@ -135,6 +170,7 @@ func (r *Reader) open(o Options) (err error) {
 		return err
 	}
 	r.owners, r.invited = map[policies.OwnerID]*knownOwner{}, map[policies.Hash]policies.OwnerID{}
+	r.authors = map[policies.AuthorID]*envelope.PublicKey{}
 	for i := range r.state.Owners {
 		if err := r.know(r.state.Owners[i]); err != nil {
 			return err
@@ -167,7 +203,7 @@ func (r *Reader) know(c ownerContact) error {
 		have.contact.Alias, have.contact.Relations = c.Alias, c.Relations
 		return nil
 	}
-	r.owners[c.ID] = &knownOwner{contact: &c, key: key, grants: map[policies.Hash]*verifiedGrant{}}
+	r.owners[c.ID] = &knownOwner{contact: &c, key: key, grants: map[policies.Hash]*verifiedGrant{}, order: map[writtenField]place{}}
 	return nil
 }
 
@@ -432,7 +468,7 @@ func (r *Reader) Custody(it Item) (custody policies.Custody) {
 	}
 	var newest uint64
 	for _, g := range k.grants {
-		if _, ok := g.doc.Field(it.Field, policies.AuthorID(it.Owner)); ok && !g.stale && g.doc.Seq > newest {
+		if _, ok := g.doc.Field(it.Field, it.author()); ok && !g.stale && g.doc.Seq > newest {
 			custody, newest = g.doc.Custody, g.doc.Seq
 		}
 	}

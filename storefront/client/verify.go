@@ -83,7 +83,10 @@ func (h *recorded) add(index uint64, entry evidence.Entry, d *evidence.Details) 
 	switch entry.Kind {
 	case evidence.EntryIdentity:
 		h.identities = append(h.identities, d.Document)
-	case evidence.EntryManifest, evidence.EntryGrant, evidence.EntryRevocation:
+	case evidence.EntryManifest, evidence.EntryGrant, evidence.EntryRevocation, evidence.EntryWriteGrant, evidence.EntryWriteEnd:
+		if entry.Kind == evidence.EntryManifest && d.Author != policies.AuthorID(d.Owner) {
+			return // a writer's: it is no link of the owner's chain
+		}
 		h.links = append(h.links, link{index, entry.Kind, d})
 	case evidence.EntryDestroyed:
 		if h.gone == nil {

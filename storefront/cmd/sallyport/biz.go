@@ -23,6 +23,7 @@ type bizCommands struct {
 	Contacts   bizContacts   `cmd:"" help:"List whom you have met."`
 	Grants     bizGrants     `cmd:"" help:"List the fields that may be read now."`
 	Read       bizRead       `cmd:"" help:"Read fields. Example: sallyport biz read CUST-1 phone.mobile postal"`
+	Write      bizWrite      `cmd:"" help:"Write a field of a customer who lets you. Example: sallyport biz write CUST-1 phone.mobile \"+49 151 2345678\""`
 	Watch      bizWatch      `cmd:"" help:"Print fields whenever they change."`
 	Ask        bizAsk        `cmd:"" help:"Ask a customer for fields. Example: sallyport biz ask CUST-1 --fields address.home --reason \"where to\" --purpose delivery"`
 	Purposes   bizPurposes   `cmd:"" help:"List the terms for purposes."`
@@ -181,18 +182,19 @@ type bizRead struct {
 
 // row is one value as printed.
 type row struct {
-	Owner     policies.OwnerID `json:"owner"`
-	Alias     string           `json:"alias,omitzero"`
-	Field     policies.Field   `json:"field"`
-	Version   uint64           `json:"version,omitzero"`
-	Text      string           `json:"text,omitzero"`
-	Value     *catalogue.Value `json:"value,omitzero"`
-	Unchanged bool             `json:"unchanged,omitzero"`
-	Custody   policies.Custody `json:"custody,omitzero"`
-	Time      time.Time        `json:"time,omitzero"` // the vault's
-	LogIndex  uint64           `json:"log_index,omitzero"`
-	Evidence  *client.Proof    `json:"evidence,omitzero"`
-	Error     *rowError        `json:"error,omitzero"`
+	Owner     policies.OwnerID  `json:"owner"`
+	Alias     string            `json:"alias,omitzero"`
+	Field     policies.Field    `json:"field"`
+	Version   uint64            `json:"version,omitzero"`
+	Text      string            `json:"text,omitzero"`
+	Value     *catalogue.Value  `json:"value,omitzero"`
+	Unchanged bool              `json:"unchanged,omitzero"`
+	Custody   policies.Custody  `json:"custody,omitzero"`
+	WrittenBy policies.AuthorID `json:"written_by,omitzero"` // if it was not the owner
+	Time      time.Time         `json:"time,omitzero"`       // the vault's
+	LogIndex  uint64            `json:"log_index,omitzero"`
+	Evidence  *client.Proof     `json:"evidence,omitzero"`
+	Error     *rowError         `json:"error,omitzero"`
 }
 
 type rowError struct {
@@ -202,6 +204,9 @@ type rowError struct {
 
 func newRow(v *client.Value, names map[policies.OwnerID]string) row {
 	out := row{Owner: v.Owner, Alias: names[v.Owner], Field: v.Field, Version: v.Version, Unchanged: v.Unchanged, Custody: v.Custody, Time: v.Time, LogIndex: v.Index, Evidence: v.Proof}
+	if v.Err == nil && v.Author != policies.AuthorID(v.Owner) {
+		out.WrittenBy = v.Author
+	}
 	err := v.Err
 	if err == nil && !v.Unchanged {
 		if out.Value, err = catalogue.Parse(v.Bytes); err == nil {
@@ -222,6 +227,9 @@ func (out *row) print(w io.Writer) {
 		what = "refused: " + out.Error.Text
 	case out.Unchanged:
 		what = "unchanged"
+	}
+	if !out.WrittenBy.IsZero() {
+		what += fmt.Sprintf("\twritten by %s", out.WrittenBy)
 	}
 	fmt.Fprintf(w, "%s\t%s\t%s\n", out.Alias, out.Field, what)
 }
@@ -307,6 +315,9 @@ func (c *bizRead) Run(s *session) error {
 		s.print(map[string]any{"values": rows}, func(w io.Writer) {
 			if single {
 				fmt.Fprintln(w, rows[0].Text)
+				if !rows[0].WrittenBy.IsZero() {
+					s.note("Written by %s, not by %s.", rows[0].WrittenBy, c.Owner)
+				}
 				return
 			}
 			for i := range rows {

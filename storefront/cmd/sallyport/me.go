@@ -33,6 +33,9 @@ type meCommands struct {
 	Grant      meGrant      `cmd:"" help:"${help_me_grant}"`
 	Revoke     meRevoke     `cmd:"" help:"${help_me_revoke}"`
 	Grants     meGrants     `cmd:"" help:"${help_me_grants}"`
+	Incoming   meIncoming   `cmd:"" help:"${help_me_incoming}"`
+	Adopt      meAdopt      `cmd:"" help:"${help_me_adopt}"`
+	Reject     meReject     `cmd:"" help:"${help_me_reject}"`
 	Accept     meAccept     `cmd:"" help:"${help_me_accept}"`
 	Inbox      meInbox      `cmd:"" help:"${help_me_inbox}"`
 	Answer     meAnswer     `cmd:"" help:"${help_me_answer}"`
@@ -126,25 +129,7 @@ type meSet struct {
 
 func (c *meSet) Run(s *session) error {
 	f := policies.Field(c.Field)
-	if err := catalogue.Check(f); err != nil {
-		return err
-	}
-	if c.File != "" && len(c.Value) > 0 {
-		return fmt.Errorf("%w: give the value or a file with it, not both", errUsage)
-	}
-	text := strings.Join(c.Value, "\n")
-	if len(c.Value) == 0 || len(c.Value) == 1 && text == "-" {
-		data, err := s.input(c.File, policies.MaxValue+1)
-		if err != nil {
-			return fmt.Errorf("reading the value: %w", err)
-		}
-		text = strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	}
-	v, err := catalogue.New(f, text)
-	if err != nil {
-		return err
-	}
-	b, err := v.Bytes()
+	b, err := s.value(f, c.Value, c.File)
 	if err != nil {
 		return err
 	}
@@ -155,6 +140,29 @@ func (c *meSet) Run(s *session) error {
 		s.print(map[string]any{"published": []policies.Field{f}}, func(w io.Writer) { fmt.Fprintln(w, s.say("published", "fields", f)) })
 		return nil
 	})
+}
+
+// value makes the value of a field from words, a file, or standard input.
+func (s *session) value(f policies.Field, words []string, file string) ([]byte, error) {
+	if err := catalogue.Check(f); err != nil {
+		return nil, err
+	}
+	if file != "" && len(words) > 0 {
+		return nil, fmt.Errorf("%w: give the value or a file with it, not both", errUsage)
+	}
+	text := strings.Join(words, "\n")
+	if len(words) == 0 || len(words) == 1 && text == "-" {
+		data, err := s.input(file, policies.MaxValue+1)
+		if err != nil {
+			return nil, fmt.Errorf("reading the value: %w", err)
+		}
+		text = strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	}
+	v, err := catalogue.New(f, text)
+	if err != nil {
+		return nil, err
+	}
+	return v.Bytes()
 }
 
 // input reads a file, or standard input if there is no name, up to a limit.
@@ -391,11 +399,16 @@ type meGrant struct {
 	Purpose     string   `help:"${flag_grant_purpose}" default:"general"`
 	For         string   `help:"${flag_grant_for}" default:"1y"`
 	ReadsPerDay uint64   `help:"${flag_grant_reads}"`
+	Write       bool     `help:"${flag_grant_write}"`
+	WriteOnly   bool     `help:"${flag_grant_writeonly}"`
 	Custody     string   `help:"${flag_grant_custody}" default:"resident" enum:"resident,sealed"`
 	Yes         bool     `help:"${flag_yes}"`
 }
 
 func (c *meGrant) Run(s *session) error {
+	if c.Write && c.WriteOnly {
+		return fmt.Errorf("%w: --write or --write-only, not both", errUsage)
+	}
 	duration, err := parseDuration(c.For)
 	if err != nil {
 		return err
@@ -421,8 +434,23 @@ func (c *meGrant) Run(s *session) error {
 		v, err := o.Vault(s.ctx)
 		s.warnVault(v, err)
 		opts := client.GrantOptions{Purpose: c.Purpose, Duration: duration, ReadsPerDay: c.ReadsPerDay, Custody: policies.Custody(c.Custody)}
+		if c.Write || c.WriteOnly { // first, so that the grant to read names the writer too
+			if err := o.GrantWrite(s.ctx, reader, fields, opts); err != nil {
+				return err
+			}
+		}
+		if c.WriteOnly {
+			s.print(map[string]any{"writer": reader, "writes": fields}, func(w io.Writer) { fmt.Fprintln(w, s.say("granted.write", "reader", c.Reader, "fields", join(fields))) })
+			return nil
+		}
 		if err := o.Grant(s.ctx, reader, fields, opts); err != nil {
 			return err
+		}
+		if c.Write {
+			s.print(map[string]any{"reader": reader, "granted": fields, "writer": reader, "writes": fields, "custody": c.Custody}, func(w io.Writer) {
+				fmt.Fprintln(w, s.say("granted.both", "reader", c.Reader, "fields", join(fields)))
+			})
+			return nil
 		}
 		s.print(map[string]any{"reader": reader, "granted": fields, "custody": c.Custody}, func(w io.Writer) {
 			fmt.Fprintln(w, s.say("granted", "reader", c.Reader, "fields", join(fields)))
@@ -468,6 +496,8 @@ type meRevoke struct {
 	Reader   string   `arg:"" help:"${flag_reader}"`
 	Fields   []string `arg:"" optional:"" help:"${flag_revoke_fields}"`
 	NoRotate bool     `help:"${flag_revoke_norotate}"`
+
+	WriteOnly bool `help:"${flag_revoke_writeonly}"`
 }
 
 func (c *meRevoke) Run(s *session) error {
@@ -477,14 +507,34 @@ func (c *meRevoke) Run(s *session) error {
 			return err
 		}
 		var have []policies.Field
+		reads, writes := false, false
 		for _, g := range o.Grants(false) {
 			if g.Reader == reader {
-				have = append(have, g.Field)
+				have, reads = append(have, g.Field), true
+			}
+		}
+		for _, w := range o.Writers(false) {
+			if policies.ReaderID(w.Writer) == reader {
+				have, writes = append(have, w.Field), true
 			}
 		}
 		fields, err := catalogue.Expand(c.Fields, have)
 		if err != nil {
 			return err
+		}
+		writes = writes && (len(fields) == 0 || slices.ContainsFunc(o.Writers(false), func(w client.WriterInfo) bool {
+			return policies.ReaderID(w.Writer) == reader && slices.Contains(fields, w.Field)
+		}))
+		if writes || c.WriteOnly {
+			if err := o.EndWrite(s.ctx, reader, fields); err != nil {
+				return err
+			}
+			if c.WriteOnly || !reads {
+				s.print(map[string]any{"writer": reader, "ended": fields, "stopped": true}, func(w io.Writer) {
+					fmt.Fprintln(w, s.say("stopped.write", "reader", c.Reader))
+				})
+				return nil
+			}
 		}
 		sealed := slices.ContainsFunc(o.Grants(false), func(g client.GrantInfo) bool {
 			return g.Reader == reader && g.Custody == policies.CustodySealed && (len(fields) == 0 || slices.Contains(fields, g.Field))
@@ -522,15 +572,20 @@ type meGrants struct {
 
 func (c *meGrants) Run(s *session) error {
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
-		list := o.Grants(c.All)
-		s.print(map[string]any{"grants": list}, func(w io.Writer) {
+		list, writers := o.Grants(c.All), o.Writers(c.All)
+		who := func(alias string, id fmt.Stringer) string {
+			if alias == "" {
+				return id.String()
+			}
+			return alias
+		}
+		s.print(map[string]any{"grants": list, "writers": writers}, func(w io.Writer) {
 			t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 			for _, g := range list {
-				who := g.Alias
-				if who == "" {
-					who = g.Reader.String()
-				}
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who, g.Field, s.say("grant."+g.Status), s.say("grants.row", "custody", g.Custody, "date", g.Expires.Format("2006-01-02"), "purpose", oneLine(g.Purpose)))
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who(g.Alias, g.Reader), g.Field, s.say("grant."+g.Status), s.say("grants.row", "custody", g.Custody, "date", g.Expires.Format("2006-01-02"), "purpose", oneLine(g.Purpose)))
+			}
+			for _, g := range writers {
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who(g.Alias, g.Writer), g.Field, s.say("grant."+g.Status), s.say("grants.writer", "date", g.Expires.Format("2006-01-02"), "purpose", oneLine(g.Purpose)))
 			}
 			t.Flush()
 		})

@@ -1,0 +1,334 @@
+package client
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/writing"
+	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+// clinic is an owner with a phone number that acme may read and bank may write.
+func (w *world) clinic() (o *Owner, om *memory, acme *Reader, bank *Reader, bm *memory) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	o, om = w.owner()
+	acme, _ = w.reader("Acme")
+	bank, bm = w.reader("Bank")
+	w.connect(o, acme, "acme")
+	w.connect(o, bank, "bank")
+	w.must(o.Set(ctx, set("phone.mobile", "one"), set("email.home", "mail")))
+	w.must(o.Grant(ctx, acme.ID(), []policies.Field{"phone.mobile", "email.home"}, GrantOptions{}))
+	w.wantRead(acme, o, "phone.mobile", "one")
+	return o, om, acme, bank, bm
+}
+
+func author(r *Reader) policies.AuthorID { return policies.AuthorID(r.ID()) }
+
+func (w *world) wantBy(r *Reader, o *Owner, f policies.Field, text string, by policies.AuthorID) {
+	w.t.Helper()
+	if v := w.read(r, o, f); v.Err != nil || string(v.Bytes) != text || v.Author != by {
+		w.t.Fatalf("%s: %q by %s, %v; want %q by %s", f, v.Bytes, v.Author, v.Err, text, by)
+	}
+}
+
+// The newest counts, whoever wrote it, and readers see who. A reader that was granted before anybody could write learns of writers by itself.
+func TestTheNewestCounts(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, om, acme, bank, _ := w.clinic()
+	me, them := policies.AuthorID(o.ID()), author(bank)
+	if err := bank.Write(ctx, o.ID(), set("phone.mobile", "x")); !errors.Is(err, policies.CodeNoWriteGrant) {
+		t.Fatalf("a write without a grant: %v", err)
+	}
+	w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{"phone.mobile"}, GrantOptions{}))
+	w.wantBy(acme, o, "phone.mobile", "one", me)
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "two")))
+	w.wantBy(acme, o, "phone.mobile", "two", them)
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "three")))
+	w.wantBy(acme, o, "phone.mobile", "three", them)
+	if err := bank.Write(ctx, o.ID(), set("email.home", "x")); !errors.Is(err, policies.CodeNoWriteGrant) {
+		t.Fatalf("a field beyond the write grant: %v", err)
+	}
+
+	in, err := o.Incoming(ctx)
+	w.must(err)
+	if len(in) != 1 || string(in[0].Bytes) != "three" || in[0].Alias != "bank" || in[0].Writer != them || time.Since(in[0].Time) > time.Minute {
+		t.Fatalf("%+v", in)
+	}
+	w.must(o.Adopt(ctx, them, "phone.mobile"))
+	w.wantBy(acme, o, "phone.mobile", "three", me)
+	if b, err := o.Get(ctx, "phone.mobile"); err != nil || string(b) != "three" {
+		t.Fatalf("%q, %v", b, err)
+	}
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "four")))
+	w.wantBy(acme, o, "phone.mobile", "four", them)
+	o2 := reopen(om, w) // what was seen is remembered
+	if err := o2.Adopt(ctx, them, "phone.mobile"); !errors.Is(err, ErrNewer) {
+		t.Fatalf("adopted without having been seen: %v", err)
+	}
+	w.must(o2.Reject(ctx, them, "phone.mobile"))
+	w.wantBy(acme, o2, "phone.mobile", "three", me)
+	if in, err := o2.Incoming(ctx); err != nil || len(in) != 0 {
+		t.Fatalf("settled, and still there: %+v, %v", in, err)
+	}
+
+	// A reader that comes later reads what was written too.
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "five")))
+	later, _ := w.reader("Later")
+	w.connect(o2, later, "later")
+	w.must(o2.Grant(ctx, later.ID(), []policies.Field{"phone.mobile"}, GrantOptions{Purpose: "delivery"}))
+	w.wantBy(later, o2, "phone.mobile", "five", them)
+	w.wantBy(acme, o2, "phone.mobile", "five", them)
+	// Granted anew under other terms, both authors' items are read under these.
+	w.must(o2.Grant(ctx, acme.ID(), []policies.Field{"phone.mobile"}, GrantOptions{Purpose: "billing"}))
+	w.wantBy(acme, o2, "phone.mobile", "five", them)
+
+	w.must(o2.EndWrite(ctx, bank.ID(), nil))
+	if err := bank.Write(ctx, o.ID(), set("phone.mobile", "six")); !errors.Is(err, policies.CodeWriteEnded) && !errors.Is(err, policies.CodeNoWriteGrant) {
+		t.Fatalf("after the end: %v", err)
+	}
+	w.wantBy(acme, o2, "phone.mobile", "five", them) // it stays until the owner sets something newer
+	w.must(o2.Set(ctx, set("phone.mobile", "mine")))
+	w.wantBy(acme, o2, "phone.mobile", "mine", me)
+	v, err := o2.Verify(ctx)
+	w.must(err)
+	if !v.Agrees() {
+		t.Fatalf("the log does not agree: %+v", v)
+	}
+	if _, err := o2.History(ctx, 200); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bank.History(ctx, HistoryFilter{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A field of which the owner has no value can be written and read.
+func TestWrittenBeforeTheOwner(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, bank, _ := w.clinic()
+	w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{"bank.iban"}, GrantOptions{}))
+	w.must(o.Grant(ctx, acme.ID(), []policies.Field{"bank.iban"}, GrantOptions{}))
+	w.must(bank.Write(ctx, o.ID(), set("bank.iban", "DE1")))
+	w.wantBy(acme, o, "bank.iban", "DE1", author(bank))
+	if err := o.Reject(ctx, author(bank), "bank.iban"); !errors.Is(err, ErrNoField) {
+		t.Fatalf("rejected for nothing: %v", err)
+	}
+	w.must(o.Revoke(ctx, acme.ID(), []policies.Field{"bank.iban"}, RevokeOptions{}))
+	if v := w.read(acme, o, "bank.iban"); v.Err == nil {
+		t.Fatal("read after the revocation")
+	}
+	w.must(bank.Write(ctx, o.ID(), set("bank.iban", "DE2")))
+	w.must(o.Set(ctx, set("bank.iban", "DE3")))
+	later, _ := w.reader("Later")
+	w.connect(o, later, "later")
+	w.must(o.Grant(ctx, later.ID(), []policies.Field{"bank.iban"}, GrantOptions{}))
+	w.wantBy(later, o, "bank.iban", "DE3", policies.AuthorID(o.ID()))
+	w.must(bank.Write(ctx, o.ID(), set("bank.iban", "DE4")))
+	w.wantBy(later, o, "bank.iban", "DE4", author(bank))
+}
+
+// A rotation moves what others write too: old and new readers read what was written before it and after it, and a revoked one nothing.
+func TestRotationWithWriters(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, bank, _ := w.clinic()
+	gone, _ := w.reader("Gone")
+	w.connect(o, gone, "gone")
+	w.must(o.Grant(ctx, gone.ID(), []policies.Field{"phone.mobile"}, GrantOptions{}))
+	w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{"phone.mobile"}, GrantOptions{}))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "before")))
+	w.wantBy(gone, o, "phone.mobile", "before", author(bank))
+	w.must(o.Revoke(ctx, gone.ID(), nil, RevokeOptions{}))
+	w.wantRefusal(gone, o, "phone.mobile", policies.CodeRevoked)
+	w.wantBy(acme, o, "phone.mobile", "before", author(bank)) // still in the old epoch
+	later, _ := w.reader("Later")
+	w.connect(o, later, "later")
+	w.must(o.Grant(ctx, later.ID(), []policies.Field{"phone.mobile"}, GrantOptions{}))
+	w.wantBy(later, o, "phone.mobile", "before", author(bank))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "after")))
+	for _, r := range []*Reader{acme, later} {
+		w.wantBy(r, o, "phone.mobile", "after", author(bank))
+	}
+	w.wantRefusal(gone, o, "phone.mobile", policies.CodeRevoked)
+	var epochs []uint64
+	for _, s := range o.writeSlots("phone.mobile") {
+		epochs = append(epochs, s.Epoch)
+	}
+	w.must(o.Sync(ctx))
+	w.must(o.Rotate(ctx, "phone.mobile"))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "again")))
+	w.wantBy(acme, o, "phone.mobile", "again", author(bank))
+	if !slices.Contains(epochs, 2) || o.fieldEpoch("phone.mobile") != 3 {
+		t.Errorf("epochs %v, now %d", epochs, o.fieldEpoch("phone.mobile"))
+	}
+}
+
+// With everything that a writer holds it reads nothing: not what others wrote, and not what it wrote itself.
+func TestAWriterReadsNothing(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, _, bank, _ := w.clinic()
+	other, _ := w.reader("Other")
+	w.connect(o, other, "other")
+	w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{"phone.mobile"}, GrantOptions{}))
+	w.must(o.GrantWrite(ctx, other.ID(), []policies.Field{"phone.mobile"}, GrantOptions{}))
+	w.must(other.Write(ctx, o.ID(), set("phone.mobile", "of the other")))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "of the bank")))
+	// Through the front door.
+	for _, by := range []policies.AuthorID{policies.AuthorID(o.ID()), author(bank), author(other)} {
+		values, err := bank.Read(ctx, Item{Owner: o.ID(), Field: "phone.mobile", Author: by})
+		w.must(err)
+		if values[0].Err == nil {
+			t.Errorf("the writer reads what %s wrote", by)
+		}
+	}
+	// The mirrors of others are not for it, its own has nothing that it can open.
+	for _, by := range []policies.AuthorID{policies.AuthorID(o.ID()), author(other)} {
+		var m api.Mirror
+		err := bank.wire.call(ctx, request{method: "GET", path: path(api.PathMirror, o.ID().String()), query: map[string][]string{"author": {by.String()}}, out: &m, login: true})
+		if !errors.Is(err, policies.CodeUnauthorized) {
+			t.Errorf("the mirror of %s: %v", by, err)
+		}
+	}
+	// With the points it was given and all its keys: the capsules of every author, taken from the storefront's disk, do not open.
+	grants, err := bank.fetchWriteGrants(ctx, o.ID())
+	w.must(err)
+	kem := pre.NewBlobKey(bank.root.KEMSeed())
+	points, err := kem.Open(grants[0].Info(), grants[0].Sealed)
+	w.must(err)
+	w.must(o.syncWritten(ctx, author(bank)))
+	w.must(o.syncWritten(ctx, author(other)))
+	leaves := o.leaves()
+	for _, by := range []policies.AuthorID{author(bank), author(other)} {
+		l, _, ok := o.written(by, "phone.mobile")
+		if !ok {
+			t.Fatal("nothing written")
+		}
+		leaves = append(leaves, l)
+	}
+	for _, l := range leaves {
+		ciphertext, err := o.ciphertext(ctx, &l)
+		w.must(err)
+		// What it holds is secret keys of its own and a public point; the only keys that open are scalars, and these are not of the slot.
+		for _, slot := range []policies.Slot{l.Slot, {Owner: o.ID(), Field: l.Field, Epoch: l.Epoch, Author: author(bank)}} {
+			key, err := bank.root.FieldKey(slot)
+			w.must(err)
+			if _, err := key.Open(&l, ciphertext); err == nil {
+				t.Error("a capsule opens under the writer's root")
+			}
+		}
+		// Z = x(r A) needs r or a: the x-coordinate of A itself, of E, and of what the token would give a reader are none.
+		if bytes.Contains(l.Capsule[:], points[1:33]) {
+			t.Error("the capsule holds the point")
+		}
+	}
+	// The points of another writer are sealed to that one alone.
+	others, err := other.fetchWriteGrants(ctx, o.ID())
+	w.must(err)
+	if _, err := kem.Open(others[0].Info(), others[0].Sealed); err == nil {
+		t.Error("the points of another writer open")
+	}
+	moved := others[0]
+	moved.Writer = author(bank)
+	if _, err := pre.NewBlobKey(other.root.KEMSeed()).Open(moved.Info(), moved.Sealed); err == nil {
+		t.Error("sealed points open under another writer's name")
+	}
+}
+
+// Two machines of one business write for the same owner; one of them is always behind, and nothing is lost.
+func TestTwoMachinesWrite(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, bank, bm := w.clinic()
+	w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{"phone.mobile", "email.home"}, GrantOptions{}))
+	copied := &memory{state: slices.Clone(bm.state)}
+	second, err := OpenReader(copied, Options{})
+	w.must(err)
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "by the first")))
+	w.must(second.Write(ctx, o.ID(), set("email.home", "by the second")))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "by the first again")))
+	w.wantBy(acme, o, "phone.mobile", "by the first again", author(bank))
+	w.wantBy(acme, o, "email.home", "by the second", author(bank))
+}
+
+// A write whose answer is lost, or whose process is killed at any save, is finished by the next and made once.
+func TestAWriteIsMadeOnce(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, bank, bm := w.clinic()
+	w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{"phone.mobile"}, GrantOptions{}))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "first")))
+	lost := 0
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, h http.Handler) {
+		if r.Method == "POST" && lost == 0 && r.URL.Path == path(api.PathManifests, o.ID().String()) {
+			lost++
+			rec := httptest.NewRecorder()
+			h.ServeHTTP(rec, r) // it counts, and nobody is told
+			rw.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		h.ServeHTTP(rw, r)
+	})
+	if err := bank.Write(ctx, o.ID(), set("phone.mobile", "second")); err == nil || lost != 1 {
+		t.Fatalf("the answer was lost: %v", err)
+	}
+	again, err := OpenReader(bm, Options{}) // killed
+	w.must(err)
+	w.must(again.Write(ctx, o.ID(), set("phone.mobile", "second")))
+	w.wantBy(acme, o, "phone.mobile", "second", author(bank))
+	if got := again.writingFor(o.ID()).Manifest.Version; got != 2 {
+		t.Errorf("version %d: it was made twice", got)
+	}
+	var state map[string]any
+	if err := json.Unmarshal(bm.state, &state); err != nil || bytes.Contains(bm.state, []byte(`"wish"`)) {
+		t.Error("the wish is still stored")
+	}
+}
+
+// A storefront cannot pass an older item of a writer's off as the newest, nor one that the writer did not sign. That it can hold a writer's item back is stated.
+func TestAHostileStorefrontAndWriters(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, bank, _ := w.clinic()
+	w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{"phone.mobile"}, GrantOptions{}))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "one of the bank's")))
+	var mirror api.Mirror
+	w.must(o.wire.call(ctx, request{method: "GET", path: path(api.PathMirror, o.ID().String()), query: map[string][]string{"author": {author(bank).String()}}, out: &mirror, login: true}))
+	old, err := json.Marshal(mirror)
+	w.must(err)
+	in, err := o.Incoming(ctx)
+	w.must(err)
+	if len(in) != 1 {
+		t.Fatalf("%+v", in)
+	}
+	w.wantBy(acme, o, "phone.mobile", "one of the bank's", author(bank))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "two of the bank's")))
+	if _, err := o.Incoming(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.rewrite(path(api.PathMirror, o.ID().String()), func([]byte) []byte { return old })
+	if err := o.syncWritten(ctx, author(bank)); !errors.Is(err, ErrRollback) {
+		t.Errorf("an older mirror: %v", err)
+	}
+	w.rewrite(path(api.PathMirror, o.ID().String()), func([]byte) []byte { return []byte(`{}`) })
+	if err := o.syncWritten(ctx, author(bank)); !errors.Is(err, ErrRollback) {
+		t.Errorf("nothing any more: %v", err)
+	}
+	// A write grant made up, or to somebody else, is not taken.
+	forged, err := policies.Sign(bank.signing, &writing.Grant{
+		Header: policies.NewHeader("write-grant", time.Now()), Audience: bank.state.Network.Vault, Owner: o.ID(), Link: policies.Link{Seq: 1, Prev: policies.Hash{1}},
+		Writer: author(bank), Purpose: "x", NotBefore: 1, Expires: 1 << 40, Fields: []writing.Field{{Field: "bank.iban", Epoch: 1}}, Sealed: make([]byte, 1120+33+16),
+	})
+	w.must(err)
+	w.rewrite(api.PathWriterGrants, func([]byte) []byte {
+		b, _ := json.Marshal(map[string]any{"grants": []any{map[string]any{"grant": json.RawMessage(forged.Raw)}}})
+		return b
+	})
+	if err := bank.Write(ctx, o.ID(), set("bank.iban", "x")); !errors.Is(err, ErrUntrue) {
+		t.Errorf("a forged write grant: %v", err)
+	}
+}
