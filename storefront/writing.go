@@ -283,3 +283,8 @@ func (s *Storefront) getWriterGrants(c *call) error {
 func withdrawn(k slot, err error) bool {
 	return k != own(k.owner) && (errors.Is(err, policies.CodeNoWriteGrant) || errors.Is(err, policies.CodeWriteEnded) || errors.Is(err, policies.CodeNotYet))
 }
+
+// shared reports whether a grant is for what others than the owner write too.
+func (g *grant) shared() bool {
+	return slices.ContainsFunc(g.Fields, func(f policies.GrantedField) bool { return f.Author != policies.AuthorID(g.Owner) })
+}

@@ -274,7 +274,7 @@ func TestHosting(t *testing.T) {
 	step("the log: the owner's device agrees with it, and an auditor finds every release justified", func(t *testing.T) {
 		play(t, s, exitDone, "alice", "me", "verify")
 		history := play(t, s, exitDone, "alice", "me", "history", "--limit", "500").Stdout
-		for _, text := range []string{"You allowed bank to write.", "bank wrote something for you", "You ended 1 permissions of bank to write"} {
+		for _, text := range []string{"You allowed bank to write.", "bank wrote something for you", "You ended 1 permission of bank to write"} {
 			if !strings.Contains(history, text) {
 				t.Errorf("the history does not say %q:\n%s", text, history)
 			}
