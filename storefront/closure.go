@@ -105,7 +105,12 @@ func (s *Storefront) wipeRecords(ctx context.Context, id policies.IdentityID) er
 		}
 		return []store.Change{{Key: key(kindGrant, r.Value), Delete: true}, {Key: r.Key, Delete: true}}
 	})
-	for _, kind := range []byte{kindGrant, kindTree, kindWork, kindLeaf, kindCiphertext, kindChain, kindCount, kindNumber, kindIdentity} {
+	if err == nil { // write grants likewise
+		err = s.deleteEach(ctx, key(kindWritePlaces, id[:]), func(r store.Record) []store.Change {
+			return []store.Change{{Key: key(kindWriteGrant, r.Value), Delete: true}, {Key: r.Key, Delete: true}}
+		})
+	}
+	for _, kind := range []byte{kindGrant, kindWriteGrant, kindTree, kindWork, kindLeaf, kindCiphertext, kindChain, kindCount, kindNumber, kindIdentity} {
 		if err == nil {
 			err = s.deleteEach(ctx, key(kind, id[:]), func(r store.Record) []store.Change { return []store.Change{{Key: r.Key, Delete: true}} })
 		}

@@ -109,6 +109,9 @@ func (s *Storefront) postManifest(c *call) error {
 	}
 	k := slot{m.Owner, m.Author}
 	if k != own(k.owner) {
+		if err := s.closed(c.ctx, policies.IdentityID(k.owner)); err != nil {
+			return err
+		}
 		// The vault would refuse it, but only after a stranger had filled this disk.
 		if err := s.mayWrite(c.ctx, k); err != nil {
 			return err

@@ -403,3 +403,28 @@ func TestWritersInHistories(t *testing.T) {
 		t.Errorf("%d entries about the owner, %d about the writer", owned, read)
 	}
 }
+
+// When an owner closes their account nobody writes for them any more, also after a replay.
+func TestClosedAccountsHaveNoWriters(t *testing.T) {
+	w := newWorld(t)
+	o, p := w.owner(), w.enrol()
+	a := o.author(p)
+	o.letWrite(p, nil, "phone.mobile")
+	a.set("phone.mobile", "x")
+	e, err := policies.Sign[policies.Closure](o.key, &policies.Closure{
+		Header: policies.NewHeader("closure", w.clock.now()), Audience: w.document.Vault, Owner: policies.OwnerID(o.id), Link: o.link(),
+	})
+	must(t, err)
+	w.accepted(api.Submission{Envelope: e.Raw})
+	a.seal("phone.mobile", 1, 2, "y")
+	s, _, _ := a.manifestOf(nil)
+	for range 2 {
+		refusedWith(t, w, s, policies.CodeClosed)
+		w.vault.ledger.Read(func(s *ledgerState) {
+			if s.Shared(policies.OwnerID(o.id)) || len(s.Writings(policies.OwnerID(o.id), policies.AuthorID(a.id))) != 0 {
+				t.Error("the state still has a writer")
+			}
+		})
+		w.restart(true)
+	}
+}

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"errors"
 
 	"github.com/sallyport/sallyport/policies"
@@ -24,7 +25,7 @@ func (s *replay) letWrite(r *Record, p *prepared, b *batch) {
 	if s.writes[g.ID] != nil {
 		faults = append(faults, reason(ReasonWriteGrant, "a write grant with this id was accepted before"))
 	}
-	if s.identities[policies.IdentityID(g.Writer)] == nil && s.lost == "" {
+	if s.identities[policies.IdentityID(g.Writer)] == nil && s.lostReason() == "" {
 		faults = append(faults, reason(ReasonIdentity, "the writer is not enrolled"))
 	}
 	document := *g
@@ -49,7 +50,7 @@ func (s *replay) endWriting(r *Record, p *prepared, b *batch) {
 	for i, item := range d.Items {
 		w := s.writes[item.Grant]
 		if w == nil || w.writing.Grant.Owner != d.Owner || w.writing.Grant.Writer != d.Writer {
-			if s.lost == "" {
+			if s.lostReason() == "" {
 				faults = append(faults, reason(ReasonWriteGrant, "item %d ends a write grant that is not this owner's to this writer", i+1))
 			}
 			continue
@@ -81,7 +82,7 @@ func (s *replay) admitted(r *Record, m *policies.Manifest, faults []Reason) []Re
 	if m.Audience != s.log.Document.Vault {
 		faults = append(faults, reason(ReasonHead, "the manifest is addressed to another vault"))
 	}
-	if s.lost != "" {
+	if s.lostReason() != "" {
 		return faults
 	}
 	writings := s.writings(m.Owner, m.Author)
@@ -104,7 +105,7 @@ func (s *replay) written(v *verdict, d *evidence.Details, h *head) {
 		}
 		v.needs(w.proof, ReasonWriteGrant, "the write grant "+w.writing.Grant.ID.String()+" is not signed by the owner")
 		if c := w.chain; c != nil && c.lost {
-			v.unknown(s.lost, "%s", c.why.Text)
+			v.unknown(cmp.Or(s.lostReason(), ReasonErased), "%s", c.why.Text)
 		} else {
 			v.finding.Reasons = c.add(v.finding.Reasons)
 		}
