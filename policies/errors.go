@@ -76,6 +76,13 @@ const (
 	// Writers.
 	CodeNoWriteGrant Code = "no_write_grant" // the owner did not make this author one, or not of this field
 	CodeWriteEnded   Code = "write_ended"    // the author's permission to write is over
+
+	// Succession of identities.
+	CodeKeyReplaced           Code = "key_replaced"           // signed with a key that another took the place of; use the new one
+	CodeSuccessionOld         Code = "succession_old"         // not the next document of the identity: one like it came before
+	CodeSuccessionPending     Code = "succession_pending"     // announced, and its 72 hours are not over; or another one is announced
+	CodeSuccessionUnannounced Code = "succession_unannounced" // without the recovery key it must be announced first
+	CodeRecovery              Code = "not_the_recovery_key"   // another recovery key than the identity names
 )
 
 // Error makes every Code a sentinel error.
@@ -137,6 +144,12 @@ var codeText = map[Code]string{
 	CodeKeyMissing:     "the token does not hold the key of this grant; the owner must grant again",
 	CodeNoWriteGrant:   "the owner did not let this author write that",
 	CodeWriteEnded:     "the permission to write is over",
+
+	CodeKeyReplaced:           "the key that signed this was replaced by a new one",
+	CodeSuccessionOld:         "the identity has a newer document than the one this follows",
+	CodeSuccessionPending:     "a change of keys without the recovery key takes effect 72 hours after it was announced; until then it can be cancelled",
+	CodeSuccessionUnannounced: "a change of keys without the recovery key must be announced 72 hours before",
+	CodeRecovery:              "this is not the recovery key of the identity",
 }
 
 // Valid reports whether c is one of the codes above.

@@ -130,11 +130,11 @@ func (s *Storefront) postRelationship(c *call) error {
 	if policies.IdentityID(claim.Reader) != c.subject {
 		return problem.New(policies.CodeUnauthorized, "the relationship is of another reader than the one who logged in")
 	}
-	reader, err := s.identity(c.ctx, c.subject)
+	line, _, err := s.line(c.ctx, c.subject)
 	if err != nil {
 		return err
 	}
-	verifier, err := reader.Key()
+	verifier, err := envelope.ParsePublicKey(line.Newest().SigningKey)
 	if err != nil {
 		return err
 	}

@@ -214,11 +214,11 @@ func (s *Storefront) postChallenge(c *call) error {
 	if err != nil {
 		return err
 	}
-	identity, err := s.identity(c.ctx, in.Subject)
+	line, _, err := s.line(c.ctx, in.Subject)
 	if err != nil {
 		return err
 	}
-	ct, secret, err := pre.NewChallenge(identity.LoginKey, nil)
+	ct, secret, err := pre.NewChallenge(line.Newest().LoginKey, nil)
 	if err != nil {
 		return problem.New(policies.CodeMalformed, "the identity's login key is not a key")
 	}

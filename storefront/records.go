@@ -31,6 +31,7 @@ import (
 //	k owner seq                      a document of the owner's chain, an envelope
 //	g reader owner seq               grantRecord
 //	G owner grant-id                 where the grant is: reader || seq
+//	s identity generation            api.Succession
 //	m receiver number                letterRecord: a sealed message that waits for its receiver
 //	y receiver number                what is sealed in it
 //	M receiver                       the highest number used, 8 bytes
@@ -52,6 +53,7 @@ const (
 	kindChain       = 'k'
 	kindGrant       = 'g'
 	kindGrantPlaces = 'G'
+	kindSuccession  = 's'
 	kindLetter      = 'm'
 	kindSealed      = 'y'
 	kindNumber      = 'M'

@@ -57,6 +57,8 @@ var routes = []route{
 	{"GET", api.PathHealth, anyone, 0, 5 * time.Second, (*Storefront).getHealth},
 	{"POST", api.PathIdentities, anyone, 32 * kib, vaultTimeout, (*Storefront).postIdentity},
 	{"GET", api.PathIdentity, anyone, 0, 5 * time.Second, (*Storefront).getIdentity},
+	{"POST", api.PathSuccessions, anyone, 64 * kib, 2 * vaultTimeout, (*Storefront).postSuccession},
+	{"GET", api.PathSuccessions, anyone, 0, 5 * time.Second, (*Storefront).getSuccessions},
 	{"POST", api.PathChallenges, anyone, kib, 5 * time.Second, (*Storefront).postChallenge},
 	{"POST", api.PathLogins, anyone, kib, 5 * time.Second, (*Storefront).postLogin},
 	{"POST", api.PathRelationships, member, 32 * kib, 10 * time.Second, (*Storefront).postRelationship},

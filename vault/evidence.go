@@ -107,7 +107,7 @@ func (v *Vault) admitEvidence(s *ledger.State, now time.Time, session *ledger.Se
 	switch {
 	case d.Audience != v.cfg.Document.Vault:
 		return refuse(policies.CodeWrongVault)
-	case session.Document.Live(now) != nil:
+	case session.Ended || session.Document.Live(now) != nil:
 		return refuse(policies.CodeSession)
 	case d.Live(now) != nil:
 		return refuse(policies.CodeExpired)

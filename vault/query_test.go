@@ -142,7 +142,7 @@ func TestQueryRefused(t *testing.T) {
 			return a.queryOf(func(q *policies.AuditQuery) { q.Time += 120; q.Expires += 120 })
 		}, policies.CodeExpired, a.id},
 		{"beyond the log", func() []byte { return a.queryOf(func(q *policies.AuditQuery) { q.From = 1 << 40 }) }, policies.CodeNotFound, a.id},
-		{"signed by another", func() []byte { return party{w, stranger.key, a.id}.queryOf(nil) }, policies.ErrSignature, policies.IdentityID{}},
+		{"signed by another", func() []byte { return party{w, stranger.key, a.id, nil}.queryOf(nil) }, policies.ErrSignature, policies.IdentityID{}},
 		{"not enrolled", func() []byte { return unknown.queryOf(nil) }, policies.CodeUnknown, policies.IdentityID{}},
 		{"another document of the auditor", func() []byte {
 			o := &owner{party: a, prev: policies.Hash(a.id)}

@@ -271,7 +271,7 @@ func (v *Vault) refuse(now time.Time, r *read) policies.Code {
 	if r.request.Audience != v.cfg.Document.Vault {
 		return policies.CodeWrongVault
 	}
-	if r.session.Document.Live(now) != nil {
+	if r.session.Ended || r.session.Document.Live(now) != nil {
 		return policies.CodeSession
 	}
 	if r.request.Live(now) != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
@@ -133,6 +134,14 @@ func (v *Vault) linkAt(owner policies.OwnerID, hash policies.Hash) ([]byte, poli
 		}
 	case *writing.End:
 		if d.Owner == owner {
+			return r.Raw, d.Link, nil
+		}
+	case *succession.Document:
+		if d.Identity == policies.IdentityID(owner) {
+			return r.Raw, d.Link, nil
+		}
+	case *succession.Notice:
+		if d.Identity == policies.IdentityID(owner) {
 			return r.Raw, d.Link, nil
 		}
 	}

@@ -49,6 +49,10 @@ func (v *Vault) Submit(ctx context.Context, submission api.Submission) (*evidenc
 		return v.endWriting(ctx, e)
 	case "session":
 		return v.openSession(ctx, e)
+	case "succession":
+		return v.succeed(ctx, e)
+	case "succession-notice":
+		return v.announce(ctx, e)
 	}
 	return nil, v.stranger(fmt.Errorf("%w: a vault does not act on documents of type %q", policies.ErrMalformed, e.Type))
 }
@@ -91,8 +95,11 @@ func open[T any, D interface {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.Verify(key); err != nil {
+	if err := e.Verify(key); err != nil && !id.Replaced(e) {
 		return nil, v.stranger(err)
+	} else if err != nil && !v.accepted(e.Hash) { // what was accepted before is answered as ever: whoever carries it may not know of the new keys
+		v.quotas.count(allowance{id.ID, refusedDocuments}, v.cfg.Clock(), id.Pseudonym, policies.Pseudonym{}, map[policies.Code]uint64{policies.CodeKeyReplaced: 1})
+		return nil, policies.CodeKeyReplaced
 	}
 	return &signed[T]{Envelope: e, doc: claim, signer: id}, nil
 }
@@ -113,7 +120,11 @@ func (d *signed[T]) refusal(code policies.Code) []ledger.Record {
 func accept[T any](ctx context.Context, v *Vault, d *signed[T], check func(*ledger.State, time.Time) error, make func() ledger.Record) (ledger.Record, keylog.Checkpoint, error) {
 	var refused error
 	records, cp, err := v.record(ctx, func(s *ledger.State, now time.Time) []ledger.Record {
-		if refused = check(s, now); refused != nil {
+		refused = check(s, now)
+		if s.Identity(d.signer.ID).Generation != d.signer.Generation { // its keys were replaced since the signature was verified
+			refused = policies.CodeKeyReplaced
+		}
+		if refused != nil {
 			return refusedDocument(v, now, d, refused)
 		}
 		return []ledger.Record{make()}

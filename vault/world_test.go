@@ -609,6 +609,12 @@ type party struct {
 	w   *world
 	key *envelope.PrivateKey
 	id  policies.IdentityID
+
+	recovery *envelope.PrivateKey
+}
+
+func recoveryKey(seed byte) *envelope.PrivateKey {
+	return envelope.NewPrivateKey(&[envelope.SeedSize]byte{seed, 2})
 }
 
 var partySeeds byte = 10
@@ -627,10 +633,10 @@ func (w *world) identity() (party, api.Submission) {
 	kem := pre.NewBlobKey([32]byte{partySeeds}).Public()
 	e, err := policies.Sign[policies.Identity](key, &policies.Identity{
 		Header: policies.NewHeader("identity", time.Now()), Kind: policies.KindPerson, SigningKey: publicBytes(key),
-		KEMKey: kem, LoginKey: kem, RecoveryHash: policies.Hash{1},
+		KEMKey: kem, LoginKey: kem, RecoveryHash: policies.HashKey(publicBytes(recoveryKey(partySeeds))),
 	})
 	must(w.t, err)
-	return party{w, key, policies.IdentityID(e.Hash)}, api.Submission{Envelope: e.Raw}
+	return party{w, key, policies.IdentityID(e.Hash), recoveryKey(partySeeds)}, api.Submission{Envelope: e.Raw}
 }
 
 // owner is a person with fields.

@@ -296,7 +296,7 @@ func TestWriteGrantsRefused(t *testing.T) {
 	stranger, _ := w.identity()
 	unknown, _, _ := o.writeGrantOf(stranger, nil, "phone.mobile")
 	refusedWith(t, w, unknown, policies.CodeUnknown)
-	forged, _, _ := (&owner{party: party{w, p.key, o.id}, root: o.root, seq: o.seq, prev: o.prev}).writeGrantOf(p, nil, "phone.mobile")
+	forged, _, _ := (&owner{party: party{w, p.key, o.id, nil}, root: o.root, seq: o.seq, prev: o.prev}).writeGrantOf(p, nil, "phone.mobile")
 	if _, err := w.submit(forged); !errors.Is(err, policies.ErrSignature) {
 		t.Errorf("signed by the writer: %v", err)
 	}

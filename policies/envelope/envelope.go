@@ -11,7 +11,7 @@
 // white space around the payload makes a second hash.
 //
 // Refused: a member that the type does not know, a member twice, a member spelt in another case, bytes after the
-// value, invalid UTF-8, base64 that is not the one standard spelling, more or fewer than one signature, a payload type that differs from the
+// value, invalid UTF-8, base64 that is not the one standard spelling, more or fewer than one signature (of a succession: two), a payload type that differs from the
 // payload's own "type", an envelope of more than [MaxSize] bytes.
 package envelope
 
@@ -148,10 +148,14 @@ type Envelope struct {
 	Payload []byte   // the document's JSON
 	Hash    [32]byte // SHA-256 over the PAE
 	sig     []byte
+	second  []byte // of a type that has two signatures
 }
 
-// Seal signs a document under its own type.
-func Seal(signer Signer, doc Document) (*Envelope, error) {
+// twice is the one type of document that has two signatures: of whom it puts in and of whom it takes the place of.
+const twice = "succession"
+
+// Seal signs a document under its own type. A succession is signed by its new key first, and by another that says that it may.
+func Seal(signer Signer, doc Document, more ...Signer) (*Envelope, error) {
 	docType := doc.DocumentType()
 	payload, err := json.Marshal(doc, json.Deterministic(true))
 	if err != nil {
@@ -159,14 +163,15 @@ func Seal(signer Signer, doc Document) (*Envelope, error) {
 	}
 	payloadType := typePrefix + docType + typeSuffix
 	pae := dsse.PAE(payloadType, payload)
-	sig, err := signer.signPAE(docType, pae)
-	if err != nil {
-		return nil, fmt.Errorf("signing a %s: %w", docType, err)
+	w := wireEnvelope{PayloadType: payloadType, Payload: payload}
+	for _, k := range append([]Signer{signer}, more...) {
+		sig, err := k.signPAE(docType, pae)
+		if err != nil {
+			return nil, fmt.Errorf("signing a %s: %w", docType, err)
+		}
+		w.Signatures = append(w.Signatures, wireSignature{KeyID: k.keyID(), Sig: sig})
 	}
-	raw, err := json.Marshal(wireEnvelope{
-		PayloadType: payloadType, Payload: payload,
-		Signatures: []wireSignature{{KeyID: signer.keyID(), Sig: sig}},
-	})
+	raw, err := json.Marshal(w)
 	if err != nil {
 		return nil, fmt.Errorf("encoding a %s: %w", docType, err)
 	}
@@ -198,16 +203,24 @@ func Parse(raw []byte) (*Envelope, error) {
 	if !ok || !ok2 || !isType(docType) {
 		return nil, fmt.Errorf("%w: envelope: unknown payload type %.80q", ErrMalformed, w.PayloadType)
 	}
-	if len(w.Signatures) != 1 {
-		return nil, fmt.Errorf("%w: envelope: exactly one signature is allowed, this has %d", ErrMalformed, len(w.Signatures))
+	want := 1
+	if docType == twice {
+		want = 2
+	}
+	if len(w.Signatures) != want {
+		return nil, fmt.Errorf("%w: envelope: a %s has exactly %d signature(s), this has %d", ErrMalformed, docType, want, len(w.Signatures))
 	}
 	if len(w.Payload) == 0 {
 		return nil, fmt.Errorf("%w: envelope: no payload", ErrMalformed)
 	}
-	return &Envelope{
+	e := &Envelope{
 		Raw: bytes.Clone(raw), Type: docType, Payload: w.Payload, sig: w.Signatures[0].Sig,
 		Hash: sha256.Sum256(dsse.PAE(w.PayloadType, w.Payload)),
-	}, nil
+	}
+	if want == 2 {
+		e.second = w.Signatures[1].Sig
+	}
+	return e, nil
 }
 
 // isType tells what may be a document type: 1 to 32 of a-z and '-'. It goes into errors and logs as it is.
@@ -218,8 +231,26 @@ func isType(docType string) bool {
 // Verify checks the signature. The caller found the key by other means than this envelope, except where a document is
 // self-certifying (an identity's first).
 func (e *Envelope) Verify(key Verifier) error {
+	if e.Type == twice {
+		return fmt.Errorf("%s: %w: it has two signatures, and one key was given", e.Type, ErrSignature)
+	}
+	return e.verify(key, e.sig)
+}
+
+// VerifyTwo checks the two signatures of a succession, each under its own key.
+func (e *Envelope) VerifyTwo(first, second Verifier) error {
+	if e.Type != twice {
+		return fmt.Errorf("%s: %w: it has one signature, and two keys were given", e.Type, ErrSignature)
+	}
+	if err := e.verify(first, e.sig); err != nil {
+		return err
+	}
+	return e.verify(second, e.second)
+}
+
+func (e *Envelope) verify(key Verifier, sig []byte) error {
 	pae := dsse.PAE(typePrefix+e.Type+typeSuffix, e.Payload)
-	if err := key.verifyPAE(e.Type, pae, e.sig); err != nil {
+	if err := key.verifyPAE(e.Type, pae, sig); err != nil {
 		return fmt.Errorf("%s: %w", e.Type, err)
 	}
 	return nil

@@ -63,6 +63,9 @@ const (
 	EntryClosure    Kind = "closure"     // an owner closed their account: all of it ends, and what lies beside their entries before is erased later
 	EntryErasure    Kind = "erasure"     // what lies beside entries whose retention is over is about to be erased
 	EntryAccess     Kind = "access"      // somebody is given entries of this log; of what concerns themselves, a count
+
+	EntrySuccession Kind = "succession"        // an identity has new keys; from here no others speak for it
+	EntryNotice     Kind = "succession-notice" // a change of keys without the recovery key was announced, or an announcement taken back
 )
 
 // Entry is what the tree of the key-use log commits to: no value, no name, only a kind, pseudonyms, an outcome and a salted

@@ -137,13 +137,15 @@ func Status(code policies.Code) int {
 	case policies.CodeSignature, policies.CodeUnknown, policies.CodeUnauthorized, policies.CodeSession, policies.CodeExpired, policies.CodeReplay:
 		return http.StatusUnauthorized
 	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeNotYet, policies.CodeLimit, policies.CodePurpose, policies.CodeGuardrail,
-		policies.CodeAuditor, policies.CodeSender, policies.CodeNotAsked, policies.CodeTooWide, policies.CodeRequired, policies.CodeConsentExpired, policies.CodeInvitation, policies.CodeNoWriteGrant, policies.CodeWriteEnded:
+		policies.CodeAuditor, policies.CodeSender, policies.CodeNotAsked, policies.CodeTooWide, policies.CodeRequired, policies.CodeConsentExpired, policies.CodeInvitation, policies.CodeNoWriteGrant, policies.CodeWriteEnded,
+		policies.CodeKeyReplaced, policies.CodeRecovery:
 		return http.StatusForbidden
 	case policies.CodeNotFound:
 		return http.StatusNotFound
 	case policies.CodeClosed:
 		return http.StatusGone
-	case policies.CodeExists, policies.CodeChain, policies.CodeHeadMoved, policies.CodeBehind, policies.CodeAnswered:
+	case policies.CodeExists, policies.CodeChain, policies.CodeHeadMoved, policies.CodeBehind, policies.CodeAnswered,
+		policies.CodeSuccessionOld, policies.CodeSuccessionPending, policies.CodeSuccessionUnannounced:
 		return http.StatusConflict
 	case policies.CodeRateLimited, policies.CodeMailboxFull, policies.CodeAskedAgain:
 		return http.StatusTooManyRequests

@@ -89,6 +89,7 @@ func (r *Reader) Ask(ctx context.Context, owner policies.OwnerID, ask Ask) (Cons
 	if err := r.ready(ctx); err != nil {
 		return Consent{}, err
 	}
+	r.refresh(ctx, owner) // what is asked is sealed to the newest keys
 	if ask.Waits == 0 {
 		ask.Waits = 30 * 24 * time.Hour
 	}
@@ -109,7 +110,7 @@ func (r *Reader) Ask(ctx context.Context, owner policies.OwnerID, ask Ask) (Cons
 			return Consent{}, policies.CodeAskedAgain
 		}
 	}
-	to, err := openIdentity(k.contact.Identity, policies.IdentityID(owner))
+	to, err := k.identity()
 	if err != nil {
 		return Consent{}, err
 	}
@@ -251,13 +252,14 @@ func (r *Reader) takeMail(ctx context.Context, m *api.Message) error {
 		}
 		return r.takeAcceptance(ctx, d)
 	}
+	r.refresh(ctx, policies.OwnerID(m.From))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	k, ok := r.owners[policies.OwnerID(m.From)]
 	if !ok {
 		return policies.CodeSender
 	}
-	from, err := openIdentity(k.contact.Identity, m.From)
+	from, err := k.identity()
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/succession"
 )
 
 // Several may write one field of an owner: the owner, and whom the owner lets. A reader has a key for each, asks for all of them in one request, and takes the newest
@@ -206,7 +208,7 @@ func (r *Reader) learnAuthor(ctx context.Context, author policies.AuthorID, owne
 		return nil
 	}
 	r.mu.Lock()
-	known := r.authors[author] != nil
+	known := len(r.authors[author].Holders) > 0
 	r.mu.Unlock()
 	if known {
 		return nil
@@ -215,12 +217,28 @@ func (r *Reader) learnAuthor(ctx context.Context, author policies.AuthorID, owne
 	if err != nil {
 		return fmt.Errorf("who wrote it: %w", err)
 	}
-	key, err := doc.Key()
-	if err != nil {
-		return fmt.Errorf("who wrote it: %w: %w", ErrUntrue, err)
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.authors[author] = key
+	r.authors[author] = succession.Begin(policies.IdentityID(author), doc)
 	return nil
+}
+
+// verifyAuthor checks the signature of a manifest of somebody else than the owner. It has no place in its author's own chain, so a key of any time will do: that
+// it is the newest the vault says.
+func (r *Reader) verifyAuthor(ctx context.Context, author policies.AuthorID, e *envelope.Envelope) error {
+	r.mu.Lock()
+	line := r.authors[author]
+	r.mu.Unlock()
+	err := line.Verify(e, 0)
+	if err == nil || len(line.Holders) == 0 {
+		return err
+	}
+	newer, _, learnErr := r.successions(ctx, line)
+	if learnErr != nil {
+		return fmt.Errorf("%w; %w", err, learnErr)
+	}
+	r.mu.Lock()
+	r.authors[author] = newer
+	r.mu.Unlock()
+	return newer.Verify(e, 0)
 }

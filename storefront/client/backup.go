@@ -23,8 +23,13 @@ type backup struct {
 	Identity jsontext.Value  `json:"identity"`
 	Readers  []readerContact `json:"readers,omitzero"` // of an owner
 	Codes    []issuedCode    `json:"codes,omitzero"`
-	Owners   []ownerContact  `json:"owners,omitzero"` // of a reader
-	Made     int64           `json:"made"`
+
+	Successions []jsontext.Value `json:"successions,omitzero"`
+	Former      []byte           `json:"former,omitzero"`    // of an owner, while a replacement is under way
+	Replacing   *replacement     `json:"replacing,omitzero"` // of an owner, from the moment at which one begins
+
+	Owners []ownerContact `json:"owners,omitzero"` // of a reader
+	Made   int64          `json:"made"`
 }
 
 // write hands the plaintext to write, which must seal it before it goes anywhere, and overwrites it afterwards.
@@ -43,6 +48,7 @@ func (b *backup) write(write func(plain []byte) error) error {
 func (b *base) backup(now time.Time) *backup {
 	return &backup{
 		Format: stateFormat, Role: b.Role, Kind: b.Kind, Network: b.Network, Root: b.Root, Recovery: b.Recovery, Identity: b.Identity, Made: now.Unix(),
+		Successions: b.Successions,
 	}
 }
 
@@ -60,6 +66,7 @@ func parseBackup(plain []byte, role string) (*backup, error) {
 func (b *backup) base() base {
 	return base{
 		Format: stateFormat, Role: b.Role, Kind: b.Kind, Network: b.Network, Root: b.Root, Recovery: b.Recovery, Identity: b.Identity, Made: b.Made,
+		Successions: b.Successions,
 	}
 }
 
@@ -70,7 +77,7 @@ func (o *Owner) Backup(forget bool, write func(plain []byte) error) (recovery bo
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	b := o.state.base.backup(o.now())
-	b.Readers, b.Codes = o.state.Contacts, o.state.Codes
+	b.Readers, b.Codes, b.Former, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Replacing
 	recovery = len(b.Recovery) > 0
 	if err := b.write(write); err != nil || !forget || !recovery {
 		return recovery, err
@@ -88,6 +95,7 @@ func RestoreOwner(store MirrorStore, plain []byte, o Options) (*Owner, error) {
 	}
 	own := &Owner{store: store}
 	own.state.base, own.state.Contacts, own.state.Codes = b.base(), b.Readers, b.Codes
+	own.state.Former, own.state.Replacing = b.Former, b.Replacing
 	if err := own.open(o); err != nil {
 		return nil, err
 	}

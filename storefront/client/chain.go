@@ -36,6 +36,11 @@ const (
 	taskWrite    = "write"     // a write grant
 	taskEndWrite = "end-write" // ends write grants
 	taskFollow   = "follow"    // becomes what readers and writers of fields need when its turn comes; with a reader, to make it a writer
+	taskNotice   = "succession-notice"
+	taskSucceed  = "succession"
+	taskMove     = "move"   // becomes the rotation of what is under the keys of the root before
+	taskReseal   = "reseal" // becomes publications of the same values, sealed anew
+	taskForget   = "forget" // ends a replacement: the root before is forgotten
 )
 
 // task is something that the owner wants, and how far it has got. It is stored before anything is sent. What is stored is the
@@ -67,6 +72,8 @@ type task struct {
 	Reason policies.Reason `json:"reason,omitzero"` // revoke
 	Blind  bool            `json:"blind,omitzero"`  // revoke, when the chain was read: another device may have granted what this one has not seen
 	Turn   bool            `json:"turn,omitzero"`   // of a blind one: rotate what it ends
+
+	TakeBack bool `json:"take_back,omitzero"` // notice: what was announced is taken back
 }
 
 // stopped are the fields of a cancelled grant that were revoked.
@@ -116,6 +123,7 @@ func (o *Owner) run(ctx context.Context) error {
 			err = fmt.Errorf("%w: %w", ErrNotStopped, err)
 		}
 	}
+	err = o.reason(ctx, err)
 	if err != nil && !errors.Is(err, ErrNotStopped) && slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.stops() }) {
 		err = fmt.Errorf("%w: %w", ErrNotStopped, err)
 	}
@@ -135,6 +143,9 @@ func (o *Owner) advance(ctx context.Context) error {
 	}
 	if t.Kind == taskFollow {
 		return o.follow(ctx)
+	}
+	if done, err := o.moving(ctx, t); done {
+		return err
 	}
 	// A revocation does not wait for a newer vault document: the keys it needs are in any.
 	v, _ := o.trust.current()
@@ -254,6 +265,9 @@ func (o *Owner) advance(ctx context.Context) error {
 			// The vault does not know the document that was sent before: make another. Should this refusal be a lie, then the
 			// other one is not the next of the chain, and what was accepted comes to light.
 			t.Envelope = nil
+		case errors.Is(err, policies.CodeSuccessionPending): // a clock is early, or another change is announced
+			o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return t.Stroke == stroke })
+			return errors.Join(err, o.save())
 		case refused(err) && !t.stops():
 			o.drop(stroke)
 			return errors.Join(err, o.save())
@@ -298,13 +312,19 @@ func (o *Owner) first(stroke policies.DocumentID) bool {
 
 // drop gives up an operation, but never a revocation.
 func (o *Owner) drop(stroke policies.DocumentID) {
-	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return t.Stroke == stroke && !t.stops() })
+	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool {
+		if t.Stroke == stroke && t.Kind == taskSucceed {
+			o.state.Replacing = nil
+		}
+		return t.Stroke == stroke && !t.stops()
+	})
 }
 
 // refused tells an answer that will be the same tomorrow from one that will not.
 func refused(err error) bool {
 	for _, code := range []policies.Code{
 		policies.CodeMalformed, policies.CodeTooLarge, policies.CodeSignature, policies.CodeNotFound, policies.CodeWrongVault, policies.CodeExists,
+		policies.CodeKeyReplaced, policies.CodeRecovery, policies.CodeSuccessionOld, policies.CodeSuccessionUnannounced,
 		policies.CodeUnknown, policies.CodeImport, policies.CodeCustody, policies.CodeGuardrail, policies.CodeLeaf, policies.CodeProof, policies.CodePoint, policies.CodeNoGrant,
 	} {
 		if errors.Is(err, code) {
@@ -361,6 +381,12 @@ func (o *Owner) build(t *task, v *policies.VaultDocument) (*envelope.Envelope, [
 		return e, nil, err
 	case taskEndWrite:
 		e, err := o.buildWriteEnd(t, v)
+		return e, nil, err
+	case taskSucceed:
+		e, err := o.buildSuccession(v)
+		return e, nil, err
+	case taskNotice:
+		e, err := o.buildNotice(t, v)
 		return e, nil, err
 	}
 	return nil, nil, fmt.Errorf("%w: a task of kind %q", ErrState, t.Kind)
@@ -488,7 +514,7 @@ func (o *Owner) reseal(l *policies.Leaf, slot policies.Slot, version uint64) (po
 	if err != nil {
 		return policies.Leaf{}, err
 	}
-	key, err := o.root.FieldKey(l.Slot)
+	key, err := o.keyOf(l)
 	if err != nil {
 		return policies.Leaf{}, err
 	}
@@ -506,7 +532,7 @@ func (o *Owner) reseal(l *policies.Leaf, slot policies.Slot, version uint64) (po
 }
 
 func (o *Owner) rotateLeaf(l *policies.Leaf) (policies.Leaf, error) {
-	key, err := o.root.FieldKey(l.Slot)
+	key, err := o.keyOf(l)
 	if err != nil {
 		return policies.Leaf{}, err
 	}
@@ -537,6 +563,8 @@ func (o *Owner) deliver(ctx context.Context, t *task, v *policies.VaultDocument,
 		err = o.deliverRevocation(ctx, v, e)
 	case taskWrite:
 		err = o.post(ctx, v, request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: &vaultapi.Submission{Envelope: e.Raw}, login: true}, e)
+	case taskSucceed, taskNotice:
+		err = o.deliverSuccession(ctx, v, e)
 	}
 	return err
 }
@@ -799,6 +827,8 @@ func linkOf(e *envelope.Envelope) (policies.Link, error) {
 			return policies.Link{}, err
 		}
 		return d.Link, nil
+	case "succession", "succession-notice":
+		return successionLink(e)
 	}
 	return policies.Link{}, fmt.Errorf("%w: a %s is no link of an owner's chain", ErrUntrue, e.Type)
 }
@@ -857,10 +887,13 @@ func (o *Owner) apply(e *envelope.Envelope) error {
 		}
 	}
 	if done < 0 {
-		return nil
+		return o.applySuccession(e)
 	}
 	t := o.state.Tasks[done]
 	switch {
+	case t.Kind == taskSucceed || t.Kind == taskNotice:
+		o.state.Tasks = slices.Delete(o.state.Tasks, done, done+1)
+		return o.applySuccession(e)
 	case t.Cancelled:
 		o.state.Tasks[done] = task{Kind: taskRevoke, Stroke: t.Stroke, Reader: t.Reader, Fields: t.stopped(), Reason: policies.ReasonWithdrawn}
 	case t.Kind == taskRevoke && len(o.selectItems(&t)) > 0, t.Kind == taskEndWrite && len(o.endItems(&t)) > 0: // more than one document holds
@@ -932,6 +965,15 @@ func (o *Owner) Finish(ctx context.Context) error {
 func (o *Owner) Sync(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.state.Applied.Seq == 0 || o.state.Replacing != nil { // a device that was restored, perhaps from a backup of before a replacement
+		if err := o.adopt(ctx); errors.Is(err, ErrReplaced) || errors.Is(err, ErrUntrue) {
+			return err
+		}
+	}
+	return o.reason(ctx, o.sync(ctx))
+}
+
+func (o *Owner) sync(ctx context.Context) error {
 	// Tasks first: a revocation must not wait for a storefront that is silent.
 	runErr := o.run(ctx)
 	v, err := o.vault(ctx)
@@ -941,7 +983,7 @@ func (o *Owner) Sync(ctx context.Context) error {
 	if err := o.syncChain(ctx); err != nil {
 		return errors.Join(runErr, err)
 	}
-	if runErr != nil {
+	if o.goOn() || runErr != nil {
 		if err := o.run(ctx); err != nil {
 			return err
 		}
@@ -959,7 +1001,11 @@ func (o *Owner) tell(ctx context.Context, v *policies.VaultDocument) error {
 		}
 		in := &vaultapi.Submission{Envelope: e.Raw}
 		var status int
-		if err := o.post(ctx, v, request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: in, login: true, status: &status}, e); err != nil {
+		again := request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: in, login: true, status: &status}
+		if e.Type == "succession" || e.Type == "succession-notice" {
+			again = request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: e.Raw}
+		}
+		if err := o.post(ctx, v, again, e); err != nil {
 			return fmt.Errorf("telling the storefront of a %s: %w", e.Type, err)
 		}
 		if status == http.StatusAccepted {
@@ -1170,7 +1216,7 @@ func (o *Owner) fetchFromVault(ctx context.Context, v *policies.VaultDocument) (
 				break
 			}
 			e, err := envelope.Parse(raw)
-			if err != nil || e.Verify(o.signing.Public()) != nil || policies.Hash(e.Hash) != next.Hash {
+			if err != nil || policies.Hash(e.Hash) != next.Hash {
 				return end, nil, lie("the vault shows another chain than it has accepted")
 			}
 			link, err := linkOf(e)
@@ -1185,6 +1231,12 @@ func (o *Owner) fetchFromVault(ctx context.Context, v *policies.VaultDocument) (
 		}
 	}
 	slices.Reverse(news)
+	line := o.line
+	for _, e := range news {
+		if err := verifyLink(&line, e); err != nil {
+			return end, nil, lie("the vault shows what this owner did not sign")
+		}
+	}
 	return end, news, nil
 }
 
@@ -1223,6 +1275,7 @@ func (o *Owner) sendAgain(ctx context.Context, v *policies.VaultDocument, end po
 func (o *Owner) fetchChain(ctx context.Context, from position) (end position, news []*envelope.Envelope, err error) {
 	fail := func(err error) (position, []*envelope.Envelope, error) { return end, nil, err }
 	end = from
+	line := o.line
 	for more := true; more; {
 		var c api.Chain
 		q := url.Values{"after": {strconv.FormatUint(end.Seq, 10)}}
@@ -1232,7 +1285,7 @@ func (o *Owner) fetchChain(ctx context.Context, from position) (end position, ne
 		for _, raw := range c.Documents {
 			e, err := envelope.Parse(raw)
 			if err == nil {
-				err = e.Verify(o.signing.Public())
+				err = verifyLink(&line, e)
 			}
 			if err != nil {
 				return fail(fmt.Errorf("fetching the chain: %w: %w", ErrUntrue, err))
@@ -1284,6 +1337,8 @@ func (o *Owner) confirm(ctx context.Context, v *policies.VaultDocument, end posi
 			}
 			err = o.receipt(ctx, v, m.Receipt, end.Hash, evidence.EntryManifest)
 		}
+	case "succession", "succession-notice":
+		err = o.post(ctx, v, request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: newest.Raw}, newest)
 	default:
 		err = o.post(ctx, v, request{method: "POST", path: path(routeOf(newest.Type), o.id.String()), in: &vaultapi.Submission{Envelope: newest.Raw}, login: true}, newest)
 	}
@@ -1418,7 +1473,10 @@ func (o *Owner) published(m *api.Mirror) uint64 {
 		return 0
 	}
 	e, err := envelope.Parse(m.Manifest)
-	if err != nil || e.Verify(o.signing.Public()) != nil {
+	if err != nil {
+		return 0
+	}
+	if link, err := linkOf(e); err != nil || o.line.Verify(e, link.Seq) != nil {
 		return 0
 	}
 	return manifestVersion(e)

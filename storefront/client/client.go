@@ -40,6 +40,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -52,6 +53,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -76,6 +78,10 @@ var (
 	ErrNotConnected = errors.New("the reader has not used your code yet; ask it to connect with the code from `code`")
 	// ErrNoField: the owner has no such field.
 	ErrNoField = errors.New("there is no such field; set it first")
+	// ErrReplaced: another device gave the identity new keys, which this one does not have. Restore from the backup that was made then.
+	ErrReplaced = errors.New("this device was replaced; restore it from the backup file that was written when that was done")
+	// ErrRecovery: neither this device nor the backup has the key that is needed to replace everything at once.
+	ErrRecovery = errors.New("what is needed to replace everything at once is in an earlier backup file, and in none that was given")
 	// ErrState: the stored state is not one of this program.
 	ErrState = errors.New("the stored state cannot be used")
 )
@@ -116,7 +122,10 @@ type base struct {
 	Checkpoint seenCheckpoint `json:"checkpoint,omitzero"` // the kept one
 	Seen       seen           `json:"seen,omitzero"`
 	Made       int64          `json:"made"` // Unix seconds
-	Kind       policies.Kind  `json:"kind"`
+
+	Successions []jsontext.Value `json:"successions,omitzero"` // envelopes: how the identity came to the keys of this root
+
+	Kind policies.Kind `json:"kind"`
 }
 
 // newBase draws root and recovery key and signs the identity.
@@ -205,6 +214,7 @@ type device struct {
 	root    *pre.Root
 	signing *envelope.PrivateKey
 	id      policies.IdentityID
+	line    succession.Line // this identity's own
 	wire    *wire
 	trust   trust
 	joiner  joiner
@@ -216,17 +226,21 @@ func newDevice(b *base, o Options) (*device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
-	raw, err := envelope.Parse(b.Identity)
-	if err != nil {
+	d := &device{base: b, now: o.Now, root: root, signing: signingKey(root)}
+	if d.line, err = lineOf(b.Identity, b.Successions); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
-	d := &device{base: b, now: o.Now, root: root, signing: signingKey(root), id: policies.IdentityID(raw.Hash)}
+	d.id = d.line.ID
+	if !bytes.Equal(d.line.Newest().SigningKey, d.signing.Public().Bytes()) {
+		return nil, fmt.Errorf("%w: its keys are not those of the identity", ErrState)
+	}
 	if d.now == nil {
 		d.now = time.Now
 	}
 	if d.wire, err = newWire(network, d.id, b.Identity, pre.NewLoginKey(root.LoginSeed()), d.now); err != nil {
 		return nil, err
 	}
+	d.wire.successions = b.Successions
 	if err := d.trust.load(b); err != nil {
 		return nil, err
 	}

@@ -411,7 +411,7 @@ func (o *Owner) wrap(secret *pre.GrantSecret, grant policies.DocumentID, reader 
 	if !ok || public.N.BitLen() != 3072 || public.E != 65537 {
 		return nil, fmt.Errorf("%w: the import key is not RSA of 3,072 bits with e = 65537", policies.CodeCustody)
 	}
-	a, err := o.root.FieldKey(slot)
+	a, err := o.keyFor(slot)
 	if err != nil {
 		return nil, err
 	}

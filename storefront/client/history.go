@@ -194,6 +194,10 @@ func (o *Owner) sentence(e *Event, entry evidence.Entry, d *evidence.Details) (p
 			return "history.revocation.one", []any{"what", d.Items[0].Field}
 		}
 		return "history.revocation", []any{"n", len(d.Items)}
+	case evidence.EntrySuccession:
+		return "history.succession", fill
+	case evidence.EntryNotice:
+		return phrases.ID("history.notice." + d.Note), fill
 	case evidence.EntryDestroyed:
 		switch {
 		case d.Custody == policies.CustodySealed:

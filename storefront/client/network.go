@@ -111,11 +111,13 @@ type wire struct {
 	owners     *url.URL // nil: there is no second route
 	subject    policies.IdentityID
 	identity   jsontext.Value // posted to a storefront that does not know it
-	loginKey   *pre.LoginKey
 	now        func() time.Time
 
-	mu    sync.Mutex // guards login, and is held while logging in so that one login serves all
+	mu    sync.Mutex // guards what follows, and is held while logging in so that one login serves all
 	login *login
+
+	loginKey    *pre.LoginKey
+	successions []jsontext.Value // the same for a storefront that does not know how the identity came to this key
 }
 
 type login struct {
@@ -264,6 +266,20 @@ func (w *wire) loggedIn(ctx context.Context) (*login, error) {
 	if w.login != nil && w.now().Add(30*time.Second).Before(w.login.expires) {
 		return w.login, nil
 	}
+	err := w.logIn(ctx)
+	if errors.Is(err, policies.CodeUnauthorized) && len(w.successions) > 0 {
+		for _, raw := range w.successions {
+			if err := w.once(ctx, request{method: "POST", path: path(api.PathSuccessions, w.subject.String())}, raw); err != nil {
+				return nil, fmt.Errorf("logging in: %w", err)
+			}
+		}
+		err = w.logIn(ctx)
+	}
+	return w.login, err
+}
+
+// logIn is called with mu held.
+func (w *wire) logIn(ctx context.Context) error {
 	key := envelope.NewSessionKey()
 	var c api.LoginChallenge
 	ask := func() error {
@@ -276,21 +292,21 @@ func (w *wire) loggedIn(ctx context.Context) (*login, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("logging in: %w", err)
+		return fmt.Errorf("logging in: %w", err)
 	}
 	// The server's name in the proof is the one this device dialled, so that a storefront cannot pass on another's challenge.
 	proof, err := w.loginKey.Answer(&pre.Challenge{
 		Server: w.storefront.Host, Subject: w.subject, Ciphertext: c.Ciphertext, Nonce: c.Nonce, FreshKey: key.Public(),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("logging in: %w: %w", ErrUntrue, err)
+		return fmt.Errorf("logging in: %w: %w", ErrUntrue, err)
 	}
 	var l api.Login
 	if err := w.once(ctx, request{method: "POST", path: api.PathLogins, out: &l}, encode(api.LoginAnswer{ID: c.ID, Proof: proof[:]})); err != nil {
-		return nil, fmt.Errorf("logging in: %w", err)
+		return fmt.Errorf("logging in: %w", err)
 	}
 	w.login = &login{id: l.ID, key: key, expires: time.Unix(l.Expires, 0)}
-	return w.login, nil
+	return nil
 }
 
 // forget drops the login.
@@ -298,6 +314,14 @@ func (w *wire) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.login = nil
+}
+
+// renew gives up the login, and logs in with another key from now on.
+func (w *wire) renew(key *pre.LoginKey, successions []jsontext.Value) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.loginKey.Zero()
+	w.login, w.loginKey, w.successions = nil, key, successions
 }
 
 func (w *wire) close() {

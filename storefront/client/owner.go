@@ -15,12 +15,16 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/vault/pre"
 )
 
 // Owner is a person's device. Its methods may be called from several goroutines; they take turns.
 type Owner struct {
 	*device
 	store MirrorStore
+
+	former *pre.Root // before the newest succession, while anything is under its keys
+
 	mu    sync.Mutex // guards state; held over a whole operation, since operations are links of one chain
 	state ownerState
 }
@@ -44,8 +48,12 @@ type ownerState struct {
 	Untold   []jsontext.Value `json:"untold,omitzero"` // grants and revocations in force that the storefront has not been told
 	Mail     ownerMail        `json:"mail,omitzero"`
 
-	Writers []ownedWriteGrant `json:"writers,omitzero"`
-	Written []writtenBy       `json:"written,omitzero"` // by others
+	Writers   []ownedWriteGrant `json:"writers,omitzero"`
+	Written   []writtenBy       `json:"written,omitzero"`   // by others
+	Former    []byte            `json:"former,omitzero"`    // the root before, while anything is under its keys
+	Moved     bool              `json:"moved,omitzero"`     // nothing of this owner's own is; what others wrote may be until they write again
+	Replacing *replacement      `json:"replacing,omitzero"` // begun, and the succession is not in force yet
+	Announced *announced        `json:"announced,omitzero"`
 }
 
 type position struct {
@@ -124,8 +132,13 @@ func OpenOwner(store MirrorStore, o Options) (*Owner, error) {
 }
 
 func (o *Owner) open(opts Options) (err error) {
-	o.device, err = newDevice(&o.state.base, opts)
-	return err
+	if o.device, err = newDevice(&o.state.base, opts); err != nil || o.state.Former == nil {
+		return err
+	}
+	if o.former, err = pre.ParseRoot(o.state.Former); err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	return nil
 }
 
 func (o *Owner) save() error {
@@ -141,6 +154,13 @@ func (o *Owner) Close() {
 		_ = o.save() // nobody is left to be told; what is lost is seen again
 	}
 	o.device.close()
+	if o.former != nil {
+		o.former.Zero()
+		clear(o.state.Former)
+	}
+	if r := o.state.Replacing; r != nil {
+		r.zero()
+	}
 }
 
 // ID is the owner's id.
@@ -226,7 +246,7 @@ func (o *Owner) openLeaf(ctx context.Context, l *policies.Leaf) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	key, err := o.root.FieldKey(l.Slot)
+	key, err := o.keyOf(l)
 	if err != nil {
 		return nil, err
 	}
@@ -306,7 +326,7 @@ func (o *Owner) set(ctx context.Context, changes ...Change) error {
 // seal seals a value as the version of a field that has the number of the manifest which first carries it. Manifest versions
 // are never used twice, so neither are those of a field, even one that was removed and is set again by a device that never knew it.
 func (o *Owner) seal(slot policies.Slot, version uint64, value []byte) (policies.Leaf, []byte, error) {
-	key, err := o.root.FieldKey(slot)
+	key, err := o.keyFor(slot)
 	if err != nil {
 		return policies.Leaf{}, nil, err
 	}

@@ -311,7 +311,7 @@ func (r *Reader) readOnce(ctx context.Context, out []Value, indexes []int, purpo
 		v.claim = claim{outcome: answer.Items[j].Outcome, request: e.Hash, session: s.hash, nonce: req.Nonce, leaf: answer.Items[j].Leaf, head: answer.Items[j].Head}
 		v.accepted = answer.Items[j].Accepted
 		if d, ok := documents[result.Items[j].Grant]; ok { // also where nothing was released: it may name authors that this reader does not know of
-			if err := r.keepGrant(d); err != nil {
+			if err := r.keepGrant(ctx, d); err != nil {
 				v.Err = fmt.Errorf("%s: grant: %w", v.Field, err)
 				continue
 			}
@@ -319,14 +319,14 @@ func (r *Reader) readOnce(ctx context.Context, out []Value, indexes []int, purpo
 		if v.Err = r.learnAuthor(ctx, v.author(), v.Owner, answer.Items[j].Outcome); v.Err != nil {
 			continue
 		}
-		v.Err = r.take(v, &answer.Items[j], &result.Items[j], documents, marks[j])
+		v.Err = r.take(ctx, v, &answer.Items[j], &result.Items[j], documents, marks[j])
 	}
 	return nil
 }
 
 // take checks one item and opens it. The vault's answer decides what is believed: leaf and head must be those it names, the head
 // a manifest that the owner signed and not older than one seen before, the leaf proven under it, the grant the owner's to this reader.
-func (r *Reader) take(v *Value, a *policies.AnswerItem, s *api.ReadItem, documents map[policies.Hash]*envelope.Envelope, seen mark) error {
+func (r *Reader) take(ctx context.Context, v *Value, a *policies.AnswerItem, s *api.ReadItem, documents map[policies.Hash]*envelope.Envelope, seen mark) error {
 	untrue := func(format string, args ...any) error {
 		return fmt.Errorf("%s: %w: %s", v.Field, ErrUntrue, fmt.Sprintf(format, args...))
 	}
@@ -361,7 +361,7 @@ func (r *Reader) take(v *Value, a *policies.AnswerItem, s *api.ReadItem, documen
 	if leaf.Owner != v.Owner || leaf.Field != v.Field || leaf.Author != v.author() {
 		return untrue("the leaf is of another owner, field or author")
 	}
-	m, err := r.manifest(k, leaf.Author, a.Head, documents)
+	m, err := r.manifest(ctx, k, leaf.Author, a.Head, documents)
 	if err != nil {
 		return untrue("%v", err)
 	}
@@ -397,7 +397,7 @@ func (r *Reader) take(v *Value, a *policies.AnswerItem, s *api.ReadItem, documen
 }
 
 // manifest returns the manifest with a hash, from memory or from what came with the answer, verified as its author's.
-func (r *Reader) manifest(k *knownOwner, author policies.AuthorID, hash policies.Hash, documents map[policies.Hash]*envelope.Envelope) (*policies.Manifest, error) {
+func (r *Reader) manifest(ctx context.Context, k *knownOwner, author policies.AuthorID, hash policies.Hash, documents map[policies.Hash]*envelope.Envelope) (*policies.Manifest, error) {
 	r.mu.Lock()
 	for _, m := range k.manifests {
 		if m.hash == hash {
@@ -410,13 +410,15 @@ func (r *Reader) manifest(k *knownOwner, author policies.AuthorID, hash policies
 	if !ok {
 		return nil, errors.New("the manifest was not sent")
 	}
-	key := k.key
-	if author != policies.AuthorID(k.contact.ID) {
-		r.mu.Lock()
-		key = r.authors[author]
-		r.mu.Unlock()
+	m, err := policies.Decode[policies.Manifest](e)
+	if err != nil {
+		return nil, err
 	}
-	m, err := policies.Open[policies.Manifest](e, key)
+	if author == policies.AuthorID(k.contact.ID) {
+		err = r.verifyOwner(ctx, k, e, m.Seq)
+	} else {
+		err = r.verifyAuthor(ctx, author, e)
+	}
 	if err != nil {
 		return nil, err
 	}

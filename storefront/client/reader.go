@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/links"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -28,8 +29,8 @@ type Reader struct {
 	dirty   bool
 	settled bool // enrolled, and every relationship posted
 	owners  map[policies.OwnerID]*knownOwner
-	invited map[policies.Hash]policies.OwnerID        // who came by which invitation
-	authors map[policies.AuthorID]*envelope.PublicKey // of others who write for owners
+	invited map[policies.Hash]policies.OwnerID    // who came by which invitation
+	authors map[policies.AuthorID]succession.Line // of others who write for owners
 
 	sessionMu sync.Mutex // guards session, and is held while opening one so that one serves all
 	session   *session
@@ -56,6 +57,8 @@ type ownerContact struct {
 	Marks     []authorMark     `json:"marks,omitzero"`   // of others who write for the owner
 	Purpose   string           `json:"purpose,omitzero"` // of the newest grant seen
 	Invited   policies.Hash    `json:"invited,omitzero"` // of the invitation by which the owner came
+
+	Successions []jsontext.Value `json:"successions,omitzero"` // verified when they came
 }
 
 // relation is one relationship document of this reader with an owner. A reader connects anew with another nonce, and so another key.
@@ -99,7 +102,7 @@ type heldGrant struct {
 // knownOwner is what a Reader keeps in memory of one owner.
 type knownOwner struct {
 	contact   *ownerContact
-	key       *envelope.PublicKey
+	line      succession.Line
 	manifests []verifiedManifest // the newest few
 	grants    map[policies.Hash]*verifiedGrant
 	order     map[writtenField]place // where the items that were read last stand in the vault's order
@@ -170,7 +173,7 @@ func (r *Reader) open(o Options) (err error) {
 		return err
 	}
 	r.owners, r.invited = map[policies.OwnerID]*knownOwner{}, map[policies.Hash]policies.OwnerID{}
-	r.authors = map[policies.AuthorID]*envelope.PublicKey{}
+	r.authors = map[policies.AuthorID]succession.Line{}
 	for i := range r.state.Owners {
 		if err := r.know(r.state.Owners[i]); err != nil {
 			return err
@@ -190,12 +193,8 @@ func (r *Reader) open(o Options) (err error) {
 
 // know takes a contact into memory.
 func (r *Reader) know(c ownerContact) error {
-	doc, err := openIdentity(c.Identity, policies.IdentityID(c.ID))
-	if err != nil {
-		return fmt.Errorf("%w: contact: %w", ErrState, err)
-	}
-	key, err := doc.Key()
-	if err != nil {
+	line, err := lineOf(c.Identity, c.Successions)
+	if err != nil || line.ID != policies.IdentityID(c.ID) {
 		return fmt.Errorf("%w: contact: %w", ErrState, err)
 	}
 	r.settled = false
@@ -203,7 +202,7 @@ func (r *Reader) know(c ownerContact) error {
 		have.contact.Alias, have.contact.Relations = c.Alias, c.Relations
 		return nil
 	}
-	r.owners[c.ID] = &knownOwner{contact: &c, key: key, grants: map[policies.Hash]*verifiedGrant{}, order: map[writtenField]place{}}
+	r.owners[c.ID] = &knownOwner{contact: &c, line: line, grants: map[policies.Hash]*verifiedGrant{}, order: map[writtenField]place{}}
 	return nil
 }
 
@@ -497,7 +496,7 @@ func (r *Reader) fetchGrants(ctx context.Context) (offered map[policies.Hash]boo
 				return nil, fmt.Errorf("fetching grants: %w: %w", ErrUntrue, err)
 			}
 			offered[policies.Hash(e.Hash)] = true
-			if err := r.keepGrant(e); err != nil {
+			if err := r.keepGrant(ctx, e); err != nil {
 				return nil, fmt.Errorf("fetching grants: %w", err)
 			}
 		}
@@ -523,7 +522,7 @@ func (r *Reader) fetchGrants(ctx context.Context) (offered map[policies.Hash]boo
 }
 
 // keepGrant verifies a grant to this reader and keeps it. One of an owner that this reader has not met is left alone.
-func (r *Reader) keepGrant(e *envelope.Envelope) error {
+func (r *Reader) keepGrant(ctx context.Context, e *envelope.Envelope) error {
 	hash := policies.Hash(e.Hash)
 	claim, err := policies.Decode[policies.Grant](e)
 	if err != nil {
@@ -536,10 +535,10 @@ func (r *Reader) keepGrant(e *envelope.Envelope) error {
 	if known || !met {
 		return nil
 	}
-	g, err := policies.Open[policies.Grant](e, k.key)
-	if err != nil {
+	if err := r.verifyOwner(ctx, k, e, claim.Seq); err != nil {
 		return fmt.Errorf("%w: %w", ErrUntrue, err)
 	}
+	g := claim
 	if g.Reader != r.ID() || g.Audience != r.state.Network.Vault {
 		return fmt.Errorf("%w: a grant to another reader, or for another vault", ErrUntrue)
 	}
@@ -551,6 +550,63 @@ func (r *Reader) keepGrant(e *envelope.Envelope) error {
 		k.contact.Purpose, r.dirty = g.Purpose, true
 	}
 	return nil
+}
+
+// identity is the owner's, with the newest keys that this reader knows. The caller holds r.mu.
+func (k *knownOwner) identity() (*policies.Identity, error) {
+	doc, err := openIdentity(k.contact.Identity, policies.IdentityID(k.contact.ID))
+	if err != nil {
+		return nil, err
+	}
+	h := k.line.Newest()
+	doc.SigningKey, doc.KEMKey, doc.LoginKey, doc.RecoveryHash = h.SigningKey, h.KEMKey, h.LoginKey, h.Recovery
+	return doc, nil
+}
+
+// refresh asks whether an owner has newer keys. What cannot be asked now stays as it is known.
+func (r *Reader) refresh(ctx context.Context, owner policies.OwnerID) {
+	r.mu.Lock()
+	k, ok := r.owners[owner]
+	if !ok {
+		r.mu.Unlock()
+		return
+	}
+	line := k.line
+	r.mu.Unlock()
+	newer, raw, err := r.successions(ctx, line)
+	if err != nil || len(newer.Holders) == len(line.Holders) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(newer.Holders) > len(k.line.Holders) {
+		k.line, k.contact.Successions, r.dirty = newer, raw, true
+	}
+}
+
+// verifyOwner checks the signature of a document at a place of an owner's chain. One that does not verify may be signed by newer keys than this reader
+// knows: it asks for them, and believes what leads there from the identity that came from outside the storefront.
+func (r *Reader) verifyOwner(ctx context.Context, k *knownOwner, e *envelope.Envelope, seq uint64) error {
+	r.mu.Lock()
+	line := k.line
+	r.mu.Unlock()
+	err := line.Verify(e, seq)
+	if err == nil {
+		return nil
+	}
+	newer, raw, learnErr := r.successions(ctx, line)
+	if learnErr != nil {
+		return fmt.Errorf("%w; %w", err, learnErr)
+	}
+	if len(newer.Holders) == len(line.Holders) {
+		return err
+	}
+	r.mu.Lock()
+	if len(newer.Holders) > len(k.line.Holders) {
+		k.line, k.contact.Successions, r.dirty = newer, raw, true
+	}
+	r.mu.Unlock()
+	return newer.Verify(e, seq)
 }
 
 // open makes the grant's secret, once.

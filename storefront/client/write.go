@@ -107,10 +107,10 @@ func (r *Reader) fetchWriteGrants(ctx context.Context, owner policies.OwnerID) (
 			if !met || !owner.IsZero() && claim.Owner != owner {
 				continue
 			}
-			g, err := policies.Open[writing.Grant](e, k.key)
-			if err != nil {
+			if err := r.verifyOwner(ctx, k, e, claim.Seq); err != nil {
 				return fail(fmt.Errorf("%w: %w", ErrUntrue, err))
 			}
+			g := claim
 			if g.Writer != policies.AuthorID(r.id) || g.Audience != r.state.Network.Vault {
 				return fail(fmt.Errorf("%w: a write grant to somebody else, or for another vault", ErrUntrue))
 			}
@@ -405,8 +405,8 @@ func (r *Reader) fetchWriting(ctx context.Context, w *writingFor, v *policies.Va
 	if err != nil {
 		return fail(fmt.Errorf("%w: %w", ErrUntrue, err))
 	}
-	m, err := policies.Open[policies.Manifest](e, r.signing.Public())
-	if err != nil || m.Owner != w.Owner || m.Author != policies.AuthorID(r.id) || m.Version < w.Manifest.Version {
+	m, err := policies.Decode[policies.Manifest](e)
+	if err != nil || r.line.Verify(e, 0) != nil || m.Owner != w.Owner || m.Author != policies.AuthorID(r.id) || m.Version < w.Manifest.Version {
 		return fail(fmt.Errorf("%w: it is no newer manifest of this reader for this owner", ErrUntrue))
 	}
 	if err := r.receipt(ctx, v, mirror.Receipt, e.Hash, evidence.EntryManifest); err != nil {

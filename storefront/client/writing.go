@@ -338,7 +338,7 @@ func (o *Owner) buildWriteGrant(t *task, v *policies.VaultDocument) (*envelope.E
 	points = make([]byte, 0, 33*len(t.Fields))
 	for _, f := range t.Fields {
 		w := writing.Field{Field: f, Epoch: o.fieldEpoch(f)}
-		key, err := o.root.FieldKey(policies.Slot{Owner: o.ID(), Field: f, Epoch: w.Epoch, Author: g.Writer})
+		key, err := o.keyFor(policies.Slot{Owner: o.ID(), Field: f, Epoch: w.Epoch, Author: g.Writer})
 		if err != nil {
 			return nil, err
 		}
@@ -431,10 +431,17 @@ func (o *Owner) applyWriting(e *envelope.Envelope) error {
 // writer finds the identity of a writer: a contact's, or fetched and compared with the id that this owner signed.
 func (o *Owner) writer(ctx context.Context, author policies.AuthorID) (*policies.Identity, error) {
 	if c, ok := o.contact(policies.ReaderID(author)); ok {
-		return openIdentity(c.Identity, c.ID)
+		doc, err := openIdentity(c.Identity, c.ID)
+		if err != nil {
+			return nil, err
+		}
+		return o.newestKeys(ctx, c.ID, doc)
 	}
 	_, doc, err := o.identity(ctx, policies.IdentityID(author))
-	return doc, err
+	if err != nil {
+		return nil, err
+	}
+	return o.newestKeys(ctx, policies.IdentityID(author), doc)
 }
 
 // syncWritten fetches what a writer has published: its newest manifest, which it signed and the vault accepted, with all items that this commits to.

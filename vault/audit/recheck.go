@@ -37,6 +37,7 @@ const (
 	ReasonPseudonym         = "pseudonym"          // the entry is under a pseudonym that is not the owner's or the reader's
 	ReasonIdentity          = "identity"           // owner or reader is not enrolled
 	ReasonIdentitySignature = "identity_signature" // the identity does not certify itself
+	ReasonSuccession        = "succession"         // an identity's keys were replaced by somebody who may not, or too soon
 	ReasonDetails           = "details"            // the details are not what a release has
 )
 
@@ -257,6 +258,8 @@ func prepare(b *hashed) error {
 			p.document, p.err = policies.Decode[writing.End](p.signed)
 		case evidence.EntrySession:
 			p.document, p.err = policies.Decode[policies.Session](p.signed)
+		case evidence.EntrySuccession, evidence.EntryNotice:
+			decodeSuccession(r.Entry.Kind, p)
 		case evidence.EntryUse, evidence.EntryRefusal:
 			p.document, p.err = policies.Decode[policies.ReadRequest](p.signed)
 		case evidence.EntryAccess:
@@ -271,6 +274,7 @@ type proof struct {
 	signed *envelope.Envelope
 	key    []byte // of a composite signature, or
 	short  *envelope.SessionPublicKey
+	second []byte // of a succession's second signature
 	done   chan struct{}
 	err    error
 }
@@ -289,10 +293,21 @@ func (p *proof) run() {
 	default:
 		var key *envelope.PublicKey
 		if key, p.err = envelope.ParsePublicKey(p.key); p.err == nil {
-			p.err = signed.Verify(key)
+			p.err = p.verify(signed, key)
 		}
 	}
-	p.key, p.short = nil, nil
+	p.key, p.short, p.second = nil, nil, nil
+}
+
+func (p *proof) verify(signed *envelope.Envelope, key *envelope.PublicKey) error {
+	if p.second == nil {
+		return signed.Verify(key)
+	}
+	second, err := envelope.ParsePublicKey(p.second)
+	if err != nil {
+		return err
+	}
+	return signed.VerifyTwo(key, second)
 }
 
 // holds waits for the proof and appends a reason if it fails. A nil proof is of something that was not there to be proven, which has its own reason.

@@ -38,6 +38,7 @@ type person struct {
 	key    *envelope.PrivateKey
 	id     policies.IdentityID
 	pseudo policies.Pseudonym
+	seed   byte
 
 	link     policies.Link // of an owner's next document
 	version  uint64
@@ -50,10 +51,10 @@ func (p *person) reader() policies.ReaderID { return policies.ReaderID(p.id) }
 
 func (w *world) enrol() *person {
 	w.seed++
-	p := &person{w: w, key: envelope.NewPrivateKey((*[64]byte)(filled(64, 100+w.seed))), pseudo: policies.Pseudonym{w.seed}}
+	p := &person{w: w, seed: w.seed, key: envelope.NewPrivateKey((*[64]byte)(filled(64, 100+w.seed))), pseudo: policies.Pseudonym{w.seed}}
 	e := must(policies.Sign(p.key, &policies.Identity{
 		Header: policies.NewHeader("identity", w.now), Kind: policies.KindPerson, SigningKey: p.key.Public().Bytes(),
-		KEMKey: filled(policies.KEMPublicKeySize, 1), LoginKey: filled(policies.KEMPublicKeySize, 2), RecoveryHash: policies.Hash{1},
+		KEMKey: filled(policies.KEMPublicKeySize, 1), LoginKey: filled(policies.KEMPublicKeySize, 2), RecoveryHash: policies.HashKey(recoveryKey(w.seed).Public().Bytes()),
 	}))
 	p.id = policies.IdentityID(e.Hash)
 	p.link = policies.Link{Seq: 1, Prev: policies.Hash(p.id)}

@@ -45,9 +45,10 @@ type replay struct {
 }
 
 type identity struct {
-	key    []byte
+	key    []byte // in force
 	pseudo policies.Pseudonym
 	proof  *proof
+	standing
 }
 
 type chain struct {
@@ -93,6 +94,7 @@ type place struct {
 
 type session struct {
 	document policies.Session
+	ended    uint64 // by which entry, before its time; 0: by none
 	proof    *proof
 	nonces   map[policies.Nonce]uint64 // by the index at which they came
 	request  pass
@@ -175,6 +177,10 @@ func (s *replay) apply(r *Record, p *prepared, b *batch) {
 		s.endWriting(r, p, b)
 	case evidence.EntrySession:
 		s.open(r, p, b)
+	case evidence.EntrySuccession:
+		s.succeed(r, p, b)
+	case evidence.EntryNotice:
+		s.announce(r, p, b)
 	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r, p, inside, b)
 	case evidence.EntryErasure:
@@ -239,7 +245,7 @@ func (s *replay) missing(r *Record, inside bool, b *batch) {
 	}
 	switch r.Entry.Kind {
 	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant, evidence.EntryRevocation,
-		evidence.EntryWriteGrant, evidence.EntryWriteEnd:
+		evidence.EntryWriteGrant, evidence.EntryWriteEnd, evidence.EntrySuccession, evidence.EntryNotice:
 		if r.Absent {
 			s.lost = why
 		}
@@ -299,7 +305,8 @@ func (s *replay) enrol(r *Record, p *prepared, b *batch) {
 	if p.details.Pseudo != r.Entry.Owner || p.details.Pseudo.IsZero() {
 		faults = append(faults, reason(ReasonPseudonym, "the entry is not under the pseudonym that it gives"))
 	}
-	one := &identity{key: d.SigningKey, pseudo: p.details.Pseudo, proof: b.proof(p.signed, d.SigningKey, nil)}
+	one := &identity{key: d.SigningKey, pseudo: p.details.Pseudo, proof: b.proof(p.signed, d.SigningKey, nil),
+		standing: standing{generation: 1, document: policies.Hash(id), recovery: d.RecoveryHash}}
 	s.identities[id] = one
 	document(r, p.details, b, one.proof, ReasonIdentitySignature, "the identity does not certify itself", faults...)
 }
@@ -586,6 +593,9 @@ func (s *replay) asked(v *verdict, r *Record, d *evidence.Details, one *session,
 	}
 	if one.document.Audience != s.log.Document.Vault {
 		v.fault(ReasonSessionSignature, "the session is for another vault")
+	}
+	if one.ended != 0 {
+		v.fault(string(policies.CodeSession), "entry %d gave the reader new keys, which ended the session", one.ended)
 	}
 	if one.document.Live(decided) != nil {
 		v.fault(string(policies.CodeSession), "decided at %s, outside of the session's time", decided.Format(timeFormat))

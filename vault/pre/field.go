@@ -55,6 +55,16 @@ func (k *FieldKey) Open(leaf *policies.Leaf, ciphertext []byte) ([]byte, error) 
 	return d.open(leaf, ciphertext)
 }
 
+// Opens reports whether an item is under this key: of an owner whose root was replaced it may be under the one before.
+func (k *FieldKey) Opens(leaf *policies.Leaf) bool {
+	d, err := k.unwrap(leaf)
+	if err != nil {
+		return false
+	}
+	clear(d[:])
+	return true
+}
+
 func (k *FieldKey) unwrap(leaf *policies.Leaf) (*dek, error) {
 	if leaf.Slot != k.slot || leaf.Version == 0 {
 		return nil, ErrOpen

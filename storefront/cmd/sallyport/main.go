@@ -193,7 +193,7 @@ func exitCode(err error) int {
 		return exitLocked
 	case errors.Is(err, policies.CodeUnavailable):
 		return exitUnreachable
-	case errors.As(err, &code):
+	case errors.As(err, &code), errors.Is(err, client.ErrReplaced):
 		return exitRefused
 	}
 	return exitError

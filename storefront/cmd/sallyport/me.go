@@ -46,6 +46,7 @@ type meCommands struct {
 	History    meHistory    `cmd:"" help:"${help_me_history}"`
 	Checkpoint meCheckpoint `cmd:"" help:"${help_me_checkpoint}"`
 	Rotate     meRotate     `cmd:"" help:"${help_me_rotate}"`
+	Replace    meReplace    `cmd:"" help:"${help_me_replace}"`
 	Sync       meSync       `cmd:"" help:"${help_me_sync}"`
 	Backup     meBackup     `cmd:"" help:"${help_me_backup}"`
 	Restore    meRestore    `cmd:"" help:"${help_me_restore}"`
@@ -679,6 +680,7 @@ func (c *meSync) Run(s *session) error {
 			return err
 		}
 		s.print(map[string]any{"synced": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("synced")) })
+		s.warnAnnounced(o)
 		return nil
 	})
 }

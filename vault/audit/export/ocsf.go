@@ -28,9 +28,9 @@ var categories = map[int]string{0: "Uncategorized", 2: "Findings", 3: "Identity 
 var (
 	baseEvent      = &class{0, "Base Event", map[int]string{99: "Other"}}
 	finding        = &class{2004, "Detection Finding", map[int]string{1: "Create", 6: "Delete"}}
-	accountChange  = &class{3001, "Account Change", map[int]string{1: "Create", 6: "Delete"}}
+	accountChange  = &class{3001, "Account Change", map[int]string{1: "Create", 3: "Password Change", 6: "Delete"}}
 	authentication = &class{3002, "Authentication", map[int]string{1: "Logon"}}
-	entity         = &class{3004, "Entity Management", map[int]string{1: "Create", 4: "Delete"}}
+	entity         = &class{3004, "Entity Management", map[int]string{1: "Create", 3: "Update", 4: "Delete"}}
 	userAccess     = &class{3005, "User Access Management", map[int]string{1: "Assign Privileges", 2: "Revoke Privileges"}}
 	lifecycle      = &class{6002, "Application Lifecycle", map[int]string{1: "Install", 3: "Start", 4: "Stop"}}
 	datastore      = &class{6005, "Datastore Activity", map[int]string{1: "Read", 2: "Update", 4: "Query", 7: "Delete"}}
@@ -52,6 +52,10 @@ func classify(e *Event) (c *class, activity int) {
 		return accountChange, 1
 	case evidence.EntryClosure:
 		return accountChange, 6
+	case evidence.EntrySuccession:
+		return accountChange, 3
+	case evidence.EntryNotice:
+		return entity, 3
 	case evidence.EntrySession:
 		return authentication, 1
 	case evidence.EntryManifest:

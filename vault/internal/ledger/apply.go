@@ -6,6 +6,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/policies/writing"
 )
 
@@ -89,6 +90,10 @@ func (s *State) apply(r *Record) error {
 		s.addSession(&Session{Document: *session, Hash: d.Document, Index: r.Index, Nonces: map[policies.Nonce]struct{}{}})
 		s.touch(sessionKey(d.Document))
 		return nil
+	case evidence.EntrySuccession:
+		return s.succeed(r, r.Document.(*succession.Document))
+	case evidence.EntryNotice:
+		return s.announce(r, r.Document.(*succession.Notice))
 	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r)
 		return nil
@@ -124,7 +129,7 @@ func (s *State) enrol(r *Record, d *policies.Identity) error {
 	if _, taken := s.pseudonyms[r.Details.Pseudo]; taken {
 		return ErrOrder
 	}
-	s.identities[id] = &Identity{ID: id, Pseudonym: r.Details.Pseudo, Key: d.SigningKey, Index: r.Index}
+	s.identities[id] = &Identity{ID: id, Pseudonym: r.Details.Pseudo, Key: d.SigningKey, Index: r.Index, Standing: Standing{Generation: 1, Document: policies.Hash(id), Recovery: d.RecoveryHash}}
 	s.pseudonyms[r.Details.Pseudo] = id
 	s.touch(identityKey(id))
 	return nil

@@ -50,17 +50,22 @@ func (s *State) Entries(c Closure) []uint64 {
 	return out
 }
 
-// Closable reports whether what lies beside an entry, in its pinned encoding, goes when the account of the owner with this pseudonym was closed. Two things stay, so that
-// anybody can see that it was the owner who closed it: the closure, and the identity, which has keys and no name.
+// Closable reports whether what lies beside an entry, in its pinned encoding, goes when the account of the owner with this pseudonym was closed. Three things stay, so that
+// anybody can see that it was the owner who closed it: the closure, the identity, which has keys and no name, and its successions, which have keys alone.
 func Closable(raw []byte, owner policies.Pseudonym) bool {
 	e, err := evidence.ParseEntry(raw)
-	return err == nil && e.Owner == owner && e.Kind != evidence.EntryClosure && e.Kind != evidence.EntryIdentity
+	return err == nil && e.Owner == owner && !kept(e.Kind)
+}
+
+// kept are the kinds of an owner's entries of which nothing is ever erased.
+func kept(k evidence.Kind) bool {
+	return k == evidence.EntryClosure || k == evidence.EntryIdentity || k == evidence.EntrySuccession
 }
 
 // passOver reports whether a record is one that a replay passes over: of an owner of whom something was erased that the state would rest on, up to the closure that allows
 // it. The nonces of requests still count.
 func (s *State) passOver(r *Record) bool {
-	if r.Kind == evidence.EntryClosure || r.Kind == evidence.EntryIdentity || r.Owner.IsZero() {
+	if kept(r.Kind) || r.Owner.IsZero() {
 		return false
 	}
 	_, over := s.gone[r.Owner]

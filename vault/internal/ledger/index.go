@@ -644,7 +644,9 @@ func decode(key string, value []byte) (insert func(*State), err error) {
 	switch key[0] {
 	case kindIdentity:
 		i := new(Identity)
-		err = envelope.Decode(value, i)
+		if err = envelope.Decode(value, i); err == nil && i.Generation == 0 {
+			err = errForm // of a version that knew no successions
+		}
 		insert = func(s *State) { s.identities[i.ID], s.pseudonyms[i.Pseudonym] = i, i.ID }
 	case kindClosed:
 		var c Closure

@@ -108,12 +108,13 @@ type VaultDocument struct {
 	Hash    policies.Hash `json:"hash"`
 }
 
-// Identity is an enrolled identity. It never changes.
+// Identity is an enrolled identity. It never changes: one that has new keys takes its place.
 type Identity struct {
 	ID        policies.IdentityID `json:"id"`
 	Pseudonym policies.Pseudonym  `json:"pseudonym"`
-	Key       []byte              `json:"key"`   // composite public key
+	Key       []byte              `json:"key"`   // composite public key in force
 	Index     uint64              `json:"index"` // of its enrolment
+	Standing
 }
 
 // Verifier is the identity's key.
@@ -199,11 +200,12 @@ type Revocation struct {
 	Items []policies.RevokedItem `json:"items"`
 }
 
-// Session is an open session. Only its nonces change.
+// Session is an open session. Only its nonces change, and, once, whether it ended before its time.
 type Session struct {
 	Document policies.Session `json:"document"`
 	Hash     policies.Hash    `json:"hash"`
 	Index    uint64           `json:"index"`
+	Ended    bool             `json:"ended,omitzero"` // before its time: the keys that opened it were replaced
 	// Nonces are those that requests have used, with those of requests on their way into the log.
 	Nonces map[policies.Nonce]struct{} `json:"-"`
 	seen   []policies.Nonce            // those in the log, in its order
@@ -305,7 +307,12 @@ func (s *State) Undone() []*Revocation {
 func (s *State) UndoneRevocation(hash policies.Hash) *Revocation { return s.pending[hash] }
 
 // Session is an open session, or nil.
-func (s *State) Session(hash policies.Hash) *Session { return s.sessions[hash] }
+func (s *State) Session(hash policies.Hash) *Session {
+	if one := s.sessions[hash]; one != nil && !one.Ended {
+		return one
+	}
+	return nil
+}
 
 // SessionsOf is how many open sessions a reader has.
 func (s *State) SessionsOf(reader policies.ReaderID) int { return s.sessionsOf[reader] }

@@ -7,6 +7,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/vault/keylog"
 )
@@ -20,7 +21,7 @@ type Record struct {
 	Details evidence.Details
 	Raw     []byte // the signed document that lies beside the entry, if this one is the first to speak of it
 	// Document is Raw decoded, for kinds that change the state by it: *policies.VaultDocument (genesis), Identity, Manifest, Grant
-	// (import), Revocation, WriteGrant, WriteEnd, Session or AuditQuery (access, if it is one).
+	// (import), Revocation, WriteGrant, WriteEnd, Session, AuditQuery (access, if it is one), *succession.Document or Notice.
 	Document any
 	// Gone: what the state rests on was erased, as it may be of an owner who closed their account.
 	Gone bool
@@ -67,7 +68,7 @@ func Decode(p keylog.Position, raw keylog.Record) (*Record, error) {
 	r := &Record{Kind: entry.Kind, Owner: entry.Owner, Reader: entry.Reader, Outcome: entry.Outcome}
 	r.Recorded(p, raw.Entry)
 	if len(raw.Body) == 0 {
-		if r.Gone = needsBody(&entry) && !entry.Owner.IsZero() && entry.Kind != evidence.EntryClosure && entry.Kind != evidence.EntryIdentity; r.Gone {
+		if r.Gone = needsBody(&entry) && !entry.Owner.IsZero() && !kept(entry.Kind); r.Gone {
 			return r, nil
 		}
 		if needsBody(&entry) {
@@ -115,7 +116,8 @@ func needsBody(e *evidence.Entry) bool {
 	case evidence.EntryFailed:
 		return e.Outcome == policies.CodeImport
 	case evidence.EntryErasure, evidence.EntryGenesis, evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant,
-		evidence.EntryRevocation, evidence.EntryClosure, evidence.EntryDestroyed, evidence.EntryStart, evidence.EntryWriteGrant, evidence.EntryWriteEnd:
+		evidence.EntryRevocation, evidence.EntryClosure, evidence.EntryDestroyed, evidence.EntryStart, evidence.EntryWriteGrant, evidence.EntryWriteEnd,
+		evidence.EntrySuccession, evidence.EntryNotice:
 		return true
 	}
 	return false
@@ -141,6 +143,10 @@ func (r *Record) decodeDocument() error {
 		return document[writing.End](r)
 	case evidence.EntrySession:
 		return document[policies.Session](r)
+	case evidence.EntrySuccession:
+		return document[succession.Document](r)
+	case evidence.EntryNotice:
+		return document[succession.Notice](r)
 	case evidence.EntryAccess:
 		if len(r.Raw) > 0 {
 			return document[policies.AuditQuery](r)

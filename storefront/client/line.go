@@ -1,0 +1,114 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/succession"
+	"github.com/sallyport/sallyport/storefront/api"
+)
+
+// lineOf is an identity's line as it was stored: the first document and its successions, verified when they came and again here.
+func lineOf(first jsontext.Value, successions []jsontext.Value) (succession.Line, error) {
+	e, err := envelope.Parse(first)
+	if err != nil {
+		return succession.Line{}, err
+	}
+	doc, id, err := policies.OpenIdentity(e)
+	if err != nil {
+		return succession.Line{}, err
+	}
+	line := succession.Begin(id, doc)
+	for _, raw := range successions {
+		if e, err = envelope.Parse(raw); err != nil {
+			return line, err
+		}
+		if _, err := line.Take(e); err != nil {
+			return line, err
+		}
+	}
+	return line, nil
+}
+
+// successions asks the storefront how an identity came to its newest keys, and returns the line with what it did not have, each verified from the first
+// document on and with the vault's receipt. What the storefront holds back is missing, and then what the new keys sign is not believed.
+func (d *device) successions(ctx context.Context, line succession.Line) (succession.Line, []jsontext.Value, error) {
+	v, err := d.vault(ctx)
+	if err != nil {
+		return line, nil, err
+	}
+	var list api.Successions
+	err = d.wire.call(ctx, request{method: "GET", path: path(api.PathSuccessions, line.ID.String()), out: &list})
+	if errors.Is(err, policies.CodeNotFound) {
+		return line, nil, nil
+	}
+	if err != nil {
+		return line, nil, fmt.Errorf("asking for newer keys: %w", err)
+	}
+	var raw []jsontext.Value
+	for _, one := range list.Successions {
+		e, err := envelope.Parse(one.Document)
+		if err != nil {
+			return line, nil, fmt.Errorf("asking for newer keys: %w: %w", ErrUntrue, err)
+		}
+		known := len(line.Holders)
+		if _, err := line.Take(e); err != nil {
+			return line, nil, fmt.Errorf("asking for newer keys: %w: %w", ErrUntrue, err)
+		}
+		if raw = append(raw, one.Document); len(line.Holders) == known {
+			continue
+		}
+		if one.Receipt == nil {
+			return line, nil, fmt.Errorf("asking for newer keys: %w: a succession without the vault's receipt", ErrUntrue)
+		}
+		if err := d.receipt(ctx, v, one.Receipt, policies.Hash(e.Hash), evidence.EntrySuccession); err != nil {
+			return line, nil, fmt.Errorf("asking for newer keys: %w", err)
+		}
+	}
+	return line, raw, nil
+}
+
+// newestKeys is an identity with the newest of its keys that the storefront shows. Where it cannot be asked, they are those of the first document.
+func (d *device) newestKeys(ctx context.Context, id policies.IdentityID, first *policies.Identity) (*policies.Identity, error) {
+	line, _, err := d.successions(ctx, succession.Begin(id, first))
+	if err != nil && !errors.Is(err, policies.CodeUnavailable) {
+		return nil, err
+	}
+	out, h := *first, line.Newest()
+	out.SigningKey, out.KEMKey, out.LoginKey, out.RecoveryHash = h.SigningKey, h.KEMKey, h.LoginKey, h.Recovery
+	return &out, nil
+}
+
+// verifyLink checks the signature of a document of the owner's chain, and follows the line.
+func verifyLink(line *succession.Line, e *envelope.Envelope) error {
+	if e.Type == "succession" {
+		_, err := line.Take(e)
+		return err
+	}
+	link, err := linkOf(e)
+	if err != nil {
+		return err
+	}
+	return line.Verify(e, link.Seq)
+}
+
+func successionLink(e *envelope.Envelope) (policies.Link, error) {
+	if e.Type == "succession" {
+		d, err := policies.Decode[succession.Document](e)
+		if err != nil {
+			return policies.Link{}, err
+		}
+		return d.Link, nil
+	}
+	n, err := policies.Decode[succession.Notice](e)
+	if err != nil {
+		return policies.Link{}, err
+	}
+	return n.Link, nil
+}

@@ -1,0 +1,564 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/succession"
+	"github.com/sallyport/sallyport/storefront/api"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+// Replacing the root. The order is that of what must stop first:
+//
+//  1. A new root and a new recovery key are drawn, and written to a backup before anything else.
+//  2. The succession. From its acceptance on the vault takes nothing that the old keys sign, so whoever has the old device changes nothing more.
+//  3. What is under keys of the old root moves to keys of the new one, in the epoch after: first the grants, then the head that needs them, then the old
+//     grants end. That is a rotation with two roots, and readers notice nothing of it.
+//  4. The same values are sealed anew. What the old root opened is not stored any more after that.
+//  5. The old root is forgotten.
+//
+// Each step is a task in the stored queue, so a process that is killed at any line goes on with the next command. Which of two roots a field is under is found
+// out by its capsule, and stored nowhere: nothing can be wrong about it.
+
+// replacement is a change of the root that has begun and is not in force. It is in the backup that was written before.
+type replacement struct {
+	Root      []byte            `json:"root"`
+	Recovery  []byte            `json:"recovery"`           // seed of the recovery key from then on
+	Authority []byte            `json:"authority,omitzero"` // seed of the recovery key until then; none: it is announced
+	Reason    succession.Reason `json:"reason"`
+	Away      bool              `json:"away,omitzero"`   // the backup lies elsewhere, so the recovery key does not stay here
+	Notice    policies.Hash     `json:"notice,omitzero"` // in force, of this replacement
+	Since     int64             `json:"since,omitzero"`  // when, Unix seconds
+}
+
+func (r *replacement) zero() {
+	clear(r.Root)
+	clear(r.Recovery)
+	clear(r.Authority)
+}
+
+// announced is a change of keys without the recovery key that the chain announces.
+type announced struct {
+	Notice policies.Hash `json:"notice"`
+	Since  int64         `json:"since"` // Unix seconds, by the clock of the device that made it
+	Own    bool          `json:"own,omitzero"`
+}
+
+// ReplaceOptions say why and with what.
+type ReplaceOptions struct {
+	Reason   succession.Reason
+	Recovery []byte // plaintext of an earlier backup, for the recovery key in it; nil: this device has it still
+	Announce bool   // without the recovery key: in 72 hours, if nobody objects
+	Away     bool   // the new backup lies elsewhere, so the new recovery key does not stay on this device
+}
+
+// Replace gives this identity a new root. write must seal the backup and store it; no other backup, and no other device, is of use from then on. It returns nil when
+// everything is done, or with Announce when it is announced; [Owner.Sync] goes on with what is not.
+func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(plain []byte) error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.state.Replacing != nil || o.former != nil {
+		return fmt.Errorf("%w: a replacement is under way already; sync finishes it", policies.CodeSuccessionPending)
+	}
+	if err := o.run(ctx); err != nil {
+		return err
+	}
+	if err := o.syncChain(ctx); err != nil {
+		return o.reason(ctx, err)
+	}
+	r := &replacement{Reason: opts.Reason, Away: opts.Away}
+	if !opts.Announce {
+		var err error
+		if r.Authority, err = o.recoverySeed(opts.Recovery); err != nil {
+			return err
+		}
+	}
+	root, err := pre.NewRoot()
+	if err != nil {
+		return err
+	}
+	defer root.Zero()
+	r.Root, r.Recovery = root.Bytes(), make([]byte, envelope.SeedSize)
+	rand.Read(r.Recovery)
+	b := o.state.base.backup(o.now())
+	b.Readers, b.Codes, b.Replacing = o.state.Contacts, o.state.Codes, r
+	// Killed after this line, the backup is of a replacement that has not begun, and a device that is restored from it carries it out.
+	if err := b.write(write); err != nil {
+		return err
+	}
+	o.state.Replacing = r
+	o.state.Tasks = append(o.state.Tasks, task{Kind: taskSucceed, Stroke: policies.NewDocumentID()})
+	if opts.Announce {
+		o.state.Tasks[len(o.state.Tasks)-1].Kind = taskNotice
+	}
+	return o.saveAndRun(ctx)
+}
+
+// CancelReplacement takes back a change of keys that was announced, by this device or by whoever has its keys.
+func (o *Owner) CancelReplacement(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.syncChain(ctx); err != nil {
+		return o.reason(ctx, err)
+	}
+	if o.state.Announced == nil {
+		return fmt.Errorf("%w: nothing is announced", policies.CodeNotFound)
+	}
+	o.state.Tasks = append(o.state.Tasks, task{Kind: taskNotice, Stroke: policies.NewDocumentID(), TakeBack: true})
+	return o.saveAndRun(ctx)
+}
+
+// Announced tells of a change of keys without the recovery key that this device knows of: when it can take effect, and whether it is this device's own. The
+// zero time: there is none.
+func (o *Owner) Announced() (effective time.Time, own bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if a := o.state.Announced; a != nil {
+		return time.Unix(a.Since, 0).Add(succession.Wait), a.Own
+	}
+	return time.Time{}, false
+}
+
+// recoverySeed finds the recovery key in force: on this device, or in an earlier backup.
+func (o *Owner) recoverySeed(earlier []byte) ([]byte, error) {
+	seeds := [][]byte{o.state.Recovery}
+	if earlier != nil {
+		b, err := parseBackup(earlier, roleOwner)
+		if err != nil {
+			return nil, err
+		}
+		seeds = append(seeds, b.Recovery)
+		if b.Replacing != nil {
+			seeds = append(seeds, b.Replacing.Recovery)
+		}
+	}
+	for _, seed := range seeds {
+		if len(seed) != envelope.SeedSize {
+			continue
+		}
+		key := recoveryKey(seed)
+		public := policies.HashKey(key.Public().Bytes())
+		key.Zero()
+		if public == o.line.Newest().Recovery {
+			return bytes.Clone(seed), nil
+		}
+	}
+	return nil, ErrRecovery
+}
+
+func recoveryKey(seed []byte) *envelope.PrivateKey {
+	var s [envelope.SeedSize]byte
+	copy(s[:], seed)
+	defer clear(s[:])
+	return envelope.NewPrivateKey(&s)
+}
+
+// successor is the succession that a replacement leads to, but for its place in the chain, and its signing key.
+func (o *Owner) successor(r *replacement) (*succession.Document, *envelope.PrivateKey, error) {
+	root, err := pre.ParseRoot(r.Root)
+	if err != nil || len(r.Recovery) != envelope.SeedSize {
+		return nil, nil, fmt.Errorf("%w: a replacement without its root", ErrState)
+	}
+	defer root.Zero()
+	next, recovery := signingKey(root), recoveryKey(r.Recovery)
+	defer recovery.Zero()
+	kem, login := pre.NewBlobKey(root.KEMSeed()), pre.NewLoginKey(root.LoginSeed())
+	defer kem.Zero()
+	defer login.Zero()
+	h := o.line.Newest()
+	return &succession.Document{
+		Header: policies.NewHeader("succession", o.now()), Audience: o.state.Network.Vault, Identity: o.id, Link: o.nextLink(),
+		Generation: h.Generation + 1, Previous: h.Document, SigningKey: next.Public().Bytes(), KEMKey: kem.Public(), LoginKey: login.Public(),
+		RecoveryHash: policies.HashKey(recovery.Public().Bytes()), Notice: r.Notice, Reason: r.Reason,
+	}, next, nil
+}
+
+func (o *Owner) buildSuccession(*policies.VaultDocument) (*envelope.Envelope, error) {
+	r := o.state.Replacing
+	if r == nil {
+		return nil, nil
+	}
+	d, next, err := o.successor(r)
+	if err != nil {
+		return nil, err
+	}
+	defer next.Zero()
+	if len(r.Authority) == 0 {
+		return succession.Sign(d, next, o.signing)
+	}
+	authority := recoveryKey(r.Authority)
+	defer authority.Zero()
+	d.RecoveryKey, d.Notice = authority.Public().Bytes(), policies.Hash{}
+	return succession.Sign(d, next, authority)
+}
+
+func (o *Owner) buildNotice(t *task, v *policies.VaultDocument) (*envelope.Envelope, error) {
+	n := &succession.Notice{Header: policies.NewHeader("succession-notice", o.now()), Audience: v.Vault, Identity: o.id, Link: o.nextLink()}
+	if !t.TakeBack {
+		if o.state.Replacing == nil {
+			return nil, nil
+		}
+		d, next, err := o.successor(o.state.Replacing)
+		if err != nil {
+			return nil, err
+		}
+		next.Zero()
+		n.Successor = d.Successor()
+	}
+	return policies.Sign(o.signing, n)
+}
+
+// deliverSuccession takes the storefront's route, without a login, which a thief may have and this device soon has not, and else the vault's own.
+func (o *Owner) deliverSuccession(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) error {
+	first, cancel := context.WithTimeout(ctx, routeTimeout)
+	err := o.post(first, v, request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: e.Raw}, e)
+	cancel()
+	if err == nil || o.wire.owners == nil || refused(err) || errors.Is(err, policies.CodeSuccessionPending) || o.provenMoved(ctx, v, err, policies.Hash(e.Hash)) {
+		return err
+	}
+	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
+	defer cancel()
+	in := &vaultapi.Submission{Envelope: e.Raw}
+	if err2 := o.post(second, v, request{method: http.MethodPost, path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e); err2 != nil {
+		if errors.Is(err2, policies.CodeChain) {
+			return err2
+		}
+		return fmt.Errorf("%w; and over the second route: %w", err, err2)
+	}
+	o.state.Untold = append(o.state.Untold, e.Raw)
+	return nil
+}
+
+// applySuccession takes over a succession or a notice of the chain.
+func (o *Owner) applySuccession(e *envelope.Envelope) error {
+	switch e.Type {
+	case "succession-notice":
+		n, err := policies.Decode[succession.Notice](e)
+		if err != nil {
+			return err
+		}
+		r := o.state.Replacing
+		if n.Successor.IsZero() {
+			o.state.Announced = nil
+			if r != nil && len(r.Authority) == 0 {
+				r.zero()
+				o.state.Replacing = nil
+			}
+			return nil
+		}
+		o.state.Announced = &announced{Notice: policies.Hash(e.Hash), Since: n.Time}
+		if r == nil || len(r.Authority) > 0 {
+			return nil
+		}
+		d, next, err := o.successor(r)
+		if err != nil {
+			return err
+		}
+		next.Zero()
+		if d.Successor() == n.Successor {
+			r.Notice, r.Since, o.state.Announced.Own = policies.Hash(e.Hash), n.Time, true
+		}
+	case "succession":
+		if slices.ContainsFunc(o.line.Holders, func(h succession.Holder) bool { return h.Document == policies.Hash(e.Hash) }) {
+			return nil
+		}
+		line := o.line
+		if _, err := line.Take(e); err != nil {
+			return fmt.Errorf("%w: %w", ErrUntrue, err)
+		}
+		if err := o.install(line, append(slices.Clone(o.state.Successions), e.Raw)); err != nil {
+			return err
+		}
+		o.goOn()
+	}
+	return nil
+}
+
+// install puts the new root in force, if it is the one of the newest succession of a line.
+func (o *Owner) install(line succession.Line, raw []jsontext.Value) error {
+	r := o.state.Replacing
+	if r == nil {
+		return ErrReplaced
+	}
+	root, err := pre.ParseRoot(r.Root)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	signing := signingKey(root)
+	if !bytes.Equal(signing.Public().Bytes(), line.Newest().SigningKey) {
+		return ErrReplaced
+	}
+	o.former, o.state.Former = o.root, o.state.Root
+	o.root, o.state.Root = root, r.Root
+	o.signing.Zero()
+	o.signing = signing
+	clear(o.state.Recovery)
+	clear(r.Authority)
+	if o.state.Recovery = r.Recovery; r.Away {
+		o.state.Recovery = nil
+		clear(r.Recovery)
+	}
+	o.line, o.state.Successions = line, raw
+	o.wire.renew(pre.NewLoginKey(root.LoginSeed()), raw)
+	// What the old root sealed in an epoch no key of the new one ever stands for.
+	for i := range o.state.Epochs {
+		o.state.Epochs[i].Epoch++
+	}
+	o.state.Replacing, o.state.Announced, o.state.Moved = nil, nil, false
+	return nil
+}
+
+// adopt asks what became of this identity: whether a replacement that this device, or the backup it came from, knows of is in force, or one that it knows
+// nothing of.
+func (o *Owner) adopt(ctx context.Context) error {
+	line, raw, err := o.successions(ctx, o.line)
+	if err != nil || len(line.Holders) == len(o.line.Holders) {
+		return err
+	}
+	if err := o.install(line, raw); err != nil {
+		return err
+	}
+	// The storefront may have it and this device's chain not yet; then it is met there again.
+	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return t.Kind == taskSucceed || t.Kind == taskNotice })
+	return o.save()
+}
+
+// reason adds to a refusal of this device's login or signature that it was replaced, if that is why.
+func (o *Owner) reason(ctx context.Context, err error) error {
+	if !errors.Is(err, policies.CodeUnauthorized) && !errors.Is(err, policies.CodeKeyReplaced) || errors.Is(err, ErrReplaced) {
+		return err
+	}
+	if why := o.adopt(ctx); errors.Is(why, ErrReplaced) {
+		return fmt.Errorf("%w: %w", why, err)
+	}
+	return err
+}
+
+// goOn puts into the queue what a replacement needs next, and reports whether there is something.
+func (o *Owner) goOn() bool {
+	has := func(kinds ...string) bool {
+		return slices.ContainsFunc(o.state.Tasks, func(t task) bool { return slices.Contains(kinds, t.Kind) })
+	}
+	switch r := o.state.Replacing; {
+	case o.former != nil && o.state.Moved && !has(taskForget):
+		if under, err := o.underFormer(); under || err != nil {
+			return false
+		}
+		o.state.Tasks = append(o.state.Tasks, task{Kind: taskForget, Stroke: policies.NewDocumentID()})
+		return true
+	case o.former != nil && !o.state.Moved && !has(taskMove, taskReseal, taskForget):
+		var front []task
+		for _, kind := range []string{taskMove, taskReseal, taskForget} {
+			front = append(front, task{Kind: kind, Stroke: policies.NewDocumentID()})
+		}
+		o.state.Tasks = append(front, o.state.Tasks...)
+		return true
+	case r != nil && !has(taskSucceed, taskNotice) && (len(r.Authority) > 0 || !r.Notice.IsZero() && o.now().Sub(time.Unix(r.Since, 0)) > succession.Wait+policies.ClockSkew):
+		o.state.Tasks = append(o.state.Tasks, task{Kind: taskSucceed, Stroke: policies.NewDocumentID()})
+		return true
+	}
+	return false
+}
+
+// moving carries out a task of a replacement that sends nothing itself. done: it was one.
+func (o *Owner) moving(ctx context.Context, t *task) (done bool, err error) {
+	if t.Kind != taskMove && t.Kind != taskReseal && t.Kind != taskForget {
+		return false, nil
+	}
+	if o.former == nil { // forgotten already
+		o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
+		return true, o.save()
+	}
+	if o.state.Applied != o.state.Known || !o.mirrored() {
+		if err := o.syncChain(ctx); err != nil {
+			return true, err
+		}
+	}
+	t = &o.state.Tasks[0]
+	rest := o.state.Tasks[1:]
+	switch t.Kind {
+	case taskMove:
+		var fields []policies.Field
+		for _, l := range o.leaves() {
+			if o.before(&l) {
+				fields = append(fields, l.Field)
+			}
+		}
+		var rotation []task
+		if len(fields) > 0 {
+			rotation = []task{{Kind: taskPublish, Stroke: t.Stroke, Rotate: fields}, {Kind: taskRevoke, Stroke: t.Stroke, Reason: policies.ReasonSuperseded}}
+			if slices.ContainsFunc(fields, o.writable) {
+				rotation = append(rotation, task{Kind: taskFollow, Stroke: t.Stroke, Fields: fields})
+			}
+		}
+		o.state.Tasks = append(rotation, rest...)
+	case taskReseal:
+		if err := o.resealSome(ctx, t, rest); err != nil {
+			return true, err
+		}
+	case taskForget:
+		if own, err := o.ownUnderFormer(); err != nil {
+			return true, err
+		} else if own { // something was set while the replacement waited
+			o.state.Tasks = append(slices.Clone(rest), task{Kind: taskMove, Stroke: policies.NewDocumentID()}, *t)
+			break
+		}
+		if under, err := o.underFormer(); err != nil {
+			return true, err
+		} else if under { // of others; they seal for the new root when they write again
+			o.state.Moved, o.state.Tasks = true, slices.Clone(rest)
+			break
+		}
+		o.state.Moved = false
+		o.former.Zero()
+		clear(o.state.Former)
+		o.former, o.state.Former = nil, nil
+		o.state.Tasks = slices.Clone(rest)
+	}
+	return true, o.save()
+}
+
+// resealSome puts a publication of as many values as fit, sealed anew under new DEKs, before what is left of the task.
+func (o *Owner) resealSome(ctx context.Context, t *task, rest []task) error {
+	batch, size := task{Kind: taskPublish, Stroke: policies.NewDocumentID()}, 0
+	version := o.state.Manifest.Version + 1
+	var last policies.Field
+	for _, l := range o.leaves() { // in the order of their names
+		if len(t.Fields) > 0 && l.Field <= t.Fields[0] {
+			continue
+		}
+		if o.overtaken(l.Field) { // sealed anew, it would be the newest again
+			continue
+		}
+		value, err := o.openLeaf(ctx, &l)
+		if err != nil {
+			return err
+		}
+		sealed, ciphertext, err := o.seal(l.Slot, version, value)
+		clear(value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.Field, err)
+		}
+		if size += len(ciphertext); size > maxPublication && len(batch.Set) > 0 {
+			break
+		}
+		if err := o.store.PutItem(sealed.CiphertextHash, ciphertext); err != nil {
+			return err
+		}
+		batch.Set, last = append(batch.Set, sealed.Bytes()), l.Field
+	}
+	if len(batch.Set) == 0 {
+		o.state.Tasks = slices.Clone(rest)
+		return nil
+	}
+	again := *t
+	again.Fields = []policies.Field{last} // up to here it is done
+	o.state.Tasks = append([]task{batch, again}, rest...)
+	return nil
+}
+
+// underFormer reports whether anything published, by whoever may write, or waiting to be, is under keys of the root before.
+func (o *Owner) underFormer() (bool, error) {
+	for i := range o.state.Written {
+		for _, item := range o.state.Written[i].Items {
+			l, err := policies.ParseLeaf(item.Leaf)
+			if err != nil {
+				return false, fmt.Errorf("%w: %w", ErrState, err)
+			}
+			if o.before(&l) {
+				return true, nil
+			}
+		}
+	}
+	return o.ownUnderFormer()
+}
+
+func (o *Owner) ownUnderFormer() (bool, error) {
+	for _, l := range o.leaves() {
+		if o.before(&l) {
+			return true, nil
+		}
+	}
+	for i := range o.state.Tasks {
+		for _, raw := range o.state.Tasks[i].Set {
+			l, err := policies.ParseLeaf(raw)
+			if err != nil {
+				return false, fmt.Errorf("%w: %w", ErrState, err)
+			}
+			if o.before(&l) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// before reports whether an item of this owner's is under a key of the root before the newest succession.
+func (o *Owner) before(l *policies.Leaf) bool {
+	if o.former == nil {
+		return false
+	}
+	key, err := o.root.FieldKey(l.Slot)
+	if err != nil {
+		return false
+	}
+	defer key.Zero()
+	return !key.Opens(l)
+}
+
+// keyOf is the key that an item is under.
+func (o *Owner) keyOf(l *policies.Leaf) (*pre.FieldKey, error) {
+	if o.before(l) {
+		return o.former.FieldKey(l.Slot)
+	}
+	return o.root.FieldKey(l.Slot)
+}
+
+// overtaken reports whether somebody else wrote something newer of a field, which the owner has neither adopted nor rejected.
+func (o *Owner) overtaken(f policies.Field) bool {
+	for i := range o.state.Written {
+		for _, item := range o.state.Written[i].Items {
+			if l, err := policies.ParseLeaf(item.Leaf); err == nil && l.Field == f && !item.Settled {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// keyFor is the key of a slot: of the root before for as long as the field's item is under it, else of the root.
+func (o *Owner) keyFor(slot policies.Slot) (*pre.FieldKey, error) {
+	for i := range o.state.Written {
+		for _, item := range o.state.Written[i].Items {
+			if l, err := policies.ParseLeaf(item.Leaf); o.former != nil && err == nil && l.Slot == slot {
+				return o.keyOf(&l)
+			}
+		}
+	}
+	if o.former != nil {
+		leaves := o.state.Leaves // in the order of their names
+		i := sort.Search(len(leaves), func(i int) bool {
+			l, err := policies.ParseLeaf(leaves[i])
+			return err != nil || l.Field >= slot.Field
+		})
+		if i < len(leaves) {
+			if l, err := policies.ParseLeaf(leaves[i]); err == nil && l.Slot == slot {
+				return o.keyOf(&l)
+			}
+		}
+	}
+	return o.root.FieldKey(slot)
+}

@@ -1,0 +1,308 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/succession"
+	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+func (m *memory) clone() *memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := &memory{state: bytes.Clone(m.state), items: map[policies.Hash][]byte{}}
+	for h, b := range m.items {
+		c.items[h] = b
+	}
+	return c
+}
+
+// household is an owner with fields that two readers read.
+func (w *world) household(fields int) (o *Owner, m *memory, acme, globex *Reader) {
+	w.t.Helper()
+	o, m = w.owner()
+	acme, _ = w.reader("Acme")
+	globex, _ = w.reader("Globex")
+	w.connect(o, acme, "acme")
+	w.connect(o, globex, "globex")
+	var changes []Change
+	var names []policies.Field
+	for i := range fields {
+		names = append(names, policies.Field(fmt.Sprintf("own/f%d", i)))
+		changes = append(changes, set(names[i], fmt.Sprintf("value %d", i)))
+	}
+	ctx := context.Background()
+	w.must(o.Set(ctx, changes...))
+	w.must(o.Grant(ctx, acme.ID(), names, GrantOptions{}))
+	w.must(o.Grant(ctx, globex.ID(), names[:1], GrantOptions{}))
+	return o, m, acme, globex
+}
+
+func stolen() ReplaceOptions { return ReplaceOptions{Reason: succession.Stolen} }
+
+func keep(into *[]byte) func([]byte) error {
+	return func(plain []byte) error { *into = bytes.Clone(plain); return nil }
+}
+
+// TestReplace: a device was stolen. The owner replaces the root; readers read all the while and see no error; the thief's copy of the device can do nothing
+// any more, and what it has opens nothing that is stored.
+func TestReplace(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	o, m, acme, globex := w.household(4)
+	thief := m.clone()
+	oldRoot := bytes.Clone(o.state.Root)
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	reads := 0
+	go func() {
+		items := []Item{{Owner: o.ID(), Field: "own/f0"}, {Owner: o.ID(), Field: "own/f3"}}
+		for {
+			select {
+			case <-stop:
+				ended <- nil
+				return
+			default:
+			}
+			values, err := acme.Read(ctx, items...)
+			for _, v := range values {
+				err = errors.Join(err, v.Err)
+			}
+			if err != nil {
+				ended <- err
+				return
+			}
+			reads++
+		}
+	}()
+	var backup []byte
+	w.must(o.Replace(ctx, stolen(), keep(&backup)))
+	close(stop)
+	if err := <-ended; err != nil || reads == 0 {
+		t.Errorf("%d reads, then: %v", reads, err)
+	}
+	for i := range 4 {
+		w.wantRead(acme, o, policies.Field(fmt.Sprintf("own/f%d", i)), fmt.Sprintf("value %d", i))
+	}
+	w.wantRead(globex, o, "own/f0", "value 0")
+	w.wantRefusal(globex, o, "own/f1", policies.CodeNoGrant)
+	if o.former != nil || len(o.state.Tasks) != 0 || o.state.Replacing != nil {
+		t.Errorf("not finished: %d tasks", len(o.state.Tasks))
+	}
+	if v, err := o.Verify(ctx); err != nil || !v.Agrees() {
+		t.Errorf("the log and the device: %+v, %v", v, err)
+	}
+	old, err := pre.ParseRoot(oldRoot)
+	w.must(err)
+	for _, l := range o.leaves() {
+		key, err := old.FieldKey(l.Slot)
+		w.must(err)
+		if key.Opens(&l) {
+			t.Errorf("the old root opens %s", l.Field)
+		}
+	}
+	// The thief's device.
+	stolen := reopen(thief, w)
+	if err := stolen.Set(ctx, set("own/f0", "forged")); !errors.Is(err, ErrReplaced) {
+		t.Errorf("the stolen device set a field: %v", err)
+	}
+	if err := stolen.Revoke(ctx, acme.ID(), nil, RevokeOptions{}); !errors.Is(err, ErrNotStopped) {
+		t.Errorf("the stolen device revoked: %v", err)
+	}
+	w.wantRead(acme, o, "own/f0", "value 0")
+
+	// The device goes on after it is opened again, and a new one comes from the backup that was made first.
+	w.must(o.Set(ctx, set("own/f1", "changed")))
+	again := reopen(m, w)
+	w.must(again.Set(ctx, set("own/f2", "changed too")))
+	fresh, err := RestoreOwner(new(memory), backup, Options{})
+	w.must(err)
+	w.must(fresh.Sync(ctx))
+	w.must(fresh.Set(ctx, set("own/f3", "from the new device")))
+	for f, want := range map[policies.Field]string{"own/f0": "value 0", "own/f1": "changed", "own/f2": "changed too", "own/f3": "from the new device"} {
+		w.wantRead(acme, o, f, want)
+		if got, err := fresh.Get(ctx, f); err != nil || string(got) != want {
+			t.Errorf("the new device has %s as %q: %v", f, got, err)
+		}
+	}
+	// A second replacement needs the recovery key that the first one made, which the backup holds.
+	fresh.state.Recovery = nil
+	if err := fresh.Replace(ctx, ReplaceOptions{Reason: succession.Lost}, keep(new([]byte))); !errors.Is(err, ErrRecovery) {
+		t.Errorf("without the recovery key: %v", err)
+	}
+	w.must(fresh.Replace(ctx, ReplaceOptions{Reason: succession.Lost, Recovery: backup}, keep(new([]byte))))
+	w.wantRead(acme, o, "own/f3", "from the new device")
+}
+
+// TestReplaceKilledAnywhere: killed at any point at which something is stored, the device goes on, and nothing is lost or doubled.
+func TestReplaceKilledAnywhere(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	for saves, begun := 1, true; begun; saves++ {
+		o, m, acme, _ := w.household(2)
+		m.limit = m.saves + saves
+		var backup []byte
+		err := o.Replace(ctx, stolen(), keep(&backup))
+		if begun = errors.Is(err, errCrash); !begun {
+			w.must(err)
+			if saves < 8 {
+				t.Errorf("killed at %d points only", saves-1)
+			}
+		}
+		w.wantRead(acme, o, "own/f0", "value 0")
+		m.limit = 0
+		again := reopen(m, w)
+		unbegun := again.state.Replacing == nil && again.line.Newest().Generation == 1
+		w.must(again.Sync(ctx))
+		if unbegun { // killed before it was stored that anything is to be replaced: nothing is
+			w.wantRead(acme, o, "own/f0", "value 0")
+			continue
+		}
+		if again.former != nil || len(again.state.Tasks) != 0 || again.state.Replacing != nil || again.line.Newest().Generation != 2 {
+			t.Fatalf("killed at save %d: %d tasks are left, generation %d", saves, len(again.state.Tasks), again.line.Newest().Generation)
+		}
+		w.wantRead(acme, o, "own/f0", "value 0")
+		w.wantRead(acme, o, "own/f1", "value 1")
+		if grants := again.Grants(false); len(grants) != 3 {
+			t.Fatalf("killed at save %d: %d grants are in force, want 3", saves, len(grants))
+		}
+		w.must(again.Set(ctx, set("own/f1", "later")))
+		w.wantRead(acme, o, "own/f1", "later")
+		// The backup that was written first restores a device at any of these points.
+		fresh, err := RestoreOwner(new(memory), backup, Options{})
+		w.must(err)
+		w.must(fresh.Sync(ctx))
+		if got, err := fresh.Get(ctx, "own/f0"); err != nil || string(got) != "value 0" {
+			t.Fatalf("restored: %q, %v", got, err)
+		}
+	}
+}
+
+// TestRestoreInTheMiddle: the device is lost in the middle of a replacement. The backup that was written first finishes it.
+func TestRestoreInTheMiddle(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	for saves, begun := 1, true; begun; saves++ {
+		o, m, acme, _ := w.household(2)
+		m.limit = m.saves + saves
+		var backup []byte
+		if begun = errors.Is(o.Replace(ctx, stolen(), keep(&backup)), errCrash); backup == nil {
+			continue
+		}
+		fresh, err := RestoreOwner(new(memory), backup, Options{})
+		w.must(err)
+		w.must(fresh.Sync(ctx))
+		if fresh.former != nil || len(fresh.state.Tasks) != 0 || fresh.line.Newest().Generation != 2 {
+			t.Fatalf("lost at save %d: %d tasks are left, generation %d", saves, len(fresh.state.Tasks), fresh.line.Newest().Generation)
+		}
+		for i := range 2 {
+			w.wantRead(acme, o, policies.Field(fmt.Sprintf("own/f%d", i)), fmt.Sprintf("value %d", i))
+		}
+		w.must(fresh.Set(ctx, set("own/f0", "later")))
+		w.wantRead(acme, o, "own/f0", "later")
+	}
+}
+
+// TestAnnouncedReplacement: without the recovery key it is announced, every device sees it, and any of them takes it back.
+func TestAnnouncedReplacement(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	o, m, acme, _ := w.household(1)
+	thief := reopen(m.clone(), w)
+	w.must(thief.Replace(ctx, ReplaceOptions{Reason: succession.Planned, Announce: true}, keep(new([]byte))))
+	if at, own := thief.Announced(); !own || time.Until(at) < 71*time.Hour {
+		t.Errorf("the thief's device: %v, %v", at, own)
+	}
+	w.must(o.Sync(ctx))
+	if at, own := o.Announced(); own || time.Until(at) < 71*time.Hour {
+		t.Errorf("the owner's device: %v, %v", at, own)
+	}
+	// The thief's device claims that the time is over.
+	thief.now = func() time.Time { return time.Now().Add(succession.Wait + time.Hour) }
+	if err := thief.Sync(ctx); !errors.Is(err, policies.CodeSuccessionPending) && !errors.Is(err, policies.CodeExpired) && !errors.Is(err, policies.CodeUnauthorized) {
+		t.Errorf("the thief's succession: %v", err)
+	}
+	w.must(o.CancelReplacement(ctx))
+	if at, _ := o.Announced(); !at.IsZero() {
+		t.Error("it is announced still")
+	}
+	thief.now = time.Now
+	w.must(thief.Sync(ctx))
+	if at, _ := thief.Announced(); !at.IsZero() || thief.state.Replacing != nil {
+		t.Error("the thief's device goes on")
+	}
+	// Announced again; the recovery key outranks it.
+	w.must(thief.Replace(ctx, ReplaceOptions{Reason: succession.Planned, Announce: true}, keep(new([]byte))))
+	w.must(o.Replace(ctx, stolen(), keep(new([]byte))))
+	if err := thief.Sync(ctx); !errors.Is(err, ErrReplaced) {
+		t.Errorf("the thief's device: %v", err)
+	}
+	w.wantRead(acme, o, "own/f0", "value 0")
+}
+
+// TestHiddenSuccession: a storefront that hides from a reader how the owner came to new keys, or makes it up, gets an error for it and no value is believed.
+func TestHiddenSuccession(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	o, _, acme, _ := w.household(1)
+	other, _, _, _ := w.household(1)
+	w.must(o.Replace(ctx, stolen(), keep(new([]byte))))
+	w.must(other.Replace(ctx, stolen(), keep(new([]byte))))
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.HasSuffix(r.URL.Path, "/successions") {
+			http.Error(rw, "", http.StatusNotFound)
+			return
+		}
+		next.ServeHTTP(rw, r)
+	})
+	untrue := func(what string) {
+		t.Helper()
+		values, err := acme.Read(ctx, Item{Owner: o.ID(), Field: "own/f0"})
+		for _, v := range values {
+			err = errors.Join(err, v.Err)
+			if v.Bytes != nil {
+				t.Errorf("%s: the reader was given %q", what, v.Bytes)
+			}
+		}
+		if !errors.Is(err, ErrUntrue) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	untrue("hidden")
+	rewrite := func(change func(*api.Successions)) {
+		w.rewrite("/successions", func(body []byte) []byte {
+			var s api.Successions
+			w.must(json.Unmarshal(body, &s))
+			change(&s)
+			out, err := json.Marshal(s)
+			w.must(err)
+			return out
+		})
+	}
+	for what, change := range map[string]func(*api.Successions){
+		"none":              func(s *api.Successions) { s.Successions = nil },
+		"without a receipt": func(s *api.Successions) { s.Successions[0].Receipt = nil },
+		"of another":        func(s *api.Successions) { s.Successions[0].Receipt.Document[0]++ },
+		"of somebody else":  func(s *api.Successions) { s.Successions[0].Document = other.state.Successions[0] },
+		"signed by the thief": func(s *api.Successions) {
+			s.Successions[0].Document = bytes.Replace(s.Successions[0].Document, []byte(`"sig":"`), []byte(`"sig":"A`), 1)
+		},
+	} {
+		rewrite(change)
+		untrue(what)
+	}
+	w.hostile(nil)
+	w.wantRead(acme, o, "own/f0", "value 0")
+	w.silent("/successions") // what it learnt it remembers
+	w.wantRead(acme, o, "own/f0", "value 0")
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/policies/succession"
+	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/storefront/client/profile"
+)
+
+type meReplace struct {
+	LostDevice bool     `help:"${flag_replace_lost}" xor:"why"`
+	Stolen     bool     `help:"${flag_replace_stolen}" xor:"why"`
+	Fields     []string `help:"${flag_replace_fields}" xor:"why" placeholder:"FIELD"`
+	Cancel     bool     `help:"${flag_replace_cancel}" xor:"why"`
+	Backup     string   `help:"${flag_replace_backup}" placeholder:"FILE"`
+	OldBackup  string   `help:"${flag_replace_old}" placeholder:"FILE" xor:"how"`
+	Announce   bool     `help:"${flag_replace_announce}" xor:"how"`
+}
+
+func (c *meReplace) Run(s *session) error {
+	switch {
+	case c.Cancel:
+		return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+			if err := o.CancelReplacement(s.ctx); err != nil {
+				return err
+			}
+			s.print(map[string]any{"cancelled": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("replace.cancelled")) })
+			return nil
+		})
+	case len(c.Fields) > 0:
+		return (&meRotate{Fields: c.Fields}).Run(s)
+	case !c.LostDevice && !c.Stolen:
+		return fmt.Errorf("%w: say --lost-device, --stolen, --fields or --cancel", errUsage)
+	case c.Backup == "":
+		return fmt.Errorf("%w: --backup names the new backup file", errUsage)
+	}
+	opts := client.ReplaceOptions{Reason: succession.Lost, Announce: c.Announce}
+	if c.Stolen {
+		opts.Reason = succession.Stolen
+	}
+	return s.withOwner(func(o *client.Owner, p *profile.Profile) error {
+		if c.OldBackup != "" {
+			plain, err := s.unsealBackup(c.OldBackup)
+			if err != nil {
+				return fmt.Errorf("opening the backup: %w", err)
+			}
+			defer clear(plain)
+			opts.Recovery = plain
+		}
+		opts.Away = !inside(c.Backup, p.Dir())
+		written := false
+		err := o.Replace(s.ctx, opts, func(plain []byte) error {
+			err := writeBackup(p, c.Backup)(plain)
+			written = err == nil
+			return err
+		})
+		if err != nil && written {
+			return fmt.Errorf("%s: %w", s.say("replaced.later"), err)
+		}
+		if err != nil {
+			return err
+		}
+		if sameDisk(c.Backup, p.Dir()) {
+			s.note("%s", s.say("place.backup", "file", c.Backup))
+		}
+		if at, own := o.Announced(); own {
+			s.print(map[string]any{"announced": at, "backup": c.Backup}, func(w io.Writer) {
+				fmt.Fprintln(w, s.say("replace.announced", "time", at.Local().Format("2006-01-02 15:04")))
+			})
+			return nil
+		}
+		readers := whoReads(o)
+		s.print(map[string]any{"replaced": true, "backup": c.Backup, "readers": readers}, func(w io.Writer) {
+			fmt.Fprintln(w, s.say("replaced", "file", c.Backup))
+			if len(readers) > 0 {
+				fmt.Fprintln(w, s.say("replaced.readers", "who", strings.Join(readers, ", ")))
+			}
+		})
+		return nil
+	})
+}
+
+// whoReads are the contacts who may read something, by this device's names for them.
+func whoReads(o *client.Owner) []string {
+	out := []string{}
+	for _, g := range o.Grants(false) {
+		name := g.Alias
+		if name == "" {
+			name = g.Reader.String()
+		}
+		if !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// warnAnnounced tells of a replacement that is announced.
+func (s *session) warnAnnounced(o *client.Owner) {
+	at, own := o.Announced()
+	if at.IsZero() {
+		return
+	}
+	id := "replace.foreign"
+	if own {
+		id = "replace.announced"
+	}
+	s.note("%s", s.say(id, "time", at.Local().Format("2006-01-02 15:04")))
+}

@@ -1,0 +1,149 @@
+package storefront
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/succession"
+	"github.com/sallyport/sallyport/storefront/api"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
+)
+
+// maxGenerations is how many generations of one identity are read.
+const maxGenerations = 1024
+
+// line is an identity with the successions that are registered here. They were verified when they came.
+func (s *Storefront) line(ctx context.Context, id policies.IdentityID) (*succession.Line, []api.Succession, error) {
+	first, err := s.identity(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	line := succession.Begin(id, first)
+	records, err := s.store.Scan(ctx, key(kindSuccession, id[:]), nil, maxGenerations)
+	if err != nil {
+		return nil, nil, err
+	}
+	list := make([]api.Succession, len(records))
+	for i, r := range records {
+		if err := decodeRecord(r, &list[i]); err != nil {
+			return nil, nil, err
+		}
+		env, err := envelope.Parse(list[i].Document)
+		if err != nil {
+			return nil, nil, fmt.Errorf("a stored succession: %v", err)
+		}
+		d, err := policies.Decode[succession.Document](env)
+		if err != nil {
+			return nil, nil, fmt.Errorf("a stored succession: %v", err)
+		}
+		if d.Generation != line.Newest().Generation+1 {
+			break // one before it is missing: its owner sends it again
+		}
+		line.Append(d, env.Hash)
+	}
+	return &line, list[:len(line.Holders)-1], nil
+}
+
+// postSuccession passes an identity's next document, or the notice of one, on to the vault. No login is asked for: what it is signed with says
+// more, and a login may be a thief's. What comes after is refused under the old keys here too, at once.
+func (s *Storefront) postSuccession(c *call) error {
+	var id policies.IdentityID
+	if err := id.UnmarshalText([]byte(c.Param("id"))); err != nil {
+		return err
+	}
+	env, err := envelope.Parse(c.body)
+	if err != nil {
+		return err
+	}
+	line, known, err := s.line(c.ctx, id)
+	if err != nil {
+		return err
+	}
+	var d *succession.Document
+	var link policies.Link
+	switch env.Type {
+	case "succession":
+		if d, err = line.Take(env); err != nil {
+			return err
+		}
+		link = d.Link
+	case "succession-notice":
+		n, err := policies.Decode[succession.Notice](env)
+		if err != nil {
+			return err
+		}
+		if n.Identity != id {
+			return problem.New(policies.CodeMalformed, "the notice is of another identity than the path")
+		}
+		if err := line.Verify(env, n.Seq); err != nil {
+			return err
+		}
+		link = n.Link
+	default:
+		return problem.New(policies.CodeMalformed, "this is neither a succession nor the notice of one")
+	}
+	k := own(policies.OwnerID(id))
+	unlock, err := s.locks.lock(c.ctx, k)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := s.lockedSettled(c.ctx, k); err != nil {
+		s.log.Error("completing a pending manifest before a succession", "error", err)
+	}
+	ctx, cancel := detach(c.ctx)
+	defer cancel()
+	receipt, err := s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})
+	if err != nil {
+		return err
+	}
+	changes, err := s.once(ctx, nil, chainKey(k.owner, link.Seq), env.Raw)
+	if err != nil {
+		return err
+	}
+	if d != nil && int(d.Generation)-2 >= len(known) {
+		at := key(kindSuccession, id[:], policies.U64(d.Generation))
+		record, err := encodeRecord(at, 1, api.Succession{Document: env.Raw, Receipt: receipt})
+		if err != nil {
+			return err
+		}
+		if changes, err = s.once(ctx, changes, at, record.Value); err != nil {
+			return err
+		}
+	}
+	if len(changes) > 0 {
+		if err := s.store.Commit(ctx, changes...); err != nil {
+			return fmt.Errorf("keeping a succession: %w", err)
+		}
+	}
+	if d != nil {
+		s.logins.end(id)
+		s.sessions.end(policies.ReaderID(id))
+	}
+	return c.json(http.StatusOK, receipt)
+}
+
+func (s *Storefront) getSuccessions(c *call) error {
+	var id policies.IdentityID
+	if err := id.UnmarshalText([]byte(c.Param("id"))); err != nil {
+		return err
+	}
+	_, list, err := s.line(c.ctx, id)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, api.Successions{Successions: list})
+}
+
+// end ends all sessions of a reader.
+func (l *sessions) end(reader policies.ReaderID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.of[reader]) > 0 {
+		l.drop(l.of[reader][0])
+	}
+}

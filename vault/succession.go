@@ -1,0 +1,115 @@
+package vault
+
+import (
+	"context"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/succession"
+	"github.com/sallyport/sallyport/vault/internal/ledger"
+)
+
+// accepted reports whether a document is in force, or was.
+func (v *Vault) accepted(hash policies.Hash) (known bool) {
+	v.ledger.Read(func(s *ledger.State) { _, known = s.Document(hash) })
+	return known
+}
+
+// succeed gives an identity new keys. From its record on nothing that the keys before sign is accepted, and the sessions that they opened are over.
+func (v *Vault) succeed(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
+	claim, err := policies.Decode[succession.Document](e)
+	if err != nil {
+		return nil, v.stranger(err)
+	}
+	owner := policies.OwnerID(claim.Identity)
+	defer v.owners.lock(owner)()
+	if receipt, err := v.again(ctx, e.Hash); receipt != nil || err != nil {
+		return receipt, err
+	}
+	var before *ledger.Identity
+	v.ledger.Read(func(s *ledger.State) { before = s.Identity(claim.Identity) })
+	if before == nil {
+		return nil, v.stranger(policies.CodeUnknown)
+	}
+	line := before.Line()
+	doc, err := line.Open(e)
+	if err != nil {
+		return nil, v.stranger(err)
+	}
+	d := &signed[succession.Document]{Envelope: e, doc: doc, signer: before, owner: owner}
+	record, cp, err := accept(ctx, v, d, func(s *ledger.State, now time.Time) error {
+		if doc.Audience != v.cfg.Document.Vault {
+			return policies.CodeWrongVault
+		}
+		if err := follows(s, owner, doc.Link); err != nil {
+			return err
+		}
+		return timely(s.Identity(doc.Identity), doc, now)
+	}, func() ledger.Record {
+		return ledger.Record{
+			Kind: evidence.EntrySuccession, Owner: before.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: doc,
+			Details: evidence.Details{Owner: owner, Identity: doc.Identity, Document: e.Hash, Seq: doc.Seq, Version: doc.Generation, Note: string(doc.Reason)},
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.receipt(&record, cp, e.Hash)
+}
+
+// timely says whether a succession may take effect now. With the recovery key it may.
+func timely(i *ledger.Identity, d *succession.Document, now time.Time) error {
+	if len(d.RecoveryKey) > 0 {
+		return nil
+	}
+	a := i.Announced
+	if a.Notice.IsZero() || a.Notice != d.Notice || a.Successor != d.Successor() {
+		return policies.CodeSuccessionUnannounced
+	}
+	if wait := a.Since.Add(succession.Wait).Sub(now); wait > 0 {
+		return problem.New(policies.CodeSuccessionPending, "%s are left", wait.Round(time.Minute))
+	}
+	return nil
+}
+
+// announce takes the notice of a change of keys to come, or that there is to be none.
+func (v *Vault) announce(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
+	d, err := open(v, e, func(n *succession.Notice) policies.IdentityID { return n.Identity })
+	if err != nil {
+		return nil, err
+	}
+	n := d.doc
+	d.owner = policies.OwnerID(n.Identity)
+	defer v.owners.lock(d.owner)()
+	if receipt, err := v.again(ctx, e.Hash); receipt != nil || err != nil {
+		return receipt, err
+	}
+	record, cp, err := accept(ctx, v, d, func(s *ledger.State, _ time.Time) error {
+		if n.Audience != v.cfg.Document.Vault {
+			return policies.CodeWrongVault
+		}
+		if err := follows(s, d.owner, n.Link); err != nil {
+			return err
+		}
+		if !n.Successor.IsZero() && !s.Identity(n.Identity).Announced.Notice.IsZero() {
+			return problem.New(policies.CodeSuccessionPending, "another one is announced; take that back first")
+		}
+		return nil
+	}, func() ledger.Record {
+		note := "announced"
+		if n.Successor.IsZero() {
+			note = "taken back"
+		}
+		return ledger.Record{
+			Kind: evidence.EntryNotice, Owner: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: n,
+			Details: evidence.Details{Owner: d.owner, Identity: n.Identity, Document: e.Hash, Seq: n.Seq, Note: note},
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.receipt(&record, cp, e.Hash)
+}
