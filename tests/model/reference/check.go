@@ -317,7 +317,7 @@ func (m *model) attack(e *Event) {
 	allowed := map[string][]string{
 		"read":      {"replayed", "request_expired", "unknown_session"},
 		"document":  {"chain_moved", "malformed", "accepted"}, // accepted: the newest once more, or one that its owner still waits for
-		"author":    {"no_grant"},
+		"author":    {"no_write_grant"},
 		"signature": {"bad_signature"},
 	}[e.Attack]
 	if e.Result == "unavailable" && m.trouble(e) || slices.Contains(allowed, e.Result) {
