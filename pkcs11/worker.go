@@ -214,6 +214,8 @@ func (s *server) answer(c call) (r reply) {
 			r.Data = bytes.Clone(x[:])
 		}
 		clear(x[:])
+	case "make":
+		r.Data, err = t.made(ctx, c.ID)
 	case "witness":
 		var x [32]byte
 		if x, err = t.witness(ctx, c.ID); err == nil {
