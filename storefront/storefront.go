@@ -98,6 +98,7 @@ type Storefront struct {
 	now    func() time.Time
 
 	logins   logins
+	tokens   tokens
 	sessions sessions
 	callers  limiters
 	memory   *gate.Budget[string]
@@ -144,6 +145,7 @@ func New(o Options) (*Storefront, error) {
 	}
 	s.mailboxes = newLRU[policies.IdentityID, *mailbox](limits.CachedLeaves)
 	s.logins.init()
+	s.tokens.init()
 	s.sessions.init()
 	s.waiters.init()
 	ctx, stop := context.WithCancel(context.Background())

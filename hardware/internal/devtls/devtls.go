@@ -1,6 +1,6 @@
 // Package devtls makes the certificates that a developer's Sallyport needs on one machine: a certificate authority of its
-// own, a server certificate each for storefront and vault, and the client certificate with which the storefront shows
-// itself to the vault. Everything ends after thirty days and says "development only" in its name. The authority's private
+// own, a server certificate each for storefront, vault and key server, and the client certificates with which the storefront shows
+// itself to the vault and the key server to the storefront. Everything ends after thirty days and says "development only" in its name. The authority's private
 // key is thrown away, so that nothing more can be signed with it.
 package devtls
 
@@ -30,7 +30,8 @@ const organisation = "Sallyport DEVELOPMENT ONLY"
 
 // Files are what Make writes, by role. Each certificate is NAME.pem with its key in NAME-key.pem (mode 0600), but for the
 // authority, which has no key file.
-var Files = []string{"ca.pem", "storefront.pem", "storefront-key.pem", "vault.pem", "vault-key.pem", "storefront-client.pem", "storefront-client-key.pem"}
+var Files = []string{"ca.pem", "storefront.pem", "storefront-key.pem", "vault.pem", "vault-key.pem", "storefront-client.pem", "storefront-client-key.pem",
+	"keyserver.pem", "keyserver-key.pem", "keyserver-client.pem", "keyserver-client-key.pem"}
 
 // Make writes the certificates to dir, which it makes if needed. hosts are names and addresses besides localhost,
 // 127.0.0.1 and ::1.
@@ -67,6 +68,7 @@ func Make(dir string, hosts []string, now time.Time) error {
 		{"storefront", x509.ExtKeyUsageServerAuth},
 		{"vault", x509.ExtKeyUsageServerAuth},
 		{"storefront-client", x509.ExtKeyUsageClientAuth},
+		{"keyserver", x509.ExtKeyUsageServerAuth},
 	} {
 		t, err := template(leaf.name, now)
 		if err != nil {
@@ -86,7 +88,13 @@ func Make(dir string, hosts []string, now time.Time) error {
 			return err
 		}
 	}
-	return nil
+	// The key server's certificate toward the storefront signs itself: if the authority had signed it, the vault would take it for the storefront's.
+	t, err := template("keyserver-client", now)
+	if err != nil {
+		return err
+	}
+	t.KeyUsage, t.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	return issue(dir, "keyserver-client", t, nil, nil)
 }
 
 func template(name string, now time.Time) (*x509.Certificate, error) {
@@ -101,10 +109,14 @@ func template(name string, now time.Time) (*x509.Certificate, error) {
 	}, nil
 }
 
+// issue makes a certificate. Without an authority it signs itself.
 func issue(dir, name string, t, authority *x509.Certificate, signer *ecdsa.PrivateKey) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
+	}
+	if authority == nil {
+		authority, signer = t, key
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, authority, key.Public(), signer)
 	if err != nil {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	_ "embed"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -43,6 +45,7 @@ type config struct {
 	IdleTimeout    time.Duration     `koanf:"idle_timeout"`
 	ReadyFile      string            `koanf:"ready_file"`
 	Vault          vaultConfig       `koanf:"vault"`
+	Introspection  introspection     `koanf:"introspection"`
 	Limits         storefront.Limits `koanf:"limits"`
 }
 
@@ -53,6 +56,14 @@ type vaultConfig struct {
 	Key            string `koanf:"key"`
 	AllowClassical bool   `koanf:"allow_classical"`
 	InFlight       int    `koanf:"in_flight"`
+}
+
+// introspection is the door for a key server.
+type introspection struct {
+	Listen      string `koanf:"listen"`
+	Certificate string `koanf:"certificate"`
+	Key         string `koanf:"key"`
+	Client      string `koanf:"client"`
 }
 
 // defaults are in the documented configuration; what a file must say itself is left empty.
@@ -109,6 +120,9 @@ func (c *config) validate() error {
 	case min(c.HeaderTimeout, c.RequestTimeout, c.AnswerTimeout, c.IdleTimeout) < time.Second:
 		return errors.New("configuration: header_timeout, request_timeout, answer_timeout and idle_timeout are durations such as \"10s\", at least a second")
 	}
+	if i := &c.Introspection; i.Listen != "" && (i.Certificate == "" || i.Key == "" || i.Client == "") {
+		return errors.New("configuration: introspection.listen needs introspection.certificate, introspection.key and introspection.client")
+	}
 	if _, socket := strings.CutPrefix(c.Vault.Address, "unix:"); socket {
 		if c.Vault.CA != "" || c.Vault.Certificate != "" || c.Vault.Key != "" {
 			return errors.New("configuration: a vault on a Unix socket has no certificates")
@@ -152,18 +166,47 @@ func (c *config) tlsConfig() (*tls.Config, error) {
 	return t, nil
 }
 
+// tlsConfig demands one certificate of the caller, byte for byte, whoever signed it: the key server's.
+func (i *introspection) tlsConfig() (*tls.Config, error) {
+	pair, err := loadKeyPair(i.Certificate, i.Key)
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate of the introspection listener: %w", err)
+	}
+	text, err := os.ReadFile(i.Client)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key server's certificate: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, fmt.Errorf("reading the key server's certificate: no certificate in %s", i.Client)
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}, Certificates: []tls.Certificate{pair},
+		ClientAuth: tls.RequireAnyClientCert, SessionTicketsDisabled: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if len(s.PeerCertificates) == 0 || !bytes.Equal(s.PeerCertificates[0].Raw, block.Bytes) {
+				return errors.New("not the key server's certificate")
+			}
+			if now := time.Now(); now.Before(s.PeerCertificates[0].NotBefore) || now.After(s.PeerCertificates[0].NotAfter) {
+				return errors.New("the key server's certificate is not in its time")
+			}
+			return nil
+		},
+	}, nil
+}
+
 // clientConfig says how to reach the vault.
 func (c *config) clientConfig() (client.Config, error) {
 	out := client.Config{Address: c.Vault.Address, AllowClassical: c.Vault.AllowClassical, InFlight: c.Vault.InFlight}
 	if strings.HasPrefix(c.Vault.Address, "unix:") {
 		return out, nil
 	}
-	pem, err := os.ReadFile(c.Vault.CA)
+	authority, err := os.ReadFile(c.Vault.CA)
 	if err != nil {
 		return out, fmt.Errorf("reading the vault's authority: %w", err)
 	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
+	if !roots.AppendCertsFromPEM(authority) {
 		return out, fmt.Errorf("reading the vault's authority: no certificate in %s", c.Vault.CA)
 	}
 	pair, err := loadKeyPair(c.Vault.Certificate, c.Vault.Key)

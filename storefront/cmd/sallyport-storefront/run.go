@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -118,11 +119,21 @@ func serve(ctx context.Context, cfg *config, logger *slog.Logger) (err error) {
 		return fmt.Errorf("listening: %w", err)
 	}
 	address := listener.Addr().String()
-	served := make(chan error, 1)
+	addresses := map[string]string{"storefront": address}
+	served := make(chan error, 2)
+	if cfg.Introspection.Listen != "" {
+		introspection, at, err := openIntrospection(ctx, cfg, front, logger, served)
+		if err != nil {
+			listener.Close()
+			return err
+		}
+		defer introspection.Close()
+		addresses["introspection"] = at
+	}
 	go func() {
 		served <- server.ServeTLS(door.Listener(listener), "", "")
 	}()
-	if err := writeReady(cfg.ReadyFile, address); err != nil {
+	if err := writeReady(cfg.ReadyFile, addresses); err != nil {
 		server.Close()
 		<-served
 		return err
@@ -144,12 +155,34 @@ func serve(ctx context.Context, cfg *config, logger *slog.Logger) (err error) {
 	return nil
 }
 
-// writeReady tells other programs the address, in one step: the file is there whole or not at all.
-func writeReady(path, address string) error {
+// openIntrospection opens the key server's door. One that fails ends the storefront: a key server that gets no answer must not be mistaken for one that has
+// nobody to serve.
+func openIntrospection(ctx context.Context, cfg *config, front *storefront.Storefront, logger *slog.Logger, failed chan<- error) (*http.Server, string, error) {
+	secured, err := cfg.Introspection.tlsConfig()
+	if err != nil {
+		return nil, "", err
+	}
+	door := gate.New("introspection", cfg.bounds(), logger)
+	server := door.Server(front.Introspection())
+	server.TLSConfig = secured
+	listener, err := sockets.Listen(ctx, cfg.Introspection.Listen, patience)
+	if err != nil {
+		return nil, "", fmt.Errorf("listening for the key server: %w", err)
+	}
+	go func() {
+		if err := server.ServeTLS(door.Listener(listener), "", ""); !errors.Is(err, http.ErrServerClosed) {
+			failed <- fmt.Errorf("the key server's door: %w", err)
+		}
+	}()
+	return server, listener.Addr().String(), nil
+}
+
+// writeReady tells other programs the addresses, in one step: the file is there whole or not at all.
+func writeReady(path string, addresses map[string]string) error {
 	if path == "" {
 		return nil
 	}
-	body, err := json.Marshal(map[string]map[string]string{"addresses": {"storefront": address}})
+	body, err := json.Marshal(map[string]map[string]string{"addresses": addresses}, json.Deterministic(true))
 	if err != nil {
 		return fmt.Errorf("writing the ready file: %w", err)
 	}
