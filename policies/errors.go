@@ -83,6 +83,11 @@ const (
 	CodeSuccessionPending     Code = "succession_pending"     // announced, and its 72 hours are not over; or another one is announced
 	CodeSuccessionUnannounced Code = "succession_unannounced" // without the recovery key it must be announced first
 	CodeRecovery              Code = "not_the_recovery_key"   // another recovery key than the identity names
+	// The key server, which gives a new device its profile.
+	CodePasswordWrong  Code = "password_wrong"  // not the password of this account, or there is no such account
+	CodePasswordLocked Code = "password_locked" // ten passwords were tried; a device that works, or the recovery sheet, begins anew
+	CodeKitWrong       Code = "kit_wrong"       // not the recovery sheet of this account, or there is no such account
+	CodeOutdated       Code = "outdated"        // another device changed it meanwhile; fetch it and decide again
 )
 
 // Error makes every Code a sentinel error.
@@ -141,6 +146,10 @@ var codeText = map[Code]string{
 	CodeRequired:       "the answer grants something, but not all that the request needs; grant that too, or deny everything",
 	CodeAskedAgain:     "the person denied this lately; ask again later",
 	CodeInvitation:     "the invitation is not one of this business, has expired, or was used by somebody else",
+	CodePasswordWrong:  "not the password of this account",
+	CodePasswordLocked: "ten passwords were tried, so none is taken any more; use a device that works, or the recovery sheet",
+	CodeKitWrong:       "not the recovery sheet of this account",
+	CodeOutdated:       "another device changed this meanwhile; fetch it and decide again",
 	CodeKeyMissing:     "the token does not hold the key of this grant; the owner must grant again",
 	CodeNoWriteGrant:   "the owner did not let this author write that",
 	CodeWriteEnded:     "the permission to write is over",

@@ -138,14 +138,14 @@ func Status(code policies.Code) int {
 		return http.StatusUnauthorized
 	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeNotYet, policies.CodeLimit, policies.CodePurpose, policies.CodeGuardrail,
 		policies.CodeAuditor, policies.CodeSender, policies.CodeNotAsked, policies.CodeTooWide, policies.CodeRequired, policies.CodeConsentExpired, policies.CodeInvitation, policies.CodeNoWriteGrant, policies.CodeWriteEnded,
-		policies.CodeKeyReplaced, policies.CodeRecovery:
+		policies.CodeKeyReplaced, policies.CodeRecovery, policies.CodePasswordWrong, policies.CodePasswordLocked, policies.CodeKitWrong:
 		return http.StatusForbidden
 	case policies.CodeNotFound:
 		return http.StatusNotFound
 	case policies.CodeClosed:
 		return http.StatusGone
 	case policies.CodeExists, policies.CodeChain, policies.CodeHeadMoved, policies.CodeBehind, policies.CodeAnswered,
-		policies.CodeSuccessionOld, policies.CodeSuccessionPending, policies.CodeSuccessionUnannounced:
+		policies.CodeSuccessionOld, policies.CodeSuccessionPending, policies.CodeSuccessionUnannounced, policies.CodeOutdated:
 		return http.StatusConflict
 	case policies.CodeRateLimited, policies.CodeMailboxFull, policies.CodeAskedAgain:
 		return http.StatusTooManyRequests

@@ -36,6 +36,7 @@ var graph = []rule{
 	{"hardware/hashicorp", nil},
 
 	{"vault/pre", []string{"policies", "vault/pre/internal/..."}},
+	{"vault/pre/password", []string{"policies", "vault/pre/internal/..."}},
 	{"vault/pre/internal/...", []string{"vault/pre/internal/..."}},
 	{"vault/keylog", nil},
 	{"vault/keylog/tiles", []string{"policies", "policies/evidence", "vault/keylog"}},
@@ -45,6 +46,10 @@ var graph = []rule{
 	// A witness may be another organisation's: it knows documents and nothing of a vault.
 	{"vault/witness", []string{"policies/...", "vault/gate"}},
 	{"vault/cmd/sallyport-witness", []string{"policies/...", "vault/gate", "vault/sockets", "vault/witness"}},
+	// The key server is a process beside the vault, and shares no state with it. Devices import its api.
+	{"vault/keyserver/api", []string{"policies/...", "vault/pre/password"}},
+	{"vault/keyserver", []string{"policies/...", "vault/gate", "vault/keylog", "vault/keyserver/api", "vault/pre/password"}},
+	{"vault/cmd/sallyport-keyserver", []string{"hardware/...", "pkcs11", "vault/gate", "vault/keylog", "vault/keyserver", "vault/sockets"}},
 	{"vault/audit/...", []string{"policies/...", "vault/audit/..."}}, // shares nothing with the vault but the documents
 	{"vault/api", []string{"policies/..."}},
 	{"vault/client", []string{"policies/...", "vault/api", "vault/sockets"}},
@@ -58,15 +63,15 @@ var graph = []rule{
 	{"storefront", []string{"policies/...", "storefront/api", "storefront/internal/...", "vault/api", "vault/client", "vault/gate", "vault/pre"}},
 	{"storefront/cmd/sallyport-storefront", []string{"policies/...", "storefront", "storefront/api", "storefront/internal/...", "vault/client", "vault/gate", "vault/sockets"}},
 	// The SDK knows vault/api for the second route, past the storefront.
-	{"storefront/client/...", []string{"policies/...", "storefront/api", "storefront/client/...", "vault/api", "vault/pre", "vault/sockets"}},
-	{"storefront/cmd/sallyport", []string{"policies/...", "storefront/api", "storefront/client/...", "vault/api", "vault/audit/...", "vault/pre"}},
+	{"storefront/client/...", []string{"policies/...", "storefront/api", "storefront/client/...", "vault/api", "vault/keyserver/api", "vault/pre", "vault/pre/password", "vault/sockets"}},
+	{"storefront/cmd/sallyport", []string{"policies/...", "storefront/api", "storefront/client/...", "vault/api", "vault/audit/...", "vault/pre", "vault/pre/password"}},
 
 	// Tests drive processes and speak to them through what a stranger could import.
 	// The load test's yardstick is the bare loop through the same binding, so it opens the token itself.
 	// It measures the key-use log alone too, beside other logs: what a process in between would cost is not what is asked.
 	{"tests/load", []string{"hardware", "pkcs11", "policies/...", "storefront/api", "storefront/client/...", "tests/...", "vault/api", "vault/client", "vault/keylog", "vault/pre"}},
 	{"tests/model/reference", nil}, // shares nothing with what it judges
-	{"tests/...", []string{"policies/...", "storefront/api", "storefront/client/...", "tests/...", "vault/api", "vault/audit/...", "vault/client", "vault/pre"}},
+	{"tests/...", []string{"policies/...", "storefront/api", "storefront/client/...", "tests/...", "vault/api", "vault/audit/...", "vault/client", "vault/keyserver/api", "vault/pre", "vault/pre/password"}},
 }
 
 // A wall keeps an import path, of this module or not, inside some packages, or out of them.
@@ -97,9 +102,9 @@ var walls = []wall{
 // with never, all others may.
 var reach = []wall{
 	{why: "only the vault daemon and the operator's commands need cgo", imports: []string{"pkcs11/internal/cryptoki"}, only: []string{"pkcs11/...", "hardware/...", "vault/cmd/...", "tests/load"}},
-	{why: "a witness shares nothing with the vault, and needs no token", imports: []string{"vault", "vault/internal/...", "vault/keylog/...", "pkcs11/...", "hardware/..."}, only: []string{"vault", "vault/internal/...", "vault/keylog/...", "vault/cmd/sallyport-vault", "pkcs11/...", "hardware/...", "tests/load"}},
+	{why: "a witness shares nothing with the vault, and needs no token", imports: []string{"vault", "vault/internal/...", "vault/keylog/...", "pkcs11/...", "hardware/..."}, only: []string{"vault", "vault/internal/...", "vault/keylog/...", "vault/keyserver", "vault/cmd/sallyport-vault", "vault/cmd/sallyport-keyserver", "pkcs11/...", "hardware/...", "tests/load"}},
 	{why: "the PIN's way from HashiCorp Vault is the vault daemon's", imports: []string{"hardware/hashicorp"}, only: []string{"hardware/hashicorp", "vault/cmd/sallyport-vault"}},
-	{why: "the storefront never compiles against the vault", imports: []string{"vault", "vault/internal/...", "vault/keylog/..."}, only: []string{"vault/...", "tests/load"}},
+	{why: "the storefront never compiles against the vault", imports: []string{"vault", "vault/internal/...", "vault/keylog/...", "vault/keyserver"}, only: []string{"vault/...", "tests/load"}},
 }
 
 // calls that some packages may not make, test files apart: package path and function.

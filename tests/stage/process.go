@@ -182,17 +182,17 @@ type Result struct {
 }
 
 // Binaries are the built commands.
-type Binaries struct{ HSM, Vault, Storefront, Sallyport, Witness string }
+type Binaries struct{ HSM, Vault, Storefront, Sallyport, Witness, KeyServer string }
 
-// Build builds the five commands of the module in folder into folder bin. Race builds them with the race detector.
+// Build builds the six commands of the module in folder into folder bin. Race builds them with the race detector.
 func Build(ctx context.Context, module, bin string, race bool) (Binaries, error) {
-	b := Binaries{filepath.Join(bin, "sallyport-hsm"), filepath.Join(bin, "sallyport-vault"), filepath.Join(bin, "sallyport-storefront"), filepath.Join(bin, "sallyport"), filepath.Join(bin, "sallyport-witness")}
+	b := Binaries{filepath.Join(bin, "sallyport-hsm"), filepath.Join(bin, "sallyport-vault"), filepath.Join(bin, "sallyport-storefront"), filepath.Join(bin, "sallyport"), filepath.Join(bin, "sallyport-witness"), filepath.Join(bin, "sallyport-keyserver")}
 	// No version control stamp: git refuses to look into a clone that belongs to another user.
 	args := []string{"build", "-buildvcs=false", "-o", bin + string(filepath.Separator)}
 	if race {
 		args = append(args, "-race")
 	}
-	args = append(args, "./hardware/cmd/sallyport-hsm", "./vault/cmd/sallyport-vault", "./storefront/cmd/sallyport-storefront", "./storefront/cmd/sallyport", "./vault/cmd/sallyport-witness")
+	args = append(args, "./hardware/cmd/sallyport-hsm", "./vault/cmd/sallyport-vault", "./storefront/cmd/sallyport-storefront", "./storefront/cmd/sallyport", "./vault/cmd/sallyport-witness", "./vault/cmd/sallyport-keyserver")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return b, err
 	}
