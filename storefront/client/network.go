@@ -166,7 +166,8 @@ type request struct {
 	in           any
 	raw          []byte
 	out          any
-	login        bool // signed by the login's key
+	login        bool   // signed by the login's key
+	bearer       string // access token, for a key server
 	limit        int64
 	status       *int // if set, told the status of an answer that is no problem
 }
@@ -202,6 +203,9 @@ func (w *wire) once(ctx context.Context, r request, body []byte) error {
 	if base == nil {
 		base, who = w.storefront, "the storefront"
 	}
+	if r.bearer != "" {
+		who = "the account server"
+	}
 	if _, has := ctx.Deadline(); !has {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, callTimeout)
@@ -222,6 +226,9 @@ func (w *wire) once(ctx context.Context, r request, body []byte) error {
 			return err
 		}
 		api.Sign(req, body, l.id, l.key, w.now())
+	}
+	if r.bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+r.bearer)
 	}
 	resp, err := w.http.Do(req)
 	if err != nil {

@@ -45,6 +45,7 @@ type ownerState struct {
 	Tasks    []task           `json:"tasks,omitzero"`
 	Closing  jsontext.Value   `json:"closing,omitzero"` // the closure, once it was sent
 	Closed   bool             `json:"closed,omitzero"`
+	Account  accountState     `json:"account,omitzero"`
 	Untold   []jsontext.Value `json:"untold,omitzero"` // grants and revocations in force that the storefront has not been told
 	Mail     ownerMail        `json:"mail,omitzero"`
 

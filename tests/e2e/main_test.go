@@ -11,7 +11,7 @@ import (
 	"github.com/sallyport/sallyport/tests/stage"
 )
 
-// binaries are the five commands, built once for all tests.
+// binaries are the six commands, built once for all tests.
 var binaries stage.Binaries
 
 func TestMain(m *testing.M) {

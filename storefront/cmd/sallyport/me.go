@@ -51,6 +51,8 @@ type meCommands struct {
 	Backup     meBackup     `cmd:"" help:"${help_me_backup}"`
 	Restore    meRestore    `cmd:"" help:"${help_me_restore}"`
 	Delete     meDelete     `cmd:"" help:"${help_me_delete}"`
+	Password   mePassword   `cmd:"" help:"${help_me_password}"`
+	Kit        meKit        `cmd:"" help:"${help_me_kit}"`
 	Fields     meFields     `cmd:"" help:"${help_me_fields}"`
 }
 
@@ -720,24 +722,42 @@ func inside(file, dir string) bool {
 }
 
 type meRestore struct {
-	File string `arg:"" help:"${flag_restore_file}"`
+	File         string `arg:"" optional:"" help:"${flag_restore_file}"`
+	Password     bool   `help:"${flag_restore_password}"`
+	Kit          bool   `help:"${flag_restore_kit}"`
+	Server       string `name:"account-server" help:"${flag_account_server}" placeholder:"URL"`
+	Account      string `help:"${flag_restore_account}" placeholder:"ID"`
+	Join         string `help:"${flag_join}" placeholder:"LINK"`
+	PasswordFile string `help:"${flag_restore_passwordfile}" placeholder:"FILE"`
+	CodeFile     string `help:"${flag_kit_code}" placeholder:"FILE"`
 }
 
 func (c *meRestore) Run(s *session) error {
+	if c.Password || c.Kit {
+		return c.wayBack(s)
+	}
+	if c.File == "" {
+		return fmt.Errorf("%w: %s", errUsage, s.say("restore.needs"))
+	}
 	return s.restore("me", c.File, func(p *profile.Profile, plain []byte, options client.Options) error {
 		o, err := client.RestoreOwner(p, plain, options)
 		if err != nil {
 			return err
 		}
-		defer o.Close()
-		if err := o.Sync(s.ctx); err != nil {
-			return fmt.Errorf("%s: %w", s.say("restored.later"), err)
-		}
-		s.print(map[string]any{"id": o.ID(), "fields": len(o.Fields())}, func(w io.Writer) {
-			fmt.Fprintln(w, s.say("restored", "n", len(o.Fields()), "dir", p.Dir()))
-		})
-		return nil
+		return s.restored(o, p)
 	})
+}
+
+// restored fetches what was published and granted, and says so.
+func (s *session) restored(o *client.Owner, p *profile.Profile) error {
+	defer o.Close()
+	if err := o.Sync(s.ctx); err != nil {
+		return fmt.Errorf("%s: %w", s.say("restored.later"), err)
+	}
+	s.print(map[string]any{"id": o.ID(), "fields": len(o.Fields())}, func(w io.Writer) {
+		fmt.Fprintln(w, s.say("restored", "n", len(o.Fields()), "dir", p.Dir()))
+	})
+	return nil
 }
 
 // restore opens a backup, makes a profile for it, and hands both to use.

@@ -1,0 +1,448 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/storefront/api"
+	keys "github.com/sallyport/sallyport/vault/keyserver/api"
+	"github.com/sallyport/sallyport/vault/pre/password"
+)
+
+// An account is what a key server keeps of an owner, so that a new device needs a password or the recovery sheet and nothing else: what a backup holds, sealed
+// under a key of its own. That key is in the device's state, so the sheet can be replaced without the password, and the password without the sheet.
+
+// accountState is what the device knows of its account. The zero value: it has none.
+type accountState struct {
+	Server   string             `json:"server"` // https URL
+	ID       policies.VaultID   `json:"id"`     // of the key server, pinned at the first use
+	Key      []byte             `json:"key"`    // of the profile
+	Version  uint64             `json:"version"`
+	Hash     policies.Hash      `json:"hash"`
+	Password *keys.PasswordLock `json:"password,omitzero"`
+	Kit      *keys.KitLock      `json:"kit,omitzero"`
+}
+
+// AccountInfo is what a person is told of the account.
+type AccountInfo struct {
+	Server   string `json:"server"`
+	Password bool   `json:"password"`
+	Kit      bool   `json:"kit"`
+	Tried    int    `json:"tried"` // passwords that were tried since the count began, of ten
+	// Elsewhere: another device changed the account. What this device says of it is older.
+	Elsewhere bool `json:"elsewhere"`
+}
+
+// ErrNoAccount: the owner has not set a password or printed a sheet on this device.
+var ErrNoAccount = errors.New("there is no password and no recovery sheet yet")
+
+// keyServer is a key server and an access token for it.
+type keyServer struct {
+	wire  *wire
+	base  *url.URL
+	id    policies.VaultID
+	token string
+}
+
+// reach finds out who the key server is.
+func reach(ctx context.Context, w *wire, server string) (*keyServer, error) {
+	base, err := parseBase(server)
+	if err != nil {
+		return nil, err
+	}
+	k := &keyServer{wire: w, base: base}
+	var s keys.Server
+	if err := w.call(ctx, request{method: "GET", path: keys.PathServer, base: base, out: &s}); err != nil {
+		return nil, err
+	}
+	if s.ID.IsZero() {
+		return nil, fmt.Errorf("%w: the account server does not say who it is", ErrUntrue)
+	}
+	k.id = s.ID
+	return k, nil
+}
+
+func (k *keyServer) post(ctx context.Context, path string, in, out any) error {
+	return k.wire.call(ctx, request{method: "POST", path: path, base: k.base, bearer: k.token, in: in, out: out})
+}
+
+// account reaches the owner's key server, with an access token of this device. The caller holds mu.
+func (o *Owner) account(ctx context.Context, server string) (*keyServer, error) {
+	a := &o.state.Account
+	if server == "" {
+		server = a.Server
+	}
+	if server == "" {
+		return nil, ErrNoAccount
+	}
+	k, err := reach(ctx, o.wire, server)
+	if err != nil {
+		return nil, err
+	}
+	if a.Version > 0 && k.id != a.ID {
+		return nil, fmt.Errorf("%w: this is another account server than the one that has the account", ErrUntrue)
+	}
+	var t api.AccessToken
+	if err := o.wire.call(ctx, request{method: "POST", path: api.PathTokens, login: true, out: &t}); err != nil {
+		return nil, err
+	}
+	k.token = t.Token
+	return k, nil
+}
+
+// inquire sends a question that this owner signs.
+func (o *Owner) inquire(ctx context.Context, k *keyServer, q keys.Question) (*keys.Answer, error) {
+	q.Header, q.Audience, q.Owner = policies.NewHeader("key-question", o.now()), k.id, policies.OwnerID(o.id)
+	e, err := policies.Sign(o.signing, &q)
+	if err != nil {
+		return nil, err
+	}
+	out := new(keys.Answer)
+	return out, k.post(ctx, keys.PathAsk, keys.Signed{Identity: o.state.Identity, Document: e.Raw}, out)
+}
+
+// current refuses to go on from another version than the key server's. With replace, it takes over what the other device did: its version, and its locks if
+// they are of the same profile key.
+func (o *Owner) current(ctx context.Context, k *keyServer, replace bool) error {
+	got, err := o.inquire(ctx, k, keys.Question{Act: keys.ActState})
+	if err != nil {
+		return err
+	}
+	a := &o.state.Account
+	if got.Version == a.Version && got.Hash == a.Hash {
+		return nil
+	}
+	if !replace {
+		return policies.CodeOutdated
+	}
+	if got.Version < a.Version || got.Version == 0 {
+		return fmt.Errorf("%w: the account server has an older state than this device saw", ErrRollback)
+	}
+	identity, err := openIdentity(o.state.Identity, o.id)
+	if err != nil {
+		return err
+	}
+	d, hash, err := keys.OpenAccount(got.Document, identity)
+	if err != nil || hash != got.Hash || d.Owner != policies.OwnerID(o.id) || d.Version != got.Version {
+		return fmt.Errorf("%w: the account is not one that this person signed", ErrUntrue)
+	}
+	a.Version, a.Hash, a.Password, a.Kit = got.Version, got.Hash, nil, nil
+	if len(a.Key) == 32 {
+		if plain, err := password.OpenProfile((*[32]byte)(a.Key), d.Owner, d.Profile); err == nil {
+			clear(plain)
+			a.Password, a.Kit = d.Password, d.Kit
+		}
+	}
+	return nil
+}
+
+// put signs and stores the next version of the account, with the profile as it is now, and remembers it. change sets the locks.
+func (o *Owner) put(ctx context.Context, k *keyServer, change func(*keys.Account)) error {
+	a := o.state.Account
+	if len(a.Key) != 32 {
+		a.Key = make([]byte, 32)
+		rand.Read(a.Key) // never fails (crypto/rand)
+	}
+	owner := policies.OwnerID(o.id)
+	b := o.state.base.backup(o.now())
+	b.Readers, b.Codes = o.state.Contacts, o.state.Codes
+	d := &keys.Account{
+		Header: policies.NewHeader("key-account", o.now()), Audience: k.id, Owner: owner, Version: a.Version + 1, Prev: a.Hash, Password: a.Password, Kit: a.Kit,
+	}
+	err := b.write(func(plain []byte) (err error) {
+		d.Profile, err = password.SealProfile((*[32]byte)(a.Key), owner, plain, nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	o.state.Account.Key = a.Key // change may wrap it
+	change(d)
+	e, err := policies.Sign(o.signing, d)
+	if err != nil {
+		return err
+	}
+	got := new(keys.Answer)
+	if err := k.post(ctx, keys.PathAccount, keys.Signed{Identity: o.state.Identity, Document: e.Raw}, got); err != nil {
+		return err
+	}
+	if got.Version != d.Version || got.Hash != e.Hash {
+		return fmt.Errorf("%w: the account server stored something else", ErrUntrue)
+	}
+	o.state.Account = accountState{Server: k.base.String(), ID: k.id, Key: a.Key, Version: d.Version, Hash: e.Hash, Password: d.Password, Kit: d.Kit}
+	return o.save()
+}
+
+// SetPassword sets or changes the password with which a new device gets this profile. server is the key server's URL, or "" for the one that is known. The
+// old password opens nothing any more. If another device changed the account, it is policies.CodeOutdated and nothing happens, unless replace says that this
+// device's wish counts.
+func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, replace bool) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k, err := o.account(ctx, server)
+	if err != nil {
+		return err
+	}
+	if err := o.current(ctx, k, replace); err != nil {
+		return err
+	}
+	owner := policies.OwnerID(o.id)
+	attempt, err := password.NewAttempt(owner, text, nil)
+	if err != nil {
+		return fmt.Errorf("%w: %w", policies.ErrMalformed, err)
+	}
+	defer attempt.Zero()
+	blinded := attempt.Blinded()
+	prepared, err := o.inquire(ctx, k, keys.Question{Act: keys.ActPrepare, Blinded: blinded[:]})
+	if err != nil {
+		return err
+	}
+	if len(prepared.X) != 32 || prepared.Key.IsZero() {
+		return fmt.Errorf("%w: the account server's answer is none", ErrUntrue)
+	}
+	var salt [password.SaltSize]byte
+	rand.Read(salt[:])
+	locks, err := attempt.Keys([32]byte(prepared.X), salt)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUntrue, err)
+	}
+	defer locks.Zero()
+	var wrapErr error
+	err = o.put(ctx, k, func(d *keys.Account) {
+		p := &keys.PasswordLock{Key: prepared.Key, Salt: salt[:], Verifier: password.Verifier(owner, locks.Proof())}
+		p.Wrapped, wrapErr = locks.Wrap(o.state.Account.Key, nil)
+		d.Password = p
+	})
+	return errors.Join(wrapErr, err)
+}
+
+// NewKit makes a recovery sheet in place of the one before, which opens nothing any more, and returns its code. Whoever has the code has the profile.
+func (o *Owner) NewKit(ctx context.Context, server string, replace bool) (*password.Kit, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k, err := o.account(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.current(ctx, k, replace); err != nil {
+		return nil, err
+	}
+	owner, kit := policies.OwnerID(o.id), password.NewKit()
+	locks := kit.Keys(owner)
+	defer locks.Zero()
+	var wrapErr error
+	err = o.put(ctx, k, func(d *keys.Account) {
+		l := &keys.KitLock{Verifier: password.Verifier(owner, locks.Proof())}
+		l.Wrapped, wrapErr = locks.Wrap(o.state.Account.Key, nil)
+		d.Kit = l
+	})
+	if err = errors.Join(wrapErr, err); err != nil {
+		return nil, err
+	}
+	return kit, nil
+}
+
+// DropKit switches the recovery sheet off.
+func (o *Owner) DropKit(ctx context.Context, replace bool) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k, err := o.account(ctx, "")
+	if err != nil {
+		return err
+	}
+	if err := o.current(ctx, k, replace); err != nil {
+		return err
+	}
+	return o.put(ctx, k, func(d *keys.Account) { d.Kit = nil })
+}
+
+// TestKit does what a new device would do with a sheet's code, and changes nothing here.
+func (o *Owner) TestKit(ctx context.Context, kit *password.Kit) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k, err := o.account(ctx, "")
+	if err != nil {
+		return err
+	}
+	b, _, err := k.openKit(ctx, policies.OwnerID(o.id), kit)
+	if err != nil {
+		return err
+	}
+	clear(b.Root)
+	clear(b.Recovery)
+	return nil
+}
+
+// Account says what the key server knows.
+func (o *Owner) Account(ctx context.Context) (AccountInfo, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k, err := o.account(ctx, "")
+	if err != nil {
+		return AccountInfo{}, err
+	}
+	got, err := o.inquire(ctx, k, keys.Question{Act: keys.ActState})
+	if err != nil {
+		return AccountInfo{}, err
+	}
+	a := &o.state.Account
+	return AccountInfo{Server: a.Server, Password: a.Password != nil, Kit: a.Kit != nil, Tried: got.Tried, Elsewhere: got.Version != a.Version || got.Hash != a.Hash}, nil
+}
+
+// UnlockPassword begins the count of tries anew.
+func (o *Owner) UnlockPassword(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k, err := o.account(ctx, "")
+	if err != nil {
+		return err
+	}
+	got, err := o.inquire(ctx, k, keys.Question{Act: keys.ActState})
+	if err == nil {
+		_, err = o.inquire(ctx, k, keys.Question{Act: keys.ActUnlock, Serial: got.Serial})
+	}
+	return err
+}
+
+// open makes the profile out of what the key server gave for a right proof. All of it must be the owner's own.
+func (k *keyServer) open(opened *keys.Opened, owner policies.OwnerID, unlock func(*keys.Account) ([]byte, error)) (*backup, accountState, error) {
+	untrue := func(err error) (*backup, accountState, error) {
+		return nil, accountState{}, fmt.Errorf("%w: what the account server gave is not this person's profile: %w", ErrUntrue, err)
+	}
+	// The identity that signed is inside, so the claim is read first and verified before it is used.
+	claim, err := keys.ReadAccount(opened.Document)
+	if err != nil {
+		return untrue(err)
+	}
+	key, err := unlock(claim)
+	if err != nil {
+		return untrue(err)
+	}
+	defer clear(key)
+	if len(key) != 32 {
+		return untrue(password.ErrOpen)
+	}
+	plain, err := password.OpenProfile((*[32]byte)(key), owner, claim.Profile)
+	if err != nil {
+		return untrue(err)
+	}
+	defer clear(plain)
+	b, err := parseBackup(plain, roleOwner)
+	if err != nil {
+		return untrue(err)
+	}
+	identity, err := openIdentity(b.Identity, policies.IdentityID(owner))
+	if err != nil {
+		return untrue(err)
+	}
+	d, hash, err := keys.OpenAccount(opened.Document, identity)
+	if err != nil {
+		return untrue(err)
+	}
+	if d.Owner != owner || d.Audience != k.id {
+		return untrue(policies.CodeSignature)
+	}
+	return b, accountState{
+		Server: k.base.String(), ID: k.id, Key: append([]byte(nil), key...), Version: d.Version, Hash: hash, Password: d.Password, Kit: d.Kit,
+	}, nil
+}
+
+func (k *keyServer) openKit(ctx context.Context, owner policies.OwnerID, kit *password.Kit) (*backup, accountState, error) {
+	locks := kit.Keys(owner)
+	defer locks.Zero()
+	proof := locks.Proof()
+	var opened keys.Opened
+	if err := k.post(ctx, keys.PathKit, keys.KitProof{Owner: owner, Proof: proof[:]}, &opened); err != nil {
+		return nil, accountState{}, err
+	}
+	return k.open(&opened, owner, func(d *keys.Account) ([]byte, error) {
+		if d.Kit == nil {
+			return nil, password.ErrOpen
+		}
+		return locks.Unwrap(d.Kit.Wrapped)
+	})
+}
+
+func (k *keyServer) openPassword(ctx context.Context, owner policies.OwnerID, text []byte) (*backup, accountState, error) {
+	attempt, err := password.NewAttempt(owner, text, nil)
+	if err != nil {
+		return nil, accountState{}, fmt.Errorf("%w: %w", policies.ErrMalformed, err)
+	}
+	defer attempt.Zero()
+	blinded := attempt.Blinded()
+	var e keys.Evaluated
+	if err := k.post(ctx, keys.PathEvaluate, keys.Evaluation{Owner: owner, Blinded: blinded[:]}, &e); err != nil {
+		return nil, accountState{}, err
+	}
+	if len(e.X) != 32 || len(e.Salt) != password.SaltSize {
+		return nil, accountState{}, fmt.Errorf("%w: the account server's answer is none", ErrUntrue)
+	}
+	locks, err := attempt.Keys([32]byte(e.X), [password.SaltSize]byte(e.Salt))
+	if err != nil {
+		return nil, accountState{}, fmt.Errorf("%w: %w", ErrUntrue, err)
+	}
+	defer locks.Zero()
+	proof := locks.Proof()
+	var opened keys.Opened
+	if err := k.post(ctx, keys.PathOpen, keys.Proof{Attempt: e.Attempt, Proof: proof[:]}, &opened); err != nil {
+		return nil, accountState{}, err
+	}
+	return k.open(&opened, owner, func(d *keys.Account) ([]byte, error) {
+		if d.Password == nil {
+			return nil, password.ErrOpen
+		}
+		return locks.Unwrap(d.Password.Wrapped)
+	})
+}
+
+// A WayBack is what a person has on a new device: whose profile it is, where, and the password or the recovery sheet.
+type WayBack struct {
+	Server   string           // https URL of the key server
+	Owner    policies.OwnerID // the person's id
+	Password []byte
+	Kit      *password.Kit // instead of the password
+}
+
+// RestoreFromAccount makes a new device. The network is that of a join link: its pin must be the profile's. Sync then fetches what was published and granted.
+func RestoreFromAccount(ctx context.Context, store MirrorStore, network Network, way WayBack, o Options) (*Owner, error) {
+	w, err := newWire(network, policies.IdentityID(way.Owner), nil, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer w.http.CloseIdleConnections()
+	k, err := reach(ctx, w, way.Server)
+	if err != nil {
+		return nil, err
+	}
+	var t api.AccessToken
+	if err := w.call(ctx, request{method: "POST", path: api.PathRestoreTokens, in: api.RestoreToken{Subject: policies.IdentityID(way.Owner)}, out: &t}); err != nil {
+		return nil, err
+	}
+	k.token = t.Token
+	var b *backup
+	var a accountState
+	if way.Kit != nil {
+		b, a, err = k.openKit(ctx, way.Owner, way.Kit)
+	} else {
+		b, a, err = k.openPassword(ctx, way.Owner, way.Password)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if b.Network.Vault != network.Vault || b.Network.Ceremony != network.Ceremony {
+		return nil, fmt.Errorf("%w: the profile belongs to another vault than the join link names", policies.ErrPin)
+	}
+	own := &Owner{store: store}
+	own.state.base, own.state.Contacts, own.state.Codes, own.state.Account = b.base(), b.Readers, b.Codes, a
+	own.state.Network = network
+	if err := own.open(o); err != nil {
+		return nil, err
+	}
+	own.state.Applied = position{Hash: policies.Hash(own.id)}
+	own.state.Known = own.state.Applied
+	return own, own.save()
+}

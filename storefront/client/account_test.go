@@ -1,0 +1,104 @@
+package client
+
+import (
+	"bytes"
+	"errors"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	keys "github.com/sallyport/sallyport/vault/keyserver/api"
+	"github.com/sallyport/sallyport/vault/pre"
+	"github.com/sallyport/sallyport/vault/pre/password"
+)
+
+// TestHostileKeyServer: whatever a key server gives for a right proof, a new device takes the owner's own profile, signed by the owner for that server, or nothing.
+func TestHostileKeyServer(t *testing.T) {
+	type person struct {
+		base base
+		id   policies.OwnerID
+		key  *envelope.PrivateKey
+	}
+	network := Network{Storefront: "https://store.example", Vault: policies.VaultID{1}, Ceremony: policies.Hash{1}}
+	made := func(role string) person {
+		b, err := newBase(role, network, policies.KindPerson, "", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := envelope.Parse(b.Identity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		root, err := pre.ParseRoot(b.Root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return person{b, policies.OwnerID(e.Hash), signingKey(root)}
+	}
+	anna, mallory := made(roleOwner), made(roleOwner)
+	business := made(roleReader)
+	k := &keyServer{id: policies.VaultID{9}, base: &url.URL{Scheme: "https", Host: "accounts.example"}}
+	kit := password.NewKit()
+	locks := kit.Keys(anna.id)
+	profileKey := bytes.Repeat([]byte{3}, 32)
+
+	// offer is what a server answers, signed by signer, with inside's profile, of anna if nothing is changed.
+	offer := func(signer, inside person, change func(*keys.Account)) *keys.Opened {
+		d := &keys.Account{Header: policies.NewHeader("key-account", time.Now()), Audience: k.id, Owner: anna.id, Version: 1}
+		err := inside.base.backup(time.Now()).write(func(plain []byte) (err error) {
+			d.Profile, err = password.SealProfile((*[32]byte)(profileKey), anna.id, plain, nil)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wrapped, err := locks.Wrap(profileKey, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Kit = &keys.KitLock{Verifier: password.Verifier(anna.id, locks.Proof()), Wrapped: wrapped}
+		if change != nil {
+			change(d)
+		}
+		e, err := policies.Sign(signer.key, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &keys.Opened{Document: e.Raw}
+	}
+	open := func(o *keys.Opened) (*backup, accountState, error) {
+		return k.open(o, anna.id, func(d *keys.Account) ([]byte, error) {
+			if d.Kit == nil {
+				return nil, password.ErrOpen
+			}
+			return locks.Unwrap(d.Kit.Wrapped)
+		})
+	}
+	b, a, err := open(offer(anna, anna, nil))
+	if err != nil || !bytes.Equal(b.Root, anna.base.Root) || a.Version != 1 || a.Server != "https://accounts.example" || !bytes.Equal(a.Key, profileKey) {
+		t.Fatalf("her own: %v, %v", a, err)
+	}
+	flipped := offer(anna, anna, func(d *keys.Account) { d.Profile[20] ^= 1 })
+	unsigned := offer(anna, anna, nil)
+	unsigned.Document = bytes.Replace(unsigned.Document, []byte(`"sig":"`), []byte(`"sig":"AAAA`), 1)
+	for name, o := range map[string]*keys.Opened{
+		"signed by somebody else":        offer(mallory, anna, nil),
+		"somebody else's profile":        offer(mallory, mallory, nil),
+		"somebody else's, signed by her": offer(anna, mallory, nil),
+		"a business's profile":           offer(business, business, nil),
+		"made for another server":        offer(anna, anna, func(d *keys.Account) { d.Audience = policies.VaultID{8} }),
+		"of another owner":               offer(anna, anna, func(d *keys.Account) { d.Owner = mallory.id }),
+		"without what was proven":        offer(anna, anna, func(d *keys.Account) { d.Kit = nil }),
+		"with another wrapping":          offer(anna, anna, func(d *keys.Account) { d.Kit.Wrapped[15] ^= 1 }),
+		"a changed profile":              flipped,
+		"another signature":              unsigned,
+		"nothing":                        {},
+		"what is no account":             {Document: anna.base.Identity},
+	} {
+		if _, _, err := open(o); !errors.Is(err, ErrUntrue) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,288 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+	"rsc.io/qr"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/storefront/client/profile"
+	"github.com/sallyport/sallyport/vault/pre/password"
+)
+
+// The way back for who loses a device: a password, or a sheet of paper.
+
+type mePassword struct {
+	Set    mePasswordSet    `cmd:"" help:"${help_password_set}"`
+	Change mePasswordSet    `cmd:"" help:"${help_password_change}"`
+	Status mePasswordStatus `cmd:"" help:"${help_password_status}"`
+	Unlock mePasswordUnlock `cmd:"" help:"${help_password_unlock}"`
+}
+
+type mePasswordSet struct {
+	Server  string `name:"account-server" help:"${flag_account_server}" placeholder:"URL"`
+	File    string `name:"new-password-file" help:"${flag_account_new}" placeholder:"FILE"`
+	Replace bool   `help:"${flag_account_replace}"`
+}
+
+// minPassword is how many characters a password has at least: whoever runs the account server and its protected device could try many.
+const minPassword = 10
+
+func (c *mePasswordSet) Run(s *session) error {
+	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+		text, err := s.password(c.File, true)
+		if err != nil {
+			return err
+		}
+		defer clear(text)
+		if len([]rune(string(text))) < minPassword {
+			return fmt.Errorf("%w: %s", errUnsure, s.say("password.short", "n", minPassword))
+		}
+		if err := o.SetPassword(s.ctx, c.Server, text, c.Replace); err != nil {
+			return s.elsewhere(err)
+		}
+		s.print(map[string]any{"id": o.ID(), "password": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("password.set", "id", o.ID())) })
+		return nil
+	})
+}
+
+// elsewhere says what to do about an account that another device changed.
+func (s *session) elsewhere(err error) error {
+	if errors.Is(err, policies.CodeOutdated) {
+		return fmt.Errorf("%w: %s", err, s.say("account.elsewhere"))
+	}
+	return err
+}
+
+// password reads a password from a file that only its owner can read, or asks for it.
+func (s *session) password(file string, twice bool) ([]byte, error) {
+	if file != "" {
+		text, err := profile.ReadSecretFile(file, 4096)
+		if err != nil {
+			return nil, fmt.Errorf("reading the password file: %w", err)
+		}
+		return bytes.TrimRight(text, "\r\n"), nil
+	}
+	f, ok := s.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil, errNoTerminal
+	}
+	ask := func(id string) ([]byte, error) {
+		fmt.Fprint(s.stderr, s.say(id), " ")
+		defer fmt.Fprintln(s.stderr)
+		return term.ReadPassword(int(f.Fd()))
+	}
+	text, err := ask("password.ask")
+	if err != nil || !twice {
+		return text, err
+	}
+	again, err := ask("password.again")
+	defer clear(again)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(text, again) {
+		clear(text)
+		return nil, fmt.Errorf("%w: %s", errUnsure, s.say("password.differ"))
+	}
+	return text, nil
+}
+
+type mePasswordStatus struct{}
+
+func (c *mePasswordStatus) Run(s *session) error {
+	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+		info, err := o.Account(s.ctx)
+		if err != nil {
+			return err
+		}
+		s.print(info, func(w io.Writer) {
+			yes := map[bool]string{true: s.say("account.yes"), false: s.say("account.no")}
+			fmt.Fprintln(w, s.say("account.status", "server", info.Server, "password", yes[info.Password], "sheet", yes[info.Kit], "n", info.Tried))
+			if info.Elsewhere {
+				fmt.Fprintln(w, s.say("account.elsewhere"))
+			}
+		})
+		return nil
+	})
+}
+
+type mePasswordUnlock struct{}
+
+func (c *mePasswordUnlock) Run(s *session) error {
+	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+		if err := o.UnlockPassword(s.ctx); err != nil {
+			return err
+		}
+		s.print(map[string]any{"unlocked": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("password.unlocked")) })
+		return nil
+	})
+}
+
+type meKit struct {
+	Print   meKitPrint `cmd:"" help:"${help_kit_print}"`
+	Replace meKitPrint `cmd:"" help:"${help_kit_replace}"`
+	Test    meKitTest  `cmd:"" help:"${help_kit_test}"`
+	Off     meKitOff   `cmd:"" help:"${help_kit_off}"`
+}
+
+type meKitPrint struct {
+	Server  string `name:"account-server" help:"${flag_account_server}" placeholder:"URL"`
+	Output  string `help:"${flag_output}" placeholder:"FILE"`
+	Replace bool   `help:"${flag_account_replace}"`
+}
+
+func (c *meKitPrint) Run(s *session) error {
+	if c.Output != "" {
+		if _, err := os.Lstat(c.Output); err == nil {
+			return fmt.Errorf("%s: there is such a file already", c.Output)
+		}
+	}
+	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+		kit, err := o.NewKit(s.ctx, c.Server, c.Replace)
+		if err != nil {
+			return s.elsewhere(err)
+		}
+		defer kit.Zero()
+		info, err := o.Account(s.ctx)
+		if err != nil {
+			return err
+		}
+		sheet, err := s.sheet(o.ID().String(), info.Server, kit.Text())
+		if err != nil {
+			return err
+		}
+		if c.Output != "" {
+			if err := profile.WriteFile(c.Output, []byte(sheet)); err != nil {
+				return err
+			}
+			s.print(map[string]any{"sheet": c.Output}, func(w io.Writer) { fmt.Fprintln(w, s.say("kit.written", "file", c.Output)) })
+			return nil
+		}
+		s.print(map[string]any{"id": o.ID(), "server": info.Server, "code": kit.Text()}, func(w io.Writer) { fmt.Fprint(w, sheet) })
+		return nil
+	})
+}
+
+// sheet is the recovery sheet: what to type, as text and as a QR code of the secret code alone.
+func (s *session) sheet(id, server, code string) (string, error) {
+	q, err := qr.Encode(code, qr.M)
+	if err != nil {
+		return "", fmt.Errorf("drawing the QR code: %w", err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n", s.say("kit.sheet", "id", id, "server", server, "code", code))
+	for y := -2; y < q.Size+2; y += 2 {
+		for x := -2; x < q.Size+2; x++ {
+			upper, lower := q.Black(x, y), q.Black(x, y+1)
+			switch {
+			case upper && lower:
+				b.WriteString("█")
+			case upper:
+				b.WriteString("▀")
+			case lower:
+				b.WriteString("▄")
+			default:
+				b.WriteByte(' ')
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String(), nil
+}
+
+// kit reads the code of a sheet: from a file, or typed.
+func (s *session) kit(file string) (*password.Kit, error) {
+	text, err := s.password(file, false)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	return password.ParseKit(string(text))
+}
+
+type meKitTest struct {
+	File string `name:"code-file" help:"${flag_kit_code}" placeholder:"FILE"`
+}
+
+func (c *meKitTest) Run(s *session) error {
+	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+		kit, err := s.kit(c.File)
+		if err != nil {
+			return err
+		}
+		defer kit.Zero()
+		if err := o.TestKit(s.ctx, kit); err != nil {
+			return err
+		}
+		s.print(map[string]any{"works": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("kit.works")) })
+		return nil
+	})
+}
+
+type meKitOff struct {
+	Replace bool `help:"${flag_account_replace}"`
+	Yes     bool `help:"${flag_yes}"`
+}
+
+func (c *meKitOff) Run(s *session) error {
+	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+		if !c.Yes {
+			if err := s.sure("kit.last"); err != nil {
+				return err
+			}
+		}
+		if err := o.DropKit(s.ctx, c.Replace); err != nil {
+			return s.elsewhere(err)
+		}
+		s.print(map[string]any{"off": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("kit.off")) })
+		return nil
+	})
+}
+
+// wayBack restores from the account server.
+func (c *meRestore) wayBack(s *session) error {
+	options, err := s.options()
+	if err != nil {
+		return err
+	}
+	if c.Server == "" || c.Account == "" || c.Join == "" || c.Password && c.Kit {
+		return fmt.Errorf("%w: %s", errUsage, s.say("restore.needs"))
+	}
+	network, err := client.NewNetwork(c.Join, options)
+	if err != nil {
+		return err
+	}
+	way := client.WayBack{Server: c.Server}
+	if err := way.Owner.UnmarshalText([]byte(c.Account)); err != nil {
+		return err
+	}
+	if c.Kit {
+		if way.Kit, err = s.kit(c.CodeFile); err != nil {
+			return err
+		}
+		defer way.Kit.Zero()
+	} else {
+		if way.Password, err = s.password(c.PasswordFile, false); err != nil {
+			return err
+		}
+		defer clear(way.Password)
+	}
+	p, err := s.createProfile("me")
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	o, err := client.RestoreFromAccount(s.ctx, p, network, way, options)
+	if err != nil {
+		return err
+	}
+	return s.restored(o, p)
+}
