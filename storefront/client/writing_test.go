@@ -284,6 +284,16 @@ func TestAWriteIsMadeOnce(t *testing.T) {
 	if got := again.writingFor(o.ID()).Manifest.Version; got != 2 {
 		t.Errorf("version %d: it was made twice", got)
 	}
+	// Another write than the one whose answer was lost: both are made, in their order.
+	lost = 0
+	if err := again.Write(ctx, o.ID(), set("phone.mobile", "third")); err == nil {
+		t.Fatal("the answer was not lost")
+	}
+	w.must(again.Write(ctx, o.ID(), set("phone.mobile", "fourth")))
+	w.wantBy(acme, o, "phone.mobile", "fourth", author(bank))
+	if got := again.writingFor(o.ID()).Manifest.Version; got != 4 {
+		t.Errorf("version %d, want 4", got)
+	}
 	var state map[string]any
 	if err := json.Unmarshal(bm.state, &state); err != nil || bytes.Contains(bm.state, []byte(`"wish"`)) {
 		t.Error("the wish is still stored")
@@ -330,5 +340,66 @@ func TestAHostileStorefrontAndWriters(t *testing.T) {
 	})
 	if err := bank.Write(ctx, o.ID(), set("bank.iban", "x")); !errors.Is(err, ErrUntrue) {
 		t.Errorf("a forged write grant: %v", err)
+	}
+}
+
+// Killed at any save, a device finishes what it began: who writes and who reads, a rotation with a writer, and the end of a permission. Readers see no error on the way.
+func TestWritersKilledAtEverySave(t *testing.T) {
+	ctx := t.Context()
+	for limit := 1; ; limit++ {
+		w := newWorld(t)
+		o, om, acme, bank, bm := w.clinic()
+		phone := []policies.Field{"phone.mobile"}
+		kill := func(m *memory, act func() error) error {
+			m.mu.Lock()
+			m.limit = m.saves + limit
+			m.mu.Unlock()
+			err := act()
+			m.mu.Lock()
+			m.limit = 0
+			m.mu.Unlock()
+			return err
+		}
+		first := kill(om, func() error {
+			return errors.Join(o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{}), o.Rotate(ctx, phone...))
+		})
+		o = reopen(om, w)
+		if err := o.Sync(ctx); err != nil {
+			t.Fatalf("killed at save %d: %v", limit, err)
+		}
+		w.wantBy(acme, o, "phone.mobile", "one", policies.AuthorID(o.ID()))
+		w.must(o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{}))
+		w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "two")))
+		w.wantBy(acme, o, "phone.mobile", "two", author(bank))
+
+		second := kill(bm, func() error { return bank.Write(ctx, o.ID(), set("phone.mobile", "three")) })
+		bank, err := OpenReader(bm, Options{})
+		w.must(err)
+		w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "three")))
+		w.wantBy(acme, o, "phone.mobile", "three", author(bank))
+
+		if got := bank.writingFor(o.ID()).Manifest.Version; got != 2 {
+			t.Fatalf("killed at save %d: %d manifests for two writes", limit, got)
+		}
+
+		third := kill(om, func() error { return errors.Join(o.Rotate(ctx, phone...), o.EndWrite(ctx, bank.ID(), nil)) })
+		o = reopen(om, w)
+		if err := o.Sync(ctx); err != nil {
+			t.Fatalf("killed at save %d: %v", limit, err)
+		}
+		w.wantBy(acme, o, "phone.mobile", "three", author(bank))
+		if err := o.EndWrite(ctx, bank.ID(), nil); err != nil && !errors.Is(err, policies.CodeNoWriteGrant) {
+			t.Fatalf("killed at save %d: %v", limit, err)
+		}
+		if err := bank.Write(ctx, o.ID(), set("phone.mobile", "four")); !final(err) {
+			t.Fatalf("killed at save %d: written after the end: %v", limit, err)
+		}
+		w.wantBy(acme, o, "phone.mobile", "three", author(bank))
+		if !errors.Is(first, errCrash) && !errors.Is(second, errCrash) && !errors.Is(third, errCrash) {
+			if limit < 10 {
+				t.Fatalf("only %d saves were cut", limit)
+			}
+			return
+		}
 	}
 }
