@@ -314,7 +314,11 @@ func TestWhoseItIs(t *testing.T) {
 		Link: policies.Link{Seq: 1, Prev: policies.Hash{}}, Version: 1, TreeSize: 0, Root: policies.Hash{1},
 	})
 	w.must(err)
+	asked := w.vault.calls["manifest"]
 	wantCode(t, eve.do("POST", fill(api.PathManifests, anna.owner()), api.Publication{Manifest: forged.Raw}, nil), policies.CodeNoWriteGrant)
+	if w.vault.calls["manifest"] != asked {
+		t.Error("the vault was asked about a stranger's manifest, after it was written to this disk")
+	}
 }
 
 func relationship(reader, owner *party) *envelope.Envelope {

@@ -61,13 +61,14 @@ type task struct {
 	Changed [][]byte         `json:"changed,omitzero"` // leaves as the newest attempt has them
 	Hold    bool             `json:"hold,omitzero"`    // a manifest that changes nothing, to take a place in the chain
 
-	Reader    policies.ReaderID `json:"reader,omitzero"` // grant, revoke
-	Fields    []policies.Field  `json:"fields,omitzero"`
-	Terms     terms             `json:"terms,omitzero"`
-	Slots     []slotOf          `json:"slots,omitzero"`      // of a grant that is for these and no others
-	NextEpoch bool              `json:"next_epoch,omitzero"` // grant for the epoch that the publication behind it begins
-	Cancelled bool              `json:"cancelled,omitzero"`  // revoked before its outcome was known
-	Stop      []policies.Field  `json:"stop,omitzero"`       // of a cancelled grant: what was revoked; empty: all of it
+	Reader    policies.ReaderID  `json:"reader,omitzero"` // grant, revoke
+	Fields    []policies.Field   `json:"fields,omitzero"`
+	Terms     terms              `json:"terms,omitzero"`
+	Slots     []slotOf           `json:"slots,omitzero"` // of a grant that is for these and no others
+	to        *policies.Identity // whom a write grant is sealed to: with the keys in force when it is made
+	NextEpoch bool               `json:"next_epoch,omitzero"` // grant for the epoch that the publication behind it begins
+	Cancelled bool               `json:"cancelled,omitzero"`  // revoked before its outcome was known
+	Stop      []policies.Field   `json:"stop,omitzero"`       // of a cancelled grant: what was revoked; empty: all of it
 
 	Reason policies.Reason `json:"reason,omitzero"` // revoke
 	Blind  bool            `json:"blind,omitzero"`  // revoke, when the chain was read: another device may have granted what this one has not seen
@@ -183,6 +184,13 @@ func (o *Owner) advance(ctx context.Context) error {
 			}
 			if t.Blind {
 				return o.seeing()
+			}
+			if t.Kind == taskWrite {
+				to, err := o.writer(ctx, policies.AuthorID(t.Reader))
+				if err != nil {
+					return err
+				}
+				t.to = to
 			}
 			if t.Kind == taskEndWrite {
 				for author := range o.endItems(t) {
@@ -982,6 +990,9 @@ func (o *Owner) sync(ctx context.Context) error {
 	}
 	if err := o.syncChain(ctx); err != nil {
 		return errors.Join(runErr, err)
+	}
+	for _, author := range o.writersOf(nil) {
+		_ = o.syncWritten(ctx, author) // what is wrong with it Incoming tells
 	}
 	if o.goOn() || runErr != nil {
 		if err := o.run(ctx); err != nil {

@@ -400,9 +400,9 @@ func (o *Owner) moving(ctx context.Context, t *task) (done bool, err error) {
 		var rotation []task
 		if len(fields) > 0 {
 			rotation = []task{{Kind: taskPublish, Stroke: t.Stroke, Rotate: fields}, {Kind: taskRevoke, Stroke: t.Stroke, Reason: policies.ReasonSuperseded}}
-			if slices.ContainsFunc(fields, o.writable) {
-				rotation = append(rotation, task{Kind: taskFollow, Stroke: t.Stroke, Fields: fields})
-			}
+		}
+		if written := o.writtenBefore(); len(written) > 0 { // also where the owner has no value of their own
+			rotation = append(rotation, task{Kind: taskFollow, Stroke: t.Stroke, Fields: written})
 		}
 		o.state.Tasks = append(rotation, rest...)
 	case taskReseal:
@@ -541,12 +541,11 @@ func (o *Owner) overtaken(f policies.Field) bool {
 
 // keyFor is the key of a slot: of the root before for as long as the field's item is under it, else of the root.
 func (o *Owner) keyFor(slot policies.Slot) (*pre.FieldKey, error) {
-	for i := range o.state.Written {
-		for _, item := range o.state.Written[i].Items {
-			if l, err := policies.ParseLeaf(item.Leaf); o.former != nil && err == nil && l.Slot == slot {
-				return o.keyOf(&l)
-			}
+	if slot.Author != o.author() { // the writer seals with the point that it was given, whether this device has seen that or not
+		if o.givenBefore(slot) {
+			return o.former.FieldKey(slot)
 		}
+		return o.root.FieldKey(slot)
 	}
 	if o.former != nil {
 		leaves := o.state.Leaves // in the order of their names
@@ -561,4 +560,25 @@ func (o *Owner) keyFor(slot policies.Slot) (*pre.FieldKey, error) {
 		}
 	}
 	return o.root.FieldKey(slot)
+}
+
+// givenBefore reports whether the point of a writer's slot was given out before the newest succession, and so is of the root before.
+func (o *Owner) givenBefore(slot policies.Slot) bool {
+	return o.former != nil && slices.ContainsFunc(o.state.Writers, func(g ownedWriteGrant) bool {
+		epoch, ok := g.Doc.Epoch(slot.Field)
+		return ok && epoch == slot.Epoch && g.Doc.Writer == slot.Author && g.Doc.Seq < o.line.Newest().Seq
+	})
+}
+
+// writtenBefore are the fields that somebody may write with what the root before gave out.
+func (o *Owner) writtenBefore() (out []policies.Field) {
+	for i := range o.state.Writers {
+		g := &o.state.Writers[i]
+		for _, f := range g.Doc.Fields {
+			if g.live(f.Field) && o.now().Unix() < g.Doc.Expires && g.Doc.Seq < o.line.Newest().Seq && !slices.Contains(out, f.Field) {
+				out = append(out, f.Field)
+			}
+		}
+	}
+	return out
 }

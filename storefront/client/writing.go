@@ -321,13 +321,8 @@ func (o *Owner) EndWrite(ctx context.Context, writer policies.ReaderID, fields [
 
 // buildWriteGrant makes a write grant's document. The points exist within this function only.
 func (o *Owner) buildWriteGrant(t *task, v *policies.VaultDocument) (*envelope.Envelope, error) {
-	c, ok := o.contact(t.Reader)
-	if !ok {
+	if t.to == nil {
 		return nil, ErrNoContact
-	}
-	identity, err := openIdentity(c.Identity, c.ID)
-	if err != nil {
-		return nil, fmt.Errorf("%w: contact: %w", ErrState, err)
 	}
 	g := &writing.Grant{
 		Header: policies.NewHeader("write-grant", o.now()), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink(), Writer: policies.AuthorID(t.Reader),
@@ -353,7 +348,8 @@ func (o *Owner) buildWriteGrant(t *task, v *policies.VaultDocument) (*envelope.E
 		author.Zero()
 		g.Fields = append(g.Fields, w)
 	}
-	if g.Sealed, err = pre.SealBlob(identity.KEMKey, g.Info(), points); err != nil {
+	var err error
+	if g.Sealed, err = pre.SealBlob(t.to.KEMKey, g.Info(), points); err != nil {
 		return nil, err
 	}
 	return policies.Sign(o.signing, g)

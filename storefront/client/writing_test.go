@@ -403,3 +403,47 @@ func TestWritersKilledAtEverySave(t *testing.T) {
 		}
 	}
 }
+
+// A stolen device is replaced while somebody writes for its owner: what was written stays readable, what is written afterwards is under the new root, and the thief's copy opens
+// none of that.
+func TestReplacedRootAndWriters(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, om, acme, bank, _ := w.clinic()
+	w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{"phone.mobile"}, GrantOptions{}))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "before")))
+	w.must(o.Sync(ctx))
+	thief := theft(t, om)
+	var backup []byte
+	w.must(o.Replace(ctx, stolen(), keep(&backup)))
+	w.wantBy(acme, o, "phone.mobile", "before", author(bank))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "after")))
+	w.wantBy(acme, o, "phone.mobile", "after", author(bank))
+	in, err := o.Incoming(ctx)
+	w.must(err)
+	if len(in) != 1 || string(in[0].Bytes) != "after" {
+		t.Fatalf("%+v", in)
+	}
+	l, _, ok := o.written(author(bank), "phone.mobile")
+	if !ok {
+		t.Fatal("nothing written")
+	}
+	ciphertext, err := o.ciphertext(ctx, &l)
+	w.must(err)
+	key, err := thief.root.FieldKey(l.Slot)
+	w.must(err)
+	if _, err := key.Open(&l, ciphertext); err == nil {
+		t.Error("the root that was stolen opens what was written after it was replaced")
+	}
+	w.must(o.Adopt(ctx, author(bank), "phone.mobile"))
+	w.wantBy(acme, o, "phone.mobile", "after", policies.AuthorID(o.ID()))
+}
+
+// theft is a device as it was, in somebody else's hands.
+func theft(t *testing.T, m *memory) *Owner {
+	t.Helper()
+	thief, err := OpenOwner(m.clone(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return thief
+}
