@@ -378,8 +378,12 @@ func TestWritersKilledAtEverySave(t *testing.T) {
 		w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "three")))
 		w.wantBy(acme, o, "phone.mobile", "three", author(bank))
 
-		if got := bank.writingFor(o.ID()).Manifest.Version; got != 2 {
-			t.Fatalf("killed at save %d: %d manifests for two writes", limit, got)
+		want := uint64(2)
+		if second == nil { // it was done, and then done again
+			want = 3
+		}
+		if got := bank.writingFor(o.ID()).Manifest.Version; got != want {
+			t.Fatalf("killed at save %d: %d manifests, want %d", limit, got, want)
 		}
 
 		third := kill(om, func() error { return errors.Join(o.Rotate(ctx, phone...), o.EndWrite(ctx, bank.ID(), nil)) })
