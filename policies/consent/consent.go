@@ -156,6 +156,7 @@ func (d *Request) Decide(grant []policies.Field) (State, error) {
 // Answer tells who asked what the owner decided.
 type Answer struct {
 	Addressed
+	Nonce  policies.Nonce   `json:"nonce"`            // the request's, which was sealed: who knows it opened the request
 	State  State            `json:"state"`            // granted, partly, denied, withdrawn
 	Fields []policies.Field `json:"fields,omitempty"` // what is granted, or what is withdrawn; in the order of their names
 	Until  int64            `json:"until,omitzero"`   // Unix seconds, exclusive: when what is granted ends
@@ -179,7 +180,7 @@ func (d *Answer) Validate() error {
 	default:
 		return bad("the state is granted, partly, denied or withdrawn")
 	}
-	if d.Answers.IsZero() {
+	if d.Answers.IsZero() || d.Nonce.IsZero() {
 		return bad("it answers nothing")
 	}
 	if (len(d.Fields) == 0) != (d.State == Denied) || len(d.Fields) > MaxFields {
@@ -199,7 +200,7 @@ func (d *Answer) Validate() error {
 // Accept decides whether an answer is one to this request, whose hash is given, and says what is so then. before is what was so until now, and had what was
 // granted and not withdrawn.
 func (d *Request) Accept(hash policies.Hash, before State, had []policies.Field, a *Answer) (State, []policies.Field, error) {
-	if a.Answers != hash || a.From != d.To || a.To != d.From {
+	if a.Answers != hash || a.Nonce != d.Nonce || a.From != d.To || a.To != d.From {
 		return "", nil, policies.CodeNotAsked
 	}
 	for _, f := range a.Fields {

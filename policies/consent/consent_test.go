@@ -38,7 +38,7 @@ func request() *Request {
 }
 
 func answer(state State, fields ...policies.Field) *Answer {
-	a := &Answer{Addressed: addressed("consent-answer", zoe, acme, asked), State: state, Fields: fields}
+	a := &Answer{Addressed: addressed("consent-answer", zoe, acme, asked), Nonce: policies.Nonce{1}, State: state, Fields: fields}
 	if state == Granted || state == Partly {
 		a.Until = now.Unix() + 86400
 	}
@@ -96,6 +96,7 @@ func TestForms(t *testing.T) {
 		}},
 		{func() document { return answer(Partly, "address.home") }, []rule{
 			{"answers nothing", func(d document) { d.(*Answer).Answers = policies.Hash{} }},
+			{"no nonce", func(d document) { d.(*Answer).Nonce = policies.Nonce{} }},
 			{"pending", func(d document) { d.(*Answer).State = Pending }},
 			{"no end", func(d document) { d.(*Answer).Until = 0 }},
 			{"over before it begins", func(d document) { d.(*Answer).Until = now.Unix() }},
@@ -211,6 +212,7 @@ func TestAccept(t *testing.T) {
 		{"a grant after a denial", Denied, nil, answer(Granted, both...), nil, "", nil, policies.CodeAnswered},
 		{"a grant after it was withdrawn", Withdrawn, nil, answer(Granted, both...), nil, "", nil, policies.CodeAnswered},
 		{"to another request", Pending, nil, answer(Granted, both...), func(a *Answer) { a.Answers = hash }, "", nil, policies.CodeNotAsked},
+		{"with another nonce", Pending, nil, answer(Granted, both...), func(a *Answer) { a.Nonce = policies.Nonce{2} }, "", nil, policies.CodeNotAsked},
 		{"from another", Pending, nil, answer(Granted, both...), func(a *Answer) { a.From = other }, "", nil, policies.CodeNotAsked},
 		{"to another", Pending, nil, answer(Granted, both...), func(a *Answer) { a.To = other }, "", nil, policies.CodeNotAsked},
 		{"more", Pending, nil, answer(Granted, "address.home", "bank.iban", "phone.mobile"), nil, "", nil, policies.CodeTooWide},

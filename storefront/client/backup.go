@@ -78,6 +78,11 @@ func (o *Owner) Backup(forget bool, write func(plain []byte) error) (recovery bo
 	defer o.mu.Unlock()
 	b := o.state.base.backup(o.now())
 	b.Readers, b.Codes, b.Former, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Replacing
+	if r, err := o.side(); err != nil {
+		return false, err
+	} else if r != nil {
+		b.Owners = r.state.Owners
+	}
 	recovery = len(b.Recovery) > 0
 	if err := b.write(write); err != nil || !forget || !recovery {
 		return recovery, err
@@ -101,6 +106,11 @@ func RestoreOwner(store MirrorStore, plain []byte, o Options) (*Owner, error) {
 	}
 	own.state.Applied = position{Hash: policies.Hash(own.id)}
 	own.state.Known = own.state.Applied
+	if len(b.Owners) > 0 {
+		if err := own.restoreSide(b.Owners); err != nil {
+			return nil, err
+		}
+	}
 	return own, own.save()
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/vault/pre"
 )
 
 // delivery asks for an address, and for a phone number if the person likes.
@@ -382,21 +383,47 @@ func TestSealedMessagesUnderAttack(t *testing.T) {
 	if mail, err := other.Receive(ctx); err != nil || mail.Taken != 0 || len(other.Inbox(true)) != 0 {
 		t.Errorf("another owner takes it: %+v, %v", mail, err)
 	}
-	// Eve seals Acme's request to somebody else in her own name: the signature is not hers.
+	// Anybody can seal to anybody, in whose name they like, if the storefront helps. What is inside gives them away.
 	inner, err := o.unseal(&good.Message)
 	w.must(err)
 	claim, err := policies.Decode[consent.Request](inner)
 	w.must(err)
 	to, err := openIdentity(o.state.Identity, o.id)
 	w.must(err)
-	claim.From = policies.IdentityID(r.ID())
-	_, forged, err := seal[consent.Request](eve.device, to, claim)
-	w.must(err)
-	forged.From = policies.IdentityID(eve.ID())
-	serve(api.Waiting{Number: 1, Message: forged})
-	if mail, err := o.Receive(ctx); err != nil || mail.Taken != 0 || len(o.Inbox(true)) != 0 {
-		t.Errorf("a request signed by Eve in Acme's name: %+v, %v", mail, err)
+	sealAs := func(from policies.IdentityID, e *envelope.Envelope) api.Waiting {
+		t.Helper()
+		info, err := pre.MessageInfo(e.Type, from, o.id)
+		w.must(err)
+		sealed, err := pre.SealBlob(to.KEMKey, info, e.Raw)
+		w.must(err)
+		return api.Waiting{Number: 1, Message: api.Message{From: from, To: o.id, Type: e.Type, Expires: claim.Expires, Sealed: sealed}}
 	}
+	signed := func(by *Reader, spoil func(*consent.Request)) *envelope.Envelope {
+		t.Helper()
+		d := *claim
+		d.ID, d.Nonce = policies.NewDocumentID(), policies.NewNonce()
+		spoil(&d)
+		e, err := policies.Sign[consent.Request](by.signing, &d)
+		w.must(err)
+		return e
+	}
+	for name, m := range map[string]api.Waiting{
+		"Eve signs in Acme's name":                   sealAs(eve.id, signed(eve, func(*consent.Request) {})),
+		"Eve signs in Acme's name and seals in it":   sealAs(r.id, signed(eve, func(*consent.Request) {})),
+		"Eve passes Acme's request off as her own":   sealAs(eve.id, inner),
+		"another person passes on what was for them": sealAs(r.id, signed(r, func(d *consent.Request) { d.To = policies.IdentityID(other.ID()) })),
+		"Acme's request, long over":                  sealAs(r.id, signed(r, func(d *consent.Request) { d.Time -= 7200; d.Expires = d.Time + 3600 })),
+	} {
+		serve(m)
+		if mail, err := o.Receive(ctx); err != nil || mail.Taken != 0 || len(mail.Refused) != 1 || len(o.Inbox(true)) != 0 {
+			t.Errorf("%s: taken %d, refused %v, %v", name, mail.Taken, mail.Refused, err)
+		}
+	}
+	serve(sealAs(r.id, signed(r, func(*consent.Request) {}))) // as it should be, it is taken
+	if mail, err := o.Receive(ctx); err != nil || mail.Taken != 1 {
+		t.Errorf("a good one: %+v, %v", mail, err)
+	}
+	o.state.Mail.Inbox = nil
 	// Many times: it counts once.
 	second := good
 	second.Number++
@@ -430,7 +457,7 @@ func TestSealedMessagesUnderAttack(t *testing.T) {
 	}
 	reader, err := openIdentity(r.state.Identity, r.id)
 	w.must(err)
-	a := &consent.Answer{Addressed: other.address("consent-answer", r.id, c.Request, time.Hour), State: consent.Denied}
+	a := &consent.Answer{Addressed: other.address("consent-answer", r.id, c.Request, time.Hour), Nonce: claim.Nonce, State: consent.Denied}
 	_, foreign, err := seal[consent.Answer](other.device, reader, a)
 	w.must(err)
 	serve(api.Waiting{Number: 1, Message: foreign}, got.Messages[0], got.Messages[0], got.Messages[1])

@@ -147,7 +147,7 @@ func (o *Owner) Receive(ctx context.Context) (Mail, error) {
 	if err := o.settleInvited(ctx); err != nil { // or the first request of a new contact would be a stranger's
 		return Mail{}, err
 	}
-	mail, err := o.collectMail(ctx, 0, o.takeMail, func() error { o.forgetOld(); return o.save() })
+	mail, err := o.collectMail(ctx, 0, o.takeMail, o.keepMail)
 	if err != nil {
 		return mail, err
 	}
@@ -164,8 +164,22 @@ func (o *Owner) settleMail(ctx context.Context) error {
 	return nil
 }
 
+// keepMail saves what was taken.
+func (o *Owner) keepMail() error {
+	o.forgetOld()
+	if o.reader != nil {
+		return o.reader.save() // which saves both
+	}
+	return o.save()
+}
+
 // sendAll sends the outbox in its order.
 func (o *Owner) sendAll(ctx context.Context) error {
+	if o.reader != nil {
+		if err := o.reader.sendAll(ctx); err != nil {
+			return err
+		}
+	}
 	for len(o.state.Mail.Outbox) > 0 {
 		if err := o.send(ctx, &o.state.Mail.Outbox[0]); temporary(err) {
 			return err
@@ -194,7 +208,14 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 	if slices.Contains(o.state.Mail.Blocked, m.From) {
 		return policies.CodeSender
 	}
+	switch m.Type {
+	case "consent-answer", "deletion-request", "invitation-answer":
+		return o.takeAsReader(ctx, m)
+	}
 	c, ok := o.contact(policies.ReaderID(m.From))
+	if !ok && m.Type == "consent-receipt" {
+		return o.takeAsReader(ctx, m)
+	}
 	if !ok {
 		return policies.CodeSender
 	}
@@ -217,6 +238,9 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 		r, err := verify[consent.Receipt](o.device, m, e, from)
 		if err != nil {
 			return err
+		}
+		if r.Principal != o.id { // of a request of this person's to another
+			return o.takeAsReader(ctx, m)
 		}
 		return o.takeReceipt(r, e)
 	}
@@ -406,7 +430,7 @@ func (o *Owner) settleAnswers(context.Context) error {
 				continue
 			}
 		}
-		a := &consent.Answer{Addressed: o.address("consent-answer", r.From, e.Hash, answerLife), State: e.Decided, Fields: e.Fields, Until: e.Until}
+		a := &consent.Answer{Addressed: o.address("consent-answer", r.From, e.Hash, answerLife), Nonce: r.Nonce, State: e.Decided, Fields: e.Fields, Until: e.Until}
 		if err := o.tellDecision(e, r, a); err != nil {
 			return err
 		}
@@ -542,7 +566,7 @@ func (o *Owner) settleStops(ctx context.Context) error {
 			if policies.ReaderID(r.From) != s.Reader || e.State != consent.Granted && e.State != consent.Partly || len(gone) == 0 {
 				continue
 			}
-			a := &consent.Answer{Addressed: o.address("consent-answer", r.From, e.Hash, answerLife), State: consent.Withdrawn, Fields: gone}
+			a := &consent.Answer{Addressed: o.address("consent-answer", r.From, e.Hash, answerLife), Nonce: r.Nonce, State: consent.Withdrawn, Fields: gone}
 			if err := o.tellDecision(e, r, a); err != nil {
 				return err
 			}

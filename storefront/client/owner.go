@@ -25,8 +25,10 @@ type Owner struct {
 
 	former *pre.Root // before the newest succession, while anything is under its keys
 
-	mu    sync.Mutex // guards state; held over a whole operation, since operations are links of one chain
+	mu    sync.Mutex // guards state and reader; held over a whole operation, since operations are links of one chain
 	state ownerState
+
+	reader *Reader // this person as a reader of other people, once it was needed
 }
 
 // ownerState is what an owner's device must not lose. Everything else follows from the root and the chain.
@@ -48,6 +50,8 @@ type ownerState struct {
 	Account  accountState     `json:"account,omitzero"`
 	Untold   []jsontext.Value `json:"untold,omitzero"` // grants and revocations in force that the storefront has not been told
 	Mail     ownerMail        `json:"mail,omitzero"`
+	Side     jsontext.Value   `json:"side,omitzero"`   // readerState of this person as a reader of other people
+	Pieces   []piece          `json:"pieces,omitzero"` // what other people let this one read
 
 	Writers   []ownedWriteGrant `json:"writers,omitzero"`
 	Written   []writtenBy       `json:"written,omitzero"`   // by others
@@ -154,6 +158,7 @@ func (o *Owner) Close() {
 	if o.trust.unsaved() {
 		_ = o.save() // nobody is left to be told; what is lost is seen again
 	}
+	o.closeSide()
 	o.device.close()
 	if o.former != nil {
 		o.former.Zero()

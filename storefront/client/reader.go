@@ -172,6 +172,11 @@ func (r *Reader) open(o Options) (err error) {
 	if r.device, err = newDevice(&r.state.base, o); err != nil {
 		return err
 	}
+	return r.load()
+}
+
+// load takes the stored contacts and grants into memory.
+func (r *Reader) load() error {
 	r.owners, r.invited = map[policies.OwnerID]*knownOwner{}, map[policies.Hash]policies.OwnerID{}
 	r.authors = map[policies.AuthorID]succession.Line{}
 	for i := range r.state.Owners {
@@ -246,6 +251,13 @@ func (r *Reader) Flush() error {
 // Close saves what was learnt and forgets the keys.
 func (r *Reader) Close() error {
 	err := r.Flush()
+	r.forget()
+	r.device.close()
+	return err
+}
+
+// forget overwrites the secrets of session and grants.
+func (r *Reader) forget() {
 	r.sessionMu.Lock()
 	defer r.sessionMu.Unlock()
 	if r.session != nil {
@@ -261,8 +273,6 @@ func (r *Reader) Close() error {
 			}
 		}
 	}
-	r.device.close()
-	return err
 }
 
 // ID is the reader's id.

@@ -1,0 +1,127 @@
+package client
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/consent"
+)
+
+// TestPeople: one person reads another, and is read in turn, with one profile each. What was received is kept, refreshed, and gone when it is taken back.
+func TestPeople(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	anna, annas := w.owner()
+	ben, _ := w.owner()
+	w.must(ben.Set(ctx, set("phone.mobile", "+49 1"), set("address.home", "Road 1")))
+	w.must(anna.Set(ctx, set("phone.mobile", "+49 2")))
+	acme, _ := w.reader("Acme")
+	w.connect(anna, acme, "acme") // a business beside it: the two sides of a person do not get into each other's way
+	w.must(anna.Grant(ctx, acme.ID(), []policies.Field{"phone.mobile"}, GrantOptions{}))
+
+	link, err := anna.InvitePerson("ben", time.Now().Add(time.Hour))
+	w.must(err)
+	w.must(ben.Accept(ctx, link, "anna"))
+	w.looks(anna, 1)
+	if _, err := anna.AskPerson(ctx, "carl", delivery()); !errors.Is(err, ErrNoContact) {
+		t.Errorf("asking nobody: %v", err)
+	}
+	c, err := anna.AskPerson(ctx, "ben", delivery())
+	w.must(err)
+	w.looks(ben, 1)
+	_, err = ben.Answer(ctx, c.ID.String(), []policies.Field{"address.home", "phone.mobile"}, "")
+	w.must(err)
+	anna = reopen(annas, w)
+	w.looks(anna, 2)
+	w.looks(ben, 1)
+	asked, err := anna.AskedPeople()
+	w.must(err)
+	if len(asked) != 1 || asked[0].Status != consent.Granted || asked[0].Alias != "ben" {
+		t.Fatalf("asked: %+v", asked)
+	}
+	wantReceipts(t, ben.Inbox(true)[0], asked[0], consent.Granted)
+
+	refresh := func(want map[policies.Field]string, gone ...policies.Field) {
+		t.Helper()
+		lost, err := anna.Refresh(ctx)
+		w.must(err)
+		var names []policies.Field
+		for _, it := range lost {
+			names = append(names, it.Field)
+		}
+		if !slices.Equal(names, gone) {
+			t.Errorf("gone: %v, want %v", names, gone)
+		}
+		anna = reopen(annas, w)
+		people, err := anna.People()
+		w.must(err)
+		if len(people) != 1 || people[0].Alias != "ben" || len(people[0].Pieces) != len(want) {
+			t.Fatalf("people: %+v, want %v", people, want)
+		}
+		for _, p := range people[0].Pieces {
+			if string(p.Value) != want[p.Field] || time.Since(p.Read) > time.Minute {
+				t.Errorf("%s is %q, read %s; want %q", p.Field, p.Value, p.Read, want[p.Field])
+			}
+		}
+	}
+	refresh(map[policies.Field]string{"phone.mobile": "+49 1", "address.home": "Road 1"})
+	w.must(ben.Set(ctx, set("phone.mobile", "+49 11")))
+	refresh(map[policies.Field]string{"phone.mobile": "+49 11", "address.home": "Road 1"})
+
+	// The other way round, between the same two.
+	back, err := ben.InvitePerson("anna", time.Now().Add(time.Hour))
+	w.must(err)
+	w.must(anna.Accept(ctx, back, "ben"))
+	w.looks(ben, 1)
+	ask := delivery()
+	ask.Fields = []consent.AskedField{{Field: "phone.mobile", Required: true, Reason: "to call"}}
+	c, err = ben.AskPerson(ctx, "anna", ask)
+	w.must(err)
+	w.looks(anna, 1)
+	_, err = anna.Answer(ctx, c.ID.String(), []policies.Field{"phone.mobile"}, "")
+	w.must(err)
+	w.looks(ben, 2)
+	_, err = ben.Refresh(ctx)
+	w.must(err)
+	people, err := ben.People()
+	w.must(err)
+	if len(people) != 1 || len(people[0].Pieces) != 1 || string(people[0].Pieces[0].Value) != "+49 2" {
+		t.Errorf("ben's people: %+v", people)
+	}
+	w.looks(anna, 1)
+	w.wantRead(acme, anna, "phone.mobile", "+49 2")
+
+	// A backup brings the people back, and what they let one read with them.
+	var plain []byte
+	_, err = anna.Backup(false, func(b []byte) error { plain = bytes.Clone(b); return nil })
+	w.must(err)
+	second, err := RestoreOwner(new(memory), plain, Options{})
+	w.must(err)
+	w.must(second.Sync(ctx))
+	if _, err := second.Refresh(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if people, err := second.People(); err != nil || len(people) != 1 || len(people[0].Pieces) != 2 {
+		t.Errorf("after a restore: %+v, %v", people, err)
+	}
+
+	// Taken back: one field by the person, with a request for deletion, which is heeded; the rest when it is next looked for.
+	_, err = ben.Stop(ctx, policies.ReaderID(anna.ID()), []policies.Field{"address.home"})
+	w.must(err)
+	w.looks(anna, 3)
+	if people, err := anna.People(); err != nil || len(people[0].Pieces) != 1 {
+		t.Errorf("after a request for deletion: %+v, %v", people, err)
+	}
+	w.must(ben.Revoke(ctx, policies.ReaderID(anna.ID()), nil, RevokeOptions{}))
+	refresh(map[policies.Field]string{}, "phone.mobile")
+
+	// What the log says agrees with both sides.
+	for name, o := range map[string]*Owner{"anna": anna, "ben": ben} {
+		if v, err := o.Verify(ctx); err != nil || !v.Agrees() {
+			t.Errorf("%s: %+v, %v", name, v, err)
+		}
+	}
+}
