@@ -308,11 +308,19 @@ func TestAnswerWithoutStorefront(t *testing.T) {
 	if _, err := o.Stop(ctx, r.ID(), []policies.Field{"bank.iban"}); !errors.Is(err, ErrNotStopped) {
 		t.Errorf("stopping without a receipt: %v", err)
 	}
+	if _, err := o.Receive(ctx); !errors.Is(err, ErrNotStopped) {
+		t.Errorf("receiving before the stop is confirmed: %v", err)
+	}
 	for i := range o.state.Mail.Outbox {
 		t.Errorf("a message of type %s waits although nobody is stopped", o.state.Mail.Outbox[i].Type)
 	}
 	w.hostile(nil)
+	// An order that a crash left behind before anything was revoked says nothing to anybody, and holds nobody up.
+	o.state.Mail.Stops = slices.Insert(o.state.Mail.Stops, 0, stop{r.ID(), []policies.Field{"address.home"}})
 	w.looks(o, 0)
+	if len(o.state.Mail.Stops) != 1 {
+		t.Errorf("orders to stop: %+v", o.state.Mail.Stops)
+	}
 	w.hears(r, 5) // answer and receipt, withdrawal and receipt, request for deletion
 	w.wantStatus(r, c.ID, consent.Withdrawn)
 }

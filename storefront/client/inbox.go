@@ -55,6 +55,10 @@ type stop struct {
 	Fields []policies.Field  `json:"fields"`
 }
 
+func (s *stop) same(other stop) bool {
+	return s.Reader == other.Reader && slices.Equal(s.Fields, other.Fields)
+}
+
 // invited is an invitation that was accepted and has not led to a contact yet.
 type invited struct {
 	Reader policies.IdentityID `json:"reader"`
@@ -487,7 +491,8 @@ func (o *Owner) Stop(ctx context.Context, reader policies.ReaderID, fields []pol
 		fields = o.granted(reader, nil)
 	}
 	fields = slices.Compact(slices.Sorted(slices.Values(fields)))
-	o.state.Mail.Stops = append(o.state.Mail.Stops, stop{reader, fields})
+	wanted := stop{reader, fields}
+	o.state.Mail.Stops = append(slices.DeleteFunc(o.state.Mail.Stops, wanted.same), wanted)
 	err := o.save()
 	o.mu.Unlock()
 	if err != nil {
@@ -498,7 +503,7 @@ func (o *Owner) Stop(ctx context.Context, reader policies.ReaderID, fields []pol
 	defer o.mu.Unlock()
 	if revokeErr != nil && !errors.Is(revokeErr, ErrNotRotated) {
 		if !errors.Is(revokeErr, ErrNotStopped) { // there was nothing to stop
-			o.state.Mail.Stops = slices.DeleteFunc(o.state.Mail.Stops, func(s stop) bool { return s.Reader == reader && slices.Equal(s.Fields, fields) })
+			o.state.Mail.Stops = slices.DeleteFunc(o.state.Mail.Stops, wanted.same)
 			revokeErr = errors.Join(revokeErr, o.save())
 		}
 		return Stopped{}, revokeErr
@@ -538,10 +543,9 @@ func (o *Owner) endedFor(reader policies.ReaderID, fields []policies.Field, item
 
 // settleStops tells readers that were stopped: a withdrawal for each consent, and the request to delete.
 func (o *Owner) settleStops(ctx context.Context) error {
-	for len(o.state.Mail.Stops) > 0 {
-		s := o.state.Mail.Stops[0]
+	for _, s := range slices.Clone(o.state.Mail.Stops) {
 		if slices.ContainsFunc(s.Fields, func(f policies.Field) bool { return o.stopping(s.Reader, f) }) || len(o.granted(s.Reader, s.Fields)) > 0 {
-			return nil // not stopped yet, and nobody says that it is
+			continue // not stopped yet, and nobody says that it is
 		}
 		read, stopped, err := o.lastRead(ctx, s.Reader, s.Fields)
 		if err != nil {
@@ -587,7 +591,7 @@ func (o *Owner) settleStops(ctx context.Context) error {
 			return err
 		}
 		o.state.Mail.Outbox = append(o.state.Mail.Outbox, letter)
-		o.state.Mail.Stops = slices.Delete(o.state.Mail.Stops, 0, 1)
+		o.state.Mail.Stops = slices.DeleteFunc(o.state.Mail.Stops, s.same)
 		if err := o.save(); err != nil {
 			return err
 		}

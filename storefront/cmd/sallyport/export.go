@@ -29,6 +29,9 @@ type exported struct {
 	ID       policies.OwnerID   `json:"id"`
 	Fields   []exportedField    `json:"fields"`
 	Contacts []client.Contact   `json:"contacts"`
+	People   []personRow        `json:"people"`
+	Requests []client.Consent   `json:"requests"` // from others, with receipts
+	Asked    []client.Consent   `json:"asked"`    // of others
 	Grants   []client.GrantInfo `json:"permissions"`
 	History  []client.Event     `json:"history"`
 }
@@ -59,7 +62,13 @@ func (c *meExport) Run(s *session) error {
 			out, err = exportTable(all.Fields)
 			result["table"] = string(out)
 		case "json":
-			all.Contacts, all.Grants = o.Contacts(), o.Grants(true)
+			all.Contacts, all.Grants, all.Requests = o.Contacts(), o.Grants(true), o.Inbox(true)
+			if all.People, err = peopleOf(o); err != nil {
+				return err
+			}
+			if all.Asked, err = o.AskedPeople(); err != nil {
+				return err
+			}
 			if all.History, err = o.History(s.ctx, math.MaxInt); err == nil {
 				out, err = json.Marshal(all, json.Deterministic(true), jsontext.WithIndent("  "), json.FormatNilSliceAsNull(false))
 				out = append(out, '\n')

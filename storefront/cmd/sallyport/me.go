@@ -40,6 +40,9 @@ type meCommands struct {
 	Inbox      meInbox      `cmd:"" help:"${help_me_inbox}"`
 	Answer     meAnswer     `cmd:"" help:"${help_me_answer}"`
 	Stop       meStop       `cmd:"" help:"${help_me_stop}"`
+	Invite     meInvite     `cmd:"" help:"${help_me_invite}"`
+	Ask        meAsk        `cmd:"" help:"${help_me_ask}"`
+	Asked      meAsked      `cmd:"" help:"${help_me_asked}"`
 	Mute       meMute       `cmd:"" help:"${help_me_mute}"`
 	Block      meBlock      `cmd:"" help:"${help_me_block}"`
 	Verify     meVerify     `cmd:"" help:"${help_me_verify}"`
@@ -373,27 +376,20 @@ func contactName(c client.Contact) string {
 	return c.ID.String()
 }
 
-type meContacts struct{}
-
-func (c *meContacts) Run(s *session) error {
-	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
-		s.printContacts(o.Contacts())
-		return nil
-	})
+func (s *session) printContacts(list []client.Contact) {
+	s.print(map[string]any{"contacts": list}, func(w io.Writer) { s.contactTable(w, list) })
 }
 
-func (s *session) printContacts(list []client.Contact) {
-	s.print(map[string]any{"contacts": list}, func(w io.Writer) {
-		t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-		for _, c := range list {
-			name := ""
-			if c.Name != "" {
-				name = fmt.Sprintf("%q (%s)", c.Name, s.say("unverified"))
-			}
-			fmt.Fprintf(t, "%s\t%s\t%s\n", c.Alias, c.ID, name)
+func (s *session) contactTable(w io.Writer, list []client.Contact) {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for _, c := range list {
+		name := ""
+		if c.Name != "" {
+			name = fmt.Sprintf("%q (%s)", c.Name, s.say("unverified"))
 		}
-		t.Flush()
-	})
+		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Alias, c.ID, name)
+	}
+	t.Flush()
 }
 
 type meGrant struct {
