@@ -23,11 +23,12 @@ import (
 
 // piece is a field of somebody else that this person may read, as it was last read.
 type piece struct {
-	Owner   policies.OwnerID `json:"owner"`
-	Field   policies.Field   `json:"field"`
-	Version uint64           `json:"version"`
-	Value   []byte           `json:"value"`
-	Read    int64            `json:"read"` // when it was last known to be the newest, Unix seconds by the vault's clock
+	Owner   policies.OwnerID  `json:"owner"`
+	Field   policies.Field    `json:"field"`
+	Author  policies.AuthorID `json:"author"` // who wrote it
+	Version uint64            `json:"version"`
+	Value   []byte            `json:"value"`
+	Read    int64             `json:"read"` // when it was last known to be the newest, Unix seconds by the vault's clock
 }
 
 // sideStore keeps the state of the reader's side within the owner's. Whoever makes it save holds the owner's mu.
@@ -188,7 +189,7 @@ func (o *Owner) Refresh(ctx context.Context) (gone []Item, err error) {
 		if at < 0 { // the storefront does not list it; the vault decides whether that is so
 			items, at = append(items, Item{Owner: p.Owner, Field: p.Field}), len(items)
 		}
-		items[at].Known = p.Version
+		items[at].Author, items[at].Known = p.Author, p.Version
 	}
 	if len(items) == 0 {
 		return nil, nil
@@ -213,7 +214,7 @@ func (o *Owner) Refresh(ctx context.Context) (gone []Item, err error) {
 		case v.Unchanged && at >= 0:
 			o.state.Pieces[at].Read = v.Time.Unix()
 		case v.Bytes != nil:
-			p := piece{Owner: v.Owner, Field: v.Field, Version: v.Version, Value: v.Bytes, Read: v.Time.Unix()}
+			p := piece{Owner: v.Owner, Field: v.Field, Author: v.Author, Version: v.Version, Value: v.Bytes, Read: v.Time.Unix()}
 			if at < 0 {
 				o.state.Pieces = append(o.state.Pieces, p)
 			} else {
