@@ -246,6 +246,9 @@ func (r *Reader) takeMail(ctx context.Context, m *api.Message) error {
 		if err != nil {
 			return err
 		}
+		if from, err = r.newestKeys(ctx, m.From, from); err != nil {
+			return err
+		}
 		d, err := verify[consent.Acceptance](r.device, m, e, from)
 		if err != nil {
 			return err

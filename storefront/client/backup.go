@@ -78,10 +78,8 @@ func (o *Owner) Backup(forget bool, write func(plain []byte) error) (recovery bo
 	defer o.mu.Unlock()
 	b := o.state.base.backup(o.now())
 	b.Readers, b.Codes, b.Former, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Replacing
-	if r, err := o.side(); err != nil {
+	if b.Owners, err = o.peopleMet(); err != nil {
 		return false, err
-	} else if r != nil {
-		b.Owners = r.state.Owners
 	}
 	recovery = len(b.Recovery) > 0
 	if err := b.write(write); err != nil || !forget || !recovery {

@@ -228,6 +228,9 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 		return err
 	}
 	e, err := o.unseal(m)
+	if err != nil && o.former != nil {
+		e, err = o.unsealWith(o.former, m)
+	}
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,10 @@ func seal[T any, D addressed[T]](d *device, to *policies.Identity, doc D) (*enve
 }
 
 // unseal opens what a message holds. What it returns is not verified.
-func (d *device) unseal(m *api.Message) (*envelope.Envelope, error) {
+func (d *device) unseal(m *api.Message) (*envelope.Envelope, error) { return d.unsealWith(d.root, m) }
+
+// unsealWith is unseal with the keys of a root: one before the newest, say, to which a message on its way was sealed.
+func (d *device) unsealWith(root *pre.Root, m *api.Message) (*envelope.Envelope, error) {
 	if m.To != d.id {
 		return nil, fmt.Errorf("%w: a message for somebody else", ErrUntrue)
 	}
@@ -68,7 +71,7 @@ func (d *device) unseal(m *api.Message) (*envelope.Envelope, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := pre.NewBlobKey(d.root.KEMSeed())
+	key := pre.NewBlobKey(root.KEMSeed())
 	defer key.Zero()
 	raw, err := key.Open(info, m.Sealed)
 	if err != nil {

@@ -71,6 +71,15 @@ func (o *Owner) closeSide() {
 	}
 }
 
+// peopleMet is what a backup holds of the reader's side.
+func (o *Owner) peopleMet() ([]ownerContact, error) {
+	r, err := o.side()
+	if err != nil {
+		return nil, err
+	}
+	return r.state.Owners, nil
+}
+
 // restoreSide takes the people of a backup over.
 func (o *Owner) restoreSide(owners []ownerContact) error {
 	state, err := json.Marshal(readerState{base: base{Format: stateFormat, Role: roleReader}, Owners: owners})
