@@ -150,10 +150,14 @@ func (o *Owner) put(ctx context.Context, k *keyServer, change func(*keys.Account
 	owner := policies.OwnerID(o.id)
 	b := o.state.base.backup(o.now())
 	b.Readers, b.Codes = o.state.Contacts, o.state.Codes
+	var err error
+	if b.Owners, err = o.peopleMet(); err != nil {
+		return err
+	}
 	d := &keys.Account{
 		Header: policies.NewHeader("key-account", o.now()), Audience: k.id, Owner: owner, Version: a.Version + 1, Prev: a.Hash, Password: a.Password, Kit: a.Kit,
 	}
-	err := b.write(func(plain []byte) (err error) {
+	err = b.write(func(plain []byte) (err error) {
 		d.Profile, err = password.SealProfile((*[32]byte)(a.Key), owner, plain, nil)
 		return err
 	})
