@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"time"
@@ -24,7 +25,7 @@ import (
 type writingFor struct {
 	Owner    policies.OwnerID `json:"owner"`
 	Manifest manifestState    `json:"manifest,omitzero"`
-	Leaves   [][]byte         `json:"leaves,omitzero"` // of the manifest, in tree order
+	Items    []api.Item       `json:"items,omitzero"` // of the manifest, in tree order; ciphertexts of what this machine wrote, for a storefront that loses them
 	Wish     []wishedValue    `json:"wish,omitzero"`
 	Envelope jsontext.Value   `json:"envelope,omitzero"` // made for the wish, of unknown outcome
 	Set      []api.Item       `json:"set,omitzero"`      // what it sets
@@ -242,10 +243,8 @@ func (r *Reader) carryOut(ctx context.Context, w *writingFor) error {
 		}
 		p := api.Publication{Manifest: w.Envelope, Items: w.Set}
 		if whole {
-			for _, l := range w.leaves() {
-				if !slices.ContainsFunc(w.Set, func(i api.Item) bool { s, err := policies.ParseLeaf(i.Leaf); return err == nil && s.Field == l.Field }) {
-					p.Items = append(p.Items, api.Item{Leaf: l.Bytes()})
-				}
+			if p.Items, err = w.merged(); err != nil {
+				return err
 			}
 		}
 		receipt := new(evidence.Receipt)
@@ -270,7 +269,7 @@ func (r *Reader) carryOut(ctx context.Context, w *writingFor) error {
 			}
 			w.Envelope, w.Set = nil, nil
 		case errors.Is(err, policies.CodeBehind) && !whole:
-			whole = true
+			whole = true // of an item that another machine wrote this one has no ciphertext: if that is lost it must be written again
 		case final(err):
 			w.done()
 			return errors.Join(err, r.save())
@@ -281,32 +280,34 @@ func (r *Reader) carryOut(ctx context.Context, w *writingFor) error {
 	return fmt.Errorf("%w: other machines, or the storefront, keep coming first", policies.CodeChain)
 }
 
-func (w *writingFor) leaves() []policies.Leaf {
-	out := make([]policies.Leaf, 0, len(w.Leaves))
-	for _, raw := range w.Leaves {
-		if l, err := policies.ParseLeaf(raw); err == nil {
-			out = append(out, l)
-		}
-	}
-	return out
-}
-
-// tree is the leaves with what is set on top.
-func (w *writingFor) tree() (*policies.Tree, error) {
-	current := map[policies.Field]policies.Leaf{}
-	for _, l := range w.leaves() {
-		current[l.Field] = l
-	}
-	for _, item := range w.Set {
+// merged is the items with what is set on top, in tree order.
+func (w *writingFor) merged() ([]api.Item, error) {
+	current := map[policies.Field]api.Item{}
+	for _, item := range slices.Concat(w.Items, w.Set) {
 		l, err := policies.ParseLeaf(item.Leaf)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrState, err)
 		}
-		current[l.Field] = l
+		current[l.Field] = item
 	}
-	leaves := make([]policies.Leaf, 0, len(current))
-	for _, l := range current {
-		leaves = append(leaves, l)
+	out := make([]api.Item, 0, len(current))
+	for _, f := range slices.Sorted(maps.Keys(current)) {
+		out = append(out, current[f])
+	}
+	return out, nil
+}
+
+// tree is that of the merged items.
+func (w *writingFor) tree() (*policies.Tree, error) {
+	items, err := w.merged()
+	if err != nil {
+		return nil, err
+	}
+	leaves := make([]policies.Leaf, len(items))
+	for i := range items {
+		if leaves[i], err = policies.ParseLeaf(items[i].Leaf); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrState, err)
+		}
 	}
 	return policies.NewTree(leaves)
 }
@@ -317,14 +318,11 @@ func (w *writingFor) accepted(e *envelope.Envelope) error {
 	if err != nil {
 		return err
 	}
-	tree, err := w.tree()
+	items, err := w.merged()
 	if err != nil {
 		return err
 	}
-	w.Manifest, w.Leaves = manifestState{Version: m.Version, Hash: e.Hash, Raw: e.Raw}, nil
-	for _, l := range tree.Leaves() {
-		w.Leaves = append(w.Leaves, l.Bytes())
-	}
+	w.Manifest, w.Items = manifestState{Version: m.Version, Hash: e.Hash, Raw: e.Raw}, items
 	return nil
 }
 
@@ -422,9 +420,16 @@ func (r *Reader) fetchWriting(ctx context.Context, w *writingFor, v *policies.Va
 	if err != nil || tree.Size() != m.TreeSize || tree.Root() != m.Root {
 		return fail(fmt.Errorf("%w: the leaves are not those of the manifest", ErrUntrue))
 	}
-	w.Manifest, w.Leaves = manifestState{Version: m.Version, Hash: e.Hash, Raw: e.Raw}, nil
+	had := slices.Concat(w.Items, w.Set)
+	w.Manifest, w.Items = manifestState{Version: m.Version, Hash: e.Hash, Raw: e.Raw}, nil
 	for _, l := range tree.Leaves() {
-		w.Leaves = append(w.Leaves, l.Bytes())
+		item := api.Item{Leaf: l.Bytes()}
+		for _, mine := range had {
+			if bytes.Equal(mine.Leaf, item.Leaf) {
+				item.Ciphertext = mine.Ciphertext
+			}
+		}
+		w.Items = append(w.Items, item)
 	}
 	return r.save()
 }

@@ -451,3 +451,39 @@ func theft(t *testing.T, m *memory) *Owner {
 	}
 	return thief
 }
+
+// A storefront that lost everything is given it again by each author: the owner's device and the writer's.
+func TestAStorefrontThatLostWhatWasWritten(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, om, acme, bank, bm := w.clinic()
+	w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{"phone.mobile", "email.home"}, GrantOptions{}))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "number"), set("email.home", "address")))
+	w.wantBy(acme, o, "phone.mobile", "number", author(bank))
+	empty := w.emptyStorefront().Config.Handler
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, _ http.Handler) { empty.ServeHTTP(rw, r) })
+	owner := reopen(om, w)
+	owner.state.Enrolled = false // it does not know them
+	if _, err := owner.enrol(ctx); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := OpenReader(bm, Options{})
+	w.must(err)
+	writer.state.Enrolled = false
+	if _, err := writer.enrol(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := owner.Sync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.must(writer.Write(ctx, o.ID(), set("phone.mobile", "another number")))
+	var m api.Mirror
+	w.must(writer.wire.call(ctx, request{method: "GET", path: path(api.PathMirror, o.ID().String()), query: map[string][]string{"author": {author(bank).String()}}, out: &m, login: true}))
+	if len(m.Leaves) != 2 {
+		t.Errorf("%d items are there again, want 2", len(m.Leaves))
+	}
+	in, err := owner.Incoming(ctx)
+	w.must(err)
+	if len(in) != 2 {
+		t.Errorf("%+v", in)
+	}
+}
