@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/vault/audit"
 	"github.com/sallyport/sallyport/vault/audit/views"
 )
@@ -182,6 +183,17 @@ func (h *history) learn(r *audit.Record, d *evidence.Details) {
 			}
 		}
 		h.grants[d.Grant] = g
+	case r.Entry.Kind == evidence.EntryWriteGrant:
+		g := granted{reader: r.Entry.Reader}
+		if e, err := envelope.Parse(r.Document); err == nil {
+			if doc, err := policies.Decode[writing.Grant](e); err == nil {
+				g.purpose = doc.Purpose
+				for _, f := range doc.Fields {
+					g.fields = append(g.fields, f.Field)
+				}
+			}
+		}
+		h.grants[d.Grant] = g
 	}
 }
 
@@ -226,7 +238,7 @@ func (h *history) what(e *Event, r *audit.Record, d *evidence.Details) {
 			e.Fields = append(e.Fields, item.Field)
 		}
 	}
-	if r.Entry.Kind == evidence.EntryImport || r.Entry.Kind == evidence.EntryGrant {
+	if r.Entry.Kind == evidence.EntryImport || r.Entry.Kind == evidence.EntryGrant || r.Entry.Kind == evidence.EntryWriteGrant {
 		g := h.grants[d.Grant]
 		e.Purpose, e.Fields = g.purpose, g.fields
 	}

@@ -215,7 +215,11 @@ func (e *Event) fill(o object, c *class, end ended) {
 		}
 		o["user"] = reader
 		o["actor"] = object{"user": owner}
-		o["privileges"] = privileges(fields)
+		right := "read"
+		if e.Kind == evidence.EntryWriteGrant || e.Kind == evidence.EntryWriteEnd {
+			right = "write"
+		}
+		o["privileges"] = privileges(right, fields)
 		o["resources"] = []object{{"type": "sallyport owner's fields", "uid": either(e.OwnerID, e.Owner), "name": strings.TrimSpace("fields " + joined(fields)), "owner": owner}}
 	case entity:
 		o["entity"] = e.entity()
@@ -284,13 +288,13 @@ func pseudonym(p policies.Pseudonym) string {
 }
 
 // privileges are what a grant lets, or let, its reader do. Where the body is gone, which fields is not known.
-func privileges(fields []policies.Field) []string {
+func privileges(right string, fields []policies.Field) []string {
 	if len(fields) == 0 {
-		return []string{"read"}
+		return []string{right}
 	}
 	out := make([]string, len(fields))
 	for i, f := range fields {
-		out[i] = "read " + string(f)
+		out[i] = right + " " + string(f)
 	}
 	return out
 }
