@@ -82,6 +82,7 @@ const (
 	CodeSuccessionOld         Code = "succession_old"         // not the next document of the identity: one like it came before
 	CodeSuccessionPending     Code = "succession_pending"     // announced, and its 72 hours are not over; or another one is announced
 	CodeSuccessionUnannounced Code = "succession_unannounced" // without the recovery key it must be announced first
+	CodeSuspended             Code = "suspended"              // the reader ended all grants that it had; owners grant anew
 	CodeRecovery              Code = "not_the_recovery_key"   // another recovery key than the identity names
 	// The key server, which gives a new device its profile.
 	CodePasswordWrong  Code = "password_wrong"  // not the password of this account, or there is no such account
@@ -158,6 +159,7 @@ var codeText = map[Code]string{
 	CodeSuccessionOld:         "the identity has a newer document than the one this follows",
 	CodeSuccessionPending:     "a change of keys without the recovery key takes effect 72 hours after it was announced; until then it can be cancelled",
 	CodeSuccessionUnannounced: "a change of keys without the recovery key must be announced 72 hours before",
+	CodeSuspended:             "the reader suspended all that it had been granted; the owner must grant it again",
 	CodeRecovery:              "this is not the recovery key of the identity",
 }
 

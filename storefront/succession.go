@@ -83,8 +83,20 @@ func (s *Storefront) postSuccession(c *call) error {
 			return err
 		}
 		link = n.Link
+	case "suspension":
+		n, err := policies.Decode[succession.Suspension](env)
+		if err != nil {
+			return err
+		}
+		if policies.IdentityID(n.Reader) != id {
+			return problem.New(policies.CodeMalformed, "the suspension is of another identity than the path")
+		}
+		if err := line.Verify(env, n.Seq); err != nil {
+			return err
+		}
+		link = n.Link
 	default:
-		return problem.New(policies.CodeMalformed, "this is neither a succession nor the notice of one")
+		return problem.New(policies.CodeMalformed, "this is no succession, no notice of one and no suspension")
 	}
 	k := own(policies.OwnerID(id))
 	unlock, err := s.locks.lock(c.ctx, k)

@@ -260,7 +260,7 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 // there to be refused: the reader is given what the log says of it ([Vault.Evidence]), and a stranger must not learn whether the owner has such a field.
 func seesItem(outcome policies.Code) bool {
 	switch outcome {
-	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeNotYet, policies.CodeGrantExpired:
+	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeSuspended, policies.CodeNotYet, policies.CodeGrantExpired:
 		return false
 	}
 	return true
@@ -303,6 +303,9 @@ func (v *Vault) permit(s *ledger.State, now time.Time, r *read, i int) policies.
 	}
 	if it.grant.Revoked[place] {
 		return policies.CodeRevoked
+	}
+	if s.Suspended(it.grant) {
+		return policies.CodeSuspended
 	}
 	if it.fault != "" {
 		return it.fault

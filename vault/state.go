@@ -140,6 +140,10 @@ func (v *Vault) linkAt(owner policies.OwnerID, hash policies.Hash) ([]byte, poli
 		if d.Identity == policies.IdentityID(owner) {
 			return r.Raw, d.Link, nil
 		}
+	case *succession.Suspension:
+		if d.Reader == policies.ReaderID(owner) {
+			return r.Raw, d.Link, nil
+		}
 	case *succession.Notice:
 		if d.Identity == policies.IdentityID(owner) {
 			return r.Raw, d.Link, nil

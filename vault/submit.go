@@ -51,6 +51,8 @@ func (v *Vault) Submit(ctx context.Context, submission api.Submission) (*evidenc
 		return v.openSession(ctx, e)
 	case "succession":
 		return v.succeed(ctx, e)
+	case "suspension":
+		return v.suspend(ctx, e)
 	case "succession-notice":
 		return v.announce(ctx, e)
 	}

@@ -113,3 +113,32 @@ func (v *Vault) announce(ctx context.Context, e *envelope.Envelope) (*evidence.R
 	}
 	return v.receipt(&record, cp, e.Hash)
 }
+
+// suspend ends the use of all grants that a reader has. Their keys stay in the token until their owners revoke them, which a new grant does.
+func (v *Vault) suspend(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
+	d, err := open(v, e, func(s *succession.Suspension) policies.IdentityID { return policies.IdentityID(s.Reader) })
+	if err != nil {
+		return nil, err
+	}
+	n := d.doc
+	d.owner = policies.OwnerID(n.Reader) // of the chain
+	defer v.owners.lock(d.owner)()
+	if receipt, err := v.again(ctx, e.Hash); receipt != nil || err != nil {
+		return receipt, err
+	}
+	record, cp, err := accept(ctx, v, d, func(s *ledger.State, _ time.Time) error {
+		if n.Audience != v.cfg.Document.Vault {
+			return policies.CodeWrongVault
+		}
+		return follows(s, d.owner, n.Link)
+	}, func() ledger.Record {
+		return ledger.Record{
+			Kind: evidence.EntrySuspension, Reader: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: n,
+			Details: evidence.Details{Reader: n.Reader, Identity: d.signer.ID, Document: e.Hash, Seq: n.Seq},
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.receipt(&record, cp, e.Hash)
+}

@@ -236,3 +236,59 @@ func TestSuccessionOfAReader(t *testing.T) {
 		t.Errorf("the reader has %q", got)
 	}
 }
+
+// TestSuspension: a reader suspends all that it has, of all owners, at once. What it is granted afterwards it reads, and the order cannot be replayed against that.
+func TestSuspension(t *testing.T) {
+	w := newWorld(t)
+	r, other := w.reader(), w.reader()
+	var asks []ask
+	for range 2 {
+		o := w.owner()
+		o.set("name", "n")
+		asks = append(asks, ask{o, o.grant(r, nil, "name"), "name", 0})
+	}
+	theirs := ask{asks[0].o, asks[0].o.grant(other, nil, "name"), "name", 0}
+	suspensionOf := func(link policies.Link, by *envelope.PrivateKey) *envelope.Envelope {
+		e, err := policies.Sign(by, &succession.Suspension{
+			Header: policies.NewHeader("suspension", w.clock.now()), Audience: w.document.Vault, Reader: policies.ReaderID(r.id), Link: link,
+		})
+		must(t, err)
+		return e
+	}
+	first := policies.Link{Seq: 1, Prev: policies.Hash(r.id)}
+	if _, err := w.submit(api.Submission{Envelope: suspensionOf(first, other.key).Raw}); !errors.Is(err, policies.ErrSignature) {
+		t.Errorf("of another reader: %v", err)
+	}
+	w.refuses(api.Submission{Envelope: suspensionOf(policies.Link{Seq: 2, Prev: first.Prev}, r.key).Raw}, policies.CodeChain, "not the next of the chain")
+	r.value(asks[0], r.read(asks...).Items[0])
+	order := suspensionOf(first, r.key)
+	w.accepted(api.Submission{Envelope: order.Raw})
+	derives := w.token.count()
+	for _, database := range []bool{true, false} {
+		for i, item := range r.read(asks...).Items {
+			if item.Outcome != policies.CodeSuspended {
+				t.Errorf("item %d: %s", i, item.Outcome)
+			}
+		}
+		must(t, w.vault.Close(t.Context()))
+		w.log.Close()
+		w.reopen(database)
+		r.openSession()
+		other.openSession()
+	}
+	if w.token.count() != derives {
+		t.Error("a suspended key was used")
+	}
+	other.value(theirs, other.read(theirs).Items[0])
+	again := ask{asks[1].o, asks[1].o.grant(r, nil, "name"), "name", 0}
+	w.accepted(api.Submission{Envelope: order.Raw}) // the same receipt, and nothing happens
+	r.value(again, r.read(again).Items[0])
+	// After new keys it stays suspended.
+	_, e := r.successionOf(policies.Link{Seq: 2, Prev: order.Hash}, 241, r.recovery, nil)
+	w.accepted(api.Submission{Envelope: e.Raw})
+	r.key = newSigner(241)
+	r.openSession()
+	if got := r.read(asks[0]).Items[0].Outcome; got != policies.CodeSuspended {
+		t.Errorf("after new keys: %s", got)
+	}
+}

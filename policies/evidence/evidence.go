@@ -65,6 +65,7 @@ const (
 	EntryAccess     Kind = "access"      // somebody is given entries of this log; of what concerns themselves, a count
 
 	EntrySuccession Kind = "succession"        // an identity has new keys; from here no others speak for it
+	EntrySuspension Kind = "suspension"        // a reader suspended all grants that it has
 	EntryNotice     Kind = "succession-notice" // a change of keys without the recovery key was announced, or an announcement taken back
 )
 

@@ -166,6 +166,9 @@ func FuzzDocument(f *testing.F) {
 		if err != nil {
 			return
 		}
+		if d, err := policies.Decode[Suspension](e); err == nil && d.Seq == 0 {
+			t.Error("a suspension that is not valid was decoded")
+		}
 		if d, err := policies.Decode[Notice](e); err == nil && d.Validate() != nil {
 			t.Error("a notice that is not valid was decoded")
 		}

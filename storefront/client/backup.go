@@ -26,7 +26,10 @@ type backup struct {
 
 	Successions []jsontext.Value `json:"successions,omitzero"`
 	Former      []byte           `json:"former,omitzero"`    // of an owner, while a replacement is under way
-	Replacing   *replacement     `json:"replacing,omitzero"` // of an owner, from the moment at which one begins
+	Replacing   *replacement     `json:"replacing,omitzero"` // from the moment at which one begins
+
+	Chain   position           `json:"chain,omitzero"` // of a reader
+	Waiting []policies.OwnerID `json:"waiting,omitzero"`
 
 	Owners []ownerContact `json:"owners,omitzero"` // of a reader
 	Made   int64          `json:"made"`
@@ -117,7 +120,7 @@ func (r *Reader) Backup(forget bool, write func(plain []byte) error) (recovery b
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := r.state.base.backup(r.now())
-	b.Owners = r.state.Owners
+	b.Owners, b.Chain, b.Replacing, b.Waiting = r.state.Owners, r.state.Chain, r.state.Replacing, r.state.Waiting
 	recovery = len(b.Recovery) > 0
 	if err := b.write(write); err != nil || !forget || !recovery {
 		return recovery, err
@@ -135,6 +138,7 @@ func RestoreReader(store Store, plain []byte, o Options) (*Reader, error) {
 	}
 	r := &Reader{store: store}
 	r.state.base, r.state.Owners = b.base(), b.Owners
+	r.state.Chain, r.state.Replacing, r.state.Waiting = b.Chain, b.Replacing, b.Waiting
 	if err := r.open(o); err != nil {
 		return nil, err
 	}

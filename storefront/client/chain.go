@@ -835,7 +835,7 @@ func linkOf(e *envelope.Envelope) (policies.Link, error) {
 			return policies.Link{}, err
 		}
 		return d.Link, nil
-	case "succession", "succession-notice":
+	case "succession", "succession-notice", "suspension":
 		return successionLink(e)
 	}
 	return policies.Link{}, fmt.Errorf("%w: a %s is no link of an owner's chain", ErrUntrue, e.Type)
@@ -994,7 +994,7 @@ func (o *Owner) sync(ctx context.Context) error {
 	for _, author := range o.writersOf(nil) {
 		_ = o.syncWritten(ctx, author) // what is wrong with it Incoming tells
 	}
-	if o.goOn() || runErr != nil {
+	if renewed := o.renewReaders(ctx); o.goOn() || renewed || runErr != nil {
 		if err := o.run(ctx); err != nil {
 			return err
 		}

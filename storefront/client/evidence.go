@@ -365,6 +365,8 @@ func (r *Reader) event(p *Proof) Event {
 	switch p.Entry.Kind {
 	case evidence.EntryIdentity:
 		e.Text = "You registered with the vault."
+	case evidence.EntrySuspension:
+		e.Text = "You suspended all that you had been granted before."
 	case evidence.EntrySession:
 		e.Text = "You opened a session."
 	case evidence.EntryImport:

@@ -106,6 +106,13 @@ func successionLink(e *envelope.Envelope) (policies.Link, error) {
 		}
 		return d.Link, nil
 	}
+	if e.Type == "suspension" {
+		d, err := policies.Decode[succession.Suspension](e)
+		if err != nil {
+			return policies.Link{}, err
+		}
+		return d.Link, nil
+	}
 	n, err := policies.Decode[succession.Notice](e)
 	if err != nil {
 		return policies.Link{}, err

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/links"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -22,6 +23,8 @@ import (
 type Owner struct {
 	*device
 	store MirrorStore
+
+	renewed []Contact // readers whose grants were renewed, because they replaced their keys
 
 	former *pre.Root // before the newest succession, while anything is under its keys
 
@@ -95,6 +98,7 @@ type readerContact struct {
 	Identity     jsontext.Value      `json:"identity"`
 	Relationship jsontext.Value      `json:"relationship"` // verified when it came
 	Nonce        policies.Nonce      `json:"nonce"`
+	Successions  []jsontext.Value    `json:"successions,omitzero"` // verified when they came
 }
 
 // issuedCode is a nonce that this owner gave out. Once a reader has used it, no other may.
@@ -542,13 +546,17 @@ func (o *Owner) Connect(ctx context.Context, code links.Contact, alias string) (
 	return c.public(), nil
 }
 
-// findRelationship looks among the relationships that name this owner for the newest of a reader that verifies and is wanted.
+// findRelationship looks among the relationships that name this owner for the newest of a reader that its newest key signed and that is wanted.
 func (o *Owner) findRelationship(ctx context.Context, reader policies.IdentityID, wanted func(policies.Hash, *policies.Relationship) bool) (readerContact, error) {
 	identity, doc, err := o.identity(ctx, reader)
 	if err != nil {
 		return readerContact{}, err
 	}
-	key, err := doc.Key()
+	line, successions, err := o.successions(ctx, succession.Begin(reader, doc))
+	if err != nil {
+		return readerContact{}, err
+	}
+	key, err := envelope.ParsePublicKey(line.Newest().SigningKey)
 	if err != nil {
 		return readerContact{}, fmt.Errorf("%w: %w", ErrUntrue, err)
 	}
@@ -557,7 +565,7 @@ func (o *Owner) findRelationship(ctx context.Context, reader policies.IdentityID
 	if err := o.wire.call(ctx, request{method: "GET", path: api.PathRelationships, query: with, out: &list, login: true}); err != nil {
 		return readerContact{}, fmt.Errorf("fetching relationships: %w", err)
 	}
-	c, newest := readerContact{ID: reader, Identity: identity}, int64(0)
+	c, newest := readerContact{ID: reader, Identity: identity, Successions: successions}, int64(0)
 	for _, raw := range list.Envelopes {
 		e, err := envelope.Parse(raw)
 		if err != nil || e.Type != "relationship" {
@@ -643,11 +651,14 @@ func (o *Owner) contact(reader policies.ReaderID) (*readerContact, bool) {
 
 // relationship opens the stored relationship of a contact again: the reader's key for this owner, and the document's hash.
 func (c *readerContact) relationship() (*policies.Relationship, policies.Hash, error) {
-	identity, err := openIdentity(c.Identity, c.ID)
+	line, err := lineOf(c.Identity, c.Successions)
 	if err != nil {
 		return nil, policies.Hash{}, err
 	}
-	key, err := identity.Key()
+	if line.ID != c.ID {
+		return nil, policies.Hash{}, fmt.Errorf("%w: a contact with another's identity", ErrState)
+	}
+	key, err := envelope.ParsePublicKey(line.Newest().SigningKey)
 	if err != nil {
 		return nil, policies.Hash{}, err
 	}

@@ -24,6 +24,8 @@ type Reader struct {
 	*device
 	store Store
 
+	replaceMu sync.Mutex // held while a replacement goes on, so that one process is at it once
+
 	mu      sync.Mutex // guards everything below; never held over the network
 	state   readerState
 	dirty   bool
@@ -43,7 +45,11 @@ type readerState struct {
 	base
 	Owners []ownerContact `json:"owners,omitzero"`
 	Grants []heldGrant    `json:"grants,omitzero"` // verified when they came
-	Mail   readerMail     `json:"mail,omitzero"`
+
+	Chain     position           `json:"chain,omitzero"`     // of this reader's own documents: suspensions, successions
+	Replacing *replacement       `json:"replacing,omitzero"` // begun, and not in force yet
+	Waiting   []policies.OwnerID `json:"waiting,omitzero"`   // who had granted something before the newest replacement, and has not renewed it
+	Mail      readerMail         `json:"mail,omitzero"`
 
 	Writing []*writingFor `json:"writing,omitzero"`
 }
@@ -299,6 +305,9 @@ func (r *Reader) Code() links.Contact {
 
 // ready enrols the identity and posts relationships that were not posted yet.
 func (r *Reader) ready(ctx context.Context) error {
+	if err := r.finishReplacing(ctx); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	settled := r.settled
 	r.mu.Unlock()
@@ -370,11 +379,7 @@ func (r *Reader) Connect(ctx context.Context, code links.Contact, alias string) 
 		c.Alias = alias
 	}
 	if !slices.ContainsFunc(c.Relations, func(rel relation) bool { return rel.Nonce == code.Nonce }) {
-		key := r.root.ReaderKey(owner, code.Nonce)
-		defer key.Zero()
-		e, err := policies.Sign(r.signing, &policies.Relationship{
-			Header: policies.NewHeader("relationship", r.now()), Audience: r.state.Network.Vault, Reader: r.ID(), Owner: owner, KEMKey: key.Public(), Nonce: code.Nonce,
-		})
+		e, err := r.relate(policies.NewHeader("relationship", r.now()), owner, code.Nonce)
 		if err != nil {
 			return Contact{}, err
 		}
@@ -449,8 +454,8 @@ func (r *Reader) Granted(ctx context.Context) ([]Item, error) {
 	now := r.now().Unix()
 	for owner, k := range r.owners {
 		for hash, g := range k.grants {
-			// A grant that is not offered any more was revoked or superseded; the vault decides, should somebody ask.
-			if !offered[hash] || g.doc.Expires <= now {
+			// A grant that is not offered any more was revoked or superseded; the vault decides, should somebody ask. One to a key that was replaced is suspended.
+			if !offered[hash] || g.doc.Expires <= now || !slices.ContainsFunc(k.contact.Relations, func(rel relation) bool { return rel.Hash == g.doc.Relationship }) {
 				continue
 			}
 			for i := range g.doc.Fields {

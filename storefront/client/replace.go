@@ -42,6 +42,10 @@ type replacement struct {
 	Away      bool              `json:"away,omitzero"`   // the backup lies elsewhere, so the recovery key does not stay here
 	Notice    policies.Hash     `json:"notice,omitzero"` // in force, of this replacement
 	Since     int64             `json:"since,omitzero"`  // when, Unix seconds
+
+	// Of a reader: it suspends its grants first.
+	Suspended bool           `json:"suspended,omitzero"`
+	Sent      jsontext.Value `json:"sent,omitzero"` // envelope of the document that is on its way
 }
 
 func (r *replacement) zero() {
@@ -136,10 +140,10 @@ func (o *Owner) Announced() (effective time.Time, own bool) {
 }
 
 // recoverySeed finds the recovery key in force: on this device, or in an earlier backup.
-func (o *Owner) recoverySeed(earlier []byte) ([]byte, error) {
-	seeds := [][]byte{o.state.Recovery}
+func (d *device) recoverySeed(earlier []byte) ([]byte, error) {
+	seeds := [][]byte{d.base.Recovery}
 	if earlier != nil {
-		b, err := parseBackup(earlier, roleOwner)
+		b, err := parseBackup(earlier, d.base.Role)
 		if err != nil {
 			return nil, err
 		}
@@ -155,7 +159,7 @@ func (o *Owner) recoverySeed(earlier []byte) ([]byte, error) {
 		key := recoveryKey(seed)
 		public := policies.HashKey(key.Public().Bytes())
 		key.Zero()
-		if public == o.line.Newest().Recovery {
+		if public == d.line.Newest().Recovery {
 			return bytes.Clone(seed), nil
 		}
 	}
@@ -171,6 +175,10 @@ func recoveryKey(seed []byte) *envelope.PrivateKey {
 
 // successor is the succession that a replacement leads to, but for its place in the chain, and its signing key.
 func (o *Owner) successor(r *replacement) (*succession.Document, *envelope.PrivateKey, error) {
+	return o.device.successor(r, o.nextLink())
+}
+
+func (d *device) successor(r *replacement, link policies.Link) (*succession.Document, *envelope.PrivateKey, error) {
 	root, err := pre.ParseRoot(r.Root)
 	if err != nil || len(r.Recovery) != envelope.SeedSize {
 		return nil, nil, fmt.Errorf("%w: a replacement without its root", ErrState)
@@ -181,9 +189,9 @@ func (o *Owner) successor(r *replacement) (*succession.Document, *envelope.Priva
 	kem, login := pre.NewBlobKey(root.KEMSeed()), pre.NewLoginKey(root.LoginSeed())
 	defer kem.Zero()
 	defer login.Zero()
-	h := o.line.Newest()
+	h := d.line.Newest()
 	return &succession.Document{
-		Header: policies.NewHeader("succession", o.now()), Audience: o.state.Network.Vault, Identity: o.id, Link: o.nextLink(),
+		Header: policies.NewHeader("succession", d.now()), Audience: d.base.Network.Vault, Identity: d.id, Link: link,
 		Generation: h.Generation + 1, Previous: h.Document, SigningKey: next.Public().Bytes(), KEMKey: kem.Public(), LoginKey: login.Public(),
 		RecoveryHash: policies.HashKey(recovery.Public().Bytes()), Notice: r.Notice, Reason: r.Reason,
 	}, next, nil
@@ -275,6 +283,7 @@ func (o *Owner) applySuccession(e *envelope.Envelope) error {
 			r.Notice, r.Since, o.state.Announced.Own = policies.Hash(e.Hash), n.Time, true
 		}
 	case "succession":
+		o.state.Announced = nil // whatever was announced before is void
 		if slices.ContainsFunc(o.line.Holders, func(h succession.Holder) bool { return h.Document == policies.Hash(e.Hash) }) {
 			return nil
 		}

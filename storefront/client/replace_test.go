@@ -243,9 +243,16 @@ func TestAnnouncedReplacement(t *testing.T) {
 	}
 	// Announced again; the recovery key outranks it.
 	w.must(thief.Replace(ctx, ReplaceOptions{Reason: succession.Planned, Announce: true}, keep(new([]byte))))
-	w.must(o.Replace(ctx, stolen(), keep(new([]byte))))
+	var backup []byte
+	w.must(o.Replace(ctx, stolen(), keep(&backup)))
 	if err := thief.Sync(ctx); !errors.Is(err, ErrReplaced) {
 		t.Errorf("the thief's device: %v", err)
+	}
+	fresh, err := RestoreOwner(new(memory), backup, Options{})
+	w.must(err)
+	w.must(fresh.Sync(ctx))
+	if at, _ := fresh.Announced(); !at.IsZero() {
+		t.Error("a restored device says that it is announced still")
 	}
 	w.wantRead(acme, o, "own/f0", "value 0")
 }
@@ -305,4 +312,99 @@ func TestHiddenSuccession(t *testing.T) {
 	w.wantRead(acme, o, "own/f0", "value 0")
 	w.silent("/successions") // what it learnt it remembers
 	w.wantRead(acme, o, "own/f0", "value 0")
+}
+
+// TestReaderReplace: a business's safe of keys was stolen. It suspends everything and makes new keys; who has the old ones reads nothing, the business reads again as owners'
+// devices renew what they had granted, and knows who has not.
+func TestReaderReplace(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	r, m := w.reader("Acme")
+	var owners []*Owner
+	for i := range 2 {
+		o, _ := w.owner()
+		w.connect(o, r, fmt.Sprintf("acme%d", i))
+		w.must(o.Set(ctx, set("own/a", "a"), set("own/b", "b")))
+		w.must(o.Grant(ctx, r.ID(), []policies.Field{"own/a"}, GrantOptions{Purpose: "delivery"}))
+		w.must(o.Grant(ctx, r.ID(), []policies.Field{"own/b"}, GrantOptions{}))
+		owners = append(owners, o)
+	}
+	w.wantRead(r, owners[0], "own/a", "a")
+	stranger, _ := w.owner()
+	w.connect(stranger, r, "no grant")
+	stolenSafe := m.clone()
+	thief, err := OpenReader(stolenSafe, Options{})
+	w.must(err)
+	w.wantRead(thief, owners[0], "own/a", "a")
+
+	var backup []byte
+	w.must(r.Replace(ctx, stolen(), keep(&backup)))
+	if err := thief.Close(); err != nil {
+		t.Fatal(err)
+	}
+	thief, err = OpenReader(stolenSafe, Options{})
+	w.must(err)
+	if values, err := thief.Read(ctx, Item{Owner: owners[0].ID(), Field: "own/a"}); err == nil {
+		t.Errorf("the thief reads %q: %v", values[0].Bytes, values[0].Err)
+	}
+	w.wantRefusal(r, owners[0], "own/a", policies.CodeSuspended)
+	waiting, err := r.Waiting(ctx)
+	w.must(err)
+	if len(waiting) != 2 {
+		t.Errorf("%d owners are waited for, want 2", len(waiting))
+	}
+	w.must(owners[0].Sync(ctx))
+	if renewed := owners[0].Renewed(); len(renewed) != 1 || renewed[0].Alias != "acme0" {
+		t.Errorf("the owner is told of %v", renewed)
+	}
+	w.wantRead(r, owners[0], "own/a", "a")
+	w.wantRead(r, owners[0], "own/b", "b")
+	if grants := owners[0].Grants(false); len(grants) != 2 || grants[0].Purpose != "delivery" {
+		t.Errorf("in force: %+v", grants)
+	}
+	if waiting, err = r.Waiting(ctx); err != nil || len(waiting) != 1 || waiting[0].ID != owners[1].id {
+		t.Errorf("waited for: %v, %v", waiting, err)
+	}
+	// A second sync changes nothing. A machine that is restored from the new backup reads; one from before does not.
+	seq := owners[0].state.Known.Seq
+	w.must(owners[0].Sync(ctx))
+	if owners[0].state.Known.Seq != seq {
+		t.Error("a second sync granted again")
+	}
+	w.must(r.Close())
+	fresh, err := RestoreReader(new(memory), backup, Options{})
+	w.must(err)
+	w.wantRead(fresh, owners[0], "own/b", "b")
+	w.must(owners[1].Sync(ctx))
+	w.wantRead(fresh, owners[1], "own/a", "a")
+}
+
+// TestReaderReplaceKilledAnywhere: it goes on with the next call.
+func TestReaderReplaceKilledAnywhere(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	o, _ := w.owner()
+	w.must(o.Set(ctx, set("own/a", "a")))
+	for saves, begun := 1, true; begun; saves++ {
+		r, m := w.reader("Acme")
+		w.connect(o, r, fmt.Sprintf("acme%d", saves))
+		w.must(o.Grant(ctx, r.ID(), []policies.Field{"own/a"}, GrantOptions{}))
+		w.wantRead(r, o, "own/a", "a")
+		w.must(r.Flush())
+		m.limit = m.saves + saves
+		if begun = errors.Is(r.Replace(ctx, stolen(), keep(new([]byte))), errCrash); !begun && saves < 5 {
+			t.Errorf("killed at %d points only", saves-1)
+		}
+		m.limit = 0
+		again, err := OpenReader(m, Options{})
+		w.must(err)
+		unbegun := again.state.Replacing == nil && again.line.Newest().Generation == 1
+		_, err = again.Granted(ctx)
+		w.must(err)
+		if g := again.line.Newest().Generation; g != 2 && !unbegun || again.state.Replacing != nil {
+			t.Fatalf("killed at save %d: generation %d", saves, g)
+		}
+		w.must(o.Sync(ctx))
+		w.wantRead(again, o, "own/a", "a")
+	}
 }

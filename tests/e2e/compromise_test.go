@@ -46,7 +46,7 @@ func lookInto(t *testing.T, s *stage.Stage, name string, look func(*profile.Prof
 }
 
 // TestCompromise: a person's phone is stolen, unlocked, with all that is on it. They replace everything it could open, from their laptop and with the
-// backup on the memory stick at home; businesses read all the while; the thief tries what there is to try.
+// backup on the memory stick at home; businesses read all the while; the thief tries what there is to try. Then a business's safe of keys is stolen.
 func TestCompromise(t *testing.T) {
 	s := openStage(t, publishing(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits}))
 	stick := t.TempDir()
@@ -103,7 +103,7 @@ func TestCompromise(t *testing.T) {
 	owner, err := reader.Find("phone")
 	must(t, err)
 	ended := make(chan error, 1)
-	reads := 0
+	looks := 0
 	go func() {
 		for {
 			values, err := reader.Read(ctx, client.Item{Owner: owner, Field: "own/a"}, client.Item{Owner: owner, Field: "own/b"}, client.Item{Owner: owner, Field: "own/c"})
@@ -118,7 +118,7 @@ func TestCompromise(t *testing.T) {
 				ended <- err
 				return
 			}
-			reads++
+			looks++
 		}
 	}()
 
@@ -185,9 +185,9 @@ func TestCompromise(t *testing.T) {
 			t.Fatalf("%d tasks are left after %d kills", len(st.Tasks), kills)
 		}
 	})
-	t.Logf("killed %d times, %d reads of three fields meanwhile", kills, reads)
-	if kills == 0 || reads == 0 {
-		t.Errorf("killed %d times, %d reads: nothing was tested", kills, reads)
+	t.Logf("killed %d times, %d reads of three fields meanwhile", kills, looks)
+	if kills == 0 || looks == 0 {
+		t.Errorf("killed %d times, %d reads: nothing was tested", kills, looks)
 	}
 	if n := replaced(); n != 1 {
 		t.Fatalf("%d successions are in the log", n)
@@ -245,7 +245,7 @@ func TestCompromise(t *testing.T) {
 	})
 	stop()
 	if err := <-ended; err != nil {
-		t.Errorf("after %d reads: %v", reads, err)
+		t.Errorf("after %d reads: %v", looks, err)
 	}
 	close()
 	if text, _ := readsOf(t, s, "globex", "own/b"); text != "b1" {
@@ -266,6 +266,39 @@ func TestCompromise(t *testing.T) {
 	if r := play(t, s, 3, "shelf", "me", "restore", on("first.backup")); !strings.Contains(r.Stderr, "this device was replaced") {
 		t.Errorf("the old backup: %s", r.Stderr)
 	}
+
+	// A business's safe of keys is stolen too. One order suspends all that it was granted; owners' devices renew it when they next look.
+	play(t, s, 0, "globex", "biz", "backup", on("globex.backup"))
+	must(t, os.CopyFS(filepath.Join(profiles, "burglar"), os.DirFS(filepath.Join(profiles, "globex"))))
+	must(t, filepath.WalkDir(filepath.Join(profiles, "burglar"), func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chmod(path, map[bool]os.FileMode{true: 0o700, false: 0o600}[d.IsDir()])
+	}))
+	twinKey(t, s, "globex", "burglar")
+	if text, _ := readsOf(t, s, "burglar", "own/b"); text != "b2" {
+		t.Errorf("the burglar reads %q: nothing was stolen", text)
+	}
+	play(t, s, 1, "burglar", "biz", "replace", "--backup", on("burglar.backup")) // without the recovery key
+	if out := play(t, s, 0, "globex", "biz", "replace", "--backup", on("globex2.backup"), "--old-backup", on("globex.backup")).Stdout; !strings.Contains(out, "1 customers have not renewed") {
+		t.Errorf("biz replace: %s", out)
+	}
+	play(t, s, 3, "burglar", "biz", "read", "phone", "own/b")
+	reads(t, s, "globex", "phone", "own/b", policies.CodeSuspended)
+	if text, _ := readsOf(t, s, "acme", "own/b"); text != "b2" {
+		t.Errorf("acme reads %q", text)
+	}
+	if out := play(t, s, 0, "tablet", "me", "sync").Stderr; !strings.Contains(out, "replaced what it reads with") || strings.Contains(out, "WARNING") {
+		t.Errorf("the tablet says: %q", out)
+	}
+	if text, _ := readsOf(t, s, "globex", "own/b"); text != "b2" {
+		t.Errorf("globex reads %q", text)
+	}
+	if out := play(t, s, 0, "globex", "biz", "replace", "--progress").Stdout; !strings.HasPrefix(out, "0 customers") {
+		t.Errorf("progress: %s", out)
+	}
+	play(t, s, 3, "burglar", "biz", "read", "phone", "own/b")
 
 	// An auditor decides everything anew.
 	dir := published(t, s, &devices.Insider{Vault: newMole(t, s).vault}, policies.OwnerID(owner))

@@ -258,7 +258,7 @@ func prepare(b *hashed) error {
 			p.document, p.err = policies.Decode[writing.End](p.signed)
 		case evidence.EntrySession:
 			p.document, p.err = policies.Decode[policies.Session](p.signed)
-		case evidence.EntrySuccession, evidence.EntryNotice:
+		case evidence.EntrySuccession, evidence.EntryNotice, evidence.EntrySuspension:
 			decodeSuccession(r.Entry.Kind, p)
 		case evidence.EntryUse, evidence.EntryRefusal:
 			p.document, p.err = policies.Decode[policies.ReadRequest](p.signed)

@@ -181,6 +181,8 @@ func (s *replay) apply(r *Record, p *prepared, b *batch) {
 		s.succeed(r, p, b)
 	case evidence.EntryNotice:
 		s.announce(r, p, b)
+	case evidence.EntrySuspension:
+		s.suspend(r, p, b)
 	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r, p, inside, b)
 	case evidence.EntryErasure:
@@ -245,7 +247,7 @@ func (s *replay) missing(r *Record, inside bool, b *batch) {
 	}
 	switch r.Entry.Kind {
 	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant, evidence.EntryRevocation,
-		evidence.EntryWriteGrant, evidence.EntryWriteEnd, evidence.EntrySuccession, evidence.EntryNotice:
+		evidence.EntryWriteGrant, evidence.EntryWriteEnd, evidence.EntrySuccession, evidence.EntryNotice, evidence.EntrySuspension:
 		if r.Absent {
 			s.lost = why
 		}
@@ -668,6 +670,9 @@ func (s *replay) permit(v *verdict, d *evidence.Details, g *grant, q *pass, ask 
 		}
 	}
 	use.Revoked = by != 0
+	if one := s.identities[policies.IdentityID(d.Reader)]; one != nil && g.index < one.suspended {
+		v.fault(string(policies.CodeSuspended), "the reader suspended all its grants in entry %d", one.suspended)
+	}
 	err := policies.Check(&g.document, use, decided)
 	var code policies.Code
 	switch {

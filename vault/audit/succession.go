@@ -17,6 +17,7 @@ type standing struct {
 	notice     policies.Hash // zero: none is announced
 	successor  policies.Hash
 	since      time.Time
+	suspended  uint64 // as a reader: the index of the newest suspension
 }
 
 // succeed gives an identity new keys from here on, and says what is wrong with that. Documents and sessions after it must be signed by them.
@@ -52,7 +53,7 @@ func (s *replay) succeed(r *Record, p *prepared, b *batch) {
 	signed := b.proof(p.signed, d.SigningKey, nil)
 	signed.second = authority
 	one.key = d.SigningKey
-	one.standing = standing{generation: d.Generation, document: p.signed.Hash, recovery: d.RecoveryHash}
+	one.standing = standing{generation: d.Generation, document: p.signed.Hash, recovery: d.RecoveryHash, suspended: one.suspended}
 	for _, open := range s.sessions {
 		if open.document.Reader == policies.ReaderID(d.Identity) && open.ended == 0 {
 			open.ended = r.Index
@@ -85,7 +86,22 @@ func (s *replay) announce(r *Record, p *prepared, b *batch) {
 func decodeSuccession(k evidence.Kind, p *prepared) {
 	if k == evidence.EntrySuccession {
 		p.document, p.err = policies.Decode[succession.Document](p.signed)
+	} else if k == evidence.EntrySuspension {
+		p.document, p.err = policies.Decode[succession.Suspension](p.signed)
 	} else {
 		p.document, p.err = policies.Decode[succession.Notice](p.signed)
 	}
+}
+
+// suspend ends the use of all grants that a reader has.
+func (s *replay) suspend(r *Record, p *prepared, b *batch) {
+	d := of[succession.Suspension](r, p, b)
+	if d == nil {
+		return
+	}
+	faults := s.advance(policies.OwnerID(d.Reader), d.Link, p.signed.Hash, d.Audience).add(nil)
+	if one := s.identities[policies.IdentityID(d.Reader)]; one != nil {
+		one.suspended = r.Index
+	}
+	document(r, p.details, b, s.signed(b, p, policies.IdentityID(d.Reader)), ReasonSuccession, "the suspension is not signed by the reader", faults...)
 }

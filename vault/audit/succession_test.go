@@ -146,15 +146,31 @@ func TestRecheckOfSuccessions(t *testing.T) {
 			}
 		})
 	}
-	// A release in a session that the replaced key opened is not justified.
+	// Nor is one under a grant that the reader suspended; under a newer one it is.
 	w := newWorld()
 	o, r := w.enrol(), w.enrol()
 	o.publish(nil)
 	g := o.grant(r, o.key, nil, "phone")
+	d := &succession.Suspension{Header: policies.NewHeader("suspension", w.now), Audience: w.doc.Vault, Reader: r.reader(), Link: r.link}
+	e := must(policies.Sign(r.key, d))
+	w.add(w.tick(time.Millisecond), evidence.Entry{Kind: evidence.EntrySuspension, Reader: r.pseudo, Outcome: policies.CodeAccepted}, &evidence.Details{Reader: r.reader(), Identity: r.id, Document: e.Hash, Seq: d.Seq}, e.Raw)
 	s := r.open(r.key, nil)
-	r.succeed(recoveryKey(r.seed), nil)
 	entry, _ := s.read(o, g, "phone", nil)
+	s.read(o, o.grant(r, o.key, nil, "phone"), "phone", nil)
 	report := w.recheck(t, Range{})
+	if report.Documents.Count != 0 || report.Unjustified.Count != 1 || report.Unjustified.Listed[0].Index != entry || report.Unjustified.Listed[0].Reasons[0].Code != string(policies.CodeSuspended) {
+		t.Errorf("a release under a suspended grant: %s", report.Bytes())
+	}
+
+	// A release in a session that the replaced key opened is not justified.
+	w = newWorld()
+	o, r = w.enrol(), w.enrol()
+	o.publish(nil)
+	g = o.grant(r, o.key, nil, "phone")
+	s = r.open(r.key, nil)
+	r.succeed(recoveryKey(r.seed), nil)
+	entry, _ = s.read(o, g, "phone", nil)
+	report = w.recheck(t, Range{})
 	if report.Unjustified.Count != 1 || report.Unjustified.Listed[0].Index != entry || report.Unjustified.Listed[0].Reasons[0].Code != string(policies.CodeSession) {
 		t.Errorf("a release in an ended session: %s", report.Bytes())
 	}

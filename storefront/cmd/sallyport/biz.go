@@ -35,6 +35,7 @@ type bizCommands struct {
 	Invited    bizInvited    `cmd:"" help:"Show who has accepted. Example: sallyport biz invited links.csv"`
 	History    bizHistory    `cmd:"" help:"Show what the key-use log says of you, with proof. Example: sallyport biz history --owner CUST-1 --since 30d"`
 	Checkpoint bizCheckpoint `cmd:"" help:"Print the newest state of the key-use log that this device has proof of, or compare it with somebody else's."`
+	Replace    bizReplace    `cmd:"" help:"The keys were stolen: suspend all that was granted, and make new ones. Example: sallyport biz replace --backup /media/stick/new.sallyport --old-backup /media/stick/backup.sallyport"`
 	Backup     bizBackup     `cmd:"" help:"Write a backup file."`
 	Restore    bizRestore    `cmd:"" help:"Make the profile from a backup file."`
 }

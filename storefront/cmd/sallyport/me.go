@@ -679,6 +679,9 @@ func (c *meSync) Run(s *session) error {
 		}
 		s.print(map[string]any{"synced": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("synced")) })
 		s.warnAnnounced(o)
+		for _, c := range o.Renewed() {
+			s.note("%s", s.say("synced.renewed", "who", contactName(c)))
+		}
 		return nil
 	})
 }

@@ -111,3 +111,45 @@ func (s *session) warnAnnounced(o *client.Owner) {
 	}
 	s.note("%s", s.say(id, "time", at.Local().Format("2006-01-02 15:04")))
 }
+
+type bizReplace struct {
+	Backup    string `help:"Where to write the new backup file, on another disk than the profile. All older ones are worth nothing afterwards." placeholder:"FILE"`
+	OldBackup string `help:"The first backup file: it has the recovery key, unless the profile has it still." placeholder:"FILE"`
+	Progress  bool   `help:"Only list the customers who have not renewed yet what they had granted."`
+}
+
+func (c *bizReplace) Run(s *session) error {
+	if !c.Progress && c.Backup == "" {
+		return fmt.Errorf("%w: --backup names the new backup file", errUsage)
+	}
+	return s.withReader(func(r *client.Reader, p *profile.Profile) error {
+		if !c.Progress {
+			opts := client.ReplaceOptions{Reason: succession.Stolen, Away: !inside(c.Backup, p.Dir())}
+			if c.OldBackup != "" {
+				plain, err := s.unsealBackup(c.OldBackup)
+				if err != nil {
+					return fmt.Errorf("opening the backup: %w", err)
+				}
+				defer clear(plain)
+				opts.Recovery = plain
+			}
+			if err := r.Replace(s.ctx, opts, writeBackup(p, c.Backup)); err != nil {
+				return err
+			}
+		}
+		waiting, err := r.Waiting(s.ctx)
+		if err != nil {
+			return err
+		}
+		s.print(map[string]any{"replaced": !c.Progress, "waiting": waiting}, func(w io.Writer) {
+			if !c.Progress {
+				fmt.Fprintln(w, "All that was granted before is suspended, and the keys are new. Only the new backup is of use now.")
+			}
+			fmt.Fprintf(w, "%d customers have not renewed yet what they had granted; their devices do at their next sync.\n", len(waiting))
+			for _, one := range waiting {
+				fmt.Fprintln(w, contactName(one))
+			}
+		})
+		return nil
+	})
+}

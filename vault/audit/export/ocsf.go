@@ -54,7 +54,7 @@ func classify(e *Event) (c *class, activity int) {
 		return accountChange, 6
 	case evidence.EntrySuccession:
 		return accountChange, 3
-	case evidence.EntryNotice:
+	case evidence.EntryNotice, evidence.EntrySuspension:
 		return entity, 3
 	case evidence.EntrySession:
 		return authentication, 1

@@ -88,6 +88,8 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 		return fmt.Sprintf("%s ended what %s could write: %s", owner, reader, fields), nil
 	case evidence.EntrySuccession:
 		return fmt.Sprintf("%s has new keys, generation %d (%s); nothing that the keys before sign is accepted from here", owner, d.Version, d.Note), nil
+	case evidence.EntrySuspension:
+		return fmt.Sprintf("%s suspended all that it had been granted before", reader), nil
 	case evidence.EntryNotice:
 		return fmt.Sprintf("a change of the keys of %s without the recovery key was %s", owner, d.Note), nil
 	case evidence.EntryDestroyed:

@@ -92,6 +92,8 @@ func (s *State) apply(r *Record) error {
 		return nil
 	case evidence.EntrySuccession:
 		return s.succeed(r, r.Document.(*succession.Document))
+	case evidence.EntrySuspension:
+		return s.suspend(r, r.Document.(*succession.Suspension))
 	case evidence.EntryNotice:
 		return s.announce(r, r.Document.(*succession.Notice))
 	case evidence.EntryUse, evidence.EntryRefusal:

@@ -21,7 +21,7 @@ type Record struct {
 	Details evidence.Details
 	Raw     []byte // the signed document that lies beside the entry, if this one is the first to speak of it
 	// Document is Raw decoded, for kinds that change the state by it: *policies.VaultDocument (genesis), Identity, Manifest, Grant
-	// (import), Revocation, WriteGrant, WriteEnd, Session, AuditQuery (access, if it is one), *succession.Document or Notice.
+	// (import), Revocation, WriteGrant, WriteEnd, Session, AuditQuery (access, if it is one), *succession.Document, Notice or Suspension.
 	Document any
 	// Gone: what the state rests on was erased, as it may be of an owner who closed their account.
 	Gone bool
@@ -117,7 +117,7 @@ func needsBody(e *evidence.Entry) bool {
 		return e.Outcome == policies.CodeImport
 	case evidence.EntryErasure, evidence.EntryGenesis, evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant,
 		evidence.EntryRevocation, evidence.EntryClosure, evidence.EntryDestroyed, evidence.EntryStart, evidence.EntryWriteGrant, evidence.EntryWriteEnd,
-		evidence.EntrySuccession, evidence.EntryNotice:
+		evidence.EntrySuccession, evidence.EntryNotice, evidence.EntrySuspension:
 		return true
 	}
 	return false
@@ -145,6 +145,8 @@ func (r *Record) decodeDocument() error {
 		return document[policies.Session](r)
 	case evidence.EntrySuccession:
 		return document[succession.Document](r)
+	case evidence.EntrySuspension:
+		return document[succession.Suspension](r)
 	case evidence.EntryNotice:
 		return document[succession.Notice](r)
 	case evidence.EntryAccess:

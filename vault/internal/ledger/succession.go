@@ -18,6 +18,7 @@ type Standing struct {
 	Recovery   policies.Hash `json:"recovery"`
 	Former     [][]byte      `json:"former,omitzero"` // the keys before, newest first, at most formerKeys
 	Announced  Announced     `json:"announced,omitzero"`
+	Suspended  uint64        `json:"suspended,omitzero"` // as a reader: the newest suspension's index; grants that were imported before are not used
 }
 
 // formerKeys is how many replaced keys of an identity are remembered, to tell their holders that they were replaced.
@@ -62,7 +63,7 @@ func (s *State) succeed(r *Record, d *succession.Document) error {
 	}
 	next := *i
 	next.Key = d.SigningKey
-	next.Standing = Standing{Generation: d.Generation, Document: r.Details.Document, Seq: d.Seq, Recovery: d.RecoveryHash}
+	next.Standing = Standing{Generation: d.Generation, Document: r.Details.Document, Seq: d.Seq, Recovery: d.RecoveryHash, Suspended: i.Suspended}
 	next.Former = append([][]byte{i.Key}, i.Former...)
 	next.Former = next.Former[:min(len(next.Former), formerKeys)]
 	s.identities[d.Identity] = &next
@@ -74,6 +75,29 @@ func (s *State) succeed(r *Record, d *succession.Document) error {
 		}
 	}
 	return nil
+}
+
+// suspend ends the use of a reader's grants.
+func (s *State) suspend(r *Record, d *succession.Suspension) error {
+	id := policies.IdentityID(d.Reader)
+	i := s.identities[id]
+	if i == nil {
+		return ErrOrder
+	}
+	if err := s.advance(r, policies.OwnerID(d.Reader), d.Link); err != nil {
+		return err
+	}
+	next := *i
+	next.Suspended = r.Index
+	s.identities[id] = &next
+	s.touch(identityKey(id))
+	return nil
+}
+
+// Suspended reports whether the reader of a grant suspended it.
+func (s *State) Suspended(g *Grant) bool {
+	i := s.identities[policies.IdentityID(g.Document.Reader)]
+	return i != nil && g.Index < i.Suspended
 }
 
 // announce notes a change of keys to come, or that there is none any more.

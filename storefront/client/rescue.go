@@ -1,0 +1,322 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/succession"
+	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/vault/pre"
+)
+
+// A reader whose safe of keys was stolen. One order suspends all grants that it has, the recovery key gives its identity new keys, and it makes a new key for each owner it has
+// met. Owners' devices notice when they next look, and grant the same again to the new keys; until then what they had granted is refused, to the thief and to the reader.
+
+// Replace does all of it and returns nil when it is done; what a crash cut short the next call that uses the network finishes. write must seal the backup and store it; it is the only
+// one of use from then on. Nobody else may use the Reader meanwhile.
+func (r *Reader) Replace(ctx context.Context, opts ReplaceOptions, write func(plain []byte) error) error {
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
+	authority, err := r.recoverySeed(opts.Recovery)
+	if err != nil {
+		return err
+	}
+	root, err := pre.NewRoot()
+	if err != nil {
+		return err
+	}
+	defer root.Zero()
+	next := &replacement{Root: root.Bytes(), Recovery: make([]byte, envelope.SeedSize), Authority: authority, Reason: opts.Reason, Away: opts.Away}
+	rand.Read(next.Recovery)
+	if _, err := r.fetchGrants(ctx); err != nil && !errors.Is(err, policies.CodeUnavailable) {
+		return err
+	}
+	r.mu.Lock()
+	for owner, k := range r.owners {
+		for _, g := range k.grants {
+			if !g.stale && g.doc.Expires > r.now().Unix() && !slices.Contains(r.state.Waiting, owner) {
+				r.state.Waiting = append(r.state.Waiting, owner)
+			}
+		}
+	}
+	err = r.saveLocked() // the owners of the backup are those of the state
+	if err == nil {
+		b := r.state.base.backup(r.now())
+		b.Owners, b.Chain, b.Replacing, b.Waiting = r.state.Owners, r.state.Chain, next, r.state.Waiting
+		err = b.write(write)
+	}
+	if err == nil {
+		r.state.Replacing = next
+		err = r.saveLocked()
+	}
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return r.ready(ctx)
+}
+
+// Waiting are the owners who had granted this reader something before it replaced its keys, and have not renewed it as far as it knows.
+func (r *Reader) Waiting(ctx context.Context) ([]Contact, error) {
+	granted, err := r.Granted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	left := slices.DeleteFunc(slices.Clone(r.state.Waiting), func(owner policies.OwnerID) bool {
+		return slices.ContainsFunc(granted, func(it Item) bool { return it.Owner == owner })
+	})
+	if len(left) != len(r.state.Waiting) {
+		r.state.Waiting, r.dirty = left, true
+	}
+	out := []Contact{}
+	for _, owner := range left {
+		if k, ok := r.owners[owner]; ok {
+			out = append(out, k.contact.public())
+		}
+	}
+	return out, nil
+}
+
+// finishReplacing carries out a replacement that has begun: the suspension, then the succession. Each document is stored before it is sent, and sent again as the same bytes.
+func (r *Reader) finishReplacing(ctx context.Context) error {
+	r.replaceMu.Lock()
+	defer r.replaceMu.Unlock()
+	if r.state.Replacing == nil { // changed under replaceMu only
+		return nil
+	}
+	for tries := 0; tries < 8; tries++ {
+		p := r.state.Replacing
+		if p == nil {
+			return nil
+		}
+		if p.Sent == nil {
+			e, err := r.nextDocument(p)
+			if err != nil {
+				return err
+			}
+			p.Sent = e.Raw
+			if err := r.save(); err != nil {
+				return err
+			}
+		}
+		e, err := envelope.Parse(p.Sent)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrState, err)
+		}
+		link, err := linkOf(e)
+		if err != nil {
+			return err
+		}
+		v, err := r.vault(ctx)
+		if err != nil {
+			return err
+		}
+		receipt := new(evidence.Receipt)
+		err = r.wire.call(ctx, request{method: "POST", path: path(api.PathSuccessions, r.id.String()), raw: e.Raw, out: receipt})
+		var p2 *problem.Problem
+		switch {
+		case err == nil:
+			if err := r.receipt(ctx, v, receipt, policies.Hash(e.Hash), evidence.Kind(e.Type)); err != nil {
+				return err
+			}
+			p.Sent, r.state.Chain = nil, position{link.Seq, policies.Hash(e.Hash)}
+			if e.Type == "suspension" {
+				p.Suspended = true
+				break
+			}
+			line := r.line
+			if _, err := line.Take(e); err != nil {
+				return fmt.Errorf("%w: %w", ErrUntrue, err)
+			}
+			if err := r.installRoot(line, append(slices.Clone(r.state.Successions), e.Raw)); err != nil {
+				return err
+			}
+		case errors.Is(err, policies.CodeChain) && errors.As(err, &p2) && p2.Receipt != nil: // another process, or a restored one, was here
+			details, err := r.opened(ctx, v, p2.Receipt, p2.Receipt.Document, "")
+			if err != nil {
+				return err
+			}
+			p.Sent, r.state.Chain = nil, position{details.Seq, p2.Receipt.Document}
+		case errors.Is(err, policies.CodeKeyReplaced) || errors.Is(err, policies.CodeSuccessionOld):
+			line, raw, lineErr := r.successions(ctx, r.line)
+			if lineErr != nil {
+				return errors.Join(err, lineErr)
+			}
+			if err := r.installRoot(line, raw); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("replacing the keys: %w", err)
+		}
+		if err := r.save(); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: replacing the keys", policies.CodeChain)
+}
+
+// nextDocument is what a replacement sends next.
+func (r *Reader) nextDocument(p *replacement) (*envelope.Envelope, error) {
+	at := r.state.Chain
+	if at.Seq == 0 {
+		at.Hash = policies.Hash(r.id)
+	}
+	link := policies.Link{Seq: at.Seq + 1, Prev: at.Hash}
+	if !p.Suspended {
+		return policies.Sign(r.signing, &succession.Suspension{
+			Header: policies.NewHeader("suspension", r.now()), Audience: r.state.Network.Vault, Reader: r.ID(), Link: link,
+		})
+	}
+	d, next, err := r.successor(p, link)
+	if err != nil {
+		return nil, err
+	}
+	defer next.Zero()
+	authority := recoveryKey(p.Authority)
+	defer authority.Zero()
+	d.RecoveryKey, d.Notice = authority.Public().Bytes(), policies.Hash{}
+	return succession.Sign(d, next, authority)
+}
+
+// installRoot puts the new root in force, if it is the one of the newest succession of a line: grants to the old keys are of no use any more, and each owner gets a new key.
+func (r *Reader) installRoot(line succession.Line, raw []jsontext.Value) error {
+	p := r.state.Replacing
+	root, err := pre.ParseRoot(p.Root)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	signing := signingKey(root)
+	if !bytes.Equal(signing.Public().Bytes(), line.Newest().SigningKey) {
+		return ErrReplaced
+	}
+	r.sessionMu.Lock()
+	r.session = nil
+	r.sessionMu.Unlock()
+	newest, err := envelope.Parse(raw[len(raw)-1])
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	doc, err := policies.Decode[succession.Document](newest)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	made := doc.Time
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.root.Zero()
+	clear(r.state.Root)
+	r.root, r.state.Root = root, p.Root
+	r.signing.Zero()
+	r.signing = signing
+	clear(r.state.Recovery)
+	clear(p.Authority)
+	if r.state.Recovery = p.Recovery; p.Away {
+		r.state.Recovery = nil
+		clear(p.Recovery)
+	}
+	r.line, r.state.Successions, r.state.Replacing = line, raw, nil
+	r.state.Chain = position{line.Newest().Seq, line.Newest().Document}
+	r.wire.renew(pre.NewLoginKey(root.LoginSeed()), raw)
+	for _, k := range r.owners {
+		clear(k.grants)
+		if len(k.contact.Relations) == 0 {
+			continue
+		}
+		last := k.contact.Relations[len(k.contact.Relations)-1]
+		e, err := r.relate(renewedHeader(line.Newest(), made, k.contact.ID, last.Nonce), k.contact.ID, last.Nonce)
+		if err != nil {
+			return err
+		}
+		k.contact.Relations = []relation{{Nonce: last.Nonce, Hash: policies.Hash(e.Hash), Raw: e.Raw}}
+	}
+	r.settled = false
+	return nil
+}
+
+// renewedHeader is the same on every machine that is restored from the backup of a replacement, so that all of them know the relationship that an owner granted to.
+func renewedHeader(h *succession.Holder, made int64, owner policies.OwnerID, nonce policies.Nonce) policies.Header {
+	id := sha256.Sum256(policies.Encode("renewed-relationship", h.Document[:], owner[:], nonce[:]))
+	return policies.Header{Type: "relationship", Suite: policies.Suite, ID: id, Time: made}
+}
+
+// relate signs this reader's key for an owner.
+func (r *Reader) relate(header policies.Header, owner policies.OwnerID, nonce policies.Nonce) (*envelope.Envelope, error) {
+	key := r.root.ReaderKey(owner, nonce)
+	defer key.Zero()
+	return policies.Sign(r.signing, &policies.Relationship{
+		Header: header, Audience: r.state.Network.Vault, Reader: r.ID(), Owner: owner, KEMKey: key.Public(), Nonce: nonce,
+	})
+}
+
+// renewReaders looks whether readers replaced their keys, and puts into the queue to grant them the same again. What cannot be asked now is asked next time. It reports whether there is
+// something to do.
+func (o *Owner) renewReaders(ctx context.Context) (news bool) {
+	for i := range o.state.Contacts {
+		c := &o.state.Contacts[i]
+		line, err := lineOf(c.Identity, c.Successions)
+		if err != nil || len(o.granted(policies.ReaderID(c.ID), nil)) == 0 {
+			continue
+		}
+		newer, _, err := o.successions(ctx, line)
+		if err != nil || len(newer.Holders) == len(line.Holders) {
+			continue
+		}
+		found, err := o.findRelationship(ctx, c.ID, func(_ policies.Hash, r *policies.Relationship) bool { return r.Nonce == c.Nonce })
+		if err != nil {
+			continue
+		}
+		found.Alias = c.Alias
+		*c = found
+		o.regrantTo(policies.ReaderID(c.ID))
+		o.renewed = append(o.renewed, c.public())
+		news = true
+	}
+	return news
+}
+
+// regrantTo queues what a reader has, to be granted anew to its newest key, and then the end of the older grants.
+func (o *Owner) regrantTo(reader policies.ReaderID) {
+	stroke := policies.NewDocumentID()
+	var tasks []task
+	for i := range o.state.Grants {
+		g := &o.state.Grants[i]
+		if g.Doc.Reader != reader || o.now().Unix() >= g.Doc.Expires {
+			continue
+		}
+		t := task{Kind: taskGrant, Stroke: stroke, Reader: reader, Terms: terms{
+			Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires, ReadsPerDay: g.Doc.Limits.ReadsPerDay, Custody: g.Doc.Custody,
+		}}
+		for j := range g.Doc.Fields {
+			if f := &g.Doc.Fields[j]; g.live(f) && f.Author == o.author() {
+				t.Fields = append(t.Fields, f.Field)
+			}
+		}
+		if len(t.Fields) > 0 {
+			tasks = append(tasks, t)
+		}
+	}
+	if len(tasks) > 0 {
+		o.state.Tasks = append(append(o.state.Tasks, tasks...), task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
+	}
+}
+
+// Renewed are the contacts whose grants were renewed since this device was opened, because they replaced their keys.
+func (o *Owner) Renewed() []Contact {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.renewed)
+}
