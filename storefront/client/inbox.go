@@ -223,7 +223,7 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 	if !ok {
 		return policies.CodeSender
 	}
-	from, err := openIdentity(c.Identity, c.ID)
+	from, err := c.identity()
 	if err != nil {
 		return err
 	}
@@ -455,7 +455,7 @@ func (o *Owner) tellDecision(e *inboxEntry, r *consent.Request, a *consent.Answe
 	if !ok {
 		return ErrNoContact
 	}
-	to, err := openIdentity(c.Identity, c.ID)
+	to, err := c.identity()
 	if err != nil {
 		return err
 	}
@@ -558,7 +558,7 @@ func (o *Owner) settleStops(ctx context.Context) error {
 		if !ok {
 			return ErrNoContact
 		}
-		to, err := openIdentity(c.Identity, c.ID)
+		to, err := c.identity()
 		if err != nil {
 			return err
 		}

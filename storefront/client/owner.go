@@ -649,6 +649,21 @@ func (o *Owner) contact(reader policies.ReaderID) (*readerContact, bool) {
 	return nil, false
 }
 
+// identity is a contact's, with the newest keys that this device knows.
+func (c *readerContact) identity() (*policies.Identity, error) {
+	doc, err := openIdentity(c.Identity, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	line, err := lineOf(c.Identity, c.Successions)
+	if err != nil {
+		return nil, err
+	}
+	h := line.Newest()
+	doc.SigningKey, doc.KEMKey, doc.LoginKey, doc.RecoveryHash = h.SigningKey, h.KEMKey, h.LoginKey, h.Recovery
+	return doc, nil
+}
+
 // relationship opens the stored relationship of a contact again: the reader's key for this owner, and the document's hash.
 func (c *readerContact) relationship() (*policies.Relationship, policies.Hash, error) {
 	line, err := lineOf(c.Identity, c.Successions)

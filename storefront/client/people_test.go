@@ -108,6 +108,15 @@ func TestPeople(t *testing.T) {
 		t.Errorf("after a restore: %+v, %v", people, err)
 	}
 
+	// Anna's phone is stolen, and she replaces everything. What she reads ben's device grants to her new keys.
+	w.must(anna.Replace(ctx, stolen(), keep(new([]byte))))
+	w.must(ben.Sync(ctx))
+	if renewed := ben.Renewed(); len(renewed) != 1 {
+		t.Errorf("ben is told of %v", renewed)
+	}
+	w.must(ben.Set(ctx, set("phone.mobile", "+49 12")))
+	refresh(map[policies.Field]string{"phone.mobile": "+49 12", "address.home": "Road 1"})
+
 	// Taken back: one field by the person, with a request for deletion, which is heeded; the rest when it is next looked for.
 	_, err = ben.Stop(ctx, policies.ReaderID(anna.ID()), []policies.Field{"address.home"})
 	w.must(err)

@@ -111,7 +111,11 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 	if opts.Announce {
 		o.state.Tasks[len(o.state.Tasks)-1].Kind = taskNotice
 	}
-	return o.saveAndRun(ctx)
+	if err := o.saveAndRun(ctx); err != nil {
+		return err
+	}
+	o.showSide(ctx)
+	return nil
 }
 
 // CancelReplacement takes back a change of keys that was announced, by this device or by whoever has its keys.
@@ -330,7 +334,7 @@ func (o *Owner) install(line succession.Line, raw []jsontext.Value) error {
 		o.state.Epochs[i].Epoch++
 	}
 	o.state.Replacing, o.state.Announced, o.state.Moved = nil, nil, false
-	return nil
+	return o.renewSide()
 }
 
 // adopt asks what became of this identity: whether a replacement that this device, or the backup it came from, knows of is in force, or one that it knows

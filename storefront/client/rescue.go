@@ -206,15 +206,6 @@ func (r *Reader) installRoot(line succession.Line, raw []jsontext.Value) error {
 	r.sessionMu.Lock()
 	r.session = nil
 	r.sessionMu.Unlock()
-	newest, err := envelope.Parse(raw[len(raw)-1])
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrState, err)
-	}
-	doc, err := policies.Decode[succession.Document](newest)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrState, err)
-	}
-	made := doc.Time
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.root.Zero()
@@ -231,13 +222,26 @@ func (r *Reader) installRoot(line succession.Line, raw []jsontext.Value) error {
 	r.line, r.state.Successions, r.state.Replacing = line, raw, nil
 	r.state.Chain = position{line.Newest().Seq, line.Newest().Document}
 	r.wire.renew(pre.NewLoginKey(root.LoginSeed()), raw)
+	return r.relateAnew()
+}
+
+// relateAnew makes a key of the new root for each owner that was met. The caller holds r.mu.
+func (r *Reader) relateAnew() error {
+	newest, err := envelope.Parse(r.base.Successions[len(r.base.Successions)-1])
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	made, err := policies.Decode[succession.Document](newest)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
 	for _, k := range r.owners {
 		clear(k.grants)
 		if len(k.contact.Relations) == 0 {
 			continue
 		}
 		last := k.contact.Relations[len(k.contact.Relations)-1]
-		e, err := r.relate(renewedHeader(line.Newest(), made, k.contact.ID, last.Nonce), k.contact.ID, last.Nonce)
+		e, err := r.relate(renewedHeader(r.line.Newest(), made.Time, k.contact.ID, last.Nonce), k.contact.ID, last.Nonce)
 		if err != nil {
 			return err
 		}
@@ -245,6 +249,36 @@ func (r *Reader) installRoot(line succession.Line, raw []jsontext.Value) error {
 	}
 	r.settled = false
 	return nil
+}
+
+// renewSide is the same for a person who reads other people: their devices see the succession, and grant the same again to the new keys.
+func (o *Owner) renewSide() error {
+	if o.state.Side == nil && o.reader == nil {
+		return nil
+	}
+	r, err := o.side()
+	if err != nil {
+		return err
+	}
+	r.sessionMu.Lock()
+	r.session = nil
+	r.sessionMu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.relateAnew(); err != nil {
+		return err
+	}
+	return r.saveLocked() // with the rest: what is left of the replacement is found out by the next sync
+}
+
+// showSide posts the keys that a person made anew for the people whom they read. What cannot be posted now is with the next sync.
+func (o *Owner) showSide(ctx context.Context) {
+	if o.state.Side == nil {
+		return
+	}
+	if r, err := o.side(); err == nil {
+		_ = r.ready(ctx)
+	}
 }
 
 // renewedHeader is the same on every machine that is restored from the backup of a replacement, so that all of them know the relationship that an owner granted to.
