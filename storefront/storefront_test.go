@@ -382,7 +382,7 @@ func TestRoutes(t *testing.T) {
 	anna := w.member(policies.KindPerson)
 	for _, r := range routes {
 		path := strings.NewReplacer("{owner}", anna.id.String(), "{id}", anna.id.String(), "{leaf}", policies.Hash{1}.String()).Replace(r.path)
-		if r.method == "POST" {
+		if r.method == "POST" && r.body > 0 { // one takes none
 			for name, body := range map[string][]byte{
 				"nothing":  {},
 				"no JSON":  []byte("hello"),
