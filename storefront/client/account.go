@@ -18,13 +18,14 @@ import (
 
 // accountState is what the device knows of its account. The zero value: it has none.
 type accountState struct {
-	Server   string             `json:"server"` // https URL
-	ID       policies.VaultID   `json:"id"`     // of the key server, pinned at the first use
-	Key      []byte             `json:"key"`    // of the profile
-	Version  uint64             `json:"version"`
-	Hash     policies.Hash      `json:"hash"`
-	Password *keys.PasswordLock `json:"password,omitzero"`
-	Kit      *keys.KitLock      `json:"kit,omitzero"`
+	Server     string             `json:"server"`     // https URL
+	ID         policies.VaultID   `json:"id"`         // of the key server, pinned at the first use
+	Key        []byte             `json:"key"`        // of the profile
+	Generation uint64             `json:"generation"` // of the identity's keys for which it was made
+	Version    uint64             `json:"version"`
+	Hash       policies.Hash      `json:"hash"`
+	Password   *keys.PasswordLock `json:"password,omitzero"`
+	Kit        *keys.KitLock      `json:"kit,omitzero"`
 }
 
 // AccountInfo is what a person is told of the account.
@@ -102,7 +103,7 @@ func (o *Owner) inquire(ctx context.Context, k *keyServer, q keys.Question) (*ke
 		return nil, err
 	}
 	out := new(keys.Answer)
-	return out, k.post(ctx, keys.PathAsk, keys.Signed{Identity: o.state.Identity, Document: e.Raw}, out)
+	return out, k.post(ctx, keys.PathAsk, keys.Signed{Identity: o.state.Identity, Successions: o.state.Successions, Document: e.Raw}, out)
 }
 
 // current refuses to go on from another version than the key server's. With replace, it takes over what the other device did: its version, and its locks if
@@ -122,11 +123,14 @@ func (o *Owner) current(ctx context.Context, k *keyServer, replace bool) error {
 	if got.Version < a.Version || got.Version == 0 {
 		return fmt.Errorf("%w: the account server has an older state than this device saw", ErrRollback)
 	}
-	identity, err := openIdentity(o.state.Identity, o.id)
-	if err != nil {
-		return err
+	// One that an older key of this person signed is theirs too: it is the newest that the account server took.
+	var d *keys.Account
+	var hash policies.Hash
+	for i := len(o.line.Holders) - 1; i >= 0; i-- {
+		if d, hash, err = keys.OpenAccount(got.Document, o.line.Holders[i].SigningKey); err == nil {
+			break
+		}
 	}
-	d, hash, err := keys.OpenAccount(got.Document, identity)
 	if err != nil || hash != got.Hash || d.Owner != policies.OwnerID(o.id) || d.Version != got.Version {
 		return fmt.Errorf("%w: the account is not one that this person signed", ErrUntrue)
 	}
@@ -141,15 +145,16 @@ func (o *Owner) current(ctx context.Context, k *keyServer, replace bool) error {
 }
 
 // put signs and stores the next version of the account, with the profile as it is now, and remembers it. change sets the locks.
-func (o *Owner) put(ctx context.Context, k *keyServer, change func(*keys.Account)) error {
+func (o *Owner) put(ctx context.Context, k *keyServer, change func(d *keys.Account, profileKey []byte)) error {
 	a := o.state.Account
-	if len(a.Key) != 32 {
-		a.Key = make([]byte, 32)
+	// Whoever stole a device has the profile's key: after a replacement there is another one, and password and sheet are to be made anew.
+	if generation := o.line.Newest().Generation; len(a.Key) != 32 || a.Generation != generation {
+		a.Key, a.Generation, a.Password, a.Kit = make([]byte, 32), generation, nil, nil
 		rand.Read(a.Key) // never fails (crypto/rand)
 	}
 	owner := policies.OwnerID(o.id)
 	b := o.state.base.backup(o.now())
-	b.Readers, b.Codes = o.state.Contacts, o.state.Codes
+	b.Readers, b.Codes, b.Former, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Replacing
 	var err error
 	if b.Owners, err = o.peopleMet(); err != nil {
 		return err
@@ -164,20 +169,19 @@ func (o *Owner) put(ctx context.Context, k *keyServer, change func(*keys.Account
 	if err != nil {
 		return err
 	}
-	o.state.Account.Key = a.Key // change may wrap it
-	change(d)
+	change(d, a.Key)
 	e, err := policies.Sign(o.signing, d)
 	if err != nil {
 		return err
 	}
 	got := new(keys.Answer)
-	if err := k.post(ctx, keys.PathAccount, keys.Signed{Identity: o.state.Identity, Document: e.Raw}, got); err != nil {
+	if err := k.post(ctx, keys.PathAccount, keys.Signed{Identity: o.state.Identity, Successions: o.state.Successions, Document: e.Raw}, got); err != nil {
 		return err
 	}
 	if got.Version != d.Version || got.Hash != e.Hash {
 		return fmt.Errorf("%w: the account server stored something else", ErrUntrue)
 	}
-	o.state.Account = accountState{Server: k.base.String(), ID: k.id, Key: a.Key, Version: d.Version, Hash: e.Hash, Password: d.Password, Kit: d.Kit}
+	o.state.Account = accountState{Server: k.base.String(), ID: k.id, Key: a.Key, Generation: a.Generation, Version: d.Version, Hash: e.Hash, Password: d.Password, Kit: d.Kit}
 	return o.save()
 }
 
@@ -216,9 +220,9 @@ func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, rep
 	}
 	defer locks.Zero()
 	var wrapErr error
-	err = o.put(ctx, k, func(d *keys.Account) {
+	err = o.put(ctx, k, func(d *keys.Account, profileKey []byte) {
 		p := &keys.PasswordLock{Key: prepared.Key, Salt: salt[:], Verifier: password.Verifier(owner, locks.Proof())}
-		p.Wrapped, wrapErr = locks.Wrap(o.state.Account.Key, nil)
+		p.Wrapped, wrapErr = locks.Wrap(profileKey, nil)
 		d.Password = p
 	})
 	return errors.Join(wrapErr, err)
@@ -239,9 +243,9 @@ func (o *Owner) NewKit(ctx context.Context, server string, replace bool) (*passw
 	locks := kit.Keys(owner)
 	defer locks.Zero()
 	var wrapErr error
-	err = o.put(ctx, k, func(d *keys.Account) {
+	err = o.put(ctx, k, func(d *keys.Account, profileKey []byte) {
 		l := &keys.KitLock{Verifier: password.Verifier(owner, locks.Proof())}
-		l.Wrapped, wrapErr = locks.Wrap(o.state.Account.Key, nil)
+		l.Wrapped, wrapErr = locks.Wrap(profileKey, nil)
 		d.Kit = l
 	})
 	if err = errors.Join(wrapErr, err); err != nil {
@@ -261,7 +265,7 @@ func (o *Owner) DropKit(ctx context.Context, replace bool) error {
 	if err := o.current(ctx, k, replace); err != nil {
 		return err
 	}
-	return o.put(ctx, k, func(d *keys.Account) { d.Kit = nil })
+	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Kit = nil })
 }
 
 // TestKit does what a new device would do with a sheet's code, and changes nothing here.
@@ -339,11 +343,14 @@ func (k *keyServer) open(opened *keys.Opened, owner policies.OwnerID, unlock fun
 	if err != nil {
 		return untrue(err)
 	}
-	identity, err := openIdentity(b.Identity, policies.IdentityID(owner))
+	line, err := lineOf(b.Identity, b.Successions)
 	if err != nil {
 		return untrue(err)
 	}
-	d, hash, err := keys.OpenAccount(opened.Document, identity)
+	if line.ID != policies.IdentityID(owner) {
+		return untrue(policies.CodeSignature)
+	}
+	d, hash, err := keys.OpenAccount(opened.Document, line.Newest().SigningKey)
 	if err != nil {
 		return untrue(err)
 	}
@@ -351,7 +358,7 @@ func (k *keyServer) open(opened *keys.Opened, owner policies.OwnerID, unlock fun
 		return untrue(policies.CodeSignature)
 	}
 	return b, accountState{
-		Server: k.base.String(), ID: k.id, Key: append([]byte(nil), key...), Version: d.Version, Hash: hash, Password: d.Password, Kit: d.Kit,
+		Server: k.base.String(), ID: k.id, Key: append([]byte(nil), key...), Generation: line.Newest().Generation, Version: d.Version, Hash: hash, Password: d.Password, Kit: d.Kit,
 	}, nil
 }
 
@@ -442,11 +449,17 @@ func RestoreFromAccount(ctx context.Context, store MirrorStore, network Network,
 	}
 	own := &Owner{store: store}
 	own.state.base, own.state.Contacts, own.state.Codes, own.state.Account = b.base(), b.Readers, b.Codes, a
+	own.state.Former, own.state.Replacing = b.Former, b.Replacing
 	own.state.Network = network
 	if err := own.open(o); err != nil {
 		return nil, err
 	}
 	own.state.Applied = position{Hash: policies.Hash(own.id)}
 	own.state.Known = own.state.Applied
+	if len(b.Owners) > 0 {
+		if err := own.restoreSide(b.Owners); err != nil {
+			return nil, err
+		}
+	}
 	return own, own.save()
 }

@@ -146,7 +146,7 @@ func TestKeyExchange(t *testing.T) {
 		play(t, k.Stage, 0, "anna", "me", "password", "unlock")
 		token := k.mint(t, k.anna)
 		var answers, before int
-		for round := range 4 {
+		for _, delay := range []time.Duration{8, 16, 24, 40, 80} {
 			var wait sync.WaitGroup
 			var mu sync.Mutex
 			for range 2 {
@@ -158,7 +158,7 @@ func TestKeyExchange(t *testing.T) {
 					}
 				})
 			}
-			time.Sleep(time.Duration(round) * 4 * time.Millisecond)
+			time.Sleep(delay * time.Millisecond)
 			k.server.Kill()
 			wait.Wait()
 			k.http.CloseIdleConnections()
@@ -169,7 +169,7 @@ func TestKeyExchange(t *testing.T) {
 			}
 			before = n
 		}
-		t.Logf("4 kills: %d answers, %d counted", answers, before)
+		t.Logf("5 kills: %d answers, %d counted", answers, before)
 	})
 	t.Run("last week's backup gives no tries back", func(t *testing.T) {
 		play(t, k.Stage, 0, "anna", "me", "password", "unlock")
@@ -212,6 +212,19 @@ func TestKeyExchange(t *testing.T) {
 		play(t, k.Stage, 0, "anna", "me", "password", "unlock") // her signature from a device that works
 		k.restore(t, 0, "at-last", "--password", "--password-file", k.secret(t, firstPassword))
 		k.has(t, "at-last", "+49 151 999")
+	})
+	t.Run("a stolen device changes nothing any more", func(t *testing.T) {
+		// The laptop is stolen. Anna replaces everything that it could open, and sets her password anew.
+		play(t, k.Stage, 0, "anna", "me", "replace", "--stolen", "--backup", filepath.Join(t.TempDir(), "after.backup"))
+		play(t, k.Stage, 0, "anna", "me", "password", "set", "--new-password-file", k.secret(t, secondPassword))
+		r, err := k.Sallyport(t.Context(), "laptop", "me", "password", "change", "--replace", "--new-password-file", k.secret(t, "the thief's password"))
+		must(t, err)
+		if r.Code == 0 {
+			t.Error("the thief changed the password")
+		}
+		k.restore(t, 3, "thief-2", "--password", "--password-file", k.secret(t, "the thief's password"))
+		k.restore(t, 0, "after", "--password", "--password-file", k.secret(t, secondPassword))
+		k.has(t, "after", "+49 151 999")
 	})
 	t.Run("the doors take the right certificate and no other", func(t *testing.T) {
 		for name, c := range map[string]struct {

@@ -59,7 +59,7 @@ func (f *File) Bytes() ([]byte, error) {
 func Generate() []File {
 	files := []File{
 		hkdfFile(), scalarFile(), pkcs8File(), itemFile(), capsuleFile(), leafFile(), rotateFile(), reencryptFile(),
-		grantKEMFile(), hpkeFile(), sessionKeyFile(), answerFile(), loginFile(), merkleFile(), padmeFile(), compositeFile(), dsseFile(),
+		grantKEMFile(), hpkeFile(), sessionKeyFile(), answerFile(), loginFile(), merkleFile(), padmeFile(), compositeFile(), dsseFile(), passwordFile(),
 	}
 	files = append(files, documentFiles()...)
 	for i := range files {

@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/vault/pre"
+	"github.com/sallyport/sallyport/vault/pre/password"
 )
 
 // TestFilesAreCurrent makes the files again and compares them byte for byte.
@@ -71,6 +72,9 @@ func TestVectors(t *testing.T) {
 			var ok, refused int
 			for i, c := range file.Cases {
 				check := operations[name+" "+c.Operation]
+				if name == "password.json" {
+					check = passwordOperations[c.Operation]
+				}
 				if check == nil {
 					check = operations[c.Operation]
 				}
@@ -116,7 +120,7 @@ func kindOf(err error) string {
 	for _, k := range []struct {
 		is   error
 		name string
-	}{{pre.ErrOpen, "open"}, {pre.ErrKey, "key"}, {pre.ErrPoint, "point"}, {pre.ErrTooLarge, "too_large"}, {policies.ErrSignature, "signature"},
+	}{{password.ErrPoint, "point"}, {pre.ErrOpen, "open"}, {pre.ErrKey, "key"}, {pre.ErrPoint, "point"}, {pre.ErrTooLarge, "too_large"}, {policies.ErrSignature, "signature"},
 		{policies.ErrProof, "proof"}, {policies.ErrPin, "pin"}, {policies.ErrMalformed, "malformed"}} {
 		if errors.Is(err, k.is) {
 			return k.name

@@ -48,10 +48,12 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/vault/keylog"
 	"github.com/sallyport/sallyport/vault/keyserver/api"
 	"github.com/sallyport/sallyport/vault/pre/password"
@@ -122,6 +124,9 @@ type account struct {
 	salt     [password.SaltSize]byte
 	verifier policies.Hash
 	kit      policies.Hash // its verifier, zero for none
+	// The newest generation of the identity's keys that was seen, if it is not the first, and its document.
+	generation uint64
+	holder     policies.Hash
 }
 
 type attempt struct {
@@ -144,6 +149,8 @@ const (
 	kindOpen    = "opened"
 	kindKit     = "kit-opened"
 	kindUnlock  = "unlocked"
+	// kindSuccession: the identity has other keys since. Version is their generation, Hash that of the succession.
+	kindSuccession = "succession"
 )
 
 // entry is one entry of the log. The ids are pseudonymous; there is nothing of a password in it.
@@ -153,7 +160,7 @@ type entry struct {
 	Owner   policies.OwnerID    `json:"owner,omitzero"`
 	Key     policies.DocumentID `json:"key,omitzero"`
 	Version uint64              `json:"version,omitzero"`
-	Hash    policies.Hash       `json:"hash,omitzero"` // of the account's document, which is the record's body
+	Hash    policies.Hash       `json:"hash,omitzero"` // of the account's document, which is the record's body, or of a succession
 }
 
 // Create makes the key that imitates accounts, and the log's first entry. It can be repeated until it succeeds.
@@ -273,6 +280,8 @@ func (s *Server) apply(index int64, e *entry, body []byte) error {
 	case kindOpen, kindUnlock:
 		a.tried = 0
 	case kindKit:
+	case kindSuccession:
+		a.generation, a.holder = e.Version, e.Hash
 	case kindAccount:
 		env, err := envelope.Parse(body)
 		if err != nil {
@@ -363,7 +372,7 @@ func signed[T any, D interface {
 	*T
 	envelope.Document
 	Validate() error
-}](s *Server, in *api.Signed, subject policies.OwnerID, about func(*T) (policies.VaultID, policies.OwnerID)) (*T, *envelope.Envelope, error) {
+}](ctx context.Context, s *Server, in *api.Signed, subject policies.OwnerID, about func(*T) (policies.VaultID, policies.OwnerID)) (*T, *envelope.Envelope, error) {
 	e, err := envelope.Parse(in.Identity)
 	if err != nil {
 		return nil, nil, err
@@ -372,7 +381,11 @@ func signed[T any, D interface {
 	if err != nil {
 		return nil, nil, err
 	}
-	key, err := identity.Key()
+	line, err := s.line(id, identity, in.Successions)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := envelope.ParsePublicKey(line.Newest().SigningKey)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -392,12 +405,54 @@ func signed[T any, D interface {
 	case owner != subject:
 		return nil, nil, problem.New(policies.CodeUnauthorized, "the access token is of somebody else")
 	}
-	return d, e, nil
+	return d, e, s.succeed(ctx, owner, &line)
+}
+
+// line is an identity with its successions. Only those that the recovery key signed are taken: whether the 72 hours of another one are over, and nobody took
+// it back, the vault's log says, and the key server does not read it.
+func (s *Server) line(id policies.IdentityID, identity *policies.Identity, successions []jsontext.Value) (succession.Line, error) {
+	line := succession.Begin(id, identity)
+	if len(successions) > api.MaxSuccessions {
+		return line, policies.CodeTooLarge
+	}
+	for _, raw := range successions {
+		e, err := envelope.Parse(raw)
+		if err != nil {
+			return line, err
+		}
+		d, err := line.Take(e)
+		if err != nil {
+			return line, err
+		}
+		if len(d.RecoveryKey) == 0 {
+			return line, problem.New(policies.CodeRecovery, "the recovery key did not sign this succession")
+		}
+	}
+	return line, nil
+}
+
+// succeed refuses a key of an identity that another took the place of, and remembers a newer one for ever. Of two successions of one generation the first that
+// was seen counts: to make a second one takes the recovery key.
+func (s *Server) succeed(ctx context.Context, owner policies.OwnerID, line *succession.Line) error {
+	defer s.turn(owner)()
+	a := s.state(owner)
+	known := a.generation == 0
+	for _, h := range line.Holders {
+		known = known || h.Document == a.holder
+	}
+	newest := line.Newest()
+	switch {
+	case !known || newest.Generation < max(a.generation, 1):
+		return policies.CodeKeyReplaced
+	case newest.Generation == max(a.generation, 1):
+		return nil
+	}
+	return s.record(ctx, entry{Kind: kindSuccession, Owner: owner, Version: newest.Generation, Hash: newest.Document}, nil)
 }
 
 // Ask answers a signed question. subject is whose access token came with it.
 func (s *Server) Ask(ctx context.Context, subject policies.OwnerID, in *api.Signed) (*api.Answer, error) {
-	q, _, err := signed[api.Question](s, in, subject, func(q *api.Question) (policies.VaultID, policies.OwnerID) { return q.Audience, q.Owner })
+	q, _, err := signed[api.Question](ctx, s, in, subject, func(q *api.Question) (policies.VaultID, policies.OwnerID) { return q.Audience, q.Owner })
 	if err != nil {
 		return nil, err
 	}
@@ -494,7 +549,7 @@ func (s *Server) prepare(ctx context.Context, q *api.Question) (*api.Answer, err
 
 // Put records the next version of an account.
 func (s *Server) Put(ctx context.Context, subject policies.OwnerID, in *api.Signed) (*api.Answer, error) {
-	d, e, err := signed[api.Account](s, in, subject, func(d *api.Account) (policies.VaultID, policies.OwnerID) { return d.Audience, d.Owner })
+	d, e, err := signed[api.Account](ctx, s, in, subject, func(d *api.Account) (policies.VaultID, policies.OwnerID) { return d.Audience, d.Owner })
 	if err != nil {
 		return nil, err
 	}

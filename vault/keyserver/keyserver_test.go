@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/vault/keylog"
 	"github.com/sallyport/sallyport/vault/keyserver/api"
 	"github.com/sallyport/sallyport/vault/pre/password"
@@ -136,7 +137,8 @@ func newPerson(t testing.TB, seed byte) *person {
 	p := &person{key: envelope.NewPrivateKey(&[envelope.SeedSize]byte{seed})}
 	e, err := policies.Sign(p.key, &policies.Identity{
 		Header: policies.NewHeader("identity", time.Now()), Kind: policies.KindPerson, SigningKey: p.key.Public().Bytes(),
-		KEMKey: make([]byte, policies.KEMPublicKeySize), LoginKey: bytes.Repeat([]byte{1}, policies.KEMPublicKeySize), RecoveryHash: policies.Hash{1},
+		KEMKey: make([]byte, policies.KEMPublicKeySize), LoginKey: bytes.Repeat([]byte{1}, policies.KEMPublicKeySize),
+		RecoveryHash: policies.HashKey(envelope.NewPrivateKey(&[envelope.SeedSize]byte{50}).Public().Bytes()),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -282,7 +284,7 @@ func TestPassword(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d, _, err := api.OpenAccount(opened.Document, identity); err != nil || d.Version != 1 {
+		if d, _, err := api.OpenAccount(opened.Document, identity.SigningKey); err != nil || d.Version != 1 {
 			t.Errorf("%+v, %v", d, err)
 		}
 		if _, err := w.try(t, p.id, "correct hors"); !errors.Is(err, policies.CodePasswordWrong) {
@@ -563,6 +565,69 @@ func TestForeign(t *testing.T) {
 		if err := c.call(); problem.Of(err).Code != c.want {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
+	}
+}
+
+// TestSuccession: after the identity's keys were replaced the old ones change nothing any more, over restarts; and only the recovery key replaces them here.
+func TestSuccession(t *testing.T) {
+	w, p, recovery := newWorld(t), newPerson(t, 1), envelope.NewPrivateKey(&[envelope.SeedSize]byte{50})
+	w.set(t, p, "correct horse", nil)
+	ask := func(key *envelope.PrivateKey, line ...*envelope.Envelope) error {
+		e, err := policies.Sign(key, p.question(api.ActState))
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := &api.Signed{Identity: p.identity, Document: e.Raw}
+		for _, s := range line {
+			in.Successions = append(in.Successions, s.Raw)
+		}
+		_, err = w.Ask(t.Context(), p.id, in)
+		return err
+	}
+	succeed := func(seed byte, authority *envelope.PrivateKey, byRecovery bool) (*envelope.PrivateKey, *envelope.Envelope) {
+		next := envelope.NewPrivateKey(&[envelope.SeedSize]byte{seed})
+		d := &succession.Document{
+			Header: policies.NewHeader("succession", time.Now()), Audience: policies.VaultID{5}, Identity: policies.IdentityID(p.id), Link: policies.Link{Seq: 7, Prev: policies.Hash{1}},
+			Generation: 2, Previous: policies.Hash(p.id), SigningKey: next.Public().Bytes(), KEMKey: bytes.Repeat([]byte{seed}, policies.KEMPublicKeySize),
+			LoginKey: bytes.Repeat([]byte{seed + 100}, policies.KEMPublicKeySize), RecoveryHash: policies.Hash{seed}, Reason: succession.Stolen,
+		}
+		if byRecovery {
+			d.RecoveryKey = authority.Public().Bytes()
+		} else {
+			d.Notice = policies.Hash{3}
+		}
+		e, err := succession.Sign(d, next, authority)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next, e
+	}
+	thief, stolen := succeed(10, p.key, false)
+	if err := ask(thief, stolen); !errors.Is(err, policies.CodeRecovery) {
+		t.Errorf("the thief of the key makes another: %v", err)
+	}
+	next, owner := succeed(11, recovery, true)
+	if err := ask(next, owner); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := ask(p.key); !errors.Is(err, policies.CodeKeyReplaced) {
+			t.Errorf("the old key: %v", err)
+		}
+		if err := ask(p.key, owner); !errors.Is(err, policies.ErrSignature) {
+			t.Errorf("the old key, with the succession: %v", err)
+		}
+		if err := ask(next, owner); err != nil {
+			t.Errorf("the new key: %v", err)
+		}
+		w.restart(t)
+	}
+	again, other := succeed(12, recovery, true)
+	if err := ask(again, other); !errors.Is(err, policies.CodeKeyReplaced) {
+		t.Errorf("a second succession in the place of the first: %v", err)
+	}
+	if _, err := w.try(t, p.id, "correct horse"); err != nil {
+		t.Errorf("the password meanwhile: %v", err)
 	}
 }
 

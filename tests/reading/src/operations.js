@@ -9,6 +9,7 @@ import * as grants from './grants.js'
 import * as sessions from './sessions.js'
 import * as login from './login.js'
 import * as log from './log.js'
+import * as password from './password.js'
 import * as envelopes from './envelopes.js'
 import * as documents from './documents.js'
 import { write } from './json.js'
@@ -206,6 +207,21 @@ export const operations = {
       envelopes.verify(e, b(i.public))
       documents.decodePayload('manifest', e.payload)
       return { ...opened(e), type: e.type }
+    },
+  },
+  password: {
+    curve: (i) => ({ point: password.hashToCurve(b(i.message), b(i.domain)) }),
+    password: (i) => {
+      const { point, r, blinded } = password.blind(b(i.account), b(i.password), b(i.random))
+      const answer = password.evaluate(b(i.k), blinded)
+      const keys = password.finish(b(i.account), b(i.password), r, answer, b(i.salt))
+      return { ...keys, point, blinded, answer, wrapped: password.wrap(keys.key, b(i.account), b(i.secret), b(i.nonce)) }
+    },
+    answer: (i) => password.finish(b(i.account), b(i.password), password.blind(b(i.account), b(i.password), b(i.random)).r, b(i.answer), b(i.salt)),
+    kit: (i) => {
+      const kit = password.kit(i.text)
+      const { key, proof, verifier } = password.kitKeys(b(i.account), kit)
+      return { text: password.sheet(kit), proof, verifier, wrapped: password.wrap(key, b(i.account), b(i.secret), b(i.nonce)) }
     },
   },
   'document-receipt': {

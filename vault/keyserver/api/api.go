@@ -34,6 +34,8 @@ const (
 	MaxProfile = 1 << 20
 	// MaxBody is that of the longest request.
 	MaxBody = 2 << 20
+	// MaxSuccessions is how often an identity's keys may have been replaced.
+	MaxSuccessions = 16
 	// Lifetime is how long a question is taken after it was signed, clock skew besides.
 	Lifetime = time.Minute
 )
@@ -51,8 +53,9 @@ type Server struct {
 
 // Signed is a document with the identity that signed it, so that the key server needs no directory.
 type Signed struct {
-	Identity jsontext.Value `json:"identity"` // envelope of the identity's first document
-	Document jsontext.Value `json:"document"` // envelope of a Question or an Account
+	Identity    jsontext.Value   `json:"identity"`              // envelope of the identity's first document
+	Successions []jsontext.Value `json:"successions,omitempty"` // envelopes: how the identity came to the key that signed, at most MaxSuccessions
+	Document    jsontext.Value   `json:"document"`              // envelope of a Question or an Account
 }
 
 // Acts are what a [Question] may ask for.
@@ -208,13 +211,13 @@ func ReadAccount(raw jsontext.Value) (*Account, error) {
 	return policies.Decode[Account](e)
 }
 
-// OpenAccount verifies an account's document under an identity.
-func OpenAccount(raw jsontext.Value, identity *policies.Identity) (*Account, policies.Hash, error) {
+// OpenAccount verifies an account's document under an identity's signing key.
+func OpenAccount(raw jsontext.Value, signingKey []byte) (*Account, policies.Hash, error) {
 	e, err := envelope.Parse(raw)
 	if err != nil {
 		return nil, policies.Hash{}, err
 	}
-	key, err := identity.Key()
+	key, err := envelope.ParsePublicKey(signingKey)
 	if err != nil {
 		return nil, policies.Hash{}, err
 	}
