@@ -638,6 +638,9 @@ func (o *Owner) Accept(ctx context.Context, link links.Invite, alias string) err
 	if err != nil {
 		return err
 	}
+	if to, err = o.newestKeys(ctx, link.Reader, to); err != nil {
+		return err
+	}
 	nonce := policies.NewNonce()
 	_, letter, err := seal[consent.Acceptance](o.device, to, &consent.Acceptance{
 		Addressed: o.address("invitation-answer", link.Reader, policies.Hash{}, answerLife), Invitation: link.Token, Nonce: nonce,

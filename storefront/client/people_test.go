@@ -134,3 +134,51 @@ func TestPeople(t *testing.T) {
 		}
 	}
 }
+
+// TestPeopleAfterReplacement: who replaced everything keeps what was received, cannot refresh it under the old permission, and reads on once invited and
+// answered anew. Whoever stole the old device cannot.
+func TestPeopleAfterReplacement(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	anna, annas := w.owner()
+	ben, _ := w.owner()
+	w.must(ben.Set(ctx, set("phone.mobile", "+49 1")))
+	ask := delivery()
+	ask.Fields = []consent.AskedField{{Field: "phone.mobile", Required: true, Reason: "to call"}}
+	meet := func() {
+		t.Helper()
+		link, err := anna.InvitePerson("ben", time.Now().Add(time.Hour))
+		w.must(err)
+		w.must(ben.Accept(ctx, link, "anna"))
+		w.looks(anna, 1)
+		c, err := anna.AskPerson(ctx, "ben", ask)
+		w.must(err)
+		_, err = ben.Receive(ctx)
+		w.must(err)
+		_, err = ben.Answer(ctx, c.ID.String(), []policies.Field{"phone.mobile"}, "")
+		w.must(err)
+		w.looks(anna, 2)
+	}
+	has := func(want string) {
+		t.Helper()
+		people, err := anna.People()
+		w.must(err)
+		if len(people) != 1 || len(people[0].Pieces) != 1 || string(people[0].Pieces[0].Value) != want {
+			t.Errorf("people: %+v, want %q", people, want)
+		}
+	}
+	meet()
+	_, err := anna.Refresh(ctx)
+	w.must(err)
+	has("+49 1")
+	w.must(anna.Replace(ctx, stolen(), keep(new([]byte))))
+	w.must(ben.Set(ctx, set("phone.mobile", "+49 2")))
+	anna = reopen(annas, w)
+	if gone, err := anna.Refresh(ctx); err == nil || len(gone) != 0 {
+		t.Errorf("refreshed under a permission for what was stolen: gone %v, %v", gone, err)
+	}
+	has("+49 1")
+	meet()
+	_, err = anna.Refresh(ctx)
+	w.must(err)
+	has("+49 2")
+}
