@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -346,9 +348,22 @@ func TestGapInTheMiddle(t *testing.T) {
 	}
 }
 
+// saves is at which of a test's saves a process is killed: at each, or, since each takes a world of its own, with the race detector at every third, from a random one on.
+// SALLYPORT_EVERY_SAVE=1 makes it each.
+func saves(t *testing.T) (first, step int) {
+	t.Helper()
+	if os.Getenv("SALLYPORT_EVERY_SAVE") != "" || !raceDetector {
+		return 1, 1
+	}
+	first = 1 + rand.IntN(3)
+	t.Logf("killed at every third save, from save %d on", first)
+	return first, 3
+}
+
 func TestKilledAtEverySave(t *testing.T) {
 	ctx := t.Context()
-	for limit := 1; ; limit++ {
+	first, step := saves(t)
+	for limit := first; ; limit += step {
 		w := newWorld(t)
 		o, m := w.owner()
 		r, _ := w.reader("R")

@@ -148,7 +148,8 @@ func TestReplace(t *testing.T) {
 func TestReplaceKilledAnywhere(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
-	for saves, begun := 1, true; begun; saves++ {
+	first, step := saves(t)
+	for saves, begun := first, true; begun; saves += step {
 		o, m, acme, _ := w.household(2)
 		m.limit = m.saves + saves
 		var backup []byte
@@ -192,7 +193,8 @@ func TestReplaceKilledAnywhere(t *testing.T) {
 func TestRestoreInTheMiddle(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
-	for saves, begun := 1, true; begun; saves++ {
+	first, step := saves(t)
+	for saves, begun := first, true; begun; saves += step {
 		o, m, acme, _ := w.household(2)
 		m.limit = m.saves + saves
 		var backup []byte
@@ -385,7 +387,8 @@ func TestReaderReplaceKilledAnywhere(t *testing.T) {
 	ctx := context.Background()
 	o, _ := w.owner()
 	w.must(o.Set(ctx, set("own/a", "a")))
-	for saves, begun := 1, true; begun; saves++ {
+	first, step := saves(t)
+	for saves, begun := first, true; begun; saves += step {
 		r, m := w.reader("Acme")
 		w.connect(o, r, fmt.Sprintf("acme%d", saves))
 		w.must(o.Grant(ctx, r.ID(), []policies.Field{"own/a"}, GrantOptions{}))

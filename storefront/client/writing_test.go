@@ -346,7 +346,8 @@ func TestAHostileStorefrontAndWriters(t *testing.T) {
 // Killed at any save, a device finishes what it began: who writes and who reads, a rotation with a writer, and the end of a permission. Readers see no error on the way.
 func TestWritersKilledAtEverySave(t *testing.T) {
 	ctx := t.Context()
-	for limit := 1; ; limit++ {
+	begin, step := saves(t)
+	for limit := begin; ; limit += step {
 		w := newWorld(t)
 		o, om, acme, bank, bm := w.clinic()
 		phone := []policies.Field{"phone.mobile"}

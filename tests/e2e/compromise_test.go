@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,7 +104,7 @@ func TestCompromise(t *testing.T) {
 	owner, err := reader.Find("phone")
 	must(t, err)
 	ended := make(chan error, 1)
-	looks := 0
+	var looks atomic.Int64
 	go func() {
 		for {
 			values, err := reader.Read(ctx, client.Item{Owner: owner, Field: "own/a"}, client.Item{Owner: owner, Field: "own/b"}, client.Item{Owner: owner, Field: "own/c"})
@@ -118,7 +119,7 @@ func TestCompromise(t *testing.T) {
 				ended <- err
 				return
 			}
-			looks++
+			looks.Add(1)
 		}
 	}()
 
@@ -185,9 +186,9 @@ func TestCompromise(t *testing.T) {
 			t.Fatalf("%d tasks are left after %d kills", len(st.Tasks), kills)
 		}
 	})
-	t.Logf("killed %d times, %d reads of three fields meanwhile", kills, looks)
-	if kills == 0 || looks == 0 {
-		t.Errorf("killed %d times, %d reads: nothing was tested", kills, looks)
+	t.Logf("killed %d times, %d reads of three fields meanwhile", kills, looks.Load())
+	if kills == 0 || looks.Load() == 0 {
+		t.Errorf("killed %d times, %d reads: nothing was tested", kills, looks.Load())
 	}
 	if n := replaced(); n != 1 {
 		t.Fatalf("%d successions are in the log", n)
@@ -245,7 +246,7 @@ func TestCompromise(t *testing.T) {
 	})
 	stop()
 	if err := <-ended; err != nil {
-		t.Errorf("after %d reads: %v", looks, err)
+		t.Errorf("after %d reads: %v", looks.Load(), err)
 	}
 	close()
 	if text, _ := readsOf(t, s, "globex", "own/b"); text != "b1" {

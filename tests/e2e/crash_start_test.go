@@ -116,10 +116,13 @@ func TestStarts(t *testing.T) {
 			out, err := exec.Command(binary, "config").Output()
 			must(t, err)
 			found := regexp.MustCompile(`(?m)^listen = "([^"]*)"`).FindAllSubmatch(out, -1)
-			if len(found) == 0 {
+			if len(found) == 0 || len(found[0][1]) == 0 {
 				t.Errorf("%s config names no listener", filepath.Base(binary))
 			}
 			for _, m := range found {
+				if len(m[1]) == 0 { // a door that there is only if somebody says where
+					continue
+				}
 				if host, _, err := net.SplitHostPort(string(m[1])); err != nil || !net.ParseIP(host).IsLoopback() {
 					t.Errorf("%s listens on %s by default", filepath.Base(binary), m[1])
 				}

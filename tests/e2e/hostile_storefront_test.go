@@ -390,7 +390,7 @@ func (m *mole) documents(t *testing.T) {
 		{"a revocation out of its turn", revocation(o, func(d *policies.Revocation) { d.Seq++ }, used, "name"), policies.CodeChain, false},
 		{"a manifest of an author without a grant", manifest(o, func(d *policies.Manifest) {
 			d.Owner, d.Seq, d.Version, d.Prev, d.PrevManifest = policies.OwnerID(other.id), 1, 1, policies.Hash{}, policies.Hash{}
-		}), policies.CodeNoGrant, false},
+		}), policies.CodeNoWriteGrant, false},
 
 		{"a grant's id used again", grant(o, r, func(g *granting) { g.doc.ID = used.ID }, nil), policies.CodeExists, false},
 		{"another owner's grant's id", grant(o, r, func(g *granting) { g.doc.ID = others.ID }, nil), policies.CodeExists, false},

@@ -22,18 +22,20 @@ import (
 	"github.com/sallyport/sallyport/policies/links"
 )
 
-func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"sallyport": main})
-}
-
 // TestScripts runs the command as people do, where it needs no server: $JOIN names a storefront and a vault where nobody listens.
 func TestScripts(t *testing.T) {
+	// The command as people have it: with the race detector in it, each passphrase takes seconds.
+	bin := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("building the command: %v\n%s", err, out)
+	}
 	link := links.Join{Vault: policies.VaultID{1}, Ceremony: policies.Hash{2}, Storefront: "https://127.0.0.1:1", Owners: "https://127.0.0.1:2"}
 	testscript.Run(t, testscript.Params{
 		Dir:  "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("JOIN", link.String())
+			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "passphrase"), []byte("correct horse battery\n"), 0o600); err != nil {
