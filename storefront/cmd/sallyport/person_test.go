@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"go/ast"
@@ -31,32 +29,42 @@ func TestPlainHelp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var me *kong.Node
-		for _, n := range parser.Model.Children {
-			if n.Name == "me" {
-				me = n
-			}
-		}
-		paths := []string{""}
-		for _, n := range me.Children {
-			paths = append(paths, n.Name)
-		}
-		if len(paths) < 20 {
-			t.Fatalf("%d commands", len(paths))
-		}
-		for _, path := range paths {
-			var out bytes.Buffer
-			args := append([]string{"me"}, strings.Fields(path)...)
-			if code := Run(context.Background(), append(args, "--help", "--lang", string(l)), nil, &out, &out); code != 0 {
-				t.Errorf("%v: exit code %d", args, code)
-			}
-			for line := range strings.Lines(out.String()) {
-				if !phrases.Plain(line) {
-					t.Errorf("%v (%s): %s", args, l, line)
+		commands := 0
+		var look func(where string, n *kong.Node)
+		look = func(where string, n *kong.Node) {
+			texts := []string{n.Name, n.Help, n.Detail}
+			for _, f := range n.Flags {
+				if !f.Hidden {
+					texts = append(texts, f.Name, f.Help, f.PlaceHolder)
 				}
 			}
-			if strings.Contains(out.String(), "${") {
-				t.Errorf("%v (%s): a text is missing", args, l)
+			for _, p := range n.Positional {
+				texts = append(texts, p.Name, p.Help)
+			}
+			for _, text := range texts {
+				if !phrases.Plain(text) {
+					t.Errorf("%s (%s): %s", where, l, text)
+				}
+				if strings.Contains(text, "${") {
+					t.Errorf("%s (%s): a text is missing: %s", where, l, text)
+				}
+			}
+			for _, child := range n.Children {
+				commands++
+				look(where+" "+child.Name, child)
+			}
+		}
+		for _, n := range parser.Model.Children {
+			if n.Name == "me" {
+				look("me", n)
+			}
+		}
+		if commands < 20 {
+			t.Fatalf("%d commands", commands)
+		}
+		for _, f := range parser.Model.Flags { // of every command
+			if !f.Hidden && !phrases.Plain(f.Help) {
+				t.Errorf("--%s (%s): %s", f.Name, l, f.Help)
 			}
 		}
 	}
