@@ -29,7 +29,8 @@ var deceit = []patch{
 		}
 		it.outcome = v.permit(s, decided, r, i)`},
 	{"vault/reencrypt.go", "v.cfg.Grade, now.UnixMilli()", "v.cfg.Grade, decided.UnixMilli()"},
-	{"vault/submit.go", "if err := e.Verify(key); err != nil {", `if err := e.Verify(key); err != nil && e.Type != "grant" {`},
+	{"vault/submit.go", "if err := e.Verify(key); err != nil && !id.Replaced(e) {", `if err := e.Verify(key); err != nil && e.Type == "grant" {
+	} else if err != nil && !id.Replaced(e) {`},
 }
 
 // TestRecheckOfACorruptVault: a vault whose host replaced it by one that does as deceit says. It logs what it does, since it would stand against the token's own
