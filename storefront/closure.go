@@ -20,8 +20,8 @@ type closureRecord struct {
 	Closure []byte `json:"closure,omitempty"` // the envelope, until everything is deleted
 }
 
-// postClosure closes an account. That it is about to be is written down first, so that a crash at any point is finished by the next start; then the vault is asked, and when it
-// has acknowledged it, everything that is kept of that identity here is deleted.
+// postClosure closes an account. When the vault has acknowledged it, that is written down, the owner gets the receipt, and everything that is kept of that identity here is deleted; a
+// crash on the way is finished by the next start. A crash before leaves the owner without a receipt, and their device asks again.
 func (s *Storefront) postClosure(c *call) error {
 	env, err := envelope.Parse(c.body)
 	if err != nil {
@@ -49,6 +49,10 @@ func (s *Storefront) postClosure(c *call) error {
 	if err != nil {
 		return err
 	}
+	if s.closed(ctx, c.subject) != nil { // it is being deleted already
+		return c.json(http.StatusOK, receipt)
+	}
+	// Without this line on disk there is no receipt, and the owner's device sends the closure again: the vault answers it as before.
 	if err := s.markClosed(ctx, c.subject, &closureRecord{env.Raw}); err != nil {
 		return fmt.Errorf("noting that an account is closed: %w", err)
 	}

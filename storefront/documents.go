@@ -289,8 +289,14 @@ func (s *Storefront) postGrant(c *call) error {
 	if err != nil {
 		return err
 	}
-	if policies.IdentityID(d.Owner) != c.subject {
-		return problem.New(policies.CodeUnauthorized, "the grant is of another owner than the path")
+	return s.begin(c, sub, env, d.Owner, "grant", func(ctx context.Context) error { return s.indexGrant(ctx, d, env) })
+}
+
+// begin has the vault act on a document with which an owner permits something, and index note what was accepted, both under the lock of the owner's own slot. If that cannot
+// be written the client gets no receipt, and sends the document again.
+func (s *Storefront) begin(c *call, sub *vaultapi.Submission, env *envelope.Envelope, owner policies.OwnerID, what string, index func(context.Context) error) error {
+	if policies.IdentityID(owner) != c.subject {
+		return problem.New(policies.CodeUnauthorized, "the %s is of another owner than the path", what)
 	}
 	if err := s.chargeDocument(c.subject, env); err != nil {
 		return err
@@ -298,7 +304,7 @@ func (s *Storefront) postGrant(c *call) error {
 	if err := s.store.Health(); err != nil {
 		return err
 	}
-	k := own(d.Owner)
+	k := own(owner)
 	unlock, err := s.locks.lock(c.ctx, k)
 	if err != nil {
 		return err
@@ -313,8 +319,37 @@ func (s *Storefront) postGrant(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := s.indexGrant(ctx, d, env); err != nil {
-		return fmt.Errorf("indexing a grant: %w", err)
+	if err := index(ctx); err != nil {
+		return fmt.Errorf("indexing a %s: %w", what, err)
+	}
+	return c.json(http.StatusOK, receipt)
+}
+
+// end is the same for a document with which an owner ends something. Nothing here may stand in its way, and once the vault has acknowledged it the owner
+// gets the receipt, even if this storefront cannot write its index: the vault refuses from then on whatever is offered to it. The status is then
+// 202, and the owner's device sends the document again later, or the chain here would keep a gap.
+func (s *Storefront) end(c *call, sub *vaultapi.Submission, owner policies.OwnerID, what string, index func(context.Context) error) error {
+	if policies.IdentityID(owner) != c.subject {
+		return problem.New(policies.CodeUnauthorized, "the %s is of another owner than the path", what)
+	}
+	k := own(owner)
+	unlock, err := s.locks.lock(c.ctx, k)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := s.lockedSettled(c.ctx, k); err != nil {
+		s.log.Error("completing a pending manifest before a "+what, "error", err)
+	}
+	ctx, cancel := detach(c.ctx)
+	defer cancel()
+	receipt, err := s.vault.Submit(ctx, *sub)
+	if err != nil {
+		return err
+	}
+	if err := index(ctx); err != nil {
+		s.log.Error("indexing a "+what, "error", err)
+		return c.json(http.StatusAccepted, receipt)
 	}
 	return c.json(http.StatusOK, receipt)
 }
@@ -361,9 +396,7 @@ func (s *Storefront) indexGrant(ctx context.Context, d *policies.Grant, env *env
 	return s.store.Commit(ctx, changes...)
 }
 
-// postRevocation passes a revocation on to the vault. Nothing here may stand in its way, and once the vault has acknowledged it the owner
-// gets the receipt, even if this storefront cannot write its index: the vault refuses the keys from then on whatever is offered to it. The status is then
-// 202, and the owner's device sends the revocation again later, or the chain here would keep a gap.
+// postRevocation passes a revocation on to the vault; see end.
 func (s *Storefront) postRevocation(c *call) error {
 	sub, env, err := submission(c.body)
 	if err != nil {
@@ -373,29 +406,7 @@ func (s *Storefront) postRevocation(c *call) error {
 	if err != nil {
 		return err
 	}
-	if policies.IdentityID(d.Owner) != c.subject {
-		return problem.New(policies.CodeUnauthorized, "the revocation is of another owner than the path")
-	}
-	k := own(d.Owner)
-	unlock, err := s.locks.lock(c.ctx, k)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if _, err := s.lockedSettled(c.ctx, k); err != nil {
-		s.log.Error("completing a pending manifest before a revocation", "error", err)
-	}
-	ctx, cancel := detach(c.ctx)
-	defer cancel()
-	receipt, err := s.vault.Submit(ctx, *sub)
-	if err != nil {
-		return err
-	}
-	if err := s.indexRevocation(ctx, d, env); err != nil {
-		s.log.Error("indexing a revocation", "error", err)
-		return c.json(http.StatusAccepted, receipt)
-	}
-	return c.json(http.StatusOK, receipt)
+	return s.end(c, sub, d.Owner, "revocation", func(ctx context.Context) error { return s.indexRevocation(ctx, d, env) })
 }
 
 // indexRevocation marks what ended. The caller holds the lock of the owner's own slot.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -20,7 +19,7 @@ import (
 
 // Writers: who besides the owner publishes here. The vault decides; the index here keeps strangers from filling this disk, and tells writers what they were granted.
 
-// postWriteGrant passes a write grant on to the vault and indexes what was accepted. If the index cannot be written the client gets no receipt and sends it again.
+// postWriteGrant passes a write grant on to the vault; see begin.
 func (s *Storefront) postWriteGrant(c *call) error {
 	sub, env, err := submission(c.body)
 	if err != nil {
@@ -30,34 +29,7 @@ func (s *Storefront) postWriteGrant(c *call) error {
 	if err != nil {
 		return err
 	}
-	if policies.IdentityID(d.Owner) != c.subject {
-		return problem.New(policies.CodeUnauthorized, "the write grant is of another owner than the path")
-	}
-	if err := s.chargeDocument(c.subject, env); err != nil {
-		return err
-	}
-	if err := s.store.Health(); err != nil {
-		return err
-	}
-	k := own(d.Owner)
-	unlock, err := s.locks.lock(c.ctx, k)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if _, err := s.lockedSettled(c.ctx, k); err != nil {
-		return err
-	}
-	ctx, cancel := detach(c.ctx)
-	defer cancel()
-	receipt, err := s.vault.Submit(ctx, *sub)
-	if err != nil {
-		return err
-	}
-	if err := s.indexWriteGrant(ctx, d, env); err != nil {
-		return fmt.Errorf("indexing a write grant: %w", err)
-	}
-	return c.json(http.StatusOK, receipt)
+	return s.begin(c, sub, env, d.Owner, "write grant", func(ctx context.Context) error { return s.indexWriteGrant(ctx, d, env) })
 }
 
 // indexWriteGrant makes a write grant known. The caller holds the lock of the owner's own slot.
@@ -101,8 +73,7 @@ func (s *Storefront) indexWriteGrant(ctx context.Context, d *writing.Grant, env 
 	return s.store.Commit(ctx, changes...)
 }
 
-// postWriteEnd passes the end of write grants on to the vault. As with a revocation, nothing here may stand in its way, and with status 202 it is in force and not in
-// this storefront's chain.
+// postWriteEnd passes the end of write grants on to the vault; see end.
 func (s *Storefront) postWriteEnd(c *call) error {
 	sub, env, err := submission(c.body)
 	if err != nil {
@@ -112,29 +83,7 @@ func (s *Storefront) postWriteEnd(c *call) error {
 	if err != nil {
 		return err
 	}
-	if policies.IdentityID(d.Owner) != c.subject {
-		return problem.New(policies.CodeUnauthorized, "the end of a write grant is of another owner than the path")
-	}
-	k := own(d.Owner)
-	unlock, err := s.locks.lock(c.ctx, k)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if _, err := s.lockedSettled(c.ctx, k); err != nil {
-		s.log.Error("completing a pending manifest before the end of a write grant", "error", err)
-	}
-	ctx, cancel := detach(c.ctx)
-	defer cancel()
-	receipt, err := s.vault.Submit(ctx, *sub)
-	if err != nil {
-		return err
-	}
-	if err := s.indexWriteEnd(ctx, d, env); err != nil {
-		s.log.Error("indexing the end of a write grant", "error", err)
-		return c.json(http.StatusAccepted, receipt)
-	}
-	return c.json(http.StatusOK, receipt)
+	return s.end(c, sub, d.Owner, "write end", func(ctx context.Context) error { return s.indexWriteEnd(ctx, d, env) })
 }
 
 // indexWriteEnd marks what ended. The caller holds the lock of the owner's own slot.

@@ -13,7 +13,8 @@ import (
 
 // CloseAccount ends the owner's account for ever: nobody reads anything any more, the keys are destroyed in the token, the storefront deletes what it has, and the vault erases
 // what lies beside the owner's log entries 48 hours later. It returns nil when a verified receipt says that the vault recorded it. What is on this device stays until the
-// caller deletes it; readers keep what they have read. [ErrNotStopped]: nothing proves it yet; call it again.
+// caller deletes it; readers keep what they have read. [ErrNotStopped]: nothing proves it yet; call it again. [ErrUntold]: the vault has closed it, and the storefront, which was silent,
+// still has what nobody can read any more; call it again, before the device forgets its keys.
 func (o *Owner) CloseAccount(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -37,11 +38,14 @@ func (o *Owner) CloseAccount(ctx context.Context) error {
 		if o.state.Closing = e.Raw; o.save() != nil {
 			return o.save()
 		}
-		err = o.deliverClosure(ctx, v, e)
+		untold, err := o.deliverClosure(ctx, v, e)
 		switch {
 		case err == nil:
 			o.state.Closed = true
-			return o.save()
+			if err := o.save(); err != nil || untold == nil {
+				return err
+			}
+			return fmt.Errorf("%w: %w", ErrUntold, untold)
 		case !errors.Is(err, policies.CodeChain):
 			return fmt.Errorf("%w: %w", ErrNotStopped, err)
 		}
@@ -54,24 +58,30 @@ func (o *Owner) CloseAccount(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", ErrNotStopped, err)
 }
 
-// deliverClosure takes the storefront's route, which deletes what it has, and else the vault's own.
-func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) error {
+// ErrUntold: the account is closed, and the storefront has not been told of it.
+var ErrUntold = errors.New("the account is closed, but the storefront does not answer and still has what it keeps; try again")
+
+// deliverClosure takes the storefront's route, which deletes what it has, and else the vault's own: untold is then why the storefront was not told.
+func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) (untold, err error) {
 	first, cancel := context.WithTimeout(ctx, 2*routeTimeout)
-	err := o.post(first, v, request{method: "POST", path: path(api.PathClosure, o.id.String()), raw: e.Raw, login: true}, e)
+	err = o.post(first, v, request{method: "POST", path: path(api.PathClosure, o.id.String()), raw: e.Raw, login: true}, e)
 	cancel()
 	if err == nil || o.wire.owners == nil || o.provenMoved(ctx, v, err, policies.Hash(e.Hash)) {
-		return err
+		return nil, err
+	}
+	if errors.Is(err, policies.CodeClosed) && o.state.Closed { // it deleted everything, the login's key too, and the answer was lost
+		return nil, nil
 	}
 	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
 	defer cancel()
 	in := &vaultapi.Submission{Envelope: e.Raw}
 	if err2 := o.post(second, v, request{method: "POST", path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e); err2 != nil {
 		if errors.Is(err2, policies.CodeChain) {
-			return err2
+			return nil, err2
 		}
-		return fmt.Errorf("%w; and over the second route: %w", err, err2)
+		return nil, fmt.Errorf("%w; and over the second route: %w", err, err2)
 	}
-	return nil
+	return err, nil
 }
 
 // Closed reports whether the account was closed by this device.

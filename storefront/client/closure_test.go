@@ -63,9 +63,19 @@ func TestCloseAccountPastTheStorefront(t *testing.T) {
 		t.Fatal("what was sent is not kept")
 	}
 	o.wire.owners = owners
+	if err := o.CloseAccount(ctx); !errors.Is(err, ErrUntold) || !o.Closed() {
+		t.Fatalf("past the storefront: %v", err)
+	}
+	w.wantRefusal(r, o, "note", policies.CodeRevoked)
+	// When it answers again it is told, deletes what it has, and the device may forget; also if the answer is lost.
+	w.hostile(nil)
+	o = reopen(m, w)
+	w.must(o.CloseAccount(ctx))
 	w.must(o.CloseAccount(ctx))
 	if !bytes.Equal(sent, o.state.Closing) {
 		t.Error("another document was sent the second time")
 	}
-	w.wantRefusal(r, o, "note", policies.CodeRevoked)
+	if v := w.read(r, o, "note"); v.Err == nil {
+		t.Errorf("read %q", v.Bytes)
+	}
 }

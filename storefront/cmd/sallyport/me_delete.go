@@ -26,10 +26,9 @@ func (c *meDelete) Run(s *session) error {
 				return err
 			}
 		}
-		if !o.Closed() {
-			if err := o.CloseAccount(s.ctx); err != nil {
-				return err
-			}
+		// Again, if need be: the profile goes only when the storefront was told.
+		if err := o.CloseAccount(s.ctx); err != nil {
+			return err
 		}
 		dir = p.Dir()
 		return nil

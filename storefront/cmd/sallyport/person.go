@@ -58,7 +58,7 @@ var reasons = []struct {
 }{
 	{client.ErrReplaced, "why.replaced"}, {client.ErrRecovery, "why.recovery"},
 	{client.ErrNoAccount, "why.no_account"},
-	{errNoTerminal, "why.no_terminal"}, {errUsage, "why.usage"}, {client.ErrNoContact, "why.no_contact"}, {client.ErrNoField, "why.no_field"}, {client.ErrNewer, "why.newer"}, {client.ErrFork, "why.fork"}, {policies.ErrPin, "why.pin"},
+	{errNoTerminal, "why.no_terminal"}, {errUsage, "why.usage"}, {client.ErrNoContact, "why.no_contact"}, {client.ErrNoField, "why.no_field"}, {client.ErrUntold, "why.untold"}, {client.ErrNewer, "why.newer"}, {client.ErrFork, "why.fork"}, {policies.ErrPin, "why.pin"},
 	{client.ErrUntrue, "why.untrue"}, {profile.ErrUnlock, "why.unlock"}, {profile.ErrExposed, "why.exposed"}, {profile.ErrFormat, "why.format"},
 	{profile.ErrMissing, "why.missing"}, {profile.ErrBusy, "why.busy"}, {profile.ErrExists, "why.profile_exists"},
 }
