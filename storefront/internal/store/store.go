@@ -114,6 +114,7 @@ const (
 	recordFormat = 1
 	recordHead   = 1 + 8 + sha256.Size
 	keyFile      = "store.key"
+	keyCheckSize = 8
 	maxKeySize   = 512
 )
 
@@ -228,7 +229,7 @@ func (db *DB) loadKey() error {
 			return fmt.Errorf("%s is missing but the records are there: put it back, or begin with an empty folder", path)
 		}
 		rand.Read(db.key[:])
-		return writeSynced(db.dir, keyFile, db.key[:])
+		return writeSynced(db.dir, keyFile, append(db.key[:], db.keyCheck()...))
 	}
 	if err != nil {
 		return err
@@ -240,11 +241,21 @@ func (db *DB) loadKey() error {
 	if info.Mode().Perm()&0o077 != 0 {
 		return fmt.Errorf("%s can be read by others than its owner: set its mode to 0600", path)
 	}
-	if len(data) != len(db.key) {
-		return fmt.Errorf("%s has %d bytes, want %d", path, len(data), len(db.key))
+	if len(data) != len(db.key)+keyCheckSize {
+		return fmt.Errorf("%s has %d bytes, want %d: put it back from a copy", path, len(data), len(db.key)+keyCheckSize)
 	}
-	copy(db.key[:], data)
+	if copy(db.key[:], data); !hmac.Equal(data[len(db.key):], db.keyCheck()) {
+		return fmt.Errorf("%s is damaged: put it back from a copy", path)
+	}
 	return nil
+}
+
+// keyCheck follows the key in its file: the first 8 bytes of HMAC-SHA-256 of a fixed text. With a key of which one bit is another every
+// record would fail authentication, and nothing would lead to the file at fault.
+func (db *DB) keyCheck() []byte {
+	mac := hmac.New(sha256.New, db.key[:])
+	mac.Write([]byte("sallyport store key"))
+	return mac.Sum(nil)[:keyCheckSize]
 }
 
 // writeSynced makes a file of mode 0600 in one step: after a crash it is there whole or not at all.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
@@ -174,7 +175,7 @@ func TestStoreKey(t *testing.T) {
 	openTest(t, dir).Close()
 	path := filepath.Join(dir, keyFile)
 	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 || info.Size() != 32 {
+	if err != nil || info.Mode().Perm() != 0o600 || info.Size() != 40 {
 		t.Fatalf("the key file: %v, %v", info, err)
 	}
 	refused := func(what string) {
@@ -187,6 +188,20 @@ func TestStoreKey(t *testing.T) {
 	os.Chmod(path, 0o640)
 	refused("a key that others can read")
 	os.Chmod(path, 0o600)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 8 * len(whole) {
+		flipped := bytes.Clone(whole)
+		flipped[i/8] ^= 1 << (i % 8)
+		os.WriteFile(path, flipped, 0o600)
+		if _, err := Open(Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), path+" is damaged") {
+			t.Fatalf("bit %d of the key's file is another: %v", i, err)
+		}
+	}
+	os.WriteFile(path, whole, 0o600)
+	openTest(t, dir).Close()
 	os.WriteFile(path, []byte("short"), 0o600)
 	refused("a short key")
 	os.Remove(path)
