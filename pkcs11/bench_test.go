@@ -38,7 +38,7 @@ func BenchmarkPoolDerive(b *testing.B) {
 			p := pool(b, profile, func(c *PoolConfig) { c.Workers = workers })
 			defer p.Close()
 			key, id := newKey(b), newID()
-			if err := p.Import(b.Context(), id, OAEPDirect, wrappedKey(b, public, key)); err != nil {
+			if _, err := p.Import(b.Context(), id, OAEPDirect, wrappedKey(b, public, key)); err != nil {
 				b.Fatal(err)
 			}
 			req, _ := request(b, id, key)

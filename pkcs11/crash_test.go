@@ -111,7 +111,7 @@ func TestAllWorkersDie(t *testing.T) {
 	loop(func() error { _, err := workers.Sign(t.Context(), []byte("message")); return err })
 	loop(func() error {
 		id := newID()
-		if err := workers.Import(t.Context(), id, OAEPDirect, wrappedKey(t, public, newKey(t))); err != nil {
+		if _, err := workers.Import(t.Context(), id, OAEPDirect, wrappedKey(t, public, newKey(t))); err != nil {
 			return fmt.Errorf("import: %w", err)
 		}
 		imports.Add(1)

@@ -15,6 +15,8 @@ var (
 	ErrKeyMissing = errors.New("key missing")
 	// ErrKeyExists: the token already holds a key of that name or id.
 	ErrKeyExists = errors.New("key exists already")
+	// ErrKeyRenamed: the key was destroyed, and had another CKA_ID or label than it was given.
+	ErrKeyRenamed = errors.New("key under another name")
 	// ErrStateMissing: the token holds no signer state.
 	ErrStateMissing = errors.New("signer state missing")
 	// ErrStateDamaged: the token holds signer states, and none is intact.

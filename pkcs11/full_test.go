@@ -78,7 +78,7 @@ func TestWritesThatFail(t *testing.T) {
 				limit()
 			}
 			id, key := newID(), newKey(t)
-			imported := pl.Import(t.Context(), id, OAEPDirect, wrappedKey(t, public, key))
+			_, imported := pl.Import(t.Context(), id, OAEPDirect, wrappedKey(t, public, key))
 			if imported == nil {
 				r, want := request(t, id, key)
 				for range 4 {

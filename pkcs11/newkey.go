@@ -67,7 +67,7 @@ func (p *Pool) NewKey(ctx context.Context, id KeyID) error {
 	defer func() { <-p.imports }()
 	p.admin.Lock()
 	defer p.admin.Unlock()
-	err := p.witnessed(ctx, call{Method: "make", ID: id}, call{Method: "witness", ID: id})
+	err := p.witnessed(ctx, call{Method: "make", ID: id}, call{Method: "witness", ID: id}, nil)
 	if err == nil {
 		p.tell(call{Method: "learn", ID: id}, nil)
 		return nil
@@ -75,7 +75,7 @@ func (p *Pool) NewKey(ctx context.Context, id KeyID) error {
 	if errors.Is(err, ErrKeyExists) {
 		return err
 	}
-	if destroyed := p.destroy(ctx, id); destroyed != nil && !errors.Is(destroyed, ErrKeyMissing) {
+	if destroyed := p.destroy(ctx, id, KeyCheck{}); destroyed != nil && !errors.Is(destroyed, ErrKeyMissing) {
 		return errors.Join(err, destroyed)
 	}
 	return err

@@ -581,29 +581,35 @@ func (p *Pool) tell(c call, except *worker) {
 // worker knows the key. If a worker dies over it, or the key is not there for
 // the other, what is left is destroyed and another is asked, as often as there
 // are workers: one that was started since is among them. An error of kind
-// ErrTokenBroken leaves the outcome open: see Keys.
-func (p *Pool) Import(ctx context.Context, id KeyID, path string, wrapped []byte) error {
+// ErrTokenBroken leaves the outcome open: see Keys. The check value is for
+// DestroyKey.
+func (p *Pool) Import(ctx context.Context, id KeyID, path string, wrapped []byte) (KeyCheck, error) {
 	if err := p.queueImport(ctx); err != nil {
-		return err
+		return KeyCheck{}, err
 	}
 	defer func() { <-p.imports }()
 	p.admin.Lock()
 	defer p.admin.Unlock()
 	for left := p.config.Workers; ; left-- {
-		err := p.witnessed(ctx, call{Method: "import", ID: id, Path: path, Data: wrapped}, call{Method: "witness", ID: id})
+		var check KeyCheck
+		err := p.witnessed(ctx, call{Method: "import", ID: id, Path: path, Data: wrapped}, call{Method: "witness", ID: id}, func(made []byte) {
+			x := [32]byte(made)
+			defer clear(x[:])
+			check = checkOf(&x)
+		})
 		if err == nil {
 			p.tell(call{Method: "learn", ID: id}, nil)
-			return nil
+			return check, nil
 		}
 		full := errors.Is(err, ErrTokenFull)
 		if !full && !errors.Is(err, ErrTokenBroken) || !full && left <= 0 {
-			return err
+			return KeyCheck{}, err
 		}
-		if err := p.destroy(ctx, id); err != nil && !errors.Is(err, ErrKeyMissing) {
-			return err
+		if err := p.destroy(ctx, id, KeyCheck{}); err != nil && !errors.Is(err, ErrKeyMissing) {
+			return KeyCheck{}, err
 		}
 		if full {
-			return err
+			return KeyCheck{}, err
 		}
 	}
 }
@@ -624,8 +630,9 @@ func (p *Pool) queueImport(ctx context.Context) error {
 // finds there: it is made if both answer the same. A module that keeps objects
 // in memory and in files says OK, and believes itself, whatever became of the
 // files. If they differ, the maker is killed, so that nobody goes by what only
-// it remembers. The caller holds admin.
-func (p *Pool) witnessed(ctx context.Context, what, find call) error {
+// it remembers. use is given what was made, which is secret. The caller holds
+// admin.
+func (p *Pool) witnessed(ctx context.Context, what, find call, use func(made []byte)) error {
 	maker, err := p.some(ctx)
 	if err != nil {
 		return fmt.Errorf("calling token worker: %w", err)
@@ -647,6 +654,9 @@ func (p *Pool) witnessed(ctx context.Context, what, find call) error {
 		same := err == nil && bytes.Equal(made.Data, found.Data)
 		clear(found.Data)
 		if same {
+			if use != nil {
+				use(made.Data)
+			}
 			return nil
 		}
 		if left > 0 && !p.closed() && (errors.Is(err, ErrTokenBroken) || errors.Is(err, ErrSessionBroken)) {
@@ -689,13 +699,13 @@ func (p *Pool) other(w *worker) (o *worker, release func(), err error) {
 func (p *Pool) Destroy(ctx context.Context, id KeyID) error {
 	p.admin.Lock()
 	defer p.admin.Unlock()
-	return p.destroy(ctx, id)
+	return p.destroy(ctx, id, KeyCheck{})
 }
 
-// destroy is Destroy, under its lock.
-func (p *Pool) destroy(ctx context.Context, id KeyID) error {
+// destroy is Destroy, under its lock, of what is the key with the check value.
+func (p *Pool) destroy(ctx context.Context, id KeyID, check KeyCheck) error {
 	p.tell(call{Method: "forget", ID: id}, nil)
-	_, err := p.ask(ctx, call{Method: "destroy", ID: id}, p.config.SlowTimeout, true)
+	_, err := p.ask(ctx, call{Method: "destroy", ID: id, Data: check[:]}, p.config.SlowTimeout, true)
 	if !errors.Is(err, ErrKeyMissing) {
 		return err
 	}
@@ -704,7 +714,7 @@ func (p *Pool) destroy(ctx context.Context, id KeyID) error {
 	workers := slices.Clone(p.workers)
 	p.mu.Unlock()
 	for _, w := range workers {
-		if _, again := w.call(call{Method: "destroy", ID: id}, p.config.SlowTimeout); again == nil {
+		if _, again := w.call(call{Method: "destroy", ID: id, Data: check[:]}, p.config.SlowTimeout); again == nil {
 			return nil
 		}
 	}
@@ -853,7 +863,7 @@ func (p *Pool) SaveState(ctx context.Context, state []byte) error {
 	p.admin.Lock()
 	defer p.admin.Unlock()
 	for left := p.config.Workers; ; left-- {
-		err := p.witnessed(ctx, call{Method: "save", Data: state}, call{Method: "settle", Data: state})
+		err := p.witnessed(ctx, call{Method: "save", Data: state}, call{Method: "settle", Data: state}, nil)
 		if err == nil || left <= 0 || !errors.Is(err, ErrTokenBroken) && !errors.Is(err, ErrSessionBroken) {
 			return err
 		}

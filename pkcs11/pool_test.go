@@ -144,7 +144,7 @@ func pool(t testing.TB, p Profile, change func(*PoolConfig)) *Pool {
 func imported(t testing.TB, p *Pool, public *rsa.PublicKey) (KeyID, func(n int) error) {
 	t.Helper()
 	key, id := newKey(t), newID()
-	if err := p.Import(t.Context(), id, OAEPDirect, wrappedKey(t, public, key)); err != nil {
+	if _, err := p.Import(t.Context(), id, OAEPDirect, wrappedKey(t, public, key)); err != nil {
 		t.Fatal(err)
 	}
 	req, want := request(t, id, key)
@@ -192,10 +192,10 @@ func TestPool(t *testing.T) {
 	if err := check(100); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Import(t.Context(), id, OAEPDirect, make([]byte, 384)); !errors.Is(err, ErrKeyExists) {
+	if _, err := p.Import(t.Context(), id, OAEPDirect, make([]byte, 384)); !errors.Is(err, ErrKeyExists) {
 		t.Errorf("the same id again: %v", err)
 	}
-	if err := p.Import(t.Context(), newID(), OAEPDirect, make([]byte, 384)); !errors.Is(err, ErrBadInput) {
+	if _, err := p.Import(t.Context(), newID(), OAEPDirect, make([]byte, 384)); !errors.Is(err, ErrBadInput) {
 		t.Errorf("garbage: %v", err)
 	}
 	if keys, err := p.Keys(t.Context()); err != nil || len(keys) != 1 || keys[0] != id {
@@ -432,7 +432,7 @@ func TestPoolKilledWhileItChanges(t *testing.T) {
 		}
 		blob := wrappedKey(t, public, key)
 		wait := kill()
-		err := p.Import(background, id, OAEPDirect, blob)
+		_, err := p.Import(background, id, OAEPDirect, blob)
 		wait()
 		if err != nil {
 			open++
@@ -445,7 +445,7 @@ func TestPoolKilledWhileItChanges(t *testing.T) {
 			if err := derive(); !errors.Is(err, ErrKeyMissing) {
 				t.Errorf("after it was destroyed: %v", err)
 			}
-			if err := p.Import(background, id, OAEPDirect, blob); err != nil {
+			if _, err := p.Import(background, id, OAEPDirect, blob); err != nil {
 				t.Fatalf("importing again: %v", err)
 			}
 		}

@@ -359,10 +359,18 @@ func (t *Token) renamed(s cryptoki.Session, id KeyID, found []cryptoki.Object) (
 // Destroy that is the end one wants, and it has been made durable. A key that
 // the host gave another name is found by its handle, if this process knew it.
 func (t *Token) Destroy(ctx context.Context, id KeyID) error {
+	return t.destroy(ctx, id, KeyCheck{})
+}
+
+// destroy is Destroy; what is not the key with the check value stays.
+func (t *Token) destroy(ctx context.Context, id KeyID, check KeyCheck) error {
 	t.forget(id)
 	return t.do(ctx, t.slow, "destroying key", func(s cryptoki.Session) error {
 		t.forget(id) // again: Keys may have run meanwhile
 		found, err := t.toDestroy(ctx, s, id)
+		if err == nil {
+			found, err = t.these(s, found, check)
+		}
 		if err != nil {
 			return err
 		}
@@ -382,6 +390,9 @@ func (t *Token) Destroy(ctx context.Context, id KeyID) error {
 		}
 		return t.fresh(func(s cryptoki.Session) error {
 			left, err := t.module.Find(s, byID(id))
+			if err == nil {
+				left, err = t.these(s, left, check)
+			}
 			if err == nil && len(left) > 0 {
 				err = fmt.Errorf("the key is still there: %w", ErrTokenBroken)
 			}

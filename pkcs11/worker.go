@@ -223,7 +223,16 @@ func (s *server) answer(c call) (r reply) {
 		}
 		clear(x[:])
 	case "destroy":
-		err = t.Destroy(ctx, c.ID)
+		var check KeyCheck
+		copy(check[:], c.Data)
+		err = t.destroy(ctx, c.ID, check)
+	case "hunt":
+		var check KeyCheck
+		if copy(check[:], c.Data); check == (KeyCheck{}) {
+			err = &Error{Op: "looking for a key under another name", Kind: ErrBadInput}
+		} else {
+			err = t.hunt(ctx, check)
+		}
 	case "learn":
 		err = t.do(ctx, t.slow, "learning of a key", func(h cryptoki.Session) error { return t.learn(h, c.ID) })
 	case "forget":

@@ -181,18 +181,18 @@ type softToken struct {
 	keys map[vault.KeyID]*pre.ReEncryptionKey
 }
 
-func (k *softToken) Import(_ context.Context, id vault.KeyID, _ string, wrapped []byte) error {
+func (k *softToken) Import(_ context.Context, id vault.KeyID, _ string, wrapped []byte) (vault.KeyCheck, error) {
 	key, err := pre.ParseReEncryptionKey(wrapped)
 	if err != nil {
-		return err
+		return vault.KeyCheck{}, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.keys[id] != nil {
-		return vault.ErrKeyExists
+		return vault.KeyCheck{}, vault.ErrKeyExists
 	}
 	k.keys[id] = key
-	return nil
+	return vault.KeyCheck{}, nil
 }
 
 func (k *softToken) Derive(_ context.Context, uses []vault.Use) []vault.Derived {
@@ -213,7 +213,7 @@ func (k *softToken) Derive(_ context.Context, uses []vault.Use) []vault.Derived 
 	return out
 }
 
-func (k *softToken) Destroy(_ context.Context, id vault.KeyID) error {
+func (k *softToken) Destroy(_ context.Context, id vault.KeyID, _ vault.KeyCheck) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.keys, id)

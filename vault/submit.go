@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -289,8 +290,13 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 	}
 	// The import is on record: from here to the end it is finished one way or the other, whether the caller waits or not.
 	ctx = context.WithoutCancel(ctx)
+	var checks []byte
 	for _, w := range wrapped {
-		if err := v.importKey(ctx, g.Custody, w); err != nil {
+		check, err := v.importKey(ctx, g.Custody, w)
+		if g.Custody == policies.CustodyResident {
+			checks = append(checks, check[:]...)
+		}
+		if err != nil {
 			v.quotas.take(failing, v.cfg.Clock(), 2+len(e.Raw)>>10)
 			v.cfg.Logger.Warn("an import was refused", "grant", g.ID.String(), "error", err.Error())
 			var importing *ledger.Grant
@@ -310,7 +316,7 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 	records, cp, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
 		return []ledger.Record{{
 			Kind: evidence.EntryGrant, Owner: begun.Owner, Reader: begun.Reader, Outcome: policies.CodeAccepted,
-			Details: evidence.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Seq: g.Seq, Index: begun.Index, Custody: g.Custody},
+			Details: evidence.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Seq: g.Seq, Index: begun.Index, Custody: g.Custody, Checks: checks},
 		}}
 	})
 	if err != nil {
@@ -382,16 +388,16 @@ func (v *Vault) unseal(g *policies.Grant, hash policies.Hash, keys []api.SealedK
 }
 
 // importKey imports one key. A key of that id that is there already was left by an import that failed, since the grant is not in force.
-func (v *Vault) importKey(ctx context.Context, custody policies.Custody, w wrappedKey) error {
+func (v *Vault) importKey(ctx context.Context, custody policies.Custody, w wrappedKey) (KeyCheck, error) {
 	if custody == policies.CustodySealed {
-		return v.importSealed(ctx, w)
+		return KeyCheck{}, v.importSealed(ctx, w)
 	}
-	err := v.cfg.Token.Import(ctx, w.id, w.path, w.key)
+	check, err := v.cfg.Token.Import(ctx, w.id, w.path, w.key)
 	if !errors.Is(err, ErrKeyExists) {
-		return err
+		return check, err
 	}
-	if err := v.cfg.Token.Destroy(ctx, w.id); err != nil && !errors.Is(err, ErrKeyMissing) {
-		return err
+	if err := v.cfg.Token.Destroy(ctx, w.id, KeyCheck{}); err != nil && !errors.Is(err, ErrKeyMissing) {
+		return KeyCheck{}, err
 	}
 	return v.cfg.Token.Import(ctx, w.id, w.path, w.key)
 }
@@ -417,7 +423,7 @@ func (v *Vault) abandon(ctx context.Context, g *ledger.Grant) error {
 		if g.Document.Custody == policies.CustodySealed {
 			err = v.sealing.store.Delete(sealed.ID(key)) // the token never kept it
 		} else {
-			err = v.cfg.Token.Destroy(ctx, key)
+			err = v.cfg.Token.Destroy(ctx, key, KeyCheck{})
 		}
 		if err != nil && !errors.Is(err, ErrKeyMissing) {
 			v.cfg.Logger.Error("a key of a failed import is still there", "grant", g.Document.ID.String(), "custody", string(g.Document.Custody), "error", err.Error())
@@ -474,16 +480,18 @@ func (v *Vault) revoke(ctx context.Context, e *envelope.Envelope) (*evidence.Rec
 
 // destroy finishes a recorded revocation. A sealed key is forgotten by the token and deleted by the vault. What a host may have kept of
 // it is of use until the sealing key of its period is destroyed, so the record names that period. Of a resident key that was not in the token the record
-// says so: nobody saw it destroyed.
+// says so: nobody saw it destroyed. It is destroyed under whatever name it lies, and not what lies under its name: the record says that too.
 func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 	details := evidence.Details{Owner: r.Owner, Document: r.Hash, Index: r.Index, Items: r.Items, Token: v.cfg.Serial, Custody: policies.CustodyResident}
-	absent := 0
+	absent, renamed := 0, 0
 	for _, item := range r.Items {
 		key := keyID(item.Grant, item.Field, item.Author)
 		custody := policies.CustodyResident
+		var check KeyCheck
 		v.ledger.Read(func(s *ledger.State) {
 			if g := s.Grant(item.Grant); g != nil {
 				custody = g.Document.Custody
+				copy(check[:], g.Check(item.Field, item.Author))
 			}
 		})
 		v.flights.drain(key)
@@ -493,8 +501,13 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 			period, err = v.destroySealed(ctx, key)
 			details.Custody, details.Period = custody, max(details.Period, period)
 		} else {
-			err = v.cfg.Token.Destroy(ctx, key)
-			if errors.Is(err, ErrKeyMissing) { // a crash may have come after an earlier try; or the host may have hidden it
+			err = v.cfg.Token.Destroy(ctx, key, check)
+			switch {
+			case errors.Is(err, ErrKeyRenamed):
+				v.cfg.Logger.Error("a revoked key was in the token under another name, and is destroyed: somebody with the PIN renamed it",
+					"grant", item.Grant.String(), "field", string(item.Field))
+				renamed, err = renamed+1, nil
+			case errors.Is(err, ErrKeyMissing): // a crash may have come after an earlier try; or the host may have hidden it
 				v.cfg.Logger.Error("a revoked key was not in the token: destroyed by a try that a crash cut short, or removed or renamed by somebody else",
 					"grant", item.Grant.String(), "field", string(item.Field))
 				absent, err = absent+1, nil
@@ -510,9 +523,14 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 			details.Items, details.Count = nil, uint64(len(r.Items))
 		}
 	})
+	var notes []string
 	if absent > 0 {
-		details.Note = fmt.Sprintf("%d not in the token", absent)
+		notes = append(notes, fmt.Sprintf("%d not in the token", absent))
 	}
+	if renamed > 0 {
+		notes = append(notes, fmt.Sprintf("%d under another name", renamed))
+	}
+	details.Note = strings.Join(notes, ", ")
 	_, _, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
 		return []ledger.Record{{
 			Kind: evidence.EntryDestroyed, Owner: s.Pseudonym(policies.IdentityID(r.Owner)), Outcome: policies.CodeAccepted,

@@ -74,6 +74,10 @@ func keyID(grant policies.DocumentID, field policies.Field, author policies.Auth
 	return sha256.Sum256(policies.Encode("key-id", grant[:], []byte(field), author[:]))
 }
 
+// KeyCheck tells one re-encryption key from another, whatever name the token's host gives it: 16 bytes of a hash of x(rk·G). It is in the `grant`
+// entry, so that a revocation destroys the key that was granted. The zero value, of grants before it was there, checks nothing.
+type KeyCheck [evidence.KeyCheckSize]byte
+
 // SealedKey is a re-encryption key outside the token, wrapped under the sealing key of a period.
 type SealedKey struct {
 	Period uint32
@@ -98,11 +102,12 @@ type Derived struct {
 type Token interface {
 	// Import unwraps a key. When it returns nil the key is a P-256 key that derives, and would survive a power cut. When it returns an
 	// error nothing stays behind, except after ErrKeyExists the key that was there before.
-	Import(ctx context.Context, key KeyID, path string, wrapped []byte) error
+	Import(ctx context.Context, key KeyID, path string, wrapped []byte) (KeyCheck, error)
 	// Derive carries out uses, each for itself, and answers in their order.
 	Derive(ctx context.Context, uses []Use) []Derived
-	// Destroy removes a key for good. When it returns nil the key is gone, durably. ErrKeyMissing says that it was not there, durably.
-	Destroy(ctx context.Context, key KeyID) error
+	// Destroy removes a key for good. When it returns nil the key is gone, durably. ErrKeyMissing says that it was not there, durably. With a check
+	// value it removes that key and no other: ErrKeyRenamed says that it lay under another name, and is gone, durably.
+	Destroy(ctx context.Context, key KeyID, check KeyCheck) error
 	// Keys are the re-encryption keys that the token holds.
 	Keys(ctx context.Context) ([]KeyID, error)
 
@@ -123,6 +128,8 @@ type Token interface {
 var (
 	// ErrKeyMissing: the token holds no such key.
 	ErrKeyMissing = errors.New("key is not in the token")
+	// ErrKeyRenamed: the key was under another name, and is destroyed.
+	ErrKeyRenamed = errors.New("key was under another name in the token")
 	// ErrKeyExists: the token holds a key of this id already.
 	ErrKeyExists = errors.New("key is in the token already")
 	// ErrTokenFull: the token, or the disk on which it rests, has no room for another key, or for the log's state.
@@ -379,7 +386,7 @@ func (v *Vault) sweep(ctx context.Context) error {
 			delete(wanted, key)
 			continue
 		}
-		if err := v.cfg.Token.Destroy(ctx, key); err != nil && !errors.Is(err, ErrKeyMissing) {
+		if err := v.cfg.Token.Destroy(ctx, key, KeyCheck{}); err != nil && !errors.Is(err, ErrKeyMissing) {
 			return fmt.Errorf("destroying a key that no grant stands for: %w", err)
 		}
 		orphans++

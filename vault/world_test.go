@@ -59,23 +59,23 @@ func (s *softToken) call(op string) error {
 	return s.hook(op)
 }
 
-func (s *softToken) Import(_ context.Context, key KeyID, path string, wrapped []byte) error {
+func (s *softToken) Import(_ context.Context, key KeyID, path string, wrapped []byte) (KeyCheck, error) {
 	if err := s.call("import"); err != nil {
-		return err
+		return KeyCheck{}, err
 	}
 	s.mu.Lock()
 	if s.keys[key] != nil {
 		s.mu.Unlock()
-		return ErrKeyExists
+		return KeyCheck{}, ErrKeyExists
 	}
 	rk, err := pre.ParseReEncryptionKey(wrapped)
 	if err != nil || path != testPath {
 		s.mu.Unlock()
-		return fmt.Errorf("refused: %v", err)
+		return KeyCheck{}, fmt.Errorf("refused: %v", err)
 	}
 	s.keys[key] = rk
 	s.mu.Unlock()
-	return s.call("imported")
+	return checkOf(rk), s.call("imported")
 }
 
 func (s *softToken) Derive(_ context.Context, uses []Use) []Derived {
@@ -106,18 +106,49 @@ func (s *softToken) Derive(_ context.Context, uses []Use) []Derived {
 	return out
 }
 
-func (s *softToken) Destroy(_ context.Context, key KeyID) error {
+func (s *softToken) Destroy(_ context.Context, key KeyID, check KeyCheck) error {
 	if err := s.call("destroy"); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	_, there := s.keys[key]
-	delete(s.keys, key)
-	s.mu.Unlock()
-	if err := s.call("destroyed"); err != nil || there {
-		return err
+	at, there := s.find(key, check)
+	if there {
+		delete(s.keys, at)
 	}
-	return ErrKeyMissing
+	s.mu.Unlock()
+	switch err := s.call("destroyed"); {
+	case err != nil:
+		return err
+	case !there:
+		return ErrKeyMissing
+	case at != key:
+		return ErrKeyRenamed
+	}
+	return nil
+}
+
+// checkOf is a key's check value. A token hashes x(rk·G); any function of the key does here.
+func checkOf(key *pre.ReEncryptionKey) KeyCheck {
+	g := policies.Capsule{3, 0x6b, 0x17, 0xd1, 0xf2, 0xe1, 0x2c, 0x42, 0x47, 0xf8, 0xbc, 0xe6, 0xe5, 0x63, 0xa4, 0x40, 0xf2,
+		0x77, 0x03, 0x7d, 0x81, 0x2d, 0xeb, 0x33, 0xa0, 0xf4, 0xa1, 0x39, 0x45, 0xd8, 0x98, 0xc2, 0x96}
+	x, err := pre.Reencrypt(key, &g)
+	if err != nil {
+		panic(err)
+	}
+	return KeyCheck(x[:])
+}
+
+// find is where a key is: under its name or, with a check value, under whatever name it has.
+func (s *softToken) find(id KeyID, check KeyCheck) (at KeyID, there bool) {
+	if key := s.keys[id]; key != nil && (check == KeyCheck{} || checkOf(key) == check) {
+		return id, true
+	}
+	for other, key := range s.keys {
+		if check != (KeyCheck{}) && checkOf(key) == check {
+			return other, true
+		}
+	}
+	return id, false
 }
 
 func (s *softToken) Keys(context.Context) ([]KeyID, error) {

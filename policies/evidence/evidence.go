@@ -138,8 +138,13 @@ type Details struct {
 	Index    uint64                 `json:"index,omitzero"` // of the entry that this one speaks of
 	Count    uint64                 `json:"count,omitzero"`
 	Items    []policies.RevokedItem `json:"items,omitzero"`
+	Checks   []byte                 `json:"checks,omitzero"` // of a grant in custody resident: a key check of KeyCheckSize bytes for each of its fields
 	Note     string                 `json:"note,omitzero"`
 }
+
+// KeyCheckSize is the length of a key check in bytes: the first of SHA-256("sallyport key check" || 0x00 || x(rk·G)), by which a token finds the key that
+// a grant imported under whatever name its host has given it since.
+const KeyCheckSize = 16
 
 // Opening opens an entry's commitment: SHA-256(Encode("entry-commitment", salt, SHA-256(details))).
 type Opening struct {

@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/vault"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -519,6 +520,7 @@ func TestLostDevice(t *testing.T) {
 
 // TestSwappedKeys: the vault's host, with the PIN and while the vault is down, gives two resident keys each other's ids. The vault does not see it: it
 // re-encrypts with the wrong key. No reader takes what comes of it for a value, not of a field of the other key either, and nobody reads what they were not granted.
+// A revocation destroys the key that was granted, whatever it is called now, and the log says that it had another name.
 func TestSwappedKeys(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, _ := w.owner()
@@ -547,6 +549,36 @@ func TestSwappedKeys(t *testing.T) {
 	swap()
 	w.wantRead(a, o, "note", "n")
 	w.wantRead(b, o, "tax.id", "t")
+
+	swap()
+	ids := map[vault.KeyCheck]vault.KeyID{}
+	w.token.mu.Lock()
+	for id, key := range w.token.keys { // swapped: each has the other's name
+		for other := range w.token.keys {
+			if other != id {
+				ids[checkOf(key)] = other
+			}
+		}
+	}
+	w.token.mu.Unlock()
+	w.must(o.Revoke(ctx, a.ID(), nil, RevokeOptions{}))
+	w.wantRefusal(a, o, "note", policies.CodeRevoked)
+	w.token.mu.Lock()
+	for id, key := range maps.Clone(w.token.keys) { // the one that is left goes back to its name
+		delete(w.token.keys, id)
+		w.token.keys[ids[checkOf(key)]] = key
+	}
+	w.token.mu.Unlock()
+	w.wantRead(b, o, "tax.id", "t")
+	var notes []string
+	w.must(o.eachEntry(ctx, 10, false, func(_ uint64, _ time.Time, entry evidence.Entry, d *evidence.Details) {
+		if entry.Kind == evidence.EntryDestroyed {
+			notes = append(notes, d.Note)
+		}
+	}))
+	if !slices.Equal(notes, []string{"1 under another name"}) {
+		t.Errorf("the log says of the end of the key %q", notes)
+	}
 }
 
 // TestLostMuch: a storefront that lost everything gets it again, also when it is more than fits one body, and when it forgets what came ahead.

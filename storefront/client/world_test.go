@@ -63,22 +63,22 @@ type softToken struct {
 	keys    map[vault.KeyID]*pre.ReEncryptionKey
 }
 
-func (k *softToken) Import(_ context.Context, id vault.KeyID, _ string, wrapped []byte) error {
+func (k *softToken) Import(_ context.Context, id vault.KeyID, _ string, wrapped []byte) (vault.KeyCheck, error) {
 	pkcs8, err := rsa.DecryptOAEP(sha1.New(), nil, k.private, wrapped, nil)
 	if err != nil {
-		return err
+		return vault.KeyCheck{}, err
 	}
 	key, err := pre.ParseReEncryptionKey(pkcs8)
 	if err != nil {
-		return err
+		return vault.KeyCheck{}, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.keys[id] != nil {
-		return vault.ErrKeyExists
+		return vault.KeyCheck{}, vault.ErrKeyExists
 	}
 	k.keys[id] = key
-	return nil
+	return checkOf(key), nil
 }
 
 func (k *softToken) Derive(_ context.Context, uses []vault.Use) []vault.Derived {
@@ -102,11 +102,41 @@ func (k *softToken) Derive(_ context.Context, uses []vault.Use) []vault.Derived 
 	return out
 }
 
-func (k *softToken) Destroy(_ context.Context, id vault.KeyID) error {
+func (k *softToken) Destroy(_ context.Context, id vault.KeyID, check vault.KeyCheck) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.keys, id)
+	at, there := k.find(id, check)
+	if there {
+		delete(k.keys, at)
+	}
+	if there && at != id {
+		return vault.ErrKeyRenamed
+	}
 	return nil
+}
+
+// checkOf is a key's check value. A token hashes x(rk·G); any function of the key does here.
+func checkOf(key *pre.ReEncryptionKey) vault.KeyCheck {
+	g := policies.Capsule{3, 0x6b, 0x17, 0xd1, 0xf2, 0xe1, 0x2c, 0x42, 0x47, 0xf8, 0xbc, 0xe6, 0xe5, 0x63, 0xa4, 0x40, 0xf2,
+		0x77, 0x03, 0x7d, 0x81, 0x2d, 0xeb, 0x33, 0xa0, 0xf4, 0xa1, 0x39, 0x45, 0xd8, 0x98, 0xc2, 0x96}
+	x, err := pre.Reencrypt(key, &g)
+	if err != nil {
+		panic(err)
+	}
+	return vault.KeyCheck(x[:])
+}
+
+// find is where a key is: under its name or, with a check value, under whatever name it has.
+func (k *softToken) find(id vault.KeyID, check vault.KeyCheck) (at vault.KeyID, there bool) {
+	if key := k.keys[id]; key != nil && (check == vault.KeyCheck{} || checkOf(key) == check) {
+		return id, true
+	}
+	for other, key := range k.keys {
+		if check != (vault.KeyCheck{}) && checkOf(key) == check {
+			return other, true
+		}
+	}
+	return id, false
 }
 
 func (k *softToken) Keys(context.Context) ([]vault.KeyID, error) {

@@ -33,6 +33,7 @@ type want struct {
 type grant struct {
 	custody policies.Custody
 	fields  []policies.GrantedField
+	checked bool // the log has check values of its keys
 }
 
 // expectation collects what the log demands of the token.
@@ -57,6 +58,7 @@ type expectation struct {
 	running   bool
 	recent    []*want // of uses since the last start
 	erasures  []time.Time
+	hunts     []time.Time // ends of keys that were not where they should be: every key of the token was asked whether it is the one
 	starts    int
 	loads     int // uses that may have loaded their key
 	abandoned int
@@ -143,6 +145,10 @@ func (x *expectation) add(r *audit.Record) error {
 			return nil
 		}
 		return x.bring(r, d)
+	case evidence.EntryGrant:
+		if g := x.grants[d.Grant]; g != nil {
+			g.checked = len(d.Checks) > 0
+		}
 	case evidence.EntryFailed:
 		for _, of := range []map[uint64][]*want{x.uses, x.imports, x.ends} {
 			for _, w := range of[d.Index] {
@@ -239,7 +245,7 @@ func (x *expectation) bring(r *audit.Record, d *evidence.Details) error {
 	if err != nil {
 		return fmt.Errorf("entry %d: the grant beside the import: %w", r.Index, err)
 	}
-	x.grants[doc.ID] = &grant{doc.Custody, doc.Fields}
+	x.grants[doc.ID] = &grant{custody: doc.Custody, fields: doc.Fields}
 	var wants []*want
 	add := func(n int, class Class, k key, onGenerator bool, what string) {
 		for range n {
@@ -265,18 +271,25 @@ func (x *expectation) bring(r *audit.Record, d *evidence.Details) error {
 
 // destroyed: the end of keys. One of custody sealed leaves the vault's database, of which the token knows nothing.
 func (x *expectation) destroyed(r *audit.Record, d *evidence.Details, erased bool) {
-	absent := 0
-	_, _ = fmt.Sscanf(d.Note, "%d not in the token", &absent)
+	lost := d.Note != "" // "n not in the token", "n under another name"
+	if lost {
+		x.hunts = append(x.hunts, r.Time)
+	}
 	for _, item := range d.Items {
 		g := x.grants[item.Grant]
 		if g != nil && g.custody == policies.CustodySealed {
 			x.sealed--
 			continue
 		}
-		x.demand(want{class: Destroy, key: key{reencryption, keyID(item.Grant, item.Field, item.Author)}, entry: r.Index, at: r.Time,
-			what: "the end of a key", before: true, optional: absent > 0 || g == nil && d.Custody == policies.CustodySealed})
+		id := keyID(item.Grant, item.Field, item.Author)
+		if g != nil && g.checked && !lost {
+			x.demand(want{class: Derive, key: key{reencryption, id}, generator: true, entry: r.Index, at: r.Time,
+				what: "a look at whether it is the key that was granted", before: true})
+		}
+		x.demand(want{class: Destroy, key: key{reencryption, id}, entry: r.Index, at: r.Time,
+			what: "the end of a key", before: true, optional: lost || g == nil && d.Custody == policies.CustodySealed})
 	}
-	if erased {
+	if erased || len(d.Items) == 0 { // or of a closed account, whose last entry names none
 		x.erasures = append(x.erasures, r.Time)
 	}
 }

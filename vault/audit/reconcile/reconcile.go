@@ -237,6 +237,10 @@ func (m *matching) told(missing []*want, surplus []*operation) {
 		m.find(f)
 	}
 	for _, o := range surplus {
+		if o.class == Derive && o.generator && m.near(o, m.x.hunts) {
+			m.row(o.class).Excused++
+			continue
+		}
 		if m.unsure(o) {
 			m.find(Finding{What: Unsure, Class: o.class, Place: o.place, Time: o.at, Key: o.named(), Reason: "an entry of about that time may stand for it, whose details were erased"})
 			continue
@@ -258,7 +262,12 @@ func (m *matching) unsure(o *operation) bool {
 	if o.class == Derive && !o.generator && m.token.detail >= canaries {
 		return false
 	}
-	return slices.ContainsFunc(m.x.erasures, func(at time.Time) bool {
+	return m.near(o, m.x.erasures)
+}
+
+// near tells whether an operation may be of about one of some times.
+func (m *matching) near(o *operation, times []time.Time) bool {
+	return slices.ContainsFunc(times, func(at time.Time) bool {
 		return o.at.IsZero() || o.at.After(at.Add(-m.options.Window)) && o.at.Before(at.Add(m.options.Window))
 	})
 }

@@ -23,8 +23,25 @@ func TestHonestVaultLeavesNothingOver(t *testing.T) {
 	if !r.Clean || len(r.Findings) > 0 {
 		t.Errorf("%+v", r.Findings)
 	}
-	if r.Signatures == 0 || r.Entries != uint64(len(w.entries)) || r.Rows[0].Class != Derive || r.Rows[0].Demanded != 4+3*2+4 {
+	if r.Signatures == 0 || r.Entries != uint64(len(w.entries)) || r.Rows[0].Class != Derive || r.Rows[0].Demanded != 4+3*2+4+1 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// A key that is not where it should be is looked for among all of them. The derives by which that is done need the entry that says so.
+func TestHunt(t *testing.T) {
+	for _, note := range []string{"1 under another name", "1 not in the token", ""} {
+		w := newWorld(t)
+		w.life(func() {
+			w.derive(name(resident, "phone"), true)
+			w.derive(name(resident, "iban"), true)
+			items := []policies.RevokedItem{{Grant: resident, Field: "phone", Author: author}}
+			w.entry(evidence.EntryDestroyed, policies.CodeAccepted, evidence.Details{Owner: owner, Items: items, Custody: policies.CustodyResident, Note: note}, nil)
+			w.sign()
+		})
+		if r := w.reconcile(); r.Clean != (note != "") {
+			t.Errorf("note %q: %+v", note, r.Findings)
+		}
 	}
 }
 

@@ -282,7 +282,11 @@ func (w *world) grant(grantID policies.DocumentID, custody policies.Custody, fie
 		w.find("sallyport re-encryption key", id(grantID, f))
 		w.derive(name(grantID, f), true)
 	}
-	w.entry(evidence.EntryGrant, policies.CodeAccepted, evidence.Details{Owner: owner, Reader: reader, Grant: grantID, Index: r.Index, Custody: custody}, nil)
+	d := evidence.Details{Owner: owner, Reader: reader, Grant: grantID, Index: r.Index, Custody: custody}
+	if custody == policies.CustodyResident {
+		d.Checks = bytes.Repeat([]byte{1}, evidence.KeyCheckSize*len(fields))
+	}
+	w.entry(evidence.EntryGrant, policies.CodeAccepted, d, nil)
 	w.sign()
 	return r
 }
@@ -312,6 +316,7 @@ func (w *world) revoke(grantID policies.DocumentID, fields ...policies.Field) {
 	var items []policies.RevokedItem
 	for _, f := range fields {
 		items = append(items, policies.RevokedItem{Grant: grantID, Field: f, Author: author})
+		w.derive(name(grantID, f), true)
 		w.destroy(name(grantID, f))
 	}
 	w.entry(evidence.EntryDestroyed, policies.CodeAccepted, evidence.Details{Owner: owner, Items: items, Custody: policies.CustodyResident}, nil)

@@ -13,8 +13,9 @@ import (
 // token is a pool of token workers in the words of the vault.
 type token struct{ pool *pkcs11.Pool }
 
-func (t token) Import(ctx context.Context, key vault.KeyID, path string, wrapped []byte) error {
-	return translate(t.pool.Import(ctx, pkcs11.KeyID(key), path, wrapped))
+func (t token) Import(ctx context.Context, key vault.KeyID, path string, wrapped []byte) (vault.KeyCheck, error) {
+	check, err := t.pool.Import(ctx, pkcs11.KeyID(key), path, wrapped)
+	return vault.KeyCheck(check), translate(err)
 }
 
 func (t token) Derive(ctx context.Context, uses []vault.Use) []vault.Derived {
@@ -31,8 +32,8 @@ func (t token) Derive(ctx context.Context, uses []vault.Use) []vault.Derived {
 	return out
 }
 
-func (t token) Destroy(ctx context.Context, key vault.KeyID) error {
-	return translate(t.pool.Destroy(ctx, pkcs11.KeyID(key)))
+func (t token) Destroy(ctx context.Context, key vault.KeyID, check vault.KeyCheck) error {
+	return translate(t.pool.DestroyKey(ctx, pkcs11.KeyID(key), pkcs11.KeyCheck(check)))
 }
 
 // Keys is asked once, before anything is derived or imported: what an earlier vault left unfinished goes first.
@@ -87,6 +88,8 @@ func translate(err error) error {
 	switch {
 	case errors.Is(err, pkcs11.ErrKeyMissing):
 		return fmt.Errorf("%w: %w", vault.ErrKeyMissing, err)
+	case errors.Is(err, pkcs11.ErrKeyRenamed):
+		return fmt.Errorf("%w: %w", vault.ErrKeyRenamed, err)
 	case errors.Is(err, pkcs11.ErrKeyExists):
 		return fmt.Errorf("%w: %w", vault.ErrKeyExists, err)
 	case errors.Is(err, pkcs11.ErrTokenFull):

@@ -159,6 +159,7 @@ func (s *State) grant(r *Record) error {
 		return err
 	}
 	delete(s.imports, r.Details.Grant)
+	g.Checks = r.Details.Checks
 	s.grants[r.Details.Grant] = g
 	s.met[pair{g.Document.Owner, g.Document.Reader}] = struct{}{}
 	s.keys[g.Document.Custody] += len(g.Revoked)

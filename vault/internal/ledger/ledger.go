@@ -23,6 +23,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 )
 
 // Ledger guards a State: many may read, one writes.
@@ -168,8 +169,18 @@ type queryKey struct {
 type Grant struct {
 	Document policies.Grant `json:"document"`
 	Hash     policies.Hash  `json:"hash"`
-	Index    uint64         `json:"index"`   // of the record that began the import
-	Revoked  []bool         `json:"revoked"` // for each of the document's fields
+	Index    uint64         `json:"index"`           // of the record that began the import
+	Revoked  []bool         `json:"revoked"`         // for each of the document's fields
+	Checks   []byte         `json:"checks,omitzero"` // a key check for each of them, or nothing
+}
+
+// Check is the key check of a granted field, or nothing.
+func (g *Grant) Check(f policies.Field, author policies.AuthorID) []byte {
+	i, ok := g.Find(f, author)
+	if !ok || len(g.Checks) != len(g.Document.Fields)*evidence.KeyCheckSize {
+		return nil
+	}
+	return g.Checks[i*evidence.KeyCheckSize:][:evidence.KeyCheckSize]
 }
 
 func newGrant(d *policies.Grant, hash policies.Hash, index uint64) *Grant {
