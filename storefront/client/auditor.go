@@ -18,8 +18,12 @@ const patienceTries = 100
 // LogFile fetches a file of the key-use log that anybody may have, from the vault itself: checkpoint, vault, or a hash tile, by its name in the published
 // form. It is not verified here. What is not there is an error that wraps [fs.ErrNotExist].
 func (r *Reader) LogFile(ctx context.Context, name string) ([]byte, error) {
+	return r.logFile(ctx, name)
+}
+
+func (d *device) logFile(ctx context.Context, name string) ([]byte, error) {
 	var out []byte
-	err := r.ofVault(ctx, request{method: "GET", path: "/v1/log/" + name, out: &out})
+	err := d.ofVault(ctx, request{method: "GET", path: "/v1/log/" + name, out: &out})
 	if errors.Is(err, policies.CodeNotFound) {
 		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 	}
@@ -48,12 +52,12 @@ func (r *Reader) QueryLog(ctx context.Context, from, count uint64, what string) 
 
 // ofVault calls the vault past the storefront. If the vault has no time, it waits as long as it is told to: a request that was not answered for that
 // reason was not used.
-func (r *Reader) ofVault(ctx context.Context, q request) error {
-	if q.base = r.wire.owners; q.base == nil {
+func (d *device) ofVault(ctx context.Context, q request) error {
+	if q.base = d.wire.owners; q.base == nil {
 		return fmt.Errorf("%w: no address of the vault itself is known; --vault-url names it", policies.CodeUnavailable)
 	}
 	for try := 1; ; try++ {
-		err := r.wire.call(ctx, q)
+		err := d.wire.call(ctx, q)
 		p := new(problem.Problem)
 		if !errors.Is(err, policies.CodeRateLimited) || !errors.As(err, &p) || p.RetryAfter == 0 || try == patienceTries {
 			return err

@@ -95,6 +95,7 @@ func newWitness(t *testing.T, s *stage.Stage, name string) *stage.Witness {
 // branch, so no checkpoint has both, and whoever demands both refuses each. The second branch is published nowhere where both are needed, which the health tells, and key
 // use goes on. The branch that a witness did not cosign is in its output, and convicts the host. Two owners without any witness find the fork too, by comparing.
 func TestForkedHost(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	ctx := t.Context()
 	h := newHost(t, s)
@@ -129,6 +130,10 @@ func TestForkedHost(t *testing.T) {
 		t.Errorf("it says %s", r.Stdout)
 	}
 	play(t, s, 0, "auditor", "audit", "recheck", "--join", s.Join(), "--witness", w1.Key, "--witness", w2.Key, path("both"))
+	if r := play(t, s, 0, "ana", "me", "checkpoint", "--witness", w1.Key, "--witness", w2.Key); strings.Count(r.Stdout, "saw the log as this device does") != 2 {
+		t.Errorf("a device asks for both witnesses: %s", r.Stdout)
+	}
+	play(t, s, 2, "ana", "me", "checkpoint", "--need", "1")
 	h.keep(path("base"))
 
 	// One branch for the first witness, and one for the second.
@@ -144,6 +149,15 @@ func TestForkedHost(t *testing.T) {
 	grown()
 	verify(0, "a", "--witness", w1.Key)
 	verify(0, "b", "--witness", w2.Key)
+	// Devices ask the vault, which is on the second branch: the one that was shown the first finds out, and none is content with one of two.
+	play(t, s, 0, "bo", "me", "checkpoint", "--witness", w2.Key)
+	play(t, s, 0, "bo", "me", "checkpoint", "--witness", w1.Key, "--witness", w2.Key, "--need", "1")
+	if r := play(t, s, 7, "bo", "me", "checkpoint", "--witness", w1.Key, "--witness", w2.Key); !strings.Contains(r.Stderr, "1 of the 2 witnesses signed it") {
+		t.Errorf("one of two witnesses: %s", r.Stderr)
+	}
+	if r := play(t, s, 7, "ana", "me", "checkpoint", "--witness", w2.Key); !strings.Contains(r.Stderr, "another history") {
+		t.Errorf("a device on the other branch: %s", r.Stderr)
+	}
 	for _, branch := range []string{"a", "b"} {
 		if r := verify(7, branch, "--witness", w1.Key, "--witness", w2.Key, "--need", "2"); !strings.Contains(r.Stderr, "1 of the 2 witnesses signed it, 2 are needed") {
 			t.Errorf("branch %s: %s", branch, r.Stderr)
@@ -195,6 +209,7 @@ func TestForkedHost(t *testing.T) {
 // TestWitnessesAway: with no witness running key use goes on and nothing new is published, which the health says; when they are back, all that was logged
 // meanwhile is published by itself. With one of two needed, one may be away.
 func TestWitnessesAway(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	ctx := t.Context()
 	h := newHost(t, s)
@@ -263,6 +278,7 @@ func steppedClock(file string) []patch {
 // TestClockSteps: a real daemon whose wall clock steps. By 4 seconds nothing happens; by more than 5 key use stops with clock_stepped, for readers and owners, the health says
 // so, and it stays so when the clock is put right again. A start with the right clock resumes it; one with a clock before the newest entry is refused.
 func TestClockSteps(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "step")
 	step := func(by string) { must(t, os.WriteFile(file, []byte(by), 0o600)) }
 	step("0")

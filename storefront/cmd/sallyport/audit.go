@@ -67,15 +67,18 @@ func (a *auditLog) open(s *session) (log *audit.Log, pinned bool, err error) {
 }
 
 // witnesses are those that must have cosigned.
-func (a *auditLog) witnesses() (rule evidence.Witnesses, err error) {
-	for _, key := range a.Witness {
+func (a *auditLog) witnesses() (evidence.Witnesses, error) { return witnessRule(a.Witness, a.Need) }
+
+// witnessRule demands need of the witnesses with these keys, and all of them if need is 0.
+func witnessRule(keys []string, need int) (rule evidence.Witnesses, err error) {
+	for _, key := range keys {
 		c, err := evidence.ParseCosigner(key)
 		if err != nil {
 			return rule, fmt.Errorf("%w: %w", errUsage, err)
 		}
 		rule.Of = append(rule.Of, c)
 	}
-	if rule.Need = a.Need; a.Need == 0 {
+	if rule.Need = need; need == 0 {
 		rule.Need = len(rule.Of)
 	}
 	if err := rule.Validate(); err != nil {
