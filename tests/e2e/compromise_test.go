@@ -49,6 +49,7 @@ func lookInto(t *testing.T, s *stage.Stage, name string, look func(*profile.Prof
 // TestCompromise: a person's phone is stolen, unlocked, with all that is on it. They replace everything it could open, from their laptop and with the
 // backup on the memory stick at home; businesses read all the while; the thief tries what there is to try. Then a business's safe of keys is stolen.
 func TestCompromise(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, publishing(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits}))
 	stick := t.TempDir()
 	on := func(name string) string { return filepath.Join(stick, name) }

@@ -36,6 +36,7 @@ type consentRow struct {
 // TestConsent walks through consent as a business and its customers would type it. The business knows its customers by references of its own; the
 // customers know the business by an invitation that came by mail. Nobody but the two parties reads what they write to each other.
 func TestConsent(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	files := t.TempDir()
 	for _, person := range []string{"zoe", "ben"} {

@@ -15,6 +15,7 @@ import (
 // TestOneSideAway: with the vault or the storefront away people are told the truth, nothing they did is lost, and a revocation gets through
 // as long as the vault lives.
 func TestOneSideAway(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	ctx := t.Context()
 	play(t, s, 0, "mia", "me", "init")

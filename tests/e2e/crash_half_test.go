@@ -17,6 +17,7 @@ import (
 // TestHalfDone kills the storefront at the two lines that matter: after it has written down what is wanted and before the vault hears of it, and
 // after the vault has accepted and before the storefront knows. TestKills in tests/fault meets these moments by chance, this test always.
 func TestHalfDone(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "stage")
 	hop := newProxy(t, dir, "hop", "vault", "storefront")
 	s := openStage(t, stage.Options{Dir: dir, VaultAt: hop.url(), VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})

@@ -52,6 +52,7 @@ func put(t *testing.T, from, to string) {
 // TestDamagedLog: a vault whose key-use log was cut, edited or put back to an earlier moment does not start, and says which file it is about.
 // Its database is an index of the log: lost, damaged or old, it is made anew, and a revocation stays one.
 func TestDamagedLog(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	ctx := t.Context()
 	p, f := devices.NewPerson(t, s, client.Options{}, map[policies.Field]string{"own/a": "a", "own/b": "b"}), devices.NewFirm(t, s, "Acme")

@@ -37,6 +37,7 @@ func serve(t *testing.T, s *stage.Stage, binary, config string, env ...string) (
 
 // TestStarts: what a daemon refuses to start with, and that it stops when it is told to.
 func TestStarts(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	ctx := t.Context()
 	p, f := devices.NewPerson(t, s, client.Options{}, map[policies.Field]string{"own/a": "a"}), devices.NewFirm(t, s, "Acme")

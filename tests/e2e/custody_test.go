@@ -97,6 +97,7 @@ func TestHostAttacksToken(t *testing.T) {
 // TestForgedVaultDocument: the vault's host has a key pair of its own, whose private half it knows, and wants owners to wrap their keys under
 // it. It controls both ways to a vault document. What it cannot do is sign as the ceremony that clients pinned.
 func TestForgedVaultDocument(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "stage")
 	front, owners := newProxy(t, dir, "front", "storefront", "storefront"), newProxy(t, dir, "owners", "vault", "owners")
 	s := openStage(t, stage.Options{Dir: dir, StorefrontAt: front.url(), OwnersAt: owners.url(), VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})

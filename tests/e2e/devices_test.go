@@ -24,6 +24,7 @@ func twinKey(t *testing.T, s *stage.Stage, from, to string) {
 // TestTwoDevices: one person, two devices from one backup. Each publishes without knowing of the other; the vault accepts one chain,
 // so whoever comes second is told (409), fetches what it missed and signs again on top. Nothing of either is lost.
 func TestTwoDevices(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	play(t, s, 0, "phone", "me", "init")
 	play(t, s, 0, "acme", "biz", "init", "--name", "Acme")

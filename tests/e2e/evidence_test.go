@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sallyport/sallyport/policies"
@@ -60,6 +61,7 @@ func vaultDocument(t *testing.T, s *stage.Stage, reader string) *policies.VaultD
 // TestReadsWithEvidence: a business demands proof of what it reads, keeps it, and sees its own history; whatever a storefront makes of that, a value that is not proven is not
 // printed.
 func TestReadsWithEvidence(t *testing.T) {
+	t.Parallel()
 	l := newLiars(t)
 	s := l.Stage
 	play(t, s, exitDone, "alice", "me", "init")
@@ -145,27 +147,28 @@ func TestReadsWithEvidence(t *testing.T) {
 	}
 
 	// The storefront lies. Where the vault's own door answers, it does no harm.
-	var recorded []byte
+	var recorded atomic.Pointer[[]byte]
 	l.front.set(at("POST", api.PathEvidence, func(m *message) *answer {
 		a := m.pass()
 		if a != nil {
-			recorded = bytes.Clone(a.body)
+			body := bytes.Clone(a.body)
+			recorded.Store(&body)
 		}
 		return a
 	}))
 	play(t, s, exitDone, "bank", "biz", "read", "alice", "own/note", "--evidence")
-	others := recorded
+	others := recorded.Load()
 	play(t, s, exitDone, "shop", "biz", "read", "alice", "own/note", "--evidence")
-	older := recorded
-	if len(others) == 0 || len(older) == 0 {
+	older := recorded.Load()
+	if others == nil || older == nil || others == older {
 		t.Fatal("no evidence went through the proxy")
 	}
 	for name, c := range map[string]struct {
 		lie  hook
 		exit int // when the vault's own door is silent too
 	}{
-		"another reader's evidence": {func(*message) *answer { return says(200, string(others)) }, exitUntrue},
-		"an old answer":             {func(*message) *answer { return says(200, string(older)) }, exitUntrue},
+		"another reader's evidence": {func(*message) *answer { return says(200, string(*others)) }, exitUntrue},
+		"an old answer":             {func(*message) *answer { return says(200, string(*older)) }, exitUntrue},
 		"an answer that is no more": {func(*message) *answer { return says(200, `{"answer":""}`) }, exitUntrue},
 		"not found":                 {func(*message) *answer { return refuses(policies.CodeNotFound, 404) }, exitUntrue},
 		"silence":                   {silence, exitUnreachable},
@@ -193,6 +196,7 @@ func TestReadsWithEvidence(t *testing.T) {
 
 // TestCheckpointCommands: what a device keeps of the log is printed, compared with others', and refused when it is not of this log.
 func TestCheckpointCommands(t *testing.T) {
+	t.Parallel()
 	l := newLiars(t)
 	s := l.Stage
 	play(t, s, exitDone, "alice", "me", "init")
@@ -275,6 +279,7 @@ func TestCheckpointCommands(t *testing.T) {
 
 // TestVerifyCommand: me verify agrees with an honest log, and names what a storefront leaves out or makes up.
 func TestVerifyCommand(t *testing.T) {
+	t.Parallel()
 	l := newLiars(t)
 	s := l.Stage
 	play(t, s, exitDone, "alice", "me", "init")

@@ -17,6 +17,7 @@ import (
 // TestAuditFetch: an auditor mirrors a real vault's log through the owners' door, is killed in the middle and goes on, and every audit command works on the
 // mirror. Who is not an auditor, or is no longer, gets nothing, and whoever asked is in the log.
 func TestAuditFetch(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, publishing(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits}))
 	play(t, s, 0, "zoe", "me", "init")
 	play(t, s, 0, "acme", "biz", "init", "--name", "Acme")

@@ -126,6 +126,7 @@ type values struct {
 // TestHostileReads is a storefront, or a network, that lies to readers: whatever it does, a reader gets the value that the owner published last,
 // or an error, and never another value.
 func TestHostileReads(t *testing.T) {
+	t.Parallel()
 	l := newLiars(t)
 	s := l.Stage
 	for _, name := range []string{"alice", "bob"} {

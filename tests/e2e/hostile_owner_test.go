@@ -83,6 +83,7 @@ func kinds(list []devices.Logged) (out []evidence.Kind) {
 // TestHostileToOwners is a storefront that lies to owners: whatever it does, the owner's command never says that something is done when
 // the vault has not done it, and above all never that a reader is stopped.
 func TestHostileToOwners(t *testing.T) {
+	t.Parallel()
 	l := newLiars(t)
 	s := l.Stage
 	play(t, s, exitDone, "alice", "me", "init")

@@ -27,6 +27,7 @@ import (
 // TestHostileStorefront is the storefront's whole power over a vault, used for evil: whoever holds its client certificate says anything. Each
 // attack gets its own code, releases nothing, causes no C_DeriveKey, and is in the key-use log.
 func TestHostileStorefront(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits})
 	m := newMole(t, s)
 	t.Run("reads", m.reads)

@@ -51,6 +51,7 @@ func ownerOf(t *testing.T, s *stage.Stage, reader, alias string) policies.OwnerI
 // TestHosting walks through the first source system, an encrypted data hosting server with private clients and business clients, over real processes and a real token. Each
 // step is one item of its list.
 func TestHosting(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, publishing(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits}))
 	ids := map[string]policies.IdentityID{}
 	readBy := func(reader, owner, field string) by {

@@ -41,6 +41,7 @@ const (
 // TestKeyExchange is the third source system, step by step: keys are made on the device, the private part goes to a key server encrypted by the password, and comes
 // back on a new device, for an access token that the key server validates with the storefront, and a proof of the password.
 func TestKeyExchange(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "stage")
 	door, introspection, err := stage.KeyServerDoor(dir)
 	must(t, err)

@@ -373,6 +373,7 @@ const leakCard = "BEGIN:VCARD\r\nVERSION:4.0\r\nFN:Ζωή Λαμπρόπουλο
 // TestNothingLeaks plays a whole story while everything that the storefront sees is recorded, and then looks for every value and every secret of
 // it in all that a thief could carry away without a device or the PIN.
 func TestNothingLeaks(t *testing.T) {
+	t.Parallel()
 	dir, recordings := filepath.Join(t.TempDir(), "stage"), t.TempDir()
 	front, hop := newProxy(t, dir, "front", "storefront", "storefront"), newProxy(t, dir, "hop", "vault", "storefront")
 	for _, p := range []*proxy{front, hop} {

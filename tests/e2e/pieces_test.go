@@ -23,6 +23,7 @@ type contacts struct {
 // TestPieces walks through the seven calls of pieces between users. Each has the name that it has there, in a comment: what stands behind it here is in the
 // storefront's README. A piece is a field; Anna wants Ben's phone number.
 func TestPieces(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	for _, person := range []string{"anna", "ben", "eve"} {
 		play(t, s, 0, person, "me", "init")

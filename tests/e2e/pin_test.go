@@ -76,6 +76,7 @@ func (p *pinVaultTest) log(t *testing.T) string {
 }
 
 func TestPINFromHashiCorpVault(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	server, err := hashicorp.Start(ctx, t.TempDir())
 	must(t, err)

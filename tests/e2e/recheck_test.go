@@ -36,6 +36,7 @@ var deceit = []patch{
 // TestRecheckOfACorruptVault: a vault whose host replaced it by one that does as deceit says. It logs what it does, since it would stand against the token's own
 // record otherwise, and its log is whole and signed. The recheck finds every release that nothing justifies, says why, and finds no other.
 func TestRecheckOfACorruptVault(t *testing.T) {
+	t.Parallel()
 	s := openStageOf(t, corruptVault(t, deceit...), publishing(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits}))
 	m := newMole(t, s)
 	o, r, stranger := m.owner(), m.reader(), m.owner()
@@ -135,6 +136,7 @@ func TestRecheckOfACorruptVault(t *testing.T) {
 
 // TestRecheckOfAnHonestVault is the control: the same releases, as far as an honest vault gives them, are justified, and nothing else is said.
 func TestRecheckOfAnHonestVault(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, publishing(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits}))
 	m := newMole(t, s)
 	o, r := m.owner(), m.reader()

@@ -90,6 +90,7 @@ func hexOf(text string) string {
 // TestReconcileHonestVault: all that a vault does in a life, both custodies, is in its log, as the token's own record has it: nothing is left over. The spy of
 // Debian 12 can mix the lines of two threads such that nobody can tell them apart any more; a trace of which reconcile says so is no record, and another is taken.
 func TestReconcileHonestVault(t *testing.T) {
+	t.Parallel()
 	var r *reconcile.Report
 	for try := 1; try <= 3; try++ {
 		r = honestLife(t)
@@ -141,6 +142,7 @@ func honestLife(t *testing.T) *reconcile.Report {
 // TestReconcileCorruptVault: what a vault does without saying so is in the token's record. Two builds of a vault whose sources were changed: one derives every
 // use twice, one derives without a record. Readers notice neither.
 func TestReconcileCorruptVault(t *testing.T) {
+	t.Parallel()
 	twice := corruptVault(t, patch{"vault/reencrypt.go", "	derived := v.use(ctx, uses, ",
 		"	stolen := append([]Use(nil), uses...)\n	v.use(ctx, stolen, func(i int) bool { return items[i].grant.Document.Custody == policies.CustodySealed })\n	derived := v.use(ctx, uses, "})
 	silent := corruptVault(t,

@@ -19,6 +19,7 @@ import (
 // vault's own count at the cryptoki boundary, and pkcs11-spy, which knows nothing of Sallyport and stands between it and the token. The same
 // witnesses show what a good read costs: one C_DeriveKey a field, and no session opened or closed and no object searched for.
 func TestRefusedReadsReachNoKey(t *testing.T) {
+	t.Parallel()
 	trace := &spy{file: filepath.Join(t.TempDir(), "spy.log")}
 	// One worker with one thread: so many calls are under way at once, and the trace's lines do not mix.
 	s := openStage(t, stage.Options{

@@ -15,6 +15,7 @@ import (
 // TestRestored puts an old backup of the vault's database under today's log. Before the first read is served, all that happened since holds: a
 // revocation, a nonce that was used, a day's reads that were used up. An old backup of the log is refused, with the reason.
 func TestRestored(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	ctx := t.Context()
 	values := map[policies.Field]string{"own/good": "good", "own/revoked": "revoked", "own/limited": "limited"}

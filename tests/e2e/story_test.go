@@ -70,6 +70,7 @@ func openReader(t *testing.T, s *stage.Stage, name string) (r *client.Reader, do
 
 // TestStory plays the main job through the commands, as people and businesses would type them.
 func TestStory(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
 	ctx := t.Context()
 	play(t, s, 0, "zoe", "me", "init")

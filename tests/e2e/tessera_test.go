@@ -22,6 +22,7 @@ import (
 // TestTesseraAsksOurWitness: a log that nobody here wrote, Tessera's, publishes nothing without cosignatures of two of our witnesses, and has them. What it then
 // published opens under its own key and theirs. It knows Ed25519 cosignatures only, so each witness answers with one beside the ML-DSA-44 one.
 func TestTesseraAsksOurWitness(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	const origin = "tessera.example/log"

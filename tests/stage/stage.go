@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"filippo.io/nistec"
 )
@@ -205,23 +207,63 @@ ready_file = %q
 	return os.WriteFile(s.Storefront.config, []byte(storefront), 0o600)
 }
 
-// freePorts finds loopback addresses that are free now. Another process may take one before it is used; then the start fails and says so.
+// Ports are taken from below those that the kernel gives to connections (from 32768 on), else a daemon that is started again may find its own taken.
+const (
+	firstPort = 20_000
+	lastPort  = 32_000
+)
+
+// claims are names in the kernel (abstract Unix sockets), one for each port of a stage of this process. They end with it, so that stages of several
+// processes never choose the same port, also while nobody listens there.
+var (
+	claiming sync.Mutex
+	claims   []net.Listener
+)
+
+// freePorts finds loopback addresses that are free, and claims them. A process that knows nothing of claims may take one before it is used; then the
+// start fails and says so.
 func freePorts(n int) ([]string, error) {
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil { // in a network namespace of its own, say, where one can listen all the same
-			return nil, fmt.Errorf("the loopback interface does not work (`ip link set lo up` as root starts it): %w", err)
-		}
-		c.Close()
-		out = append(out, l.Addr().String())
+	c, err := loopback()
+	if err != nil {
+		return nil, err
 	}
-	return out, nil
+	defer c.Close()
+	claiming.Lock()
+	defer claiming.Unlock()
+	var out []string
+	for range 1000 {
+		if len(out) == n {
+			return out, nil
+		}
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		claim, err := net.Listen("unix", fmt.Sprintf("@sallyport-stage-%d", port))
+		if err != nil {
+			continue
+		}
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			claim.Close()
+			continue
+		}
+		l.Close()
+		claims, out = append(claims, claim), append(out, address)
+	}
+	return nil, fmt.Errorf("no free port from %d to %d on 127.0.0.1", firstPort, lastPort)
+}
+
+// loopback connects to a listener of its own: in a network namespace where the interface is down one can listen all the same.
+func loopback() (net.Conn, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		return nil, fmt.Errorf("the loopback interface does not work (`ip link set lo up` as root starts it): %w", err)
+	}
+	return c, nil
 }
 
 func (s *Stage) path(parts ...string) string {
