@@ -84,6 +84,9 @@ const (
 	CodeSuccessionUnannounced Code = "succession_unannounced" // without the recovery key it must be announced first
 	CodeSuspended             Code = "suspended"              // the reader ended all grants that it had; owners grant anew
 	CodeRecovery              Code = "not_the_recovery_key"   // another recovery key than the identity names
+	// Freezing, for a person who lost everything.
+	CodeFrozen   Code = "frozen"          // two operators stopped all reading of this owner; the owner ends that
+	CodeOperator Code = "not_an_operator" // the vault's configuration does not list a signer as an operator
 	// The key server, which gives a new device its profile.
 	CodePasswordWrong  Code = "password_wrong"  // not the password of this account, or there is no such account
 	CodePasswordLocked Code = "password_locked" // ten passwords were tried; a device that works, or the recovery sheet, begins anew
@@ -161,6 +164,8 @@ var codeText = map[Code]string{
 	CodeSuccessionUnannounced: "a change of keys without the recovery key must be announced 72 hours before",
 	CodeSuspended:             "the reader suspended all that it had been granted; the owner must grant it again",
 	CodeRecovery:              "this is not the recovery key of the identity",
+	CodeFrozen:                "two operators stopped all reading of this owner, who had lost all access; the owner ends that",
+	CodeOperator:              "the vault does not list a signer as one of its operators; its configuration does",
 }
 
 // Valid reports whether c is one of the codes above.

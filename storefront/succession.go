@@ -7,6 +7,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/freeze"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
@@ -95,8 +96,20 @@ func (s *Storefront) postSuccession(c *call) error {
 			return err
 		}
 		link = n.Link
+	case "thaw":
+		n, err := policies.Decode[freeze.Thaw](env)
+		if err != nil {
+			return err
+		}
+		if policies.IdentityID(n.Owner) != id {
+			return problem.New(policies.CodeMalformed, "the thaw is of another identity than the path")
+		}
+		if err := line.Verify(env, n.Seq); err != nil {
+			return err
+		}
+		link = n.Link
 	default:
-		return problem.New(policies.CodeMalformed, "this is no succession, no notice of one and no suspension")
+		return problem.New(policies.CodeMalformed, "this is no succession, no notice of one, no suspension and no thaw")
 	}
 	k := own(policies.OwnerID(id))
 	unlock, err := s.locks.lock(c.ctx, k)

@@ -260,7 +260,7 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 // there to be refused: the reader is given what the log says of it ([Vault.Evidence]), and a stranger must not learn whether the owner has such a field.
 func seesItem(outcome policies.Code) bool {
 	switch outcome {
-	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeSuspended, policies.CodeNotYet, policies.CodeGrantExpired:
+	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeSuspended, policies.CodeFrozen, policies.CodeNotYet, policies.CodeGrantExpired:
 		return false
 	}
 	return true
@@ -306,6 +306,9 @@ func (v *Vault) permit(s *ledger.State, now time.Time, r *read, i int) policies.
 	}
 	if s.Suspended(it.grant) {
 		return policies.CodeSuspended
+	}
+	if s.Frozen(ask.Owner) {
+		return policies.CodeFrozen
 	}
 	if it.fault != "" {
 		return it.fault

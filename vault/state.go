@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/freeze"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/policies/writing"
@@ -142,6 +143,10 @@ func (v *Vault) linkAt(owner policies.OwnerID, hash policies.Hash) ([]byte, poli
 		}
 	case *succession.Suspension:
 		if d.Reader == policies.ReaderID(owner) {
+			return r.Raw, d.Link, nil
+		}
+	case *freeze.Thaw:
+		if d.Owner == owner {
 			return r.Raw, d.Link, nil
 		}
 	case *succession.Notice:

@@ -56,6 +56,10 @@ func (v *Vault) Submit(ctx context.Context, submission api.Submission) (*evidenc
 		return v.suspend(ctx, e)
 	case "succession-notice":
 		return v.announce(ctx, e)
+	case "freeze":
+		return v.freeze(ctx, e)
+	case "thaw":
+		return v.thaw(ctx, e)
 	}
 	return nil, v.stranger(fmt.Errorf("%w: a vault does not act on documents of type %q", policies.ErrMalformed, e.Type))
 }

@@ -174,6 +174,8 @@ type Config struct {
 	KeepBodies time.Duration
 	// Auditors may have all entries of the log, and what lies beside them.
 	Auditors []policies.IdentityID
+	// Operators may freeze an owner, two of them together. With fewer than two on the list nobody is ever frozen.
+	Operators []policies.IdentityID
 	// Limits bound what callers can add to the log and to memory.
 	Limits Limits
 

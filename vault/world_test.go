@@ -366,21 +366,22 @@ func (c *testClock) move(d time.Duration) {
 
 // world is a vault with everything around it.
 type world struct {
-	t        testing.TB
-	dir      string
-	document *policies.VaultDocument
-	envelope *envelope.Envelope
-	token    *softToken
-	logKey   *logKey
-	clock    *testClock
-	log      *keylog.Log
-	vault    *Vault
-	check    time.Duration // for new sealing keys; zero: not within a test
-	limits   Limits
-	auditors []policies.IdentityID
-	keep     time.Duration    // of bodies
-	said     io.Writer        // what the vault logs
-	custody  policies.Custody // of the grants that owners make
+	t         testing.TB
+	dir       string
+	document  *policies.VaultDocument
+	envelope  *envelope.Envelope
+	token     *softToken
+	logKey    *logKey
+	clock     *testClock
+	log       *keylog.Log
+	vault     *Vault
+	check     time.Duration // for new sealing keys; zero: not within a test
+	limits    Limits
+	auditors  []policies.IdentityID
+	operators []policies.IdentityID
+	keep      time.Duration    // of bodies
+	said      io.Writer        // what the vault logs
+	custody   policies.Custody // of the grants that owners make
 }
 
 func newWorld(t testing.TB) *world {
@@ -434,7 +435,7 @@ func (w *world) config() Config {
 	return Config{
 		Envelope: w.envelope, Document: w.document, Token: w.token, Serial: testSerial, Grade: "unproven", Log: w.log,
 		ImportKey: pre.NewBlobKey([32]byte{1}), SessionKey: pre.NewVaultKey([32]byte{2}),
-		Dir: filepath.Join(w.dir, "db"), Keys: filepath.Join(w.dir, "keys"), SealingCheck: cmp.Or(w.check, time.Hour), DataKey: [32]byte{3}, Limits: w.limits, Auditors: w.auditors, KeepBodies: w.keep,
+		Dir: filepath.Join(w.dir, "db"), Keys: filepath.Join(w.dir, "keys"), SealingCheck: cmp.Or(w.check, time.Hour), DataKey: [32]byte{3}, Limits: w.limits, Auditors: w.auditors, Operators: w.operators, KeepBodies: w.keep,
 		Logger: slog.New(slog.NewTextHandler(w.said, nil)), Clock: w.clock.now,
 	}
 }

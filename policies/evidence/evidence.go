@@ -66,6 +66,8 @@ const (
 
 	EntrySuccession Kind = "succession"        // an identity has new keys; from here no others speak for it
 	EntrySuspension Kind = "suspension"        // a reader suspended all grants that it has
+	EntryFreeze     Kind = "freeze"            // two operators stopped all reading of an owner
+	EntryThaw       Kind = "thaw"              // the owner ended that
 	EntryNotice     Kind = "succession-notice" // a change of keys without the recovery key was announced, or an announcement taken back
 )
 

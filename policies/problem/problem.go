@@ -138,7 +138,7 @@ func Status(code policies.Code) int {
 		return http.StatusUnauthorized
 	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeNotYet, policies.CodeLimit, policies.CodePurpose, policies.CodeGuardrail,
 		policies.CodeAuditor, policies.CodeSender, policies.CodeNotAsked, policies.CodeTooWide, policies.CodeRequired, policies.CodeConsentExpired, policies.CodeInvitation, policies.CodeNoWriteGrant, policies.CodeWriteEnded,
-		policies.CodeKeyReplaced, policies.CodeRecovery, policies.CodePasswordWrong, policies.CodePasswordLocked, policies.CodeKitWrong, policies.CodeSuspended:
+		policies.CodeKeyReplaced, policies.CodeRecovery, policies.CodePasswordWrong, policies.CodePasswordLocked, policies.CodeKitWrong, policies.CodeSuspended, policies.CodeFrozen, policies.CodeOperator:
 		return http.StatusForbidden
 	case policies.CodeNotFound:
 		return http.StatusNotFound

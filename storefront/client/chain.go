@@ -40,6 +40,7 @@ const (
 	taskSucceed  = "succession"
 	taskMove     = "move"   // becomes the rotation of what is under the keys of the root before
 	taskReseal   = "reseal" // becomes publications of the same values, sealed anew
+	taskThaw     = "thaw"
 	taskForget   = "forget" // ends a replacement: the root before is forgotten
 )
 
@@ -393,6 +394,9 @@ func (o *Owner) build(t *task, v *policies.VaultDocument) (*envelope.Envelope, [
 	case taskSucceed:
 		e, err := o.buildSuccession(v)
 		return e, nil, err
+	case taskThaw:
+		e, err := o.buildThaw(v)
+		return e, nil, err
 	case taskNotice:
 		e, err := o.buildNotice(t, v)
 		return e, nil, err
@@ -571,7 +575,7 @@ func (o *Owner) deliver(ctx context.Context, t *task, v *policies.VaultDocument,
 		err = o.deliverRevocation(ctx, v, e)
 	case taskWrite:
 		err = o.post(ctx, v, request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: &vaultapi.Submission{Envelope: e.Raw}, login: true}, e)
-	case taskSucceed, taskNotice:
+	case taskSucceed, taskNotice, taskThaw:
 		err = o.deliverSuccession(ctx, v, e)
 	}
 	return err
@@ -835,7 +839,7 @@ func linkOf(e *envelope.Envelope) (policies.Link, error) {
 			return policies.Link{}, err
 		}
 		return d.Link, nil
-	case "succession", "succession-notice", "suspension":
+	case "succession", "succession-notice", "suspension", "thaw":
 		return successionLink(e)
 	}
 	return policies.Link{}, fmt.Errorf("%w: a %s is no link of an owner's chain", ErrUntrue, e.Type)
@@ -1014,7 +1018,7 @@ func (o *Owner) tell(ctx context.Context, v *policies.VaultDocument) error {
 		in := &vaultapi.Submission{Envelope: e.Raw}
 		var status int
 		again := request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: in, login: true, status: &status}
-		if e.Type == "succession" || e.Type == "succession-notice" {
+		if e.Type == "succession" || e.Type == "succession-notice" || e.Type == "thaw" {
 			again = request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: e.Raw}
 		}
 		if err := o.post(ctx, v, again, e); err != nil {
@@ -1349,7 +1353,7 @@ func (o *Owner) confirm(ctx context.Context, v *policies.VaultDocument, end posi
 			}
 			err = o.receipt(ctx, v, m.Receipt, end.Hash, evidence.EntryManifest)
 		}
-	case "succession", "succession-notice":
+	case "succession", "succession-notice", "thaw":
 		err = o.post(ctx, v, request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: newest.Raw}, newest)
 	default:
 		err = o.post(ctx, v, request{method: "POST", path: path(routeOf(newest.Type), o.id.String()), in: &vaultapi.Submission{Envelope: newest.Raw}, login: true}, newest)

@@ -196,6 +196,8 @@ func (o *Owner) sentence(e *Event, entry evidence.Entry, d *evidence.Details) (p
 		return "history.revocation", []any{"n", len(d.Items)}
 	case evidence.EntrySuccession:
 		return "history.succession", fill
+	case evidence.EntryFreeze, evidence.EntryThaw:
+		return phrases.ID("history." + string(entry.Kind)), fill
 	case evidence.EntryNotice:
 		return phrases.ID("history.notice." + d.Note), fill
 	case evidence.EntryDestroyed:

@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/freeze"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
 )
@@ -108,6 +109,13 @@ func successionLink(e *envelope.Envelope) (policies.Link, error) {
 	}
 	if e.Type == "suspension" {
 		d, err := policies.Decode[succession.Suspension](e)
+		if err != nil {
+			return policies.Link{}, err
+		}
+		return d.Link, nil
+	}
+	if e.Type == "thaw" {
+		d, err := policies.Decode[freeze.Thaw](e)
 		if err != nil {
 			return policies.Link{}, err
 		}

@@ -83,7 +83,7 @@ func (h *recorded) add(index uint64, entry evidence.Entry, d *evidence.Details) 
 	switch entry.Kind {
 	case evidence.EntryIdentity:
 		h.identities = append(h.identities, d.Document)
-	case evidence.EntryManifest, evidence.EntryGrant, evidence.EntryRevocation, evidence.EntryWriteGrant, evidence.EntryWriteEnd, evidence.EntrySuccession, evidence.EntryNotice:
+	case evidence.EntryManifest, evidence.EntryGrant, evidence.EntryRevocation, evidence.EntryWriteGrant, evidence.EntryWriteEnd, evidence.EntrySuccession, evidence.EntryNotice, evidence.EntryThaw:
 		if entry.Kind == evidence.EntryManifest && d.Author != policies.AuthorID(d.Owner) {
 			return // a writer's: it is no link of the owner's chain
 		}

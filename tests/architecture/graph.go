@@ -20,6 +20,7 @@ var graph = []rule{
 	{"policies/evidence", []string{"policies", "policies/envelope"}},
 	{"policies/links", []string{"policies"}},
 	{"policies/consent", []string{"policies"}},
+	{"policies/freeze", []string{"policies", "policies/envelope"}},
 	{"policies/succession", []string{"policies", "policies/envelope"}},
 	{"policies/problem", []string{"policies", "policies/evidence"}},
 	{"policies/writing", []string{"policies"}},

@@ -37,6 +37,7 @@ const (
 	ReasonPseudonym         = "pseudonym"          // the entry is under a pseudonym that is not the owner's or the reader's
 	ReasonIdentity          = "identity"           // owner or reader is not enrolled
 	ReasonIdentitySignature = "identity_signature" // the identity does not certify itself
+	ReasonFreeze            = "freeze"             // a freeze without two signatures, or by an order that was used before or was over; a thaw by somebody else
 	ReasonSuccession        = "succession"         // an identity's keys were replaced by somebody who may not, or too soon
 	ReasonDetails           = "details"            // the details are not what a release has
 )
@@ -260,6 +261,8 @@ func prepare(b *hashed) error {
 			p.document, p.err = policies.Decode[policies.Session](p.signed)
 		case evidence.EntrySuccession, evidence.EntryNotice, evidence.EntrySuspension:
 			decodeSuccession(r.Entry.Kind, p)
+		case evidence.EntryFreeze, evidence.EntryThaw:
+			decodeFreeze(r.Entry.Kind, p)
 		case evidence.EntryUse, evidence.EntryRefusal:
 			p.document, p.err = policies.Decode[policies.ReadRequest](p.signed)
 		case evidence.EntryAccess:

@@ -32,7 +32,8 @@ type replay struct {
 	sessions   map[policies.Hash]*session
 	ending     map[int64][]policies.Hash // sessions by the minute after which nobody may speak of them
 	spent      map[pair]*spent
-	minute     int64 // of the newest entry, and its UTC day
+	orders     map[policies.Hash]uint64 // orders of first operators by the freeze that used them
+	minute     int64                    // of the newest entry, and its UTC day
 	day        int64
 
 	// What was not there to be replayed: whatever is not known may have been in it.
@@ -132,7 +133,7 @@ func newReplay(l *Log, part Range) *replay {
 		identities: map[policies.IdentityID]*identity{}, chains: map[policies.OwnerID]chain{}, heads: map[headKey]*head{},
 		writers: map[headKey][]*writer{}, writes: map[policies.DocumentID]*writer{},
 		imports: map[policies.DocumentID]*grant{}, grants: map[policies.DocumentID]*grant{},
-		sessions: map[policies.Hash]*session{}, ending: map[int64][]policies.Hash{}, spent: map[pair]*spent{}, gone: newGone(),
+		sessions: map[policies.Hash]*session{}, ending: map[int64][]policies.Hash{}, spent: map[pair]*spent{}, orders: map[policies.Hash]uint64{}, gone: newGone(),
 	}
 }
 
@@ -183,6 +184,10 @@ func (s *replay) apply(r *Record, p *prepared, b *batch) {
 		s.announce(r, p, b)
 	case evidence.EntrySuspension:
 		s.suspend(r, p, b)
+	case evidence.EntryFreeze:
+		s.freeze(r, p, b)
+	case evidence.EntryThaw:
+		s.thaw(r, p, b)
 	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r, p, inside, b)
 	case evidence.EntryErasure:
@@ -247,7 +252,8 @@ func (s *replay) missing(r *Record, inside bool, b *batch) {
 	}
 	switch r.Entry.Kind {
 	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant, evidence.EntryRevocation,
-		evidence.EntryWriteGrant, evidence.EntryWriteEnd, evidence.EntrySuccession, evidence.EntryNotice, evidence.EntrySuspension:
+		evidence.EntryWriteGrant, evidence.EntryWriteEnd, evidence.EntrySuccession, evidence.EntryNotice, evidence.EntrySuspension,
+		evidence.EntryFreeze, evidence.EntryThaw:
 		if r.Absent {
 			s.lost = why
 		}
@@ -672,6 +678,9 @@ func (s *replay) permit(v *verdict, d *evidence.Details, g *grant, q *pass, ask 
 	use.Revoked = by != 0
 	if one := s.identities[policies.IdentityID(d.Reader)]; one != nil && g.index < one.suspended {
 		v.fault(string(policies.CodeSuspended), "the reader suspended all its grants in entry %d", one.suspended)
+	}
+	if one := s.identities[policies.IdentityID(d.Owner)]; one != nil && one.frozen != 0 {
+		v.fault(string(policies.CodeFrozen), "two operators froze the owner in entry %d", one.frozen)
 	}
 	err := policies.Check(&g.document, use, decided)
 	var code policies.Code

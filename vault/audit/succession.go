@@ -18,6 +18,7 @@ type standing struct {
 	successor  policies.Hash
 	since      time.Time
 	suspended  uint64 // as a reader: the index of the newest suspension
+	frozen     uint64 // as an owner: the index of the newest freeze, if no thaw came after it
 }
 
 // succeed gives an identity new keys from here on, and says what is wrong with that. Documents and sessions after it must be signed by them.
@@ -53,7 +54,7 @@ func (s *replay) succeed(r *Record, p *prepared, b *batch) {
 	signed := b.proof(p.signed, d.SigningKey, nil)
 	signed.second = authority
 	one.key = d.SigningKey
-	one.standing = standing{generation: d.Generation, document: p.signed.Hash, recovery: d.RecoveryHash, suspended: one.suspended}
+	one.standing = standing{generation: d.Generation, document: p.signed.Hash, recovery: d.RecoveryHash, suspended: one.suspended, frozen: one.frozen}
 	for _, open := range s.sessions {
 		if open.document.Reader == policies.ReaderID(d.Identity) && open.ended == 0 {
 			open.ended = r.Index

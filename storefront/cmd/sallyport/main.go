@@ -1,4 +1,4 @@
-// Command sallyport is what a person (me), a business (biz) and an auditor (audit) type.
+// Command sallyport is what a person (me), a business (biz), an auditor (audit) and an operator of a vault (operator) type.
 //
 // A person's commands keep fields encrypted on their own device, publish them, and let readers read them field by field; a business's
 // read what was granted. Each command opens the profile, does one thing, and ends with an exit code that a script can rely on. An auditor's commands
@@ -63,6 +63,8 @@ type commands struct {
 	Biz bizCommands `cmd:"" help:"For a business, or anyone who reads: read what was granted to you."`
 
 	Audit auditCommands `cmd:"" help:"For an auditor: verify a published key-use log, away from the vault."`
+
+	Operator operatorCommands `cmd:"" help:"For two operators of a vault: stop all reading of a person who lost everything."`
 }
 
 // Global is what every command takes.

@@ -50,6 +50,7 @@ type meCommands struct {
 	Checkpoint meCheckpoint `cmd:"" help:"${help_me_checkpoint}"`
 	Rotate     meRotate     `cmd:"" help:"${help_me_rotate}"`
 	Replace    meReplace    `cmd:"" help:"${help_me_replace}"`
+	Thaw       meThaw       `cmd:"" help:"${help_me_thaw}"`
 	Sync       meSync       `cmd:"" help:"${help_me_sync}"`
 	Backup     meBackup     `cmd:"" help:"${help_me_backup}"`
 	Restore    meRestore    `cmd:"" help:"${help_me_restore}"`

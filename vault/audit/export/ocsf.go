@@ -56,6 +56,8 @@ func classify(e *Event) (c *class, activity int) {
 		return accountChange, 3
 	case evidence.EntryNotice, evidence.EntrySuspension:
 		return entity, 3
+	case evidence.EntryFreeze, evidence.EntryThaw:
+		return entity, 3
 	case evidence.EntrySession:
 		return authentication, 1
 	case evidence.EntryManifest:

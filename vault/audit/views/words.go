@@ -90,6 +90,10 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 		return fmt.Sprintf("%s has new keys, generation %d (%s); nothing that the keys before sign is accepted from here", owner, d.Version, d.Note), nil
 	case evidence.EntrySuspension:
 		return fmt.Sprintf("%s suspended all that it had been granted before", reader), nil
+	case evidence.EntryFreeze:
+		return fmt.Sprintf("two operators, %s and %s, stopped all reading of %s", d.Note, d.Identity, owner), nil
+	case evidence.EntryThaw:
+		return fmt.Sprintf("%s ended the stop of all reading", owner), nil
 	case evidence.EntryNotice:
 		return fmt.Sprintf("a change of the keys of %s without the recovery key was %s", owner, d.Note), nil
 	case evidence.EntryDestroyed:

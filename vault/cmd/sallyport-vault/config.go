@@ -53,6 +53,7 @@ type config struct {
 	ReadyFile    string         `koanf:"ready_file"`
 	Publish      publication    `koanf:"publish"`
 	Audit        auditing       `koanf:"audit"`
+	Freeze       freezing       `koanf:"freeze"`
 	Limits       limits         `koanf:"limits"`
 	Storefront   storefrontDoor `koanf:"storefront"`
 	Owners       ownersDoor     `koanf:"owners"`
@@ -65,10 +66,37 @@ type auditing struct {
 
 // identities are the auditors' ids.
 func (a auditing) identities() ([]policies.IdentityID, error) {
-	ids := make([]policies.IdentityID, len(a.Auditors))
-	for i, text := range a.Auditors {
+	return identities("audit.auditors", a.Auditors)
+}
+
+// freezing says who may stop all reading of a person, two of them together.
+type freezing struct {
+	Operators []string `koanf:"operators"`
+}
+
+// identities are the operators' ids.
+func (f freezing) identities() ([]policies.IdentityID, error) {
+	ids, err := identities("freeze.operators", f.Operators)
+	if err != nil {
+		return nil, err
+	}
+	for i, id := range ids {
+		if slices.Contains(ids[:i], id) {
+			return nil, fmt.Errorf("freeze.operators: %s is listed twice", id)
+		}
+	}
+	if len(ids) == 1 {
+		return nil, errors.New("freeze.operators: it takes two; list none or at least two")
+	}
+	return ids, nil
+}
+
+// identities reads the ids of a member.
+func identities(member string, texts []string) ([]policies.IdentityID, error) {
+	ids := make([]policies.IdentityID, len(texts))
+	for i, text := range texts {
 		if err := ids[i].UnmarshalText([]byte(text)); err != nil || ids[i].IsZero() {
-			return nil, fmt.Errorf("audit.auditors: %q is not the id of an identity", text)
+			return nil, fmt.Errorf("%s: %q is not the id of an identity", member, text)
 		}
 	}
 	return ids, nil
@@ -147,6 +175,7 @@ func (c *config) validate() error {
 	}
 	_, choice := c.choice()
 	_, auditors := c.Audit.identities()
+	_, operators := c.Freeze.identities()
 	_, witnesses := c.Publish.witnesses()
 	d := &c.Storefront
 	files := []string{d.Certificate, d.Key, d.ClientCA}
@@ -158,6 +187,8 @@ func (c *config) validate() error {
 		return fmt.Errorf("configuration: %w", choice)
 	case auditors != nil:
 		return fmt.Errorf("configuration: %w", auditors)
+	case operators != nil:
+		return fmt.Errorf("configuration: %w", operators)
 	case socket && !slices.Equal(files, []string{"", "", ""}):
 		return errors.New("configuration: a socket has no certificates; unset storefront.certificate, key and client_ca")
 	case !socket && slices.Contains(files, ""):

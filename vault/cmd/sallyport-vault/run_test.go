@@ -68,7 +68,7 @@ func TestDocumentedConfigurationIsTheDefault(t *testing.T) {
 	want.Ceremony, want.PIN, want.Log, want.State, want.Database = "x", "x", "x", "x", "x"
 	want.Storefront.Certificate, want.Storefront.Key, want.Storefront.ClientCA = "x", "x", "x"
 	want.Owners.Certificate, want.Owners.Key = "x", "x"
-	want.Audit.Auditors = []string{}
+	want.Audit.Auditors, want.Freeze.Operators = []string{}, []string{}
 	if !reflect.DeepEqual(*got, want) {
 		t.Errorf("documented %+v\ndefault    %+v", *got, want)
 	}
@@ -667,4 +667,17 @@ func vaultWithARealToken(t *testing.T, custody policies.Custody) {
 		}
 	}
 	d.end()
+}
+
+// TestOperators: a freeze takes two operators, so one alone on the list, or one listed twice, is a mistake.
+func TestOperators(t *testing.T) {
+	a, b := strings.Repeat("1", 64), strings.Repeat("2", 64)
+	for _, c := range []struct {
+		listed []string
+		good   bool
+	}{{nil, true}, {[]string{a, b}, true}, {[]string{a}, false}, {[]string{a, a}, false}, {[]string{a, b, a}, false}, {[]string{a, "b"}, false}, {[]string{a, strings.Repeat("0", 64)}, false}} {
+		if _, err := (freezing{c.listed}).identities(); (err == nil) != c.good {
+			t.Errorf("%v: %v", c.listed, err)
+		}
+	}
 }

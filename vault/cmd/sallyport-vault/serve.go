@@ -155,13 +155,17 @@ func openVault(ctx context.Context, cfg *config, device *hardware.Device, journa
 	if err != nil {
 		return nil, err
 	}
+	operators, err := cfg.Freeze.identities()
+	if err != nil {
+		return nil, err
+	}
 	secrets := device.Secrets()
 	return vault.Open(ctx, vault.Config{
 		Envelope: device.Document(), Document: device.VaultDocument(),
 		Token: token{device.Pool()}, Serial: device.Serial(), Grade: device.Grade(), Findings: string(findings),
 		Log: journal, ImportKey: pre.NewBlobKey(secrets.ImportHPKESeed), SessionKey: pre.NewVaultKey(secrets.SessionKEMSeed),
 		Dir: cfg.Database, Keys: cfg.Keys, SealingCheck: cfg.SealingCheck, Reserve: cfg.Reserve, DataKey: secrets.DataKey,
-		KeepBodies: cfg.KeepBodies, Auditors: auditors, Limits: vault.Limits(cfg.Limits), Logger: log,
+		KeepBodies: cfg.KeepBodies, Auditors: auditors, Operators: operators, Limits: vault.Limits(cfg.Limits), Logger: log,
 	})
 }
 

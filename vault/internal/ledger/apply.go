@@ -6,6 +6,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/freeze"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/policies/writing"
 )
@@ -94,6 +95,10 @@ func (s *State) apply(r *Record) error {
 		return s.succeed(r, r.Document.(*succession.Document))
 	case evidence.EntrySuspension:
 		return s.suspend(r, r.Document.(*succession.Suspension))
+	case evidence.EntryFreeze:
+		return s.freeze(r, r.Document.(*freeze.Document))
+	case evidence.EntryThaw:
+		return s.thaw(r, r.Document.(*freeze.Thaw))
 	case evidence.EntryNotice:
 		return s.announce(r, r.Document.(*succession.Notice))
 	case evidence.EntryUse, evidence.EntryRefusal:

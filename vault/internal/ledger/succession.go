@@ -19,6 +19,7 @@ type Standing struct {
 	Former     [][]byte      `json:"former,omitzero"` // the keys before, newest first, at most formerKeys
 	Announced  Announced     `json:"announced,omitzero"`
 	Suspended  uint64        `json:"suspended,omitzero"` // as a reader: the newest suspension's index; grants that were imported before are not used
+	Frozen     uint64        `json:"frozen,omitzero"`    // as an owner: the newest freeze's index, if no thaw came after it
 }
 
 // formerKeys is how many replaced keys of an identity are remembered, to tell their holders that they were replaced.
@@ -63,7 +64,7 @@ func (s *State) succeed(r *Record, d *succession.Document) error {
 	}
 	next := *i
 	next.Key = d.SigningKey
-	next.Standing = Standing{Generation: d.Generation, Document: r.Details.Document, Seq: d.Seq, Recovery: d.RecoveryHash, Suspended: i.Suspended}
+	next.Standing = Standing{Generation: d.Generation, Document: r.Details.Document, Seq: d.Seq, Recovery: d.RecoveryHash, Suspended: i.Suspended, Frozen: i.Frozen}
 	next.Former = append([][]byte{i.Key}, i.Former...)
 	next.Former = next.Former[:min(len(next.Former), formerKeys)]
 	s.identities[d.Identity] = &next
