@@ -16,6 +16,7 @@ import (
 // TestFrozen: a person loses every device, and with them the password and the sheet. They can stop nothing any more, so they go to the operator in person. Two
 // operators look at who it is, and all reading of that person stops, and of nobody else. Later a memory stick turns up, and the person ends it.
 func TestFrozen(t *testing.T) {
+	t.Parallel()
 	s := openStage(t, publishing(t, stage.Options{VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits}))
 	stick := filepath.Join(t.TempDir(), "anna.backup")
 	profiles := filepath.Join(s.Dir(), "profiles")
