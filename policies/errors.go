@@ -87,6 +87,12 @@ const (
 	// Freezing, for a person who lost everything.
 	CodeFrozen   Code = "frozen"          // two operators stopped all reading of this owner; the owner ends that
 	CodeOperator Code = "not_an_operator" // the vault's configuration does not list a signer as an operator
+
+	// Names of businesses.
+	CodeVoucher    Code = "voucher_forged"  // a voucher that the vault's ceremony key did not sign, or of another name than the identity has
+	CodeVoucherOld Code = "voucher_old"     // a newer voucher for the identity came before
+	CodeLookAlike  Code = "look_alike"      // the name looks like one of somebody else that is verified
+	CodeDomain     Code = "domain_unproven" // the domain does not say that the identity is its own
 	// The key server, which gives a new device its profile.
 	CodePasswordWrong  Code = "password_wrong"  // not the password of this account, or there is no such account
 	CodePasswordLocked Code = "password_locked" // ten passwords were tried; a device that works, or the recovery sheet, begins anew
@@ -166,6 +172,11 @@ var codeText = map[Code]string{
 	CodeRecovery:              "this is not the recovery key of the identity",
 	CodeFrozen:                "two operators stopped all reading of this owner, who had lost all access; the owner ends that",
 	CodeOperator:              "the vault does not list a signer as one of its operators; its configuration does",
+
+	CodeVoucher:    "this voucher is not the vault operator's, or not for this name",
+	CodeVoucherOld: "a newer voucher for this identity came before",
+	CodeLookAlike:  "the name looks like the verified name of somebody else",
+	CodeDomain:     "the domain does not say that this identity is its own",
 }
 
 // Valid reports whether c is one of the codes above.

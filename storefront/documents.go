@@ -384,6 +384,21 @@ func (s *Storefront) indexGrant(ctx context.Context, d *policies.Grant, env *env
 	if err != nil {
 		return err
 	}
+	err = s.each(ctx, key(kindGivenUp, d.Owner[:]), nil, func(r store.Record) error {
+		given, err := parseGivenUp(r)
+		if err != nil {
+			return err
+		}
+		for _, item := range given.Items {
+			if item.Grant == d.ID {
+				record.Ended = append(record.Ended, item)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	change, err := encodeRecord(key(kindGrant, place), 1, record)
 	if err != nil {
 		return err
@@ -411,17 +426,22 @@ func (s *Storefront) postRevocation(c *call) error {
 
 // indexRevocation marks what ended. The caller holds the lock of the owner's own slot.
 func (s *Storefront) indexRevocation(ctx context.Context, d *policies.Revocation, env *envelope.Envelope) error {
-	byGrant := make(map[policies.DocumentID][]policies.RevokedItem)
-	for _, item := range d.Items {
-		byGrant[item.Grant] = append(byGrant[item.Grant], item)
-	}
 	changes, err := s.once(ctx, nil, chainKey(d.Owner, d.Seq), env.Raw)
 	if err != nil {
 		return err
 	}
+	return s.endItems(ctx, changes, d.Owner, d.Items)
+}
+
+// endItems marks fields of an owner's grants as ended, together with other changes. The caller holds the lock of the owner's own slot.
+func (s *Storefront) endItems(ctx context.Context, changes []store.Change, owner policies.OwnerID, items []policies.RevokedItem) error {
+	byGrant := make(map[policies.DocumentID][]policies.RevokedItem)
+	for _, item := range items {
+		byGrant[item.Grant] = append(byGrant[item.Grant], item)
+	}
 	var touched []pair
 	for id, items := range byGrant {
-		at, err := s.store.Get(ctx, key(kindGrantPlaces, d.Owner[:], id[:]))
+		at, err := s.store.Get(ctx, key(kindGrantPlaces, owner[:], id[:]))
 		if errors.Is(err, store.ErrNotFound) {
 			continue // not indexed; if it is later, the chain says that it ended
 		} else if err != nil {
@@ -446,7 +466,7 @@ func (s *Storefront) indexRevocation(ctx context.Context, d *policies.Revocation
 			return err
 		}
 		changes = append(changes, change)
-		touched = append(touched, pair{policies.ReaderID(at.Value[:32]), d.Owner})
+		touched = append(touched, pair{policies.ReaderID(at.Value[:32]), owner})
 	}
 	defer func() {
 		for _, p := range touched {

@@ -32,6 +32,8 @@ import (
 //	g reader owner seq               grantRecord
 //	G owner grant-id                 where the grant is: reader || seq
 //	s identity generation            api.Succession
+//	v identity                       api.Vouched: the newest voucher for its name
+//	e owner index                    api.Renunciation: what a reader gave up, by its entry in the key-use log
 //	m receiver number                letterRecord: a sealed message that waits for its receiver
 //	y receiver number                what is sealed in it
 //	M receiver                       the highest number used, 8 bytes
@@ -54,6 +56,8 @@ const (
 	kindGrant       = 'g'
 	kindGrantPlaces = 'G'
 	kindSuccession  = 's'
+	kindVoucher     = 'v'
+	kindGivenUp     = 'e'
 	kindLetter      = 'm'
 	kindSealed      = 'y'
 	kindNumber      = 'M'

@@ -60,6 +60,10 @@ func (v *Vault) Submit(ctx context.Context, submission api.Submission) (*evidenc
 		return v.freeze(ctx, e)
 	case "thaw":
 		return v.thaw(ctx, e)
+	case "renunciation":
+		return v.giveUp(ctx, e)
+	case "voucher":
+		return v.vouch(ctx, e)
 	}
 	return nil, v.stranger(fmt.Errorf("%w: a vault does not act on documents of type %q", policies.ErrMalformed, e.Type))
 }
@@ -167,9 +171,12 @@ func (v *Vault) enrol(ctx context.Context, e *envelope.Envelope) (*evidence.Rece
 	if err != nil {
 		return nil, v.stranger(err)
 	}
-	known, closed := false, false
-	records, cp, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
+	known, closed, alike := false, false, false
+	records, cp, err := v.record(ctx, func(s *ledger.State, now time.Time) []ledger.Record {
 		if known, closed = s.Identity(id) != nil, s.Closed(id); known || closed {
+			return nil
+		}
+		if alike = identity.Name != "" && s.LooksLike(identity.Name, id, now); alike {
 			return nil
 		}
 		pseudonym := policies.NewPseudonym()
@@ -186,6 +193,9 @@ func (v *Vault) enrol(ctx context.Context, e *envelope.Envelope) (*evidence.Rece
 	}
 	if known {
 		return v.receiptOf(e.Hash)
+	}
+	if alike {
+		return nil, v.stranger(policies.CodeLookAlike)
 	}
 	return v.receipt(&records[0], cp, e.Hash)
 }

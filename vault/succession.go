@@ -142,3 +142,55 @@ func (v *Vault) suspend(ctx context.Context, e *envelope.Envelope) (*evidence.Re
 	}
 	return v.receipt(&record, cp, e.Hash)
 }
+
+// giveUp ends fields of grants for their reader, as a revocation does for the owner: refused from its record on, then the keys are destroyed, then the receipt. The record is under
+// the owner too, whose history it is part of. It is no link of a chain, so the same document again is known by its hash.
+func (v *Vault) giveUp(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
+	d, err := open(v, e, func(n *succession.Renunciation) policies.IdentityID { return policies.IdentityID(n.Reader) })
+	if err != nil {
+		return nil, err
+	}
+	n := d.doc
+	defer v.owners.lock(n.Owner)()
+	if receipt, err := v.again(ctx, e.Hash); receipt != nil || err != nil {
+		return receipt, err
+	}
+	var owner policies.Pseudonym
+	record, cp, err := accept(ctx, v, d, func(s *ledger.State, _ time.Time) error {
+		if n.Audience != v.cfg.Document.Vault {
+			return policies.CodeWrongVault
+		}
+		if s.Closed(policies.IdentityID(n.Owner)) {
+			return problem.New(policies.CodeClosed, "the owner closed their account, and all grants ended with it")
+		}
+		owner = s.Pseudonym(policies.IdentityID(n.Owner))
+		left := false
+		for i, item := range n.Items {
+			g := s.Grant(item.Grant)
+			if g == nil || g.Document.Owner != n.Owner || g.Document.Reader != n.Reader {
+				return problem.New(policies.CodeNoGrant, "item %d: no such grant of this owner to this reader", i)
+			}
+			at, ok := g.Find(item.Field, item.Author)
+			if !ok {
+				return problem.New(policies.CodeNoGrant, "item %d: the grant has no such field", i)
+			}
+			left = left || !g.Revoked[at]
+		}
+		if !left { // nobody fills an owner's history with the end of what has ended
+			return policies.CodeRevoked
+		}
+		return nil
+	}, func() ledger.Record {
+		return ledger.Record{
+			Kind: evidence.EntryGivenUp, Owner: owner, Reader: d.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: n,
+			Details: evidence.Details{Owner: n.Owner, Reader: n.Reader, Document: e.Hash, Items: n.Items},
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := v.destroy(context.WithoutCancel(ctx), &ledger.Revocation{Hash: e.Hash, Owner: n.Owner, Index: record.Index, Items: n.Items}); err != nil {
+		return nil, err
+	}
+	return v.receipt(&record, cp, e.Hash)
+}

@@ -292,3 +292,113 @@ func TestSuspension(t *testing.T) {
 		t.Errorf("after new keys: %s", got)
 	}
 }
+
+// TestGivenUp: a reader gives up a field. The key is destroyed and nothing is released with it, after a restart too; the owner's history says who did it. Nobody gives up another's grant.
+func TestGivenUp(t *testing.T) {
+	w := newWorld(t)
+	o, r, other := w.owner(), w.reader(), w.reader()
+	o.set("name", "n")
+	o.set("phone", "p")
+	g := o.grant(r, nil, "name", "phone")
+	theirs := o.grant(other, nil, "name")
+	of := func(by *reader, change func(*succession.Renunciation), g *policies.Grant, fields ...policies.Field) api.Submission {
+		d := &succession.Renunciation{Header: policies.NewHeader("renunciation", w.clock.now()), Audience: w.document.Vault, Reader: policies.ReaderID(by.id), Owner: policies.OwnerID(o.id)}
+		for _, f := range fields {
+			d.Items = append(d.Items, policies.RevokedItem{Grant: g.ID, Field: f, Author: policies.AuthorID(o.id)})
+		}
+		if change != nil {
+			change(d)
+		}
+		e, err := policies.Sign(by.key, d)
+		must(t, err)
+		return api.Submission{Envelope: e.Raw}
+	}
+	name, phone := ask{o, g, "name", 0}, ask{o, g, "phone", 0}
+	r.value(name, r.read(name, phone).Items[0])
+	w.refuses(of(other, nil, g, "name"), policies.CodeNoGrant, "another's grant")
+	w.refuses(of(r, func(d *succession.Renunciation) { d.Owner = policies.OwnerID(w.owner().id) }, g, "name"), policies.CodeNoGrant, "as another owner's")
+	w.refuses(of(r, nil, g, "mail"), policies.CodeNoGrant, "a field that the grant has not")
+	w.refuses(of(r, func(d *succession.Renunciation) { d.Audience[0]++ }, g, "name"), policies.CodeWrongVault, "for another vault")
+	if _, err := w.submit(of(other, func(d *succession.Renunciation) { d.Reader = policies.ReaderID(r.id) }, g, "name")); !errors.Is(err, policies.ErrSignature) {
+		t.Errorf("signed by another: %v", err)
+	}
+	if !w.holds(keyID(g.ID, "name", policies.AuthorID(o.id))) {
+		t.Fatal("a refused renunciation destroyed a key")
+	}
+	order := of(r, nil, g, "name")
+	receipt := w.accepted(order)
+	if w.holds(keyID(g.ID, "name", policies.AuthorID(o.id))) || !w.holds(keyID(g.ID, "phone", policies.AuthorID(o.id))) {
+		t.Error("the wrong key is gone, or none")
+	}
+	for _, database := range []bool{true, false} {
+		derives := w.token.count()
+		items := r.read(name, phone).Items
+		if items[0].Outcome != policies.CodeRevoked || w.token.count() != derives+1 {
+			t.Errorf("what was given up: %s, %d uses of keys", items[0].Outcome, w.token.count()-derives)
+		}
+		r.value(phone, items[1])
+		if again := w.accepted(order); again.Evidence.Index != receipt.Evidence.Index { // the same receipt, and nothing happens
+			t.Errorf("sent again: entry %d, first %d", again.Evidence.Index, receipt.Evidence.Index)
+		}
+		must(t, w.vault.Close(t.Context()))
+		w.log.Close()
+		w.reopen(database)
+		r.openSession()
+		other.openSession()
+	}
+	w.refuses(of(r, nil, g, "name"), policies.CodeRevoked, "what is over, signed anew")
+	them := ask{o, theirs, "name", 0}
+	other.value(them, other.read(them).Items[0])
+	// A new grant is not ended by the old order.
+	anew := ask{o, o.grant(r, nil, "name"), "name", 0}
+	w.accepted(order)
+	r.value(anew, r.read(anew).Items[0])
+	entries := 0
+	for _, rec := range w.records() {
+		if rec.Kind == evidence.EntryGivenUp {
+			entries++
+			if rec.Details.Owner != policies.OwnerID(o.id) || rec.Details.Reader != policies.ReaderID(r.id) || len(rec.Details.Items) != 1 || rec.Owner.IsZero() || rec.Reader.IsZero() {
+				t.Errorf("the entry: %+v", rec)
+			}
+		}
+	}
+	if entries != 1 {
+		t.Errorf("%d entries", entries)
+	}
+}
+
+// TestGivenUpCutShort: the record is there and the key is not destroyed. The same order again, or the next start, finishes it.
+func TestGivenUpCutShort(t *testing.T) {
+	for _, restart := range []bool{true, false} {
+		w := newWorld(t)
+		o, r := w.owner(), w.reader()
+		o.set("name", "n")
+		g := o.grant(r, nil, "name")
+		d := &succession.Renunciation{
+			Header: policies.NewHeader("renunciation", w.clock.now()), Audience: w.document.Vault, Reader: policies.ReaderID(r.id), Owner: policies.OwnerID(o.id),
+			Items: []policies.RevokedItem{{Grant: g.ID, Field: "name", Author: policies.AuthorID(o.id)}},
+		}
+		e, err := policies.Sign(r.key, d)
+		must(t, err)
+		key := keyID(g.ID, "name", policies.AuthorID(o.id))
+		w.token.hook = func(op string) error {
+			if op == "destroy" {
+				return errors.New("the token does nothing")
+			}
+			return nil
+		}
+		w.refuses(api.Submission{Envelope: e.Raw}, policies.CodeTokenFailure, "the token destroys nothing")
+		w.token.hook = nil
+		if got := r.read(ask{o, g, "name", 0}).Items[0].Outcome; got != policies.CodeRevoked || !w.holds(key) {
+			t.Errorf("half done: %s", got)
+		}
+		if restart {
+			w.restart(false)
+		} else {
+			w.accepted(api.Submission{Envelope: e.Raw})
+		}
+		if w.holds(key) {
+			t.Errorf("restarted %v: the key is still there", restart)
+		}
+	}
+}

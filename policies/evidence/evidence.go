@@ -68,6 +68,8 @@ const (
 	EntrySuspension Kind = "suspension"        // a reader suspended all grants that it has
 	EntryFreeze     Kind = "freeze"            // two operators stopped all reading of an owner
 	EntryThaw       Kind = "thaw"              // the owner ended that
+	EntryGivenUp    Kind = "renunciation"      // a reader gave up fields of grants; refused from here
+	EntryVoucher    Kind = "voucher"           // the operator vouched for an identity's name, or took that back
 	EntryNotice     Kind = "succession-notice" // a change of keys without the recovery key was announced, or an announcement taken back
 )
 

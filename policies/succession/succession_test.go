@@ -3,6 +3,7 @@ package succession
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -153,10 +154,46 @@ func TestSuccessor(t *testing.T) {
 	}
 }
 
+func renunciation() *Renunciation {
+	return &Renunciation{
+		Header: policies.NewHeader("renunciation", now), Audience: policies.VaultID{9}, Reader: policies.ReaderID{1}, Owner: policies.OwnerID{2},
+		Items: []policies.RevokedItem{{Grant: policies.DocumentID{3}, Field: "phone.mobile", Author: policies.AuthorID{2}}},
+	}
+}
+
+func TestRenunciation(t *testing.T) {
+	for what, c := range map[string]struct {
+		change func(*Renunciation)
+		ok     bool
+	}{
+		"good":            {func(*Renunciation) {}, true},
+		"of nothing":      {func(d *Renunciation) { d.Items = nil }, false},
+		"of too much":     {func(d *Renunciation) { d.Items = slices.Repeat(d.Items, policies.MaxRevokedItems+1) }, false},
+		"of all it may":   {func(d *Renunciation) { d.Items = slices.Repeat(d.Items, policies.MaxRevokedItems) }, true},
+		"of no grant":     {func(d *Renunciation) { d.Items[0].Grant = policies.DocumentID{} }, false},
+		"of no field":     {func(d *Renunciation) { d.Items[0].Field = "No Field" }, false},
+		"of no author":    {func(d *Renunciation) { d.Items[0].Author = policies.AuthorID{} }, false},
+		"of nobody":       {func(d *Renunciation) { d.Reader = policies.ReaderID{} }, false},
+		"to nobody":       {func(d *Renunciation) { d.Owner = policies.OwnerID{} }, false},
+		"for no vault":    {func(d *Renunciation) { d.Audience = policies.VaultID{} }, false},
+		"of another type": {func(d *Renunciation) { d.Type = "suspension" }, false},
+	} {
+		d := renunciation()
+		c.change(d)
+		if err := d.Validate(); (err == nil) != c.ok {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func FuzzDocument(f *testing.F) {
 	l := Line{ID: policies.IdentityID{1}, Holders: []Holder{{Generation: 1, Document: policies.Hash{1}, SigningKey: key(1).Public().Bytes(), Recovery: policies.HashKey(key(2).Public().Bytes())}}}
 	e, err := Sign(next(&l, 11), key(11), key(2))
 	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(e.Raw)
+	if e, err = policies.Sign(key(1), renunciation()); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(e.Raw)
@@ -168,6 +205,9 @@ func FuzzDocument(f *testing.F) {
 		}
 		if d, err := policies.Decode[Suspension](e); err == nil && d.Seq == 0 {
 			t.Error("a suspension that is not valid was decoded")
+		}
+		if d, err := policies.Decode[Renunciation](e); err == nil && (len(d.Items) == 0 || d.Owner.IsZero()) {
+			t.Error("a renunciation of nothing was decoded")
 		}
 		if d, err := policies.Decode[Notice](e); err == nil && d.Validate() != nil {
 			t.Error("a notice that is not valid was decoded")

@@ -33,6 +33,8 @@ const (
 	PathClosure       = "/v1/owners/{owner}/closure"      // POST, the owner's login, a closure's envelope: evidence.Receipt
 	PathHistory       = "/v1/owners/{owner}/history"      // GET ?before=&limit=, the owner's login: vault api.History
 	PathConsistency   = "/v1/log/consistency"             // GET ?from=&to=, no login: vault api.Consistency
+	PathRenunciations = "/v1/renunciations"               // POST, the reader's login, a renunciation's envelope: evidence.Receipt; 202: in force, and to be sent again. GET ?after=INDEX, the owner's login: [Renunciations]
+	PathVoucher       = "/v1/identities/{id}/voucher"     // POST, open, a voucher's envelope: evidence.Receipt. GET, open: [Vouched], or 404
 	PathReaderGrants  = "/v1/grants"                      // GET ?after=CURSOR, the reader's login: [ReaderGrants]
 	PathSessions      = "/v1/sessions"                    // POST, the reader's login, a session's envelope: evidence.Receipt
 	PathEvidence      = "/v1/evidence"                    // POST, no login: a request for evidence, signed by its session: vault api.SealedEvidence

@@ -998,6 +998,10 @@ func (o *Owner) sync(ctx context.Context) error {
 	for _, author := range o.writersOf(nil) {
 		_ = o.syncWritten(ctx, author) // what is wrong with it Incoming tells
 	}
+	if err := o.syncGivenUp(ctx); err != nil {
+		return errors.Join(runErr, err)
+	}
+	o.syncVouchers(ctx)
 	o.showSide(ctx)
 	if renewed := o.renewReaders(ctx); o.goOn() || renewed || runErr != nil {
 		if err := o.run(ctx); err != nil {

@@ -218,6 +218,7 @@ type device struct {
 	wire    *wire
 	trust   trust
 	joiner  joiner
+	roots   string // PEM, see Network
 }
 
 func newDevice(b *base, o Options) (*device, error) {
@@ -226,7 +227,7 @@ func newDevice(b *base, o Options) (*device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
-	d := &device{base: b, now: o.Now, root: root, signing: signingKey(root)}
+	d := &device{base: b, now: o.Now, root: root, signing: signingKey(root), roots: network.Roots}
 	if d.line, err = lineOf(b.Identity, b.Successions); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}

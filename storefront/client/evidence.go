@@ -367,6 +367,10 @@ func (r *Reader) event(p *Proof) Event {
 		e.Text = "You registered with the vault."
 	case evidence.EntrySuspension:
 		e.Text = "You suspended all that you had been granted before."
+	case evidence.EntryGivenUp:
+		e.Text = fmt.Sprintf("You gave up %d of what %s allowed you to read.", len(d.Items), owner)
+	case evidence.EntryVoucher:
+		e.Text = fmt.Sprintf("Your name was %s by the operator.", d.Note)
 	case evidence.EntrySession:
 		e.Text = "You opened a session."
 	case evidence.EntryImport:

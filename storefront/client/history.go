@@ -194,6 +194,11 @@ func (o *Owner) sentence(e *Event, entry evidence.Entry, d *evidence.Details) (p
 			return "history.revocation.one", []any{"what", d.Items[0].Field}
 		}
 		return "history.revocation", []any{"n", len(d.Items)}
+	case evidence.EntryGivenUp:
+		if len(d.Items) == 1 {
+			return "history.renunciation.one", []any{"reader", reader, "what", d.Items[0].Field}
+		}
+		return "history.renunciation", []any{"reader", reader, "n", len(d.Items)}
 	case evidence.EntrySuccession:
 		return "history.succession", fill
 	case evidence.EntryFreeze, evidence.EntryThaw:

@@ -135,8 +135,8 @@ func (o *Owner) consent(e *inboxEntry) (Consent, error) {
 		c.Fields, c.Until = e.Fields, time.Unix(e.Until, 0).UTC()
 	}
 	if contact, ok := o.contact(policies.ReaderID(r.From)); ok {
-		public := contact.public()
-		c.Alias, c.Name = public.Alias, public.Name
+		c.From = o.shown(contact)
+		c.Alias, c.Name = c.From.Alias, c.From.Name
 	}
 	return c, nil
 }
@@ -238,6 +238,10 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 	case "consent-request":
 		r, err := verify[consent.Request](o.device, m, e, from)
 		if err != nil {
+			return err
+		}
+		_ = o.renewVoucher(ctx, c) // who asks is shown as what is known now
+		if err := o.refuseAlike(c); err != nil {
 			return err
 		}
 		return o.takeRequest(r, e)
@@ -634,11 +638,16 @@ func (o *Owner) Accept(ctx context.Context, link links.Invite, alias string) err
 	if err := o.run(ctx); err != nil {
 		return err
 	}
-	_, to, err := o.identity(ctx, link.Reader)
+	raw, to, err := o.identity(ctx, link.Reader)
 	if err != nil {
 		return err
 	}
 	if to, err = o.newestKeys(ctx, link.Reader, to); err != nil {
+		return err
+	}
+	stranger := readerContact{ID: link.Reader, Identity: raw}
+	_ = o.renewVoucher(ctx, &stranger)
+	if err := o.refuseAlike(&stranger); err != nil {
 		return err
 	}
 	nonce := policies.NewNonce()

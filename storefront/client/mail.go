@@ -198,7 +198,8 @@ type Consent struct {
 	Request  policies.Hash        `json:"request"`
 	Party    policies.IdentityID  `json:"party"` // the other one
 	Alias    string               `json:"alias,omitzero"`
-	Name     string               `json:"name,omitzero"` // what the other one calls itself: UNVERIFIED
+	Name     string               `json:"name,omitzero"` // what the other one calls itself; From says whether anybody verified it
+	From     Contact              `json:"from,omitzero"` // of a request to this device: who asks
 	Status   consent.State        `json:"status"`
 	Asked    []consent.AskedField `json:"authorization_details"`
 	Purpose  consent.Purpose      `json:"purpose"`

@@ -31,7 +31,8 @@ type Owner struct {
 	mu    sync.Mutex // guards state and reader; held over a whole operation, since operations are links of one chain
 	state ownerState
 
-	reader *Reader // this person as a reader of other people, once it was needed
+	reader  *Reader   // this person as a reader of other people, once it was needed
+	givenUp []GivenUp // by readers, heard of since this device was opened
 }
 
 // ownerState is what an owner's device must not lose. Everything else follows from the root and the chain.
@@ -62,6 +63,7 @@ type ownerState struct {
 	Moved     bool              `json:"moved,omitzero"`     // nothing of this owner's own is; what others wrote may be until they write again
 	Replacing *replacement      `json:"replacing,omitzero"` // begun, and the succession is not in force yet
 	Announced *announced        `json:"announced,omitzero"`
+	GivenUpTo uint64            `json:"given_up_to,omitzero"` // index of the newest entry that says what a reader gave up
 }
 
 type position struct {
@@ -99,6 +101,7 @@ type readerContact struct {
 	Relationship jsontext.Value      `json:"relationship"` // verified when it came
 	Nonce        policies.Nonce      `json:"nonce"`
 	Successions  []jsontext.Value    `json:"successions,omitzero"` // verified when they came
+	Proof        nameProof           `json:"proof,omitzero"`
 }
 
 // issuedCode is a nonce that this owner gave out. Once a reader has used it, no other may.
@@ -508,8 +511,17 @@ type Contact struct {
 	Alias string              `json:"alias,omitzero"` // this device's own name for it
 	ID    policies.IdentityID `json:"id"`
 	Kind  policies.Kind       `json:"kind"`
-	Name  string              `json:"name,omitzero"` // what it calls itself: UNVERIFIED
+	Name  string              `json:"name,omitzero"` // what it calls itself: UNVERIFIED, unless one of these says otherwise
+
+	VouchedUntil time.Time `json:"vouched_until,omitzero"` // the operator vouches for the name, until then
+	Domain       string    `json:"domain,omitzero"`        // the website of this domain says that the contact is its own
+	DomainUntil  time.Time `json:"domain_until,omitzero"`
+	LooksLike    string    `json:"looks_like,omitzero"`    // the unverified name looks like the verified one of this contact
+	Mixed        bool      `json:"mixed_letters,omitzero"` // the unverified name is of letters that are not used together, or cannot all be seen
 }
+
+// Verified reports whether somebody besides the contact itself says that the name is its own: the operator, whose voucher is for the name, or the owner of a domain.
+func (c Contact) Verified() bool { return !c.VouchedUntil.IsZero() || c.Domain != "" }
 
 // Connect does the owner's half of meeting a reader: it fetches the relationship that the reader made out of one of this owner's
 // codes, and checks signature, both ids and the nonce. The code names the reader by its id; names are never asked.
@@ -533,6 +545,9 @@ func (o *Owner) Connect(ctx context.Context, code links.Contact, alias string) (
 	if err != nil {
 		return Contact{}, err
 	}
+	if err := o.refuseAlike(&c); err != nil {
+		return Contact{}, err
+	}
 	c.Alias = alias
 	for i := range o.state.Codes {
 		if o.state.Codes[i].Nonce == c.Nonce {
@@ -543,7 +558,7 @@ func (o *Owner) Connect(ctx context.Context, code links.Contact, alias string) (
 	if err := o.save(); err != nil {
 		return Contact{}, err
 	}
-	return c.public(), nil
+	return o.shown(&c), nil
 }
 
 // findRelationship looks among the relationships that name this owner for the newest of a reader that its newest key signed and that is wanted.
@@ -584,6 +599,7 @@ func (o *Owner) findRelationship(ctx context.Context, reader policies.IdentityID
 	if c.Relationship == nil {
 		return readerContact{}, ErrNotConnected
 	}
+	_ = o.renewVoucher(ctx, &c) // what cannot be verified now is shown as unverified
 	return c, nil
 }
 
@@ -602,6 +618,10 @@ func (o *Owner) putContact(c readerContact) {
 			if c.Alias == "" {
 				c.Alias = have.Alias
 			}
+			if c.Proof.Voucher == nil {
+				c.Proof.Voucher = have.Proof.Voucher
+			}
+			c.Proof.Domain, c.Proof.Until = have.Proof.Domain, have.Proof.Until
 			*have = c
 			return
 		}
@@ -623,7 +643,7 @@ func (o *Owner) Contacts() []Contact {
 	defer o.mu.Unlock()
 	out := make([]Contact, len(o.state.Contacts))
 	for i := range o.state.Contacts {
-		out[i] = o.state.Contacts[i].public()
+		out[i] = o.shown(&o.state.Contacts[i])
 	}
 	return out
 }

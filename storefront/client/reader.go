@@ -51,7 +51,8 @@ type readerState struct {
 	Waiting   []policies.OwnerID `json:"waiting,omitzero"`   // who had granted something before the newest replacement, and has not renewed it
 	Mail      readerMail         `json:"mail,omitzero"`
 
-	Writing []*writingFor `json:"writing,omitzero"`
+	Writing  []*writingFor    `json:"writing,omitzero"`
+	GivingUp []jsontext.Value `json:"giving_up,omitzero"` // renunciations that are not acknowledged yet
 }
 
 type ownerContact struct {
@@ -347,6 +348,14 @@ func (r *Reader) ready(ctx context.Context) error {
 		u.contact.Relations[u.index].Raw = nil
 		r.mu.Unlock()
 		changed = true
+	}
+	gaveUp, err := r.sendGivenUp(ctx)
+	changed = changed || gaveUp
+	if err != nil {
+		r.mu.Lock()
+		r.settled = false
+		r.mu.Unlock()
+		return err
 	}
 	if changed {
 		return r.save()

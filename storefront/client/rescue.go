@@ -314,7 +314,7 @@ func (o *Owner) renewReaders(ctx context.Context) (news bool) {
 			continue
 		}
 		found.Alias = c.Alias
-		*c = found
+		o.putContact(found) // in its place
 		o.regrantTo(policies.ReaderID(c.ID))
 		o.renewed = append(o.renewed, c.public())
 		news = true

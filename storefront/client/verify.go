@@ -38,6 +38,9 @@ func (o *Owner) Verify(ctx context.Context) (*Verification, error) {
 	if err := o.syncChain(ctx); err != nil {
 		return nil, err
 	}
+	if err := o.syncGivenUp(ctx); err != nil {
+		return nil, err
+	}
 	_, documents, err := o.fetchChain(ctx, position{Hash: policies.Hash(o.id)})
 	if err != nil {
 		return nil, err
@@ -66,6 +69,7 @@ func (o *Owner) Verify(ctx context.Context) (*Verification, error) {
 type recorded struct {
 	identities []policies.Hash
 	links      []link
+	givenUp    []link                 // by readers: no links of the chain
 	gone       map[policies.Hash]bool // revocations whose keys were destroyed
 }
 
@@ -88,6 +92,8 @@ func (h *recorded) add(index uint64, entry evidence.Entry, d *evidence.Details) 
 			return // a writer's: it is no link of the owner's chain
 		}
 		h.links = append(h.links, link{index, entry.Kind, d})
+	case evidence.EntryGivenUp:
+		h.givenUp = append(h.givenUp, link{index, entry.Kind, d})
 	case evidence.EntryDestroyed:
 		if h.gone == nil {
 			h.gone = map[policies.Hash]bool{}
@@ -132,6 +138,11 @@ func (h *recorded) inForce(grants []ownedGrant) (wrong []string) {
 	granted, ended := map[policies.Hash]bool{}, map[policies.RevokedItem]bool{}
 	for _, l := range h.links {
 		granted[l.Document] = granted[l.Document] || l.kind == evidence.EntryGrant
+		for _, item := range l.Items {
+			ended[item] = true
+		}
+	}
+	for _, l := range h.givenUp {
 		for _, item := range l.Items {
 			ended[item] = true
 		}

@@ -19,6 +19,7 @@ var graph = []rule{
 	{"policies/envelope", nil},
 	{"policies/evidence", []string{"policies", "policies/envelope"}},
 	{"policies/links", []string{"policies"}},
+	{"policies/names", []string{"policies", "policies/envelope"}},
 	{"policies/consent", []string{"policies"}},
 	{"policies/freeze", []string{"policies", "policies/envelope"}},
 	{"policies/succession", []string{"policies", "policies/envelope"}},

@@ -14,6 +14,8 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/names"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/policies/writing"
 )
 
@@ -39,6 +41,7 @@ const (
 	ReasonIdentitySignature = "identity_signature" // the identity does not certify itself
 	ReasonFreeze            = "freeze"             // a freeze without two signatures, or by an order that was used before or was over; a thaw by somebody else
 	ReasonSuccession        = "succession"         // an identity's keys were replaced by somebody who may not, or too soon
+	ReasonVoucher           = "voucher"            // a name was vouched for by somebody who may not, or that looks like another's
 	ReasonDetails           = "details"            // the details are not what a release has
 )
 
@@ -263,6 +266,10 @@ func prepare(b *hashed) error {
 			decodeSuccession(r.Entry.Kind, p)
 		case evidence.EntryFreeze, evidence.EntryThaw:
 			decodeFreeze(r.Entry.Kind, p)
+		case evidence.EntryGivenUp:
+			p.document, p.err = policies.Decode[succession.Renunciation](p.signed)
+		case evidence.EntryVoucher:
+			p.document, p.err = policies.Decode[names.Voucher](p.signed)
 		case evidence.EntryUse, evidence.EntryRefusal:
 			p.document, p.err = policies.Decode[policies.ReadRequest](p.signed)
 		case evidence.EntryAccess:

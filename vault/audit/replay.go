@@ -39,17 +39,20 @@ type replay struct {
 	// What was not there to be replayed: whatever is not known may have been in it.
 	erasedTo     uint64 // what was to be erased lies below
 	gone         gone
-	entry        *evidence.Entry // the newest
-	lostSession  time.Time       // the newest session that was erased or is absent
-	lost         string          // ReasonAbsent if an identity, a manifest, an import, a grant or a revocation was
-	lostSessions string          // and if a session was
+	named        map[string]*identity // what names that were vouched for look like, and whose they are
+	entry        *evidence.Entry      // the newest
+	lostSession  time.Time            // the newest session that was erased or is absent
+	lost         string               // ReasonAbsent if an identity, a manifest, an import, a grant or a revocation was
+	lostSessions string               // and if a session was
 }
 
 type identity struct {
 	key    []byte // in force
 	pseudo policies.Pseudonym
 	proof  *proof
+	name   string
 	standing
+	vouched
 }
 
 type chain struct {
@@ -134,6 +137,7 @@ func newReplay(l *Log, part Range) *replay {
 		writers: map[headKey][]*writer{}, writes: map[policies.DocumentID]*writer{},
 		imports: map[policies.DocumentID]*grant{}, grants: map[policies.DocumentID]*grant{},
 		sessions: map[policies.Hash]*session{}, ending: map[int64][]policies.Hash{}, spent: map[pair]*spent{}, orders: map[policies.Hash]uint64{}, gone: newGone(),
+		named: map[string]*identity{},
 	}
 }
 
@@ -188,6 +192,10 @@ func (s *replay) apply(r *Record, p *prepared, b *batch) {
 		s.freeze(r, p, b)
 	case evidence.EntryThaw:
 		s.thaw(r, p, b)
+	case evidence.EntryGivenUp:
+		s.giveUp(r, p, b)
+	case evidence.EntryVoucher:
+		s.vouch(r, p, b)
 	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r, p, inside, b)
 	case evidence.EntryErasure:
@@ -253,7 +261,7 @@ func (s *replay) missing(r *Record, inside bool, b *batch) {
 	switch r.Entry.Kind {
 	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant, evidence.EntryRevocation,
 		evidence.EntryWriteGrant, evidence.EntryWriteEnd, evidence.EntrySuccession, evidence.EntryNotice, evidence.EntrySuspension,
-		evidence.EntryFreeze, evidence.EntryThaw:
+		evidence.EntryFreeze, evidence.EntryThaw, evidence.EntryGivenUp, evidence.EntryVoucher:
 		if r.Absent {
 			s.lost = why
 		}
@@ -313,7 +321,7 @@ func (s *replay) enrol(r *Record, p *prepared, b *batch) {
 	if p.details.Pseudo != r.Entry.Owner || p.details.Pseudo.IsZero() {
 		faults = append(faults, reason(ReasonPseudonym, "the entry is not under the pseudonym that it gives"))
 	}
-	one := &identity{key: d.SigningKey, pseudo: p.details.Pseudo, proof: b.proof(p.signed, d.SigningKey, nil),
+	one := &identity{key: d.SigningKey, name: d.Name, pseudo: p.details.Pseudo, proof: b.proof(p.signed, d.SigningKey, nil),
 		standing: standing{generation: 1, document: policies.Hash(id), recovery: d.RecoveryHash}}
 	s.identities[id] = one
 	document(r, p.details, b, one.proof, ReasonIdentitySignature, "the identity does not certify itself", faults...)
@@ -426,18 +434,28 @@ func (s *replay) revoke(r *Record, p *prepared, b *batch) {
 	}
 	var faults []Reason
 	faults = s.advance(d.Owner, d.Link, p.signed.Hash, d.Audience).add(faults)
-	for _, item := range d.Items {
+	s.endItems(r.Index, d.Owner, policies.ReaderID{}, d.Items)
+	document(r, p.details, b, s.signed(b, p, policies.IdentityID(d.Owner)), ReasonGrantSignature, "the revocation is not signed by the owner", faults...)
+}
+
+// endItems ends fields of an owner's grants, those to one reader if it is given, and counts those that are not such.
+func (s *replay) endItems(by uint64, owner policies.OwnerID, reader policies.ReaderID, items []policies.RevokedItem) (strange int) {
+	for _, item := range items {
 		g := s.grants[item.Grant]
 		if g == nil {
+			continue // one that expired is forgotten
+		}
+		if g.document.Owner != owner || !reader.IsZero() && g.document.Reader != reader {
+			strange++
 			continue
 		}
 		for i := range g.document.Fields {
 			if f := &g.document.Fields[i]; f.Field == item.Field && f.Author == item.Author && g.revoked[i] == 0 {
-				g.revoked[i] = r.Index
+				g.revoked[i] = by
 			}
 		}
 	}
-	document(r, p.details, b, s.signed(b, p, policies.IdentityID(d.Owner)), ReasonGrantSignature, "the revocation is not signed by the owner", faults...)
+	return strange
 }
 
 func (s *replay) open(r *Record, p *prepared, b *batch) {

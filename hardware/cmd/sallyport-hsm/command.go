@@ -57,6 +57,7 @@ type cli struct {
 	Doctor   doctorCommand     `cmd:"" help:"Say which devices are installed here, and which are not supported and why."`
 	Reissue  reissueCommand    `cmd:"" help:"Sign the next version of the vault document, for instance with new URLs in the join link."`
 	Sealing  sealingKeyCommand `cmd:"" name:"sealing-key" help:"Make the sealing key of the next period, for custody sealed. Without --yes: say what would be done."`
+	Voucher  voucherCommand    `cmd:"" help:"Sign that a business's name is its own, or withdraw that. Without --yes: say what would be done."`
 	DevToken devTokenCommand   `cmd:"" help:"Make a SoftHSM token folder of its own and print its SOFTHSM2_CONF. Development only."`
 	DevTLS   devTLSCommand     `cmd:"" name:"dev-tls" help:"Make TLS certificates for one machine, good for 30 days. Development only."`
 }

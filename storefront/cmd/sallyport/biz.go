@@ -35,6 +35,9 @@ type bizCommands struct {
 	Invited    bizInvited    `cmd:"" help:"Show who has accepted. Example: sallyport biz invited links.csv"`
 	History    bizHistory    `cmd:"" help:"Show what the key-use log says of you, with proof. Example: sallyport biz history --owner CUST-1 --since 30d"`
 	Checkpoint bizCheckpoint `cmd:"" help:"Print the newest state of the key-use log that this device has proof of, or compare it with somebody else's."`
+	GiveUp     bizGiveUp     `cmd:"" help:"Give up what a customer granted: the keys are destroyed. Example: sallyport biz give-up CUST-1 phone.mobile"`
+	Name       bizName       `cmd:"" help:"Show the business's name as others see it, and whether the operator vouches for it."`
+	Website    bizWebsite    `cmd:"" help:"Print the file by which your website says that this business is yours. Example: sallyport biz website shop.example"`
 	Replace    bizReplace    `cmd:"" help:"The keys were stolen: suspend all that was granted, and make new ones. Example: sallyport biz replace --backup /media/stick/new.sallyport --old-backup /media/stick/backup.sallyport"`
 	Backup     bizBackup     `cmd:"" help:"Write a backup file."`
 	Restore    bizRestore    `cmd:"" help:"Make the profile from a backup file."`
@@ -42,7 +45,7 @@ type bizCommands struct {
 
 type bizInit struct {
 	Join   string `help:"The join link of the vault, from its operator, not from a storefront." required:"" placeholder:"LINK"`
-	Name   string `help:"How the business calls itself. Others see it as UNVERIFIED."`
+	Name   string `help:"How the business calls itself. Others see it as UNVERIFIED until the operator vouches for it, or your website does."`
 	Person bool   `help:"The reader is a person, not a business, and has no public name."`
 	Backup string `help:"Where to write the backup file. Default: backup.sallyport in the profile's folder." placeholder:"FILE"`
 }

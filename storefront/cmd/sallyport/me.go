@@ -43,6 +43,8 @@ type meCommands struct {
 	Invite     meInvite     `cmd:"" help:"${help_me_invite}"`
 	Ask        meAsk        `cmd:"" help:"${help_me_ask}"`
 	Asked      meAsked      `cmd:"" help:"${help_me_asked}"`
+	GiveUp     meGiveUp     `cmd:"" help:"${help_me_giveup}"`
+	Website    meWebsite    `cmd:"" help:"${help_me_website}"`
 	Mute       meMute       `cmd:"" help:"${help_me_mute}"`
 	Block      meBlock      `cmd:"" help:"${help_me_block}"`
 	Verify     meVerify     `cmd:"" help:"${help_me_verify}"`
@@ -365,7 +367,7 @@ func (s *session) printContact(c client.Contact) {
 	s.print(c, func(w io.Writer) {
 		fmt.Fprintln(w, s.say("contact.done", "name", contactName(c)))
 		if c.Name != "" {
-			fmt.Fprintln(w, s.say("contact.claims", "name", oneLine(c.Name)))
+			fmt.Fprintln(w, s.say("contact.claims", "name", oneLine(c.Name), "state", s.standing(&c)))
 		}
 	})
 }
@@ -384,11 +386,7 @@ func (s *session) printContacts(list []client.Contact) {
 func (s *session) contactTable(w io.Writer, list []client.Contact) {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, c := range list {
-		name := ""
-		if c.Name != "" {
-			name = fmt.Sprintf("%q (%s)", c.Name, s.say("unverified"))
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Alias, c.ID, name)
+		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Alias, c.ID, s.named(&c))
 	}
 	t.Flush()
 }
@@ -682,6 +680,9 @@ func (c *meSync) Run(s *session) error {
 		s.warnAnnounced(o)
 		for _, c := range o.Renewed() {
 			s.note("%s", s.say("synced.renewed", "who", contactName(c)))
+		}
+		for _, g := range o.GivenUp() {
+			s.note("%s", s.say("synced.givenup", "who", contactName(g.Contact), "fields", join(g.Fields)))
 		}
 		return nil
 	})

@@ -89,7 +89,9 @@ func (s *session) asker(c *client.Consent) string {
 		who = c.Party.String()
 	}
 	if c.Name != "" {
-		who += fmt.Sprintf(" (%q, %s)", c.Name, s.say("unverified"))
+		who += fmt.Sprintf(" (%q, %s)", c.Name, s.standing(&c.From))
+	} else if standing := s.standing(&c.From); standing != "" {
+		who += fmt.Sprintf(" (%s)", standing)
 	}
 	return who
 }

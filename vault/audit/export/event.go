@@ -263,7 +263,7 @@ func (h *history) derive(e *Event, r *audit.Record, d *evidence.Details) {
 				e.ClockStep = true
 			}
 		}
-	case evidence.EntryRevocation:
+	case evidence.EntryRevocation, evidence.EntryGivenUp:
 		for _, item := range d.Items {
 			if _, ended := h.revoked[item]; !ended {
 				h.revoked[item] = r.Index

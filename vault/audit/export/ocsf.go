@@ -54,7 +54,7 @@ func classify(e *Event) (c *class, activity int) {
 		return accountChange, 6
 	case evidence.EntrySuccession:
 		return accountChange, 3
-	case evidence.EntryNotice, evidence.EntrySuspension:
+	case evidence.EntryNotice, evidence.EntrySuspension, evidence.EntryVoucher:
 		return entity, 3
 	case evidence.EntryFreeze, evidence.EntryThaw:
 		return entity, 3
@@ -72,7 +72,7 @@ func classify(e *Event) (c *class, activity int) {
 		return userAccess, 1
 	case evidence.EntryWriteEnd:
 		return userAccess, 2
-	case evidence.EntryRevocation:
+	case evidence.EntryRevocation, evidence.EntryGivenUp:
 		return userAccess, 2
 	case evidence.EntryDestroyed, evidence.EntrySealing:
 		return entity, 4
@@ -217,6 +217,9 @@ func (e *Event) fill(o object, c *class, end ended) {
 		}
 		o["user"] = reader
 		o["actor"] = object{"user": owner}
+		if e.Kind == evidence.EntryGivenUp {
+			o["actor"] = object{"user": reader}
+		}
 		right := "read"
 		if e.Kind == evidence.EntryWriteGrant || e.Kind == evidence.EntryWriteEnd {
 			right = "write"

@@ -36,7 +36,7 @@ type lane struct {
 
 var lanes = []lane{
 	{"grants", "grant", func(c *Count) bool { return c.Kind == evidence.EntryGrant }},
-	{"revocations", "revocation", func(c *Count) bool { return c.Kind == evidence.EntryRevocation }},
+	{"revocations", "revocation", func(c *Count) bool { return c.Kind == evidence.EntryRevocation || c.Kind == evidence.EntryGivenUp }},
 	{"reads", "read", func(c *Count) bool { return c.Kind == evidence.EntryUse }},
 	{"refusals", "refusal", func(c *Count) bool { return c.Kind == evidence.EntryRefusal }},
 }
@@ -211,7 +211,7 @@ func reportOn(ctx context.Context, x *Index, log *audit.Log, q Query, reader Par
 	if len(rows) > 0 {
 		b.Last = rows[0].Time.Format("2006-01-02 15:04:05")
 	}
-	q.Kinds = []evidence.Kind{evidence.EntryGrant, evidence.EntryRevocation, evidence.EntryUse, evidence.EntryRefusal, evidence.EntryFailed, evidence.EntryRefusals}
+	q.Kinds = []evidence.Kind{evidence.EntryGrant, evidence.EntryRevocation, evidence.EntryGivenUp, evidence.EntryUse, evidence.EntryRefusal, evidence.EntryFailed, evidence.EntryRefusals}
 	q.Outcomes, q.Limit = nil, reportEvents
 	if rows, _, err = x.Search(q); err != nil {
 		return b, err

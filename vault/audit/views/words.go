@@ -94,6 +94,10 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 		return fmt.Sprintf("two operators, %s and %s, stopped all reading of %s", d.Note, d.Identity, owner), nil
 	case evidence.EntryThaw:
 		return fmt.Sprintf("%s ended the stop of all reading", owner), nil
+	case evidence.EntryGivenUp:
+		return fmt.Sprintf("%s gave up what it could read of %s: %s", reader, owner, fields), nil
+	case evidence.EntryVoucher:
+		return fmt.Sprintf("the name of %s was %s by the operator", reader, d.Note), nil
 	case evidence.EntryNotice:
 		return fmt.Sprintf("a change of the keys of %s without the recovery key was %s", owner, d.Note), nil
 	case evidence.EntryDestroyed:

@@ -7,6 +7,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/freeze"
+	"github.com/sallyport/sallyport/policies/names"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/policies/writing"
 )
@@ -99,6 +100,10 @@ func (s *State) apply(r *Record) error {
 		return s.freeze(r, r.Document.(*freeze.Document))
 	case evidence.EntryThaw:
 		return s.thaw(r, r.Document.(*freeze.Thaw))
+	case evidence.EntryGivenUp:
+		return s.giveUp(r, r.Document.(*succession.Renunciation))
+	case evidence.EntryVoucher:
+		return s.vouch(r, r.Document.(*names.Voucher))
 	case evidence.EntryNotice:
 		return s.announce(r, r.Document.(*succession.Notice))
 	case evidence.EntryUse, evidence.EntryRefusal:
@@ -177,9 +182,27 @@ func (s *State) revoke(r *Record, d *policies.Revocation) error {
 	if err := s.advance(r, d.Owner, d.Link); err != nil {
 		return err
 	}
-	for _, item := range d.Items {
+	return s.endItems(r, d.Owner, policies.ReaderID{}, d.Items)
+}
+
+// giveUp is the same by the reader of the grants.
+func (s *State) giveUp(r *Record, d *succession.Renunciation) error {
+	if _, known := s.Document(r.Details.Document); known {
+		return ErrOrder
+	}
+	if err := s.endItems(r, d.Owner, d.Reader, d.Items); err != nil {
+		return err
+	}
+	s.accept(r.Details.Document, r.Index)
+	s.touch(documentKey(len(s.accepted) - 1))
+	return nil
+}
+
+// endItems ends fields of an owner's grants, those to one reader if it is given. Their keys are destroyed next.
+func (s *State) endItems(r *Record, owner policies.OwnerID, reader policies.ReaderID, items []policies.RevokedItem) error {
+	for _, item := range items {
 		g := s.grants[item.Grant]
-		if g == nil || g.Document.Owner != d.Owner {
+		if g == nil || g.Document.Owner != owner || !reader.IsZero() && g.Document.Reader != reader {
 			return ErrOrder
 		}
 		i, ok := g.Find(item.Field, item.Author)
@@ -193,7 +216,7 @@ func (s *State) revoke(r *Record, d *policies.Revocation) error {
 		s.touch(grantKey(item.Grant))
 	}
 	hash := r.Details.Document
-	s.pending[hash] = &Revocation{Hash: hash, Owner: d.Owner, Index: r.Index, Items: d.Items}
+	s.pending[hash] = &Revocation{Hash: hash, Owner: owner, Index: r.Index, Items: items}
 	s.touch(pendingKey(hash))
 	return nil
 }

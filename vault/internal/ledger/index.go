@@ -647,7 +647,10 @@ func decode(key string, value []byte) (insert func(*State), err error) {
 		if err = envelope.Decode(value, i); err == nil && i.Generation == 0 {
 			err = errForm // of a version that knew no successions
 		}
-		insert = func(s *State) { s.identities[i.ID], s.pseudonyms[i.Pseudonym] = i, i.ID }
+		insert = func(s *State) {
+			s.identities[i.ID], s.pseudonyms[i.Pseudonym] = i, i.ID
+			s.name(i)
+		}
 	case kindClosed:
 		var c Closure
 		err = envelope.Decode(value, &c)

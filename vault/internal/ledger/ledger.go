@@ -74,6 +74,7 @@ type State struct {
 	gone       map[policies.Pseudonym]uint64 // of whom a replay passes over entries, and the first of them
 	queries    map[queryKey]int64            // nonces of auditors, with the time until which they are kept, Unix seconds
 	writingState
+	named map[string]policies.IdentityID // what the names that vouchers named look like, and whose the newest such voucher is
 
 	changed map[string]struct{} // database keys of what changed since the last flush
 }
@@ -100,6 +101,7 @@ func newState() *State {
 		spent:        map[pair]*spent{},
 		changed:      map[string]struct{}{},
 		writingState: newWritingState(),
+		named:        map[string]policies.IdentityID{},
 	}
 }
 
@@ -116,6 +118,7 @@ type Identity struct {
 	Key       []byte              `json:"key"`   // composite public key in force
 	Index     uint64              `json:"index"` // of its enrolment
 	Standing
+	Vouched Vouched `json:"vouched,omitzero"`
 }
 
 // Verifier is the identity's key.

@@ -8,6 +8,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/freeze"
+	"github.com/sallyport/sallyport/policies/names"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/vault/keylog"
@@ -22,7 +23,8 @@ type Record struct {
 	Details evidence.Details
 	Raw     []byte // the signed document that lies beside the entry, if this one is the first to speak of it
 	// Document is Raw decoded, for kinds that change the state by it: *policies.VaultDocument (genesis), Identity, Manifest, Grant
-	// (import), Revocation, WriteGrant, WriteEnd, Session, AuditQuery (access, if it is one), *succession.Document, Notice or Suspension, *freeze.Document or Thaw.
+	// (import), Revocation, WriteGrant, WriteEnd, Session, AuditQuery (access, if it is one), *succession.Document, Notice, Suspension or Renunciation, *freeze.Document or Thaw,
+	// *names.Voucher.
 	Document any
 	// Gone: what the state rests on was erased, as it may be of an owner who closed their account.
 	Gone bool
@@ -119,7 +121,7 @@ func needsBody(e *evidence.Entry) bool {
 	case evidence.EntryErasure, evidence.EntryGenesis, evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant,
 		evidence.EntryRevocation, evidence.EntryClosure, evidence.EntryDestroyed, evidence.EntryStart, evidence.EntryWriteGrant, evidence.EntryWriteEnd,
 		evidence.EntrySuccession, evidence.EntryNotice, evidence.EntrySuspension,
-		evidence.EntryFreeze, evidence.EntryThaw:
+		evidence.EntryFreeze, evidence.EntryThaw, evidence.EntryGivenUp, evidence.EntryVoucher:
 		return true
 	}
 	return false
@@ -153,6 +155,10 @@ func (r *Record) decodeDocument() error {
 		return document[freeze.Document](r)
 	case evidence.EntryThaw:
 		return document[freeze.Thaw](r)
+	case evidence.EntryGivenUp:
+		return document[succession.Renunciation](r)
+	case evidence.EntryVoucher:
+		return document[names.Voucher](r)
 	case evidence.EntryNotice:
 		return document[succession.Notice](r)
 	case evidence.EntryAccess:
