@@ -76,6 +76,16 @@ const (
 	// Writers.
 	CodeNoWriteGrant Code = "no_write_grant" // the owner did not make this author one, or not of this field
 	CodeWriteEnded   Code = "write_ended"    // the author's permission to write is over
+	// The identity registry, and deposits of a source that a requester asked for.
+	CodeNotIntroduced       Code = "not_introduced"        // that party is looked up by introduction only, and this is none to it for the caller
+	CodeIntroducer          Code = "not_an_introducer"     // the introduction is signed by one who may not introduce that party
+	CodeIntroductionExpired Code = "introduction_expired"  // the introduction's time is over
+	CodeIntroductionUsed    Code = "introduction_used"     // the introduction was shown before, and serves once
+	CodeSpecification       Code = "specification_altered" // what the customer answered is not what the requester signed
+	CodeForwarder           Code = "not_the_requester"     // the order was forwarded by another than it names
+	CodeOrderUsed           Code = "order_used"            // the order, or this field of it, was carried out before
+	CodeSource              Code = "not_the_source"        // the attestation is not of the source that was asked for
+	CodeAttestation         Code = "attestation_mismatch"  // the attestation is for another value, field, person or specification, or there is none
 
 	// Succession of identities.
 	CodeKeyReplaced           Code = "key_replaced"           // signed with a key that another took the place of; use the new one
@@ -163,6 +173,16 @@ var codeText = map[Code]string{
 	CodeKeyMissing:     "the token does not hold the key of this grant; the owner must grant again",
 	CodeNoWriteGrant:   "the owner did not let this author write that",
 	CodeWriteEnded:     "the permission to write is over",
+	CodeNotIntroduced:  "that party is looked up by introduction only, and this is no introduction of it to the caller",
+	CodeIntroducer:     "the introduction is of somebody who may not introduce that party",
+	CodeSpecification:  "what was answered is not what the requester asked for",
+	CodeForwarder:      "the order came from another than it names",
+	CodeOrderUsed:      "the order was carried out before, and serves once",
+	CodeSource:         "the attestation is not of the source that was asked for",
+	CodeAttestation:    "no attestation fits this value",
+
+	CodeIntroductionExpired: "the time of the introduction is over; ask for a new one",
+	CodeIntroductionUsed:    "the introduction was used before, and serves once",
 
 	CodeKeyReplaced:           "the key that signed this was replaced by a new one",
 	CodeSuccessionOld:         "the identity has a newer document than the one this follows",

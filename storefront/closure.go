@@ -114,7 +114,10 @@ func (s *Storefront) wipeRecords(ctx context.Context, id policies.IdentityID) er
 			return []store.Change{{Key: key(kindWriteGrant, r.Value), Delete: true}, {Key: r.Key, Delete: true}}
 		})
 	}
-	for _, kind := range []byte{kindGrant, kindWriteGrant, kindTree, kindWork, kindLeaf, kindCiphertext, kindChain, kindCount, kindNumber, kindVoucher, kindGivenUp, kindIdentity} {
+	if err == nil {
+		err = s.wipeIntroduced(ctx, id)
+	}
+	for _, kind := range []byte{kindGrant, kindWriteGrant, kindTree, kindWork, kindLeaf, kindCiphertext, kindChain, kindCount, kindNumber, kindVoucher, kindGivenUp, kindRegistration, kindIntroducedCount, kindIdentity} {
 		if err == nil {
 			err = s.deleteEach(ctx, key(kind, id[:]), func(r store.Record) []store.Change { return []store.Change{{Key: r.Key, Delete: true}} })
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/registry"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/storefront/internal/store"
 )
@@ -52,6 +53,10 @@ func TestClosure(t *testing.T) {
 			w.must(shop.do("POST", api.PathRelationships, rel.Raw, nil))
 		}
 		w.must(shop.writes(message(shop, o, "hello")))
+		w.must(o.registers(1, registry.Introduced))
+		w.must(other.registers(1, registry.Introduced))
+		w.must(other.looksUp(o, o.introduces(o, other, nil)))
+		w.must(o.looksUp(other, other.introduces(other, o, nil)))
 		before := w.about(shop.id)
 		if kinds := w.about(o.id); len(kinds) < 10 {
 			t.Fatalf("there are only %q: nothing is tested", kinds)

@@ -109,6 +109,9 @@ func (s *Storefront) getIdentity(c *call) error {
 	if err := id.UnmarshalText([]byte(c.Param("id"))); err != nil {
 		return err
 	}
+	if err := s.openly(c.ctx, id); err != nil {
+		return err
+	}
 	env, err := s.identityEnvelope(c.ctx, id)
 	if err != nil {
 		return err

@@ -40,6 +40,10 @@ import (
 //	z identity                       closureRecord: the account is closed
 //	a writer owner seq               writeRecord
 //	A owner grant-id                 where the write grant is: writer || owner || seq
+//	d identity                       envelope of the registration
+//	o identity other                 introducedRecord: the other was introduced to the identity
+//	O other identity                 the same, to be found by the other; nothing in it
+//	f identity                       how many there are under o, 8 bytes
 //
 // A record that is missing, or came back after it was deleted, changes nothing that matters: a tree whose items are gone is
 // the case storefront_behind, a returned item is collected again, an ended grant that returned is refused by the vault.
@@ -64,6 +68,11 @@ const (
 	kindClosed      = 'z'
 	kindWriteGrant  = 'a'
 	kindWritePlaces = 'A'
+
+	kindRegistration    = 'd'
+	kindIntroduced      = 'o'
+	kindIntroducedTo    = 'O'
+	kindIntroducedCount = 'f'
 )
 
 func key(kind byte, parts ...[]byte) []byte {
@@ -168,8 +177,8 @@ func parseLeafRecord(value []byte) (leaf []byte, ciphertext int, err error) {
 }
 
 // locks are one lock for each slot that somebody holds or waits for. Whoever holds a slot's lock alone changes its tree, its pending
-// manifest and its cached shelf; the lock of the owner's own slot also covers chain and grants. A reader's relationships are covered by the lock of
-// the slot that has them as author and no owner, a receiver's mailbox by that of the slot that has the receiver as owner and no author.
+// manifest and its cached shelf; the lock of the owner's own slot also covers chain and grants. A reader's relationships, and what an identity has with the registry, are covered by
+// the lock of the slot that has them as author and no owner, a receiver's mailbox by that of the slot that has the receiver as owner and no author.
 type locks struct {
 	mu   sync.Mutex // guards held and users
 	held map[slot]*slotLock

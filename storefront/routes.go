@@ -85,6 +85,8 @@ var routes = []route{
 	{"POST", api.PathMessages, member, api.MaxMessageBody, 10 * time.Second, (*Storefront).postMessage},
 	{"GET", api.PathMessages, member, 0, api.MaxMessageWait + 15*time.Second, (*Storefront).getMessages},
 	{"DELETE", api.PathMessages, member, 0, 10 * time.Second, (*Storefront).deleteMessages},
+	{"POST", api.PathRegistrations, member, 16 * kib, 10 * time.Second, (*Storefront).postRegistration},
+	{"POST", api.PathLookups, member, 32 * kib, 10 * time.Second, (*Storefront).postLookup},
 	{"POST", api.PathTokens, member, 0, 5 * time.Second, (*Storefront).postToken},
 	{"POST", api.PathRestoreTokens, anyone, kib, 5 * time.Second, (*Storefront).postRestoreToken},
 	{"POST", api.PathReads, session, mib, readTimeout, (*Storefront).postRead},

@@ -157,6 +157,9 @@ func (s *Storefront) getSuccessions(c *call) error {
 	if err := id.UnmarshalText([]byte(c.Param("id"))); err != nil {
 		return err
 	}
+	if err := s.openly(c.ctx, id); err != nil {
+		return err
+	}
 	_, list, err := s.line(c.ctx, id)
 	if err != nil {
 		return err

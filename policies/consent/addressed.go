@@ -19,6 +19,9 @@ type Addressed struct {
 // Address is this part of a document, whatever the rest is.
 func (d *Addressed) Address() *Addressed { return d }
 
+// CheckParties refuses this part of a document that is declared in another package, unless it is well formed and of this type.
+func (d *Addressed) CheckParties(docType string) error { return d.check(docType) }
+
 func (d *Addressed) check(docType string) error {
 	if err := d.Check(docType); err != nil {
 		return err

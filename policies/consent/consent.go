@@ -82,8 +82,11 @@ type Request struct {
 }
 
 // Validate checks the form.
-func (d *Request) Validate() error {
-	if err := d.check("consent-request"); err != nil {
+func (d *Request) Validate() error { return d.CheckForm("consent-request") }
+
+// CheckForm is Validate for a document that begins as a request does and is of another type.
+func (d *Request) CheckForm(docType string) error {
+	if err := d.check(docType); err != nil {
 		return err
 	}
 	switch {

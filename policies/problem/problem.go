@@ -138,6 +138,7 @@ func Status(code policies.Code) int {
 		return http.StatusUnauthorized
 	case policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeNotYet, policies.CodeLimit, policies.CodePurpose, policies.CodeGuardrail,
 		policies.CodeAuditor, policies.CodeSender, policies.CodeNotAsked, policies.CodeTooWide, policies.CodeRequired, policies.CodeConsentExpired, policies.CodeInvitation, policies.CodeNoWriteGrant, policies.CodeWriteEnded,
+		policies.CodeNotIntroduced, policies.CodeIntroducer, policies.CodeIntroductionExpired, policies.CodeSpecification, policies.CodeForwarder, policies.CodeSource, policies.CodeAttestation,
 		policies.CodeKeyReplaced, policies.CodeRecovery, policies.CodePasswordWrong, policies.CodePasswordLocked, policies.CodeKitWrong, policies.CodeSuspended, policies.CodeFrozen, policies.CodeOperator,
 		policies.CodeVoucher, policies.CodeDomain:
 		return http.StatusForbidden
@@ -147,7 +148,8 @@ func Status(code policies.Code) int {
 		return http.StatusGone
 	case policies.CodeExists, policies.CodeChain, policies.CodeHeadMoved, policies.CodeBehind, policies.CodeAnswered,
 		policies.CodeSuccessionOld, policies.CodeSuccessionPending, policies.CodeSuccessionUnannounced, policies.CodeOutdated,
-		policies.CodeVoucherOld, policies.CodeLookAlike:
+		policies.CodeVoucherOld, policies.CodeLookAlike,
+		policies.CodeIntroductionUsed, policies.CodeOrderUsed:
 		return http.StatusConflict
 	case policies.CodeRateLimited, policies.CodeMailboxFull, policies.CodeAskedAgain:
 		return http.StatusTooManyRequests

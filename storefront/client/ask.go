@@ -16,6 +16,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/consent"
+	"github.com/sallyport/sallyport/policies/deposit"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/storefront/api"
@@ -29,6 +30,10 @@ type readerMail struct {
 	Events    []ConsentEvent  `json:"events,omitzero"`    // the newest ones
 	Last      uint64          `json:"last,omitzero"`      // number of the newest event
 	Delivered uint64          `json:"delivered,omitzero"` // number of the last event that a listener took
+
+	Introductions []introducedParty `json:"introductions,omitzero"` // the newest ones, oldest first
+	Parties       []knownParty      `json:"parties,omitzero"`
+	Orders        []orderEntry      `json:"orders,omitzero"` // to this reader as a source, oldest first
 }
 
 // askedEntry is a request of this reader's and what became of it.
@@ -39,6 +44,9 @@ type askedEntry struct {
 	Fields  []policies.Field `json:"fields,omitzero"`
 	Until   int64            `json:"until,omitzero"`
 	Answers []exchanged      `json:"answers,omitzero"`
+
+	Slip      jsontext.Value `json:"slip,omitzero"` // of a specification: envelope of the order's
+	Forwarded bool           `json:"forwarded,omitzero"`
 }
 
 // keptEvents and keptDeletions bound what is kept of each.
@@ -86,6 +94,10 @@ type Ask struct {
 // Ask asks an owner who is a contact for fields. The request is saved and sent; if the storefront cannot be reached the next Receive sends it. What was denied
 // less than [consent.Quiet] ago is not asked for again.
 func (r *Reader) Ask(ctx context.Context, owner policies.OwnerID, ask Ask) (Consent, error) {
+	return r.askFor(ctx, owner, policies.IdentityID{}, ask)
+}
+
+func (r *Reader) askFor(ctx context.Context, owner policies.OwnerID, source policies.IdentityID, ask Ask) (Consent, error) {
 	if err := r.ready(ctx); err != nil {
 		return Consent{}, err
 	}
@@ -114,10 +126,18 @@ func (r *Reader) Ask(ctx context.Context, owner policies.OwnerID, ask Ask) (Cons
 	if err != nil {
 		return Consent{}, err
 	}
-	e, letter, err := seal[consent.Request](r.device, to, &consent.Request{
+	request := consent.Request{
 		Addressed: r.address("consent-request", policies.IdentityID(owner), policies.Hash{}, ask.Waits), Fields: ask.Fields, Purpose: ask.Purpose,
 		Duration: int64(ask.Duration / time.Second), Nonce: policies.NewNonce(),
-	})
+	}
+	var e *envelope.Envelope
+	var letter api.Message
+	if source.IsZero() {
+		e, letter, err = seal[consent.Request](r.device, to, &request)
+	} else {
+		request.Type = "data-specification"
+		e, letter, err = seal[deposit.Specification](r.device, to, &deposit.Specification{Request: request, Source: source})
+	}
 	if err != nil {
 		return Consent{}, err
 	}
@@ -137,16 +157,27 @@ func (r *Reader) Ask(ctx context.Context, owner policies.OwnerID, ask Ask) (Cons
 }
 
 func (r *Reader) consent(e *askedEntry) (Consent, error) {
-	d, err := e.request()
+	d, source, err := readRequest(e.Raw)
 	if err != nil {
 		return Consent{}, err
 	}
 	c := Consent{
-		ID: d.ID, Request: e.Hash, Party: d.To, Status: e.state(d, r.now()), Asked: d.Fields, Purpose: d.Purpose, Duration: d.Duration,
+		ID: d.ID, Source: source, Request: e.Hash, Party: d.To, Status: e.state(d, r.now()), Asked: d.Fields, Purpose: d.Purpose, Duration: d.Duration,
 		Time: time.Unix(d.Time, 0).UTC(), Expires: time.Unix(d.Expires, 0).UTC(), Fields: e.Fields, Receipts: receipts(e.Answers),
 	}
 	if len(e.Fields) > 0 {
 		c.Until = time.Unix(e.Until, 0).UTC()
+	}
+	switch {
+	case e.Forwarded:
+		c.Order = "forwarded"
+	case e.Slip != nil:
+		c.Order = "here"
+	}
+	for _, p := range r.state.Mail.Parties {
+		if p.ID == source {
+			c.SourceAlias = p.Alias
+		}
 	}
 	if k, ok := r.owners[policies.OwnerID(d.To)]; ok {
 		c.Alias = k.contact.Alias
@@ -241,19 +272,17 @@ func (r *Reader) takeMail(ctx context.Context, m *api.Message) error {
 	if err != nil {
 		return err
 	}
-	if m.Type == "invitation-answer" { // the one that a stranger may send
-		_, from, err := r.identity(ctx, m.From)
-		if err != nil {
-			return err
-		}
-		if from, err = r.newestKeys(ctx, m.From, from); err != nil {
-			return err
-		}
-		d, err := verify[consent.Acceptance](r.device, m, e, from)
+	switch m.Type { // what a stranger may send
+	case "invitation-answer":
+		d, _, err := stranger[consent.Acceptance](ctx, r, m, e)
 		if err != nil {
 			return err
 		}
 		return r.takeAcceptance(ctx, d)
+	case "introduction":
+		return r.takeIntroduction(ctx, m, e)
+	case "deposit-forward":
+		return r.takeForward(ctx, m, e)
 	}
 	r.refresh(ctx, policies.OwnerID(m.From))
 	r.mu.Lock()
@@ -289,6 +318,12 @@ func (r *Reader) takeMail(ctx context.Context, m *api.Message) error {
 			return err
 		}
 		return r.takeDeletion(d, e)
+	case "deposit-slip":
+		d, err := verify[deposit.Slip](r.device, m, e, from)
+		if err != nil {
+			return err
+		}
+		return r.takeSlip(d, e)
 	}
 	return fmt.Errorf("%w: a message that this program does not know", policies.ErrMalformed)
 }

@@ -213,7 +213,7 @@ func (r *Reader) learnAuthor(ctx context.Context, author policies.AuthorID, owne
 	if known {
 		return nil
 	}
-	_, doc, err := r.identity(ctx, policies.IdentityID(author))
+	_, doc, err := r.identityOf(ctx, policies.IdentityID(author), owner)
 	if err != nil {
 		return fmt.Errorf("who wrote it: %w", err)
 	}
@@ -225,7 +225,7 @@ func (r *Reader) learnAuthor(ctx context.Context, author policies.AuthorID, owne
 
 // verifyAuthor checks the signature of a manifest of somebody else than the owner. It has no place in its author's own chain, so a key of any time will do: that
 // it is the newest the vault says.
-func (r *Reader) verifyAuthor(ctx context.Context, author policies.AuthorID, e *envelope.Envelope) error {
+func (r *Reader) verifyAuthor(ctx context.Context, author policies.AuthorID, owner policies.OwnerID, e *envelope.Envelope) error {
 	r.mu.Lock()
 	line := r.authors[author]
 	r.mu.Unlock()
@@ -233,7 +233,7 @@ func (r *Reader) verifyAuthor(ctx context.Context, author policies.AuthorID, e *
 	if err == nil || len(line.Holders) == 0 {
 		return err
 	}
-	newer, _, learnErr := r.successions(ctx, line)
+	newer, _, learnErr := r.successionsOf(ctx, line, owner)
 	if learnErr != nil {
 		return fmt.Errorf("%w; %w", err, learnErr)
 	}

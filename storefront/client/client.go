@@ -270,8 +270,20 @@ func (d *device) enrol(ctx context.Context) (changed bool, err error) {
 
 // identity fetches somebody's first identity document and compares it with the id that came from outside.
 func (d *device) identity(ctx context.Context, id policies.IdentityID) (jsontext.Value, *policies.Identity, error) {
+	return d.identityOf(ctx, id, policies.OwnerID{})
+}
+
+// identityOf is identity of somebody who, perhaps, may be looked up only because an owner's grant names it.
+func (d *device) identityOf(ctx context.Context, id policies.IdentityID, owner policies.OwnerID) (jsontext.Value, *policies.Identity, error) {
 	var raw jsontext.Value
-	if err := d.wire.call(ctx, request{method: "GET", path: path(api.PathIdentity, id.String()), out: &raw}); err != nil {
+	err := d.wire.call(ctx, request{method: "GET", path: path(api.PathIdentity, id.String()), out: &raw})
+	if errors.Is(err, policies.CodeNotIntroduced) {
+		var found *api.Found
+		if found, err = d.lookup(ctx, api.Lookup{Identity: id, Owner: owner}); err == nil {
+			raw = found.Identity
+		}
+	}
+	if err != nil {
 		return nil, nil, fmt.Errorf("fetching an identity: %w", err)
 	}
 	doc, err := openIdentity(raw, id)

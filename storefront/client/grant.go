@@ -64,7 +64,7 @@ func (o *Owner) planGrant(reader policies.ReaderID, fields []policies.Field, opt
 	}
 	view := o.view()
 	for _, f := range fields {
-		if _, ok := view[f]; !ok && !o.writable(f) {
+		if _, ok := view[f]; !ok && !o.writable(f) && !o.comes(f) {
 			return stroke, 0, fmt.Errorf("%s: %w", f, ErrNoField)
 		}
 	}
@@ -77,7 +77,7 @@ func (o *Owner) planGrant(reader policies.ReaderID, fields []policies.Field, opt
 	o.state.Tasks = append(o.state.Tasks,
 		task{Kind: taskGrant, Stroke: stroke, Reader: reader, Fields: fields, Terms: t},
 		task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
-	if slices.ContainsFunc(fields, o.writable) {
+	if slices.ContainsFunc(fields, func(f policies.Field) bool { return o.writable(f) || o.comes(f) }) {
 		o.state.Tasks = append(o.state.Tasks, task{Kind: taskFollow, Stroke: stroke, Fields: fields})
 	}
 	return stroke, t.Expires, nil

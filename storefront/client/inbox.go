@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/consent"
+	"github.com/sallyport/sallyport/policies/deposit"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/links"
@@ -91,11 +92,8 @@ const answerLife = 60 * 24 * time.Hour
 
 // request reads the stored request. It was verified when it came.
 func (e *inboxEntry) request() (*consent.Request, error) {
-	env, err := envelope.Parse(e.Raw)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrState, err)
-	}
-	return policies.Decode[consent.Request](env)
+	r, _, err := readRequest(e.Raw)
+	return r, err
 }
 
 func (e *inboxEntry) state(r *consent.Request, now time.Time) consent.State {
@@ -123,12 +121,12 @@ func (o *Owner) Inbox(all bool) []Consent {
 }
 
 func (o *Owner) consent(e *inboxEntry) (Consent, error) {
-	r, err := e.request()
+	r, source, err := readRequest(e.Raw)
 	if err != nil {
 		return Consent{}, err
 	}
 	c := Consent{
-		ID: r.ID, Request: e.Hash, Party: r.From, Status: e.state(r, o.now()), Asked: r.Fields, Purpose: r.Purpose, Duration: r.Duration,
+		ID: r.ID, Source: source, Request: e.Hash, Party: r.From, Status: e.state(r, o.now()), Asked: r.Fields, Purpose: r.Purpose, Duration: r.Duration,
 		Time: time.Unix(r.Time, 0).UTC(), Expires: time.Unix(r.Expires, 0).UTC(), Hidden: e.Hidden, Waits: e.Decided != "" && e.State == "", Receipts: receipts(e.Answers),
 	}
 	if e.State == consent.Granted || e.State == consent.Partly {
@@ -137,6 +135,9 @@ func (o *Owner) consent(e *inboxEntry) (Consent, error) {
 	if contact, ok := o.contact(policies.ReaderID(r.From)); ok {
 		c.From = o.shown(contact)
 		c.Alias, c.Name = c.From.Alias, c.From.Name
+	}
+	if contact, ok := o.contact(policies.ReaderID(source)); ok {
+		c.SourceAlias = contact.Alias
 	}
 	return c, nil
 }
@@ -213,7 +214,7 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 		return policies.CodeSender
 	}
 	switch m.Type {
-	case "consent-answer", "deletion-request", "invitation-answer":
+	case "consent-answer", "deletion-request", "invitation-answer", "introduction":
 		return o.takeAsReader(ctx, m)
 	}
 	c, ok := o.contact(policies.ReaderID(m.From))
@@ -245,6 +246,15 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 			return err
 		}
 		return o.takeRequest(r, e)
+	case "data-specification":
+		d, err := verify[deposit.Specification](o.device, m, e, from)
+		if err != nil {
+			return err
+		}
+		if _, ok := o.contact(policies.ReaderID(d.Source)); !ok {
+			return fmt.Errorf("the source: %w", policies.CodeSender)
+		}
+		return o.takeRequest(&d.Request, e)
 	case "consent-receipt":
 		r, err := verify[consent.Receipt](o.device, m, e, from)
 		if err != nil {
@@ -396,7 +406,8 @@ func (o *Owner) Answer(ctx context.Context, id string, grant []policies.Field, c
 	}
 	e.Decided, e.Fields = state, grant
 	if state != consent.Denied {
-		e.Stroke, e.Until, err = o.planGrant(policies.ReaderID(r.From), grant, GrantOptions{Purpose: r.Purpose.Text, Duration: time.Duration(r.Duration) * time.Second, Custody: custody})
+		_, source, _ := readRequest(e.Raw)
+		e.Stroke, e.Until, err = o.planAnswer(r, source, grant, GrantOptions{Purpose: r.Purpose.Text, Duration: time.Duration(r.Duration) * time.Second, Custody: custody})
 		if err != nil {
 			e.undecide()
 			return Consent{}, err
@@ -425,7 +436,7 @@ func (o *Owner) settleAnswers(context.Context) error {
 		if e.Decided == "" || e.State != "" {
 			continue
 		}
-		r, err := e.request()
+		r, source, err := readRequest(e.Raw)
 		if err != nil {
 			return err
 		}
@@ -433,7 +444,7 @@ func (o *Owner) settleAnswers(context.Context) error {
 			if slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Stroke == e.Stroke }) {
 				continue // on its way
 			}
-			if in := o.granted(policies.ReaderID(r.From), e.Fields); len(in) != len(e.Fields) {
+			if in := o.granted(policies.ReaderID(r.From), e.Fields); len(in) != len(e.Fields) || !source.IsZero() && !o.mayWrite(source, e.Fields) {
 				e.undecide()
 				if err := o.save(); err != nil {
 					return err
@@ -444,6 +455,11 @@ func (o *Owner) settleAnswers(context.Context) error {
 		a := &consent.Answer{Addressed: o.address("consent-answer", r.From, e.Hash, answerLife), Nonce: r.Nonce, State: e.Decided, Fields: e.Fields, Until: e.Until}
 		if err := o.tellDecision(e, r, a); err != nil {
 			return err
+		}
+		if !source.IsZero() && e.Decided != consent.Denied {
+			if err := o.tellSource(e, r, source); err != nil {
+				return err
+			}
 		}
 		e.State = e.Decided
 		if err := o.save(); err != nil {
@@ -650,6 +666,10 @@ func (o *Owner) Accept(ctx context.Context, link links.Invite, alias string) err
 	if err := o.refuseAlike(&stranger); err != nil {
 		return err
 	}
+	letters, err := o.introduceSelf(ctx, link.Reader, to, "an invitation")
+	if err != nil {
+		return err
+	}
 	nonce := policies.NewNonce()
 	_, letter, err := seal[consent.Acceptance](o.device, to, &consent.Acceptance{
 		Addressed: o.address("invitation-answer", link.Reader, policies.Hash{}, answerLife), Invitation: link.Token, Nonce: nonce,
@@ -660,7 +680,7 @@ func (o *Owner) Accept(ctx context.Context, link links.Invite, alias string) err
 	now := o.now().Unix()
 	o.state.Codes = append(o.state.Codes, issuedCode{Nonce: nonce, Reader: link.Reader, Time: now})
 	o.state.Mail.Invited = append(o.state.Mail.Invited, invited{Reader: link.Reader, Nonce: nonce, Alias: alias, Time: now})
-	o.state.Mail.Outbox = append(o.state.Mail.Outbox, letter)
+	o.state.Mail.Outbox = append(append(o.state.Mail.Outbox, letters...), letter)
 	if err := o.save(); err != nil {
 		return err
 	}

@@ -40,12 +40,23 @@ func lineOf(first jsontext.Value, successions []jsontext.Value) (succession.Line
 // successions asks the storefront how an identity came to its newest keys, and returns the line with what it did not have, each verified from the first
 // document on and with the vault's receipt. What the storefront holds back is missing, and then what the new keys sign is not believed.
 func (d *device) successions(ctx context.Context, line succession.Line) (succession.Line, []jsontext.Value, error) {
+	return d.successionsOf(ctx, line, policies.OwnerID{})
+}
+
+// successionsOf is successions of somebody who, perhaps, may be looked up only because an owner's grant names it.
+func (d *device) successionsOf(ctx context.Context, line succession.Line, owner policies.OwnerID) (succession.Line, []jsontext.Value, error) {
 	v, err := d.vault(ctx)
 	if err != nil {
 		return line, nil, err
 	}
 	var list api.Successions
 	err = d.wire.call(ctx, request{method: "GET", path: path(api.PathSuccessions, line.ID.String()), out: &list})
+	if errors.Is(err, policies.CodeNotIntroduced) {
+		var found *api.Found
+		if found, err = d.lookup(ctx, api.Lookup{Identity: line.ID, Owner: owner}); err == nil {
+			list.Successions = found.Successions
+		}
+	}
 	if errors.Is(err, policies.CodeNotFound) {
 		return line, nil, nil
 	}

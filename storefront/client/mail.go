@@ -196,7 +196,8 @@ func (d *device) send(ctx context.Context, m *api.Message) error {
 type Consent struct {
 	ID       policies.DocumentID  `json:"auth_req_id"`
 	Request  policies.Hash        `json:"request"`
-	Party    policies.IdentityID  `json:"party"` // the other one
+	Party    policies.IdentityID  `json:"party"`           // the other one
+	Source   policies.IdentityID  `json:"source,omitzero"` // of a specification: who is to deposit the fields
 	Alias    string               `json:"alias,omitzero"`
 	Name     string               `json:"name,omitzero"` // what the other one calls itself; From says whether anybody verified it
 	From     Contact              `json:"from,omitzero"` // of a request to this device: who asks
@@ -211,4 +212,7 @@ type Consent struct {
 	Hidden   bool                 `json:"hidden,omitzero"`
 	Waits    bool                 `json:"waits,omitzero"` // decided, and the answer or the request is still on its way to the storefront
 	Receipts Receipts             `json:"receipts,omitzero"`
+
+	SourceAlias string `json:"source_alias,omitzero"`
+	Order       string `json:"order,omitzero"` // of a specification, at the requester: "here", "forwarded"
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -564,7 +565,9 @@ func (o *Owner) Connect(ctx context.Context, code links.Contact, alias string) (
 // findRelationship looks among the relationships that name this owner for the newest of a reader that its newest key signed and that is wanted.
 func (o *Owner) findRelationship(ctx context.Context, reader policies.IdentityID, wanted func(policies.Hash, *policies.Relationship) bool) (readerContact, error) {
 	identity, doc, err := o.identity(ctx, reader)
-	if err != nil {
+	if errors.Is(err, policies.CodeNotIntroduced) { // it has signed nothing for this owner
+		return readerContact{}, fmt.Errorf("%w: %w", ErrNotConnected, err)
+	} else if err != nil {
 		return readerContact{}, err
 	}
 	line, successions, err := o.successions(ctx, succession.Begin(reader, doc))

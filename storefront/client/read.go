@@ -417,7 +417,7 @@ func (r *Reader) manifest(ctx context.Context, k *knownOwner, author policies.Au
 	if author == policies.AuthorID(k.contact.ID) {
 		err = r.verifyOwner(ctx, k, e, m.Seq)
 	} else {
-		err = r.verifyAuthor(ctx, author, e)
+		err = r.verifyAuthor(ctx, author, k.contact.ID, e)
 	}
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package catalogue
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/deposit"
 	"github.com/sallyport/sallyport/policies/envelope"
 )
 
@@ -24,6 +26,8 @@ type Value struct {
 	List   []string            `json:"list,omitzero"`  // list
 	Parts  map[string][]string `json:"parts,omitzero"` // parts
 	Card   *Origin             `json:"vcard,omitzero"` // of a value that came from a vCard
+
+	attested []byte // the encoding with the source's attestation, as it was parsed
 }
 
 // Origin is what a vCard says about a value besides the value, kept so that an export says it again.
@@ -119,6 +123,9 @@ func (v *Value) Bytes() ([]byte, error) {
 	if err := v.Validate(); err != nil {
 		return nil, err
 	}
+	if v.attested != nil {
+		return bytes.Clone(v.attested), nil
+	}
 	b, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
 		return nil, fmt.Errorf("encoding a value: %w", err)
@@ -130,7 +137,21 @@ func (v *Value) Bytes() ([]byte, error) {
 }
 
 // Parse reads an encoded value strictly.
+//
+// What a source attested (package deposit) is read as the value that it is; Bytes gives back both.
 func Parse(data []byte) (*Value, error) {
+	if plain, _, err := deposit.Unwrap(data); err == nil {
+		v, err := parse(plain)
+		if err != nil {
+			return nil, fmt.Errorf("attested: %w", err)
+		}
+		v.attested = bytes.Clone(data)
+		return v, nil
+	}
+	return parse(data)
+}
+
+func parse(data []byte) (*Value, error) {
 	v := new(Value)
 	if err := envelope.Decode(data, v); err != nil {
 		return nil, fmt.Errorf("value: %w", err)

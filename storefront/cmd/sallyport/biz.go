@@ -17,22 +17,32 @@ import (
 )
 
 type bizCommands struct {
-	Init       bizInit       `cmd:"" help:"Make the business's profile: keys, backup, registration."`
-	Code       bizCode       `cmd:"" help:"Print the business's code, for customers."`
-	Connect    bizConnect    `cmd:"" help:"Meet a customer by the code they gave you. Example: sallyport biz connect CODE --as CUST-1"`
-	Contacts   bizContacts   `cmd:"" help:"List whom you have met."`
-	Grants     bizGrants     `cmd:"" help:"List the fields that may be read now."`
-	Read       bizRead       `cmd:"" help:"Read fields. Example: sallyport biz read CUST-1 phone.mobile postal"`
-	Write      bizWrite      `cmd:"" help:"Write a field of a customer who lets you. Example: sallyport biz write CUST-1 phone.mobile \"+49 151 2345678\""`
-	Watch      bizWatch      `cmd:"" help:"Print fields whenever they change."`
-	Ask        bizAsk        `cmd:"" help:"Ask a customer for fields. Example: sallyport biz ask CUST-1 --fields address.home --reason \"where to\" --purpose delivery"`
-	Purposes   bizPurposes   `cmd:"" help:"List the terms for purposes."`
-	Consents   bizConsents   `cmd:"" help:"List what you asked for and what became of it."`
-	Wait       bizWait       `cmd:"" help:"Wait for the answer to a request."`
-	Listen     bizListen     `cmd:"" help:"Print answers as they come, or send them to a webhook. Example: sallyport biz listen --webhook https://shop.example/hook --secret-file hook.key"`
-	Receive    bizReceive    `cmd:"" help:"Be the webhook, for trying it out: verify and print what biz listen sends."`
-	Invite     bizInvite     `cmd:"" help:"Make invitations, one for each row of a CSV file. Example: sallyport biz invite --csv customers.csv --out links.csv"`
-	Invited    bizInvited    `cmd:"" help:"Show who has accepted. Example: sallyport biz invited links.csv"`
+	Init     bizInit     `cmd:"" help:"Make the business's profile: keys, backup, registration."`
+	Code     bizCode     `cmd:"" help:"Print the business's code, for customers."`
+	Connect  bizConnect  `cmd:"" help:"Meet a customer by the code they gave you. Example: sallyport biz connect CODE --as CUST-1"`
+	Contacts bizContacts `cmd:"" help:"List whom you have met."`
+	Grants   bizGrants   `cmd:"" help:"List the fields that may be read now."`
+	Read     bizRead     `cmd:"" help:"Read fields. Example: sallyport biz read CUST-1 phone.mobile postal"`
+	Write    bizWrite    `cmd:"" help:"Write a field of a customer who lets you. Example: sallyport biz write CUST-1 phone.mobile \"+49 151 2345678\""`
+	Watch    bizWatch    `cmd:"" help:"Print fields whenever they change."`
+	Ask      bizAsk      `cmd:"" help:"Ask a customer for fields. Example: sallyport biz ask CUST-1 --fields address.home --reason \"where to\" --purpose delivery"`
+	Purposes bizPurposes `cmd:"" help:"List the terms for purposes."`
+	Consents bizConsents `cmd:"" help:"List what you asked for and what became of it."`
+	Wait     bizWait     `cmd:"" help:"Wait for the answer to a request."`
+	Listen   bizListen   `cmd:"" help:"Print answers as they come, or send them to a webhook. Example: sallyport biz listen --webhook https://shop.example/hook --secret-file hook.key"`
+	Receive  bizReceive  `cmd:"" help:"Be the webhook, for trying it out: verify and print what biz listen sends."`
+	Invite   bizInvite   `cmd:"" help:"Make invitations, one for each row of a CSV file. Example: sallyport biz invite --csv customers.csv --out links.csv"`
+	Invited  bizInvited  `cmd:"" help:"Show who has accepted. Example: sallyport biz invited links.csv"`
+	Registry bizRegistry `cmd:"" help:"Say who may look you up. Example: sallyport biz registry introduced"`
+
+	Introductions bizIntroductions `cmd:"" help:"List whom your customers introduced to you."`
+	Lookup        bizLookup        `cmd:"" help:"Look a party up and keep who it is. Example: sallyport biz lookup ID --as employer"`
+	Specify       bizSpecify       `cmd:"" help:"Ask a customer for fields that a source is to deposit. Example: sallyport biz specify CUST-1 --source employer --fields own/income --reason \"net income\" --purpose loan"`
+	Forward       bizForward       `cmd:"" help:"Hand the customer's order, which you cannot open, to the source."`
+	Orders        bizOrders        `cmd:"" help:"List what customers order you to deposit for others."`
+	Deposit       bizDeposit       `cmd:"" help:"Attest and deposit a value for a customer. Example: sallyport biz deposit 3f9a02c1 own/income 2500"`
+	Collect       bizCollect       `cmd:"" help:"Read what a source deposited, and verify its attestation. Example: sallyport biz collect 3f9a02c1"`
+
 	History    bizHistory    `cmd:"" help:"Show what the key-use log says of you, with proof. Example: sallyport biz history --owner CUST-1 --since 30d"`
 	Checkpoint bizCheckpoint `cmd:"" help:"Print the newest state of the key-use log that this device has proof of, or compare it with somebody else's."`
 	GiveUp     bizGiveUp     `cmd:"" help:"Give up what a customer granted: the keys are destroyed. Example: sallyport biz give-up CUST-1 phone.mobile"`

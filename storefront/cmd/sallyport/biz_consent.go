@@ -28,6 +28,13 @@ type bizAsk struct {
 }
 
 func (c *bizAsk) Run(s *session) error {
+	return c.send(s, func(r *client.Reader, owner policies.OwnerID, ask client.Ask) (client.Consent, error) {
+		return r.Ask(s.ctx, owner, ask)
+	})
+}
+
+// send asks, by a request for consent or by another document that is one.
+func (c *bizAsk) send(s *session, ask func(*client.Reader, policies.OwnerID, client.Ask) (client.Consent, error)) error {
 	duration, err := parseDuration(c.For)
 	if err != nil {
 		return err
@@ -45,7 +52,7 @@ func (c *bizAsk) Run(s *session) error {
 		if err != nil {
 			return err
 		}
-		asked, err := r.Ask(s.ctx, owner, client.Ask{
+		asked, err := ask(r, owner, client.Ask{
 			Fields: fields, Purpose: consent.Purpose{Text: c.Purpose, Term: consent.Term(c.Term)}, Duration: duration, Waits: within,
 		})
 		if err != nil {

@@ -45,6 +45,8 @@ type meCommands struct {
 	Asked      meAsked      `cmd:"" help:"${help_me_asked}"`
 	GiveUp     meGiveUp     `cmd:"" help:"${help_me_giveup}"`
 	Website    meWebsite    `cmd:"" help:"${help_me_website}"`
+	Registry   meRegistry   `cmd:"" help:"${help_me_registry}"`
+	Introduce  meIntroduce  `cmd:"" help:"${help_me_introduce}"`
 	Mute       meMute       `cmd:"" help:"${help_me_mute}"`
 	Block      meBlock      `cmd:"" help:"${help_me_block}"`
 	Verify     meVerify     `cmd:"" help:"${help_me_verify}"`

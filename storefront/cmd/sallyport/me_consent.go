@@ -98,6 +98,9 @@ func (s *session) asker(c *client.Consent) string {
 
 func (s *session) printRequest(w io.Writer, c *client.Consent) {
 	fmt.Fprintln(w, s.say("consent.asks", "id", shortID(c.ID), "who", s.asker(c), "purpose", oneLine(c.Purpose.Text), "term", c.Purpose.Term))
+	if !c.Source.IsZero() {
+		fmt.Fprintf(w, "  %s\n", s.say("consent.source", "source", s.source(c)))
+	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, f := range c.Asked {
 		kind, given := s.say("consent.optional"), ""
@@ -122,6 +125,11 @@ func (s *session) printRequest(w io.Writer, c *client.Consent) {
 		state = s.say("consent.state." + string(c.Status))
 	}
 	fmt.Fprintf(w, "  %s\n", state)
+}
+
+// source is who is to deposit what a specification asks for.
+func (s *session) source(c *client.Consent) string {
+	return contactName(client.Contact{Alias: c.SourceAlias, ID: c.Source})
 }
 
 // days is a time in words.
@@ -169,6 +177,9 @@ func (c *meAnswer) Run(s *session) error {
 			}
 			fmt.Fprintln(w, s.say("consent.granted", "who", s.asker(&answered), "fields", join(answered.Fields), "date", answered.Until.Local().Format(time.DateOnly),
 				"alias", contactName(client.Contact{Alias: answered.Alias, ID: answered.Party})))
+			if !answered.Source.IsZero() {
+				fmt.Fprintln(w, s.say("consent.ordered", "source", s.source(&answered), "who", s.asker(&answered)))
+			}
 		})
 		return nil
 	})
