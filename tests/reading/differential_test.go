@@ -21,6 +21,8 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/links"
+	"github.com/sallyport/sallyport/policies/names"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/client/catalogue"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -127,7 +129,9 @@ var decoders = map[string]func([]byte) (any, error){
 	"identity": decode[policies.Identity]("identity"), "vault": decode[policies.VaultDocument]("vault"), "relationship": decode[policies.Relationship]("relationship"),
 	"manifest": decode[policies.Manifest]("manifest"), "grant": decode[policies.Grant]("grant"), "revocation": decode[policies.Revocation]("revocation"),
 	"session": decode[policies.Session]("session"), "read": decode[policies.ReadRequest]("read"), "evidence": decode[policies.EvidenceRequest]("evidence"),
-	"audit-query": decode[policies.AuditQuery]("audit-query"),
+	"audit-query": decode[policies.AuditQuery]("audit-query"), "closure": decode[policies.Closure]("closure"), "suspension": decode[succession.Suspension]("suspension"),
+	"succession-notice": decode[succession.Notice]("succession-notice"), "renunciation": decode[succession.Renunciation]("renunciation"),
+	"domain-statement": decode[names.Statement]("domain-statement"),
 }
 
 // either damages bytes or mangles JSON.
@@ -642,6 +646,7 @@ func logTrials(t *testing.T, w *goWorld) []trial {
 				Owner: random32(), Reader: random32(), Identity: random32(), Pseudo: policies.NewPseudonym(), Document: documents[0], Grant: random32(), Field: "iban", Epoch: 1, Author: random32(),
 				Version: 1<<64 - 1, Seq: 5, Head: random32(), Leaf: random32(), Session: random32(), Request: random32(), Nonce: policies.NewNonce(), Purpose: "p", Token: "t", Grade: "A", Custody: policies.CustodySealed,
 				Expires: made, Decided: made*1000 + 7, Period: 1<<32 - 1, Rules: random32(), Index: 7, Count: 9, Items: []policies.RevokedItem{{Grant: random32(), Field: "a", Author: random32()}}, Note: "n",
+				Checks: []byte{1, 2, 3},
 			}
 			for i := range reflect.TypeOf(full).NumField() { // a member that is new in Go must be new here and in the specification
 				if reflect.ValueOf(full).Field(i).IsZero() {

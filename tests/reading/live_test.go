@@ -18,6 +18,8 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/links"
+	"github.com/sallyport/sallyport/policies/names"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
 )
@@ -362,6 +364,15 @@ func newGoWorld(t *testing.T, v *vaultSide) *goWorld {
 		Header: header("audit-query"), Audience: w.vault, Auditor: policies.IdentityID(readerID), Nonce: policies.NewNonce(), Expires: made + 120,
 		From: 1 << 62, Count: uint64(policies.MaxQueryEntries), What: "bodies",
 	}))(t), readerPublic)
+	add(need(policies.Sign(w.owner.key, &policies.Closure{Header: header("closure"), Audience: w.vault, Owner: ownerID, Link: policies.Link{Seq: 7, Prev: random32()}}))(t), ownerPublic)
+	add(need(policies.Sign(w.owner.key, &succession.Notice{
+		Header: header("succession-notice"), Audience: w.vault, Identity: policies.IdentityID(ownerID), Link: policies.Link{Seq: 7, Prev: random32()}, Successor: random32(),
+	}))(t), ownerPublic)
+	add(need(policies.Sign(w.reader.key, &succession.Suspension{Header: header("suspension"), Audience: w.vault, Reader: readerID, Link: policies.Link{Seq: 1, Prev: policies.Hash(readerID)}}))(t), readerPublic)
+	add(need(policies.Sign(w.reader.key, &succession.Renunciation{
+		Header: header("renunciation"), Audience: w.vault, Reader: readerID, Owner: ownerID, Items: []policies.RevokedItem{{Grant: w.grantID, Field: fields[1], Author: author}},
+	}))(t), readerPublic)
+	add(need(policies.Sign(w.reader.key, &names.Statement{Header: header("domain-statement"), Identity: policies.IdentityID(readerID), Domain: "shop.example", Expires: made + 86400}))(t), readerPublic)
 	return w
 }
 
@@ -376,8 +387,8 @@ func TestJavaScriptReadsWhatGoMakes(t *testing.T) {
 			t.Errorf("%s: another hash or payload", docType)
 		}
 	}
-	if len(w.documents) != 10 {
-		t.Errorf("%d kinds of documents, want 10", len(w.documents))
+	if len(w.documents) != 15 {
+		t.Errorf("%d kinds of documents, want 15", len(w.documents))
 	}
 
 	// Items: the owner's reading, a rotation, the tree and its proofs.

@@ -8,20 +8,29 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/names"
+	"github.com/sallyport/sallyport/policies/succession"
 )
 
 // decoders decode a payload of each type and check its form.
 var decoders = map[string]func(*envelope.Envelope) error{
-	"identity":     func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Identity](e); return err },
-	"vault":        func(e *envelope.Envelope) error { _, err := policies.Decode[policies.VaultDocument](e); return err },
-	"relationship": func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Relationship](e); return err },
-	"manifest":     func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Manifest](e); return err },
-	"grant":        func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Grant](e); return err },
-	"revocation":   func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Revocation](e); return err },
-	"session":      func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Session](e); return err },
-	"audit-query":  func(e *envelope.Envelope) error { _, err := policies.Decode[policies.AuditQuery](e); return err },
-	"read":         func(e *envelope.Envelope) error { _, err := policies.Decode[policies.ReadRequest](e); return err },
-	"evidence":     func(e *envelope.Envelope) error { _, err := policies.Decode[policies.EvidenceRequest](e); return err },
+	"identity":          func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Identity](e); return err },
+	"vault":             func(e *envelope.Envelope) error { _, err := policies.Decode[policies.VaultDocument](e); return err },
+	"relationship":      func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Relationship](e); return err },
+	"manifest":          func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Manifest](e); return err },
+	"grant":             func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Grant](e); return err },
+	"revocation":        func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Revocation](e); return err },
+	"session":           func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Session](e); return err },
+	"closure":           func(e *envelope.Envelope) error { _, err := policies.Decode[policies.Closure](e); return err },
+	"succession":        func(e *envelope.Envelope) error { _, err := policies.Decode[succession.Document](e); return err },
+	"succession-notice": func(e *envelope.Envelope) error { _, err := policies.Decode[succession.Notice](e); return err },
+	"suspension":        func(e *envelope.Envelope) error { _, err := policies.Decode[succession.Suspension](e); return err },
+	"renunciation":      func(e *envelope.Envelope) error { _, err := policies.Decode[succession.Renunciation](e); return err },
+	"voucher":           func(e *envelope.Envelope) error { _, err := policies.Decode[names.Voucher](e); return err },
+	"domain-statement":  func(e *envelope.Envelope) error { _, err := policies.Decode[names.Statement](e); return err },
+	"audit-query":       func(e *envelope.Envelope) error { _, err := policies.Decode[policies.AuditQuery](e); return err },
+	"read":              func(e *envelope.Envelope) error { _, err := policies.Decode[policies.ReadRequest](e); return err },
+	"evidence":          func(e *envelope.Envelope) error { _, err := policies.Decode[policies.EvidenceRequest](e); return err },
 }
 
 func payloadOperation(v *values) (outputs, error) {
@@ -51,7 +60,16 @@ func documentOperation(v *values) (outputs, error) {
 	} else if key, err = envelope.ParsePublicKey(v.bytes("public")); err != nil {
 		return nil, err
 	}
-	if err := e.Verify(key); err != nil {
+	if e.Type == "succession" {
+		second, err := envelope.ParsePublicKey(v.bytes("second"))
+		if err != nil {
+			return nil, err
+		}
+		err = e.VerifyTwo(key, second)
+		if err != nil {
+			return nil, err
+		}
+	} else if err := e.Verify(key); err != nil {
 		return nil, err
 	}
 	if e.Type == "identity" {
@@ -60,6 +78,15 @@ func documentOperation(v *values) (outputs, error) {
 		}
 	}
 	return out, decoders[e.Type](e)
+}
+
+func successorOperation(v *values) (outputs, error) {
+	d, err := policies.Decode[succession.Document](&envelope.Envelope{Type: "succession", Payload: []byte(v.str("payload"))})
+	if err != nil {
+		return nil, err
+	}
+	hash := d.Successor()
+	return outputs{"successor": hash[:]}, nil
 }
 
 func receiptOperation(v *values) (outputs, error) {

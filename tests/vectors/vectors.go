@@ -62,6 +62,7 @@ func Generate() []File {
 		grantKEMFile(), hpkeFile(), sessionKeyFile(), answerFile(), loginFile(), merkleFile(), padmeFile(), compositeFile(), dsseFile(), passwordFile(),
 	}
 	files = append(files, documentFiles()...)
+	files = append(files, successionFiles()...)
 	for i := range files {
 		files[i].Made = made
 	}

@@ -493,11 +493,12 @@ var operations = map[string]func(*values) (outputs, error){
 		}
 		return outputs{"type": e.Type, "payload": string(e.Payload), "hash": e.Hash[:]}, nil
 	},
-	"payload":  payloadOperation,
-	"document": documentOperation,
-	"receipt":  receiptOperation,
-	"entry":    entryOperation,
-	"evidence": evidenceOperation,
+	"payload":   payloadOperation,
+	"successor": successorOperation,
+	"document":  documentOperation,
+	"receipt":   receiptOperation,
+	"entry":     entryOperation,
+	"evidence":  evidenceOperation,
 }
 
 // openSealed opens what the vault said under K, and seals it again.

@@ -1,7 +1,7 @@
 // Section 4 of the specification, "Documents": the members of each type, and what must hold among them.
 
 import { randomBytes } from 'node:crypto'
-import { MAX_U64, demand, fieldName, sha256, visibleText } from './encodings.js'
+import { MAX_U64, demand, encode, fieldName, hex, sha256, visibleText } from './encodings.js'
 import { bytes, digits, digitsOrZeroes, flag, integer, listOf, object, oneOf, parse, text } from './json.js'
 import { COMPOSITE_KEY_SIZE, make, read, verify } from './envelopes.js'
 import { CT_SIZE, PUBLIC_SIZE } from './xwing.js'
@@ -140,6 +140,85 @@ const TYPES = {
   },
 }
 
+/** The scripts that may stand together with Latin in a name that is vouched for. Section 16. */
+const TOGETHER = [
+  ['Han', 'Hiragana', 'Katakana'],
+  ['Han', 'Bopomofo'],
+  ['Han', 'Hangul'],
+].map((set) => new RegExp(`^[\\p{Script=Common}\\p{Script=Inherited}\\p{Script=Latin}${set.map((s) => `\\p{Script=${s}}`).join('')}]*$`, 'u'))
+
+/** Scripts of which a name may be alone: all that node knows by name and this reading meets. Section 16. */
+const ALONE = (
+  'Latin Greek Cyrillic Han Hebrew Arabic Armenian Georgian Devanagari Bengali Gurmukhi Gujarati Oriya Tamil Telugu Kannada Malayalam Sinhala Thai Lao Tibetan Myanmar Ethiopic ' +
+  'Cherokee Khmer Mongolian Hangul Hiragana Katakana Bopomofo Thaana Syriac'
+)
+  .split(' ')
+  .map((s) => new RegExp(`^[\\p{Script=Common}\\p{Script=Inherited}\\p{Script=${s}}]*$`, 'u'))
+
+/** voucherName is a name that may be vouched for. Section 16. */
+const voucherName = (name) => {
+  demand(/\p{L}/u.test(name), 'malformed', 'no letter')
+  demand(!/[\p{Cf}\p{Co}\p{Default_Ignorable_Code_Point}\p{Variation_Selector}]/u.test(name), 'malformed', 'invisible')
+  demand(name.normalize('NFC') === name, 'malformed', 'not NFC')
+  demand(name.trim().split(/\s+/u).join(' ') === name, 'malformed', 'spaces')
+  demand([...TOGETHER, ...ALONE].some((r) => r.test(name)), 'malformed', 'scripts')
+}
+
+/** domain is the name of a host. Section 16. */
+const domain = (v) => {
+  const labels = text(v ?? '').split('.')
+  demand(labels.length >= 2 && v.length <= 253, 'malformed', 'domain')
+  demand(labels.every((l) => /^[a-z0-9-]{1,63}$/.test(l) && !l.startsWith('-') && !l.endsWith('-')), 'malformed', 'domain')
+  demand(!/^[0-9]+$/.test(labels.at(-1)), 'malformed', 'an address')
+  return v
+}
+
+const item = object({ grant: id, field, author: id })
+const keyOrNone = (v) => (v === undefined || v === null || v === '' ? Buffer.alloc(0) : bytes(COMPOSITE_KEY_SIZE)(v))
+
+Object.assign(TYPES, {
+  closure: { shape: { aud: id, owner: id, ...link } },
+  succession: {
+    shape: {
+      aud: id,
+      identity: id,
+      ...link,
+      generation: integer(2n, 1n << 32n),
+      previous: id,
+      signing_key: bytes(COMPOSITE_KEY_SIZE),
+      kem_key: kem,
+      login_key: kem,
+      recovery_hash: id,
+      recovery_key: keyOrNone,
+      notice: digitsOrZeroes(32),
+      reason: oneOf('lost', 'stolen', 'planned'),
+    },
+    check: (d) => {
+      demand(!d.kem_key.equals(d.login_key), 'malformed', 'one key for two uses')
+      demand((d.recovery_key.length > 0) === /^0*$/.test(d.notice), 'malformed', 'either the recovery key or a notice')
+      demand(sha256(d.signing_key).toString('hex') !== d.recovery_hash, 'malformed', 'one key to sign and to recover')
+    },
+  },
+  'succession-notice': { shape: { aud: id, identity: id, ...link, successor: digitsOrZeroes(32) } },
+  suspension: { shape: { aud: id, reader: id, ...link } },
+  renunciation: { shape: { aud: id, reader: id, owner: id, items: listOf(item, 1, 4096) } },
+  voucher: {
+    shape: { aud: id, identity: id, serial: count, name: (v) => visibleText(text(v), 1), not_before: integer(0n, MAX_TIME), expires: integer(0n, MAX_TIME), withdrawn: flag },
+    check: (d) => {
+      if (d.withdrawn) return demand(d.not_before === 0n && d.expires === 0n, 'malformed', 'withdrawn and good')
+      demand(d.not_before > 0n && d.expires > d.not_before && d.expires - d.not_before <= 400n * 86400n, 'malformed', 'time')
+      voucherName(d.name)
+    },
+  },
+  'domain-statement': {
+    shape: { identity: id, domain, expires: time },
+    check: (d) => demand(d.expires > d.time && d.expires - d.time <= 400n * 86400n, 'malformed', 'time'),
+  },
+})
+
+/** successor is what a notice announces of a succession. Section 13. */
+export const successor = (d) => sha256(encode('successor', hex(d.identity, 32), d.signing_key, d.kem_key, d.login_key, hex(d.recovery_hash, 32)))
+
 /** follows refuses a link that is not the next after (seq, hash); a chain begins after (0, the owner's id). Section 4. */
 export const follows = (d, seq, hash) => demand(d.seq === seq + 1n && d.prev === hash, 'malformed', 'not the next link')
 
@@ -153,10 +232,10 @@ export const decodePayload = (type, payload) => {
 }
 
 /** open reads, verifies and decodes a document: { document, payload, hash }. Sections 3 and 4. */
-export const open = (envelopeBytes, type, key) => {
+export const open = (envelopeBytes, type, key, second) => {
   const e = read(envelopeBytes)
   if (e.type !== type && type) demand(false, 'malformed', 'another type')
-  verify(e, key)
+  verify(e, key, second)
   return { document: decodePayload(e.type, e.payload), payload: e.payload, hash: e.hash }
 }
 

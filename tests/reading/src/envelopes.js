@@ -76,27 +76,30 @@ export const documentHash = (type, payload) => sha256(pae(type, payload))
 const envelope = object({
   payloadType: text,
   payload: bytes(),
-  signatures: listOf(object({ keyid: text, sig: bytes() }), 1, 1),
+  signatures: listOf(object({ keyid: text, sig: bytes() }), 1, 2),
 })
 
-/** read reads an envelope's form: { type, payload, signature, hash }. Section 3. */
+/** read reads an envelope's form: { type, payload, signature, second, hash }; only a succession has a second signature. Section 3. */
 export const read = (raw) => {
   demand(raw.length <= ENVELOPE_SIZE, 'malformed', 'too large')
   const e = envelope(parse(raw))
   const named = /^application\/vnd\.sallyport\.([a-z-]{1,32})\.v1\+json$/.exec(e.payloadType)
   demand(named, 'malformed', 'payloadType')
   demand(e.payload.length > 0, 'malformed', 'no payload')
-  return { type: named[1], payload: e.payload, signature: e.signatures[0].sig, hash: documentHash(named[1], e.payload) }
+  demand(e.signatures.length === (named[1] === 'succession' ? 2 : 1), 'malformed', 'number of signatures')
+  return { type: named[1], payload: e.payload, signature: e.signatures[0].sig, second: e.signatures[1]?.sig, hash: documentHash(named[1], e.payload) }
 }
 
 /** The types that a session signs. Section 4. */
 const bySession = (type) => type === 'read' || type === 'evidence'
 
-/** verify checks a read envelope's signature: composite, or for `read` and `evidence` the session's Ed25519 key. Section 3. */
-export const verify = (e, key) => {
+/** verify checks a read envelope's signature: composite, or for `read` and `evidence` the session's Ed25519 key; of a succession both. Section 3. */
+export const verify = (e, key, second) => {
+  demand((second !== undefined) === (e.type === 'succession'), 'signature', 'two keys')
   const message = pae(e.type, e.payload)
   if (bySession(e.type)) demand(ed25519Verify(key, message, e.signature), 'signature')
   else compositeVerify(key, message, context(e.type), e.signature)
+  if (second) compositeVerify(second, message, context(e.type), e.second)
 }
 
 /** make signs a payload. What a session signs is signed by its Ed25519 key over the PAE itself. Section 3. */

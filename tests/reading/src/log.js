@@ -62,6 +62,7 @@ const details = object({
   index: count,
   count,
   items: listOf(object({ grant: id, field: text, author: id }), 0, Infinity),
+  checks: bytes(),
   note: text,
 })
 

@@ -60,9 +60,10 @@ const opened = ({ payload, hash }) => ({ payload: payload.toString(), hash })
 const documentOperations = {
   document: (i) => {
     if (i.pin_vault) return opened(documents.openVault(Buffer.from(i.envelope), { vault: i.pin_vault, ceremony: i.pin_ceremony, newest: BigInt(i.newest) }))
-    return opened(documents.open(given(i, 'envelope'), i.type, b(i.public)))
+    return opened(documents.open(given(i, 'envelope'), i.type, b(i.public), i.second && b(i.second)))
   },
   payload: (i) => ({ document: write(documents.decodePayload(i.type, given(i, 'payload'))) }),
+  successor: (i) => ({ successor: documents.successor(documents.decodePayload('succession', given(i, 'payload'))) }),
 }
 
 const loginChallenge = (i) => ({ server: i.server, subject: b(i.subject), ct: b(i.ct), nonce: b(i.nonce), freshKey: b(i.fresh_key) })
@@ -245,7 +246,8 @@ export const operations = {
     },
   },
 }
-for (const type of ['identity', 'vault', 'relationship', 'manifest', 'grant', 'revocation', 'session', 'read', 'evidence', 'audit-query']) operations[`document-${type}`] = documentOperations
+for (const type of ['identity', 'vault', 'relationship', 'manifest', 'grant', 'revocation', 'session', 'read', 'evidence', 'audit-query', 'closure', 'succession', 'succession-notice', 'suspension', 'renunciation', 'voucher', 'domain-statement'])
+  operations[`document-${type}`] = documentOperations
 
 /** plain makes an output comparable with a vector's: Buffers as hexadecimal, integers as decimal text. */
 export const plain = (v) => {
