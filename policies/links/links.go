@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/sallyport/sallyport/policies"
 )
@@ -54,7 +55,7 @@ func ParseJoin(text string) (Join, error) {
 		if *to = q.Get(name); *to == "" {
 			continue
 		}
-		if !httpsURL.MatchString(*to) {
+		if !httpsURL().MatchString(*to) {
 			return l, fmt.Errorf("%w: join link: %s is not an https URL", policies.ErrMalformed, name)
 		}
 	}
@@ -63,7 +64,9 @@ func ParseJoin(text string) (Join, error) {
 
 // httpsURL is what a join link may name: https, a host, and possibly a port, a plain path and query. Parsers of URLs differ in what else they let
 // pass and in what they make of it.
-var httpsURL = regexp.MustCompile(`^https://([0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?(/[0-9A-Za-z._~/?&=-]*)?$`)
+var httpsURL = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^https://([0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?(/[0-9A-Za-z._~/?&=-]*)?$`)
+})
 
 // Contact is what one party hands to another outside the storefront so that they can connect: who, and for an owner
 // the nonce that the reader's relationship must repeat. Form: sallyport:owner?id=…&nonce=… or sallyport:reader?id=…

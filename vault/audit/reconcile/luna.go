@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -20,9 +19,9 @@ import (
 const lunaFormat = "luna"
 
 var (
-	lunaRecord = regexp.MustCompile(`^(\d{1,10}) *,(\d\d)/(\d\d)/(\d\d) (\d\d:\d\d:\d\d),(?:S/N (\d{1,16}) )?session (\d{1,10}) Access (\d{1,10}:\d{1,10}) ` +
+	lunaRecord = pattern(`^(\d{1,10}) *,(\d\d)/(\d\d)/(\d\d) (\d\d:\d\d:\d\d),(?:S/N (\d{1,16}) )?session (\d{1,10}) Access (\d{1,10}:\d{1,10}) ` +
 		`([^,]{0,200}?)operation (LUNA_[A-Z0-9_]{1,60}) returned ([A-Z][A-Z0-9_]{1,60})(?:\((0x[0-9a-fA-F]{8})\))?( [^,]{0,400}?)? *(?:,([0-9A-Fa-f]{64})(?:,([0-9A-Fa-f]+))?)?$`)
-	lunaMAC  = regexp.MustCompile(`^[0-9A-Fa-f]{64}$`)
+	lunaMAC  = pattern(`^[0-9A-Fa-f]{64}$`)
 	lunaNone = map[string]bool{"LUNA_RET_OK": true, "LUNA_RET_SUCCESS": true, "RC_OK": true, "CKR_OK": true}
 )
 
@@ -64,13 +63,13 @@ func ReadLuna(r io.Reader, order string, location *time.Location) (*Token, error
 		if text == "" {
 			continue
 		}
-		if lunaMAC.MatchString(text) { // of the record before
+		if lunaMAC().MatchString(text) { // of the record before
 			if macs++; macs > t.records {
 				return nil, bad("an HMAC without a record")
 			}
 			continue
 		}
-		m := lunaRecord.FindStringSubmatch(text)
+		m := lunaRecord().FindStringSubmatch(text)
 		if m == nil {
 			return nil, bad("not a record of the audit log")
 		}

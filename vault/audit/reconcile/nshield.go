@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -29,9 +28,9 @@ var nshieldCommands = map[string]Class{
 }
 
 var (
-	cefKey    = regexp.MustCompile(`(?:^| )([A-Za-z0-9_.-]{1,64})=`)
-	cefVendor = regexp.MustCompile(`^(?:nCipher|Entrust|Thales)`)
-	cefTime   = regexp.MustCompile(`^\d{13}$`)
+	cefKey    = pattern(`(?:^| )([A-Za-z0-9_.-]{1,64})=`)
+	cefVendor = pattern(`^(?:nCipher|Entrust|Thales)`)
+	cefTime   = pattern(`^\d{13}$`)
 )
 
 // ReadNShield reads the audit log of an nShield HSM in the Common Event Format.
@@ -56,7 +55,7 @@ func ReadNShield(r io.Reader) (*Token, error) {
 		if !ok || header[0] != "CEF:0" {
 			return nil, bad("not a header of the Common Event Format, version 0")
 		}
-		if !cefVendor.MatchString(header[1]) {
+		if !cefVendor().MatchString(header[1]) {
 			return nil, bad("a message of another vendor")
 		}
 		fields, ok := cefFields(extension)
@@ -65,7 +64,7 @@ func ReadNShield(r io.Reader) (*Token, error) {
 		}
 		var at time.Time
 		if rt, has := fields["rt"]; has {
-			if !cefTime.MatchString(rt) {
+			if !cefTime().MatchString(rt) {
 				return nil, bad("rt is not a time in milliseconds")
 			}
 			ms, _ := strconv.ParseInt(rt, 10, 64)
@@ -134,7 +133,7 @@ func cefFields(text string) (map[string]string, bool) {
 	if text == "" {
 		return fields, true
 	}
-	places := cefKey.FindAllStringSubmatchIndex(text, -1)
+	places := cefKey().FindAllStringSubmatchIndex(text, -1)
 	if len(places) == 0 || places[0][0] != 0 {
 		return nil, false
 	}

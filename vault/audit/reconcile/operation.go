@@ -2,6 +2,8 @@ package reconcile
 
 import (
 	"fmt"
+	"regexp"
+	"sync"
 	"time"
 )
 
@@ -128,4 +130,9 @@ type FormatError struct {
 
 func (e *FormatError) Error() string {
 	return fmt.Sprintf("%s record, line %d: %s", e.Format, e.Line, e.What)
+}
+
+// pattern is a regular expression that is compiled when it is first used: whoever reads no token's record does not wait for it.
+func pattern(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,15 +26,15 @@ import (
 const spyFormat = "spy"
 
 var (
-	spyHead     = regexp.MustCompile(`^(\d{1,9}): (C_\w{1,40})$`)
-	spyTime     = regexp.MustCompile(`^(?:P:(\d{1,10}); T:\S{1,40} )?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3})$`)
-	spyArgument = regexp.MustCompile(`^\[(in|out)\] ([^ \[=:]{1,80})(?:\[[^\]]{0,40}\])?:?(?: (.*))?$`)
-	spyHex      = regexp.MustCompile(`^ {4}(?:[0-9A-F]{8}  ((?:[0-9A-F]{2} ){1,16}) .*|((?:[0-9A-F]{2,8} ?){1,16}))$`)
-	spyAttr     = regexp.MustCompile(`^ {4}(CKA_[A-Z0-9_]+|CKA_\? \(0x[0-9a-f]{8}\)) +(.*)$`)
-	spyBroken   = regexp.MustCompile(`^(\[(?:in|out)\] \S{1,80}(?: =)?) ?((?:\[(?:in|out)\] |Returned:  ).*)$`)
-	spyValue    = regexp.MustCompile(`^[0-9a-f]{16} / \d{1,10}$`)
-	spyReturned = regexp.MustCompile(`^Returned:  (\d{1,20}) (.*)$`)
-	spyObject   = regexp.MustCompile(`^Object 0x([0-9a-f]{1,16}) matches$`)
+	spyHead     = pattern(`^(\d{1,9}): (C_\w{1,40})$`)
+	spyTime     = pattern(`^(?:P:(\d{1,10}); T:\S{1,40} )?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3})$`)
+	spyArgument = pattern(`^\[(in|out)\] ([^ \[=:]{1,80})(?:\[[^\]]{0,40}\])?:?(?: (.*))?$`)
+	spyHex      = pattern(`^ {4}(?:[0-9A-F]{8}  ((?:[0-9A-F]{2} ){1,16}) .*|((?:[0-9A-F]{2,8} ?){1,16}))$`)
+	spyAttr     = pattern(`^ {4}(CKA_[A-Z0-9_]+|CKA_\? \(0x[0-9a-f]{8}\)) +(.*)$`)
+	spyBroken   = pattern(`^(\[(?:in|out)\] \S{1,80}(?: =)?) ?((?:\[(?:in|out)\] |Returned:  ).*)$`)
+	spyValue    = pattern(`^[0-9a-f]{16} / \d{1,10}$`)
+	spyReturned = pattern(`^Returned:  (\d{1,20}) (.*)$`)
+	spyObject   = pattern(`^Object 0x([0-9a-f]{1,16}) matches$`)
 )
 
 // generator is the generator of P-256, uncompressed.
@@ -173,7 +172,7 @@ func (s *spyReader) fault(what string, args ...any) error {
 
 // take takes one line.
 func (s *spyReader) take(text string) error {
-	if m := spyHead.FindStringSubmatch(text); m != nil {
+	if m := spyHead().FindStringSubmatch(text); m != nil {
 		n, _ := strconv.Atoi(m[1])
 		c := &spyCall{line: s.line, number: n, name: m[2]}
 		c.handles, c.seen, c.null = map[string]uint64{}, map[string]bool{}, map[string]bool{}
@@ -184,26 +183,26 @@ func (s *spyReader) take(text string) error {
 		}
 		return nil
 	}
-	if m := spyBroken.FindStringSubmatch(text); m != nil { // another thread wrote within the line
+	if m := spyBroken().FindStringSubmatch(text); m != nil { // another thread wrote within the line
 		if err := s.take(m[1]); err != nil {
 			return err
 		}
 		s.waiting = s.last
 		return s.take(m[2])
 	}
-	if s.waiting != nil && spyValue.MatchString(text) {
+	if s.waiting != nil && spyValue().MatchString(text) {
 		s.last, s.waiting = s.waiting, nil
 		s.last.left = length(text)
 		return nil
 	}
-	if m := spyTime.FindStringSubmatch(text); m != nil {
+	if m := spyTime().FindStringSubmatch(text); m != nil {
 		return s.time(m[1], m[2])
 	}
 	switch {
 	case text == "" || strings.HasPrefix(text, "*************** OpenSC PKCS#11 spy") || strings.HasPrefix(text, "Loaded: "):
 		return nil
-	case spyReturned.MatchString(text):
-		m := spyReturned.FindStringSubmatch(text)
+	case spyReturned().MatchString(text):
+		m := spyReturned().FindStringSubmatch(text)
 		c := s.returning(m[1] == "0")
 		if c == nil {
 			return s.fault("a call returns that did not begin")
@@ -211,7 +210,7 @@ func (s *spyReader) take(text string) error {
 		s.end(c, m[1] == "0")
 		return nil
 	case strings.HasPrefix(text, "[in] ") || strings.HasPrefix(text, "[out] "):
-		m := spyArgument.FindStringSubmatch(text)
+		m := spyArgument().FindStringSubmatch(text)
 		if m == nil {
 			return s.fault("an argument in no known form")
 		}
@@ -227,7 +226,7 @@ func (s *spyReader) take(text string) error {
 	if c == nil {
 		return s.fault("text outside of a call")
 	}
-	if m := spyObject.FindStringSubmatch(text); m != nil {
+	if m := spyObject().FindStringSubmatch(text); m != nil {
 		n, err := strconv.ParseUint(m[1], 16, 64)
 		if err != nil {
 			return s.fault("an object without a handle")
@@ -495,7 +494,7 @@ func length(text string) int {
 // going finds the call that text goes on with: the one that got the line before, if that is what is to come of it, or else another of which it is.
 func (s *spyReader) going(text string) *spyCall {
 	expects := func(c *spyCall) bool {
-		return c != nil && (c.template && spyAttr.MatchString(text) || c.left > 0 && spyHex.MatchString(text) || c.step > 0 && spyObject.MatchString(text) && c.name == "C_FindObjects")
+		return c != nil && (c.template && spyAttr().MatchString(text) || c.left > 0 && spyHex().MatchString(text) || c.step > 0 && spyObject().MatchString(text) && c.name == "C_FindObjects")
 	}
 	if expects(s.last) {
 		return s.last
@@ -514,7 +513,7 @@ func (s *spyReader) going(text string) *spyCall {
 
 // more takes a line that goes on with an argument: an attribute of a template, or bytes.
 func (c *spyCall) more(text string) {
-	if m := spyAttr.FindStringSubmatch(text); m != nil {
+	if m := spyAttr().FindStringSubmatch(text); m != nil {
 		t := &c.in
 		if c.outputs {
 			t = &c.out
@@ -526,7 +525,7 @@ func (c *spyCall) more(text string) {
 		}
 		return
 	}
-	m := spyHex.FindStringSubmatch(text)
+	m := spyHex().FindStringSubmatch(text)
 	if m == nil {
 		return
 	}

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -27,11 +26,11 @@ const (
 )
 
 var (
-	yubiLine = regexp.MustCompile(`^item: {1,5}(\d{1,5}) -- cmd: 0x([0-9a-f]{2}) -- length: {1,4}(\d{1,5}) -- session key: 0x([0-9a-f]{4}) -- ` +
+	yubiLine = pattern(`^item: {1,5}(\d{1,5}) -- cmd: 0x([0-9a-f]{2}) -- length: {1,4}(\d{1,5}) -- session key: 0x([0-9a-f]{4}) -- ` +
 		`target key: 0x([0-9a-f]{4}) -- second key: 0x([0-9a-f]{4}) -- result: 0x([0-9a-f]{2}) -- tick: (\d{1,10}) -- hash: ([0-9a-f]{32})$`)
-	yubiUnlogged = regexp.MustCompile(`^(\d{1,5}) unlogged (boots|authentications) found$`)
-	yubiFound    = regexp.MustCompile(`^(No logs to extract|Found \d{1,2} items?)$`)
-	yubiHex      = regexp.MustCompile(`^[0-9a-f]+$`)
+	yubiUnlogged = pattern(`^(\d{1,5}) unlogged (boots|authentications) found$`)
+	yubiFound    = pattern(`^(No logs to extract|Found \d{1,2} items?)$`)
+	yubiHex      = pattern(`^[0-9a-f]+$`)
 )
 
 // yubiCommands are the commands that do something with a key. What is none of them is counted.
@@ -90,7 +89,7 @@ const maxRecord = 1 << 30
 func yubiText(data []byte) bool {
 	line, _, _ := bytes.Cut(data, []byte("\n"))
 	line = bytes.TrimRight(line, "\r")
-	return yubiUnlogged.Match(line) || yubiHex.Match(line)
+	return yubiUnlogged().Match(line) || yubiHex().Match(line)
 }
 
 type yubiReader struct {
@@ -105,7 +104,7 @@ func (y *yubiReader) text(text string) error {
 	for i, line := range strings.Split(text, "\n") {
 		line = strings.TrimRight(line, "\r")
 		bad := func(what string) error { return &FormatError{yubiFormat, i + 1, what} }
-		if m := yubiLine.FindStringSubmatch(line); m != nil {
+		if m := yubiLine().FindStringSubmatch(line); m != nil {
 			var e [yubiEntry]byte
 			number, err1 := strconv.ParseUint(m[1], 10, 16)
 			length, err2 := strconv.ParseUint(m[3], 10, 16)
@@ -129,7 +128,7 @@ func (y *yubiReader) text(text string) error {
 			}
 			continue
 		}
-		if m := yubiUnlogged.FindStringSubmatch(line); m != nil {
+		if m := yubiUnlogged().FindStringSubmatch(line); m != nil {
 			n, _ := strconv.ParseUint(m[1], 10, 64)
 			if m[2] == "boots" {
 				y.boots += n
@@ -138,10 +137,10 @@ func (y *yubiReader) text(text string) error {
 			}
 			continue
 		}
-		if line == "" || yubiFound.MatchString(line) {
+		if line == "" || yubiFound().MatchString(line) {
 			continue
 		}
-		if !yubiHex.MatchString(line) || len(line) < 8 || (len(line)-8)%(2*yubiEntry) != 0 {
+		if !yubiHex().MatchString(line) || len(line) < 8 || (len(line)-8)%(2*yubiEntry) != 0 {
 			return bad("neither an entry nor what yubihsm-shell prints around entries")
 		}
 		raw, err := hex.DecodeString(line)
