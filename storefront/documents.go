@@ -1,6 +1,7 @@
 package storefront
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -484,8 +485,12 @@ func (s *Storefront) endItems(ctx context.Context, changes []store.Change, owner
 
 // getReaderGrants lists, a page at a time, the grants to the caller that are in force as far as this storefront knows.
 func (s *Storefront) getReaderGrants(c *call) error {
-	prefix := key(kindGrant, c.subject[:])
-	after, err := parseCursor(prefix, c.Query("after"))
+	all := key(kindGrant, c.subject[:])
+	after, err := parseCursor(all, c.Query("after"))
+	if err != nil {
+		return err
+	}
+	prefix, err := ofOwner(c, all, after)
 	if err != nil {
 		return err
 	}
@@ -493,7 +498,7 @@ func (s *Storefront) getReaderGrants(c *call) error {
 	size, now := 0, s.now()
 	err = s.each(c.ctx, prefix, after, func(r store.Record) error {
 		if size > pageBytes || len(out.Grants) == pageDocuments {
-			out.After = hex.EncodeToString(after[len(prefix):])
+			out.After = hex.EncodeToString(after[len(all):])
 			return errPageFull
 		}
 		after = r.Key
@@ -511,6 +516,23 @@ func (s *Storefront) getReaderGrants(c *call) error {
 		return err
 	}
 	return c.json(http.StatusOK, out)
+}
+
+// ofOwner narrows a list of records by owner to those of the one whom the query names, if it names one.
+func ofOwner(c *call, all, after []byte) ([]byte, error) {
+	text, ok := c.GetQuery("owner")
+	if !ok {
+		return all, nil
+	}
+	var owner policies.OwnerID
+	if err := owner.UnmarshalText([]byte(text)); err != nil {
+		return nil, err
+	}
+	prefix := slices.Concat(all, owner[:])
+	if after != nil && !bytes.HasPrefix(after, prefix) {
+		return nil, problem.New(policies.CodeMalformed, "after is a cursor of another list")
+	}
+	return prefix, nil
 }
 
 // parseCursor reads where a page ended: owner || seq in hexadecimal.

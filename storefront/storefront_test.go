@@ -855,6 +855,18 @@ func TestGrants(t *testing.T) {
 			t.Errorf("%d grants listed, after %q", len(l.Grants), l.After)
 		}
 	})
+	t.Run("of one owner", func(t *testing.T) {
+		ben := w.member(policies.KindPerson)
+		ben.publish([]api.Item{ben.set("name", "Ben")})
+		ben.give(acme, "billing", "name")
+		all, hers, his := list(""), list("?owner="+anna.owner().String()), list("?owner="+ben.owner().String())
+		if len(all.Grants) != 2 || len(hers.Grants) != 1 || len(his.Grants) != 1 || bytes.Equal(hers.Grants[0], his.Grants[0]) {
+			t.Errorf("%d grants of all, %d of one, %d of the other", len(all.Grants), len(hers.Grants), len(his.Grants))
+		}
+		wantCode(t, acme.do("GET", api.PathReaderGrants+"?owner=anna", nil, nil), policies.CodeMalformed)
+		cursor := "&after=" + anna.owner().String() + strings.Repeat("0", 16) // of another list
+		wantCode(t, acme.do("GET", api.PathReaderGrants+"?owner="+ben.owner().String()+cursor, nil, nil), policies.CodeMalformed)
+	})
 	t.Run("a grant for another purpose does not hide this one", func(t *testing.T) {
 		anna.give(acme, "advertising", "name")
 		if got := outcome(t, acme, item(anna, "name")); got != policies.CodeReleased {

@@ -1,7 +1,6 @@
 package storefront
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
-	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/storefront/internal/store"
@@ -193,16 +191,9 @@ func (s *Storefront) getWriterGrants(c *call) error {
 	if err != nil {
 		return err
 	}
-	prefix := all
-	if text, ok := c.GetQuery("owner"); ok {
-		var owner policies.OwnerID
-		if err := owner.UnmarshalText([]byte(text)); err != nil {
-			return err
-		}
-		prefix = key(kindWriteGrant, c.subject[:], owner[:])
-		if after != nil && !bytes.HasPrefix(after, prefix) {
-			return problem.New(policies.CodeMalformed, "after is a cursor of another list")
-		}
+	prefix, err := ofOwner(c, all, after)
+	if err != nil {
+		return err
 	}
 	out := api.WriterGrants{Grants: []api.WriterGrant{}}
 	size := 0

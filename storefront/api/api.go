@@ -35,7 +35,7 @@ const (
 	PathConsistency   = "/v1/log/consistency"             // GET ?from=&to=, no login: vault api.Consistency
 	PathRenunciations = "/v1/renunciations"               // POST, the reader's login, a renunciation's envelope: evidence.Receipt; 202: in force, and to be sent again. GET ?after=INDEX, the owner's login: [Renunciations]
 	PathVoucher       = "/v1/identities/{id}/voucher"     // POST, open, a voucher's envelope: evidence.Receipt. GET, open: [Vouched], or 404
-	PathReaderGrants  = "/v1/grants"                      // GET ?after=CURSOR, the reader's login: [ReaderGrants]
+	PathReaderGrants  = "/v1/grants"                      // GET ?owner=ID&after=CURSOR, the reader's login: [ReaderGrants]
 	PathSessions      = "/v1/sessions"                    // POST, the reader's login, a session's envelope: evidence.Receipt
 	PathEvidence      = "/v1/evidence"                    // POST, no login: a request for evidence, signed by its session: vault api.SealedEvidence
 	PathMessages      = "/v1/messages"                    // POST, the sender's login, [Message]: 201. GET ?after=&wait=, the receiver's login: [Messages]. DELETE ?through=, the receiver's login: 204

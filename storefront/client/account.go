@@ -156,7 +156,7 @@ func (o *Owner) put(ctx context.Context, k *keyServer, change func(d *keys.Accou
 	b := o.state.base.backup(o.now())
 	b.Readers, b.Codes, b.Former, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Replacing
 	var err error
-	if b.Owners, err = o.peopleMet(); err != nil {
+	if b.People, err = o.peopleMet(); err != nil {
 		return err
 	}
 	d := &keys.Account{
@@ -456,8 +456,8 @@ func RestoreFromAccount(ctx context.Context, store MirrorStore, network Network,
 	}
 	own.state.Applied = position{Hash: policies.Hash(own.id)}
 	own.state.Known = own.state.Applied
-	if len(b.Owners) > 0 {
-		if err := own.restoreSide(b.Owners); err != nil {
+	if len(b.Owners)+len(b.People) > 0 {
+		if err := own.restoreSide(b); err != nil {
 			return nil, err
 		}
 	}

@@ -101,16 +101,15 @@ func (r *Reader) askFor(ctx context.Context, owner policies.OwnerID, source poli
 	if err := r.ready(ctx); err != nil {
 		return Consent{}, err
 	}
-	r.refresh(ctx, owner) // what is asked is sealed to the newest keys
+	to, err := r.newestOf(ctx, owner)
+	if err != nil {
+		return Consent{}, err
+	}
 	if ask.Waits == 0 {
 		ask.Waits = 30 * 24 * time.Hour
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k, ok := r.owners[owner]
-	if !ok {
-		return Consent{}, ErrNoContact
-	}
 	for i := range r.state.Mail.Asked {
 		e := &r.state.Mail.Asked[i]
 		before, err := e.request()
@@ -121,10 +120,6 @@ func (r *Reader) askFor(ctx context.Context, owner policies.OwnerID, source poli
 		if old.denies(before, &consent.Request{Fields: ask.Fields}, r.now()) {
 			return Consent{}, policies.CodeAskedAgain
 		}
-	}
-	to, err := k.identity()
-	if err != nil {
-		return Consent{}, err
 	}
 	request := consent.Request{
 		Addressed: r.address("consent-request", policies.IdentityID(owner), policies.Hash{}, ask.Waits), Fields: ask.Fields, Purpose: ask.Purpose,
@@ -179,9 +174,7 @@ func (r *Reader) consent(e *askedEntry) (Consent, error) {
 			c.SourceAlias = p.Alias
 		}
 	}
-	if k, ok := r.owners[policies.OwnerID(d.To)]; ok {
-		c.Alias = k.contact.Alias
-	}
+	c.Alias = r.alias(policies.OwnerID(d.To))
 	return c, nil
 }
 
@@ -284,17 +277,12 @@ func (r *Reader) takeMail(ctx context.Context, m *api.Message) error {
 	case "deposit-forward":
 		return r.takeForward(ctx, m, e)
 	}
-	r.refresh(ctx, policies.OwnerID(m.From))
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	k, ok := r.owners[policies.OwnerID(m.From)]
-	if !ok {
-		return policies.CodeSender
-	}
-	from, err := k.identity()
+	from, err := r.sender(ctx, m.From)
 	if err != nil {
 		return err
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch m.Type {
 	case "consent-answer":
 		a, err := verify[consent.Answer](r.device, m, e, from)
@@ -410,9 +398,7 @@ func (r *Reader) Events(after uint64) []ConsentEvent {
 		if e.Number <= after {
 			continue
 		}
-		if k, ok := r.owners[e.Owner]; ok {
-			e.Alias = k.contact.Alias
-		}
+		e.Alias = r.alias(e.Owner)
 		out = append(out, e)
 	}
 	return out
@@ -510,7 +496,7 @@ func (r *Reader) takeAcceptance(ctx context.Context, d *consent.Acceptance) erro
 	}
 	owner, id := policies.OwnerID(d.From), policies.HashKey(d.Invitation)
 	r.mu.Lock()
-	who, used := r.invited[id]
+	who, used := r.book.Came(id)
 	r.mu.Unlock()
 	if used && who != owner {
 		return fmt.Errorf("%w: %s is somebody else already", policies.CodeInvitation, reference)
@@ -523,7 +509,12 @@ func (r *Reader) takeAcceptance(ctx context.Context, d *consent.Acceptance) erro
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.owners[owner].contact.Invited, r.invited[id] = id, owner
+	if k, met := r.owner(owner); met {
+		k.contact.Invited = id
+		if err := r.put(k); err != nil {
+			return err
+		}
+	}
 	if !used {
 		r.happened(ConsentEvent{Kind: EventAccepted, Owner: owner})
 	}
@@ -539,7 +530,7 @@ func (r *Reader) Invited(link links.Invite) (status, reference string, err error
 	id := policies.HashKey(link.Token)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, used := r.invited[id]; used {
+	if _, used := r.book.Came(id); used {
 		return "accepted", reference, nil
 	}
 	if !r.now().Before(expires) {

@@ -101,7 +101,7 @@ func (r *Reader) authorsOf(it *Item) []Item {
 	out := []Item{owner}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k, met := r.owners[it.Owner]
+	k, met := r.owner(it.Owner)
 	if !met {
 		return out
 	}
@@ -195,7 +195,7 @@ func (r *Reader) remember(a *asked) {
 		}
 		for _, j := range of {
 			v := &a.values[j]
-			if k, met := r.owners[v.Owner]; met && v.Err == nil {
+			if k, met := r.owner(v.Owner); met && v.Err == nil {
 				k.order[writtenField{v.Field, v.author()}] = place{v.Version, v.accepted}
 			}
 		}

@@ -31,8 +31,9 @@ type backup struct {
 	Chain   position           `json:"chain,omitzero"` // of a reader
 	Waiting []policies.OwnerID `json:"waiting,omitzero"`
 
-	Owners []ownerContact `json:"owners,omitzero"` // of a reader
-	Made   int64          `json:"made"`
+	People []byte          `json:"people,omitzero"` // of a reader: the records of its book; see package safe
+	Owners []formerContact `json:"owners,omitzero"` // the same, of a program before there were safes
+	Made   int64           `json:"made"`
 }
 
 // write hands the plaintext to write, which must seal it before it goes anywhere, and overwrites it afterwards.
@@ -81,7 +82,7 @@ func (o *Owner) Backup(forget bool, write func(plain []byte) error) (recovery bo
 	defer o.mu.Unlock()
 	b := o.state.base.backup(o.now())
 	b.Readers, b.Codes, b.Former, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Replacing
-	if b.Owners, err = o.peopleMet(); err != nil {
+	if b.People, err = o.peopleMet(); err != nil {
 		return false, err
 	}
 	recovery = len(b.Recovery) > 0
@@ -107,8 +108,8 @@ func RestoreOwner(store MirrorStore, plain []byte, o Options) (*Owner, error) {
 	}
 	own.state.Applied = position{Hash: policies.Hash(own.id)}
 	own.state.Known = own.state.Applied
-	if len(b.Owners) > 0 {
-		if err := own.restoreSide(b.Owners); err != nil {
+	if len(b.Owners)+len(b.People) > 0 {
+		if err := own.restoreSide(b); err != nil {
 			return nil, err
 		}
 	}
@@ -120,7 +121,7 @@ func (r *Reader) Backup(forget bool, write func(plain []byte) error) (recovery b
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := r.state.base.backup(r.now())
-	b.Owners, b.Chain, b.Replacing, b.Waiting = r.state.Owners, r.state.Chain, r.state.Replacing, r.state.Waiting
+	b.People, b.Chain, b.Replacing, b.Waiting = r.book.Records(), r.state.Chain, r.state.Replacing, r.state.Waiting
 	recovery = len(b.Recovery) > 0
 	if err := b.write(write); err != nil || !forget || !recovery {
 		return recovery, err
@@ -137,7 +138,10 @@ func RestoreReader(store Store, plain []byte, o Options) (*Reader, error) {
 		return nil, err
 	}
 	r := &Reader{store: store}
-	r.state.base, r.state.Owners = b.base(), b.Owners
+	r.state.base = b.base()
+	if r.state.People, err = b.records(); err != nil {
+		return nil, err
+	}
 	r.state.Chain, r.state.Replacing, r.state.Waiting = b.Chain, b.Replacing, b.Waiting
 	if err := r.open(o); err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -112,8 +113,9 @@ func TestCustodySealed(t *testing.T) {
 		if v := w.read(r, o, f); v.Custody != want {
 			t.Errorf("%s was read in custody %q", f, v.Custody)
 		}
-		if _, err := r.Granted(ctx); err != nil || r.Custody(Item{Owner: o.ID(), Field: f}) != want {
-			t.Errorf("%s is granted in custody %q, %v", f, r.Custody(Item{Owner: o.ID(), Field: f}), err)
+		granted, err := r.GrantedFields(ctx, policies.OwnerID{})
+		if at := slices.IndexFunc(granted, func(g GrantedField) bool { return g.Field == f && g.Owner == o.ID() }); err != nil || at < 0 || granted[at].Custody != want {
+			t.Errorf("%s is granted as %+v, %v", f, granted, err)
 		}
 	}
 	for _, g := range o.Grants(false) {

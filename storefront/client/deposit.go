@@ -260,18 +260,12 @@ func (r *Reader) takeForward(ctx context.Context, m *api.Message, e *envelope.En
 	if err != nil {
 		return err
 	}
-	customer := policies.OwnerID(f.Customer)
-	r.refresh(ctx, customer)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	k, ok := r.owners[customer]
-	if !ok {
-		return policies.CodeSender
-	}
-	from, err := k.identity()
+	from, err := r.sender(ctx, f.Customer)
 	if err != nil {
 		return err
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	inner := &api.Message{From: f.Customer, To: r.id, Type: "deposit-order", Sealed: f.Sealed}
 	env, err := r.unseal(inner)
 	if err != nil {
@@ -332,9 +326,7 @@ func (r *Reader) Orders() []Order {
 				o.Asked = append(o.Asked, f)
 			}
 		}
-		if k, ok := r.owners[o.Customer]; ok {
-			o.Alias = k.contact.Alias
-		}
+		o.Alias = r.alias(o.Customer)
 		for _, done := range e.Deposits {
 			if done.Done {
 				o.Deposited = append(o.Deposited, done.Field)

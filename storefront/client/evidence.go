@@ -356,8 +356,8 @@ func (r *Reader) event(p *Proof) Event {
 	if !d.Owner.IsZero() {
 		owner = d.Owner.String()[:16] + "…"
 		r.mu.Lock()
-		if k, ok := r.owners[d.Owner]; ok && k.contact.Alias != "" {
-			owner, e.Alias = k.contact.Alias, k.contact.Alias
+		if alias := r.alias(d.Owner); alias != "" {
+			owner, e.Alias = alias, alias
 		}
 		r.mu.Unlock()
 	}

@@ -24,21 +24,14 @@ func (r *Reader) GiveUp(ctx context.Context, owner policies.OwnerID, fields ...p
 	if err := r.ready(ctx); err != nil {
 		return nil, err
 	}
-	offered, err := r.fetchGrants(ctx)
-	if err != nil {
+	if _, err := r.lineOf(ctx, owner); err != nil {
 		return nil, err
-	}
-	r.mu.Lock()
-	k, ok := r.owners[owner]
-	if !ok {
-		r.mu.Unlock()
-		return nil, ErrNoContact
 	}
 	var items []policies.RevokedItem
 	var given []policies.Field
-	for hash, g := range k.grants {
-		if !offered[hash] || g.doc.Expires <= r.now().Unix() {
-			continue
+	err := r.fetchGrants(ctx, owner, func(_ *knownOwner, g *verifiedGrant) {
+		if g.doc.Expires <= r.now().Unix() {
+			return
 		}
 		for i := range g.doc.Fields {
 			if f := &g.doc.Fields[i]; len(fields) == 0 || slices.Contains(fields, f.Field) {
@@ -46,13 +39,16 @@ func (r *Reader) GiveUp(ctx context.Context, owner policies.OwnerID, fields ...p
 				given = append(given, f.Field)
 			}
 		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	slices.Sort(given)
 	given = slices.Compact(given)
 	if missing := without(fields, given); len(items) == 0 || len(missing) > 0 {
-		r.mu.Unlock()
 		return nil, fmt.Errorf("%w: %v", policies.CodeNoGrant, missing)
 	}
+	r.mu.Lock()
 	for part := range slices.Chunk(items, policies.MaxRevokedItems) {
 		e, err := policies.Sign(r.signing, &succession.Renunciation{
 			Header: policies.NewHeader("renunciation", r.now()), Audience: r.state.Network.Vault, Reader: r.ID(), Owner: owner, Items: part,

@@ -133,7 +133,7 @@ func TestHostileReads(t *testing.T) {
 
 	t.Run("rollback", func(t *testing.T) {
 		r := fresh()
-		r.owners[o.ID()].contact.Mark = mark{Version: 99, Hash: policies.Hash{1}}
+		seenBefore(r, o, mark{Version: 99, Hash: policies.Hash{1}})
 		if v := w.read(r, o, "note"); !errors.Is(v.Err, ErrRollback) || v.Bytes != nil {
 			t.Errorf("an older manifest than the one seen: %q, %v", v.Bytes, v.Err)
 		}
@@ -142,7 +142,7 @@ func TestHostileReads(t *testing.T) {
 			t.Errorf("unchanged, under an older manifest: %+v, %v", values, err)
 		}
 		r = fresh()
-		r.owners[o.ID()].contact.Mark = mark{Version: 2, Hash: policies.Hash{1}}
+		seenBefore(r, o, mark{Version: 2, Hash: policies.Hash{1}})
 		if v := w.read(r, o, "note"); !errors.Is(v.Err, ErrUntrue) {
 			t.Errorf("two manifests of one version: %v", v.Err)
 		}
@@ -840,5 +840,16 @@ func TestStorefrontThatLostEverything(t *testing.T) {
 	w.must(err)
 	if len(mirror.Leaves) != 1 {
 		t.Errorf("the new storefront has %d leaves, want 1", len(mirror.Leaves))
+	}
+}
+
+// seenBefore has a reader have seen a manifest of an owner.
+func seenBefore(r *Reader, o *Owner, m mark) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k, _ := r.owner(o.ID())
+	k.contact.Mark = m
+	if err := r.put(k); err != nil {
+		panic(err)
 	}
 }

@@ -72,17 +72,21 @@ func (o *Owner) closeSide() {
 }
 
 // peopleMet is what a backup holds of the reader's side.
-func (o *Owner) peopleMet() ([]ownerContact, error) {
+func (o *Owner) peopleMet() ([]byte, error) {
 	r, err := o.side()
 	if err != nil {
 		return nil, err
 	}
-	return r.state.Owners, nil
+	return r.book.Records(), nil
 }
 
 // restoreSide takes the people of a backup over.
-func (o *Owner) restoreSide(owners []ownerContact) error {
-	state, err := json.Marshal(readerState{base: base{Format: stateFormat, Role: roleReader}, Owners: owners})
+func (o *Owner) restoreSide(b *backup) error {
+	people, err := b.records()
+	if err != nil || len(people) == 0 {
+		return err
+	}
+	state, err := json.Marshal(readerState{base: base{Format: stateFormat, Role: roleReader}, People: people})
 	o.state.Side = state
 	return err
 }

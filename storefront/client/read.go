@@ -120,13 +120,13 @@ func (r *Reader) endSession(s *session) {
 
 // learnPurposes fetches grants if there is an item that none is known for: a request must name the purpose of the grant.
 func (r *Reader) learnPurposes(ctx context.Context, items []Item) error {
+	var unknown []Item
 	for i := range items {
 		if _, _, found := r.purpose(&items[i]); !found {
-			_, err := r.fetchGrants(ctx)
-			return err
+			unknown = append(unknown, items[i])
 		}
 	}
-	return nil
+	return r.grantsOf(ctx, unknown)
 }
 
 // purpose is that of the newest grant for an item, else of the owner's newest grant, else the usual one. met says whether the owner is a
@@ -134,7 +134,7 @@ func (r *Reader) learnPurposes(ctx context.Context, items []Item) error {
 func (r *Reader) purpose(it *Item) (purpose string, met, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k, ok := r.owners[it.Owner]
+	k, ok := r.owner(it.Owner)
 	if !ok {
 		return "", false, true // nothing that fetching would change
 	}
@@ -155,7 +155,7 @@ func (r *Reader) purpose(it *Item) (purpose string, met, found bool) {
 func (r *Reader) newest(it *Item) (seq uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if k, ok := r.owners[it.Owner]; ok {
+	if k, ok := r.owner(it.Owner); ok {
 		for _, g := range k.grants {
 			if _, ok := g.doc.Field(it.Field, it.author()); ok && !g.stale {
 				seq = max(seq, g.doc.Seq)
@@ -204,7 +204,11 @@ func (r *Reader) readPurposes(ctx context.Context, out []Value, indexes []int, r
 	if len(again)+len(ended) == 0 || !retry {
 		return nil
 	}
-	if _, err := r.fetchGrants(ctx); err != nil {
+	moved := make([]Item, 0, len(again)+len(ended))
+	for _, i := range slices.Concat(again, ended) {
+		moved = append(moved, out[i].Item)
+	}
+	if err := r.grantsOf(ctx, moved); err != nil {
 		return err
 	}
 	for _, i := range ended {
@@ -248,14 +252,18 @@ func (r *Reader) readOnce(ctx context.Context, out []Value, indexes []int, purpo
 	if err != nil {
 		return err
 	}
+	defer r.pin(out, indexes)() // what is known of them is what the request says it has
 	body := api.Read{Request: e.Raw}
 	marks := make([]mark, len(indexes))
 	r.mu.Lock()
 	seen := map[policies.OwnerID]bool{}
 	for j, i := range indexes {
-		k := r.owners[out[i].Owner]
+		k, met := r.owner(out[i].Owner)
+		if !met {
+			continue
+		}
 		// What an answer may not fall below is what was known when it was asked for: answers may overtake one another.
-		marks[j] = *k.contact.of(out[i].author())
+		marks[j] = *k.contact.Of(out[i].author())
 		if seen[out[i].Owner] {
 			continue
 		}
@@ -311,7 +319,7 @@ func (r *Reader) readOnce(ctx context.Context, out []Value, indexes []int, purpo
 		v.claim = claim{outcome: answer.Items[j].Outcome, request: e.Hash, session: s.hash, nonce: req.Nonce, leaf: answer.Items[j].Leaf, head: answer.Items[j].Head}
 		v.accepted = answer.Items[j].Accepted
 		if d, ok := documents[result.Items[j].Grant]; ok { // also where nothing was released: it may name authors that this reader does not know of
-			if err := r.keepGrant(ctx, d); err != nil {
+			if err := r.keepGrant(ctx, d, func(*knownOwner, *verifiedGrant) {}); err != nil {
 				v.Err = fmt.Errorf("%s: grant: %w", v.Field, err)
 				continue
 			}
@@ -348,9 +356,11 @@ func (r *Reader) take(ctx context.Context, v *Value, a *policies.AnswerItem, s *
 		return a.Outcome
 	}
 	r.mu.Lock()
-	k := r.owners[v.Owner]
+	k, met := r.owner(v.Owner)
 	r.mu.Unlock()
-
+	if !met {
+		return ErrNoContact
+	}
 	leaf, err := policies.ParseLeaf(s.Leaf)
 	if err != nil {
 		return untrue("leaf: %v", err)
@@ -371,7 +381,7 @@ func (r *Reader) take(ctx context.Context, v *Value, a *policies.AnswerItem, s *
 	if err := s.Proof.Verify(a.Leaf, m.TreeSize, m.Root); err != nil {
 		return untrue("%v", err)
 	}
-	if err := r.advance(k, leaf.Author, mark{m.Version, a.Head}, seen); err != nil {
+	if err := r.advance(k, leaf.Author, mark{Version: m.Version, Hash: a.Head}, seen); err != nil {
 		return fmt.Errorf("%s: %w", v.Field, err)
 	}
 	r.mu.Lock()
@@ -415,7 +425,7 @@ func (r *Reader) manifest(ctx context.Context, k *knownOwner, author policies.Au
 		return nil, err
 	}
 	if author == policies.AuthorID(k.contact.ID) {
-		err = r.verifyOwner(ctx, k, e, m.Seq)
+		err = r.verifyOwner(ctx, k.contact.ID, e, m.Seq)
 	} else {
 		err = r.verifyAuthor(ctx, author, k.contact.ID, e)
 	}
@@ -447,12 +457,13 @@ func (r *Reader) advance(k *knownOwner, author policies.AuthorID, m, seen mark) 
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at := k.contact.of(author)
+	at := k.contact.Of(author)
 	switch {
 	case m.Version == at.Version && m.Hash != at.Hash, m.Version == seen.Version && m.Hash != seen.Hash:
 		return fmt.Errorf("%w: two manifests of version %d", ErrUntrue, m.Version)
 	case m.Version > at.Version:
-		*at, r.dirty = m, true
+		*at = m
+		return r.put(k)
 	}
 	return nil
 }

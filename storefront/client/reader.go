@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/storefront/client/safe"
 	"github.com/sallyport/sallyport/vault/pre"
 )
 
@@ -29,9 +31,12 @@ type Reader struct {
 	mu      sync.Mutex // guards everything below; never held over the network
 	state   readerState
 	dirty   bool
-	settled bool // enrolled, and every relationship posted
-	owners  map[policies.OwnerID]*knownOwner
-	invited map[policies.Hash]policies.OwnerID    // who came by which invitation
+	settled bool                                  // enrolled, and every relationship posted
+	book    *safe.Book                            // everybody who was met
+	safe    *safe.Safe                            // the book's file; nil: the book is stored with the state
+	owners  map[policies.OwnerID]*knownOwner      // of them those that were used last
+	room    int                                   // how many of them
+	clock   uint64                                // counts uses of owners
 	authors map[policies.AuthorID]succession.Line // of others who write for owners
 
 	sessionMu sync.Mutex // guards session, and is held while opening one so that one serves all
@@ -43,8 +48,11 @@ type Reader struct {
 
 type readerState struct {
 	base
-	Owners []ownerContact `json:"owners,omitzero"`
-	Grants []heldGrant    `json:"grants,omitzero"` // verified when they came
+	Safe   safe.Head `json:"safe,omitzero"`   // of the book's file
+	People []byte    `json:"people,omitzero"` // the book's records, where there is no file
+
+	Owners []formerContact  `json:"owners,omitzero"` // of a program before there were safes: taken over
+	Grants []jsontext.Value `json:"grants,omitzero"` // the same: fetched when they are needed
 
 	Chain     position           `json:"chain,omitzero"`     // of this reader's own documents: suspensions, successions
 	Replacing *replacement       `json:"replacing,omitzero"` // begun, and not in force yet
@@ -55,61 +63,15 @@ type readerState struct {
 	GivingUp []jsontext.Value `json:"giving_up,omitzero"` // renunciations that are not acknowledged yet
 }
 
-type ownerContact struct {
-	Alias     string           `json:"alias,omitzero"`
-	ID        policies.OwnerID `json:"id"`
-	Identity  jsontext.Value   `json:"identity"`
-	Relations []relation       `json:"relations"`
-	Mark      mark             `json:"mark,omitzero"`
-	Marks     []authorMark     `json:"marks,omitzero"`   // of others who write for the owner
-	Purpose   string           `json:"purpose,omitzero"` // of the newest grant seen
-	Invited   policies.Hash    `json:"invited,omitzero"` // of the invitation by which the owner came
-
-	Successions []jsontext.Value `json:"successions,omitzero"` // verified when they came
-}
-
-// relation is one relationship document of this reader with an owner. A reader connects anew with another nonce, and so another key.
-type relation struct {
-	Nonce policies.Nonce `json:"nonce"`
-	Hash  policies.Hash  `json:"hash"`
-	Raw   jsontext.Value `json:"raw,omitzero"` // until it is posted
-}
-
 // mark is the newest manifest seen: the high-water mark below which nothing is believed.
-type mark struct {
-	Version uint64        `json:"version"`
-	Hash    policies.Hash `json:"hash"`
-}
-
-// authorMark is the mark of an author who is not the owner.
-type authorMark struct {
-	Author policies.AuthorID `json:"author"`
-	mark
-}
-
-// of is the mark of an author.
-func (c *ownerContact) of(author policies.AuthorID) *mark {
-	if author == policies.AuthorID(c.ID) {
-		return &c.Mark
-	}
-	for i := range c.Marks {
-		if c.Marks[i].Author == author {
-			return &c.Marks[i].mark
-		}
-	}
-	c.Marks = append(c.Marks, authorMark{Author: author})
-	return &c.Marks[len(c.Marks)-1].mark
-}
-
-type heldGrant struct {
-	Hash policies.Hash  `json:"hash"`
-	Doc  policies.Grant `json:"doc"`
-}
+type mark = safe.Mark
 
 // knownOwner is what a Reader keeps in memory of one owner.
 type knownOwner struct {
-	contact   *ownerContact
-	line      succession.Line
+	contact   *safe.Person       // as in the book
+	line      succession.Line    // no holders: not fetched yet; see [Reader.lineOf]
+	pins      int                // reads under way; it stays in memory
+	used      uint64             // when it was used last, by the reader's clock
 	manifests []verifiedManifest // the newest few
 	grants    map[policies.Hash]*verifiedGrant
 	order     map[writtenField]place // where the items that were read last stand in the vault's order
@@ -182,69 +144,7 @@ func (r *Reader) open(o Options) (err error) {
 	return r.load()
 }
 
-// load takes the stored contacts and grants into memory.
-func (r *Reader) load() error {
-	r.owners, r.invited = map[policies.OwnerID]*knownOwner{}, map[policies.Hash]policies.OwnerID{}
-	r.authors = map[policies.AuthorID]succession.Line{}
-	for i := range r.state.Owners {
-		if err := r.know(r.state.Owners[i]); err != nil {
-			return err
-		}
-		if c := &r.state.Owners[i]; !c.Invited.IsZero() {
-			r.invited[c.Invited] = c.ID
-		}
-	}
-	for i := range r.state.Grants {
-		g := &r.state.Grants[i]
-		if k, ok := r.owners[g.Doc.Owner]; ok {
-			k.grants[g.Hash] = &verifiedGrant{hash: g.Hash, doc: &g.Doc}
-		}
-	}
-	return nil
-}
-
-// know takes a contact into memory.
-func (r *Reader) know(c ownerContact) error {
-	line, err := lineOf(c.Identity, c.Successions)
-	if err != nil || line.ID != policies.IdentityID(c.ID) {
-		return fmt.Errorf("%w: contact: %w", ErrState, err)
-	}
-	r.settled = false
-	if have, ok := r.owners[c.ID]; ok { // in place: reads may be under way, and raise the mark
-		have.contact.Alias, have.contact.Relations = c.Alias, c.Relations
-		return nil
-	}
-	r.owners[c.ID] = &knownOwner{contact: &c, line: line, grants: map[policies.Hash]*verifiedGrant{}, order: map[writtenField]place{}}
-	return nil
-}
-
-// save writes everything.
-func (r *Reader) save() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.saveLocked()
-}
-
-func (r *Reader) saveLocked() error {
-	r.trust.store(&r.state.base)
-	r.state.Owners, r.state.Grants = nil, nil
-	for _, k := range r.owners {
-		r.state.Owners = append(r.state.Owners, *k.contact)
-		for _, g := range k.grants {
-			if !g.stale && g.doc.Expires > r.now().Unix() {
-				r.state.Grants = append(r.state.Grants, heldGrant{g.hash, *g.doc})
-			}
-		}
-	}
-	slices.SortFunc(r.state.Owners, func(a, b ownerContact) int {
-		return strings.Compare(a.Alias+"\x00"+a.ID.String(), b.Alias+"\x00"+b.ID.String())
-	})
-	slices.SortFunc(r.state.Grants, func(a, b heldGrant) int { return strings.Compare(a.Hash.String(), b.Hash.String()) })
-	r.dirty = false
-	return saveState(r.store, &r.state)
-}
-
-// Flush saves the marks and grants that reads taught this Reader since it was last saved, all in one go: a file per read would cost
+// Flush saves the marks that reads taught this Reader since it was last saved, all in one go: a file per read would cost
 // more than the read. A process that is killed before forgets no more than how new the newest manifests were since then.
 func (r *Reader) Flush() error {
 	r.mu.Lock()
@@ -255,11 +155,17 @@ func (r *Reader) Flush() error {
 	return r.saveLocked()
 }
 
+// Made is when this profile was made, or the backup from which it was restored: what was seen before that, the book knows.
+func (r *Reader) Made() time.Time { return time.Unix(r.state.Made, 0).UTC() }
+
 // Close saves what was learnt and forgets the keys.
 func (r *Reader) Close() error {
 	err := r.Flush()
 	r.forget()
 	r.device.close()
+	if r.safe != nil {
+		err = errors.Join(err, r.safe.Close())
+	}
 	return err
 }
 
@@ -274,11 +180,7 @@ func (r *Reader) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, k := range r.owners {
-		for _, g := range k.grants {
-			if g.secret != nil {
-				g.secret.Zero()
-			}
-		}
+		k.forget()
 	}
 }
 
@@ -321,33 +223,22 @@ func (r *Reader) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	type unposted struct {
-		contact *ownerContact
-		index   int
-		raw     jsontext.Value
-	}
-	var list []unposted
 	r.mu.Lock()
 	r.settled = true // unless something is added, or fails, from here
-	for _, k := range r.owners {
-		for i := range k.contact.Relations {
-			if raw := k.contact.Relations[i].Raw; raw != nil {
-				list = append(list, unposted{k.contact, i, raw})
-			}
-		}
-	}
+	unposted := r.book.Unposted()
 	r.mu.Unlock()
-	for _, u := range list {
-		if err := r.wire.call(ctx, request{method: "POST", path: api.PathRelationships, raw: u.raw, login: true}); err != nil {
+	for n, owner := range unposted {
+		if err := r.postRelations(ctx, owner); err != nil {
 			r.mu.Lock()
 			r.settled = false
 			r.mu.Unlock()
 			return fmt.Errorf("posting a relationship: %w", err)
 		}
-		r.mu.Lock()
-		u.contact.Relations[u.index].Raw = nil
-		r.mu.Unlock()
-		changed = true
+		if changed = true; n%postedAtOnce == postedAtOnce-1 {
+			if err := r.save(); err != nil {
+				return err
+			}
+		}
 	}
 	gaveUp, err := r.sendGivenUp(ctx)
 	changed = changed || gaveUp
@@ -363,6 +254,51 @@ func (r *Reader) ready(ctx context.Context) error {
 	return nil
 }
 
+// postedAtOnce is after how many relationships it is saved that they were posted.
+const postedAtOnce = 256
+
+// postRelations gives the storefront the relationships with an owner that it does not have. They are signed anew: what names them is the hash of what is signed.
+func (r *Reader) postRelations(ctx context.Context, owner policies.OwnerID) error {
+	r.mu.Lock()
+	k, met := r.owner(owner)
+	if !met {
+		r.mu.Unlock()
+		return nil
+	}
+	list := slices.Clone(k.contact.Relations)
+	r.mu.Unlock()
+	for _, rel := range list {
+		if rel.ID.IsZero() {
+			continue
+		}
+		header := policies.Header{Type: "relationship", Suite: policies.Suite, ID: rel.ID, Time: rel.Time}
+		e, err := r.relate(header, owner, rel.Nonce)
+		if err != nil {
+			return err
+		}
+		if policies.Hash(e.Hash) != rel.Hash {
+			return fmt.Errorf("%w: a relationship is not the one that was made", ErrState)
+		}
+		if err := r.wire.call(ctx, request{method: "POST", path: api.PathRelationships, raw: e.Raw, login: true}); err != nil {
+			return err
+		}
+		r.mu.Lock()
+		if k, met = r.owner(owner); met {
+			for i := range k.contact.Relations {
+				if at := &k.contact.Relations[i]; at.Hash == rel.Hash {
+					at.ID, at.Time = policies.DocumentID{}, 0
+				}
+			}
+			err = r.put(k)
+		}
+		r.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Connect does the reader's half of meeting an owner: it makes a key for this owner alone, signs the relationship with the nonce of the
 // owner's code, and posts it. The same code again changes nothing but the alias.
 func (r *Reader) Connect(ctx context.Context, code links.Contact, alias string) (Contact, error) {
@@ -373,155 +309,191 @@ func (r *Reader) Connect(ctx context.Context, code links.Contact, alias string) 
 	if err := r.freeAlias(alias, owner); err != nil {
 		return Contact{}, err
 	}
-	raw, _, err := r.identity(ctx, code.ID)
+	_, doc, err := r.identity(ctx, code.ID)
 	if err != nil {
 		return Contact{}, err
 	}
+	contact, err := r.meet(owner, code.Nonce, alias, doc)
+	if err != nil {
+		return Contact{}, err
+	}
+	return contact, r.ready(ctx)
+}
+
+// meet enters an owner into the book, with a relationship of this nonce.
+func (r *Reader) meet(owner policies.OwnerID, nonce policies.Nonce, alias string, first *policies.Identity) (Contact, error) {
 	r.mu.Lock()
-	c := ownerContact{ID: owner, Identity: raw}
-	if k, ok := r.owners[owner]; ok {
-		c = *k.contact
-		c.Relations = slices.Clone(c.Relations)
+	defer r.mu.Unlock()
+	p := &safe.Person{ID: owner}
+	if k, met := r.owner(owner); met {
+		p = k.contact // in place: reads may be under way, and raise the mark
 	}
-	r.mu.Unlock()
-	if alias != "" {
-		c.Alias = alias
+	if alias != "" && alias != p.Alias {
+		p.Alias, p.Named = alias, r.now().Unix()
 	}
-	if !slices.ContainsFunc(c.Relations, func(rel relation) bool { return rel.Nonce == code.Nonce }) {
-		e, err := r.relate(policies.NewHeader("relationship", r.now()), owner, code.Nonce)
+	if !slices.ContainsFunc(p.Relations, func(rel safe.Relation) bool { return rel.Nonce == nonce }) {
+		made := policies.NewHeader("relationship", r.now())
+		e, err := r.relate(made, owner, nonce)
 		if err != nil {
 			return Contact{}, err
 		}
-		c.Relations = append(c.Relations, relation{Nonce: code.Nonce, Hash: policies.Hash(e.Hash), Raw: e.Raw})
+		p.Relations = append(p.Relations, safe.Relation{Nonce: nonce, Hash: policies.Hash(e.Hash), ID: made.ID, Time: made.Time})
 	}
-	r.mu.Lock()
-	err = r.know(c)
-	if err == nil {
-		err = r.saveLocked()
-	}
-	r.mu.Unlock()
-	if err != nil {
+	if err := r.book.Put(p); err != nil {
 		return Contact{}, err
 	}
-	return c.public(), r.ready(ctx)
+	if k, _ := r.owner(owner); len(k.line.Holders) == 0 && k.contact.Keys.Generation == 0 {
+		k.line = succession.Begin(policies.IdentityID(owner), first)
+	}
+	r.settled = false
+	return public(owner, p.Alias), r.saveLocked()
 }
 
 func (r *Reader) freeAlias(alias string, owner policies.OwnerID) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for id, k := range r.owners {
-		if alias != "" && k.contact.Alias == alias && id != owner {
-			return fmt.Errorf("%w: the alias %q is taken by another contact", policies.ErrMalformed, alias)
-		}
+	if id, taken, err := r.book.Named(alias); err != nil || taken && id != owner {
+		return fmt.Errorf("%w: the alias %q is taken by another contact", policies.ErrMalformed, alias)
 	}
 	return nil
 }
 
-func (c *ownerContact) public() Contact {
-	return Contact{Alias: c.Alias, ID: policies.IdentityID(c.ID), Kind: policies.KindPerson}
+func public(owner policies.OwnerID, alias string) Contact {
+	return Contact{Alias: alias, ID: policies.IdentityID(owner), Kind: policies.KindPerson}
 }
 
 // Contacts lists the owners that were met, by alias.
 func (r *Reader) Contacts() []Contact {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := make([]Contact, 0, len(r.owners))
-	for _, k := range r.owners {
-		out = append(out, k.contact.public())
-	}
+	out := make([]Contact, 0, r.book.Len())
+	r.book.Aliases(func(id policies.OwnerID, alias string) { out = append(out, public(id, alias)) })
 	slices.SortFunc(out, func(a, b Contact) int {
-		return strings.Compare(a.Alias+"\x00"+a.ID.String(), b.Alias+"\x00"+b.ID.String())
+		if c := strings.Compare(a.Alias, b.Alias); c != 0 {
+			return c
+		}
+		return slices.Compare(a.ID[:], b.ID[:])
 	})
 	return out
 }
 
-// Find looks an owner up by alias or id.
+// People is how many owners were met.
+func (r *Reader) People() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.book.Len()
+}
+
+// Find looks an owner up by alias or id. An alias that several have finds none of them; see [safe.ErrShared].
 func (r *Reader) Find(nameOrID string) (policies.OwnerID, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for id, k := range r.owners {
-		if k.contact.Alias == nameOrID && nameOrID != "" || id.String() == nameOrID {
-			return id, nil
-		}
-	}
-	return policies.OwnerID{}, fmt.Errorf("%q: %w", nameOrID, ErrNoContact)
+	return r.ownerOf(nameOrID)
+}
+
+// Alias is what this reader calls an owner, if anything.
+func (r *Reader) Alias(owner policies.OwnerID) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.alias(owner)
+}
+
+// alias is [Reader.Alias]. The caller holds r.mu.
+func (r *Reader) alias(owner policies.OwnerID) string {
+	p, _ := r.book.Get(owner)
+	return p.Alias
+}
+
+// GrantedField is a field that may be read now.
+type GrantedField struct {
+	Item
+	Alias   string           // of the owner
+	Custody policies.Custody // where the key rests
+	newest  uint64           // place of the grant in the owner's chain
 }
 
 // Granted asks the storefront for the grants that name this reader, verifies those it does not know, and returns every field that may be read now, by
-// owner and name. What the storefront holds back is missing; what it makes up is refused.
+// owner and name. What the storefront holds back is missing; what it makes up is refused. The identity of each owner who is not in memory is fetched for it.
 func (r *Reader) Granted(ctx context.Context) ([]Item, error) {
+	fields, err := r.GrantedFields(ctx, policies.OwnerID{})
+	out := make([]Item, len(fields))
+	for i := range fields {
+		out[i] = fields[i].Item
+	}
+	return out, err
+}
+
+// GrantedFields is [Reader.Granted] with where the keys rest, of one owner or, if that is zero, of all.
+func (r *Reader) GrantedFields(ctx context.Context, owner policies.OwnerID) ([]GrantedField, error) {
 	if err := r.ready(ctx); err != nil {
 		return nil, err
 	}
-	offered, err := r.fetchGrants(ctx)
+	found := map[Item]*GrantedField{}
+	now := r.now().Unix()
+	err := r.fetchGrants(ctx, owner, func(k *knownOwner, g *verifiedGrant) {
+		// One to a key that was replaced is suspended.
+		if g.doc.Expires <= now || !slices.ContainsFunc(k.contact.Relations, func(rel safe.Relation) bool { return rel.Hash == g.doc.Relationship }) {
+			return
+		}
+		for i := range g.doc.Fields {
+			it := Item{Owner: g.doc.Owner, Field: g.doc.Fields[i].Field}
+			have := found[it]
+			if have == nil {
+				have = &GrantedField{Item: it, Alias: k.contact.Alias}
+				found[it] = have
+			}
+			if g.doc.Fields[i].Author == policies.AuthorID(it.Owner) && g.doc.Seq > have.newest {
+				have.newest, have.Custody = g.doc.Seq, g.doc.Custody
+			}
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var out []Item
-	now := r.now().Unix()
-	for owner, k := range r.owners {
-		for hash, g := range k.grants {
-			// A grant that is not offered any more was revoked or superseded; the vault decides, should somebody ask. One to a key that was replaced is suspended.
-			if !offered[hash] || g.doc.Expires <= now || !slices.ContainsFunc(k.contact.Relations, func(rel relation) bool { return rel.Hash == g.doc.Relationship }) {
-				continue
-			}
-			for i := range g.doc.Fields {
-				out = append(out, Item{Owner: owner, Field: g.doc.Fields[i].Field})
-			}
-		}
+	out := make([]GrantedField, 0, len(found))
+	for _, f := range found {
+		out = append(out, *f)
 	}
-	slices.SortFunc(out, func(a, b Item) int {
-		if c := strings.Compare(a.Owner.String(), b.Owner.String()); c != 0 {
+	slices.SortFunc(out, func(a, b GrantedField) int {
+		if c := slices.Compare(a.Owner[:], b.Owner[:]); c != 0 {
 			return c
 		}
 		return strings.Compare(string(a.Field), string(b.Field))
 	})
-	return slices.Compact(out), nil
+	return out, nil
 }
 
-// Custody is where the key of an item rests: of the newest grant that [Reader.Granted] found for it, or empty if there is none.
-func (r *Reader) Custody(it Item) (custody policies.Custody) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	k, met := r.owners[it.Owner]
-	if !met {
-		return ""
+// fetchGrants pages through the grants that name this reader, of one owner or, if that is zero, of all, keeps in memory those that verify, and calls each with them, with
+// mu held. A grant that is not offered any more was revoked or superseded; the vault decides, should somebody ask.
+func (r *Reader) fetchGrants(ctx context.Context, owner policies.OwnerID, each func(*knownOwner, *verifiedGrant)) error {
+	if each == nil {
+		each = func(*knownOwner, *verifiedGrant) {}
 	}
-	var newest uint64
-	for _, g := range k.grants {
-		if _, ok := g.doc.Field(it.Field, it.author()); ok && !g.stale && g.doc.Seq > newest {
-			custody, newest = g.doc.Custody, g.doc.Seq
-		}
-	}
-	return custody
-}
-
-// fetchGrants pages through the grants that name this reader and keeps those that verify.
-func (r *Reader) fetchGrants(ctx context.Context) (offered map[policies.Hash]bool, err error) {
 	r.grantsMu.Lock()
 	defer r.grantsMu.Unlock()
-	offered = map[policies.Hash]bool{}
+	offered := map[policies.Hash]bool{}
 	after := ""
 	for {
 		q := url.Values{}
 		if after != "" {
 			q.Set("after", after)
 		}
+		if !owner.IsZero() {
+			q.Set("owner", owner.String())
+		}
 		var page api.ReaderGrants
 		if err := r.wire.call(ctx, request{method: "GET", path: api.PathReaderGrants, query: q, out: &page, login: true}); err != nil {
-			return nil, fmt.Errorf("fetching grants: %w", err)
+			return fmt.Errorf("fetching grants: %w", err)
 		}
 		before := len(offered)
 		for _, raw := range page.Grants {
 			e, err := envelope.Parse(raw)
 			if err != nil {
-				return nil, fmt.Errorf("fetching grants: %w: %w", ErrUntrue, err)
+				return fmt.Errorf("fetching grants: %w: %w", ErrUntrue, err)
 			}
 			offered[policies.Hash(e.Hash)] = true
-			if err := r.keepGrant(ctx, e); err != nil {
-				return nil, fmt.Errorf("fetching grants: %w", err)
+			if err := r.keepGrant(ctx, e, each); err != nil {
+				return fmt.Errorf("fetching grants: %w", err)
 			}
 		}
 		if page.After == "" || page.After == after {
@@ -529,37 +501,60 @@ func (r *Reader) fetchGrants(ctx context.Context) (offered map[policies.Hash]boo
 		}
 		// A storefront that pages for ever would hold its reader for ever.
 		if len(offered) == before || len(offered) > maxOffered {
-			return nil, fmt.Errorf("fetching grants: %w: its pages have no end", ErrUntrue)
+			return fmt.Errorf("fetching grants: %w: its pages have no end", ErrUntrue)
 		}
 		after = page.After
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, k := range r.owners {
+	for id, k := range r.owners {
 		for hash, g := range k.grants {
-			if g.stale != !offered[hash] {
-				g.stale, r.dirty = !offered[hash], true
+			if owner.IsZero() || id == owner {
+				g.stale = !offered[hash]
 			}
 		}
 	}
-	return offered, nil
+	return nil
 }
 
-// keepGrant verifies a grant to this reader and keeps it. One of an owner that this reader has not met is left alone.
-func (r *Reader) keepGrant(ctx context.Context, e *envelope.Envelope) error {
+// grantsOf fetches the grants of the owners of some items: one by one if they are few, else of all at once.
+func (r *Reader) grantsOf(ctx context.Context, items []Item) error {
+	owners := map[policies.OwnerID]bool{}
+	for i := range items {
+		owners[items[i].Owner] = true
+	}
+	if len(owners) > askedSingly {
+		return r.fetchGrants(ctx, policies.OwnerID{}, nil)
+	}
+	for owner := range owners {
+		if err := r.fetchGrants(ctx, owner, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// askedSingly is of how many owners grants are fetched owner by owner.
+const askedSingly = 32
+
+// keepGrant verifies a grant to this reader, keeps it in memory, and calls each with it, with mu held. One of an owner that this reader has not met is left alone.
+func (r *Reader) keepGrant(ctx context.Context, e *envelope.Envelope, each func(*knownOwner, *verifiedGrant)) error {
 	hash := policies.Hash(e.Hash)
 	claim, err := policies.Decode[policies.Grant](e)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUntrue, err)
 	}
 	r.mu.Lock()
-	k, met := r.owners[claim.Owner]
-	known := met && k.grants[hash] != nil
-	r.mu.Unlock()
-	if known || !met {
+	k, met := r.owner(claim.Owner)
+	if !met || k.grants[hash] != nil {
+		if met {
+			each(k, k.grants[hash])
+		}
+		r.mu.Unlock()
 		return nil
 	}
-	if err := r.verifyOwner(ctx, k, e, claim.Seq); err != nil {
+	r.mu.Unlock()
+	if err := r.verifyOwner(ctx, claim.Owner, e, claim.Seq); err != nil {
 		return fmt.Errorf("%w: %w", ErrUntrue, err)
 	}
 	g := claim
@@ -568,73 +563,47 @@ func (r *Reader) keepGrant(ctx context.Context, e *envelope.Envelope) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k = r.owners[claim.Owner]
+	if k, met = r.owner(claim.Owner); !met {
+		return nil
+	}
 	if k.grants[hash] == nil {
 		k.grants[hash] = &verifiedGrant{hash: hash, doc: g}
-		k.contact.Purpose, r.dirty = g.Purpose, true
+		if p := k.contact; g.Seq >= p.Granted && (g.Purpose != p.Purpose || g.Seq != p.Granted) {
+			p.Purpose, p.Granted = g.Purpose, g.Seq
+			if err := r.put(k); err != nil {
+				return err
+			}
+		}
 	}
+	each(k, k.grants[hash])
 	return nil
-}
-
-// identity is the owner's, with the newest keys that this reader knows. The caller holds r.mu.
-func (k *knownOwner) identity() (*policies.Identity, error) {
-	doc, err := openIdentity(k.contact.Identity, policies.IdentityID(k.contact.ID))
-	if err != nil {
-		return nil, err
-	}
-	h := k.line.Newest()
-	doc.SigningKey, doc.KEMKey, doc.LoginKey, doc.RecoveryHash = h.SigningKey, h.KEMKey, h.LoginKey, h.Recovery
-	return doc, nil
-}
-
-// refresh asks whether an owner has newer keys. What cannot be asked now stays as it is known.
-func (r *Reader) refresh(ctx context.Context, owner policies.OwnerID) {
-	r.mu.Lock()
-	k, ok := r.owners[owner]
-	if !ok {
-		r.mu.Unlock()
-		return
-	}
-	line := k.line
-	r.mu.Unlock()
-	newer, raw, err := r.successions(ctx, line)
-	if err != nil || len(newer.Holders) == len(line.Holders) {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(newer.Holders) > len(k.line.Holders) {
-		k.line, k.contact.Successions, r.dirty = newer, raw, true
-	}
 }
 
 // verifyOwner checks the signature of a document at a place of an owner's chain. One that does not verify may be signed by newer keys than this reader
 // knows: it asks for them, and believes what leads there from the identity that came from outside the storefront.
-func (r *Reader) verifyOwner(ctx context.Context, k *knownOwner, e *envelope.Envelope, seq uint64) error {
-	r.mu.Lock()
-	line := k.line
-	r.mu.Unlock()
-	err := line.Verify(e, seq)
-	if err == nil {
+func (r *Reader) verifyOwner(ctx context.Context, owner policies.OwnerID, e *envelope.Envelope, seq uint64) error {
+	line, err := r.lineOf(ctx, owner)
+	if err != nil {
+		return err
+	}
+	if err = line.Verify(e, seq); err == nil {
 		return nil
 	}
-	newer, raw, learnErr := r.successions(ctx, line)
+	newer, _, learnErr := r.successions(ctx, line)
 	if learnErr != nil {
 		return fmt.Errorf("%w; %w", err, learnErr)
 	}
 	if len(newer.Holders) == len(line.Holders) {
 		return err
 	}
-	r.mu.Lock()
-	if len(newer.Holders) > len(k.line.Holders) {
-		k.line, k.contact.Successions, r.dirty = newer, raw, true
+	if err := r.learnLine(owner, newer); err != nil {
+		return err
 	}
-	r.mu.Unlock()
 	return newer.Verify(e, seq)
 }
 
 // open makes the grant's secret, once.
-func (g *verifiedGrant) open(r *Reader, c *ownerContact) (*pre.GrantSecret, error) {
+func (g *verifiedGrant) open(r *Reader, c *safe.Person) (*pre.GrantSecret, error) {
 	g.once.Do(func() {
 		g.err = fmt.Errorf("%w: the grant is for a relationship that this reader did not make", ErrUntrue)
 		for _, rel := range c.Relations {

@@ -182,17 +182,12 @@ func (r *Reader) takeIntroduction(ctx context.Context, m *api.Message, e *envelo
 		_, _, err = stranger[registry.Introduction](ctx, r, m, e)
 		return err
 	}
-	r.refresh(ctx, policies.OwnerID(m.From))
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	k, ok := r.owners[policies.OwnerID(m.From)]
-	if !ok {
-		return policies.CodeSender
-	}
-	from, err := k.identity()
+	from, err := r.sender(ctx, m.From)
 	if err != nil {
 		return err
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if _, err := verify[registry.Introduction](r.device, m, e, from); err != nil {
 		return err
 	}
@@ -228,9 +223,7 @@ func (r *Reader) Introductions() []Introduced {
 			continue
 		}
 		one := Introduced{Subject: d.Subject, By: d.From, Purpose: d.Purpose, Expires: time.Unix(d.Expires, 0).UTC(), Used: i.Used}
-		if k, ok := r.owners[policies.OwnerID(d.From)]; ok {
-			one.Alias = k.contact.Alias
-		}
+		one.Alias = r.alias(policies.OwnerID(d.From))
 		out = append(out, one)
 	}
 	return out

@@ -99,7 +99,7 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 	rand.Read(r.Recovery)
 	b := o.state.base.backup(o.now())
 	b.Readers, b.Codes, b.Replacing = o.state.Contacts, o.state.Codes, r
-	if b.Owners, err = o.peopleMet(); err != nil {
+	if b.People, err = o.peopleMet(); err != nil {
 		return err
 	}
 	// Killed after this line, the backup is of a replacement that has not begun, and a device that is restored from it carries it out.

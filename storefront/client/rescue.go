@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -17,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/storefront/client/safe"
 	"github.com/sallyport/sallyport/vault/pre"
 )
 
@@ -40,21 +42,32 @@ func (r *Reader) Replace(ctx context.Context, opts ReplaceOptions, write func(pl
 	defer root.Zero()
 	next := &replacement{Root: root.Bytes(), Recovery: make([]byte, envelope.SeedSize), Authority: authority, Reason: opts.Reason, Away: opts.Away}
 	rand.Read(next.Recovery)
-	if _, err := r.fetchGrants(ctx); err != nil && !errors.Is(err, policies.CodeUnavailable) {
-		return err
+	waiting := map[policies.OwnerID]bool{}
+	fetchErr := r.fetchGrants(ctx, policies.OwnerID{}, func(_ *knownOwner, g *verifiedGrant) {
+		if g.doc.Expires > r.now().Unix() {
+			waiting[g.doc.Owner] = true
+		}
+	})
+	if fetchErr != nil && !errors.Is(fetchErr, policies.CodeUnavailable) {
+		return fetchErr
 	}
 	r.mu.Lock()
-	for owner, k := range r.owners {
-		for _, g := range k.grants {
-			if !g.stale && g.doc.Expires > r.now().Unix() && !slices.Contains(r.state.Waiting, owner) {
-				r.state.Waiting = append(r.state.Waiting, owner)
+	if fetchErr != nil { // who ever granted something, as far as it was seen
+		_ = r.book.Each(func(p *safe.Person) error {
+			if p.Granted > 0 {
+				waiting[p.ID] = true
 			}
-		}
+			return nil
+		})
 	}
-	err = r.saveLocked() // the owners of the backup are those of the state
+	for _, owner := range r.state.Waiting {
+		delete(waiting, owner)
+	}
+	r.state.Waiting = slices.AppendSeq(r.state.Waiting, maps.Keys(waiting))
+	err = r.saveLocked()
 	if err == nil {
 		b := r.state.base.backup(r.now())
-		b.Owners, b.Chain, b.Replacing, b.Waiting = r.state.Owners, r.state.Chain, next, r.state.Waiting
+		b.People, b.Chain, b.Replacing, b.Waiting = r.book.Records(), r.state.Chain, next, r.state.Waiting
 		err = b.write(write)
 	}
 	if err == nil {
@@ -76,16 +89,18 @@ func (r *Reader) Waiting(ctx context.Context) ([]Contact, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	left := slices.DeleteFunc(slices.Clone(r.state.Waiting), func(owner policies.OwnerID) bool {
-		return slices.ContainsFunc(granted, func(it Item) bool { return it.Owner == owner })
-	})
+	renewed := map[policies.OwnerID]bool{}
+	for i := range granted {
+		renewed[granted[i].Owner] = true
+	}
+	left := slices.DeleteFunc(slices.Clone(r.state.Waiting), func(owner policies.OwnerID) bool { return renewed[owner] })
 	if len(left) != len(r.state.Waiting) {
 		r.state.Waiting, r.dirty = left, true
 	}
 	out := []Contact{}
 	for _, owner := range left {
-		if k, ok := r.owners[owner]; ok {
-			out = append(out, k.contact.public())
+		if p, met := r.book.Get(owner); met {
+			out = append(out, public(owner, p.Alias))
 		}
 	}
 	return out, nil
@@ -237,18 +252,24 @@ func (r *Reader) relateAnew() error {
 	}
 	for _, k := range r.owners {
 		clear(k.grants)
-		if len(k.contact.Relations) == 0 {
-			continue
+	}
+	r.settled = false
+	return r.book.Each(func(p *safe.Person) error {
+		if len(p.Relations) == 0 {
+			return nil
 		}
-		last := k.contact.Relations[len(k.contact.Relations)-1]
-		e, err := r.relate(renewedHeader(r.line.Newest(), made.Time, k.contact.ID, last.Nonce), k.contact.ID, last.Nonce)
+		last := p.Relations[len(p.Relations)-1]
+		header := renewedHeader(r.line.Newest(), made.Time, p.ID, last.Nonce)
+		e, err := r.relate(header, p.ID, last.Nonce)
 		if err != nil {
 			return err
 		}
-		k.contact.Relations = []relation{{Nonce: last.Nonce, Hash: policies.Hash(e.Hash), Raw: e.Raw}}
-	}
-	r.settled = false
-	return nil
+		p.Relations = []safe.Relation{{Nonce: last.Nonce, Hash: policies.Hash(e.Hash), ID: header.ID, Time: header.Time}}
+		if k, ok := r.owners[p.ID]; ok {
+			k.contact.Relations = p.Relations
+		}
+		return r.book.Put(p)
+	})
 }
 
 // renewSide is the same for a person who reads other people: their devices see the succession, and grant the same again to the new keys.

@@ -103,12 +103,12 @@ func (r *Reader) fetchWriteGrants(ctx context.Context, owner policies.OwnerID) (
 				return fail(fmt.Errorf("%w: %w", ErrUntrue, err))
 			}
 			r.mu.Lock()
-			k, met := r.owners[claim.Owner]
+			_, met := r.book.Get(claim.Owner)
 			r.mu.Unlock()
 			if !met || !owner.IsZero() && claim.Owner != owner {
 				continue
 			}
-			if err := r.verifyOwner(ctx, k, e, claim.Seq); err != nil {
+			if err := r.verifyOwner(ctx, claim.Owner, e, claim.Seq); err != nil {
 				return fail(fmt.Errorf("%w: %w", ErrUntrue, err))
 			}
 			g := claim
@@ -154,7 +154,7 @@ func (r *Reader) Write(ctx context.Context, owner policies.OwnerID, changes ...C
 		}
 	}
 	r.mu.Lock()
-	_, met := r.owners[owner]
+	_, met := r.book.Get(owner)
 	r.mu.Unlock()
 	if !met {
 		return ErrNoContact

@@ -35,6 +35,7 @@ const (
 	exitRefused     = 3
 	exitNotStopped  = 4
 	exitUnreachable = 5
+	exitLocked      = 6
 	exitUntrue      = 7
 )
 

@@ -12,6 +12,9 @@
 // The normal path: [Create] or [Open], [Profile.Load], work, [Profile.Save], [Profile.Close]. A wrong passphrase and a damaged
 // file look alike, [ErrUnlock]; a file that is no state file at all is [ErrFormat].
 //
+// A business's people are in a safe of their own beside the state (package safe), under a key of the same profile; the state says which safe, and how much of it
+// there must be at least.
+//
 // What it does not do: it cannot tell an old copy of the folder from the newest. Whoever restores an old copy must sync before
 // they publish; the vault's chain sees to it that they cannot do otherwise.
 package profile
@@ -27,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/storefront/client/safe"
 )
 
 var (
@@ -50,6 +54,7 @@ const (
 	stateName  = "state"
 	lockName   = "lock"
 	mirrorName = "mirror"
+	safeName   = "safe"
 )
 
 // Profile is an open profile: its folder is locked and its key in memory until Close. One goroutine may use it at a time.
@@ -72,6 +77,11 @@ func Create(dir string, secret *Secret) (*Profile, error) {
 	if _, err := os.Lstat(p.path(stateName)); !errors.Is(err, fs.ErrNotExist) {
 		p.Close()
 		return nil, fmt.Errorf("creating a profile in %s: %w", dir, ErrExists)
+	}
+	// A safe without a state is what a profile left that was never finished: the key to it is gone.
+	if err := os.Remove(p.path(safeName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.Close()
+		return nil, fmt.Errorf("creating a profile: %w", err)
 	}
 	if p.box, err = newBox(secret); err != nil {
 		p.Close()
@@ -227,6 +237,16 @@ func (p *Profile) KeepItems(keep map[policies.Hash]bool) error {
 func (p *Profile) itemPath(hash policies.Hash) string {
 	name := hash.String()
 	return filepath.Join(p.dir, mirrorName, name[:2], name)
+}
+
+// Safe opens the profile's safe, or makes it. The caller closes it, and keeps its Head in the state.
+func (p *Profile) Safe(head safe.Head) (*safe.Safe, error) {
+	key, err := p.box.safeKey()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key[:])
+	return safe.Open(p.path(safeName), key, head)
 }
 
 // Seal seals bytes under the profile's passphrase or key file, for a backup that opens without the profile.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/storefront/client/safe"
 )
 
 // Argon2id of new files: three passes over 64 MiB with four lanes, the second choice of RFC 9106 section 4. Files say which
@@ -252,6 +253,14 @@ func (b *box) open(sealed []byte) ([]byte, error) {
 		return nil, ErrUnlock
 	}
 	return plain, nil
+}
+
+// safeKey is what the safe is sealed under.
+func (b *box) safeKey() (key [safe.KeySize]byte, err error) {
+	k, err := hkdf.Key(sha256.New, b.master[:], nil, string(policies.Encode("profile-safe")), len(key))
+	copy(key[:], k)
+	clear(k)
+	return key, err
 }
 
 func (b *box) zero() { clear(b.master[:]) }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,7 +51,8 @@ type bizCommands struct {
 	Website    bizWebsite    `cmd:"" help:"Print the file by which your website says that this business is yours. Example: sallyport biz website shop.example"`
 	Replace    bizReplace    `cmd:"" help:"The keys were stolen: suspend all that was granted, and make new ones. Example: sallyport biz replace --backup /media/stick/new.sallyport --old-backup /media/stick/backup.sallyport"`
 	Backup     bizBackup     `cmd:"" help:"Write a backup file."`
-	Restore    bizRestore    `cmd:"" help:"Make the profile from a backup file."`
+	Restore    bizRestore    `cmd:"" help:"Make the profile from a backup file, also on a second machine of the business."`
+	Merge      bizMerge      `cmd:"" help:"Take in from another machine's backup file whom it met. Example: sallyport biz merge /media/stick/office.sallyport"`
 }
 
 type bizInit struct {
@@ -148,24 +150,19 @@ func (c *bizContacts) Run(s *session) error {
 	})
 }
 
-// aliases maps owners to what this business calls them.
-func aliases(r *client.Reader) map[policies.OwnerID]string {
-	out := map[policies.OwnerID]string{}
-	for _, c := range r.Contacts() {
-		out[policies.OwnerID(c.ID)] = contactName(c)
-	}
-	return out
+// name is what this business calls an owner: the alias, or else the id.
+func name(r *client.Reader, owner policies.OwnerID) string {
+	return cmp.Or(r.Alias(owner), owner.String())
 }
 
 type bizGrants struct{}
 
 func (c *bizGrants) Run(s *session) error {
 	return s.withReader(func(r *client.Reader, _ *profile.Profile) error {
-		items, err := r.Granted(s.ctx)
+		fields, err := r.GrantedFields(s.ctx, policies.OwnerID{})
 		if err != nil {
 			return err
 		}
-		names := aliases(r)
 		type row struct {
 			Owner   policies.OwnerID `json:"owner"`
 			Alias   string           `json:"alias,omitzero"`
@@ -173,8 +170,8 @@ func (c *bizGrants) Run(s *session) error {
 			Custody policies.Custody `json:"custody"`
 		}
 		rows := []row{}
-		for _, it := range items {
-			rows = append(rows, row{it.Owner, names[it.Owner], it.Field, r.Custody(it)})
+		for _, f := range fields {
+			rows = append(rows, row{f.Owner, cmp.Or(f.Alias, f.Owner.String()), f.Field, f.Custody})
 		}
 		s.print(map[string]any{"grants": rows}, func(w io.Writer) {
 			for _, row := range rows {
@@ -216,8 +213,8 @@ type rowError struct {
 	Text string        `json:"text"`
 }
 
-func newRow(v *client.Value, names map[policies.OwnerID]string) row {
-	out := row{Owner: v.Owner, Alias: names[v.Owner], Field: v.Field, Version: v.Version, Unchanged: v.Unchanged, Custody: v.Custody, Time: v.Time, LogIndex: v.Index, Evidence: v.Proof}
+func newRow(r *client.Reader, v *client.Value) row {
+	out := row{Owner: v.Owner, Alias: name(r, v.Owner), Field: v.Field, Version: v.Version, Unchanged: v.Unchanged, Custody: v.Custody, Time: v.Time, LogIndex: v.Index, Evidence: v.Proof}
 	if v.Err == nil && v.Author != policies.AuthorID(v.Owner) {
 		out.WrittenBy = v.Author
 	}
@@ -316,11 +313,10 @@ func (c *bizRead) Run(s *session) error {
 		if err != nil {
 			return err
 		}
-		names := aliases(r)
 		rows := make([]row, len(values))
 		var failed error
 		for i := range values {
-			rows[i] = newRow(&values[i], names)
+			rows[i] = newRow(r, &values[i])
 			if values[i].Err != nil && (failed == nil || errors.Is(values[i].Err, client.ErrUntrue)) {
 				failed = values[i].Err
 			}
@@ -432,9 +428,9 @@ func (c *bizWatch) Run(s *session) error {
 		if len(items) == 0 {
 			return fmt.Errorf("%w: nothing is granted that could be watched", policies.CodeNoGrant)
 		}
-		names, seen := aliases(r), 0
+		seen := 0
 		err = r.Watch(s.ctx, c.Every, func(v client.Value) error {
-			out := newRow(&v, names)
+			out := newRow(r, &v)
 			s.print(out, out.print)
 			if seen++; c.Count > 0 && seen >= c.Count {
 				return errEnough
@@ -474,8 +470,34 @@ func (c *bizRestore) Run(s *session) error {
 			return err
 		}
 		defer r.Close()
-		s.print(map[string]any{"id": r.ID(), "contacts": len(r.Contacts())}, func(w io.Writer) {
-			fmt.Fprintf(w, "Restored %d contacts into %s.\n", len(r.Contacts()), p.Dir())
+		s.note("The backup is of %s: what the business saw and whom it met after that is not known here. Is there a newer one, of any machine of the business, `sallyport biz merge FILE` takes it in.", r.Made().Local().Format("2006-01-02 15:04"))
+		s.print(map[string]any{"id": r.ID(), "contacts": r.People(), "made": r.Made()}, func(w io.Writer) {
+			fmt.Fprintf(w, "Restored %d contacts into %s.\n", r.People(), p.Dir())
+		})
+		return nil
+	})
+}
+
+type bizMerge struct {
+	File string `arg:"" help:"A backup file that another machine of the same business wrote."`
+}
+
+func (c *bizMerge) Run(s *session) error {
+	return s.withReader(func(r *client.Reader, _ *profile.Profile) error {
+		plain, err := s.unsealBackup(c.File)
+		if err != nil {
+			return fmt.Errorf("opening the backup: %w", err)
+		}
+		defer clear(plain)
+		merged, err := r.Merge(plain)
+		if err != nil {
+			return err
+		}
+		s.print(merged, func(w io.Writer) {
+			fmt.Fprintf(w, "Of %d contacts, %d were new here or known to be newer there.\n", merged.People, merged.News)
+			for _, conflict := range merged.Conflicts {
+				fmt.Fprintf(w, "%s: %s\n", name(r, conflict.ID), conflict.What)
+			}
 		})
 		return nil
 	})

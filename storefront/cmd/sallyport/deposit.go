@@ -229,12 +229,11 @@ func (c *bizCollect) Run(s *session) error {
 			Attestation jsontext.Value      `json:"attestation,omitzero"` // envelope
 			Attested    time.Time           `json:"attested,omitzero"`    // by the source's clock
 		}
-		names := aliases(r)
 		var rows []collected
 		var failed error
 		for i := range values {
 			v := &values[i]
-			rows = append(rows, collected{newRow(&v.Value, names), v.Source, v.Attestation, v.Time})
+			rows = append(rows, collected{newRow(r, &v.Value), v.Source, v.Attestation, v.Time})
 			if v.Err != nil && (failed == nil || errors.Is(v.Err, client.ErrUntrue)) {
 				failed = v.Err
 			}

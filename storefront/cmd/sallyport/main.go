@@ -35,6 +35,7 @@ import (
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/phrases"
 	"github.com/sallyport/sallyport/storefront/client/profile"
+	"github.com/sallyport/sallyport/storefront/client/safe"
 	"github.com/sallyport/sallyport/vault/audit"
 )
 
@@ -191,7 +192,8 @@ func exitCode(err error) int {
 		return exitUntrue
 	case errors.Is(err, client.ErrUnproven) && !errors.Is(err, policies.CodeUnavailable) && !errors.Is(err, policies.CodeRateLimited):
 		return exitUntrue
-	case errors.Is(err, profile.ErrUnlock), errors.Is(err, profile.ErrExposed), errors.Is(err, profile.ErrFormat), errors.Is(err, profile.ErrMissing), errors.Is(err, profile.ErrBusy), errors.Is(err, profile.ErrExists):
+	case errors.Is(err, profile.ErrUnlock), errors.Is(err, profile.ErrExposed), errors.Is(err, profile.ErrFormat), errors.Is(err, profile.ErrMissing), errors.Is(err, profile.ErrBusy), errors.Is(err, profile.ErrExists),
+		errors.Is(err, safe.ErrDamaged), errors.Is(err, safe.ErrShort), errors.Is(err, safe.ErrOther):
 		return exitLocked
 	case errors.Is(err, policies.CodeUnavailable):
 		return exitUnreachable

@@ -158,15 +158,14 @@ func (c *bizWrite) list(s *session) error {
 		if err != nil {
 			return err
 		}
-		names := aliases(r)
 		type row struct {
 			client.Writable
 			Alias string `json:"alias,omitzero"`
 		}
 		rows := []row{}
 		for _, w := range list {
-			if c.Owner == "" || names[w.Owner] == c.Owner || w.Owner.String() == c.Owner {
-				rows = append(rows, row{w, names[w.Owner]})
+			if c.Owner == "" || name(r, w.Owner) == c.Owner || w.Owner.String() == c.Owner {
+				rows = append(rows, row{w, name(r, w.Owner)})
 			}
 		}
 		s.print(map[string]any{"writable": rows}, func(w io.Writer) {
