@@ -89,6 +89,14 @@ var routes = []route{
 	{"POST", api.PathLookups, member, 32 * kib, 10 * time.Second, (*Storefront).postLookup},
 	{"POST", api.PathTokens, member, 0, 5 * time.Second, (*Storefront).postToken},
 	{"POST", api.PathRestoreTokens, anyone, kib, 5 * time.Second, (*Storefront).postRestoreToken},
+	{"POST", api.PathDeviceOffer, anyone, kib, 5 * time.Second, postDeviceOffer},
+	{"POST", api.PathDeviceAnswer, member, kib, 5 * time.Second, postDeviceAnswer},
+	{"POST", api.PathDeviceOpening, anyone, 4 * kib, 5 * time.Second, postDeviceOpening},
+	{"POST", api.PathDeviceProfile, member, 2 * mib, 10 * time.Second, postDeviceProfile},
+	{"GET", api.PathDeviceOffer, anyone, 0, 5 * time.Second, (*Storefront).getDevice},
+	{"GET", api.PathDeviceAnswer, anyone, 0, 5 * time.Second, (*Storefront).getDevice},
+	{"GET", api.PathDeviceOpening, anyone, 0, 5 * time.Second, (*Storefront).getDevice},
+	{"GET", api.PathDeviceProfile, anyone, 0, 10 * time.Second, (*Storefront).getDevice},
 	{"POST", api.PathReads, session, mib, readTimeout, (*Storefront).postRead},
 }
 

@@ -43,6 +43,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/pairing"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/internal/store"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
@@ -99,6 +100,7 @@ type Storefront struct {
 
 	logins   logins
 	tokens   tokens
+	meetings meetings
 	sessions sessions
 	callers  limiters
 	memory   *gate.Budget[string]
@@ -146,6 +148,7 @@ func New(o Options) (*Storefront, error) {
 	s.mailboxes = newLRU[policies.IdentityID, *mailbox](limits.CachedLeaves)
 	s.logins.init()
 	s.tokens.init()
+	s.meetings.of = map[pairing.Code]*meeting{}
 	s.sessions.init()
 	s.waiters.init()
 	ctx, stop := context.WithCancel(context.Background())

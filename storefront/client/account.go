@@ -444,6 +444,11 @@ func RestoreFromAccount(ctx context.Context, store MirrorStore, network Network,
 	if err != nil {
 		return nil, err
 	}
+	return restored(store, b, a, network, o)
+}
+
+// restored makes a device of what another one held. The network is that of a join link, and its pin must be the profile's.
+func restored(store MirrorStore, b *backup, a accountState, network Network, o Options) (*Owner, error) {
 	if b.Network.Vault != network.Vault || b.Network.Ceremony != network.Ceremony {
 		return nil, fmt.Errorf("%w: the profile belongs to another vault than the join link names", policies.ErrPin)
 	}

@@ -25,6 +25,7 @@ var graph = []rule{
 	{"policies/registry", []string{"policies", "policies/consent"}},
 	{"policies/deposit", []string{"policies", "policies/consent", "policies/envelope"}},
 	{"policies/succession", []string{"policies", "policies/envelope"}},
+	{"policies/pairing", []string{"policies"}},
 	{"policies/problem", []string{"policies", "policies/evidence"}},
 	{"policies/writing", []string{"policies"}},
 	{"policies/guardrails/...", []string{"policies", "policies/guardrails/..."}},

@@ -59,6 +59,7 @@ type meCommands struct {
 	Backup     meBackup     `cmd:"" help:"${help_me_backup}"`
 	Restore    meRestore    `cmd:"" help:"${help_me_restore}"`
 	Delete     meDelete     `cmd:"" help:"${help_me_delete}"`
+	Device     meDevice     `cmd:"" help:"${help_me_device}"`
 	Password   mePassword   `cmd:"" help:"${help_me_password}"`
 	Kit        meKit        `cmd:"" help:"${help_me_kit}"`
 	Fields     meFields     `cmd:"" help:"${help_me_fields}"`

@@ -57,7 +57,7 @@ var reasons = []struct {
 	id  string
 }{
 	{client.ErrReplaced, "why.replaced"}, {client.ErrRecovery, "why.recovery"},
-	{client.ErrNoAccount, "why.no_account"},
+	{client.ErrNoAccount, "why.no_account"}, {client.ErrNotSame, "why.not_same"},
 	{errNoTerminal, "why.no_terminal"}, {errUsage, "why.usage"}, {client.ErrNoContact, "why.no_contact"}, {client.ErrNoField, "why.no_field"}, {client.ErrUntold, "why.untold"}, {client.ErrNewer, "why.newer"}, {client.ErrFork, "why.fork"}, {policies.ErrPin, "why.pin"},
 	{client.ErrUntrue, "why.untrue"}, {profile.ErrUnlock, "why.unlock"}, {profile.ErrExposed, "why.exposed"}, {profile.ErrFormat, "why.format"},
 	{profile.ErrMissing, "why.missing"}, {profile.ErrBusy, "why.busy"}, {profile.ErrExists, "why.profile_exists"},
