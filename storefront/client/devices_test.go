@@ -45,7 +45,9 @@ func (w *world) meet(o *Owner) (d *NewDevice, a *Approval, word string, err erro
 
 // TestSecondDevice: the first device approves, and the second is one like it, but for the recovery key. What either does the other one fetches.
 func TestSecondDevice(t *testing.T) {
-	ctx, w := t.Context(), newWorld(t)
+	w := newWorld(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	o, _ := w.owner()
 	r, _ := w.reader("R")
 	w.must(o.Set(ctx, set("note", "n1")))
@@ -75,7 +77,9 @@ func TestSecondDevice(t *testing.T) {
 
 // TestSecondDeviceAttacked: a storefront that takes either device's place makes other words; whichever of them a person types, neither device hands anything over or takes it.
 func TestSecondDeviceAttacked(t *testing.T) {
-	ctx, w := t.Context(), newWorld(t)
+	w := newWorld(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	o, _ := w.owner()
 	thief, _ := w.owner() // whose profile the storefront would like the new device to use
 	w.must(o.Set(ctx, set("note", "n1")))
