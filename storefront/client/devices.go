@@ -168,7 +168,7 @@ func (a *Approval) Approve(ctx context.Context, word string) (answer string, err
 	defer o.mu.Unlock()
 	b := o.state.base.backup(o.now())
 	b.Recovery, b.Readers, b.Codes = nil, o.state.Contacts, o.state.Codes
-	if b.Owners, err = o.peopleMet(); err != nil {
+	if b.People, err = o.peopleMet(); err != nil {
 		return "", err
 	}
 	var sealed []byte
