@@ -96,7 +96,7 @@ func TestDevice(t *testing.T) {
 
 	rk, peer := newScalar(t), newScalar(t)
 	id := pkcs11.KeyID{1}
-	if err := d.Pool().Import(ctx, id, "oaep-direct", wrap(t, d.VaultDocument(), policies.CustodyResident, rk)); err != nil {
+	if _, err := d.Pool().Import(ctx, id, "oaep-direct", wrap(t, d.VaultDocument(), policies.CustodyResident, rk)); err != nil {
 		t.Fatal(err)
 	}
 	want, err := rk.ECDH(peer.PublicKey())
