@@ -73,6 +73,7 @@ const (
 	CodeRequired       Code = "required_denied"      // the answer grants something and denies a field that the request needs
 	CodeAskedAgain     Code = "asked_again_too_soon" // the person denied this lately; wait
 	CodeInvitation     Code = "invitation_void"      // not an invitation of this business, an expired one, or one that somebody else used
+	CodeNotInvited     Code = "not_invited"          // the owner let this reader in by an invitation, and the request is by none or another
 	// Writers.
 	CodeNoWriteGrant Code = "no_write_grant" // the owner did not make this author one, or not of this field
 	CodeWriteEnded   Code = "write_ended"    // the author's permission to write is over
@@ -166,6 +167,7 @@ var codeText = map[Code]string{
 	CodeRequired:       "the answer grants something, but not all that the request needs; grant that too, or deny everything",
 	CodeAskedAgain:     "the person denied this lately; ask again later",
 	CodeInvitation:     "the invitation is not one of this business, has expired, or was used by somebody else",
+	CodeNotInvited:     "the request does not name the invitation by which the person let the reader in",
 	CodePasswordWrong:  "not the password of this account",
 	CodePasswordLocked: "ten passwords were tried, so none is taken any more; use a device that works, or the recovery sheet",
 	CodeKitWrong:       "not the recovery sheet of this account",

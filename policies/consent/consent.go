@@ -79,6 +79,8 @@ type Request struct {
 	Purpose  Purpose        `json:"purpose"`
 	Duration int64          `json:"requested_duration"` // seconds, from the answer on
 	Nonce    policies.Nonce `json:"nonce"`
+	// Invitation is the hash of the invitation's token that the owner accepted, if the two met by one: who was not let in by the owner does not know it.
+	Invitation policies.Hash `json:"invitation,omitzero"`
 }
 
 // Validate checks the form.

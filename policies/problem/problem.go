@@ -140,7 +140,7 @@ func Status(code policies.Code) int {
 		policies.CodeAuditor, policies.CodeSender, policies.CodeNotAsked, policies.CodeTooWide, policies.CodeRequired, policies.CodeConsentExpired, policies.CodeInvitation, policies.CodeNoWriteGrant, policies.CodeWriteEnded,
 		policies.CodeNotIntroduced, policies.CodeIntroducer, policies.CodeIntroductionExpired, policies.CodeSpecification, policies.CodeForwarder, policies.CodeSource, policies.CodeAttestation,
 		policies.CodeKeyReplaced, policies.CodeRecovery, policies.CodePasswordWrong, policies.CodePasswordLocked, policies.CodeKitWrong, policies.CodeSuspended, policies.CodeFrozen, policies.CodeOperator,
-		policies.CodeVoucher, policies.CodeDomain:
+		policies.CodeVoucher, policies.CodeDomain, policies.CodeNotInvited:
 		return http.StatusForbidden
 	case policies.CodeNotFound:
 		return http.StatusNotFound

@@ -121,9 +121,13 @@ func (r *Reader) askFor(ctx context.Context, owner policies.OwnerID, source poli
 			return Consent{}, policies.CodeAskedAgain
 		}
 	}
+	k, met := r.owner(owner)
+	if !met {
+		return Consent{}, ErrNoContact
+	}
 	request := consent.Request{
 		Addressed: r.address("consent-request", policies.IdentityID(owner), policies.Hash{}, ask.Waits), Fields: ask.Fields, Purpose: ask.Purpose,
-		Duration: int64(ask.Duration / time.Second), Nonce: policies.NewNonce(),
+		Duration: int64(ask.Duration / time.Second), Nonce: policies.NewNonce(), Invitation: k.contact.Invited,
 	}
 	var e *envelope.Envelope
 	var letter api.Message

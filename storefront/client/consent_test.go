@@ -558,6 +558,27 @@ func TestInvitations(t *testing.T) {
 	if list := o.Contacts(); len(list) != 1 || list[0].Alias != "acme" || len(o.Inbox(false)) != 1 || o.Inbox(false)[0].Alias != "acme" {
 		t.Errorf("contacts %+v, inbox %+v", list, o.Inbox(false))
 	}
+	if d, err := o.state.Mail.Inbox[0].request(); err != nil || d.Invitation != policies.HashKey(link.Token) {
+		t.Errorf("the request names the invitation %s, %v", d.Invitation, err)
+	}
+	// A request that names no invitation, or one that the person did not accept, is thrown away.
+	invitedBy := func(token policies.Hash) (before policies.Hash) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		k, _ := r.owner(o.ID())
+		before, k.contact.Invited = k.contact.Invited, token
+		return before
+	}
+	for what, one := range map[string]policies.Hash{"none": {}, "another": {7}} {
+		real := invitedBy(one)
+		w.asks(r, o, delivery())
+		invitedBy(real)
+		mail, err := o.Receive(ctx)
+		w.must(err)
+		if len(mail.Refused) != 1 || !errors.Is(mail.Refused[0], policies.CodeNotInvited) || len(o.Inbox(true)) != 1 {
+			t.Errorf("a request by %s: %+v", what, mail)
+		}
+	}
 	// The same person again changes nothing; another one is refused, also after the reader started anew.
 	w.must(o.Accept(ctx, link, "acme"))
 	w.hears(r, 1)

@@ -66,6 +66,7 @@ type invited struct {
 	Nonce  policies.Nonce      `json:"nonce"`
 	Alias  string              `json:"alias,omitzero"`
 	Time   int64               `json:"time"`
+	Token  policies.Hash       `json:"token,omitzero"` // hash of the invitation's
 }
 
 // Receipts are the signed receipts of a decision, newest last: envelopes.
@@ -241,8 +242,7 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 		if err != nil {
 			return err
 		}
-		_ = o.renewVoucher(ctx, c) // who asks is shown as what is known now
-		if err := o.refuseAlike(c); err != nil {
+		if err := o.mayAsk(ctx, c, r); err != nil {
 			return err
 		}
 		return o.takeRequest(r, e)
@@ -253,6 +253,9 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 		}
 		if _, ok := o.contact(policies.ReaderID(d.Source)); !ok {
 			return fmt.Errorf("the source: %w", policies.CodeSender)
+		}
+		if err := o.mayAsk(ctx, c, &d.Request); err != nil {
+			return err
 		}
 		return o.takeRequest(&d.Request, e)
 	case "consent-receipt":
@@ -266,6 +269,19 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 		return o.takeReceipt(r, e)
 	}
 	return fmt.Errorf("%w: a message that this program does not know", policies.ErrMalformed)
+}
+
+// mayAsk refuses a request of a contact that looks like another, and one that is not by the invitation that let the contact in. A contact that was met by codes needs none, nor
+// does one that another device of this person met: this one does not know how.
+func (o *Owner) mayAsk(ctx context.Context, c *readerContact, r *consent.Request) error {
+	_ = o.renewVoucher(ctx, c) // who asks is shown as what is known now
+	if err := o.refuseAlike(c); err != nil {
+		return err
+	}
+	if len(c.Invitations) > 0 && !slices.Contains(c.Invitations, r.Invitation) {
+		return policies.CodeNotInvited
+	}
+	return nil
 }
 
 func (o *Owner) takeRequest(r *consent.Request, e *envelope.Envelope) error {
@@ -679,7 +695,7 @@ func (o *Owner) Accept(ctx context.Context, link links.Invite, alias string) err
 	}
 	now := o.now().Unix()
 	o.state.Codes = append(o.state.Codes, issuedCode{Nonce: nonce, Reader: link.Reader, Time: now})
-	o.state.Mail.Invited = append(o.state.Mail.Invited, invited{Reader: link.Reader, Nonce: nonce, Alias: alias, Time: now})
+	o.state.Mail.Invited = append(o.state.Mail.Invited, invited{Reader: link.Reader, Nonce: nonce, Alias: alias, Time: now, Token: policies.HashKey(link.Token)})
 	o.state.Mail.Outbox = append(append(o.state.Mail.Outbox, letters...), letter)
 	if err := o.save(); err != nil {
 		return err
@@ -699,6 +715,9 @@ func (o *Owner) settleInvited(ctx context.Context) error {
 		c.Alias = i.Alias
 		if o.freeAlias(c.Alias, c.ID) != nil {
 			c.Alias = "" // taken meanwhile
+		}
+		if !i.Token.IsZero() {
+			c.Invitations = []policies.Hash{i.Token}
 		}
 		o.putContact(c)
 		o.state.Mail.Invited = slices.DeleteFunc(o.state.Mail.Invited, func(have invited) bool { return have == i })

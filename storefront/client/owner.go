@@ -103,6 +103,7 @@ type readerContact struct {
 	Nonce        policies.Nonce      `json:"nonce"`
 	Successions  []jsontext.Value    `json:"successions,omitzero"` // verified when they came
 	Proof        nameProof           `json:"proof,omitzero"`
+	Invitations  []policies.Hash     `json:"invitations,omitzero"` // hashes of the tokens of those that were accepted from it
 }
 
 // issuedCode is a nonce that this owner gave out. Once a reader has used it, no other may.
@@ -625,6 +626,11 @@ func (o *Owner) putContact(c readerContact) {
 				c.Proof.Voucher = have.Proof.Voucher
 			}
 			c.Proof.Domain, c.Proof.Until = have.Proof.Domain, have.Proof.Until
+			for _, one := range have.Invitations {
+				if !slices.Contains(c.Invitations, one) {
+					c.Invitations = append(c.Invitations, one)
+				}
+			}
 			*have = c
 			return
 		}
