@@ -237,6 +237,12 @@ func TestWebsite(t *testing.T) {
 		}, policies.CodeDomain},
 		"a host whose certificate is another's": {mole, "example.org", say(file(mole, "example.org")), policies.CodeUnavailable},
 		"no domain":                             {mole, "127.0.0.1", say(file(mole, "example.com")), policies.ErrMalformed},
+		"signed by it, for another identity": {mole, "example.com", func(rw http.ResponseWriter, _ *http.Request) {
+			e, err := policies.Sign(mole.signing, &names.Statement{Header: policies.NewHeader("domain-statement", time.Now()), Identity: acme.id, Domain: "example.com", Expires: time.Now().Unix() + 60})
+			w.must(err)
+			b, _ := json.Marshal(names.File{Statements: []jsontext.Value{e.Raw}})
+			rw.Write(b)
+		}, policies.CodeDomain},
 		"signed by another": {mole, "example.com", func(rw http.ResponseWriter, _ *http.Request) {
 			e, err := policies.Sign(acme.signing, &names.Statement{Header: policies.NewHeader("domain-statement", time.Now()), Identity: mole.id, Domain: "example.com", Expires: time.Now().Unix() + 60})
 			w.must(err)
