@@ -36,6 +36,8 @@ type AccountInfo struct {
 	Tried    int    `json:"tried"` // passwords that were tried since the count began, of ten
 	// Elsewhere: another device changed the account. What this device says of it is older.
 	Elsewhere bool `json:"elsewhere"`
+	// Outdated: what password and sheet open is of before a replacement.
+	Outdated bool `json:"outdated"`
 }
 
 // ErrNoAccount: the owner has not set a password or printed a sheet on this device.
@@ -298,7 +300,62 @@ func (o *Owner) Account(ctx context.Context) (AccountInfo, error) {
 		return AccountInfo{}, err
 	}
 	a := &o.state.Account
-	return AccountInfo{Server: a.Server, Password: a.Password != nil, Kit: a.Kit != nil, Tried: got.Tried, Elsewhere: got.Version != a.Version || got.Hash != a.Hash}, nil
+	return AccountInfo{Server: a.Server, Password: a.Password != nil, Kit: a.Kit != nil, Tried: got.Tried, Elsewhere: got.Version != a.Version || got.Hash != a.Hash, Outdated: o.accountOutdated()}, nil
+}
+
+// AccountOutdated reports whether password and sheet, as this device knows them, open what was replaced since.
+func (o *Owner) AccountOutdated() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.accountOutdated()
+}
+
+func (o *Owner) accountOutdated() bool {
+	a := &o.state.Account
+	return a.Version > 0 && a.Generation != o.line.Newest().Generation
+}
+
+// SwitchOff takes password and sheet away, both of which open what was replaced since, and puts what replaced it there, under neither.
+func (o *Owner) SwitchOff(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.accountOutdated() {
+		return nil
+	}
+	k, err := o.account(ctx, "")
+	if err != nil {
+		return err
+	}
+	if err := o.current(ctx, k, true); err != nil {
+		return err
+	}
+	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Password, d.Kit = nil, nil })
+}
+
+// DropAccount deletes the account at the key server, if this device knows of one. It can be repeated until it succeeds.
+func (o *Owner) DropAccount(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.state.Account.Version == 0 {
+		return nil
+	}
+	k, err := o.account(ctx, "")
+	if err != nil {
+		return err
+	}
+	got, err := o.inquire(ctx, k, keys.Question{Act: keys.ActState})
+	if err == nil && got.Version > 0 {
+		got, err = o.inquire(ctx, k, keys.Question{Act: keys.ActDelete, Serial: got.Serial})
+	}
+	if err != nil {
+		return err
+	}
+	if got.Version != 0 {
+		return fmt.Errorf("%w: the account server still has the account", ErrUntrue)
+	}
+	clear(o.state.Account.Key)
+	o.state.Account = accountState{}
+	return o.save()
 }
 
 // UnlockPassword begins the count of tries anew.

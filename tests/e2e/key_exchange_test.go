@@ -216,7 +216,13 @@ func TestKeyExchange(t *testing.T) {
 	})
 	t.Run("a stolen device changes nothing any more", func(t *testing.T) {
 		// The laptop is stolen. Anna replaces everything that it could open, and sets her password anew.
-		play(t, k.Stage, 0, "anna", "me", "replace", "--stolen", "--backup", filepath.Join(t.TempDir(), "after.backup"))
+		if out := play(t, k.Stage, 0, "anna", "me", "replace", "--stolen", "--backup", filepath.Join(t.TempDir(), "after.backup")).Stdout; !strings.Contains(out, "Both are switched off") {
+			t.Errorf("it does not say what became of the password: %s", out)
+		}
+		if out := play(t, k.Stage, 0, "anna", "--json", "me", "password", "status").Stdout; !strings.Contains(out, `"password": false`) || !strings.Contains(out, `"outdated": false`) {
+			t.Errorf("the status is %s", out)
+		}
+		k.restore(t, 3, "before", "--password", "--password-file", k.secret(t, firstPassword)) // it opened what was stolen
 		play(t, k.Stage, 0, "anna", "me", "password", "set", "--new-password-file", k.secret(t, secondPassword))
 		r, err := k.Sallyport(t.Context(), "laptop", "me", "password", "change", "--replace", "--new-password-file", k.secret(t, "the thief's password"))
 		must(t, err)
@@ -250,6 +256,17 @@ func TestKeyExchange(t *testing.T) {
 		must(t, k.server.Stop())
 		k.silent(t, []stage.Marker{{Name: "the first password", Value: []byte(firstPassword)}, {Name: "the second password", Value: []byte(secondPassword)}, {Name: "the phone number", Value: []byte("151 999")}})
 		must(t, k.server.Start(t.Context()))
+	})
+	t.Run("the account goes with the person", func(t *testing.T) {
+		// While the account server is away nothing is closed, unless she says so.
+		must(t, k.server.Stop())
+		if r := play(t, k.Stage, 5, "anna", "me", "delete", "--yes", "DELETE"); !strings.Contains(r.Stderr, "nothing is closed yet") {
+			t.Errorf("it says %q", r.Stderr)
+		}
+		must(t, k.server.Start(t.Context()))
+		k.http.CloseIdleConnections()
+		play(t, k.Stage, 0, "anna", "me", "delete", "--yes", "DELETE")
+		k.restore(t, 3, "ghost", "--password", "--password-file", k.secret(t, secondPassword))
 	})
 }
 

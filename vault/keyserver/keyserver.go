@@ -149,6 +149,7 @@ const (
 	kindOpen    = "opened"
 	kindKit     = "kit-opened"
 	kindUnlock  = "unlocked"
+	kindDelete  = "deleted"
 	// kindSuccession: the identity has other keys since. Version is their generation, Hash that of the succession.
 	kindSuccession = "succession"
 )
@@ -279,6 +280,9 @@ func (s *Server) apply(index int64, e *entry, body []byte) error {
 		return nil
 	case kindOpen, kindUnlock:
 		a.tried = 0
+	case kindDelete:
+		a.version, a.hash, a.index, a.prepared, a.key = 0, policies.Hash{}, 0, KeyID{}, KeyID{}
+		a.salt, a.verifier, a.kit = [password.SaltSize]byte{}, policies.Hash{}, policies.Hash{}
 	case kindKit:
 	case kindSuccession:
 		a.generation, a.holder = e.Version, e.Hash
@@ -473,6 +477,15 @@ func (s *Server) Ask(ctx context.Context, subject policies.OwnerID, in *api.Sign
 		if err := s.record(ctx, entry{Kind: kindUnlock, Owner: q.Owner}, nil); err != nil {
 			return nil, err
 		}
+	case api.ActDelete:
+		a := s.state(q.Owner)
+		if q.Serial != a.serial {
+			return nil, policies.CodeOutdated
+		}
+		if err := s.record(ctx, entry{Kind: kindDelete, Owner: q.Owner}, nil); err != nil {
+			return nil, err
+		}
+		s.discard(ctx, a.key, a.prepared)
 	}
 	out := s.answer(q.Owner)
 	if q.Act == api.ActState && out.Version > 0 {
@@ -572,14 +585,23 @@ func (s *Server) Put(ctx context.Context, subject policies.OwnerID, in *api.Sign
 	}
 	now := s.state(d.Owner)
 	for _, old := range []KeyID{a.key, a.prepared} {
-		if old == (KeyID{}) || old == now.key {
-			continue
-		}
-		if err := s.token.Destroy(ctx, old); err != nil { // the next start does it
-			s.logger.Error("a key that is not used any more could not be destroyed", "error", err.Error())
+		if old != now.key {
+			s.discard(ctx, old)
 		}
 	}
 	return s.answer(d.Owner), nil
+}
+
+// discard destroys keys that no account uses any more. What fails the next start does.
+func (s *Server) discard(ctx context.Context, keys ...KeyID) {
+	for _, key := range keys {
+		if key == (KeyID{}) {
+			continue
+		}
+		if err := s.token.Destroy(context.WithoutCancel(ctx), key); err != nil {
+			s.logger.Error("a key that is not used any more could not be destroyed", "error", err.Error())
+		}
+	}
 }
 
 // Evaluate answers one try at one password. It is counted before the token is asked: whoever gets an answer has paid for it, and so has who is

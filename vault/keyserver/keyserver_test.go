@@ -823,3 +823,65 @@ func FuzzEntry(f *testing.F) {
 		}
 	})
 }
+
+// TestDelete: the identity's signature takes the account away, once. Then it is as if there had never been one, over restarts too, and the token holds nothing of it.
+func TestDelete(t *testing.T) {
+	w, p, eve := newWorld(t), newPerson(t, 1), newPerson(t, 2)
+	kit := password.NewKit()
+	w.set(t, p, "correct horse", kit)
+	w.set(t, eve, "battery staple", nil)
+	remove := func(serial uint64, by *person) (*api.Answer, error) {
+		q := p.question(api.ActDelete)
+		q.Serial = serial
+		return w.Ask(t.Context(), p.id, by.sign(t, q))
+	}
+	now, err := w.Ask(t.Context(), p.id, p.sign(t, p.question(api.ActState)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := remove(now.Serial+1, p); !errors.Is(err, policies.CodeOutdated) {
+		t.Errorf("another state's serial number: %v", err)
+	}
+	if _, err := remove(now.Serial, eve); err == nil {
+		t.Error("somebody else deleted it")
+	}
+	if _, err := w.try(t, p.id, "correct horse"); err != nil {
+		t.Fatalf("it is gone before its time: %v", err)
+	}
+	if now, err = w.Ask(t.Context(), p.id, p.sign(t, p.question(api.ActState))); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := remove(now.Serial, p); err != nil || got.Version != 0 || got.Hash != (policies.Hash{}) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if _, err := remove(now.Serial, p); !errors.Is(err, policies.CodeOutdated) {
+		t.Errorf("once more: %v", err)
+	}
+	for range 2 {
+		if _, err := w.try(t, p.id, "correct horse"); !errors.Is(err, policies.CodePasswordWrong) {
+			t.Errorf("the password: %v", err)
+		}
+		k := kit.Keys(p.id)
+		proof := k.Proof()
+		if _, err := w.Kit(t.Context(), p.id, &api.KitProof{Owner: p.id, Proof: proof[:]}); !errors.Is(err, policies.CodeKitWrong) {
+			t.Errorf("the sheet: %v", err)
+		}
+		if got, err := w.Ask(t.Context(), p.id, p.sign(t, p.question(api.ActState))); err != nil || got.Version != 0 || len(got.Document) > 0 {
+			t.Errorf("the state: %+v, %v", got, err)
+		}
+		if _, err := w.try(t, eve.id, "battery staple"); err != nil {
+			t.Errorf("somebody else's: %v", err)
+		}
+		if len(w.token.keys) != 2 { // the probe's and the other person's
+			t.Errorf("the token holds %d keys", len(w.token.keys))
+		}
+		w.restart(t)
+	}
+	if w.log.count(kindDelete) != 1 {
+		t.Error("the log does not have it once")
+	}
+	w.set(t, p, "anew", nil)
+	if _, err := w.try(t, p.id, "anew"); err != nil {
+		t.Errorf("a new one: %v", err)
+	}
+}

@@ -37,20 +37,30 @@ const minPassword = 10
 
 func (c *mePasswordSet) Run(s *session) error {
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
-		text, err := s.password(c.File, true)
+		text, err := s.newPassword(c.File)
 		if err != nil {
 			return err
 		}
 		defer clear(text)
-		if len([]rune(string(text))) < minPassword {
-			return fmt.Errorf("%w: %s", errUnsure, s.say("password.short", "n", minPassword))
-		}
 		if err := o.SetPassword(s.ctx, c.Server, text, c.Replace); err != nil {
 			return s.elsewhere(err)
 		}
 		s.print(map[string]any{"id": o.ID(), "password": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("password.set", "id", o.ID())) })
 		return nil
 	})
+}
+
+// newPassword is a password that is long enough, from a file or typed twice.
+func (s *session) newPassword(file string) ([]byte, error) {
+	text, err := s.password(file, true)
+	if err != nil {
+		return nil, err
+	}
+	if len([]rune(string(text))) < minPassword {
+		clear(text)
+		return nil, fmt.Errorf("%w: %s", errUnsure, s.say("password.short", "n", minPassword))
+	}
+	return text, nil
 }
 
 // elsewhere says what to do about an account that another device changed.
@@ -106,6 +116,9 @@ func (c *mePasswordStatus) Run(s *session) error {
 		s.print(info, func(w io.Writer) {
 			yes := map[bool]string{true: s.say("account.yes"), false: s.say("account.no")}
 			fmt.Fprintln(w, s.say("account.status", "server", info.Server, "password", yes[info.Password], "sheet", yes[info.Kit], "n", info.Tried))
+			if info.Outdated {
+				fmt.Fprintln(w, s.say("account.outdated"))
+			}
 			if info.Elsewhere {
 				fmt.Fprintln(w, s.say("account.elsewhere"))
 			}

@@ -11,7 +11,8 @@ import (
 )
 
 type meDelete struct {
-	Yes string `help:"${flag_delete_yes}" placeholder:"DELETE"`
+	Yes   string `help:"${flag_delete_yes}" placeholder:"DELETE"`
+	Leave bool   `name:"leave-account" help:"${flag_delete_leave}"`
 }
 
 func (c *meDelete) Run(s *session) error {
@@ -24,6 +25,12 @@ func (c *meDelete) Run(s *session) error {
 			}
 			if err := s.sureBy("answer.delete", "delete.ask", "fields", len(o.Fields()), "readers", len(readers)); err != nil {
 				return err
+			}
+		}
+		// The account first: to reach it takes a login, which ends with what is closed then.
+		if !c.Leave && !o.Closed() {
+			if err := o.DropAccount(s.ctx); err != nil {
+				return fmt.Errorf("%s: %w", s.say("delete.account"), err)
 			}
 		}
 		// Again, if need be: the profile goes only when the storefront was told.

@@ -19,6 +19,7 @@ type meReplace struct {
 	Backup     string   `help:"${flag_replace_backup}" placeholder:"FILE"`
 	OldBackup  string   `help:"${flag_replace_old}" placeholder:"FILE" xor:"how"`
 	Announce   bool     `help:"${flag_replace_announce}" xor:"how"`
+	Password   string   `name:"new-password-file" help:"${flag_replace_password}" placeholder:"FILE"`
 }
 
 func (c *meReplace) Run(s *session) error {
@@ -73,15 +74,46 @@ func (c *meReplace) Run(s *session) error {
 			})
 			return nil
 		}
+		account, err := c.renew(s, o)
+		if err != nil {
+			return err
+		}
 		readers := whoReads(o)
-		s.print(map[string]any{"replaced": true, "backup": c.Backup, "readers": readers}, func(w io.Writer) {
+		s.print(map[string]any{"replaced": true, "backup": c.Backup, "readers": readers, "account": account}, func(w io.Writer) {
 			fmt.Fprintln(w, s.say("replaced", "file", c.Backup))
 			if len(readers) > 0 {
 				fmt.Fprintln(w, s.say("replaced.readers", "who", strings.Join(readers, ", ")))
 			}
+			if account != "" {
+				fmt.Fprintln(w, s.say("replaced.account."+account))
+			}
 		})
 		return nil
 	})
+}
+
+// renew does what can be done about a password and a sheet, which open what was just replaced: with a new password it is set; else both are switched off. It returns which
+// phrase says so, "" if there is no account.
+func (c *meReplace) renew(s *session, o *client.Owner) (string, error) {
+	if !o.AccountOutdated() {
+		return "", nil
+	}
+	if c.Password != "" {
+		text, err := s.newPassword(c.Password)
+		if err == nil {
+			err = o.SetPassword(s.ctx, "", text, true)
+		}
+		clear(text)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", s.say("replaced.account.old"), err)
+		}
+		return "set", nil
+	}
+	if err := o.SwitchOff(s.ctx); err != nil { // the replacement stands all the same
+		s.note("%s", s.explain(err))
+		return "old", nil
+	}
+	return "off", nil
 }
 
 // whoReads are the contacts who may read something, by this device's names for them.

@@ -63,6 +63,7 @@ const (
 	ActState   = "state"   // nothing but the answer
 	ActPrepare = "prepare" // a fresh key in the token for the next password, and the answer for Blinded
 	ActUnlock  = "unlock"  // begin the count of tries anew
+	ActDelete  = "delete"  // there is no account any more
 )
 
 // Question is signed by a device that has the identity's key.
@@ -72,7 +73,7 @@ type Question struct {
 	Owner    policies.OwnerID `json:"owner"`
 	Act      string           `json:"act"`
 	Blinded  []byte           `json:"blinded,omitempty"` // of ActPrepare, 32 bytes
-	Serial   uint64           `json:"serial,omitzero"`   // of ActUnlock: that of the state it is based on, so that it works once
+	Serial   uint64           `json:"serial,omitzero"`   // of ActUnlock and ActDelete: that of the state it is based on, so that it works once
 }
 
 // Validate checks the form.
@@ -83,12 +84,12 @@ func (d *Question) Validate() error {
 	switch {
 	case d.Audience.IsZero() || d.Owner.IsZero():
 		return fmt.Errorf("%w: key question: key server and owner are needed", policies.ErrMalformed)
-	case d.Act != ActState && d.Act != ActPrepare && d.Act != ActUnlock:
-		return fmt.Errorf("%w: key question: the act is state, prepare or unlock", policies.ErrMalformed)
+	case d.Act != ActState && d.Act != ActPrepare && d.Act != ActUnlock && d.Act != ActDelete:
+		return fmt.Errorf("%w: key question: the act is state, prepare, unlock or delete", policies.ErrMalformed)
 	case (d.Act == ActPrepare) != (len(d.Blinded) > 0) || len(d.Blinded) > 0 && len(d.Blinded) != 32:
 		return fmt.Errorf("%w: key question: 32 blinded bytes go with prepare", policies.ErrMalformed)
-	case d.Act != ActUnlock && d.Serial != 0:
-		return fmt.Errorf("%w: key question: a serial number goes with unlock", policies.ErrMalformed)
+	case d.Act != ActUnlock && d.Act != ActDelete && d.Serial != 0:
+		return fmt.Errorf("%w: key question: a serial number goes with unlock and delete", policies.ErrMalformed)
 	}
 	return nil
 }

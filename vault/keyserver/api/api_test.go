@@ -28,7 +28,7 @@ func TestQuestion(t *testing.T) {
 	for name, change := range map[string]func(*Question){
 		"another type": func(d *Question) { d.Type = "key-account" }, "no id": func(d *Question) { d.ID = policies.DocumentID{} }, "no time": func(d *Question) { d.Time = 0 },
 		"another suite": func(d *Question) { d.Suite = "SP2" }, "no server": func(d *Question) { d.Audience = policies.VaultID{} }, "no owner": func(d *Question) { d.Owner = policies.OwnerID{} },
-		"an unknown act": func(d *Question) { d.Act = "delete" }, "nothing blinded": func(d *Question) { d.Blinded = nil }, "too short": func(d *Question) { d.Blinded = d.Blinded[1:] },
+		"an unknown act": func(d *Question) { d.Act = "burn" }, "nothing blinded": func(d *Question) { d.Blinded = nil }, "too short": func(d *Question) { d.Blinded = d.Blinded[1:] },
 		"blinded for nothing": func(d *Question) { d.Act = ActState }, "a serial number for nothing": func(d *Question) { d.Serial = 1 },
 	} {
 		d := question()
