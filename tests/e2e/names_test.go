@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sallyport/sallyport/policies"
@@ -109,13 +110,13 @@ func TestNames(t *testing.T) {
 	}
 
 	// Step 4. Acme's website says the same. Zoë knows the domain from a shop window, and her own device asks there; nobody else hears of it.
-	var file []byte
+	var file atomic.Pointer[string]
 	site := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Host != "example.com" || r.URL.Path != names.WellKnown {
 			http.NotFound(w, r)
 			return
 		}
-		w.Write(file)
+		_, _ = io.WriteString(w, *file.Load())
 	}))
 	defer site.Close()
 	ca, err := os.ReadFile(s.CA())
@@ -126,11 +127,13 @@ func TestNames(t *testing.T) {
 		t.Helper()
 		return play(t, s, exit, "zoe", "me", "website", "acme", "example.com", "--at", strings.TrimPrefix(site.URL, "https://"), "--ca", bundle)
 	}
-	file = []byte(play(t, s, 0, "mole", "biz", "website", "example.com").Stdout)
+	served := play(t, s, 0, "mole", "biz", "website", "example.com").Stdout
+	file.Store(&served)
 	if r := website(3); !strings.Contains(r.Stderr, "does not say") {
 		t.Errorf("somebody else's statement: %s", r.Stderr)
 	}
-	file = []byte(play(t, s, 0, "acme", "biz", "website", "example.com").Stdout)
+	served = play(t, s, 0, "acme", "biz", "website", "example.com").Stdout
+	file.Store(&served)
 	if r := website(0); !strings.Contains(r.Stdout, "example.com says that acme is its own") {
 		t.Errorf("its own: %s", r.Stdout)
 	}

@@ -176,7 +176,7 @@ func TestWitnessKilled(t *testing.T) {
 	if len(of) != 1 {
 		t.Errorf("seed %d: cosignatures of both histories: %v", from, of)
 	}
-	if len(roots) < witnessKills || refused[http.StatusUnprocessableEntity] == 0 || refused[http.StatusConflict] == 0 {
+	if len(roots) < witnessKills/4 || refused[http.StatusUnprocessableEntity] == 0 || refused[http.StatusConflict] == 0 {
 		t.Errorf("seed %d: %d sizes cosigned, refused %v: the test tests nothing", from, len(roots), refused)
 	}
 	t.Logf("seed %d: %d kills in %s, %d cosignatures of %d sizes, refused: %v", from, witnessKills, time.Since(begun).Round(time.Second), len(got), len(roots), refused)
