@@ -262,14 +262,10 @@ func (c *meKitOff) Run(s *session) error {
 
 // wayBack restores from the account server.
 func (c *meRestore) wayBack(s *session) error {
-	options, err := s.options()
-	if err != nil {
-		return err
-	}
 	if c.Server == "" || c.Account == "" || c.Join == "" || c.Password && c.Kit {
 		return fmt.Errorf("%w: %s", errUsage, s.say("restore.needs"))
 	}
-	network, err := client.NewNetwork(c.Join, options)
+	network, options, err := s.joining(c.Join)
 	if err != nil {
 		return err
 	}
@@ -288,7 +284,7 @@ func (c *meRestore) wayBack(s *session) error {
 		}
 		defer clear(way.Password)
 	}
-	p, err := s.createProfile("me")
+	p, err := s.createProfile("me", c.Yes)
 	if err != nil {
 		return err
 	}

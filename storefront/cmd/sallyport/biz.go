@@ -70,15 +70,11 @@ func (c *bizInit) Run(s *session) error {
 			return fmt.Errorf("%w: a person's identity carries no name; leave out --name", errUsage)
 		}
 	}
-	options, err := s.options()
+	network, options, err := s.joining(c.Join)
 	if err != nil {
 		return err
 	}
-	network, err := client.NewNetwork(c.Join, options)
-	if err != nil {
-		return err
-	}
-	p, err := s.createProfile("biz")
+	p, err := s.createProfile("biz", true)
 	if err != nil {
 		return err
 	}
@@ -464,7 +460,7 @@ type bizRestore struct {
 }
 
 func (c *bizRestore) Run(s *session) error {
-	return s.restore("biz", c.File, func(p *profile.Profile, plain []byte, options client.Options) error {
+	return s.restore("biz", c.File, true, func(p *profile.Profile, plain []byte, options client.Options) error {
 		r, err := client.RestoreReader(p, plain, options)
 		if err != nil {
 			return err

@@ -72,22 +72,11 @@ type meInit struct {
 }
 
 func (c *meInit) Run(s *session) error {
-	options, err := s.options()
+	network, options, err := s.joining(c.Join)
 	if err != nil {
 		return err
 	}
-	network, err := client.NewNetwork(c.Join, options)
-	if err != nil {
-		return err
-	}
-	dir, err := s.folder("me")
-	if err != nil {
-		return err
-	}
-	if err := s.fit(dir, c.Yes); err != nil {
-		return err
-	}
-	p, err := s.createProfile("me")
+	p, err := s.createProfile("me", c.Yes)
 	if err != nil {
 		return err
 	}
@@ -734,6 +723,7 @@ type meRestore struct {
 	Join         string `help:"${flag_join}" placeholder:"LINK"`
 	PasswordFile string `help:"${flag_restore_passwordfile}" placeholder:"FILE"`
 	CodeFile     string `help:"${flag_kit_code}" placeholder:"FILE"`
+	Yes          bool   `help:"${flag_yes}"`
 }
 
 func (c *meRestore) Run(s *session) error {
@@ -743,7 +733,7 @@ func (c *meRestore) Run(s *session) error {
 	if c.File == "" {
 		return fmt.Errorf("%w: %s", errUsage, s.say("restore.needs"))
 	}
-	return s.restore("me", c.File, func(p *profile.Profile, plain []byte, options client.Options) error {
+	return s.restore("me", c.File, c.Yes, func(p *profile.Profile, plain []byte, options client.Options) error {
 		o, err := client.RestoreOwner(p, plain, options)
 		if err != nil {
 			return err
@@ -765,7 +755,7 @@ func (s *session) restored(o *client.Owner, p *profile.Profile) error {
 }
 
 // restore opens a backup, makes a profile for it, and hands both to use.
-func (s *session) restore(name, file string, use func(p *profile.Profile, plain []byte, options client.Options) error) error {
+func (s *session) restore(name, file string, yes bool, use func(p *profile.Profile, plain []byte, options client.Options) error) error {
 	options, err := s.options()
 	if err != nil {
 		return err
@@ -775,7 +765,7 @@ func (s *session) restore(name, file string, use func(p *profile.Profile, plain 
 		return fmt.Errorf("opening the backup: %w", err)
 	}
 	defer clear(plain)
-	p, err := s.createProfile(name)
+	p, err := s.createProfile(name, yes)
 	if err != nil {
 		return err
 	}

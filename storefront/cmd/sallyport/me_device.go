@@ -22,18 +22,15 @@ const meetingTime = 10 * time.Minute
 
 type meDeviceAdd struct {
 	Join string `help:"${flag_join}" required:"" placeholder:"LINK"`
+	Yes  bool   `help:"${flag_yes}"`
 }
 
 func (c *meDeviceAdd) Run(s *session) error {
-	options, err := s.options()
+	network, options, err := s.joining(c.Join)
 	if err != nil {
 		return err
 	}
-	network, err := client.NewNetwork(c.Join, options)
-	if err != nil {
-		return err
-	}
-	p, err := s.createProfile("me")
+	p, err := s.createProfile("me", c.Yes)
 	if err != nil {
 		return err
 	}

@@ -93,11 +93,16 @@ func (s *session) openProfile(name string) (*profile.Profile, error) {
 	return profile.Open(dir, secret)
 }
 
-// createProfile makes the profile's folder.
-func (s *session) createProfile(name string) (*profile.Profile, error) {
+// createProfile makes the profile's folder. A person is asked about the place, unless they said yes, whichever way the profile comes to be.
+func (s *session) createProfile(name string, yes bool) (*profile.Profile, error) {
 	dir, err := s.folder(name)
 	if err != nil {
 		return nil, err
+	}
+	if name == "me" {
+		if err := s.fit(dir, yes); err != nil {
+			return nil, err
+		}
 	}
 	if profile.Exists(dir) {
 		return nil, fmt.Errorf("%s: %w", dir, profile.ErrExists)
@@ -120,6 +125,16 @@ func (s *session) options() (client.Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// joining is the network that a join link leads to.
+func (s *session) joining(link string) (client.Network, client.Options, error) {
+	options, err := s.options()
+	if err != nil {
+		return client.Network{}, options, err
+	}
+	network, err := client.NewNetwork(link, options)
+	return network, options, err
 }
 
 // withOwner runs work on the opened owner.
