@@ -50,7 +50,7 @@ func (s *Storefront) postVoucher(c *call) error {
 		return err
 	}
 	if err == nil {
-		if newest, err := parseVoucher(&have); err != nil || newest.Serial >= d.Serial {
+		if _, newest, err := stored[naming.Voucher]("voucher", have.Document); err != nil || newest.Serial >= d.Serial {
 			return errors.Join(err, c.json(http.StatusOK, receipt)) // an older one, sent again
 		}
 	}
@@ -62,18 +62,6 @@ func (s *Storefront) postVoucher(c *call) error {
 		return fmt.Errorf("keeping a voucher: %w", err)
 	}
 	return c.json(http.StatusOK, receipt)
-}
-
-func parseVoucher(v *api.Vouched) (*naming.Voucher, error) {
-	env, err := envelope.Parse(v.Document)
-	if err != nil {
-		return nil, fmt.Errorf("a stored voucher: %v", err)
-	}
-	d, err := policies.Decode[naming.Voucher](env)
-	if err != nil {
-		return nil, fmt.Errorf("a stored voucher: %v", err)
-	}
-	return d, nil
 }
 
 func (s *Storefront) getVoucher(c *call) error {
@@ -140,15 +128,8 @@ func parseGivenUp(r store.Record) (*succession.Renunciation, error) {
 	if err := decodeRecord(r, &one); err != nil {
 		return nil, err
 	}
-	env, err := envelope.Parse(one.Document)
-	if err != nil {
-		return nil, fmt.Errorf("a stored renunciation: %v", err)
-	}
-	d, err := policies.Decode[succession.Renunciation](env)
-	if err != nil {
-		return nil, fmt.Errorf("a stored renunciation: %v", err)
-	}
-	return d, nil
+	_, d, err := stored[succession.Renunciation]("renunciation", one.Document)
+	return d, err
 }
 
 // getRenunciations tells an owner what readers gave up, after an index of the key-use log.

@@ -164,6 +164,23 @@ func (s *Storefront) once(ctx context.Context, changes []store.Change, key, valu
 	return changes, nil
 }
 
+// stored is a document that this storefront took in and keeps: what does not decode was written by another version of this program.
+func stored[T any, D interface {
+	*T
+	envelope.Document
+	Validate() error
+}](what string, raw []byte) (*envelope.Envelope, *T, error) {
+	env, err := envelope.Parse(raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("a stored %s: %v", what, err)
+	}
+	d, err := policies.Decode[T, D](env)
+	if err != nil {
+		return nil, nil, fmt.Errorf("a stored %s: %v", what, err)
+	}
+	return env, d, nil
+}
+
 // A leaf's record is u32 length of its ciphertext, big-endian || leaf: the length is for the owner's share of the disk.
 func leafRecord(leaf []byte, ciphertext int) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(ciphertext)), leaf...)

@@ -43,12 +43,8 @@ func (s *Storefront) registration(ctx context.Context, id policies.IdentityID) (
 	} else if err != nil {
 		return nil, nil, 0, err
 	}
-	env, err := envelope.Parse(r.Value)
-	if err == nil {
-		d, err = policies.Decode[registry.Registration](env)
-	}
-	if err != nil {
-		return nil, nil, 0, fmt.Errorf("a stored registration: %v", err)
+	if _, d, err = stored[registry.Registration]("registration", r.Value); err != nil {
+		return nil, nil, 0, err
 	}
 	return d, r.Value, r.Version, nil
 }
@@ -277,13 +273,9 @@ func (s *Storefront) namesAuthor(ctx context.Context, owner policies.OwnerID, re
 		if err := decodeRecord(r, &record); err != nil {
 			return err
 		}
-		env, err := envelope.Parse(record.Grant)
+		_, g, err := stored[policies.Grant]("grant", record.Grant)
 		if err != nil {
-			return fmt.Errorf("a stored grant: %v", err)
-		}
-		g, err := policies.Decode[policies.Grant](env)
-		if err != nil {
-			return fmt.Errorf("a stored grant: %v", err)
+			return err
 		}
 		found = found || slices.ContainsFunc(g.Fields, func(f policies.GrantedField) bool { return policies.IdentityID(f.Author) == author })
 		return nil

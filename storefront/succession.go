@@ -33,13 +33,9 @@ func (s *Storefront) line(ctx context.Context, id policies.IdentityID) (*success
 		if err := decodeRecord(r, &list[i]); err != nil {
 			return nil, nil, err
 		}
-		env, err := envelope.Parse(list[i].Document)
+		env, d, err := stored[succession.Document]("succession", list[i].Document)
 		if err != nil {
-			return nil, nil, fmt.Errorf("a stored succession: %v", err)
-		}
-		d, err := policies.Decode[succession.Document](env)
-		if err != nil {
-			return nil, nil, fmt.Errorf("a stored succession: %v", err)
+			return nil, nil, err
 		}
 		if d.Generation != line.Newest().Generation+1 {
 			break // one before it is missing: its owner sends it again

@@ -308,11 +308,7 @@ func parseGrant(r store.Record) (*grant, error) {
 	if err := decodeRecord(r, &record); err != nil {
 		return nil, err
 	}
-	env, err := envelope.Parse(record.Grant)
-	if err != nil {
-		return nil, err
-	}
-	d, err := policies.Decode[policies.Grant](env)
+	env, d, err := stored[policies.Grant]("grant", record.Grant)
 	if err != nil {
 		return nil, err
 	}

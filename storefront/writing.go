@@ -145,11 +145,7 @@ func parseWriteGrant(r store.Record) (*writeGrant, error) {
 	if err := decodeRecord(r, &w.record); err != nil {
 		return nil, err
 	}
-	env, err := envelope.Parse(w.record.Grant)
-	if err != nil {
-		return nil, err
-	}
-	d, err := policies.Decode[writing.Grant](env)
+	_, d, err := stored[writing.Grant]("write grant", w.record.Grant)
 	if err != nil {
 		return nil, err
 	}
