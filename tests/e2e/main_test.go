@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 			var dir string
 			if dir, err = os.MkdirTemp("", "sallyport-e2e-"); err == nil {
 				defer os.RemoveAll(dir)
-				binaries, err = stage.Build(context.Background(), root, filepath.Join(dir, "bin"), false)
+				binaries, err = stage.Build(context.Background(), root, filepath.Join(dir, "bin"))
 			}
 		}
 		if err != nil {

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 			defer os.RemoveAll(dir)
 			var root string
 			if root, err = stage.ModuleRoot(); err == nil {
-				binaries, err = stage.Build(context.Background(), root, filepath.Join(dir, "bin"), false)
+				binaries, err = stage.Build(context.Background(), root, filepath.Join(dir, "bin"))
 			}
 		}
 		if err != nil {

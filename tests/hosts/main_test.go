@@ -66,7 +66,7 @@ func outside() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if _, err := stage.Build(ctx, root, filepath.Join(dir, "bin"), false); err != nil {
+	if _, err := stage.Build(ctx, root, filepath.Join(dir, "bin")); err != nil {
 		return 0, err
 	}
 	// The child ends with this thread, which is the first.

@@ -534,7 +534,7 @@ func runGrants(ctx context.Context, n int, file string) error {
 	if err != nil {
 		return err
 	}
-	bin, err := stage.Build(ctx, module, filepath.Join(dir, "bin"), false)
+	bin, err := stage.Build(ctx, module, filepath.Join(dir, "bin"))
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ func TestManyGrants(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	bin, err := stage.Build(t.Context(), module, filepath.Join(dir, "bin"), false)
+	bin, err := stage.Build(t.Context(), module, filepath.Join(dir, "bin"))
 	if err != nil {
 		t.Fatal(err)
 	}

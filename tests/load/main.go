@@ -113,7 +113,7 @@ func measure(ctx context.Context, quick bool, file string, readers int) error {
 	if err != nil {
 		return err
 	}
-	bin, err := stage.Build(ctx, module, filepath.Join(dir, "bin"), false)
+	bin, err := stage.Build(ctx, module, filepath.Join(dir, "bin"))
 	if err != nil {
 		return err
 	}

@@ -213,5 +213,5 @@ func build(ctx context.Context, dir string) (stage.Binaries, error) {
 	if err != nil {
 		return stage.Binaries{}, err
 	}
-	return stage.Build(ctx, root, filepath.Join(dir, "bin"), false)
+	return stage.Build(ctx, root, filepath.Join(dir, "bin"))
 }

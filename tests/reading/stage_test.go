@@ -44,7 +44,7 @@ type rows struct {
 func TestStage(t *testing.T) {
 	p := open(t)
 	dir := t.TempDir()
-	bin := need(stage.Build(t.Context(), need(stage.ModuleRoot())(t), filepath.Join(dir, "bin"), false))(t)
+	bin := need(stage.Build(t.Context(), need(stage.ModuleRoot())(t), filepath.Join(dir, "bin")))(t)
 	s := need(stage.Open(t.Context(), stage.Options{Dir: filepath.Join(dir, "stage"), Bin: bin}))(t)
 	t.Cleanup(func() { must(t, s.Close()) })
 	roots := x509.NewCertPool()

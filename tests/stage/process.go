@@ -191,10 +191,10 @@ func binariesIn(dir string) Binaries {
 	return Binaries{filepath.Join(dir, "sallyport-hsm"), filepath.Join(dir, "sallyport-vault"), filepath.Join(dir, "sallyport-storefront"), filepath.Join(dir, "sallyport"), filepath.Join(dir, "sallyport-witness"), filepath.Join(dir, "sallyport-keyserver")}
 }
 
-// Build builds the six commands of the module in folder into folder bin. Race builds them with the race detector. Without it, those in the folder
-// that SALLYPORT_BINARIES names are taken as they are.
-func Build(ctx context.Context, module, bin string, race bool) (Binaries, error) {
-	if dir := os.Getenv(builtBinaries); dir != "" && !race {
+// Build builds the six commands of the module in folder into folder bin. If SALLYPORT_BINARIES names a folder, those in it are
+// taken as they are.
+func Build(ctx context.Context, module, bin string) (Binaries, error) {
+	if dir := os.Getenv(builtBinaries); dir != "" {
 		b := binariesIn(dir)
 		for _, name := range []string{b.HSM, b.Vault, b.Storefront, b.Sallyport, b.Witness, b.KeyServer} {
 			if _, err := os.Stat(name); err != nil {
@@ -206,9 +206,6 @@ func Build(ctx context.Context, module, bin string, race bool) (Binaries, error)
 	b := binariesIn(bin)
 	// No version control stamp: git refuses to look into a clone that belongs to another user.
 	args := []string{"build", "-buildvcs=false", "-o", bin + string(filepath.Separator)}
-	if race {
-		args = append(args, "-race")
-	}
 	args = append(args, "./hardware/cmd/sallyport-hsm", "./vault/cmd/sallyport-vault", "./storefront/cmd/sallyport-storefront", "./storefront/cmd/sallyport", "./vault/cmd/sallyport-witness", "./vault/cmd/sallyport-keyserver")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return b, err

@@ -119,7 +119,7 @@ func (p *play) build(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = stage.Build(ctx, module, p.bin(), false)
+	_, err = stage.Build(ctx, module, p.bin())
 	return "", err
 }
 
