@@ -193,14 +193,8 @@ func (s *Storefront) postRelationship(c *call) error {
 // countRelationships tells how many relationships a reader has, and the version of the record that says so. If that record is missing they
 // are counted. The caller holds the lock of the reader's relationships.
 func (s *Storefront) countRelationships(ctx context.Context, reader policies.ReaderID) (n, version uint64, err error) {
-	r, err := s.store.Get(ctx, key(kindCount, reader[:]))
-	switch {
-	case err == nil && len(r.Value) == 8:
-		return binary.BigEndian.Uint64(r.Value), r.Version, nil
-	case err == nil:
-		return 0, 0, fmt.Errorf("a stored count has %d bytes", len(r.Value))
-	case !errors.Is(err, store.ErrNotFound):
-		return 0, 0, err
+	if n, version, err = s.number(ctx, key(kindCount, reader[:])); !errors.Is(err, store.ErrNotFound) {
+		return n, version, err
 	}
 	err = s.each(ctx, key(kindByReader, reader[:]), nil, func(store.Record) error { n++; return nil })
 	return n, 0, err

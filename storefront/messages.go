@@ -104,15 +104,12 @@ func (s *Storefront) lockedMailbox(ctx context.Context, receiver policies.Identi
 		return m, nil
 	}
 	m := new(mailbox)
-	switch r, err := s.store.Get(ctx, key(kindNumber, receiver[:])); {
-	case err == nil && len(r.Value) == 8:
-		m.last = binary.BigEndian.Uint64(r.Value)
-	case err == nil:
-		return nil, fmt.Errorf("a stored number has %d bytes", len(r.Value))
-	case !errors.Is(err, store.ErrNotFound):
+	last, _, err := s.number(ctx, key(kindNumber, receiver[:]))
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
-	err := s.each(ctx, key(kindLetter, receiver[:]), nil, func(r store.Record) error {
+	m.last = last
+	err = s.each(ctx, key(kindLetter, receiver[:]), nil, func(r store.Record) error {
 		l := letter{number: binary.BigEndian.Uint64(r.Key[len(r.Key)-8:])}
 		if err := decodeRecord(r, &l.letterRecord); err != nil {
 			return err

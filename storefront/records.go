@@ -164,6 +164,18 @@ func (s *Storefront) once(ctx context.Context, changes []store.Change, key, valu
 	return changes, nil
 }
 
+// number is a record that is a count, 8 bytes big-endian, and its version. The error is [store.ErrNotFound] if there is none.
+func (s *Storefront) number(ctx context.Context, at []byte) (n, version uint64, err error) {
+	r, err := s.store.Get(ctx, at)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(r.Value) != 8 {
+		return 0, 0, fmt.Errorf("a stored count has %d bytes", len(r.Value))
+	}
+	return binary.BigEndian.Uint64(r.Value), r.Version, nil
+}
+
 // stored is a document that this storefront took in and keeps: what does not decode was written by another version of this program.
 func stored[T any, D interface {
 	*T

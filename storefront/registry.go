@@ -2,9 +2,7 @@ package storefront
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 
@@ -218,8 +216,8 @@ func (s *Storefront) introduce(c *call, in *api.Lookup) error {
 	}
 	changes := []store.Change{change}
 	if fresh {
-		n, counted, err := s.countIntroduced(c.ctx, c.subject)
-		if err != nil {
+		n, counted, err := s.number(c.ctx, key(kindIntroducedCount, c.subject[:]))
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		if n >= uint64(s.limits.Relationships) {
@@ -229,20 +227,6 @@ func (s *Storefront) introduce(c *call, in *api.Lookup) error {
 			store.Change{Key: key(kindIntroducedTo, in.Identity[:], c.subject[:]), Version: 1, Value: []byte{}})
 	}
 	return s.store.Commit(c.ctx, changes...)
-}
-
-// countIntroduced tells to how many others a party was introduced, and the version of the record that says so.
-func (s *Storefront) countIntroduced(ctx context.Context, id policies.IdentityID) (n, version uint64, err error) {
-	r, err := s.store.Get(ctx, key(kindIntroducedCount, id[:]))
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return 0, 0, nil
-	case err != nil:
-		return 0, 0, err
-	case len(r.Value) != 8:
-		return 0, 0, fmt.Errorf("a stored count has %d bytes", len(r.Value))
-	}
-	return binary.BigEndian.Uint64(r.Value), r.Version, nil
 }
 
 // any reports whether there is a record with a prefix.
