@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -365,20 +366,27 @@ func TestPoolChangesWhileWorkersJoin(t *testing.T) {
 	p := pool(t, profile, nil)
 	stop := make(chan struct{})
 	var killer sync.WaitGroup
+	var checks atomic.Int64
+	kills := 0
 	killer.Go(func() {
-		for !ended(stop) {
-			// One at a time, and not the one that may be importing: its outcome would be open.
-			if p.admin.TryLock() {
+		for at := int64(-1); !ended(stop); time.Sleep(50 * time.Millisecond) {
+			// One at a time, and not the one that may be importing: its outcome would be open. Nor before what the last kill hit is answered: a derive
+			// survives one worker, not two.
+			if checks.Load() > at && p.admin.TryLock() {
 				if pids := p.pids(); len(pids) == 2 {
 					_ = syscall.Kill(pids[0], syscall.SIGKILL)
+					at, kills = checks.Load(), kills+1
 				}
 				p.admin.Unlock()
 			}
-			time.Sleep(150 * time.Millisecond)
 		}
 	})
 	for range 30 {
-		id, check := imported(t, p, public)
+		id, one := imported(t, p, public)
+		check := func(n int) error {
+			defer checks.Add(1)
+			return one(n)
+		}
 		if err := check(20); err != nil {
 			t.Error(err)
 		}
@@ -391,6 +399,9 @@ func TestPoolChangesWhileWorkersJoin(t *testing.T) {
 	}
 	close(stop)
 	killer.Wait()
+	if t.Logf("%d kills", kills); kills < 10 {
+		t.Errorf("%d kills", kills)
+	}
 }
 
 // A worker is killed while it imports or destroys. What is acknowledged holds,

@@ -115,7 +115,7 @@ func TestSilentVaultHoldsNobodyUp(t *testing.T) {
 	done := make(chan struct{})
 	for range 10 {
 		go func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			w.front.vaultEnvelope(ctx)
 			done <- struct{}{}
@@ -124,19 +124,19 @@ func TestSilentVaultHoldsNobodyUp(t *testing.T) {
 	for range 10 {
 		<-done
 	}
-	if took := time.Since(begun); took > time.Second {
+	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("ten callers waited %s one after the other", took)
 	}
 	w.front.cached.env, w.front.cached.at = w.vault.Document(), time.Now().Add(-time.Hour)
 	begun = time.Now()
 	for range 10 {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		if _, err := w.front.vaultEnvelope(ctx); err != nil {
 			t.Error(err)
 		}
 		cancel()
 	}
-	if took := time.Since(begun); took > time.Second {
+	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("ten callers waited %s for what was there", took)
 	}
 }

@@ -129,16 +129,21 @@ func (d *device) dropMail(ctx context.Context, through uint64) error {
 	return nil
 }
 
-// maxPages is how many pages of messages are fetched in one go: a storefront that deletes nothing would hold its caller for ever.
-const maxPages = 1000
+// maxPages is how many pages of messages are fetched in one go, more than a full mailbox of an honest storefront has: one whose messages never end would
+// hold its caller for ever.
+const maxPages = 100
 
 // collect fetches messages and hands each to take, page by page. keep saves what was taken. An error of take that says the storefront is not reachable
-// stops it before that message; any other refuses the message.
+// stops it before that message; any other refuses the message. Messages that the storefront was told to delete and serves again are ErrUntrue.
 func (d *device) collectMail(ctx context.Context, wait time.Duration, take func(context.Context, *api.Message) error, keep func() error) (mail Mail, err error) {
+	var deleted uint64
 	for range maxPages {
 		page, err := d.fetchMail(ctx, wait)
 		if err != nil || len(page.Messages) == 0 {
 			return mail, err
+		}
+		if page.Messages[0].Number <= deleted {
+			return mail, fmt.Errorf("%w: the storefront serves messages that it was told to delete", ErrUntrue)
 		}
 		through, stop := uint64(0), error(nil)
 		for i := range page.Messages {
@@ -162,6 +167,7 @@ func (d *device) collectMail(ctx context.Context, wait time.Duration, take func(
 			if err := d.dropMail(ctx, through); err != nil {
 				return mail, err
 			}
+			deleted = through
 		}
 		if stop != nil || !page.More {
 			return mail, stop
