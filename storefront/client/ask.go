@@ -60,6 +60,8 @@ const (
 	EventConsent  = "consent"    // a request was answered, or an answer withdrawn
 	EventDeletion = "deletion"   // an owner asks that what was read be deleted
 	EventAccepted = "invitation" // somebody accepted an invitation and is a contact now
+	EventOrder    = "order"      // a customer orders this reader, as a source, to deposit fields
+	EventSlip     = "slip"       // the sealed order for a specification of this reader's came, to be forwarded
 )
 
 // ConsentEvent is something that came by message. Numbers ascend by one; they are this device's own.
@@ -71,7 +73,7 @@ type ConsentEvent struct {
 	Alias   string              `json:"reference,omitzero"` // this reader's own name for the owner
 	Request policies.DocumentID `json:"auth_req_id,omitzero"`
 	Status  consent.State       `json:"status,omitzero"`
-	Fields  []policies.Field    `json:"fields,omitempty"` // granted now; of a deletion, to be deleted
+	Fields  []policies.Field    `json:"fields,omitempty"` // granted now; of a deletion, to be deleted; of an order, to be deposited
 	Until   time.Time           `json:"until,omitzero"`
 }
 

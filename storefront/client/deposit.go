@@ -140,6 +140,7 @@ func (r *Reader) takeSlip(d *deposit.Slip, e *envelope.Envelope) error {
 		return fmt.Errorf("%w: another order for it came before", policies.CodeAnswered)
 	}
 	entry.Slip = e.Raw
+	r.happened(ConsentEvent{Kind: EventSlip, Owner: policies.OwnerID(d.From), Request: request.ID})
 	return nil
 }
 
@@ -293,6 +294,7 @@ func (r *Reader) takeForward(ctx context.Context, m *api.Message, e *envelope.En
 		return policies.CodeOrderUsed
 	}
 	r.state.Mail.Orders = append(r.state.Mail.Orders, orderEntry{Hash: policies.Hash(env.Hash), Specification: d.Answers, ID: s.ID, Raw: env.Raw, Name: requester.Name})
+	r.happened(ConsentEvent{Kind: EventOrder, Owner: policies.OwnerID(d.From), Request: s.ID, Fields: d.Fields, Until: time.Unix(d.Until, 0).UTC()})
 	return nil
 }
 

@@ -103,6 +103,10 @@ func TestDeposit(t *testing.T) {
 		t.Errorf("the request is %+v", got)
 	}
 
+	if e := newest(bank); e.Kind != EventSlip || e.Owner != zoe.ID() || e.Request != c.ID || e.Alias != "LOAN-1" {
+		t.Errorf("the bank hears %+v", e)
+	}
+
 	// The bank holds the order and cannot open it, whatever it takes it for.
 	bank.mu.Lock()
 	entry, _, _, err := bank.own(id)
@@ -149,6 +153,9 @@ func TestDeposit(t *testing.T) {
 
 	w.must(bank.Forward(ctx, id))
 	w.hears(employer, 1)
+	if e := newest(employer); e.Kind != EventOrder || e.Owner != zoe.ID() || e.Request != c.ID || !slices.Equal(e.Fields, fields) || !e.Until.After(time.Now()) {
+		t.Errorf("the employer hears %+v", e)
+	}
 	w.must(bank.Forward(ctx, id))
 	w.wantRefused(employer, "forwarded a second time", policies.CodeOrderUsed)
 	if list := employer.Orders(); len(list) != 1 || list[0].Name != "Bank" || list[0].Requester != policies.IdentityID(bank.ID()) || len(list[0].Asked) != 2 || list[0].Purpose.Text != "a loan" {
@@ -227,6 +234,12 @@ func TestDeposit(t *testing.T) {
 	if in := zoe.Inbox(true); len(in) != 1 || !slices.Equal(in[0].Fields, fields) {
 		t.Errorf("the inbox holds %+v", in)
 	}
+}
+
+// newest is what happened last.
+func newest(r *Reader) ConsentEvent {
+	all := r.Events(0)
+	return all[len(all)-1]
 }
 
 // TestIntroductionsUnderAttack: forged, expired and repeated introductions, and one by a stranger, change nothing.

@@ -269,6 +269,9 @@ func eventText(e *client.ConsentEvent) string {
 	if who == "" {
 		who = e.Owner.String()
 	}
-	what := map[string]string{client.EventConsent: string(e.Status), client.EventDeletion: "asks for deletion of", client.EventAccepted: "accepted the invitation"}[e.Kind]
+	what := map[string]string{
+		client.EventConsent: string(e.Status), client.EventDeletion: "asks for deletion of", client.EventAccepted: "accepted the invitation",
+		client.EventOrder: "orders a deposit of", client.EventSlip: "sent the order to forward",
+	}[e.Kind]
 	return strings.TrimSpace(fmt.Sprintf("%d\t%s\t%s\t%s", e.Number, who, what, join(e.Fields)))
 }
