@@ -24,6 +24,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
 	"strings"
 	"syscall"
 
@@ -107,31 +108,47 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "sallyport: %v\n", err)
 		return exitUsage
 	}
-	var c commands
 	defer func() {
 		if e, ok := recover().(exit); ok {
 			code = int(e)
 		}
 	}()
-	parser, err := kong.New(&c, kong.Name("sallyport"), kong.Description(description), helpTexts(lang), kong.Writers(stdout, stderr),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Exit(func(code int) { panic(exit(code)) }))
-	if err != nil {
-		fmt.Fprintf(stderr, "sallyport: %v\n", err)
-		return exitError
-	}
-	parsed, err := parser.Parse(args)
+	parsed, global, err := parse(args, lang, stdout, stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "sallyport: %v\nTry: sallyport --help\n", err)
 		return exitUsage
 	}
-	s := &session{Global: &c.Global, ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, lang: lang, person: strings.HasPrefix(parsed.Command(), "me ")}
-	if !s.person && c.Lang == "" { // the texts for businesses, operators and auditors are in English
+	s := &session{Global: global, ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, lang: lang, person: strings.HasPrefix(parsed.Command(), "me ")}
+	if !s.person && s.Lang == "" { // the texts for businesses, operators and auditors are in English
 		s.lang = phrases.English
 	}
 	if err := parsed.Run(s); err != nil {
 		return s.fail(err)
 	}
 	return exitOK
+}
+
+// parse reads a command line.
+func parse(args []string, lang phrases.Language, stdout, stderr io.Writer) (*kong.Context, *Global, error) {
+	whole := reflect.TypeFor[commands]()
+	grammar := narrowed(whole, args)
+	parsed, global, err := parseBy(grammar, args, lang, stdout, stderr)
+	if err != nil && grammar != whole { // its errors know of one command only
+		return parseBy(whole, args, lang, stdout, stderr)
+	}
+	return parsed, global, err
+}
+
+// parseBy reads a command line by a grammar like that of [commands].
+func parseBy(grammar reflect.Type, args []string, lang phrases.Language, stdout, stderr io.Writer) (*kong.Context, *Global, error) {
+	c := reflect.New(grammar)
+	parser, err := kong.New(c.Interface(), kong.Name("sallyport"), kong.Description(description), helpTexts(lang), kong.Writers(stdout, stderr),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Exit(func(code int) { panic(exit(code)) }))
+	if err != nil {
+		return nil, nil, err
+	}
+	parsed, err := parser.Parse(args)
+	return parsed, c.Elem().FieldByName("Global").Addr().Interface().(*Global), err
 }
 
 // errQuiet ends a command whose output has said already what went wrong.
