@@ -6,7 +6,8 @@
 //	g := gate.New("owners", limits, log)
 //	g.Server(handler).Serve(tls.NewListener(g.Listener(tcp), config))
 //
-// The server is told when a connection begins and ends a request, so the gate knows which of them merely wait.
+// The server is told when a connection begins and ends a request, so the gate knows which of them merely wait. [Gate.Serve] does the same for a daemon with one
+// door, until it is to stop.
 //
 // # What it bounds
 //
@@ -33,7 +34,10 @@
 package gate
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -112,6 +116,29 @@ func (g *Gate) Server(h http.Handler) *http.Server {
 		ConnState:         g.state,
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
+}
+
+// Serve serves a handler on a listener, over TLS if it is configured, until ctx ends, and lets requests under way finish for a grace. It closes the listener.
+func (g *Gate) Serve(ctx context.Context, h http.Handler, l net.Listener, secured *tls.Config, grace time.Duration) error {
+	l = g.Listener(l)
+	if secured != nil {
+		l = tls.NewListener(l, secured)
+	}
+	server := g.Server(h)
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if err := server.Shutdown(late); err != nil {
+		return errors.Join(fmt.Errorf("stopping: %w", err), server.Close())
+	}
+	<-ended
+	return nil
 }
 
 // Listener bounds a listener's connections.

@@ -6,7 +6,7 @@
 // of RFC 5482, on Linux only). One that is silent is asked whether the other side still is there (keep-alive), and ends when no answer
 // comes within the patience either. A process that hangs while its kernel answers is not found this way: bounding that is the caller's.
 //
-// Both sides of the hop between storefront and vault use it, and the SDK. It knows nothing of either.
+// Both sides of the hop between storefront and vault use it, and the SDK. It knows nothing of either. [Announce] tells other programs where a daemon listens.
 package sockets
 
 import (

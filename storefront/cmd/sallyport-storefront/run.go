@@ -7,12 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/go-json-experiment/json"
 
 	"github.com/sallyport/sallyport/storefront"
 	"github.com/sallyport/sallyport/storefront/internal/store"
@@ -133,7 +130,7 @@ func serve(ctx context.Context, cfg *config, logger *slog.Logger) (err error) {
 	go func() {
 		served <- server.ServeTLS(door.Listener(listener), "", "")
 	}()
-	if err := writeReady(cfg.ReadyFile, addresses); err != nil {
+	if err := sockets.Announce(cfg.ReadyFile, addresses); err != nil {
 		server.Close()
 		<-served
 		return err
@@ -175,28 +172,4 @@ func openIntrospection(ctx context.Context, cfg *config, front *storefront.Store
 		}
 	}()
 	return server, listener.Addr().String(), nil
-}
-
-// writeReady tells other programs the addresses, in one step: the file is there whole or not at all.
-func writeReady(path string, addresses map[string]string) error {
-	if path == "" {
-		return nil
-	}
-	body, err := json.Marshal(map[string]map[string]string{"addresses": addresses}, json.Deterministic(true))
-	if err != nil {
-		return fmt.Errorf("writing the ready file: %w", err)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".ready-*")
-	if err != nil {
-		return fmt.Errorf("writing the ready file: %w", err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(append(body, '\n'))
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing the ready file: %w", err)
-	}
-	return nil
 }

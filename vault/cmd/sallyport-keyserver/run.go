@@ -2,18 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/go-json-experiment/json"
 
 	"github.com/sallyport/sallyport/hardware"
 	"github.com/sallyport/sallyport/pkcs11"
@@ -202,43 +198,13 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return fmt.Errorf("listening: %w", err)
 	}
 	defer listener.Close()
-	if err := announce(cfg.ReadyFile, listener.Addr()); err != nil {
+	if err := sockets.Announce(cfg.ReadyFile, map[string]string{"devices": listener.Addr().String()}); err != nil {
 		return err
 	}
 	log.Info("ready", "devices", listener.Addr().String(), "keyserver", device.VaultDocument().Vault.String())
-	door := bounds.Server(server.Handler(keyserver.NewIntrospector(cfg.Storefront.Introspection, toStorefront),
-		keyserver.Rates{PerSecond: cfg.PerSecond, Burst: cfg.Burst, Tries: cfg.Tries}))
-	failed := make(chan error, 1)
-	go func() { failed <- door.Serve(tls.NewListener(bounds.Listener(listener), secured)) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serving: %w", err)
-	case <-ctx.Done():
-	}
-	late, cancel := context.WithTimeout(context.Background(), stopping)
-	defer cancel()
-	if err := door.Shutdown(late); err != nil {
-		return fmt.Errorf("stopping: %w", err)
-	}
-	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
-
-// announce writes the ready file.
-func announce(path string, address net.Addr) error {
-	if path == "" {
-		return nil
-	}
-	text, err := json.Marshal(map[string]any{"addresses": map[string]string{"devices": address.String()}})
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(path+".new", text, 0o644); err != nil {
-		return fmt.Errorf("writing the ready file: %w", err)
-	}
-	return os.Rename(path+".new", path)
+	handler := server.Handler(keyserver.NewIntrospector(cfg.Storefront.Introspection, toStorefront),
+		keyserver.Rates{PerSecond: cfg.PerSecond, Burst: cfg.Burst, Tries: cfg.Tries})
+	return bounds.Serve(ctx, handler, listener, secured, stopping)
 }
 
 // token is a pool of token workers in the words of the key server.

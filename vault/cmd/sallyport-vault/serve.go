@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -274,30 +273,11 @@ func (ds doors) addresses() map[string]string {
 // announce says that the vault listens, and where.
 func (ds doors) announce(readyFile string, log *slog.Logger) error {
 	addresses := ds.addresses()
-	if readyFile != "" {
-		text, err := json.Marshal(map[string]any{"addresses": addresses}, json.Deterministic(true))
-		if err != nil {
-			return err
-		}
-		if err := replaceFile(readyFile, text); err != nil {
-			return fmt.Errorf("writing the ready file: %w", err)
-		}
+	if err := sockets.Announce(readyFile, addresses); err != nil {
+		return err
 	}
 	log.Info("ready", "storefront", addresses["storefront"], "owners", addresses["owners"])
 	return nil
-}
-
-func replaceFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".ready-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // is gone if it was renamed
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 // serve serves until ctx ends or a door fails, and lets requests under way finish.

@@ -2,19 +2,15 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/go-json-experiment/json"
 
 	"github.com/sallyport/sallyport/vault/gate"
 	"github.com/sallyport/sallyport/vault/sockets"
@@ -177,48 +173,13 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
-	bounded := bounds.Listener(listener)
-	if secured != nil {
-		bounded = tls.NewListener(bounded, secured)
-	}
 	defer listener.Close()
 	for _, l := range logs {
 		log.Info("witnesses", "log", l.Key.Name, "cosigned", w.Size(l.Key.Name))
 	}
-	if err := announce(cfg.ReadyFile, listener.Addr()); err != nil {
+	if err := sockets.Announce(cfg.ReadyFile, map[string]string{"witness": listener.Addr().String()}); err != nil {
 		return err
 	}
 	log.Info("ready", "address", listener.Addr().String(), "witness", keys[0].Cosigner().Name)
-	server := bounds.Server(w.Handler(witness.Rate{PerSecond: cfg.PerSecond, Burst: cfg.Burst}))
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(bounded) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serving: %w", err)
-	case <-ctx.Done():
-	}
-	late, cancel := context.WithTimeout(context.Background(), stopping)
-	defer cancel()
-	if err := server.Shutdown(late); err != nil {
-		return fmt.Errorf("stopping: %w", err)
-	}
-	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
-
-// announce writes the ready file.
-func announce(path string, address net.Addr) error {
-	if path == "" {
-		return nil
-	}
-	text, err := json.Marshal(map[string]any{"addresses": map[string]string{"witness": address.String()}})
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(path+".new", text, 0o644); err != nil {
-		return fmt.Errorf("writing the ready file: %w", err)
-	}
-	return os.Rename(path+".new", path)
+	return bounds.Serve(ctx, w.Handler(witness.Rate{PerSecond: cfg.PerSecond, Burst: cfg.Burst}), listener, secured, stopping)
 }
