@@ -192,6 +192,14 @@ func (o *Owner) advance(ctx context.Context) error {
 					return err
 				}
 				t.to = to
+				if first := o.lacking(stroke, t.Fields, o.toWrite(t)); len(first) > 0 { // another device let somebody read meanwhile
+					o.state.Tasks = append(first, o.state.Tasks...)
+					return o.save()
+				}
+			}
+			if t.Kind == taskGrant && len(t.Slots) > 0 && !o.lacks(t) { // another device did something that it does not fit any more
+				o.state.Tasks[0] = task{Kind: taskFollow, Stroke: stroke, Fields: t.Fields}
+				return o.save()
 			}
 			if t.Kind == taskEndWrite {
 				for author := range o.endItems(t) {

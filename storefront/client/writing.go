@@ -184,6 +184,33 @@ func (o *Owner) lacking(stroke policies.DocumentID, fields []policies.Field, mor
 	return out
 }
 
+// toWrite are the slots that a task lets somebody write.
+func (o *Owner) toWrite(t *task) (out []slotOf) {
+	for _, f := range t.Fields {
+		out = append(out, slotOf{f, o.fieldEpoch(f), policies.AuthorID(t.Reader)})
+	}
+	return out
+}
+
+// lacks reports whether a grant of slots is still what its reader needs: one that was planned before the newest documents were known may be to a reader who was stopped meanwhile.
+func (o *Owner) lacks(t *task) bool {
+	var more []slotOf
+	for i := range o.state.Tasks {
+		if w := &o.state.Tasks[i]; w.Kind == taskWrite && w.Stroke == t.Stroke {
+			more = append(more, o.toWrite(w)...)
+		}
+	}
+	have := map[slotOf]bool{}
+	for _, l := range o.lacking(t.Stroke, t.Fields, more) {
+		if l.Reader == t.Reader && l.Terms == t.Terms {
+			for _, s := range l.Slots {
+				have[s] = true
+			}
+		}
+	}
+	return !slices.ContainsFunc(t.Slots, func(s slotOf) bool { return !have[s] })
+}
+
 func termsOf(g *policies.Grant) terms {
 	return terms{Purpose: g.Purpose, NotBefore: g.NotBefore, Expires: g.Expires, ReadsPerDay: g.Limits.ReadsPerDay, Custody: g.Custody}
 }

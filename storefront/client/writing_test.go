@@ -242,6 +242,30 @@ func TestAWriterReadsNothing(t *testing.T) {
 	}
 }
 
+// A device that makes somebody a writer on old knowledge gives nothing to a reader whom another device stopped meanwhile, and forgets none whom another device let read.
+func TestAWriterMadeOnOldKnowledge(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, om, acme, bank, _ := w.clinic()
+	phone := []policies.Field{"phone.mobile"}
+	w.must(o.Sync(ctx))
+	second := reopen(om.clone(), w)
+	w.must(o.Revoke(ctx, acme.ID(), phone, RevokeOptions{KeepEpoch: true}))
+	later, _ := w.reader("Later")
+	w.connect(o, later, "later")
+	w.must(o.Grant(ctx, later.ID(), phone, GrantOptions{}))
+	w.must(second.GrantWrite(ctx, bank.ID(), phone, GrantOptions{}))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "two")))
+	w.wantRefusal(acme, o, "phone.mobile", policies.CodeRevoked)
+	for _, g := range second.state.Grants {
+		for i := range g.Doc.Fields {
+			if f := &g.Doc.Fields[i]; g.Doc.Reader == acme.ID() && f.Field == phone[0] && g.live(f) {
+				t.Errorf("the reader who was stopped has a grant of what %s writes", f.Author)
+			}
+		}
+	}
+	w.wantBy(later, o, "phone.mobile", "two", author(bank))
+}
+
 // Two machines of one business write for the same owner; one of them is always behind, and nothing is lost.
 func TestTwoMachinesWrite(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
