@@ -65,6 +65,7 @@ func main() {
 var wrongRules = map[string]reference.Rules{
 	"revoked-reads": {RevokedReads: true}, "expired-reads": {ExpiredReads: true}, "older-versions": {OlderVersions: true},
 	"removed-reads": {RemovedReads: true}, "limits-one-more": {LimitsOneMore: true}, "strangers-read": {StrangersReads: true},
+	"ended-writes": {EndedWrites: true}, "owners-only": {OwnersOnly: true}, "rejected-reads": {RejectedReads: true},
 }
 
 // Runner plays scripts, one after the other.

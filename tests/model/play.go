@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,7 +24,7 @@ type play struct {
 	*World
 	script  *Script
 	owners  map[string]policies.OwnerID
-	names   map[policies.OwnerID]string
+	names   map[policies.AuthorID]string
 	readers map[string]policies.ReaderID
 	devices map[string]*device
 }
@@ -34,14 +35,20 @@ type device struct {
 	drawer *devices.Drawer
 	owner  *client.Owner
 	reader *client.Reader
-	known  map[string]uint64 // version that a reader has, by owner:field
+	known  map[string]known // what a reader has, by owner:field
+}
+
+// known is a version that a reader has, and who wrote it.
+type known struct {
+	author  policies.AuthorID
+	version uint64
 }
 
 // Play plays a script with people who are new to the world and returns what happened. At the end everything is finished, everybody reads
 // everything, every grant is revoked, and everybody tries again. An error says that the world is not fit for use any more.
 func (w *World) Play(ctx context.Context, s *Script) ([]reference.Event, error) {
 	w.played++
-	p := &play{World: w, script: s, owners: map[string]policies.OwnerID{}, names: map[policies.OwnerID]string{}, readers: map[string]policies.ReaderID{}, devices: map[string]*device{}}
+	p := &play{World: w, script: s, owners: map[string]policies.OwnerID{}, names: map[policies.AuthorID]string{}, readers: map[string]policies.ReaderID{}, devices: map[string]*device{}}
 	defer p.close()
 	if err := p.cast(ctx); err != nil {
 		return nil, fmt.Errorf("before the script began: %w", err)
@@ -87,15 +94,15 @@ func (p *play) cast(ctx context.Context) error {
 		if d.owner, err = client.InitOwner(ctx, d.drawer, p.network, none); err != nil {
 			return err
 		}
-		p.devices[name+"/1"], p.owners[name], p.names[d.owner.ID()] = d, d.owner.ID(), name
+		p.devices[name+"/1"], p.owners[name], p.names[policies.AuthorID(d.owner.ID())] = d, d.owner.ID(), name
 	}
 	for _, name := range p.script.Readers {
-		d := &device{drawer: new(devices.Drawer), known: map[string]uint64{}}
+		d := &device{drawer: new(devices.Drawer), known: map[string]known{}}
 		var err error
 		if d.reader, err = client.InitReader(ctx, d.drawer, p.network, policies.KindBusiness, name, none); err != nil {
 			return err
 		}
-		p.devices[name+"/1"], p.readers[name] = d, d.reader.ID()
+		p.devices[name+"/1"], p.readers[name], p.names[policies.AuthorID(d.reader.ID())] = d, d.reader.ID(), name
 		for _, owner := range p.script.Owners {
 			o := p.devices[owner+"/1"].owner
 			code, err := o.Code()
@@ -109,7 +116,7 @@ func (p *play) cast(ctx context.Context) error {
 				return err
 			}
 		}
-		second := &device{drawer: new(devices.Drawer), known: map[string]uint64{}}
+		second := &device{drawer: new(devices.Drawer), known: map[string]known{}}
 		if _, err := d.reader.Backup(false, func(plain []byte) (err error) {
 			second.reader, err = client.RestoreReader(second.drawer, plain, none)
 			return err
@@ -201,6 +208,15 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		answer(e, d.owner.Grant(ctx, p.readers[l.Reader], fields, o))
 	case reference.Revoke:
 		answer(e, d.owner.Revoke(ctx, p.readers[l.Reader], fields, client.RevokeOptions{KeepEpoch: l.Keep}))
+	case reference.GrantWrite:
+		answer(e, d.owner.GrantWrite(ctx, p.readers[l.Reader], fields, client.GrantOptions{}))
+	case reference.EndWrite:
+		answer(e, d.owner.EndWrite(ctx, p.readers[l.Reader], fields))
+	case reference.Write:
+		e.Number = n + 1
+		p.write(ctx, d, l, e)
+	case reference.Adopt, reference.Reject:
+		p.settle(ctx, d, l, e)
 	case reference.Sync:
 		if answer(e, d.owner.Sync(ctx)); e.Result == reference.OK {
 			answer(e, d.look(ctx, e))
@@ -220,7 +236,15 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		}
 		e.Result = result
 	case reference.Forge:
-		e.Result = p.forge(ctx, p.owners[l.Who], l.Attack)
+		if l.Attack == "writer" {
+			key, err := signingKey(p.devices[l.Reader+"/1"].drawer)
+			if err != nil {
+				return nil, err
+			}
+			e.Result = p.forge(ctx, p.owners[l.Who], policies.AuthorID(p.readers[l.Reader]), key, l.Attack)
+			break
+		}
+		e.Result = p.forge(ctx, p.owners[l.Who], policies.AuthorID(p.mallory.ID()), p.key, l.Attack)
 	case "wait":
 		time.Sleep(l.Length)
 		return nil, nil
@@ -252,6 +276,48 @@ func (d *device) look(ctx context.Context, e *reference.Event) error {
 	return nil
 }
 
+// author is the name of who wrote for an owner, nothing for the owner.
+func (p *play) author(owner string, id policies.AuthorID) string {
+	if id.IsZero() || id == policies.AuthorID(p.owners[owner]) {
+		return ""
+	}
+	if name, ok := p.names[id]; ok {
+		return name
+	}
+	return id.String()
+}
+
+// write has a writer publish values of one owner's fields.
+func (p *play) write(ctx context.Context, d *device, l *Line, e *reference.Event) {
+	e.Fields = nil
+	var changes []client.Change
+	for _, word := range l.Fields {
+		owner, field, _ := strings.Cut(word, ":")
+		e.Owner, e.Fields = owner, append(e.Fields, field)
+		changes = append(changes, client.Change{Field: policies.Field(field), Value: fmt.Appendf(nil, "%s %s %d", owner, field, e.Number)})
+	}
+	answer(e, d.reader.Write(ctx, p.owners[e.Owner], changes...))
+}
+
+// settle adopts what a writer wrote, or rejects it, once the device has shown it.
+func (p *play) settle(ctx context.Context, d *device, l *Line, e *reference.Event) {
+	name, _, _ := strings.Cut(l.Who, "/")
+	writer, field := policies.AuthorID(p.readers[l.Reader]), policies.Field(l.Fields[0])
+	in, err := d.owner.Incoming(ctx)
+	if err != nil {
+		answer(e, err)
+		return
+	}
+	for _, w := range in {
+		e.Items = append(e.Items, reference.Item{Owner: name, Field: string(w.Field), Author: p.author(name, w.Writer), Version: w.Version, Number: number(name, string(w.Field), w.Bytes)})
+	}
+	if l.Do == reference.Adopt {
+		answer(e, d.owner.Adopt(ctx, writer, field))
+		return
+	}
+	answer(e, d.owner.Reject(ctx, writer, field))
+}
+
 // number is the number in a value, -1 if it is none of this owner and field.
 func number(owner, field string, value []byte) int {
 	text, ok := strings.CutPrefix(string(value), owner+" "+field+" ")
@@ -268,7 +334,7 @@ func (p *play) read(ctx context.Context, d *device, l *Line, e *reference.Event)
 		owner, field, _ := strings.Cut(word, ":")
 		it := client.Item{Owner: p.owners[owner], Field: policies.Field(field)}
 		if l.Known {
-			it.Known = d.known[word]
+			it.Author, it.Known = d.known[word].author, d.known[word].version
 		}
 		items = append(items, it)
 	}
@@ -277,17 +343,17 @@ func (p *play) read(ctx context.Context, d *device, l *Line, e *reference.Event)
 	e.Fields = nil
 	for i, word := range l.Fields {
 		owner, field, _ := strings.Cut(word, ":")
-		it := reference.Item{Owner: owner, Field: field, Known: items[i].Known}
+		it := reference.Item{Owner: owner, Field: field, Known: items[i].Known, By: p.author(owner, items[i].Author)}
 		if err == nil {
 			switch v := &values[i]; {
 			case v.Err != nil:
 				it.Result = code(v.Err)
 			case v.Unchanged:
-				it.Result, it.Version, it.At = string(policies.CodeUnchanged), v.Version, v.Time.UnixMilli()
+				it.Result, it.Author, it.Version, it.At = string(policies.CodeUnchanged), p.author(owner, v.Author), v.Version, v.Time.UnixMilli()
 			default:
-				it.Result, it.Version, it.At = string(policies.CodeReleased), v.Version, v.Time.UnixMilli()
+				it.Result, it.Author, it.Version, it.At = string(policies.CodeReleased), p.author(owner, v.Author), v.Version, v.Time.UnixMilli()
 				it.Number = number(owner, field, v.Bytes)
-				d.known[word] = v.Version
+				d.known[word] = known{v.Author, v.Version}
 			}
 		}
 		e.Items = append(e.Items, it)
@@ -362,6 +428,23 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 	if err := all(); err != nil {
 		return events, err
 	}
+	// Who could write cannot any more, and what it wrote stays.
+	if writers := p.writers(); len(writers) > 0 {
+		for _, w := range writers {
+			for _, l := range []Line{
+				{Who: w.owner + "/1", Do: reference.EndWrite, Reader: w.writer},
+				{Who: w.writer + "/1", Do: reference.Write, Fields: []string{w.owner + ":" + p.fields()[0]}},
+				{Do: reference.Forge, Who: w.owner, Reader: w.writer, Attack: "writer"},
+			} {
+				if err := run(l); err != nil {
+					return events, err
+				}
+			}
+		}
+		if err := all(); err != nil {
+			return events, err
+		}
+	}
 	for _, owner := range p.script.Owners {
 		for _, reader := range p.script.Readers {
 			if err := run(Line{Who: owner + "/1", Do: reference.Revoke, Reader: reader, Keep: true}); err != nil {
@@ -370,6 +453,21 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 		}
 	}
 	return events, all()
+}
+
+// may is an owner and somebody who writes for that owner.
+type may struct{ owner, writer string }
+
+// writers are all that the script lets write.
+func (p *play) writers() (out []may) {
+	for i := range p.script.Lines {
+		l := &p.script.Lines[i]
+		owner, _, _ := strings.Cut(l.Who, "/")
+		if w := (may{owner, l.Reader}); l.Do == reference.GrantWrite && !slices.Contains(out, w) {
+			out = append(out, w)
+		}
+	}
+	return out
 }
 
 // fields are all that the script names.

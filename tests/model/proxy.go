@@ -102,7 +102,7 @@ func (t *tap) keep(r *http.Request, body []byte) {
 	switch path := r.URL.Path; {
 	case path == api.PathReads:
 		list = &t.reads
-	case strings.HasSuffix(path, "/manifests"), strings.HasSuffix(path, "/grants"), strings.HasSuffix(path, "/revocations"):
+	case strings.HasSuffix(path, "/manifests"), strings.HasSuffix(path, "/grants"), strings.HasSuffix(path, "/revocations"), strings.HasSuffix(path, "/write-grants"), strings.HasSuffix(path, "/write-ends"):
 	default:
 		return
 	}

@@ -22,6 +22,10 @@ import (
 //	ana/2 sync                         # a second device of ana's
 //	ana/2 revoke acme a keep           # no fields: all; "keep": rotates nothing
 //	| kill vault after=20ms down=30ms  # or storefront, or both
+//	ana/1 grant-write acme a           # acme may write a
+//	acme/1 write ana:a                 # and does
+//	ana/1 adopt acme a                 # or reject
+//	ana/1 end-write acme               # no fields: all
 //	ana/1 rotate a cut=10ms            # the device's process ends 10 ms later, and begins anew
 //	replay read                        # or document: somebody sends again what was sent before
 //	forge author ana                   # or signature: somebody publishes in her name
@@ -36,8 +40,8 @@ type Script struct {
 type Line struct {
 	With          bool // at the same time as the line before
 	Who, Do       string
-	Fields        []string // of a read: owner:field
-	Reader        string
+	Fields        []string // of a read, or a write: owner:field
+	Reader        string   // or writer
 	Terms         reference.Terms
 	Keep, Known   bool
 	Cut           time.Duration
@@ -146,7 +150,7 @@ func parseLine(words []string) (l Line, err error) {
 		return l, err
 	default:
 		l.Who, l.Do, words = words[0], words[1], words[2:]
-		if (l.Do == reference.Grant || l.Do == reference.Revoke) && len(words) > 0 {
+		if concerns(l.Do) && len(words) > 0 {
 			l.Reader, words = words[0], words[1:]
 		}
 	}
@@ -185,6 +189,15 @@ func parseLine(words []string) (l Line, err error) {
 	return l, nil
 }
 
+// concerns reports whether what an owner does is about a reader, or a writer.
+func concerns(do string) bool {
+	switch do {
+	case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Adopt, reference.Reject:
+		return true
+	}
+	return false
+}
+
 // validate refuses what cannot be played.
 func (s *Script) validate() error {
 	for i := range s.Lines {
@@ -196,14 +209,17 @@ func (s *Script) validate() error {
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && len(l.Fields) > 0
 		case reference.Sync:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2")
-		case reference.Grant, reference.Revoke:
-			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && (l.Do == reference.Revoke || len(l.Fields) > 0)
+		case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite:
+			all := l.Do == reference.Revoke || l.Do == reference.EndWrite
+			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && (all || len(l.Fields) > 0)
+		case reference.Adopt, reference.Reject:
+			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && len(l.Fields) == 1
 		case reference.Restart:
 			good = (device == "1" || device == "2") && (slices.Contains(s.Owners, name) || slices.Contains(s.Readers, name))
-		case reference.Read:
+		case reference.Read, reference.Write:
 			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2") && len(l.Fields) > 0 && !slices.ContainsFunc(l.Fields, func(f string) bool {
 				owner, field, ok := strings.Cut(f, ":")
-				return !ok || field == "" || !slices.Contains(s.Owners, owner)
+				return !ok || field == "" || !slices.Contains(s.Owners, owner) || l.Do == reference.Write && !strings.HasPrefix(l.Fields[0], owner+":")
 			})
 		case reference.Kill:
 			good = l.Who == "vault" || l.Who == "storefront" || l.Who == "both"
@@ -259,6 +275,9 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 		for _, r := range s.Readers[:len(s.Readers)-d.IntN(2)] {
 			s.Lines = append(s.Lines, Line{Who: o + "/1", Do: reference.Grant, Reader: r, Fields: fields[:1+d.IntN(len(fields)-1)]})
 		}
+		if d.IntN(2) == 0 {
+			s.Lines = append(s.Lines, Line{Who: o + "/1", Do: reference.GrantWrite, Reader: d.one(s.Readers...), Fields: d.some(fields)})
+		}
 		s.Lines = append(s.Lines, Line{Who: o + "/2", Do: reference.Sync})
 	}
 	busy := map[string]bool{} // who has something to do in the group of lines
@@ -295,7 +314,7 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 	if d.IntN(25) == 0 {
 		l.Cut = d.ms(1, 60)
 	}
-	switch n := d.IntN(100); {
+	switch n := d.IntN(118); {
 	case n < 14:
 		l.Do = reference.Set
 	case n < 18:
@@ -347,6 +366,20 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 		l = Line{Do: reference.Forge, Who: owner, Attack: d.one("author", "signature")}
 	case n < 98:
 		l = Line{Who: d.one(owner, reader) + "/" + d.one("1", "2"), Do: reference.Restart}
+	case n < 104:
+		l.Do, l.Reader = reference.GrantWrite, reader
+	case n < 107:
+		l.Do, l.Reader = reference.EndWrite, reader
+		if d.IntN(3) == 0 {
+			l.Fields = nil
+		}
+	case n < 113:
+		l.Who, l.Do = reader+"/"+d.one("1", "1", "2"), reference.Write
+		for i := range l.Fields {
+			l.Fields[i] = owner + ":" + l.Fields[i]
+		}
+	case n < 116:
+		l.Do, l.Reader, l.Fields = d.one(reference.Adopt, reference.Adopt, reference.Reject), reader, l.Fields[:1]
 	default:
 		l = Line{Do: "wait", Length: d.ms(200, 1200)}
 	}

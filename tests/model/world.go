@@ -84,21 +84,9 @@ func OpenWorld(ctx context.Context, bin stage.Binaries, dir string) (w *World, e
 	if w.mallory, err = client.InitReader(ctx, drawer, w.network, policies.KindBusiness, "Mallory", client.Options{}); err != nil {
 		return w, err
 	}
-	var state struct {
-		Root []byte `json:"root"`
-	}
-	if stored, err := drawer.Load(); err != nil {
-		return w, err
-	} else if err := json.Unmarshal(stored, &state); err != nil {
+	if w.key, err = signingKey(drawer); err != nil {
 		return w, err
 	}
-	root, err := pre.ParseRoot(state.Root)
-	if err != nil {
-		return w, err
-	}
-	defer root.Zero()
-	seed := root.IdentitySeed()
-	w.key = envelope.NewPrivateKey(&seed)
 	document, err := w.mallory.Vault(ctx)
 	if err != nil {
 		return w, err
@@ -108,6 +96,32 @@ func OpenWorld(ctx context.Context, bin stage.Binaries, dir string) (w *World, e
 		_, w.sealed = document.ImportKey(t.Serial, policies.CustodySealed)
 	}
 	return w, nil
+}
+
+// root is the secret of the identity whose state is in a drawer.
+func root(drawer *devices.Drawer) (*pre.Root, error) {
+	var state struct {
+		Root []byte `json:"root"`
+	}
+	stored, err := drawer.Load()
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(stored, &state); err != nil {
+		return nil, err
+	}
+	return pre.ParseRoot(state.Root)
+}
+
+// signingKey is the key with which that identity signs.
+func signingKey(drawer *devices.Drawer) (*envelope.PrivateKey, error) {
+	r, err := root(drawer)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Zero()
+	seed := r.IdentitySeed()
+	return envelope.NewPrivateKey(&seed), nil
 }
 
 // Close ends everything. The folder stays.
@@ -128,14 +142,24 @@ func (w *World) Close() error {
 	return errors.Join(errs...)
 }
 
-// forge publishes in an owner's name at the vault's door: as an author of its own, or with a signature that is not the owner's.
-func (w *World) forge(ctx context.Context, owner policies.OwnerID, attack string) string {
+// forge publishes for an owner at the vault's door, past the client that would refuse: as an author of its own who may not, or is not any more (writer), or with a signature that is
+// not the owner's.
+func (w *World) forge(ctx context.Context, owner policies.OwnerID, author policies.AuthorID, key *envelope.PrivateKey, attack string) string {
 	m := &policies.Manifest{
-		Header: policies.NewHeader("manifest", time.Now()), Audience: w.document, Owner: owner, Author: policies.AuthorID(w.mallory.ID()),
+		Header: policies.NewHeader("manifest", time.Now()), Audience: w.document, Owner: owner, Author: author,
 		Version: 1, TreeSize: 0, Root: policies.HashKey(nil),
 	}
 	m.Link = policies.Link{Seq: 1}
-	if attack == "signature" {
+	switch attack {
+	case "writer":
+		head, err := w.vault.Head(ctx, owner, author)
+		if err != nil && !errors.Is(err, policies.CodeNotFound) {
+			return code(err)
+		}
+		if err == nil {
+			m.Link, m.Version, m.PrevManifest = policies.Link{Seq: head.Version + 1, Prev: head.Manifest}, head.Version+1, head.Manifest
+		}
+	case "signature":
 		at, err := w.vault.Chain(ctx, owner)
 		if err != nil {
 			return code(err)
@@ -146,7 +170,7 @@ func (w *World) forge(ctx context.Context, owner policies.OwnerID, attack string
 		}
 		m.Author, m.Link, m.Version, m.PrevManifest = policies.AuthorID(owner), policies.Link{Seq: at.Seq + 1, Prev: at.Hash}, head.Version+1, head.Manifest
 	}
-	e, err := policies.Sign(w.key, m)
+	e, err := policies.Sign(key, m)
 	if err != nil {
 		return code(err)
 	}
@@ -201,6 +225,8 @@ func code(err error) string {
 		return reference.NotRotated
 	case errors.Is(err, client.ErrNoField):
 		return reference.NoField
+	case errors.Is(err, client.ErrNewer):
+		return reference.Newer
 	case errors.Is(err, client.ErrNoContact):
 		return "no_contact"
 	}

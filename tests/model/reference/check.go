@@ -26,6 +26,9 @@ type Rules struct {
 	RemovedReads   bool // a removed field is expected to be there still
 	LimitsOneMore  bool // limits are expected one higher
 	StrangersReads bool // a reader without a grant is expected to read
+	EndedWrites    bool // a writer whose permission ended is expected to write on
+	OwnersOnly     bool // what a writer wrote is expected not to count
+	RejectedReads  bool // what was rejected is expected to count
 }
 
 // Summary counts what was checked.
@@ -38,21 +41,32 @@ type Summary struct {
 	Kills      int
 }
 
-type fieldKey struct{ owner, field string }
+// slot is what one author says about a field.
+type slot struct{ owner, author, field string }
+
+// permitKey is what a reader may read, or a writer write.
 type permitKey struct{ owner, reader, field string }
+
+// permissions are of readers, or of writers.
+type permissions map[permitKey]register
+
+// authorOf is an owner and somebody who writes for that owner, or the owner again.
+type authorOf struct{ owner, author string }
 
 // model is what is known of a trace.
 type model struct {
 	rules    Rules
 	events   []Event
-	values   map[fieldKey]register
-	permits  map[permitKey]register
-	versions map[string]map[uint64]*Event // by owner: which set a version is of
-	numbers  map[*Event]uint64            // and the other way round
-	highest  map[fieldKey][]seen
-	changes  map[string][]*write // by owner: everything that moves the head
+	values   map[slot]register
+	permits  permissions
+	writers  permissions
+	versions map[authorOf]map[uint64]*Event // which publication a version is of
+	numbers  map[*Event]uint64              // and the other way round
+	shown    map[slot]map[uint64]int        // the number that a version has
+	highest  map[slot][]seen
+	changes  map[string][]*write // by owner: everything that moves a head
 	sets     map[string]map[int]*Event
-	ops      map[*Event]*write // of sets
+	ops      map[*Event]*write // of publications
 	uses     map[permitKey][]use
 	kills    [][2]int64
 	out      []Violation
@@ -68,13 +82,15 @@ type use struct {
 	start, end int64
 	certain    bool
 	grant      *Event // under which it was, if only one can be meant
+	author     string
 }
 
 // Check holds a trace against the model. The trace is complete: what happened before it is nothing, and all writes are in it.
 func Check(events []Event, rules Rules) (Summary, []Violation) {
 	m := &model{
-		rules: rules, events: events, values: map[fieldKey]register{}, permits: map[permitKey]register{}, versions: map[string]map[uint64]*Event{},
-		numbers: map[*Event]uint64{}, highest: map[fieldKey][]seen{}, changes: map[string][]*write{}, sets: map[string]map[int]*Event{},
+		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{},
+		versions: map[authorOf]map[uint64]*Event{}, numbers: map[*Event]uint64{}, shown: map[slot]map[uint64]int{}, highest: map[slot][]seen{},
+		changes: map[string][]*write{}, sets: map[string]map[int]*Event{},
 		ops: map[*Event]*write{}, uses: map[permitKey][]use{},
 	}
 	m.write()
@@ -108,6 +124,11 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 			m.read(e)
 		case Replay, Forge:
 			m.attack(e)
+		case Write:
+			if e.Result != OK && !refusedAtHome(e) {
+				sum.Unknown++
+			}
+			m.wrote(e)
 		default:
 			if e.Result != OK && !refusedAtHome(e) {
 				sum.Unknown++
@@ -115,6 +136,9 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 			m.answer(e)
 			if e.Do == Sync && e.Result == OK {
 				m.look(e)
+			}
+			if e.Do == Adopt {
+				m.incoming(e)
 			}
 		}
 	}
@@ -129,7 +153,17 @@ func (m *model) violation(e *Event, format string, args ...any) {
 
 // refusedAtHome reports whether a device refused an operation before it wrote anything down.
 func refusedAtHome(e *Event) bool {
-	return e.Result == NoField || e.Do == Revoke && e.Result == "no_grant"
+	switch e.Do {
+	case Revoke:
+		return e.Result == NoField || e.Result == "no_grant"
+	case EndWrite:
+		return e.Result == "no_write_grant"
+	case Write:
+		return e.Result == "no_write_grant" || e.Result == "write_ended"
+	case Adopt, Reject:
+		return e.Result == NoField || e.Result == Newer || e.Result == "not_found"
+	}
+	return e.Result == NoField
 }
 
 // write makes registers out of what owners did.
@@ -142,12 +176,7 @@ func (m *model) write() {
 	}
 	for i := range m.events {
 		e := &m.events[i]
-		switch e.Do {
-		case Set, Remove, Grant, Revoke, Rotate:
-		default:
-			continue
-		}
-		if refusedAtHome(e) {
+		if !settles(e) && e.Do != Write || e.Do == Sync || refusedAtHome(e) {
 			continue
 		}
 		w := write{Event: e, start: e.Start, end: never, order: e.Start, dead: never, acked: e.Result == OK || e.Do == Revoke && e.Result == NotRotated}
@@ -156,51 +185,67 @@ func (m *model) write() {
 			w.end = e.End
 		}
 		o := e.owner()
-		if e.Do == Set || e.Do == Remove || e.Do == Rotate || e.Do == Revoke && !e.Keep {
+		publishes := func(owner, author string) {
+			if m.sets[owner] == nil {
+				m.sets[owner] = map[int]*Event{}
+			}
+			if e.Number != 0 {
+				m.sets[owner][e.Number] = e
+			}
+			op := w
+			m.ops[e] = &op
+			for _, f := range e.Fields {
+				r, k := w, slot{owner, author, f}
+				r.lost = author != owner && m.turning(&w, owner, author, f)
+				m.values[k] = append(m.value(k), &r)
+			}
+		}
+		moves := func(owner string) {
 			c := w
 			c.end = settled
-			m.changes[o] = append(m.changes[o], &c)
+			m.changes[owner] = append(m.changes[owner], &c)
 		}
-		switch e.Do {
-		case Set, Remove:
-			if e.Do == Set {
-				if m.sets[o] == nil {
-					m.sets[o] = map[int]*Event{}
-				}
-				m.sets[o][e.Number] = e
-				op := w
-				m.ops[e] = &op
-			}
-			for _, f := range e.Fields {
-				r := w
-				m.values[fieldKey{o, f}] = append(m.value(fieldKey{o, f}), &r)
-			}
-		case Grant:
-			for _, f := range e.Fields {
-				r, k := w, permitKey{o, e.Reader, f}
-				m.permits[k] = append(m.permit(k), &r)
-			}
-		case Revoke:
-			fields := e.Fields
-			if len(fields) == 0 {
-				fields = m.everGranted(o, e.Reader)
-			}
+		permits := func(of permissions, fields []string) {
 			for _, f := range fields {
 				r, k := w, permitKey{o, e.Reader, f}
-				m.permits[k] = append(m.permit(k), &r)
+				of[k] = append(of.at(k), &r)
 			}
+		}
+		switch e.Do {
+		case Set, Adopt, Reject, Remove:
+			moves(o)
+			publishes(o, o)
+		case Write:
+			moves(e.Owner)
+			publishes(e.Owner, o)
+		case Rotate:
+			moves(o)
+		case Grant:
+			permits(m.permits, e.Fields)
+		case Revoke:
+			if !e.Keep {
+				moves(o)
+			}
+			permits(m.permits, m.meant(e))
+		case GrantWrite:
+			permits(m.writers, e.Fields)
+		case EndWrite:
+			permits(m.writers, m.meant(e))
 		}
 	}
 }
 
 // settled is when everything that the device of event i had begun by then was done. A device takes one thing after the other: the first
-// success ends all before it.
+// success ends all before it. What a device may have dropped before it wrote it down is never settled.
 func (m *model) settled(i int) int64 {
 	e := &m.events[i]
 	if e.Result == OK {
 		return e.End
 	}
 	settled := int64(never)
+	if e.Do == Write || e.Do == Adopt || e.Do == Reject {
+		return settled
+	}
 	for j := range m.events {
 		if x := &m.events[j]; x.Who == e.Who && x.Result == OK && x.Start >= e.End && settles(x) {
 			settled = min(settled, x.End)
@@ -212,32 +257,36 @@ func (m *model) settled(i int) int64 {
 // settles reports whether the success of an operation says that everything its device began before is done.
 func settles(e *Event) bool {
 	switch e.Do {
-	case Set, Remove, Grant, Revoke, Rotate, Sync:
+	case Set, Remove, Grant, Revoke, Rotate, Sync, GrantWrite, EndWrite, Adopt, Reject:
 		return true
 	}
 	return false
 }
 
-func (m *model) value(k fieldKey) register {
+func (m *model) value(k slot) register {
 	if r, ok := m.values[k]; ok {
 		return r
 	}
 	return newRegister()
 }
 
-func (m *model) permit(k permitKey) register {
-	if r, ok := m.permits[k]; ok {
+func (p permissions) at(k permitKey) register {
+	if r, ok := p[k]; ok {
 		return r
 	}
 	return newRegister()
 }
 
-// everGranted are the fields that an owner ever grants to a reader in the trace: revoking all of them is revoking each.
-func (m *model) everGranted(owner, reader string) []string {
+// meant are the fields that an owner ends: without names all that were ever given to that reader, or writer, in the trace.
+func (m *model) meant(e *Event) []string {
+	if len(e.Fields) > 0 {
+		return e.Fields
+	}
 	var out []string
 	for i := range m.events {
-		if e := &m.events[i]; e.Do == Grant && e.owner() == owner && e.Reader == reader {
-			out = append(out, e.Fields...)
+		x := &m.events[i]
+		if x.owner() == e.owner() && x.Reader == e.Reader && (e.Do == Revoke && x.Do == Grant || e.Do == EndWrite && x.Do == GrantWrite) {
+			out = append(out, x.Fields...)
 		}
 	}
 	slices.Sort(out)
@@ -290,7 +339,7 @@ func (m *model) answer(e *Event) {
 	case NoField:
 		absent := false
 		for _, f := range e.Fields {
-			for _, w := range m.value(fieldKey{o, f}).possible(e.Start, e.End) {
+			for _, w := range m.value(slot{o, o, f}).possible(e.Start, e.End) {
 				absent = absent || w.Event == nil || w.Do == Remove
 			}
 		}
@@ -298,26 +347,26 @@ func (m *model) answer(e *Event) {
 			m.violation(e, "the fields are there, and no other device was at work")
 		}
 	case "no_grant":
-		fields := e.Fields
-		if len(fields) == 0 {
-			fields = m.everGranted(o, e.Reader)
-		}
-		for _, f := range fields {
-			if e.Do != Revoke || !slices.ContainsFunc(m.permit(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || w.Do == Revoke }) {
+		for _, f := range m.meant(e) {
+			if e.Do != Revoke || !slices.ContainsFunc(m.permits.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || w.Do == Revoke }) {
 				m.violation(e, "%s is granted", f)
 			}
 		}
 	default:
-		m.violation(e, "an owner is never told so")
+		if !m.writersAnswer(e) {
+			m.violation(e, "an owner is never told so")
+		}
 	}
 }
 
 // attack checks that what was sent again or made up came to nothing. Whether it had an effect all the same, reads tell.
 func (m *model) attack(e *Event) {
 	allowed := map[string][]string{
-		"read":      {"replayed", "request_expired", "unknown_session"},
-		"document":  {"chain_moved", "malformed", "accepted"}, // accepted: the newest once more, or one that its owner still waits for
+		"read": {"replayed", "request_expired", "unknown_session"},
+		// accepted: the newest once more, or one that its owner still waits for. What a writer wrote is refused for its permission first.
+		"document":  {"chain_moved", "malformed", "accepted", "no_write_grant", "write_ended"},
 		"author":    {"no_write_grant"},
+		"writer":    {"no_write_grant", "write_ended"},
 		"signature": {"bad_signature"},
 	}[e.Attack]
 	if e.Result == "unavailable" && m.trouble(e) || slices.Contains(allowed, e.Result) {
@@ -346,11 +395,12 @@ func (m *model) read(e *Event) {
 
 // item checks one outcome: is there a permission and a value, both possible at some time of the read, that give it?
 func (m *model) item(e *Event, it *Item) {
-	permits := m.permit(permitKey{it.Owner, e.owner(), it.Field})
-	values := m.value(fieldKey{it.Owner, it.Field})
+	permits := m.permits.at(permitKey{it.Owner, e.owner(), it.Field})
+	values := m.value(slot{it.Owner, it.Owner, it.Field}) // by the owner
 	mayPermit, mayValue := permits.possible(e.Start, e.End), values.possible(e.Start, e.End)
-	present := slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event != nil && w.Do == Set })
+	present := slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event != nil && w.Do != Remove })
 	absent := slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event == nil || w.Do == Remove })
+	written, unwritten := m.written(e, it) // by somebody else
 	granted := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || w.Do != Grant })
 	revoked := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || w.Do != Revoke })
 	nothing := slices.ContainsFunc(mayPermit, func(w *write) bool { return w.Event == nil })
@@ -372,7 +422,8 @@ func (m *model) item(e *Event, it *Item) {
 			bad("no grant is in force")
 			return
 		}
-		m.valueOf(e, it, values, mayValue)
+		m.valueOf(e, it)
+		m.newest(e, it)
 		m.counts(e, it, it.Result == "released")
 	case "no_grant":
 		if m.rules.StrangersReads && nothing && len(mayPermit) == 1 {
@@ -394,9 +445,10 @@ func (m *model) item(e *Event, it *Item) {
 		if m.rules.RemovedReads && slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event != nil }) {
 			bad("a removed field is expected to be there")
 		}
-		if because = granted; len(granted) == 0 || !absent {
+		// An expired grant does not say what others wrote.
+		if because = granted; len(granted) == 0 || !absent || !unwritten && !m.expired(granted, e) {
 			bad("the field is there, or the reader has no grant")
-		} else if gone := slices.DeleteFunc(slices.Clone(mayValue), func(w *write) bool { return w.Event != nil && w.Do == Set }); len(gone) == 1 {
+		} else if gone := slices.DeleteFunc(slices.Clone(mayValue), func(w *write) bool { return w.Event != nil && w.Do != Remove }); len(gone) == 1 {
 			values.observed(gone[0], e.Start, e.End)
 		}
 	case "grant_expired":
@@ -404,7 +456,7 @@ func (m *model) item(e *Event, it *Item) {
 			bad("an expired grant is expected to hold")
 		}
 		for _, w := range granted {
-			if w.Terms.For != 0 && seconds(e.End) >= seconds(w.Start+int64(w.Terms.From+w.Terms.For)) {
+			if w.expired(e) {
 				because = append(because, w)
 			}
 		}
@@ -417,7 +469,7 @@ func (m *model) item(e *Event, it *Item) {
 				because = append(because, w)
 			}
 		}
-		if len(because) == 0 || !present {
+		if len(because) == 0 || !present && !written {
 			bad("no grant lies ahead")
 		}
 	case "limit_reached":
@@ -426,7 +478,7 @@ func (m *model) item(e *Event, it *Item) {
 				because = append(because, w)
 			}
 		}
-		if len(because) == 0 || !present {
+		if len(because) == 0 || !present && !written {
 			bad("no limit is reached")
 		}
 	case "head_moved":
@@ -447,6 +499,18 @@ func (m *model) item(e *Event, it *Item) {
 	if len(because) == 1 {
 		permits.observed(because[0], e.Start, e.End)
 	}
+	if it.Result != "released" && it.Result != "unchanged" && m.others(it.Owner, it.Field) > 0 { // others' values may have been released, and were not shown
+		m.counts(e, it, false)
+	}
+}
+
+// expired reports whether a grant may have been over during a read.
+func (w *write) expired(e *Event) bool {
+	return w.Terms.For != 0 && seconds(e.End) >= seconds(w.Start+int64(w.Terms.From+w.Terms.For))
+}
+
+func (m *model) expired(granted []*write, e *Event) bool {
+	return slices.ContainsFunc(granted, func(w *write) bool { return w.expired(e) })
 }
 
 func seconds(nanos int64) int64 { return int64(math.Floor(float64(nanos) / float64(time.Second))) }
@@ -480,48 +544,61 @@ func (m *model) moving(owner string, e *Event) bool {
 	return slices.ContainsFunc(m.changes[owner], func(w *write) bool { return w.start < e.End && w.end >= e.Start })
 }
 
-// valueOf checks the value that a read gave.
-func (m *model) valueOf(e *Event, it *Item, r register, possible []*write) {
+// valueOf checks the value that somebody was shown: it is its author's newest.
+func (m *model) valueOf(e *Event, it *Item) {
 	bad := func(format string, args ...any) {
 		m.violation(e, "%s:%s: %s", it.Owner, it.Field, fmt.Sprintf(format, args...))
 	}
+	k, by := slot{it.Owner, it.author(), it.Field}, authorOf{it.Owner, it.author()}
+	r := m.value(k)
+	possible := r.possible(e.Start, e.End)
+	if m.shown[k] == nil {
+		m.shown[k] = map[uint64]int{}
+	}
+	known := it.Known == it.Version && cmp.Or(it.By, it.Owner) == it.author()
 	if it.Result == "unchanged" {
-		if it.Known != it.Version || it.Known == 0 {
+		if !known || it.Known == 0 {
 			bad("unchanged, but version %d was known and %d is named", it.Known, it.Version)
 		}
-		if of := m.versions[it.Owner][it.Version]; of != nil {
-			it.Number = of.Number
-		} else {
+		var seen bool
+		if it.Number, seen = m.shown[k][it.Version]; !seen {
 			bad("version %d was never seen", it.Version)
 			return
 		}
-	} else if it.Known != 0 && it.Known == it.Version {
+	} else if it.Known != 0 && known {
 		bad("version %d was known, and sent again", it.Known)
 	}
-	set := m.sets[it.Owner][it.Number]
-	if set == nil {
+	if m.sets[it.Owner][it.Number] == nil {
 		bad("the value #%d was never set", it.Number)
 		return
 	}
-	if m.versions[it.Owner] == nil {
-		m.versions[it.Owner] = map[uint64]*Event{}
+	if other, seen := m.shown[k][it.Version]; seen && other != it.Number {
+		bad("version %d stands for #%d and #%d", it.Version, other, it.Number)
 	}
-	if other := m.versions[it.Owner][it.Version]; other != nil && other != set {
-		bad("version %d stands for #%d and #%d", it.Version, other.Number, set.Number)
+	m.shown[k][it.Version] = it.Number
+	if m.versions[by] == nil {
+		m.versions[by] = map[uint64]*Event{}
 	}
-	if other, ok := m.numbers[set]; ok && other != it.Version {
-		bad("#%d has the versions %d and %d", set.Number, other, it.Version)
+	// What may have been published as this version with this value?
+	of := m.versions[by][it.Version]
+	var because []*write
+	for _, w := range possible {
+		version, numbered := m.numbers[w.Event]
+		if w.Event != nil && m.carries(w, it) && (of == nil || of == w.Event) && (!numbered || version == it.Version) {
+			because = append(because, w)
+		}
 	}
-	m.versions[it.Owner][it.Version], m.numbers[set] = set, it.Version
-	i := slices.IndexFunc(possible, func(w *write) bool { return w.Event == set })
-	if i < 0 || m.rules.OlderVersions && len(possible) == 1 && len(r) > 2 {
+	if len(because) == 0 || m.rules.OlderVersions && len(possible) == 1 && len(r) > 2 {
 		bad("#%d (version %d) is not what the newest documents say", it.Number, it.Version)
 		return
 	}
-	r.observed(possible[i], e.Start, e.End)
-	op := m.ops[set]
-	op.end = min(op.end, e.End)
-	k := fieldKey{it.Owner, it.Field}
+	if len(because) == 1 {
+		w := because[0]
+		m.versions[by][it.Version], m.numbers[w.Event] = w.Event, it.Version
+		r.observed(w, e.Start, e.End)
+		op := m.ops[w.Event]
+		op.end = min(op.end, e.End)
+	}
 	for _, s := range m.highest[k] {
 		if s.end < e.Start && s.version > it.Version {
 			bad("version %d was read before, and now %d", s.version, it.Version)
@@ -535,13 +612,13 @@ func (m *model) valueOf(e *Event, it *Item, r register, possible []*write) {
 func (m *model) together(e *Event) {
 	for i := range e.Items {
 		a := &e.Items[i]
-		set := m.sets[a.Owner][a.Number]
+		set := m.versions[authorOf{a.Owner, a.author()}][a.Version]
 		if a.Number == 0 || set == nil {
 			continue
 		}
 		for j := range e.Items {
 			b := &e.Items[j]
-			if b.Number != 0 && b.Owner == a.Owner && b.At == a.At && b.Version < a.Version && slices.Contains(set.Fields, b.Field) {
+			if b.Number != 0 && b.Owner == a.Owner && b.Author == a.Author && b.At == a.At && b.Version < a.Version && slices.Contains(set.Fields, b.Field) {
 				m.violation(e, "%s is of version %d, which changed %s too, but that is of version %d", a.Field, a.Version, b.Field, b.Version)
 			}
 		}
@@ -552,7 +629,7 @@ func (m *model) together(e *Event) {
 func (m *model) order() {
 	for a, va := range m.numbers {
 		for b, vb := range m.numbers {
-			if a.owner() == b.owner() && m.ops[a].before(m.ops[b]) && va >= vb {
+			if a.owner() == b.owner() && a.Owner == b.Owner && m.ops[a].before(m.ops[b]) && va >= vb {
 				m.violation(b, "#%d was set after #%d, but its version is %d after %d", b.Number, a.Number, vb, va)
 			}
 		}
@@ -567,12 +644,12 @@ func (m *model) look(e *Event) {
 		have[e.Items[i].Field] = &e.Items[i]
 	}
 	for k, r := range m.values {
-		if k.owner != o {
+		if k.owner != o || k.author != o {
 			continue
 		}
 		possible := r.possible(e.Start, e.End)
 		if it := have[k.field]; it != nil {
-			m.valueOf(e, it, r, possible)
+			m.valueOf(e, it)
 		} else if !slices.ContainsFunc(possible, func(w *write) bool { return w.Event == nil || w.Do == Remove }) {
 			m.violation(e, "the device lacks %s", k.field)
 		}
@@ -590,12 +667,12 @@ func (m *model) counts(e *Event, it *Item, certain bool) {
 	}
 	key := permitKey{it.Owner, e.owner(), it.Field}
 	var grants []*Event
-	for _, w := range m.permit(key).possible(e.Start, e.End) {
+	for _, w := range m.permits.at(key).possible(e.Start, e.End) {
 		if w.Event != nil && w.Do == Grant && m.inTime(w, e) {
 			grants = append(grants, w.Event)
 		}
 	}
-	u := use{start: e.Start, end: e.End, certain: certain}
+	u := use{start: e.Start, end: e.End, certain: certain, author: it.author()}
 	if certain && len(grants) == 1 {
 		u.grant = grants[0]
 	}
@@ -612,12 +689,13 @@ func (m *model) limit(grant *Event) int {
 // spent is how many uses may have counted against a grant when a read came. One that failed may count more than once: it was tried again.
 func (m *model) spent(grant *Event, read *Event) (n int) {
 	for _, f := range grant.Fields {
+		each := 1 + 2*m.others(grant.owner(), f) // a read asks for what others wrote too, and for some of it again
 		for _, u := range m.uses[permitKey{grant.owner(), grant.Reader, f}] {
 			switch {
 			case u.certain:
-				n++
+				n += each
 			case u.start < read.End:
-				n += 3
+				n += 3 * each
 			}
 		}
 	}
@@ -627,7 +705,7 @@ func (m *model) spent(grant *Event, read *Event) (n int) {
 		if e != read && e.Do == Read && e.End >= read.End && e.Start < read.End && e.owner() == grant.Reader {
 			for _, it := range e.Items {
 				if it.Owner == grant.owner() && slices.Contains(grant.Fields, it.Field) {
-					n++
+					n += 1 + 2*m.others(it.Owner, it.Field)
 				}
 			}
 		}
@@ -643,29 +721,34 @@ func (m *model) removed(owner string, fields []string) bool {
 }
 
 // limits checks that nothing was released beyond a limit: a release under a grant comes after fewer releases of the grant's fields to that reader, that
-// day, than the grant permits, whichever grants those were under. Where some of a grant's fields may have moved to a grant of their own, that is so
-// field by field.
+// day, than the grant permits, whichever grants those were under. Where some of a grant's fields may have moved to a grant of their own, or others
+// write them too, that is so field by field and author by author.
 func (m *model) limits() {
 	for i := range m.events {
 		grant := &m.events[i]
 		if grant.Do != Grant || grant.Terms.Limit == 0 {
 			continue
 		}
-		if !m.divided(grant) {
-			m.within(grant, grant.Fields)
+		shared := slices.ContainsFunc(grant.Fields, func(f string) bool { return m.others(grant.owner(), f) > 0 })
+		if !m.divided(grant) && !shared {
+			m.within(grant, grant.Fields, grant.owner())
 			continue
 		}
 		for _, f := range grant.Fields {
-			m.within(grant, []string{f})
+			for author := range m.authors(grant.owner(), f) {
+				m.within(grant, []string{f}, author)
+			}
 		}
 	}
 }
 
-func (m *model) within(grant *Event, fields []string) {
+// within checks the limit for what one author wrote.
+func (m *model) within(grant *Event, fields []string, author string) {
 	var uses []use
 	for _, f := range fields {
 		uses = append(uses, m.uses[permitKey{grant.owner(), grant.Reader, f}]...)
 	}
+	uses = slices.DeleteFunc(uses, func(u use) bool { return u.author != author })
 	day := func(at int64) int64 { return at / int64(24*time.Hour) }
 	under := map[int64]int{}
 	for _, u := range uses {

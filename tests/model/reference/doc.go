@@ -6,10 +6,11 @@
 // # What it knows
 //
 // A [Event] is something that somebody did, with the time it began, the time it was answered, and the answer. The model turns an owner's
-// events into writes to registers, two kinds of them:
+// events, and a writer's, into writes to registers:
 //
-//   - the value of a field, written by publishing and removing;
-//   - the permission of a reader for a field, written by granting and revoking.
+//   - what an author says about a field, written by publishing and removing. The owner is an author, and so is whom the owner lets write; to adopt or to reject what
+//     another wrote is to publish a value that was there before. Of several authors' values the newest counts;
+//   - the permission of a reader for a field, written by granting and revoking, and that of a writer.
 //
 // Rotation writes no register: it changes keys and nothing that anybody may or may not read.
 //
@@ -18,7 +19,7 @@
 // A write that was acknowledged took effect between its beginning and its answer. One whose outcome is unknown, because something was killed
 // meanwhile, took effect then or at any later time, until an answer settles it: the device that asked for it keeps it and finishes it before
 // it does anything else, so the next success of that device bounds it; and so does the first read that shows it. A write that was
-// refused on the device itself never took effect.
+// refused on the device itself never took effect. What a writer is told was accepted while the field moved to other keys, or the permission ended, may never count.
 //
 // # The rule
 //

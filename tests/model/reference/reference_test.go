@@ -67,6 +67,14 @@ func TestForgedOutcomes(t *testing.T) {
 			try(e, "it worked", func(e *Event) { e.Result = OK })
 			continue
 		}
+		if e.Do == Write && e.Result == OK {
+			for _, r := range []string{"no_write_grant", "write_ended"} {
+				try(e, r, func(e *Event) { e.Result = r })
+			}
+		}
+		if (e.Do == Write || e.Do == EndWrite) && e.Result != OK {
+			try(e, "it worked", func(e *Event) { e.Result = OK })
+		}
 		if e.Do != Read && e.Do != Sync || e.Result != OK || troubled(events, e) {
 			continue
 		}
@@ -79,8 +87,13 @@ func TestForgedOutcomes(t *testing.T) {
 			if it.Number != 0 && it.Result != "unchanged" { // an unchanged one has no value
 				set("another version", func(it *Item) { it.Version++ })
 				set("a value that nobody set", func(it *Item) { it.Number = 9999 })
+				for _, author := range []string{"", "acme", "globex"} {
+					if author != it.Author {
+						set("by "+author, func(it *Item) { it.Author = author })
+					}
+				}
 				for _, other := range events {
-					if other.Do == Set && other.Number != it.Number {
+					if (other.Do == Set || other.Do == Write) && other.Number != it.Number {
 						set(fmt.Sprintf("the value of line %d", other.Number), func(it *Item) { it.Number = other.Number })
 					}
 				}
@@ -161,6 +174,20 @@ func (h *history) revoke(from, to int64, device, result string) {
 func (h *history) read(from, to int64, result string, number int, version uint64) {
 	h.add(from, to, "acme/1", Read, OK, func(e *Event) {
 		e.Items = []Item{{Owner: "ana", Field: "a", Result: result, Number: number, Version: version, At: from}}
+	})
+}
+
+func (h *history) letWrite(from, to int64, do, result string) {
+	h.add(from, to, "ana/1", do, result, func(e *Event) { e.Reader, e.Fields = "globex", []string{"a"} })
+}
+
+func (h *history) write(from, to int64, device, result string, number int) {
+	h.add(from, to, "globex/"+device, Write, result, func(e *Event) { e.Owner, e.Fields, e.Number = "ana", []string{"a"}, number })
+}
+
+func (h *history) readBy(from, to int64, author string, number int, version uint64) {
+	h.add(from, to, "acme/1", Read, OK, func(e *Event) {
+		e.Items = []Item{{Owner: "ana", Field: "a", Author: author, Result: "released", Number: number, Version: version, At: from}}
 	})
 }
 
@@ -306,6 +333,91 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(40, 50, "ana/1", Sync, OK, func(e *Event) {
 				e.Items = []Item{{Owner: "ana", Field: "a", Number: 1, Version: 1}, {Owner: "ana", Field: "b", Number: 1, Version: 1}}
 			})
+		}},
+		"a writer's value is the newest": {true, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.readBy(60, 70, "globex", 2, 1)
+		}},
+		"and the owner's is not": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.read(60, 70, "released", 1, 1)
+		}},
+		"until the owner sets another": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.set(52, 54, "1", OK, 3, "a")
+			h.readBy(60, 70, "globex", 2, 1)
+		}},
+		"of an owner and a writer at once either is the newest": {true, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.set(45, 54, "1", OK, 3, "a")
+			h.readBy(60, 70, "globex", 2, 1)
+		}},
+		"nobody writes without permission": {false, func(h *history) { h.write(40, 50, "1", OK, 2) }},
+		"who has it is not refused":        {false, func(h *history) { h.letWrite(20, 30, GrantWrite, OK); h.write(40, 50, "1", "no_write_grant", 2) }},
+		"nor after the end": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.letWrite(32, 36, EndWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+		}},
+		"what was written before the end stays": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.letWrite(52, 56, EndWrite, OK)
+			h.read(60, 70, "released", 1, 1)
+		}},
+		"what was written while it ended may not": {true, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 54, "1", OK, 2)
+			h.letWrite(52, 56, EndWrite, OK)
+			h.read(60, 70, "released", 1, 1)
+		}},
+		"a field that the owner removed is as others wrote it": {true, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.set(52, 54, "1", OK, 3, "a")
+			h.add(55, 56, "ana/1", Remove, OK, func(e *Event) { e.Fields = []string{"a"} })
+			h.readBy(60, 70, "globex", 2, 1)
+		}},
+		"and is not gone": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.add(55, 56, "ana/1", Remove, OK, func(e *Event) { e.Fields = []string{"a"} })
+			h.read(60, 70, "not_found", 0, 0)
+		}},
+		"what was adopted is the owner's": {true, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.letWrite(52, 56, Adopt, OK)
+			h.read(60, 70, "released", 2, 2)
+		}},
+		"and not the writer's any more": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.letWrite(52, 56, Adopt, OK)
+			h.readBy(60, 70, "globex", 2, 1)
+		}},
+		"what was rejected does not count": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.letWrite(52, 56, Reject, OK)
+			h.readBy(60, 70, "globex", 2, 1)
+		}},
+		"nor is it the owner's": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.letWrite(52, 56, Reject, OK)
+			h.read(60, 70, "released", 2, 2)
+		}},
+		"a lost answer to a writer leaves both": {true, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.kill(40, 50)
+			h.write(40, 50, "1", "unavailable", 2)
+			h.read(60, 70, "released", 1, 1)
+			h.readBy(80, 90, "globex", 2, 1)
 		}},
 		"a replay that is answered":     {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
 		"a device that does not finish": {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},

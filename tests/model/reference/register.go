@@ -11,6 +11,7 @@ type write struct {
 	order      int64 // of its device: when it began
 	acked      bool  // its own answer was a success
 	dead       int64 // reads that begin later cannot be explained by it; never if they can
+	lost       bool  // what a writer wrote while its field moved to other keys, or its permission ended: it may never count
 }
 
 // before reports whether w took effect before x, whatever happened.

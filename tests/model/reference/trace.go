@@ -2,6 +2,7 @@ package reference
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,11 +12,18 @@ import (
 
 // What an Event does.
 const (
-	Set     = "set"     // an owner publishes new values
-	Remove  = "remove"  // an owner takes fields out
-	Grant   = "grant"   // an owner lets a reader read
-	Revoke  = "revoke"  // an owner stops a reader
-	Rotate  = "rotate"  // an owner moves fields to new keys
+	Set    = "set"    // an owner publishes new values
+	Remove = "remove" // an owner takes fields out
+	Grant  = "grant"  // an owner lets a reader read
+	Revoke = "revoke" // an owner stops a reader
+	Rotate = "rotate" // an owner moves fields to new keys
+
+	GrantWrite = "grant-write" // an owner lets somebody write fields
+	EndWrite   = "end-write"   // an owner ends that
+	Write      = "write"       // a writer publishes values of an owner's fields
+	Adopt      = "adopt"       // an owner publishes what a writer wrote as their own
+	Reject     = "reject"      // an owner publishes their own value again
+
 	Sync    = "sync"    // a device finishes what it began and learns what others did
 	Read    = "read"    // a reader reads
 	Kill    = "kill"    // a daemon is killed and, at the event's end, serves again
@@ -31,6 +39,7 @@ const (
 	NoField    = "no_field"    // the device knows of no such field; nothing was begun
 	NotStopped = "not_stopped" // begun; whether the reader is stopped is unknown
 	NotRotated = "not_rotated" // the reader is stopped; the rotation is under way
+	Newer      = "newer"       // the writer wrote something else meanwhile; nothing was begun
 )
 
 // Event is one line of a trace.
@@ -43,12 +52,13 @@ type Event struct {
 	Result string   `json:"result"`           // OK or why not
 	Said   string   `json:"said,omitempty"`   // the same in the words that people see
 	Fields []string `json:"fields,omitempty"` // none in a revocation: all
-	Number int      `json:"number,omitempty"` // of a set: the number that all its values carry, used once
-	Reader string   `json:"reader,omitempty"` // of a grant, a revocation
+	Number int      `json:"number,omitempty"` // of a set or a write: the number that all its values carry, used once
+	Reader string   `json:"reader,omitempty"` // of a grant, a revocation; who writes or wrote
+	Owner  string   `json:"owner,omitempty"`  // of a write: whose fields
 	Terms  Terms    `json:"terms,omitzero"`   // of a grant
 	Keep   bool     `json:"keep,omitempty"`   // a revocation that rotates nothing
 	Cut    bool     `json:"cut,omitempty"`    // the device's process was ended on the way
-	Items  []Item   `json:"items,omitempty"`  // of a read; of a sync: what the device has then
+	Items  []Item   `json:"items,omitempty"`  // of a read; of a sync: what the device has then; of an adoption: what it was shown before
 	Attack string   `json:"attack,omitempty"` // of a replay or a forgery: what kind
 }
 
@@ -65,13 +75,19 @@ type Terms struct {
 type Item struct {
 	Owner   string `json:"owner"`
 	Field   string `json:"field"`
-	Known   uint64 `json:"known,omitempty"` // the version that the reader said it has
-	Result  string `json:"result"`          // "released", "unchanged", or why not
+	Author  string `json:"author,omitempty"` // who wrote it, if not the owner
+	Known   uint64 `json:"known,omitempty"`  // the version that the reader said it has
+	By      string `json:"by,omitempty"`     // whose version that is, if not the owner's
+	Result  string `json:"result"`           // "released", "unchanged", or why not
 	Version uint64 `json:"version,omitempty"`
 	Number  int    `json:"number,omitempty"` // found in the value
 	At      int64  `json:"at,omitempty"`     // the vault's time, Unix milliseconds: items of one answer have the same
 }
 
+// author is who wrote an item.
+func (it *Item) author() string { return cmp.Or(it.Author, it.Owner) }
+
+// owner is whose device or session it is.
 func (e *Event) owner() string {
 	name, _, _ := strings.Cut(e.Who, "/")
 	return name
@@ -81,7 +97,7 @@ func (e *Event) owner() string {
 func (e *Event) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "line %d: %s %s", e.Line, e.Who, e.Do)
-	for _, word := range append([]string{e.Reader, e.Attack}, e.Fields...) {
+	for _, word := range append([]string{e.Reader, e.Owner, e.Attack}, e.Fields...) {
 		if word != "" {
 			b.WriteString(" " + word)
 		}
@@ -97,6 +113,9 @@ func (e *Event) String() string {
 		fmt.Fprintf(&b, "; %s:%s %s", it.Owner, it.Field, it.Result)
 		if it.Number != 0 {
 			fmt.Fprintf(&b, " #%d version %d", it.Number, it.Version)
+		}
+		if it.Author != "" {
+			b.WriteString(" by " + it.Author)
 		}
 	}
 	return b.String()

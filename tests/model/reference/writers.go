@@ -1,0 +1,182 @@
+package reference
+
+import (
+	"math"
+	"slices"
+)
+
+// authors are all who ever may write a field in the trace: the owner, and whom the owner lets.
+func (m *model) authors(owner, field string) map[string]bool {
+	out := map[string]bool{owner: true}
+	for k := range m.writers {
+		if k.owner == owner && k.field == field {
+			out[k.reader] = true
+		}
+	}
+	return out
+}
+
+// others counts those who ever may write a field besides its owner.
+func (m *model) others(owner, field string) int { return len(m.authors(owner, field)) - 1 }
+
+// turning reports whether a write may have come while its field moved to other keys, or its permission ended. It is accepted, under keys that are given up at the same moment, and may never count.
+func (m *model) turning(w *write, owner, writer, field string) bool {
+	for i := range m.events {
+		x := &m.events[i]
+		if x.owner() != owner || x.Start >= w.end || m.settled(i) <= w.start || refusedAtHome(x) {
+			continue
+		}
+		switch x.Do {
+		case EndWrite:
+			if x.Reader == writer && slices.Contains(m.meant(x), field) {
+				return true
+			}
+		case Rotate:
+			if slices.Contains(x.Fields, field) {
+				return true
+			}
+		case Revoke:
+			if !x.Keep && slices.Contains(m.meant(x), field) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// written reports whether a read may have found that somebody else than the owner wrote a field, and whether it may have found that nobody did.
+func (m *model) written(e *Event, it *Item) (written, unwritten bool) {
+	unwritten = true
+	for author := range m.authors(it.Owner, it.Field) {
+		if author == it.Owner {
+			continue
+		}
+		none := false
+		for _, w := range m.value(slot{it.Owner, author, it.Field}).possible(e.Start, e.End) {
+			written = written || w.Event != nil
+			none = none || w.Event == nil || w.lost
+		}
+		unwritten = unwritten && none
+	}
+	return written, unwritten
+}
+
+// newest checks that a value is the newest of all authors': nobody else wrote, certainly later, what certainly counts.
+func (m *model) newest(e *Event, it *Item) {
+	if m.rules.OwnersOnly && it.Author != "" {
+		m.violation(e, "%s:%s: only what the owner wrote is expected to count", it.Owner, it.Field)
+	}
+	possible := m.value(slot{it.Owner, it.author(), it.Field}).possible(e.Start, e.End)
+	if m.rules.RejectedReads && !slices.ContainsFunc(possible, func(w *write) bool { return w.Event == nil || w.Do != Reject }) {
+		m.violation(e, "%s:%s: what was rejected is expected to count", it.Owner, it.Field)
+	}
+	for author := range m.authors(it.Owner, it.Field) {
+		if author == it.author() {
+			continue
+		}
+		other := m.value(slot{it.Owner, author, it.Field}).possible(e.Start, e.End)
+		if !slices.ContainsFunc(other, func(p *write) bool {
+			return p.Event == nil || p.Do == Remove || p.lost || slices.ContainsFunc(possible, func(w *write) bool { return m.carries(w, it) && w.end >= p.start })
+		}) {
+			m.violation(e, "%s:%s: #%d by %s is not the newest: %s wrote later", it.Owner, it.Field, it.Number, it.author(), author)
+		}
+	}
+}
+
+// carries reports whether a publication may be of a value: its own, or that of an older one.
+func (m *model) carries(w *write, it *Item) bool {
+	if w.Event == nil {
+		return false
+	}
+	of := m.sets[it.Owner][it.Number]
+	if of == nil || !slices.Contains(of.Fields, it.Field) {
+		return false
+	}
+	switch w.Do {
+	case Set, Write:
+		return of == w.Event
+	case Adopt:
+		return of.Do == Write && of.owner() == w.Reader && of.Start < w.end
+	case Reject:
+		// What the owner had: set by the owner, or adopted.
+		return of.Start < w.end && (of.Do == Set || slices.ContainsFunc(m.value(slot{it.Owner, it.Owner, it.Field}), func(x *write) bool {
+			return x.Event != nil && x.Do == Adopt && x.start < w.end && m.carries(x, it)
+		}))
+	}
+	return false
+}
+
+// writersAnswer checks what an owner is told about writers, and reports whether an owner may be told so.
+func (m *model) writersAnswer(e *Event) bool {
+	o := e.owner()
+	wrote := func(able func(*write) bool) bool {
+		return slices.ContainsFunc(e.Fields, func(f string) bool {
+			return slices.ContainsFunc(m.value(slot{o, e.Reader, f}).possible(math.MinInt64, e.End), able)
+		})
+	}
+	switch {
+	case e.Do == EndWrite && e.Result == "no_write_grant":
+		for _, f := range m.meant(e) {
+			if !slices.ContainsFunc(m.writers.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || w.Do == EndWrite }) {
+				m.violation(e, "%s may be written", f)
+			}
+		}
+	case (e.Do == Adopt || e.Do == Reject) && e.Result == "not_found":
+		for _, f := range e.Fields {
+			if !slices.ContainsFunc(m.value(slot{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil }) {
+				m.violation(e, "%s was written", f)
+			}
+		}
+	case e.Do == Adopt && e.Result == Newer:
+		if !wrote(func(w *write) bool { return w.Event != nil }) {
+			m.violation(e, "nothing was written")
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+// wrote checks what a writer was told.
+func (m *model) wrote(e *Event) {
+	may := func(f string, do string) bool {
+		return slices.ContainsFunc(m.writers.at(permitKey{e.Owner, e.owner(), f}).possible(e.Start, e.End), func(w *write) bool {
+			return w.Event != nil && w.Do == do || w.Event == nil && do == ""
+		})
+	}
+	switch e.Result {
+	case OK:
+		for _, f := range e.Fields {
+			if !may(f, GrantWrite) {
+				m.violation(e, "%s may not be written", f)
+			}
+		}
+	case "no_write_grant", "write_ended":
+		if m.rules.EndedWrites && slices.ContainsFunc(e.Fields, func(f string) bool { return may(f, EndWrite) }) {
+			m.violation(e, "a writer whose permission ended is expected to write")
+		}
+		if !slices.ContainsFunc(e.Fields, func(f string) bool { return may(f, EndWrite) || e.Result == "no_write_grant" && may(f, "") }) {
+			m.violation(e, "all of it may be written")
+		}
+	case "unavailable", "log_stopped", "log_full":
+		if !m.trouble(e) {
+			m.violation(e, "nothing was away")
+		}
+	case "chain_moved", "storefront_behind":
+		// Another machine of the same writer came first again and again.
+		if !slices.ContainsFunc(m.events, func(x Event) bool {
+			return x.Do == Write && x.owner() == e.owner() && x.Who != e.Who && x.Start < e.End
+		}) {
+			m.violation(e, "no other machine was at work")
+		}
+	default:
+		m.violation(e, "a writer is never told so")
+	}
+}
+
+// incoming checks what a device was shown of what a writer wrote.
+func (m *model) incoming(e *Event) {
+	for i := range e.Items {
+		m.valueOf(e, &e.Items[i])
+	}
+}
