@@ -208,6 +208,11 @@ func (o *Owner) advance(ctx context.Context) error {
 				t = &o.state.Tasks[0]
 			}
 			if t.Kind == taskPublish {
+				if len(o.carryOver(t)) > 0 { // to whoever did not give it up since this device last asked
+					if err := o.syncGivenUp(ctx); err != nil {
+						return err
+					}
+				}
 				if carry := o.carryOver(t); len(carry) > 0 {
 					// Behind it: what the readers who stay were given takes the place of what they had.
 					carry = append(carry, *t, task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})

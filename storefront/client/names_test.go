@@ -345,3 +345,18 @@ func TestGiveUp(t *testing.T) {
 		t.Errorf("nothing is left: %v", err)
 	}
 }
+
+// TestGivenUpAndNotHeardOf: a device that has not heard of it yet asks before it grants anything anew: when it rotates, when it lets somebody write.
+func TestGivenUpAndNotHeardOf(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, om, acme, bank, _ := w.clinic()
+	second := reopen(om.clone(), w)
+	phone, email := policies.Field("phone.mobile"), policies.Field("email.home")
+	_, err := acme.GiveUp(ctx, o.ID(), phone, email)
+	w.must(err)
+	w.must(o.Rotate(ctx, email))
+	w.wantRefusal(acme, o, email, policies.CodeRevoked)
+	w.must(second.GrantWrite(ctx, bank.ID(), []policies.Field{phone}, GrantOptions{}))
+	w.must(bank.Write(ctx, o.ID(), set(phone, "two")))
+	w.wantRefusal(acme, o, phone, policies.CodeRevoked)
+}

@@ -218,6 +218,9 @@ func termsOf(g *policies.Grant) terms {
 // follow turns the first task into what its fields need: grants to their readers, then write grants in the epoch that each field is in, then the end of what these
 // take the place of. Readers come first: who may read a field never meets an item that it has no key for.
 func (o *Owner) follow(ctx context.Context) error {
+	if err := o.syncGivenUp(ctx); err != nil { // what a reader gave up is not granted anew
+		return err
+	}
 	t := o.state.Tasks[0]
 	for _, author := range o.writersOf(t.Fields) {
 		_ = o.syncWritten(ctx, author) // what cannot be had now is what this device knows
