@@ -217,6 +217,14 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		p.write(ctx, d, l, e)
 	case reference.Adopt, reference.Reject:
 		p.settle(ctx, d, l, e)
+	case reference.GiveUp:
+		fields := ofOne(l, e)
+		_, err := d.reader.GiveUp(ctx, p.owners[e.Owner], fields...)
+		answer(e, err)
+	case reference.Freeze:
+		answer(e, p.freeze(ctx, p.owners[l.Who]))
+	case reference.Thaw:
+		answer(e, d.owner.Thaw(ctx))
 	case reference.Sync:
 		if answer(e, d.owner.Sync(ctx)); e.Result == reference.OK {
 			answer(e, d.look(ctx, e))
@@ -287,16 +295,32 @@ func (p *play) author(owner string, id policies.AuthorID) string {
 	return id.String()
 }
 
-// write has a writer publish values of one owner's fields.
-func (p *play) write(ctx context.Context, d *device, l *Line, e *reference.Event) {
+// ofOne notes what a line does with fields of one owner.
+func ofOne(l *Line, e *reference.Event) (fields []policies.Field) {
 	e.Fields = nil
-	var changes []client.Change
 	for _, word := range l.Fields {
 		owner, field, _ := strings.Cut(word, ":")
-		e.Owner, e.Fields = owner, append(e.Fields, field)
-		changes = append(changes, client.Change{Field: policies.Field(field), Value: fmt.Appendf(nil, "%s %s %d", owner, field, e.Number)})
+		e.Owner, e.Fields, fields = owner, append(e.Fields, field), append(fields, policies.Field(field))
+	}
+	return fields
+}
+
+// write has a writer publish values of one owner's fields.
+func (p *play) write(ctx context.Context, d *device, l *Line, e *reference.Event) {
+	var changes []client.Change
+	for _, f := range ofOne(l, e) {
+		changes = append(changes, client.Change{Field: f, Value: fmt.Appendf(nil, "%s %s %d", e.Owner, f, e.Number)})
 	}
 	answer(e, d.reader.Write(ctx, p.owners[e.Owner], changes...))
+}
+
+// freeze has two operators stop all reading of an owner.
+func (w *World) freeze(ctx context.Context, owner policies.OwnerID) error {
+	order, err := w.operators[0].FreezeOrder(ctx, owner)
+	if err != nil {
+		return err
+	}
+	return w.operators[1].Freeze(ctx, order)
 }
 
 // settle adopts what a writer wrote, or rejects it, once the device has shown it.
@@ -423,6 +447,14 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 		for _, e := range events[len(events)-2:] {
 			e.Do, e.Items = reference.Calm, nil
 			events = append(events, e)
+		}
+	}
+	for _, owner := range p.script.Owners {
+		if !slices.ContainsFunc(p.script.Lines, func(l Line) bool { return l.Do == reference.Freeze && l.Who == owner }) {
+			continue
+		}
+		if err := run(Line{Who: owner + "/1", Do: reference.Thaw}); err != nil {
+			return events, err
 		}
 	}
 	if err := all(); err != nil {

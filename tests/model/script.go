@@ -29,6 +29,9 @@ import (
 //	ana/1 rotate a cut=10ms            # the device's process ends 10 ms later, and begins anew
 //	replay read                        # or document: somebody sends again what was sent before
 //	forge author ana                   # or signature: somebody publishes in her name
+//	acme/1 give-up ana:a
+//	freeze ana                         # two operators do
+//	ana/1 thaw
 //	wait 500ms
 type Script struct {
 	Seed            uint64 // that it was made from; 0: by hand
@@ -55,7 +58,7 @@ func (l *Line) String() string {
 	if l.With {
 		words = append([]string{"|"}, words...)
 	}
-	if l.Do == reference.Kill || l.Do == reference.Replay || l.Do == reference.Forge || l.Do == "wait" {
+	if l.Do == reference.Kill || l.Do == reference.Replay || l.Do == reference.Forge || l.Do == reference.Freeze || l.Do == "wait" {
 		words = words[:len(words)-2]
 		words = append(words, l.Do)
 	}
@@ -65,7 +68,7 @@ func (l *Line) String() string {
 		}
 	}
 	add("%s", l.Attack, l.Attack != "")
-	add("%s", l.Who, l.Do == reference.Kill || l.Do == reference.Forge)
+	add("%s", l.Who, l.Do == reference.Kill || l.Do == reference.Forge || l.Do == reference.Freeze)
 	add("%s", l.Reader, l.Reader != "")
 	words = append(words, l.Fields...)
 	add("limit=%d", l.Terms.Limit, l.Terms.Limit != 0)
@@ -135,7 +138,7 @@ func parseLine(words []string) (l Line, err error) {
 		return l, fmt.Errorf("too short")
 	}
 	switch words[0] {
-	case reference.Kill:
+	case reference.Kill, reference.Freeze:
 		l.Do, l.Who, words = words[0], words[1], words[2:]
 	case reference.Replay:
 		l.Do, l.Attack, words = words[0], words[1], words[2:]
@@ -207,7 +210,7 @@ func (s *Script) validate() error {
 		switch l.Do {
 		case reference.Set, reference.Remove, reference.Rotate:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && len(l.Fields) > 0
-		case reference.Sync:
+		case reference.Sync, reference.Thaw:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2")
 		case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite:
 			all := l.Do == reference.Revoke || l.Do == reference.EndWrite
@@ -216,13 +219,15 @@ func (s *Script) validate() error {
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && len(l.Fields) == 1
 		case reference.Restart:
 			good = (device == "1" || device == "2") && (slices.Contains(s.Owners, name) || slices.Contains(s.Readers, name))
-		case reference.Read, reference.Write:
+		case reference.Read, reference.Write, reference.GiveUp:
 			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2") && len(l.Fields) > 0 && !slices.ContainsFunc(l.Fields, func(f string) bool {
 				owner, field, ok := strings.Cut(f, ":")
-				return !ok || field == "" || !slices.Contains(s.Owners, owner) || l.Do == reference.Write && !strings.HasPrefix(l.Fields[0], owner+":")
+				return !ok || field == "" || !slices.Contains(s.Owners, owner) || l.Do != reference.Read && !strings.HasPrefix(l.Fields[0], owner+":")
 			})
 		case reference.Kill:
 			good = l.Who == "vault" || l.Who == "storefront" || l.Who == "both"
+		case reference.Freeze:
+			good = slices.Contains(s.Owners, l.Who)
 		case reference.Replay:
 			good = l.Attack == "read" || l.Attack == "document"
 		case reference.Forge:
@@ -254,6 +259,20 @@ func (d dice) some(list []string) []string {
 		out = []string{d.one(list...)}
 	}
 	return out
+}
+
+// writer is one of the lines that let somebody write, nil if there is none.
+func (d dice) writer(s *Script) *Line {
+	var out []*Line
+	for i := range s.Lines {
+		if s.Lines[i].Do == reference.GrantWrite {
+			out = append(out, &s.Lines[i])
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out[d.IntN(len(out))]
 }
 
 func (d dice) ms(least, most int) time.Duration {
@@ -314,7 +333,7 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 	if d.IntN(25) == 0 {
 		l.Cut = d.ms(1, 60)
 	}
-	switch n := d.IntN(118); {
+	switch n := d.IntN(123); {
 	case n < 14:
 		l.Do = reference.Set
 	case n < 18:
@@ -374,12 +393,27 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 			l.Fields = nil
 		}
 	case n < 113:
-		l.Who, l.Do = reader+"/"+d.one("1", "1", "2"), reference.Write
+		l.Do = reference.Write
+		if may := d.writer(s); may != nil && d.IntN(5) > 0 {
+			owner, _, _ = strings.Cut(may.Who, "/")
+			reader, l.Fields = may.Reader, d.some(may.Fields)
+		}
+		l.Who = reader + "/" + d.one("1", "1", "2")
 		for i := range l.Fields {
 			l.Fields[i] = owner + ":" + l.Fields[i]
 		}
 	case n < 116:
 		l.Do, l.Reader, l.Fields = d.one(reference.Adopt, reference.Adopt, reference.Reject), reader, l.Fields[:1]
+		if may := d.writer(s); may != nil && d.IntN(5) > 0 {
+			l.Who, l.Reader, l.Fields = may.Who, may.Reader, []string{d.one(may.Fields...)}
+		}
+	case n < 119:
+		l.Who, l.Do, l.Fields = reader+"/"+d.one("1", "2"), reference.GiveUp, []string{owner + ":" + l.Fields[0]}
+	case n < 121:
+		l = Line{Do: reference.Freeze, Who: owner}
+		if d.IntN(2) == 0 {
+			l = Line{Do: reference.Thaw, Who: owner + "/" + d.one("1", "2")}
+		}
 	default:
 		l = Line{Do: "wait", Length: d.ms(200, 1200)}
 	}

@@ -6,8 +6,11 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -29,6 +32,8 @@ type World struct {
 	network client.Network
 	vault   *vaultclient.Client
 	sealed  bool // the vault offers custody sealed
+
+	operators [2]*client.Reader // who may stop all reading of an owner
 
 	mallory  *client.Reader
 	key      *envelope.PrivateKey // mallory's
@@ -87,6 +92,9 @@ func OpenWorld(ctx context.Context, bin stage.Binaries, dir string) (w *World, e
 	if w.key, err = signingKey(drawer); err != nil {
 		return w, err
 	}
+	if err := w.appoint(ctx); err != nil {
+		return w, err
+	}
 	document, err := w.mallory.Vault(ctx)
 	if err != nil {
 		return w, err
@@ -96,6 +104,29 @@ func OpenWorld(ctx context.Context, bin stage.Binaries, dir string) (w *World, e
 		_, w.sealed = document.ImportKey(t.Serial, policies.CustodySealed)
 	}
 	return w, nil
+}
+
+// appoint makes two operators and has the vault know them.
+func (w *World) appoint(ctx context.Context) (err error) {
+	var ids []string
+	for i := range w.operators {
+		if w.operators[i], err = client.InitReader(ctx, new(devices.Drawer), w.network, policies.KindBusiness, "Operator", client.Options{}); err != nil {
+			return err
+		}
+		ids = append(ids, strconv.Quote(w.operators[i].ID().String()))
+	}
+	if err := w.stage.Vault.Stop(); err != nil {
+		return err
+	}
+	config, err := os.OpenFile(filepath.Join(w.stage.Dir(), "vault", "vault.toml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(config, "\n[freeze]\noperators = [%s]\n", strings.Join(ids, ", "))
+	if err := errors.Join(err, config.Close()); err != nil {
+		return err
+	}
+	return w.stage.Vault.Start(ctx)
 }
 
 // root is the secret of the identity whose state is in a drawer.
@@ -127,8 +158,10 @@ func signingKey(drawer *devices.Drawer) (*envelope.PrivateKey, error) {
 // Close ends everything. The folder stays.
 func (w *World) Close() error {
 	var errs []error
-	if w.mallory != nil {
-		errs = append(errs, w.mallory.Close())
+	for _, r := range append(w.operators[:], w.mallory) {
+		if r != nil {
+			errs = append(errs, r.Close())
+		}
 	}
 	if w.vault != nil {
 		w.vault.Close()

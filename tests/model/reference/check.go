@@ -29,6 +29,9 @@ type Rules struct {
 	EndedWrites    bool // a writer whose permission ended is expected to write on
 	OwnersOnly     bool // what a writer wrote is expected not to count
 	RejectedReads  bool // what was rejected is expected to count
+	GivenUpReads   bool // a reader is expected to read what it gave up
+	FrozenReads    bool // all reading of an owner was stopped, and a reader is expected to read
+	ThawedStops    bool // and to read nothing after the owner ended that
 }
 
 // Summary counts what was checked.
@@ -60,6 +63,7 @@ type model struct {
 	values   map[slot]register
 	permits  permissions
 	writers  permissions
+	frozen   map[string]register            // by owner
 	versions map[authorOf]map[uint64]*Event // which publication a version is of
 	numbers  map[*Event]uint64              // and the other way round
 	shown    map[slot]map[uint64]int        // the number that a version has
@@ -88,7 +92,7 @@ type use struct {
 // Check holds a trace against the model. The trace is complete: what happened before it is nothing, and all writes are in it.
 func Check(events []Event, rules Rules) (Summary, []Violation) {
 	m := &model{
-		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{},
+		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{},
 		versions: map[authorOf]map[uint64]*Event{}, numbers: map[*Event]uint64{}, shown: map[slot]map[uint64]int{}, highest: map[slot][]seen{},
 		changes: map[string][]*write{}, sets: map[string]map[int]*Event{},
 		ops: map[*Event]*write{}, uses: map[permitKey][]use{},
@@ -124,6 +128,15 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 			m.read(e)
 		case Replay, Forge:
 			m.attack(e)
+		case GiveUp:
+			if e.Result != OK && !refusedAtHome(e) {
+				sum.Unknown++
+			}
+			m.gaveUp(e)
+		case Freeze:
+			if e.Result != OK && (e.Result != "unavailable" || !m.trouble(e)) {
+				m.violation(e, "nothing was away")
+			}
 		case Write:
 			if e.Result != OK && !refusedAtHome(e) {
 				sum.Unknown++
@@ -154,8 +167,10 @@ func (m *model) violation(e *Event, format string, args ...any) {
 // refusedAtHome reports whether a device refused an operation before it wrote anything down.
 func refusedAtHome(e *Event) bool {
 	switch e.Do {
-	case Revoke:
+	case Revoke, GiveUp:
 		return e.Result == NoField || e.Result == "no_grant"
+	case Thaw:
+		return e.Result == "not_found"
 	case EndWrite:
 		return e.Result == "no_write_grant"
 	case Write:
@@ -176,7 +191,14 @@ func (m *model) write() {
 	}
 	for i := range m.events {
 		e := &m.events[i]
-		if !settles(e) && e.Do != Write || e.Do == Sync || refusedAtHome(e) {
+		switch e.Do {
+		case Write, GiveUp, Freeze:
+		default:
+			if !settles(e) || e.Do == Sync {
+				continue
+			}
+		}
+		if refusedAtHome(e) {
 			continue
 		}
 		w := write{Event: e, start: e.Start, end: never, order: e.Start, dead: never, acked: e.Result == OK || e.Do == Revoke && e.Result == NotRotated}
@@ -211,6 +233,13 @@ func (m *model) write() {
 				of[k] = append(of.at(k), &r)
 			}
 		}
+		freezes := func() {
+			r := m.frozen[o]
+			if r == nil {
+				r = newRegister()
+			}
+			m.frozen[o] = append(r, &w)
+		}
 		switch e.Do {
 		case Set, Adopt, Reject, Remove:
 			moves(o)
@@ -231,6 +260,16 @@ func (m *model) write() {
 			permits(m.writers, e.Fields)
 		case EndWrite:
 			permits(m.writers, m.meant(e))
+		case GiveUp:
+			for _, f := range e.Fields {
+				r, k := w, permitKey{e.Owner, o, f}
+				if m.regranting(&w, e.Owner, o, f) {
+					r.acked, r.end = false, never
+				}
+				m.permits[k] = append(m.permits.at(k), &r)
+			}
+		case Freeze, Thaw:
+			freezes()
 		}
 	}
 }
@@ -243,7 +282,8 @@ func (m *model) settled(i int) int64 {
 		return e.End
 	}
 	settled := int64(never)
-	if e.Do == Write || e.Do == Adopt || e.Do == Reject {
+	switch e.Do {
+	case Write, Adopt, Reject, GiveUp, Freeze:
 		return settled
 	}
 	for j := range m.events {
@@ -257,7 +297,7 @@ func (m *model) settled(i int) int64 {
 // settles reports whether the success of an operation says that everything its device began before is done.
 func settles(e *Event) bool {
 	switch e.Do {
-	case Set, Remove, Grant, Revoke, Rotate, Sync, GrantWrite, EndWrite, Adopt, Reject:
+	case Set, Remove, Grant, Revoke, Rotate, Sync, GrantWrite, EndWrite, Adopt, Reject, Thaw:
 		return true
 	}
 	return false
@@ -347,13 +387,18 @@ func (m *model) answer(e *Event) {
 			m.violation(e, "the fields are there, and no other device was at work")
 		}
 	case "no_grant":
+		// What a reader gave up a device may not have heard of, or have.
 		for _, f := range m.meant(e) {
-			if e.Do != Revoke || !slices.ContainsFunc(m.permits.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || w.Do == Revoke }) {
+			if e.Do != Revoke || !slices.ContainsFunc(m.permits.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || w.Do != Grant }) {
 				m.violation(e, "%s is granted", f)
 			}
 		}
 	default:
-		if !m.writersAnswer(e) {
+		if e.Do == Thaw && e.Result == "not_found" {
+			if _, thawed := m.stopped(e, o); !thawed {
+				m.violation(e, "all reading was stopped")
+			}
+		} else if !m.writersAnswer(e) {
 			m.violation(e, "an owner is never told so")
 		}
 	}
@@ -402,10 +447,14 @@ func (m *model) item(e *Event, it *Item) {
 	absent := slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event == nil || w.Do == Remove })
 	written, unwritten := m.written(e, it) // by somebody else
 	granted := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || w.Do != Grant })
-	revoked := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || w.Do != Revoke })
+	revoked := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || w.Do != Revoke && w.Do != GiveUp })
 	nothing := slices.ContainsFunc(mayPermit, func(w *write) bool { return w.Event == nil })
 	bad := func(why string) {
 		m.violation(e, "%s:%s is %s: %s", it.Owner, it.Field, it.Result, why)
+	}
+	frozen, thawed := m.stopped(e, it.Owner)
+	if !thawed && !slices.Contains([]string{"no_grant", "grant_revoked", "not_found", "frozen", "unavailable", "log_stopped", "log_full", "unknown_session", "storefront_behind"}, it.Result) {
+		bad("all reading of this owner was stopped")
 	}
 	var because []*write // the permissions that explain the outcome
 	switch it.Result {
@@ -414,6 +463,9 @@ func (m *model) item(e *Event, it *Item) {
 			if m.inTime(w, e) {
 				because = append(because, w)
 			}
+		}
+		if m.rules.ThawedStops && slices.ContainsFunc(m.frozen[it.Owner], func(w *write) bool { return w.Event != nil && w.Do == Thaw && w.end < e.Start }) {
+			bad("all reading is expected to be stopped")
 		}
 		if m.rules.RevokedReads && len(revoked) == len(mayPermit) || m.rules.StrangersReads && nothing && len(mayPermit) == 1 {
 			break
@@ -434,12 +486,22 @@ func (m *model) item(e *Event, it *Item) {
 			bad("there was a grant")
 		}
 	case "grant_revoked":
+		if m.rules.GivenUpReads && slices.ContainsFunc(revoked, func(w *write) bool { return w.Do == GiveUp }) {
+			bad("what was given up is expected to be there")
+		}
 		if m.rules.RevokedReads {
 			bad("a revoked reader is expected to read")
 		}
 		because = revoked
 		if len(revoked) == 0 && !m.otherPurpose(permits, granted, e) {
 			bad("nothing was revoked")
+		}
+	case "frozen":
+		if m.rules.FrozenReads {
+			bad("a reader is expected to read")
+		}
+		if because = granted; len(granted) == 0 || !frozen {
+			bad("nothing was stopped, or the reader has no grant")
 		}
 	case "not_found":
 		if m.rules.RemovedReads && slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event != nil }) {

@@ -56,7 +56,7 @@ func TestForgedOutcomes(t *testing.T) {
 			t.Errorf("%s: %s: not noticed", e, what)
 		}
 	}
-	refusals := []string{"no_grant", "grant_revoked", "not_found", "grant_expired", "grant_not_yet_valid", "limit_reached", "head_moved", "wrong_leaf", "key_missing", "unavailable", "untrue"}
+	refusals := []string{"no_grant", "grant_revoked", "not_found", "grant_expired", "grant_not_yet_valid", "limit_reached", "head_moved", "wrong_leaf", "key_missing", "frozen", "unavailable", "untrue"}
 	for i := range events {
 		e := &events[i]
 		if e.Do != Kill && e.Do != Restart && !troubled(events, e) {
@@ -72,7 +72,7 @@ func TestForgedOutcomes(t *testing.T) {
 				try(e, r, func(e *Event) { e.Result = r })
 			}
 		}
-		if (e.Do == Write || e.Do == EndWrite) && e.Result != OK {
+		if (e.Do == Write || e.Do == EndWrite || e.Do == GiveUp) && e.Result != OK {
 			try(e, "it worked", func(e *Event) { e.Result = OK })
 		}
 		if e.Do != Read && e.Do != Sync || e.Result != OK || troubled(events, e) {
@@ -189,6 +189,10 @@ func (h *history) readBy(from, to int64, author string, number int, version uint
 	h.add(from, to, "acme/1", Read, OK, func(e *Event) {
 		e.Items = []Item{{Owner: "ana", Field: "a", Author: author, Result: "released", Number: number, Version: version, At: from}}
 	})
+}
+
+func (h *history) giveUp(from, to int64, result string) {
+	h.add(from, to, "acme/2", GiveUp, result, func(e *Event) { e.Owner, e.Fields = "ana", []string{"a"} })
 }
 
 func (h *history) kill(from, to int64) { h.add(from, to, "vault", Kill, OK, nil) }
@@ -418,6 +422,45 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.write(40, 50, "1", "unavailable", 2)
 			h.read(60, 70, "released", 1, 1)
 			h.readBy(80, 90, "globex", 2, 1)
+		}},
+		"what a reader gave up it does not read": {false, func(h *history) { h.giveUp(20, 30, OK); h.read(40, 50, "released", 1, 1) }},
+		"until it is granted again": {true, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.grant(32, 36, "1", OK, Terms{})
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"a rotation does not bring it back": {false, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.add(32, 36, "ana/2", Rotate, OK, func(e *Event) { e.Fields = []string{"a"} })
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"one at the same time may": {true, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.add(25, 36, "ana/2", Rotate, OK, func(e *Event) { e.Fields = []string{"a"} })
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"nobody gives up what was not granted": {false, func(h *history) { h.revoke(12, 14, "1", OK); h.giveUp(20, 30, OK) }},
+		"frozen, nobody reads":                 {false, func(h *history) { h.add(20, 30, "ana", Freeze, OK, nil); h.read(40, 50, "released", 1, 1) }},
+		"whatever is granted": {false, func(h *history) {
+			h.add(20, 30, "ana", Freeze, OK, nil)
+			h.grant(32, 36, "1", OK, Terms{})
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"nobody is told so before": {false, func(h *history) { h.read(12, 14, "frozen", 0, 0); h.add(20, 30, "ana", Freeze, OK, nil) }},
+		"thawed, all do": {true, func(h *history) {
+			h.add(20, 30, "ana", Freeze, OK, nil)
+			h.read(31, 32, "frozen", 0, 0)
+			h.add(33, 36, "ana/2", Thaw, OK, nil)
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"and must": {false, func(h *history) {
+			h.add(20, 30, "ana", Freeze, OK, nil)
+			h.add(33, 36, "ana/2", Thaw, OK, nil)
+			h.read(40, 50, "frozen", 0, 0)
+		}},
+		"there is nothing to thaw only if so": {false, func(h *history) {
+			h.add(20, 30, "ana", Freeze, OK, nil)
+			h.add(33, 36, "ana/2", Thaw, "not_found", nil)
 		}},
 		"a replay that is answered":     {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
 		"a device that does not finish": {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},

@@ -26,6 +26,9 @@ const (
 
 	Sync    = "sync"    // a device finishes what it began and learns what others did
 	Read    = "read"    // a reader reads
+	GiveUp  = "give-up" // a reader ends what it may read
+	Freeze  = "freeze"  // two operators stop all reading of an owner
+	Thaw    = "thaw"    // an owner ends that
 	Kill    = "kill"    // a daemon is killed and, at the event's end, serves again
 	Replay  = "replay"  // somebody sends again what was sent before
 	Forge   = "forge"   // somebody publishes in an owner's name
@@ -54,7 +57,7 @@ type Event struct {
 	Fields []string `json:"fields,omitempty"` // none in a revocation: all
 	Number int      `json:"number,omitempty"` // of a set or a write: the number that all its values carry, used once
 	Reader string   `json:"reader,omitempty"` // of a grant, a revocation; who writes or wrote
-	Owner  string   `json:"owner,omitempty"`  // of a write: whose fields
+	Owner  string   `json:"owner,omitempty"`  // of a write, of what is given up: whose fields
 	Terms  Terms    `json:"terms,omitzero"`   // of a grant
 	Keep   bool     `json:"keep,omitempty"`   // a revocation that rotates nothing
 	Cut    bool     `json:"cut,omitempty"`    // the device's process was ended on the way

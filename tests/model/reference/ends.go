@@ -1,0 +1,76 @@
+package reference
+
+import "slices"
+
+// stopped reports whether all reading of an owner may have been stopped at some time of an event, and whether it may not have been.
+func (m *model) stopped(e *Event, owner string) (frozen, thawed bool) {
+	r := m.frozen[owner]
+	if r == nil {
+		return false, true
+	}
+	for _, w := range r.possible(e.Start, e.End) {
+		if w.Event != nil && w.Do == Freeze {
+			frozen = true
+		} else {
+			thawed = true
+		}
+	}
+	return frozen, thawed
+}
+
+// regranting reports whether an owner's device may have been about to grant the same anew when a reader gave it up: with a rotation, or because somebody was let write.
+// What is given up is what the reader had then.
+func (m *model) regranting(w *write, owner, reader, field string) bool {
+	for i := range m.events {
+		x := &m.events[i]
+		if x.owner() != owner || x.Start >= w.end || m.settled(i) <= w.start || refusedAtHome(x) {
+			continue
+		}
+		switch x.Do {
+		case Rotate, GrantWrite:
+			if slices.Contains(x.Fields, field) {
+				return true
+			}
+		case Revoke:
+			if !x.Keep && slices.Contains(m.meant(x), field) {
+				return true
+			}
+		case Set:
+			if m.removed(owner, []string{field}) && slices.Contains(x.Fields, field) {
+				return true
+			}
+		case Grant:
+			if x.Reader == reader && slices.Contains(x.Fields, field) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// gaveUp checks what a reader was told who gives something up.
+func (m *model) gaveUp(e *Event) {
+	may := func(f string, able func(*write) bool) bool {
+		return slices.ContainsFunc(m.permits.at(permitKey{e.Owner, e.owner(), f}).possible(e.Start, e.End), able)
+	}
+	switch e.Result {
+	case OK:
+		for _, f := range e.Fields {
+			if !may(f, func(w *write) bool { return w.Event != nil && w.Do == Grant }) {
+				m.violation(e, "there is no grant of %s", f)
+			}
+		}
+	case "no_grant":
+		if !slices.ContainsFunc(e.Fields, func(f string) bool {
+			return may(f, func(w *write) bool { return w.Event == nil || w.Do != Grant || w.expired(e) })
+		}) {
+			m.violation(e, "all of it was granted")
+		}
+	case "unavailable", "log_stopped", "log_full":
+		if !m.trouble(e) {
+			m.violation(e, "nothing was away")
+		}
+	default:
+		m.violation(e, "a reader is never told so")
+	}
+}
