@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/model/reference"
@@ -27,6 +30,9 @@ type play struct {
 	names   map[policies.AuthorID]string
 	readers map[string]policies.ReaderID
 	devices map[string]*device
+	mu      sync.Mutex                   // guards what follows
+	backups map[string][][]byte          // of each owner, the newest last
+	former  map[string][]*devices.Drawer // what devices of an owner had before the root was replaced
 }
 
 // device is a device of an owner, or a reader with a session of its own. Several of one have one identity: one was made from the other's backup.
@@ -48,7 +54,7 @@ type known struct {
 // everything, every grant is revoked, and everybody tries again. An error says that the world is not fit for use any more.
 func (w *World) Play(ctx context.Context, s *Script) ([]reference.Event, error) {
 	w.played++
-	p := &play{World: w, script: s, owners: map[string]policies.OwnerID{}, names: map[policies.AuthorID]string{}, readers: map[string]policies.ReaderID{}, devices: map[string]*device{}}
+	p := &play{World: w, script: s, owners: map[string]policies.OwnerID{}, names: map[policies.AuthorID]string{}, readers: map[string]policies.ReaderID{}, devices: map[string]*device{}, backups: map[string][][]byte{}, former: map[string][]*devices.Drawer{}}
 	defer p.close()
 	if err := p.cast(ctx); err != nil {
 		return nil, fmt.Errorf("before the script began: %w", err)
@@ -225,6 +231,11 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		answer(e, p.freeze(ctx, p.owners[l.Who]))
 	case reference.Thaw:
 		answer(e, d.owner.Thaw(ctx))
+	case reference.Replace:
+		answer(e, p.replace(ctx, d, l))
+	case reference.Restore:
+		e.Result = reference.OK
+		return e, p.restore(ctx, d, l)
 	case reference.Sync:
 		if answer(e, d.owner.Sync(ctx)); e.Result == reference.OK {
 			answer(e, d.look(ctx, e))
@@ -244,6 +255,12 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		}
 		e.Result = result
 	case reference.Forge:
+		if l.Attack == "old key" || l.Attack == "old root" {
+			if err := p.old(ctx, l, e); err != nil {
+				return nil, err
+			}
+			break
+		}
 		if l.Attack == "writer" {
 			key, err := signingKey(p.devices[l.Reader+"/1"].drawer)
 			if err != nil {
@@ -384,6 +401,90 @@ func (p *play) read(ctx context.Context, d *device, l *Line, e *reference.Event)
 	}
 }
 
+// replace gives an owner a new root. What the device had is kept, as a thief might.
+func (p *play) replace(ctx context.Context, d *device, l *Line) error {
+	owner, _, _ := strings.Cut(l.Who, "/")
+	before := d.drawer.Copy()
+	p.mu.Lock()
+	o := client.ReplaceOptions{Reason: succession.Reason(l.Attack)}
+	if n := len(p.backups[owner]); n > 0 {
+		o.Recovery = p.backups[owner][n-1]
+	}
+	p.mu.Unlock()
+	err := d.owner.Replace(ctx, o, func(plain []byte) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.backups[owner] = append(p.backups[owner], bytes.Clone(plain))
+		return nil
+	})
+	if err == nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.former[owner] = append(p.former[owner], before)
+	}
+	return err
+}
+
+// restore makes a device anew from the newest backup that is of use: of two devices that replaced the root at the same time one was too late.
+func (p *play) restore(ctx context.Context, d *device, l *Line) error {
+	owner, _, _ := strings.Cut(l.Who, "/")
+	p.mu.Lock()
+	backups := slices.Clone(p.backups[owner])
+	p.mu.Unlock()
+	if len(backups) == 0 { // nothing was replaced yet
+		return d.restart()
+	}
+	for _, plain := range slices.Backward(backups) {
+		d.owner.Close()
+		d.drawer = new(devices.Drawer)
+		var err error
+		if d.owner, err = client.RestoreOwner(d.drawer, bytes.Clone(plain), client.Options{}); err != nil {
+			return err
+		}
+		if err := d.owner.Sync(ctx); !errors.Is(err, client.ErrReplaced) {
+			break
+		}
+	}
+	return nil
+}
+
+// old tries what a device had that was replaced: its key at the vault's door, and its root on what is stored now.
+func (p *play) old(ctx context.Context, l *Line, e *reference.Event) error {
+	for _, drawer := range p.former[l.Who] {
+		if l.Attack == "old key" {
+			key, err := signingKey(drawer)
+			if err != nil {
+				return err
+			}
+			if e.Result = p.forge(ctx, p.owners[l.Who], policies.AuthorID(p.owners[l.Who]), key, "signature"); e.Result != "key_replaced" {
+				return nil
+			}
+			continue
+		}
+		former, err := root(drawer)
+		if err != nil {
+			return err
+		}
+		defer former.Zero()
+		e.Result = "opens nothing"
+		leaves, err := leaves(p.devices[l.Who+"/1"].drawer)
+		if err != nil {
+			return err
+		}
+		for i := range leaves {
+			key, err := former.FieldKey(leaves[i].Slot)
+			if err != nil {
+				return err
+			}
+			if key.Opens(&leaves[i]) {
+				e.Result = "opens " + string(leaves[i].Field)
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
 // restart ends a device's process and begins anew with what it had stored.
 func (d *device) restart() (err error) {
 	if d.owner != nil {
@@ -438,6 +539,12 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 		return nil
 	}
 	for _, owner := range p.script.Owners {
+		// Both are of one root again: that of a replacement which is in force, or which the second carries out.
+		if p.replaces(owner) {
+			if err := p.reunite(owner, run); err != nil {
+				return events, err
+			}
+		}
 		// The first learns what the second finished, and the other way round.
 		for _, device := range []string{"/1", "/2", "/1", "/2"} {
 			if err := run(Line{Who: owner + device, Do: reference.Sync}); err != nil {
@@ -459,6 +566,16 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 	}
 	if err := all(); err != nil {
 		return events, err
+	}
+	for _, owner := range p.script.Owners {
+		for _, attack := range []string{"old key", "old root"} {
+			if len(p.former[owner]) == 0 {
+				continue
+			}
+			if err := run(Line{Do: reference.Forge, Who: owner, Attack: attack}); err != nil {
+				return events, err
+			}
+		}
 	}
 	// Who could write cannot any more, and what it wrote stays.
 	if writers := p.writers(); len(writers) > 0 {
@@ -485,6 +602,24 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 		}
 	}
 	return events, all()
+}
+
+// replaces reports whether a root is replaced in the script.
+func (p *play) replaces(owner string) bool {
+	return slices.ContainsFunc(p.script.Lines, func(l Line) bool { return l.Do == reference.Replace && strings.HasPrefix(l.Who, owner+"/") })
+}
+
+// reunite makes both devices of an owner anew from the newest backup, if there is one.
+func (p *play) reunite(owner string, run func(Line) error) error {
+	if len(p.backups[owner]) == 0 {
+		return nil
+	}
+	for _, device := range []string{"/1", "/2"} {
+		if err := run(Line{Who: owner + device, Do: reference.Restore}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // may is an owner and somebody who writes for that owner.

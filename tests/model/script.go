@@ -30,6 +30,8 @@ import (
 //	replay read                        # or document: somebody sends again what was sent before
 //	forge author ana                   # or signature: somebody publishes in her name
 //	acme/1 give-up ana:a
+//	ana/1 replace stolen               # or lost: a new root; the other device is of no use any more
+//	ana/2 restore                      # until it is made anew from the newest backup
 //	freeze ana                         # two operators do
 //	ana/1 thaw
 //	wait 500ms
@@ -49,7 +51,7 @@ type Line struct {
 	Keep, Known   bool
 	Cut           time.Duration
 	After, Length time.Duration // of a kill: when, and how long the daemons are down; of a wait
-	Attack        string
+	Attack        string        // of a replay or a forgery: what kind; of a replacement: why
 }
 
 // String is the line as it is written.
@@ -153,6 +155,9 @@ func parseLine(words []string) (l Line, err error) {
 		return l, err
 	default:
 		l.Who, l.Do, words = words[0], words[1], words[2:]
+		if l.Do == reference.Replace && len(words) > 0 {
+			l.Attack, words = words[0], words[1:]
+		}
 		if concerns(l.Do) && len(words) > 0 {
 			l.Reader, words = words[0], words[1:]
 		}
@@ -210,7 +215,9 @@ func (s *Script) validate() error {
 		switch l.Do {
 		case reference.Set, reference.Remove, reference.Rotate:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && len(l.Fields) > 0
-		case reference.Sync, reference.Thaw:
+		case reference.Replace:
+			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && (l.Attack == "stolen" || l.Attack == "lost")
+		case reference.Sync, reference.Thaw, reference.Restore:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2")
 		case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite:
 			all := l.Do == reference.Revoke || l.Do == reference.EndWrite
@@ -314,6 +321,23 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 		killed = killed || l.Do == reference.Kill
 		busy[l.Who] = true
 		s.Lines = append(s.Lines, l)
+		if l.Do == reference.Replace { // the other one is used once more, perhaps, and made anew
+			owner, device, _ := strings.Cut(l.Who, "/")
+			other := owner + "/" + map[string]string{"1": "2", "2": "1"}[device]
+			if d.IntN(2) == 0 && !busy[other] {
+				l := d.line(s, fields, sealed)
+				for l.Do != reference.Set && l.Do != reference.Grant && l.Do != reference.Revoke && l.Do != reference.Sync {
+					l = d.line(s, fields, sealed)
+				}
+				l.Who, l.With = other, d.IntN(2) == 0
+				s.Lines = append(s.Lines, l)
+			}
+			if d.IntN(3) > 0 {
+				s.Lines = append(s.Lines, Line{Who: other, Do: reference.Restore})
+				clear(busy)
+				killed = false
+			}
+		}
 		if l.Do == reference.Kill { // somebody meets it
 			for range 2 + d.IntN(2) {
 				if l := d.line(s, fields, sealed); l.Do != reference.Kill && l.Do != "wait" && !busy[l.Who] {
@@ -333,7 +357,7 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 	if d.IntN(25) == 0 {
 		l.Cut = d.ms(1, 60)
 	}
-	switch n := d.IntN(123); {
+	switch n := d.IntN(126); {
 	case n < 14:
 		l.Do = reference.Set
 	case n < 18:
@@ -414,6 +438,8 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 		if d.IntN(2) == 0 {
 			l = Line{Do: reference.Thaw, Who: owner + "/" + d.one("1", "2")}
 		}
+	case n < 123:
+		l.Do, l.Fields, l.Attack = reference.Replace, nil, d.one("stolen", "lost")
 	default:
 		l = Line{Do: "wait", Length: d.ms(200, 1200)}
 	}

@@ -144,6 +144,27 @@ func root(drawer *devices.Drawer) (*pre.Root, error) {
 	return pre.ParseRoot(state.Root)
 }
 
+// leaves are what the device whose state is in a drawer has published.
+func leaves(drawer *devices.Drawer) ([]policies.Leaf, error) {
+	var state struct {
+		Leaves [][]byte `json:"leaves"`
+	}
+	stored, err := drawer.Load()
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(stored, &state); err != nil {
+		return nil, err
+	}
+	out := make([]policies.Leaf, len(state.Leaves))
+	for i, raw := range state.Leaves {
+		if out[i], err = policies.ParseLeaf(raw); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // signingKey is the key with which that identity signs.
 func signingKey(drawer *devices.Drawer) (*envelope.PrivateKey, error) {
 	r, err := root(drawer)
@@ -258,6 +279,10 @@ func code(err error) string {
 		return reference.NotRotated
 	case errors.Is(err, client.ErrNoField):
 		return reference.NoField
+	case errors.Is(err, client.ErrReplaced):
+		return reference.Replaced
+	case errors.Is(err, client.ErrRecovery):
+		return reference.NoRecovery
 	case errors.Is(err, client.ErrNewer):
 		return reference.Newer
 	case errors.Is(err, client.ErrNoContact):

@@ -31,6 +31,7 @@ type Rules struct {
 	RejectedReads  bool // what was rejected is expected to count
 	GivenUpReads   bool // a reader is expected to read what it gave up
 	FrozenReads    bool // all reading of an owner was stopped, and a reader is expected to read
+	OldDevices     bool // a device that was replaced is expected to go on
 	ThawedStops    bool // and to read nothing after the owner ended that
 }
 
@@ -66,6 +67,7 @@ type model struct {
 	frozen   map[string]register            // by owner
 	versions map[authorOf]map[uint64]*Event // which publication a version is of
 	numbers  map[*Event]uint64              // and the other way round
+	anew     map[restated]uint64            // the same of one that publishes everything anew
 	shown    map[slot]map[uint64]int        // the number that a version has
 	highest  map[slot][]seen
 	changes  map[string][]*write // by owner: everything that moves a head
@@ -77,8 +79,14 @@ type model struct {
 }
 
 type seen struct {
-	end     int64
-	version uint64
+	start, end int64
+	version    uint64
+}
+
+// restated is a field that a publication of everything published anew.
+type restated struct {
+	*Event
+	field string
 }
 
 // use is a release of a field to a reader, or may be one.
@@ -93,7 +101,7 @@ type use struct {
 func Check(events []Event, rules Rules) (Summary, []Violation) {
 	m := &model{
 		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{},
-		versions: map[authorOf]map[uint64]*Event{}, numbers: map[*Event]uint64{}, shown: map[slot]map[uint64]int{}, highest: map[slot][]seen{},
+		versions: map[authorOf]map[uint64]*Event{}, numbers: map[*Event]uint64{}, anew: map[restated]uint64{}, shown: map[slot]map[uint64]int{}, highest: map[slot][]seen{},
 		changes: map[string][]*write{}, sets: map[string]map[int]*Event{},
 		ops: map[*Event]*write{}, uses: map[permitKey][]use{},
 	}
@@ -109,7 +117,7 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 		case Kill:
 			sum.Kills++
 			continue
-		case Restart:
+		case Restart, Restore:
 			continue
 		case Calm:
 			if e.Result != OK {
@@ -171,6 +179,8 @@ func refusedAtHome(e *Event) bool {
 		return e.Result == NoField || e.Result == "no_grant"
 	case Thaw:
 		return e.Result == "not_found"
+	case Replace:
+		return e.Result == "succession_pending" || e.Result == NoRecovery
 	case EndWrite:
 		return e.Result == "no_write_grant"
 	case Write:
@@ -192,13 +202,13 @@ func (m *model) write() {
 	for i := range m.events {
 		e := &m.events[i]
 		switch e.Do {
-		case Write, GiveUp, Freeze:
+		case Write, GiveUp, Freeze, Restore:
 		default:
 			if !settles(e) || e.Do == Sync {
 				continue
 			}
 		}
-		if refusedAtHome(e) {
+		if _, must := m.outdated(e); refusedAtHome(e) || must && e.Result == Replaced {
 			continue
 		}
 		w := write{Event: e, start: e.Start, end: never, order: e.Start, dead: never, acked: e.Result == OK || e.Do == Revoke && e.Result == NotRotated}
@@ -206,8 +216,9 @@ func (m *model) write() {
 		if w.end = settled; w.acked {
 			w.end = e.End
 		}
+		w.until = w.end
 		o := e.owner()
-		publishes := func(owner, author string) {
+		publishes := func(owner, author string, fields []string) {
 			if m.sets[owner] == nil {
 				m.sets[owner] = map[int]*Event{}
 			}
@@ -216,7 +227,7 @@ func (m *model) write() {
 			}
 			op := w
 			m.ops[e] = &op
-			for _, f := range e.Fields {
+			for _, f := range fields {
 				r, k := w, slot{owner, author, f}
 				r.lost = author != owner && m.turning(&w, owner, author, f)
 				m.values[k] = append(m.value(k), &r)
@@ -243,12 +254,17 @@ func (m *model) write() {
 		switch e.Do {
 		case Set, Adopt, Reject, Remove:
 			moves(o)
-			publishes(o, o)
+			publishes(o, o, e.Fields)
 		case Write:
 			moves(e.Owner)
-			publishes(e.Owner, o)
+			publishes(e.Owner, o, e.Fields)
 		case Rotate:
 			moves(o)
+		case Replace, Restore:
+			moves(o)
+			// The same values anew, but for those that others overtook: what was newest before may be on.
+			w.acked, w.end, w.until = false, never, settled
+			publishes(o, o, m.everSet(o))
 		case Grant:
 			permits(m.permits, e.Fields)
 		case Revoke:
@@ -278,7 +294,7 @@ func (m *model) write() {
 // success ends all before it. What a device may have dropped before it wrote it down is never settled.
 func (m *model) settled(i int) int64 {
 	e := &m.events[i]
-	if e.Result == OK {
+	if e.Result == OK && e.Do != Restore { // which goes on with what had begun
 		return e.End
 	}
 	settled := int64(never)
@@ -291,13 +307,19 @@ func (m *model) settled(i int) int64 {
 			settled = min(settled, x.End)
 		}
 	}
+	// What a device had begun is gone with it.
+	for j := range m.events {
+		if x := &m.events[j]; x.Do == Restore && x.Who == e.Who && x.Start >= e.End && x.Start < settled {
+			return never
+		}
+	}
 	return settled
 }
 
 // settles reports whether the success of an operation says that everything its device began before is done.
 func settles(e *Event) bool {
 	switch e.Do {
-	case Set, Remove, Grant, Revoke, Rotate, Sync, GrantWrite, EndWrite, Adopt, Reject, Thaw:
+	case Set, Remove, Grant, Revoke, Rotate, Sync, GrantWrite, EndWrite, Adopt, Reject, Thaw, Replace:
 		return true
 	}
 	return false
@@ -348,7 +370,7 @@ func (m *model) rival(e *Event) bool {
 	}
 	for i := range m.events {
 		x := &m.events[i]
-		if x.owner() != e.owner() || x.Who == e.Who || !settles(x) || x.Start >= e.End {
+		if x.owner() != e.owner() || x.Who == e.Who || !settles(x) && x.Do != Restore || x.Start >= e.End {
 			continue
 		}
 		if x.End >= learnt || !refusedAtHome(x) && m.settled(i) >= learnt {
@@ -361,14 +383,28 @@ func (m *model) rival(e *Event) bool {
 // answer checks what an owner was told.
 func (m *model) answer(e *Event) {
 	o := e.owner()
+	old, must := m.outdated(e)
+	if must && e.Result == OK || must && m.rules.OldDevices {
+		m.violation(e, "another device replaced the root, and this one goes on, or is expected to")
+	}
 	switch e.Result {
 	case OK:
+	case Replaced:
+		if !old {
+			m.violation(e, "no other device replaced the root")
+		}
+	case "succession_pending", NoRecovery:
+		if e.Do != Replace || !slices.ContainsFunc(m.events, func(x Event) bool {
+			return x.Do == Replace && x.owner() == o && x.Start < e.Start
+		}) {
+			m.violation(e, "nothing was replaced before")
+		}
 	case "unavailable":
 		if !m.trouble(e) {
 			m.violation(e, "nothing was away")
 		}
 	case NotStopped, NotRotated:
-		if !m.trouble(e) && !m.rival(e) {
+		if !m.trouble(e) && !m.rival(e) && !old {
 			m.violation(e, "nothing was away, and no other device at work")
 		}
 	case "storefront_behind", "chain_moved":
@@ -413,6 +449,8 @@ func (m *model) attack(e *Event) {
 		"author":    {"no_write_grant"},
 		"writer":    {"no_write_grant", "write_ended"},
 		"signature": {"bad_signature"},
+		"old key":   {"key_replaced"},
+		"old root":  {"opens nothing"},
 	}[e.Attack]
 	if e.Result == "unavailable" && m.trouble(e) || slices.Contains(allowed, e.Result) {
 		return
@@ -646,7 +684,10 @@ func (m *model) valueOf(e *Event, it *Item) {
 	var because []*write
 	for _, w := range possible {
 		version, numbered := m.numbers[w.Event]
-		if w.Event != nil && m.carries(w, it) && (of == nil || of == w.Event) && (!numbered || version == it.Version) {
+		if w.Event != nil && restates(w) {
+			version, numbered = m.anew[restated{w.Event, it.Field}]
+		}
+		if w.Event != nil && m.carries(w, it) && (of == nil || of == w.Event || restates(w)) && (!numbered || version == it.Version) {
 			because = append(because, w)
 		}
 	}
@@ -654,7 +695,10 @@ func (m *model) valueOf(e *Event, it *Item) {
 		bad("#%d (version %d) is not what the newest documents say", it.Number, it.Version)
 		return
 	}
-	if len(because) == 1 {
+	if len(because) == 1 && restates(because[0]) {
+		m.anew[restated{because[0].Event, it.Field}] = it.Version
+		r.observed(because[0], e.Start, e.End)
+	} else if len(because) == 1 {
 		w := because[0]
 		m.versions[by][it.Version], m.numbers[w.Event] = w.Event, it.Version
 		r.observed(w, e.Start, e.End)
@@ -665,8 +709,11 @@ func (m *model) valueOf(e *Event, it *Item) {
 		if s.end < e.Start && s.version > it.Version {
 			bad("version %d was read before, and now %d", s.version, it.Version)
 		}
+		if s.end < e.Start && s.version != it.Version && !slices.ContainsFunc(m.changes[it.Owner], func(c *write) bool { return c.start < e.End && c.end >= s.start }) {
+			bad("version %d was read before, and now %d, and nobody published meanwhile", s.version, it.Version)
+		}
 	}
-	m.highest[k] = append(m.highest[k], seen{e.End, it.Version})
+	m.highest[k] = append(m.highest[k], seen{e.Start, e.End, it.Version})
 }
 
 // together checks that values which were published at once were read at once: of items in one answer, none may be older than what another's
@@ -836,6 +883,6 @@ func (m *model) within(grant *Event, fields []string, author string) {
 // that was removed.
 func (m *model) divided(grant *Event) bool {
 	return len(grant.Fields) > 1 && slices.ContainsFunc(m.changes[grant.owner()], func(c *write) bool {
-		return (c.Do == Rotate || c.Do == Revoke || c.Do == Set && m.removed(c.owner(), c.Fields)) && c.end >= grant.Start
+		return (c.Do == Rotate || restates(c) || c.Do == Revoke || c.Do == Set && m.removed(c.owner(), c.Fields)) && c.end >= grant.Start
 	})
 }

@@ -27,6 +27,8 @@ func (m *model) regranting(w *write, owner, reader, field string) bool {
 			continue
 		}
 		switch x.Do {
+		case Replace, Restore:
+			return true
 		case Rotate, GrantWrite:
 			if slices.Contains(x.Fields, field) {
 				return true
@@ -55,9 +57,10 @@ func (m *model) gaveUp(e *Event) {
 	}
 	switch e.Result {
 	case OK:
+		// What is over anyway, of a grant that is in force otherwise, may be given up too.
 		for _, f := range e.Fields {
-			if !may(f, func(w *write) bool { return w.Event != nil && w.Do == Grant }) {
-				m.violation(e, "there is no grant of %s", f)
+			if !slices.ContainsFunc(m.permits.at(permitKey{e.Owner, e.owner(), f}), func(w *write) bool { return w.Event != nil && w.Do == Grant && w.start < e.End }) {
+				m.violation(e, "%s was never granted", f)
 			}
 		}
 	case "no_grant":
@@ -73,4 +76,36 @@ func (m *model) gaveUp(e *Event) {
 	default:
 		m.violation(e, "a reader is never told so")
 	}
+}
+
+// everSet are the fields that an owner ever publishes in the trace.
+func (m *model) everSet(owner string) []string {
+	var out []string
+	for i := range m.events {
+		if x := &m.events[i]; x.owner() == owner && (x.Do == Set || x.Do == Adopt) {
+			out = append(out, x.Fields...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// outdated reports whether another device may have replaced the root since this one was made, and whether it certainly had before the event.
+func (m *model) outdated(e *Event) (may, must bool) {
+	for i := range m.events {
+		r := &m.events[i]
+		if r.Do != Replace || r.owner() != e.owner() || r.Who == e.Who || r.Start >= e.End || refusedAtHome(r) || r.Result == Replaced {
+			continue
+		}
+		renewed, perhaps := false, false
+		for j := range m.events {
+			if x := &m.events[j]; x.Do == Restore && x.Who == e.Who && x.Start < e.End {
+				renewed = renewed || x.Start >= r.End
+				perhaps = perhaps || x.End > r.Start
+			}
+		}
+		may = may || !renewed
+		must = must || !perhaps && r.Result == OK && r.End <= e.Start
+	}
+	return may, must
 }

@@ -59,9 +59,15 @@ func TestForgedOutcomes(t *testing.T) {
 	refusals := []string{"no_grant", "grant_revoked", "not_found", "grant_expired", "grant_not_yet_valid", "limit_reached", "head_moved", "wrong_leaf", "key_missing", "frozen", "unavailable", "untrue"}
 	for i := range events {
 		e := &events[i]
-		if e.Do != Kill && e.Do != Restart && !troubled(events, e) {
+		if e.Do != Kill && e.Do != Restart && e.Do != Restore && !troubled(events, e) {
 			try(e, "unavailable", func(e *Event) { e.Result = "unavailable" })
 			try(e, "internal", func(e *Event) { e.Result = "internal" })
+		}
+		if settles(e) && e.Result == OK && e.owner() == "ana" { // of whom nothing was replaced
+			try(e, "replaced", func(e *Event) { e.Result = Replaced })
+		}
+		if e.Result == Replaced {
+			try(e, "it worked", func(e *Event) { e.Result = OK })
 		}
 		if e.Do == Replay || e.Do == Forge {
 			try(e, "it worked", func(e *Event) { e.Result = OK })
@@ -193,6 +199,14 @@ func (h *history) readBy(from, to int64, author string, number int, version uint
 
 func (h *history) giveUp(from, to int64, result string) {
 	h.add(from, to, "acme/2", GiveUp, result, func(e *Event) { e.Owner, e.Fields = "ana", []string{"a"} })
+}
+
+func (h *history) replace(from, to int64, device, result string) {
+	h.add(from, to, "ana/"+device, Replace, result, nil)
+}
+
+func (h *history) restore(from, to int64, device string) {
+	h.add(from, to, "ana/"+device, Restore, OK, nil)
 }
 
 func (h *history) kill(from, to int64) { h.add(from, to, "vault", Kill, OK, nil) }
@@ -439,8 +453,10 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(25, 36, "ana/2", Rotate, OK, func(e *Event) { e.Fields = []string{"a"} })
 			h.read(40, 50, "released", 1, 1)
 		}},
-		"nobody gives up what was not granted": {false, func(h *history) { h.revoke(12, 14, "1", OK); h.giveUp(20, 30, OK) }},
-		"frozen, nobody reads":                 {false, func(h *history) { h.add(20, 30, "ana", Freeze, OK, nil); h.read(40, 50, "released", 1, 1) }},
+		"nobody gives up what was not granted": {false, func(h *history) {
+			h.add(20, 30, "acme/1", GiveUp, OK, func(e *Event) { e.Owner, e.Fields = "ana", []string{"b"} })
+		}},
+		"frozen, nobody reads": {false, func(h *history) { h.add(20, 30, "ana", Freeze, OK, nil); h.read(40, 50, "released", 1, 1) }},
 		"whatever is granted": {false, func(h *history) {
 			h.add(20, 30, "ana", Freeze, OK, nil)
 			h.grant(32, 36, "1", OK, Terms{})
@@ -461,6 +477,34 @@ func TestWhatStatesAllow(t *testing.T) {
 		"there is nothing to thaw only if so": {false, func(h *history) {
 			h.add(20, 30, "ana", Freeze, OK, nil)
 			h.add(33, 36, "ana/2", Thaw, "not_found", nil)
+		}},
+		"a replaced root is read as before": {true, func(h *history) {
+			h.replace(20, 30, "1", OK)
+			h.read(25, 28, "released", 1, 1)
+			h.read(40, 50, "released", 1, 2)
+		}},
+		"not as it was before that": {false, func(h *history) {
+			h.set(12, 14, "1", OK, 2, "a")
+			h.replace(20, 30, "1", OK)
+			h.read(40, 50, "released", 1, 3)
+		}},
+		"nobody is refused meanwhile": {false, func(h *history) {
+			h.replace(20, 30, "1", OK)
+			h.read(25, 28, "head_moved", 0, 0)
+			h.read(26, 29, "not_found", 0, 0)
+		}},
+		"the other device does not go on":    {false, func(h *history) { h.replace(20, 30, "1", OK); h.set(40, 50, "2", OK, 2, "a") }},
+		"and is told why":                    {true, func(h *history) { h.replace(20, 30, "1", OK); h.set(40, 50, "2", Replaced, 2, "a") }},
+		"made anew it does":                  {true, func(h *history) { h.replace(20, 30, "1", OK); h.restore(32, 36, "2"); h.set(40, 50, "2", OK, 2, "a") }},
+		"a device is not replaced by itself": {false, func(h *history) { h.replace(20, 30, "1", OK); h.set(40, 50, "1", Replaced, 2, "a") }},
+		"what the old device was told of nothing is the new one's": {true, func(h *history) {
+			h.kill(12, 14)
+			h.set(12, 14, "2", "unavailable", 2, "a")
+			h.replace(20, 30, "1", OK)
+			h.restore(32, 36, "2")
+			h.revoke(37, 38, "2", OK)
+			h.grant(39, 40, "2", OK, Terms{})
+			h.read(41, 50, "released", 1, 2)
 		}},
 		"a replay that is answered":     {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
 		"a device that does not finish": {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},

@@ -11,6 +11,7 @@ type write struct {
 	order      int64 // of its device: when it began
 	acked      bool  // its own answer was a success
 	dead       int64 // reads that begin later cannot be explained by it; never if they can
+	until      int64 // of one that publishes older values anew: what they were by then; end says nothing of it
 	lost       bool  // what a writer wrote while its field moved to other keys, or its permission ended: it may never count
 }
 

@@ -25,6 +25,9 @@ const (
 	Reject     = "reject"      // an owner publishes their own value again
 
 	Sync    = "sync"    // a device finishes what it began and learns what others did
+	Replace = "replace" // an owner's device was lost or stolen: the root is replaced, and other devices are of no use any more
+	Restore = "restore" // a device is made anew from the newest backup
+
 	Read    = "read"    // a reader reads
 	GiveUp  = "give-up" // a reader ends what it may read
 	Freeze  = "freeze"  // two operators stop all reading of an owner
@@ -42,6 +45,8 @@ const (
 	NoField    = "no_field"    // the device knows of no such field; nothing was begun
 	NotStopped = "not_stopped" // begun; whether the reader is stopped is unknown
 	NotRotated = "not_rotated" // the reader is stopped; the rotation is under way
+	Replaced   = "replaced"    // another device replaced the root: this one is of no use any more
+	NoRecovery = "no_recovery" // it lacks the recovery key in force; nothing was begun
 	Newer      = "newer"       // the writer wrote something else meanwhile; nothing was begun
 )
 

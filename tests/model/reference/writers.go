@@ -35,6 +35,8 @@ func (m *model) turning(w *write, owner, writer, field string) bool {
 			if slices.Contains(x.Fields, field) {
 				return true
 			}
+		case Replace, Restore:
+			return true
 		case Revoke:
 			if !x.Keep && slices.Contains(m.meant(x), field) {
 				return true
@@ -83,9 +85,15 @@ func (m *model) newest(e *Event, it *Item) {
 	}
 }
 
+// restates reports whether a device published, or may have, everything anew: it replaced the root, or goes on with that.
+func restates(w *write) bool { return w.Do == Replace || w.Do == Restore }
+
 // carries reports whether a publication may be of a value: its own, or that of an older one.
-func (m *model) carries(w *write, it *Item) bool {
-	if w.Event == nil {
+func (m *model) carries(w *write, it *Item) bool { return m.carried(w, it, 8) }
+
+// carried is carries with so many publications of older values before it.
+func (m *model) carried(w *write, it *Item, deep int) bool {
+	if w.Event == nil || deep == 0 {
 		return false
 	}
 	of := m.sets[it.Owner][it.Number]
@@ -97,11 +105,11 @@ func (m *model) carries(w *write, it *Item) bool {
 		return of == w.Event
 	case Adopt:
 		return of.Do == Write && of.owner() == w.Reader && of.Start < w.end
-	case Reject:
-		// What the owner had: set by the owner, or adopted.
-		return of.Start < w.end && (of.Do == Set || slices.ContainsFunc(m.value(slot{it.Owner, it.Owner, it.Field}), func(x *write) bool {
-			return x.Event != nil && x.Do == Adopt && x.start < w.end && m.carries(x, it)
-		}))
+	case Reject, Replace, Restore:
+		// What the owner had then.
+		return slices.ContainsFunc(m.value(slot{it.Owner, it.Owner, it.Field}).possible(w.start, w.until), func(p *write) bool {
+			return p.Event != nil && p.Event != w.Event && p.start < w.until && !w.before(p) && m.carried(p, it, deep-1)
+		})
 	}
 	return false
 }
