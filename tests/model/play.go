@@ -231,7 +231,7 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		answer(e, p.freeze(ctx, p.owners[l.Who]))
 	case reference.Thaw:
 		answer(e, d.owner.Thaw(ctx))
-	case reference.Replace:
+	case reference.Replace, reference.Suspend:
 		answer(e, p.replace(ctx, d, l))
 	case reference.Restore:
 		e.Result = reference.OK
@@ -401,40 +401,58 @@ func (p *play) read(ctx context.Context, d *device, l *Line, e *reference.Event)
 	}
 }
 
-// replace gives an owner a new root. What the device had is kept, as a thief might.
+// replace gives an owner, or a reader, a new root. What the device had is kept, as a thief might.
 func (p *play) replace(ctx context.Context, d *device, l *Line) error {
-	owner, _, _ := strings.Cut(l.Who, "/")
+	name, _, _ := strings.Cut(l.Who, "/")
 	before := d.drawer.Copy()
 	p.mu.Lock()
-	o := client.ReplaceOptions{Reason: succession.Reason(l.Attack)}
-	if n := len(p.backups[owner]); n > 0 {
-		o.Recovery = p.backups[owner][n-1]
+	o := client.ReplaceOptions{Reason: succession.Stolen}
+	if l.Attack != "" {
+		o.Reason = succession.Reason(l.Attack)
+	}
+	if n := len(p.backups[name]); n > 0 {
+		o.Recovery = p.backups[name][n-1]
 	}
 	p.mu.Unlock()
-	err := d.owner.Replace(ctx, o, func(plain []byte) error {
+	keep := func(plain []byte) error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.backups[owner] = append(p.backups[owner], bytes.Clone(plain))
+		p.backups[name] = append(p.backups[name], bytes.Clone(plain))
 		return nil
-	})
+	}
+	if d.reader != nil {
+		return d.reader.Replace(ctx, o, keep)
+	}
+	err := d.owner.Replace(ctx, o, keep)
 	if err == nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.former[owner] = append(p.former[owner], before)
+		p.former[name] = append(p.former[name], before)
 	}
 	return err
 }
 
 // restore makes a device anew from the newest backup that is of use: of two devices that replaced the root at the same time one was too late.
 func (p *play) restore(ctx context.Context, d *device, l *Line) error {
-	owner, _, _ := strings.Cut(l.Who, "/")
+	name, _, _ := strings.Cut(l.Who, "/")
 	p.mu.Lock()
-	backups := slices.Clone(p.backups[owner])
+	backups := slices.Clone(p.backups[name])
 	p.mu.Unlock()
 	if len(backups) == 0 { // nothing was replaced yet
 		return d.restart()
 	}
 	for _, plain := range slices.Backward(backups) {
+		if d.reader != nil {
+			var err error
+			d.drawer, d.known = new(devices.Drawer), map[string]known{}
+			if d.reader, err = client.RestoreReader(d.drawer, bytes.Clone(plain), client.Options{}); err != nil {
+				return err
+			}
+			if _, err := d.reader.Granted(ctx); !errors.Is(err, client.ErrReplaced) && !errors.Is(err, policies.CodeUnauthorized) && !errors.Is(err, policies.CodeKeyReplaced) {
+				break
+			}
+			continue
+		}
 		d.owner.Close()
 		d.drawer = new(devices.Drawer)
 		var err error
@@ -538,13 +556,18 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 		}
 		return nil
 	}
-	for _, owner := range p.script.Owners {
-		// Both are of one root again: that of a replacement which is in force, or which the second carries out.
-		if p.replaces(owner) {
-			if err := p.reunite(owner, run); err != nil {
+	// Both devices of each are of one root again: that of a replacement which is in force, or which the second carries out.
+	for _, name := range slices.Concat(p.script.Owners, p.script.Readers) {
+		for _, device := range []string{"/1", "/2"} {
+			if len(p.backups[name]) == 0 {
+				continue
+			}
+			if err := run(Line{Who: name + device, Do: reference.Restore}); err != nil {
 				return events, err
 			}
 		}
+	}
+	for _, owner := range p.script.Owners {
 		// The first learns what the second finished, and the other way round.
 		for _, device := range []string{"/1", "/2", "/1", "/2"} {
 			if err := run(Line{Who: owner + device, Do: reference.Sync}); err != nil {
@@ -602,24 +625,6 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 		}
 	}
 	return events, all()
-}
-
-// replaces reports whether a root is replaced in the script.
-func (p *play) replaces(owner string) bool {
-	return slices.ContainsFunc(p.script.Lines, func(l Line) bool { return l.Do == reference.Replace && strings.HasPrefix(l.Who, owner+"/") })
-}
-
-// reunite makes both devices of an owner anew from the newest backup, if there is one.
-func (p *play) reunite(owner string, run func(Line) error) error {
-	if len(p.backups[owner]) == 0 {
-		return nil
-	}
-	for _, device := range []string{"/1", "/2"} {
-		if err := run(Line{Who: owner + device, Do: reference.Restore}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // may is an owner and somebody who writes for that owner.

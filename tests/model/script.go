@@ -31,6 +31,7 @@ import (
 //	forge author ana                   # or signature: somebody publishes in her name
 //	acme/1 give-up ana:a
 //	ana/1 replace stolen               # or lost: a new root; the other device is of no use any more
+//	acme/1 suspend                     # a reader does: it suspends its grants, and has new keys
 //	ana/2 restore                      # until it is made anew from the newest backup
 //	freeze ana                         # two operators do
 //	ana/1 thaw
@@ -217,14 +218,16 @@ func (s *Script) validate() error {
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && len(l.Fields) > 0
 		case reference.Replace:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && (l.Attack == "stolen" || l.Attack == "lost")
-		case reference.Sync, reference.Thaw, reference.Restore:
+		case reference.Suspend:
+			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2")
+		case reference.Sync, reference.Thaw:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2")
 		case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite:
 			all := l.Do == reference.Revoke || l.Do == reference.EndWrite
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && (all || len(l.Fields) > 0)
 		case reference.Adopt, reference.Reject:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && len(l.Fields) == 1
-		case reference.Restart:
+		case reference.Restart, reference.Restore:
 			good = (device == "1" || device == "2") && (slices.Contains(s.Owners, name) || slices.Contains(s.Readers, name))
 		case reference.Read, reference.Write, reference.GiveUp:
 			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2") && len(l.Fields) > 0 && !slices.ContainsFunc(l.Fields, func(f string) bool {
@@ -321,12 +324,16 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 		killed = killed || l.Do == reference.Kill
 		busy[l.Who] = true
 		s.Lines = append(s.Lines, l)
-		if l.Do == reference.Replace { // the other one is used once more, perhaps, and made anew
+		if l.Do == reference.Replace || l.Do == reference.Suspend { // the other one is used once more, perhaps, and made anew
 			owner, device, _ := strings.Cut(l.Who, "/")
 			other := owner + "/" + map[string]string{"1": "2", "2": "1"}[device]
 			if d.IntN(2) == 0 && !busy[other] {
+				able := []string{reference.Set, reference.Grant, reference.Revoke, reference.Sync}
+				if l.Do == reference.Suspend {
+					able = []string{reference.Read, reference.Write}
+				}
 				l := d.line(s, fields, sealed)
-				for l.Do != reference.Set && l.Do != reference.Grant && l.Do != reference.Revoke && l.Do != reference.Sync {
+				for !slices.Contains(able, l.Do) {
 					l = d.line(s, fields, sealed)
 				}
 				l.Who, l.With = other, d.IntN(2) == 0
@@ -440,6 +447,9 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 		}
 	case n < 123:
 		l.Do, l.Fields, l.Attack = reference.Replace, nil, d.one("stolen", "lost")
+		if d.IntN(3) == 0 {
+			l = Line{Who: reader + "/" + d.one("1", "1", "2"), Do: reference.Suspend}
+		}
 	default:
 		l = Line{Do: "wait", Length: d.ms(200, 1200)}
 	}

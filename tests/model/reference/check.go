@@ -31,6 +31,7 @@ type Rules struct {
 	RejectedReads  bool // what was rejected is expected to count
 	GivenUpReads   bool // a reader is expected to read what it gave up
 	FrozenReads    bool // all reading of an owner was stopped, and a reader is expected to read
+	SuspendedReads bool // a reader is expected to read what it suspended
 	OldDevices     bool // a device that was replaced is expected to go on
 	ThawedStops    bool // and to read nothing after the owner ended that
 }
@@ -64,7 +65,9 @@ type model struct {
 	values   map[slot]register
 	permits  permissions
 	writers  permissions
-	frozen   map[string]register            // by owner
+	frozen   map[string]register // by owner
+	suspends permissions         // of nothing; without a field
+	owners   []string
 	versions map[authorOf]map[uint64]*Event // which publication a version is of
 	numbers  map[*Event]uint64              // and the other way round
 	anew     map[restated]uint64            // the same of one that publishes everything anew
@@ -100,7 +103,7 @@ type use struct {
 // Check holds a trace against the model. The trace is complete: what happened before it is nothing, and all writes are in it.
 func Check(events []Event, rules Rules) (Summary, []Violation) {
 	m := &model{
-		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{},
+		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{}, suspends: permissions{},
 		versions: map[authorOf]map[uint64]*Event{}, numbers: map[*Event]uint64{}, anew: map[restated]uint64{}, shown: map[slot]map[uint64]int{}, highest: map[slot][]seen{},
 		changes: map[string][]*write{}, sets: map[string]map[int]*Event{},
 		ops: map[*Event]*write{}, uses: map[permitKey][]use{},
@@ -136,6 +139,11 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 			m.read(e)
 		case Replay, Forge:
 			m.attack(e)
+		case Suspend:
+			if e.Result != OK {
+				sum.Unknown++
+			}
+			m.suspended(e)
 		case GiveUp:
 			if e.Result != OK && !refusedAtHome(e) {
 				sum.Unknown++
@@ -200,11 +208,16 @@ func (m *model) write() {
 		}
 	}
 	for i := range m.events {
+		if e := &m.events[i]; settles(e) && !slices.Contains(m.owners, e.owner()) {
+			m.owners = append(m.owners, e.owner())
+		}
+	}
+	for i := range m.events {
 		e := &m.events[i]
 		switch e.Do {
-		case Write, GiveUp, Freeze, Restore:
+		case Write, GiveUp, Freeze, Restore, Suspend:
 		default:
-			if !settles(e) || e.Do == Sync {
+			if !settles(e) {
 				continue
 			}
 		}
@@ -286,6 +299,20 @@ func (m *model) write() {
 			}
 		case Freeze, Thaw:
 			freezes()
+		case Suspend:
+			for _, owner := range m.owners {
+				r, k := w, permitKey{owner: owner, reader: o}
+				m.suspends[k] = append(m.suspends.at(k), &r)
+			}
+		}
+		if settles(e) { // a device that sees a reader's new keys grants the same to them: it looks when it syncs, and when it grants something
+			for _, reader := range m.suspenders() {
+				r, k := w, permitKey{owner: o, reader: reader}
+				if m.trouble(e) || e.Do != Sync && (e.Do != Grant || e.Reader != reader) {
+					r.acked, r.end = false, never
+				}
+				m.suspends[k] = append(m.suspends.at(k), &r)
+			}
 		}
 	}
 }
@@ -299,7 +326,7 @@ func (m *model) settled(i int) int64 {
 	}
 	settled := int64(never)
 	switch e.Do {
-	case Write, Adopt, Reject, GiveUp, Freeze:
+	case Write, Adopt, Reject, GiveUp, Freeze, Sync:
 		return settled
 	}
 	for j := range m.events {
@@ -460,6 +487,9 @@ func (m *model) attack(e *Event) {
 
 // read checks a read's items, and what they say together.
 func (m *model) read(e *Event) {
+	if m.replaced(e) {
+		return
+	}
 	if e.Result != OK {
 		if e.Result != "unavailable" && e.Result != "unknown_session" && e.Result != "log_stopped" && e.Result != "log_full" || !m.trouble(e) {
 			m.violation(e, "nothing was away, and the reader got no answer")
@@ -491,8 +521,12 @@ func (m *model) item(e *Event, it *Item) {
 		m.violation(e, "%s:%s is %s: %s", it.Owner, it.Field, it.Result, why)
 	}
 	frozen, thawed := m.stopped(e, it.Owner)
-	if !thawed && !slices.Contains([]string{"no_grant", "grant_revoked", "not_found", "frozen", "unavailable", "log_stopped", "log_full", "unknown_session", "storefront_behind"}, it.Result) {
+	if !thawed && !slices.Contains([]string{"no_grant", "grant_revoked", "suspended", "not_found", "frozen", "unavailable", "log_stopped", "log_full", "unknown_session", "storefront_behind"}, it.Result) {
 		bad("all reading of this owner was stopped")
+	}
+	suspended, renewed := m.renewed(e, it)
+	if !renewed && !slices.Contains([]string{"no_grant", "grant_revoked", "suspended", "not_found", "unavailable", "log_stopped", "log_full", "unknown_session", "storefront_behind"}, it.Result) {
+		bad("this reader suspended what it had")
 	}
 	var because []*write // the permissions that explain the outcome
 	switch it.Result {
@@ -533,6 +567,13 @@ func (m *model) item(e *Event, it *Item) {
 		because = revoked
 		if len(revoked) == 0 && !m.otherPurpose(permits, granted, e) {
 			bad("nothing was revoked")
+		}
+	case "suspended":
+		if m.rules.SuspendedReads {
+			bad("a reader is expected to read")
+		}
+		if because = granted; len(granted) == 0 || !suspended {
+			bad("nothing was suspended, or the reader has no grant")
 		}
 	case "frozen":
 		if m.rules.FrozenReads {

@@ -50,10 +50,67 @@ func (m *model) regranting(w *write, owner, reader, field string) bool {
 	return false
 }
 
+// suspenders are the readers that ever suspend their grants in the trace.
+func (m *model) suspenders() (out []string) {
+	for i := range m.events {
+		if e := &m.events[i]; e.Do == Suspend && !slices.Contains(out, e.owner()) {
+			out = append(out, e.owner())
+		}
+	}
+	return out
+}
+
+// renewed reports whether what a reader has of an owner may have been suspended during a read, and whether it may have been in force.
+func (m *model) renewed(e *Event, it *Item) (suspended, renewed bool) {
+	for _, w := range m.suspends.at(permitKey{owner: it.Owner, reader: e.owner()}).possible(e.Start, e.End) {
+		if w.Event != nil && w.Do == Suspend {
+			suspended = true
+		} else {
+			renewed = true
+		}
+	}
+	return suspended, renewed
+}
+
+// replaced checks a reader's device whose keys another one replaced, and reports whether it was told so.
+func (m *model) replaced(e *Event) bool {
+	may, must := m.outdated(e)
+	told := slices.Contains([]string{Replaced, "key_replaced", "unauthorized"}, e.Result)
+	if told && !may {
+		m.violation(e, "no other device replaced the keys")
+	}
+	if must && (e.Result == OK || m.rules.OldDevices) {
+		m.violation(e, "another device replaced the keys, and this one goes on, or is expected to")
+	}
+	return told
+}
+
+// suspended checks what a reader was told who suspends its grants.
+func (m *model) suspended(e *Event) {
+	if m.replaced(e) || e.Result == OK {
+		return
+	}
+	switch e.Result {
+	case NoRecovery, "succession_pending":
+		if may, _ := m.outdated(e); !may && !slices.ContainsFunc(m.events, func(x Event) bool { return x.Do == Suspend && x.owner() == e.owner() && x.Start < e.Start }) {
+			m.violation(e, "nothing was replaced before")
+		}
+	case "unavailable", "log_stopped", "log_full":
+		if !m.trouble(e) {
+			m.violation(e, "nothing was away")
+		}
+	default:
+		m.violation(e, "a reader is never told so")
+	}
+}
+
 // gaveUp checks what a reader was told who gives something up.
 func (m *model) gaveUp(e *Event) {
 	may := func(f string, able func(*write) bool) bool {
 		return slices.ContainsFunc(m.permits.at(permitKey{e.Owner, e.owner(), f}).possible(e.Start, e.End), able)
+	}
+	if m.replaced(e) {
+		return
 	}
 	switch e.Result {
 	case OK:
@@ -94,7 +151,7 @@ func (m *model) everSet(owner string) []string {
 func (m *model) outdated(e *Event) (may, must bool) {
 	for i := range m.events {
 		r := &m.events[i]
-		if r.Do != Replace || r.owner() != e.owner() || r.Who == e.Who || r.Start >= e.End || refusedAtHome(r) || r.Result == Replaced {
+		if r.Do != Replace && r.Do != Suspend || r.owner() != e.owner() || r.Who == e.Who || r.Start >= e.End || refusedAtHome(r) || r.Result == Replaced {
 			continue
 		}
 		renewed, perhaps := false, false

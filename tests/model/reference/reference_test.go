@@ -56,7 +56,7 @@ func TestForgedOutcomes(t *testing.T) {
 			t.Errorf("%s: %s: not noticed", e, what)
 		}
 	}
-	refusals := []string{"no_grant", "grant_revoked", "not_found", "grant_expired", "grant_not_yet_valid", "limit_reached", "head_moved", "wrong_leaf", "key_missing", "frozen", "unavailable", "untrue"}
+	refusals := []string{"no_grant", "grant_revoked", "not_found", "grant_expired", "grant_not_yet_valid", "limit_reached", "head_moved", "wrong_leaf", "key_missing", "frozen", "suspended", "unavailable", "untrue"}
 	for i := range events {
 		e := &events[i]
 		if e.Do != Kill && e.Do != Restart && e.Do != Restore && !troubled(events, e) {
@@ -207,6 +207,12 @@ func (h *history) replace(from, to int64, device, result string) {
 
 func (h *history) restore(from, to int64, device string) {
 	h.add(from, to, "ana/"+device, Restore, OK, nil)
+}
+
+func (h *history) synced(from, to int64) {
+	h.add(from, to, "ana/2", Sync, OK, func(e *Event) {
+		e.Items = []Item{{Owner: "ana", Field: "a", Number: 1, Version: 1}, {Owner: "ana", Field: "b", Number: 1, Version: 1}}
+	})
 }
 
 func (h *history) kill(from, to int64) { h.add(from, to, "vault", Kill, OK, nil) }
@@ -505,6 +511,23 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.revoke(37, 38, "2", OK)
 			h.grant(39, 40, "2", OK, Terms{})
 			h.read(41, 50, "released", 1, 2)
+		}},
+		"what a reader suspended it does not read": {false, func(h *history) { h.add(20, 30, "acme/1", Suspend, OK, nil); h.read(40, 50, "released", 1, 1) }},
+		"until the owner's device hears of it": {true, func(h *history) {
+			h.add(20, 30, "acme/1", Suspend, OK, nil)
+			h.read(31, 32, "suspended", 0, 0)
+			h.synced(33, 36)
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"and then it does": {false, func(h *history) {
+			h.add(20, 30, "acme/1", Suspend, OK, nil)
+			h.synced(33, 36)
+			h.read(40, 50, "suspended", 0, 0)
+		}},
+		"or grants again": {false, func(h *history) {
+			h.add(20, 30, "acme/1", Suspend, OK, nil)
+			h.grant(33, 36, "2", OK, Terms{})
+			h.read(40, 50, "suspended", 0, 0)
 		}},
 		"a replay that is answered":     {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
 		"a device that does not finish": {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},

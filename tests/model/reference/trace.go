@@ -29,6 +29,7 @@ const (
 	Restore = "restore" // a device is made anew from the newest backup
 
 	Read    = "read"    // a reader reads
+	Suspend = "suspend" // a reader's keys were stolen: it suspends all its grants and replaces the keys; its other devices are of no use any more
 	GiveUp  = "give-up" // a reader ends what it may read
 	Freeze  = "freeze"  // two operators stop all reading of an owner
 	Thaw    = "thaw"    // an owner ends that

@@ -152,6 +152,9 @@ func (m *model) wrote(e *Event) {
 			return w.Event != nil && w.Do == do || w.Event == nil && do == ""
 		})
 	}
+	if m.replaced(e) {
+		return
+	}
 	switch e.Result {
 	case OK:
 		for _, f := range e.Fields {
@@ -176,6 +179,11 @@ func (m *model) wrote(e *Event) {
 			return x.Do == Write && x.owner() == e.owner() && x.Who != e.Who && x.Start < e.End
 		}) {
 			m.violation(e, "no other machine was at work")
+		}
+	case "untrue":
+		// What was sealed to the keys before does not open.
+		if !slices.Contains(m.suspenders(), e.owner()) {
+			m.violation(e, "this writer has the keys that it had")
 		}
 	default:
 		m.violation(e, "a writer is never told so")
