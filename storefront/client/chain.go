@@ -197,6 +197,9 @@ func (o *Owner) advance(ctx context.Context) error {
 					return o.save()
 				}
 			}
+			if c, ok := o.contact(t.Reader); ok && t.Kind == taskGrant && o.renewReader(ctx, c) { // not to keys that were given up
+				t = &o.state.Tasks[0]
+			}
 			if t.Kind == taskGrant && len(t.Slots) > 0 && !o.lacks(t) { // another device did something that it does not fit any more
 				o.state.Tasks[0] = task{Kind: taskFollow, Stroke: stroke, Fields: t.Fields}
 				return o.save()

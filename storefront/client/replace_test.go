@@ -411,3 +411,17 @@ func TestReaderReplaceKilledAnywhere(t *testing.T) {
 		w.wantRead(again, o, "own/a", "a")
 	}
 }
+
+// TestGrantToWhoReplacedItsKeys: a device that has not heard of it grants to the new keys all the same, to a reader that had something and to one that had nothing.
+func TestGrantToWhoReplacedItsKeys(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, globex := w.household(2)
+	w.must(o.Revoke(ctx, globex.ID(), nil, RevokeOptions{}))
+	for _, r := range []*Reader{acme, globex} {
+		w.must(r.Replace(ctx, stolen(), keep(new([]byte))))
+		w.must(o.Grant(ctx, r.ID(), []policies.Field{"own/f0"}, GrantOptions{}))
+		w.wantRead(r, o, "own/f0", "value 0")
+	}
+	w.wantRead(acme, o, "own/f1", "value 1") // which it was granted before
+	w.wantRefusal(globex, o, "own/f1", policies.CodeNoGrant)
+}

@@ -322,25 +322,32 @@ func (r *Reader) relate(header policies.Header, owner policies.OwnerID, nonce po
 func (o *Owner) renewReaders(ctx context.Context) (news bool) {
 	for i := range o.state.Contacts {
 		c := &o.state.Contacts[i]
-		line, err := lineOf(c.Identity, c.Successions)
-		if err != nil || len(o.granted(policies.ReaderID(c.ID), nil)) == 0 {
-			continue
+		if len(o.granted(policies.ReaderID(c.ID), nil)) > 0 && o.renewReader(ctx, c) {
+			news = true
 		}
-		newer, _, err := o.successions(ctx, line)
-		if err != nil || len(newer.Holders) == len(line.Holders) {
-			continue
-		}
-		found, err := o.findRelationship(ctx, c.ID, func(_ policies.Hash, r *policies.Relationship) bool { return r.Nonce == c.Nonce })
-		if err != nil {
-			continue
-		}
-		found.Alias = c.Alias
-		o.putContact(found) // in its place
-		o.regrantTo(policies.ReaderID(c.ID))
-		o.renewed = append(o.renewed, c.public())
-		news = true
 	}
 	return news
+}
+
+// renewReader does so for one: a contact that is about to be granted something may have replaced its keys too.
+func (o *Owner) renewReader(ctx context.Context, c *readerContact) bool {
+	line, err := lineOf(c.Identity, c.Successions)
+	if err != nil {
+		return false
+	}
+	newer, _, err := o.successions(ctx, line)
+	if err != nil || len(newer.Holders) == len(line.Holders) {
+		return false
+	}
+	found, err := o.findRelationship(ctx, c.ID, func(_ policies.Hash, r *policies.Relationship) bool { return r.Nonce == c.Nonce })
+	if err != nil {
+		return false
+	}
+	found.Alias = c.Alias
+	o.putContact(found) // in its place
+	o.regrantTo(policies.ReaderID(c.ID))
+	o.renewed = append(o.renewed, c.public())
+	return true
 }
 
 // regrantTo queues what a reader has, to be granted anew to its newest key, and then the end of the older grants.
