@@ -66,7 +66,7 @@ var wrongRules = map[string]reference.Rules{
 	"revoked-reads": {RevokedReads: true}, "expired-reads": {ExpiredReads: true}, "older-versions": {OlderVersions: true},
 	"removed-reads": {RemovedReads: true}, "limits-one-more": {LimitsOneMore: true}, "strangers-read": {StrangersReads: true},
 	"ended-writes": {EndedWrites: true}, "owners-only": {OwnersOnly: true}, "rejected-reads": {RejectedReads: true},
-	"suspended-reads": {SuspendedReads: true}, "old-devices": {OldDevices: true}, "given-up-reads": {GivenUpReads: true}, "frozen-reads": {FrozenReads: true}, "thawed-stops": {ThawedStops: true},
+	"suspended-reads": {SuspendedReads: true}, "denied-reads": {DeniedReads: true}, "old-devices": {OldDevices: true}, "given-up-reads": {GivenUpReads: true}, "frozen-reads": {FrozenReads: true}, "thawed-stops": {ThawedStops: true},
 }
 
 // Runner plays scripts, one after the other.

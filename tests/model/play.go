@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/consent"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/tests/devices"
@@ -172,7 +174,7 @@ func (p *play) together(ctx context.Context, lines []Line, first int) ([]referen
 
 // line plays one line. An error is one of the world, not of the line.
 func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, error) {
-	e := &reference.Event{Line: n + 1, Who: l.Who, Do: l.Do, Fields: l.Fields, Reader: l.Reader, Terms: l.Terms, Keep: l.Keep, Cut: l.Cut != 0, Attack: l.Attack}
+	e := &reference.Event{Line: n + 1, Who: l.Who, Do: l.Do, Fields: l.Fields, Reader: l.Reader, Terms: l.Terms, Keep: l.Keep, Cut: l.Cut != 0, Attack: l.Attack, Again: l.Again}
 	d := p.devices[l.Who]
 	if d != nil {
 		d.mu.Lock()
@@ -231,6 +233,15 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		answer(e, p.freeze(ctx, p.owners[l.Who]))
 	case reference.Thaw:
 		answer(e, d.owner.Thaw(ctx))
+	case reference.Ask:
+		p.ask(ctx, d, l, e)
+	case reference.Hear:
+		p.hear(ctx, d, e)
+	case reference.Answer:
+		p.reply(ctx, d, l, e)
+	case reference.Stop:
+		_, err := d.owner.Stop(ctx, p.readers[l.Reader], fields)
+		answer(e, err)
 	case reference.Replace, reference.Suspend:
 		answer(e, p.replace(ctx, d, l))
 	case reference.Restore:
@@ -329,6 +340,70 @@ func (p *play) write(ctx context.Context, d *device, l *Line, e *reference.Event
 		changes = append(changes, client.Change{Field: f, Value: fmt.Appendf(nil, "%s %s %d", e.Owner, f, e.Number)})
 	}
 	answer(e, d.reader.Write(ctx, p.owners[e.Owner], changes...))
+}
+
+// ask has a reader ask one owner for fields, all of them optional.
+func (p *play) ask(ctx context.Context, d *device, l *Line, e *reference.Event) {
+	terms := client.Ask{Purpose: consent.Purpose{Text: cmp.Or(l.Terms.Purpose, "general"), Term: "ServiceProvision"}, Duration: l.Terms.For, Waits: l.Terms.Waits}
+	if terms.Duration == 0 {
+		terms.Duration = 24 * time.Hour
+	}
+	for _, f := range ofOne(l, e) {
+		terms.Fields = append(terms.Fields, consent.AskedField{Field: f, Reason: "it is needed"})
+	}
+	_, err := d.reader.Ask(ctx, p.owners[e.Owner], terms)
+	answer(e, err)
+}
+
+// hear has a reader hear what was answered.
+func (p *play) hear(ctx context.Context, d *device, e *reference.Event) {
+	_, err := d.reader.Receive(ctx, 0)
+	answer(e, err)
+	for _, c := range d.reader.Consents() {
+		for _, f := range c.Fields {
+			e.Items = append(e.Items, reference.Item{Owner: p.names[policies.AuthorID(c.Party)], Field: string(f), Result: string(c.Status)})
+		}
+	}
+}
+
+// reply has an owner answer the newest request of a reader that waits, or, again, that was answered.
+func (p *play) reply(ctx context.Context, d *device, l *Line, e *reference.Event) {
+	if _, err := d.owner.Receive(ctx); err != nil {
+		answer(e, err)
+		return
+	}
+	var request *client.Consent
+	for _, c := range d.owner.Inbox(true) {
+		answered := c.Status != consent.Pending && c.Status != consent.Expired
+		if policies.ReaderID(c.Party) == p.readers[l.Reader] && answered == l.Again {
+			request = &c
+		}
+	}
+	if request == nil {
+		e.Result = reference.NotAsked
+		return
+	}
+	for _, f := range request.Asked {
+		e.Asked = append(e.Asked, string(f.Field))
+	}
+	if e.Terms.Purpose = request.Purpose.Text; e.Terms.Purpose == "general" {
+		e.Terms.Purpose = ""
+	}
+	if long := time.Duration(request.Duration) * time.Second; long < time.Hour {
+		e.Terms.For = long
+	}
+	e.Terms.Waits = request.Expires.Sub(request.Time)
+	if e.Terms.Waits > time.Hour {
+		e.Terms.Waits = 0
+	}
+	fields := make([]policies.Field, len(l.Fields))
+	for i, f := range l.Fields {
+		fields[i] = policies.Field(f)
+	}
+	e.Start = time.Now().UnixNano()
+	e.Over = !time.Now().Before(request.Expires)
+	_, err := d.owner.Answer(ctx, request.ID.String(), fields, "")
+	answer(e, err)
 }
 
 // freeze has two operators stop all reading of an owner.

@@ -31,6 +31,10 @@ import (
 //	forge author ana                   # or signature: somebody publishes in her name
 //	acme/1 give-up ana:a
 //	ana/1 replace stolen               # or lost: a new root; the other device is of no use any more
+//	acme/1 ask ana:a ana:b purpose=p for=2s waits=1s
+//	ana/1 answer acme a                # what is not named is denied; "again": answers what was answered
+//	acme/1 hear
+//	ana/1 stop acme a                  # withdraws
 //	acme/1 suspend                     # a reader does: it suspends its grants, and has new keys
 //	ana/2 restore                      # until it is made anew from the newest backup
 //	freeze ana                         # two operators do
@@ -50,6 +54,7 @@ type Line struct {
 	Reader        string   // or writer
 	Terms         reference.Terms
 	Keep, Known   bool
+	Again         bool
 	Cut           time.Duration
 	After, Length time.Duration // of a kill: when, and how long the daemons are down; of a wait
 	Attack        string        // of a replay or a forgery: what kind; of a replacement: why
@@ -79,6 +84,8 @@ func (l *Line) String() string {
 	add("from=%s", l.Terms.From, l.Terms.From != 0)
 	add("for=%s", l.Terms.For, l.Terms.For != 0)
 	add("custody=%s", l.Terms.Custody, l.Terms.Custody != "")
+	add("waits=%s", l.Terms.Waits, l.Terms.Waits != 0)
+	add("%s", "again", l.Again)
 	add("%s", "keep", l.Keep)
 	add("%s", "known", l.Known)
 	add("cut=%s", l.Cut, l.Cut != 0)
@@ -170,6 +177,8 @@ func parseLine(words []string) (l Line, err error) {
 			l.Keep = true
 		case w == "known":
 			l.Known = true
+		case w == "again":
+			l.Again = true
 		case !has:
 			l.Fields = append(l.Fields, w)
 		case name == "limit":
@@ -180,6 +189,8 @@ func parseLine(words []string) (l Line, err error) {
 			l.Terms.Custody = value
 		case name == "from":
 			l.Terms.From, err = time.ParseDuration(value)
+		case name == "waits":
+			l.Terms.Waits, err = time.ParseDuration(value)
 		case name == "for":
 			l.Terms.For, err = time.ParseDuration(value)
 		case name == "cut":
@@ -201,7 +212,7 @@ func parseLine(words []string) (l Line, err error) {
 // concerns reports whether what an owner does is about a reader, or a writer.
 func concerns(do string) bool {
 	switch do {
-	case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Adopt, reference.Reject:
+	case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Adopt, reference.Reject, reference.Answer, reference.Stop:
 		return true
 	}
 	return false
@@ -218,18 +229,18 @@ func (s *Script) validate() error {
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && len(l.Fields) > 0
 		case reference.Replace:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && (l.Attack == "stolen" || l.Attack == "lost")
-		case reference.Suspend:
+		case reference.Suspend, reference.Hear:
 			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2")
 		case reference.Sync, reference.Thaw:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2")
-		case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite:
-			all := l.Do == reference.Revoke || l.Do == reference.EndWrite
+		case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Answer, reference.Stop:
+			all := l.Do == reference.Revoke || l.Do == reference.EndWrite || l.Do == reference.Answer
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && (all || len(l.Fields) > 0)
 		case reference.Adopt, reference.Reject:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && len(l.Fields) == 1
 		case reference.Restart, reference.Restore:
 			good = (device == "1" || device == "2") && (slices.Contains(s.Owners, name) || slices.Contains(s.Readers, name))
-		case reference.Read, reference.Write, reference.GiveUp:
+		case reference.Read, reference.Write, reference.GiveUp, reference.Ask:
 			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2") && len(l.Fields) > 0 && !slices.ContainsFunc(l.Fields, func(f string) bool {
 				owner, field, ok := strings.Cut(f, ":")
 				return !ok || field == "" || !slices.Contains(s.Owners, owner) || l.Do != reference.Read && !strings.HasPrefix(l.Fields[0], owner+":")
@@ -283,6 +294,16 @@ func (d dice) writer(s *Script) *Line {
 		return nil
 	}
 	return out[d.IntN(len(out))]
+}
+
+// asked is the newest line that asks, nil if there is none.
+func (d dice) asked(s *Script) *Line {
+	for i := len(s.Lines) - 1; i >= 0; i-- {
+		if s.Lines[i].Do == reference.Ask {
+			return &s.Lines[i]
+		}
+	}
+	return nil
 }
 
 func (d dice) ms(least, most int) time.Duration {
@@ -364,7 +385,7 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 	if d.IntN(25) == 0 {
 		l.Cut = d.ms(1, 60)
 	}
-	switch n := d.IntN(126); {
+	switch n := d.IntN(140); {
 	case n < 14:
 		l.Do = reference.Set
 	case n < 18:
@@ -450,6 +471,42 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 		if d.IntN(3) == 0 {
 			l = Line{Who: reader + "/" + d.one("1", "1", "2"), Do: reference.Suspend}
 		}
+	case n < 128:
+		l = Line{Who: reader + "/" + d.one("1", "1", "2"), Do: reference.Ask}
+		for _, f := range d.some(fields) {
+			l.Fields = append(l.Fields, owner+":"+f)
+		}
+		if d.IntN(3) == 0 {
+			l.Terms.Purpose = d.one("billing", "delivery")
+		}
+		if d.IntN(5) == 0 {
+			l.Terms.For = 2 * time.Second
+		}
+		if d.IntN(6) == 0 {
+			l.Terms.Waits = time.Second
+		}
+	case n < 134:
+		l.Do, l.Reader, l.Again = reference.Answer, reader, d.IntN(5) == 0
+		if asked := d.asked(s); asked != nil && d.IntN(5) > 0 {
+			owner, _, _ := strings.Cut(asked.Fields[0], ":")
+			var of []string
+			for _, f := range asked.Fields {
+				of = append(of, strings.TrimPrefix(f, owner+":"))
+			}
+			l.Who = owner + "/" + d.one("1", "1", "2")
+			l.Reader, _, _ = strings.Cut(asked.Who, "/")
+			l.Fields = of
+			if d.IntN(3) == 0 {
+				l.Fields = d.some(of)
+			}
+		}
+		if d.IntN(6) == 0 {
+			l.Fields = nil
+		}
+	case n < 136:
+		l = Line{Who: reader + "/" + d.one("1", "2"), Do: reference.Hear}
+	case n < 138:
+		l.Do, l.Reader = reference.Stop, reader
 	default:
 		l = Line{Do: "wait", Length: d.ms(200, 1200)}
 	}

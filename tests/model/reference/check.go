@@ -32,6 +32,7 @@ type Rules struct {
 	GivenUpReads   bool // a reader is expected to read what it gave up
 	FrozenReads    bool // all reading of an owner was stopped, and a reader is expected to read
 	SuspendedReads bool // a reader is expected to read what it suspended
+	DeniedReads    bool // a reader is expected to read what it asked for and was denied
 	OldDevices     bool // a device that was replaced is expected to go on
 	ThawedStops    bool // and to read nothing after the owner ended that
 }
@@ -68,6 +69,7 @@ type model struct {
 	frozen   map[string]register // by owner
 	suspends permissions         // of nothing; without a field
 	owners   []string
+	done     []int64                        // of each event, see settled
 	versions map[authorOf]map[uint64]*Event // which publication a version is of
 	numbers  map[*Event]uint64              // and the other way round
 	anew     map[restated]uint64            // the same of one that publishes everything anew
@@ -144,6 +146,8 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 				sum.Unknown++
 			}
 			m.suspended(e)
+		case Ask, Hear:
+			m.asked(e)
 		case GiveUp:
 			if e.Result != OK && !refusedAtHome(e) {
 				sum.Unknown++
@@ -183,10 +187,12 @@ func (m *model) violation(e *Event, format string, args ...any) {
 // refusedAtHome reports whether a device refused an operation before it wrote anything down.
 func refusedAtHome(e *Event) bool {
 	switch e.Do {
-	case Revoke, GiveUp:
+	case Revoke, Stop, GiveUp:
 		return e.Result == NoField || e.Result == "no_grant"
 	case Thaw:
 		return e.Result == "not_found"
+	case Answer: // to deny is to grant nothing
+		return e.Result == NoField || e.Result == NotAsked || e.Result == "wider_than_asked" || e.Result == "consent_expired" || e.Result == "already_answered"
 	case Replace:
 		return e.Result == "succession_pending" || e.Result == NoRecovery
 	case EndWrite:
@@ -224,7 +230,7 @@ func (m *model) write() {
 		if _, must := m.outdated(e); refusedAtHome(e) || must && e.Result == Replaced {
 			continue
 		}
-		w := write{Event: e, start: e.Start, end: never, order: e.Start, dead: never, acked: e.Result == OK || e.Do == Revoke && e.Result == NotRotated}
+		w := write{Event: e, start: e.Start, end: never, order: e.Start, dead: never, acked: e.Result == OK || e.revokes() && e.Result == NotRotated}
 		settled := m.settled(i)
 		if w.end = settled; w.acked {
 			w.end = e.End
@@ -278,9 +284,9 @@ func (m *model) write() {
 			// The same values anew, but for those that others overtook: what was newest before may be on.
 			w.acked, w.end, w.until = false, never, settled
 			publishes(o, o, m.everSet(o))
-		case Grant:
+		case Grant, Answer:
 			permits(m.permits, e.Fields)
-		case Revoke:
+		case Revoke, Stop:
 			if !e.Keep {
 				moves(o)
 			}
@@ -308,7 +314,7 @@ func (m *model) write() {
 		if settles(e) { // a device that sees a reader's new keys grants the same to them: it looks when it syncs, and when it grants something
 			for _, reader := range m.suspenders() {
 				r, k := w, permitKey{owner: o, reader: reader}
-				if m.trouble(e) || e.Do != Sync && (e.Do != Grant || e.Reader != reader) {
+				if m.trouble(e) || e.Do != Sync && (!e.grants() || e.Reader != reader) {
 					r.acked, r.end = false, never
 				}
 				m.suspends[k] = append(m.suspends.at(k), &r)
@@ -320,13 +326,20 @@ func (m *model) write() {
 // settled is when everything that the device of event i had begun by then was done. A device takes one thing after the other: the first
 // success ends all before it. What a device may have dropped before it wrote it down is never settled.
 func (m *model) settled(i int) int64 {
+	for len(m.done) <= i {
+		m.done = append(m.done, m.settles(len(m.done)))
+	}
+	return m.done[i]
+}
+
+func (m *model) settles(i int) int64 {
 	e := &m.events[i]
 	if e.Result == OK && e.Do != Restore { // which goes on with what had begun
 		return e.End
 	}
 	settled := int64(never)
 	switch e.Do {
-	case Write, Adopt, Reject, GiveUp, Freeze, Sync:
+	case Write, Adopt, Reject, Answer, GiveUp, Freeze, Sync:
 		return settled
 	}
 	for j := range m.events {
@@ -346,7 +359,7 @@ func (m *model) settled(i int) int64 {
 // settles reports whether the success of an operation says that everything its device began before is done.
 func settles(e *Event) bool {
 	switch e.Do {
-	case Set, Remove, Grant, Revoke, Rotate, Sync, GrantWrite, EndWrite, Adopt, Reject, Thaw, Replace:
+	case Set, Remove, Grant, Revoke, Answer, Stop, Rotate, Sync, GrantWrite, EndWrite, Adopt, Reject, Thaw, Replace:
 		return true
 	}
 	return false
@@ -374,7 +387,7 @@ func (m *model) meant(e *Event) []string {
 	var out []string
 	for i := range m.events {
 		x := &m.events[i]
-		if x.owner() == e.owner() && x.Reader == e.Reader && (e.Do == Revoke && x.Do == Grant || e.Do == EndWrite && x.Do == GrantWrite) {
+		if x.owner() == e.owner() && x.Reader == e.Reader && (e.revokes() && x.grants() || e.Do == EndWrite && x.Do == GrantWrite) {
 			out = append(out, x.Fields...)
 		}
 	}
@@ -416,6 +429,9 @@ func (m *model) answer(e *Event) {
 	}
 	switch e.Result {
 	case OK:
+		if e.Do == Answer {
+			m.decided(e)
+		}
 	case Replaced:
 		if !old {
 			m.violation(e, "no other device replaced the root")
@@ -452,11 +468,14 @@ func (m *model) answer(e *Event) {
 	case "no_grant":
 		// What a reader gave up a device may not have heard of, or have.
 		for _, f := range m.meant(e) {
-			if e.Do != Revoke || !slices.ContainsFunc(m.permits.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || w.Do != Grant }) {
+			if !e.revokes() || !slices.ContainsFunc(m.permits.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || !w.grants() }) {
 				m.violation(e, "%s is granted", f)
 			}
 		}
 	default:
+		if e.Do == Answer && m.decided(e) {
+			return
+		}
 		if e.Do == Thaw && e.Result == "not_found" {
 			if _, thawed := m.stopped(e, o); !thawed {
 				m.violation(e, "all reading was stopped")
@@ -514,8 +533,8 @@ func (m *model) item(e *Event, it *Item) {
 	present := slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event != nil && w.Do != Remove })
 	absent := slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event == nil || w.Do == Remove })
 	written, unwritten := m.written(e, it) // by somebody else
-	granted := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || w.Do != Grant })
-	revoked := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || w.Do != Revoke && w.Do != GiveUp })
+	granted := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || !w.grants() })
+	revoked := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || !w.revokes() && w.Do != GiveUp })
 	nothing := slices.ContainsFunc(mayPermit, func(w *write) bool { return w.Event == nil })
 	bad := func(why string) {
 		m.violation(e, "%s:%s is %s: %s", it.Owner, it.Field, it.Result, why)
@@ -550,6 +569,11 @@ func (m *model) item(e *Event, it *Item) {
 		m.newest(e, it)
 		m.counts(e, it, it.Result == "released")
 	case "no_grant":
+		if m.rules.DeniedReads && slices.ContainsFunc(m.events, func(x Event) bool {
+			return x.Do == Answer && x.owner() == it.Owner && x.Reader == e.owner() && x.Result == OK && x.End < e.Start && slices.Contains(x.Asked, it.Field)
+		}) {
+			bad("what was denied is expected to be read")
+		}
 		if m.rules.StrangersReads && nothing && len(mayPermit) == 1 {
 			bad("a stranger is expected to read")
 		}
@@ -667,7 +691,7 @@ func (m *model) inTime(w *write, e *Event) bool {
 
 // wasGranted reports whether a reader was acknowledged a grant before a read, so that the storefront has it to offer.
 func (m *model) wasGranted(r register, e *Event) bool {
-	return slices.ContainsFunc(r, func(w *write) bool { return w.Event != nil && w.Do == Grant && w.acked && w.end < e.Start })
+	return slices.ContainsFunc(r, func(w *write) bool { return w.Event != nil && w.grants() && w.acked && w.end < e.Start })
 }
 
 // otherPurpose reports whether a grant for another purpose came before the one in force, which is not usable now. A reader that still names the
@@ -675,7 +699,7 @@ func (m *model) wasGranted(r register, e *Event) bool {
 func (m *model) otherPurpose(r register, granted []*write, e *Event) bool {
 	return slices.ContainsFunc(granted, func(w *write) bool {
 		return (w.Terms.For != 0 || w.Terms.From != 0) && slices.ContainsFunc(r, func(x *write) bool {
-			return x.Event != nil && x.Do == Grant && x.Terms.Purpose != w.Terms.Purpose && x.start < e.End
+			return x.Event != nil && x.grants() && x.Terms.Purpose != w.Terms.Purpose && x.start < e.End
 		})
 	})
 }
@@ -818,7 +842,7 @@ func (m *model) counts(e *Event, it *Item, certain bool) {
 	key := permitKey{it.Owner, e.owner(), it.Field}
 	var grants []*Event
 	for _, w := range m.permits.at(key).possible(e.Start, e.End) {
-		if w.Event != nil && w.Do == Grant && m.inTime(w, e) {
+		if w.Event != nil && w.grants() && m.inTime(w, e) {
 			grants = append(grants, w.Event)
 		}
 	}
@@ -876,7 +900,7 @@ func (m *model) removed(owner string, fields []string) bool {
 func (m *model) limits() {
 	for i := range m.events {
 		grant := &m.events[i]
-		if grant.Do != Grant || grant.Terms.Limit == 0 {
+		if !grant.grants() || grant.Terms.Limit == 0 {
 			continue
 		}
 		shared := slices.ContainsFunc(grant.Fields, func(f string) bool { return m.others(grant.owner(), f) > 0 })
@@ -924,6 +948,6 @@ func (m *model) within(grant *Event, fields []string, author string) {
 // that was removed.
 func (m *model) divided(grant *Event) bool {
 	return len(grant.Fields) > 1 && slices.ContainsFunc(m.changes[grant.owner()], func(c *write) bool {
-		return (c.Do == Rotate || restates(c) || c.Do == Revoke || c.Do == Set && m.removed(c.owner(), c.Fields)) && c.end >= grant.Start
+		return (c.Do == Rotate || restates(c) || c.revokes() || c.Do == Set && m.removed(c.owner(), c.Fields)) && c.end >= grant.Start
 	})
 }

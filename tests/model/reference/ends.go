@@ -33,7 +33,7 @@ func (m *model) regranting(w *write, owner, reader, field string) bool {
 			if slices.Contains(x.Fields, field) {
 				return true
 			}
-		case Revoke:
+		case Revoke, Stop:
 			if !x.Keep && slices.Contains(m.meant(x), field) {
 				return true
 			}
@@ -41,7 +41,7 @@ func (m *model) regranting(w *write, owner, reader, field string) bool {
 			if m.removed(owner, []string{field}) && slices.Contains(x.Fields, field) {
 				return true
 			}
-		case Grant:
+		case Grant, Answer:
 			if x.Reader == reader && slices.Contains(x.Fields, field) {
 				return true
 			}
@@ -116,13 +116,13 @@ func (m *model) gaveUp(e *Event) {
 	case OK:
 		// What is over anyway, of a grant that is in force otherwise, may be given up too.
 		for _, f := range e.Fields {
-			if !slices.ContainsFunc(m.permits.at(permitKey{e.Owner, e.owner(), f}), func(w *write) bool { return w.Event != nil && w.Do == Grant && w.start < e.End }) {
+			if !slices.ContainsFunc(m.permits.at(permitKey{e.Owner, e.owner(), f}), func(w *write) bool { return w.Event != nil && w.grants() && w.start < e.End }) {
 				m.violation(e, "%s was never granted", f)
 			}
 		}
 	case "no_grant":
 		if !slices.ContainsFunc(e.Fields, func(f string) bool {
-			return may(f, func(w *write) bool { return w.Event == nil || w.Do != Grant || w.expired(e) })
+			return may(f, func(w *write) bool { return w.Event == nil || !w.grants() || w.expired(e) })
 		}) {
 			m.violation(e, "all of it was granted")
 		}

@@ -69,6 +69,16 @@ func TestForgedOutcomes(t *testing.T) {
 		if e.Result == Replaced {
 			try(e, "it worked", func(e *Event) { e.Result = OK })
 		}
+		if e.Do == Answer {
+			for _, r := range []string{OK, "wider_than_asked", "already_answered", "consent_expired"} {
+				if r != e.Result {
+					try(e, r, func(e *Event) { e.Result = r })
+				}
+			}
+		}
+		if e.Do == Hear && len(e.Items) > 0 {
+			try(e, "it hears more", func(e *Event) { e.Items[0].Field = "b" })
+		}
 		if e.Do == Replay || e.Do == Forge {
 			try(e, "it worked", func(e *Event) { e.Result = OK })
 			continue
@@ -212,6 +222,24 @@ func (h *history) restore(from, to int64, device string) {
 func (h *history) synced(from, to int64) {
 	h.add(from, to, "ana/2", Sync, OK, func(e *Event) {
 		e.Items = []Item{{Owner: "ana", Field: "a", Number: 1, Version: 1}, {Owner: "ana", Field: "b", Number: 1, Version: 1}}
+	})
+}
+
+func (h *history) answer(from, to int64, result string, more func(*Event), fields ...string) {
+	h.add(from, to, "ana/1", Answer, result, func(e *Event) {
+		if e.Reader, e.Fields, e.Asked = "acme", fields, []string{"a", "b"}; more != nil {
+			more(e)
+		}
+	})
+}
+
+func (h *history) readOf(field, result string) {
+	h.add(40, 50, "acme/1", Read, OK, func(e *Event) {
+		it := Item{Owner: "ana", Field: field, Result: result}
+		if result == "released" {
+			it.Number, it.Version, it.At = 1, 1, 45
+		}
+		e.Items = []Item{it}
 	})
 }
 
@@ -528,6 +556,22 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(20, 30, "acme/1", Suspend, OK, nil)
 			h.grant(33, 36, "2", OK, Terms{})
 			h.read(40, 50, "suspended", 0, 0)
+		}},
+		"what was answered is read":     {true, func(h *history) { h.answer(20, 30, OK, nil, "b"); h.readOf("b", "released") }},
+		"what was denied is not":        {false, func(h *history) { h.answer(20, 30, OK, nil); h.readOf("b", "released") }},
+		"nor is what was not asked for": {false, func(h *history) { h.answer(20, 30, OK, nil, "a", "b", "c") }},
+		"which is refused":              {true, func(h *history) { h.answer(20, 30, "wider_than_asked", nil, "b", "c"); h.readOf("b", "no_grant") }},
+		"and gives nothing":             {false, func(h *history) { h.answer(20, 30, "wider_than_asked", nil, "b", "c"); h.readOf("b", "released") }},
+		"an answer that was given gives nothing": {false, func(h *history) {
+			h.answer(20, 30, OK, func(e *Event) { e.Again = true }, "b")
+		}},
+		"nor does one that comes too late": {false, func(h *history) {
+			h.answer(20, 30, OK, func(e *Event) { e.Over, e.Terms.Waits = true, 1 }, "b")
+		}},
+		"a withdrawal stops": {false, func(h *history) {
+			h.answer(20, 30, OK, nil, "b")
+			h.add(32, 36, "ana/1", Stop, OK, func(e *Event) { e.Reader, e.Fields = "acme", []string{"b"} })
+			h.readOf("b", "released")
 		}},
 		"a replay that is answered":     {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
 		"a device that does not finish": {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},

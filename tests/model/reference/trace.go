@@ -24,7 +24,12 @@ const (
 	Adopt      = "adopt"       // an owner publishes what a writer wrote as their own
 	Reject     = "reject"      // an owner publishes their own value again
 
-	Sync    = "sync"    // a device finishes what it began and learns what others did
+	Sync   = "sync"   // a device finishes what it began and learns what others did
+	Ask    = "ask"    // a reader asks an owner for consent
+	Answer = "answer" // an owner answers: grants in full, in part, or denies
+	Hear   = "hear"   // a reader hears what became of what it asked for
+	Stop   = "stop"   // an owner withdraws: a revocation, and the reader is told
+
 	Replace = "replace" // an owner's device was lost or stolen: the root is replaced, and other devices are of no use any more
 	Restore = "restore" // a device is made anew from the newest backup
 
@@ -48,6 +53,7 @@ const (
 	NotRotated = "not_rotated" // the reader is stopped; the rotation is under way
 	Replaced   = "replaced"    // another device replaced the root: this one is of no use any more
 	NoRecovery = "no_recovery" // it lacks the recovery key in force; nothing was begun
+	NotAsked   = "not_asked"   // this device knows of no request that waits
 	Newer      = "newer"       // the writer wrote something else meanwhile; nothing was begun
 )
 
@@ -64,7 +70,10 @@ type Event struct {
 	Number int      `json:"number,omitempty"` // of a set or a write: the number that all its values carry, used once
 	Reader string   `json:"reader,omitempty"` // of a grant, a revocation; who writes or wrote
 	Owner  string   `json:"owner,omitempty"`  // of a write, of what is given up: whose fields
-	Terms  Terms    `json:"terms,omitzero"`   // of a grant
+	Terms  Terms    `json:"terms,omitzero"`   // of a grant; of an answer, those of the request
+	Asked  []string `json:"asked,omitempty"`  // of an answer: what was asked for
+	Over   bool     `json:"over,omitempty"`   // of an answer: the request's time was over before it
+	Again  bool     `json:"again,omitempty"`  // of an answer: it had been answered
 	Keep   bool     `json:"keep,omitempty"`   // a revocation that rotates nothing
 	Cut    bool     `json:"cut,omitempty"`    // the device's process was ended on the way
 	Items  []Item   `json:"items,omitempty"`  // of a read; of a sync: what the device has then; of an adoption: what it was shown before
@@ -78,6 +87,7 @@ type Terms struct {
 	From    time.Duration `json:"from,omitempty"`  // begins so long after the event's start
 	For     time.Duration `json:"for,omitempty"`   // lasts so long; 0: longer than any trace
 	Custody string        `json:"custody,omitempty"`
+	Waits   time.Duration `json:"waits,omitempty"` // of a request: how long it may be answered
 }
 
 // Item is one outcome of a read.
@@ -95,6 +105,11 @@ type Item struct {
 
 // author is who wrote an item.
 func (it *Item) author() string { return cmp.Or(it.Author, it.Owner) }
+
+// grants reports whether an owner's operation lets a reader read, and revokes whether it ends that.
+func (e *Event) grants() bool { return e.Do == Grant || e.Do == Answer }
+
+func (e *Event) revokes() bool { return e.Do == Revoke || e.Do == Stop }
 
 // owner is whose device or session it is.
 func (e *Event) owner() string {

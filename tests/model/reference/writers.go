@@ -37,7 +37,7 @@ func (m *model) turning(w *write, owner, writer, field string) bool {
 			}
 		case Replace, Restore:
 			return true
-		case Revoke:
+		case Revoke, Stop:
 			if !x.Keep && slices.Contains(m.meant(x), field) {
 				return true
 			}

@@ -1,0 +1,62 @@
+package reference
+
+import "slices"
+
+// decided checks what an owner's device was told who answers a request, and reports whether it may be told so.
+func (m *model) decided(e *Event) bool {
+	wider := slices.ContainsFunc(e.Fields, func(f string) bool { return !slices.Contains(e.Asked, f) })
+	want := OK
+	switch {
+	case e.Again:
+		want = "already_answered"
+	case e.Over:
+		want = "consent_expired"
+	case wider:
+		want = "wider_than_asked"
+	}
+	switch e.Result {
+	case NotAsked:
+		return true
+	case OK, "wider_than_asked", "already_answered":
+		if e.Result != want && !(e.Result == OK && want == OK) {
+			m.violation(e, "it should be %s", want)
+		}
+		return true
+	case "consent_expired":
+		if !e.Over && e.Terms.Waits == 0 {
+			m.violation(e, "the request was not over")
+		}
+		return true
+	}
+	return false
+}
+
+// asked checks what a reader was told who asks, or hears.
+func (m *model) asked(e *Event) {
+	if m.replaced(e) {
+		return
+	}
+	switch e.Result {
+	case OK:
+	case "asked_again_too_soon":
+		if e.Do != Ask || !slices.ContainsFunc(m.events, func(x Event) bool {
+			return x.Do == Answer && x.owner() == e.Owner && x.Reader == e.owner() && x.Start < e.End
+		}) {
+			m.violation(e, "nothing was denied")
+		}
+	case "unavailable":
+		if !m.trouble(e) {
+			m.violation(e, "nothing was away")
+		}
+	default:
+		m.violation(e, "a reader is never told so")
+	}
+	for i := range e.Items {
+		it := &e.Items[i]
+		if !slices.ContainsFunc(m.events, func(x Event) bool {
+			return x.Do == Answer && x.owner() == it.Owner && x.Reader == e.owner() && x.Start < e.End && !refusedAtHome(&x) && slices.Contains(x.Fields, it.Field)
+		}) {
+			m.violation(e, "it hears that %s:%s was granted, which nobody answered", it.Owner, it.Field)
+		}
+	}
+}
