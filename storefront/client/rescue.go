@@ -322,7 +322,7 @@ func (r *Reader) relate(header policies.Header, owner policies.OwnerID, nonce po
 func (o *Owner) renewReaders(ctx context.Context) (news bool) {
 	for i := range o.state.Contacts {
 		c := &o.state.Contacts[i]
-		if len(o.granted(policies.ReaderID(c.ID), nil)) > 0 && o.renewReader(ctx, c) {
+		if (len(o.granted(policies.ReaderID(c.ID), nil)) > 0 || slices.Contains(o.writersOf(nil), policies.AuthorID(c.ID))) && o.renewReader(ctx, c) {
 			news = true
 		}
 	}
@@ -350,7 +350,7 @@ func (o *Owner) renewReader(ctx context.Context, c *readerContact) bool {
 	return true
 }
 
-// regrantTo queues what a reader has, to be granted anew to its newest key, and then the end of the older grants.
+// regrantTo queues what a reader has, to be granted anew to its newest key, and then the end of the older grants; and the same of what it may write.
 func (o *Owner) regrantTo(reader policies.ReaderID) {
 	stroke := policies.NewDocumentID()
 	var tasks []task
@@ -373,6 +373,22 @@ func (o *Owner) regrantTo(reader policies.ReaderID) {
 	}
 	if len(tasks) > 0 {
 		o.state.Tasks = append(append(o.state.Tasks, tasks...), task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
+	}
+	// What it needs to write was sealed to the keys before.
+	for i := range o.state.Writers {
+		g := &o.state.Writers[i]
+		if g.Doc.Writer != policies.AuthorID(reader) || o.now().Unix() >= g.Doc.Expires {
+			continue
+		}
+		t := task{Kind: taskFollow, Stroke: policies.NewDocumentID(), Reader: reader, Terms: terms{Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires}}
+		for _, f := range g.Doc.Fields {
+			if g.live(f.Field) {
+				t.Fields = append(t.Fields, f.Field)
+			}
+		}
+		if len(t.Fields) > 0 {
+			o.state.Tasks = append(o.state.Tasks, t)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -456,18 +457,36 @@ func (o *Owner) applyWriting(e *envelope.Envelope) error {
 
 // writer finds the identity of a writer: a contact's, or fetched and compared with the id that this owner signed.
 func (o *Owner) writer(ctx context.Context, author policies.AuthorID) (*policies.Identity, error) {
-	if c, ok := o.contact(policies.ReaderID(author)); ok {
-		doc, err := openIdentity(c.Identity, c.ID)
-		if err != nil {
-			return nil, err
-		}
-		return o.newestKeys(ctx, c.ID, doc)
-	}
-	_, doc, err := o.identity(ctx, policies.IdentityID(author))
+	first, err := o.firstOf(ctx, author)
 	if err != nil {
 		return nil, err
 	}
-	return o.newestKeys(ctx, policies.IdentityID(author), doc)
+	return o.newestKeys(ctx, policies.IdentityID(author), first)
+}
+
+// firstOf is the document that an identity of a writer began with.
+func (o *Owner) firstOf(ctx context.Context, author policies.AuthorID) (*policies.Identity, error) {
+	if c, ok := o.contact(policies.ReaderID(author)); ok {
+		return openIdentity(c.Identity, c.ID)
+	}
+	_, doc, err := o.identity(ctx, policies.IdentityID(author))
+	return doc, err
+}
+
+// verifyWriter checks the signature of a writer's manifest. It has no place in the writer's own chain, so a key of any time will do: that the vault accepted it its receipt says.
+func (o *Owner) verifyWriter(ctx context.Context, author policies.AuthorID, e *envelope.Envelope) error {
+	first, err := o.firstOf(ctx, author)
+	if err != nil {
+		return err
+	}
+	line, _, err := o.successions(ctx, succession.Begin(policies.IdentityID(author), first))
+	if err != nil && !errors.Is(err, policies.CodeUnavailable) {
+		return err
+	}
+	if line.Verify(e, 0) != nil {
+		return fmt.Errorf("%w: it is no manifest of this writer", ErrUntrue)
+	}
+	return nil
 }
 
 // syncWritten fetches what a writer has published: its newest manifest, which it signed and the vault accepted, with all items that this commits to.
@@ -496,15 +515,10 @@ func (o *Owner) syncWritten(ctx context.Context, author policies.AuthorID) error
 	if policies.Hash(e.Hash) == known.Manifest.Hash {
 		return nil
 	}
-	identity, err := o.writer(ctx, author)
-	if err != nil {
+	if err := o.verifyWriter(ctx, author, e); err != nil {
 		return fail(err)
 	}
-	key, err := identity.Key()
-	if err != nil {
-		return fail(err)
-	}
-	m, err := policies.Open[policies.Manifest](e, key)
+	m, err := policies.Decode[policies.Manifest](e)
 	if err != nil || m.Owner != o.ID() || m.Author != author || m.Audience != o.state.Network.Vault {
 		return fail(fmt.Errorf("%w: it is no manifest of this writer for this owner", ErrUntrue))
 	}

@@ -512,3 +512,26 @@ func TestAStorefrontThatLostWhatWasWritten(t *testing.T) {
 		t.Errorf("%+v", in)
 	}
 }
+
+// A writer whose keys were replaced: what it wrote before is its own still, also for a device that had not seen it, and after the owner's next sync it writes on.
+func TestAWriterReplacesItsKeys(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, om, acme, bank, _ := w.clinic()
+	phone := []policies.Field{"phone.mobile"}
+	w.must(o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{}))
+	second := reopen(om.clone(), w)
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "two")))
+	w.must(bank.Replace(ctx, stolen(), keep(new([]byte))))
+	w.wantBy(acme, o, "phone.mobile", "two", author(bank))
+	in, err := o.Incoming(ctx)
+	w.must(err)
+	if len(in) != 1 || string(in[0].Bytes) != "two" {
+		t.Errorf("%+v", in)
+	}
+	w.must(o.Sync(ctx))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "three")))
+	w.wantBy(acme, o, "phone.mobile", "three", author(bank))
+	w.must(bank.Replace(ctx, stolen(), keep(new([]byte))))
+	w.must(second.EndWrite(ctx, bank.ID(), phone))
+	w.wantBy(acme, o, "phone.mobile", "three", author(bank)) // it stays until the owner sets something newer
+}
