@@ -182,7 +182,7 @@ func (m *model) wrote(e *Event) {
 		}
 	case "untrue":
 		// What was sealed to the keys before does not open.
-		if !slices.Contains(m.suspenders(), e.owner()) {
+		if suspended, _ := m.renewed(e, &Item{Owner: e.Owner}); !suspended {
 			m.violation(e, "this writer has the keys that it had")
 		}
 	default:
