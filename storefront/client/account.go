@@ -156,7 +156,7 @@ func (o *Owner) put(ctx context.Context, k *keyServer, change func(d *keys.Accou
 	}
 	owner := policies.OwnerID(o.id)
 	b := o.state.base.backup(o.now())
-	b.Readers, b.Codes, b.Former, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Replacing
+	b.Readers, b.Codes, b.Former, b.Earlier, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Earlier, o.state.Replacing
 	var err error
 	if b.People, err = o.peopleMet(); err != nil {
 		return err
@@ -511,7 +511,7 @@ func restored(store MirrorStore, b *backup, a accountState, network Network, o O
 	}
 	own := &Owner{store: store}
 	own.state.base, own.state.Contacts, own.state.Codes, own.state.Account = b.base(), b.Readers, b.Codes, a
-	own.state.Former, own.state.Replacing = b.Former, b.Replacing
+	own.state.Former, own.state.Earlier, own.state.Replacing = b.Former, b.Earlier, b.Replacing
 	own.state.Network = network
 	if err := own.open(o); err != nil {
 		return nil, err

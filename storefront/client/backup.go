@@ -25,7 +25,8 @@ type backup struct {
 	Codes    []issuedCode    `json:"codes,omitzero"`
 
 	Successions []jsontext.Value `json:"successions,omitzero"`
-	Former      []byte           `json:"former,omitzero"`    // of an owner, while a replacement is under way
+	Former      []byte           `json:"former,omitzero"` // of an owner, while a replacement is under way
+	Earlier     [][]byte         `json:"earlier,omitzero"`
 	Replacing   *replacement     `json:"replacing,omitzero"` // from the moment at which one begins
 
 	Chain   position           `json:"chain,omitzero"` // of a reader
@@ -81,7 +82,7 @@ func (o *Owner) Backup(forget bool, write func(plain []byte) error) (recovery bo
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	b := o.state.base.backup(o.now())
-	b.Readers, b.Codes, b.Former, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Replacing
+	b.Readers, b.Codes, b.Former, b.Earlier, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Earlier, o.state.Replacing
 	if b.People, err = o.peopleMet(); err != nil {
 		return false, err
 	}
@@ -102,7 +103,7 @@ func RestoreOwner(store MirrorStore, plain []byte, o Options) (*Owner, error) {
 	}
 	own := &Owner{store: store}
 	own.state.base, own.state.Contacts, own.state.Codes = b.base(), b.Readers, b.Codes
-	own.state.Former, own.state.Replacing = b.Former, b.Replacing
+	own.state.Former, own.state.Earlier, own.state.Replacing = b.Former, b.Earlier, b.Replacing
 	if err := own.open(o); err != nil {
 		return nil, err
 	}

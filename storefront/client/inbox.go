@@ -230,8 +230,10 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 		return err
 	}
 	e, err := o.unseal(m)
-	if err != nil && o.former != nil {
-		e, err = o.unsealWith(o.former, m)
+	for _, former := range o.held()[1:] {
+		if err != nil {
+			e, err = o.unsealWith(former, m)
+		}
 	}
 	if err != nil {
 		return err

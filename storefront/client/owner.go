@@ -27,7 +27,8 @@ type Owner struct {
 
 	renewed []Contact // readers whose grants were renewed, because they replaced their keys
 
-	former *pre.Root // before the newest succession, while anything is under its keys
+	former  *pre.Root   // before the newest succession, while anything is under its keys
+	earlier []*pre.Root // and those before it, newest first: what others wrote stays under the root of its time until they write again
 
 	mu    sync.Mutex // guards state and reader; held over a whole operation, since operations are links of one chain
 	state ownerState
@@ -61,6 +62,7 @@ type ownerState struct {
 	Writers   []ownedWriteGrant `json:"writers,omitzero"`
 	Written   []writtenBy       `json:"written,omitzero"`   // by others
 	Former    []byte            `json:"former,omitzero"`    // the root before, while anything is under its keys
+	Earlier   [][]byte          `json:"earlier,omitzero"`   // those before it
 	Moved     bool              `json:"moved,omitzero"`     // nothing of this owner's own is; what others wrote may be until they write again
 	Replacing *replacement      `json:"replacing,omitzero"` // begun, and the succession is not in force yet
 	Announced *announced        `json:"announced,omitzero"`
@@ -152,6 +154,13 @@ func (o *Owner) open(opts Options) (err error) {
 	if o.former, err = pre.ParseRoot(o.state.Former); err != nil {
 		return fmt.Errorf("%w: %w", ErrState, err)
 	}
+	for _, raw := range o.state.Earlier {
+		root, err := pre.ParseRoot(raw)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrState, err)
+		}
+		o.earlier = append(o.earlier, root)
+	}
 	return nil
 }
 
@@ -169,10 +178,7 @@ func (o *Owner) Close() {
 	}
 	o.closeSide()
 	o.device.close()
-	if o.former != nil {
-		o.former.Zero()
-		clear(o.state.Former)
-	}
+	o.forgetFormer()
 	if r := o.state.Replacing; r != nil {
 		r.zero()
 	}

@@ -74,7 +74,7 @@ type ReplaceOptions struct {
 func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(plain []byte) error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.state.Replacing != nil || o.former != nil {
+	if o.state.Replacing != nil || o.former != nil && !o.state.Moved {
 		return fmt.Errorf("%w: a replacement is under way already; sync finishes it", policies.CodeSuccessionPending)
 	}
 	if err := o.run(ctx); err != nil {
@@ -98,7 +98,7 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 	r.Root, r.Recovery = root.Bytes(), make([]byte, envelope.SeedSize)
 	rand.Read(r.Recovery)
 	b := o.state.base.backup(o.now())
-	b.Readers, b.Codes, b.Replacing = o.state.Contacts, o.state.Codes, r
+	b.Readers, b.Codes, b.Former, b.Earlier, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Earlier, r
 	if b.People, err = o.peopleMet(); err != nil {
 		return err
 	}
@@ -317,6 +317,9 @@ func (o *Owner) install(line succession.Line, raw []jsontext.Value) error {
 	if !bytes.Equal(signing.Public().Bytes(), line.Newest().SigningKey) {
 		return ErrReplaced
 	}
+	if o.former != nil { // what others wrote is under it still
+		o.earlier, o.state.Earlier = slices.Insert(o.earlier, 0, o.former), slices.Insert(o.state.Earlier, 0, o.state.Former)
+	}
 	o.former, o.state.Former = o.root, o.state.Root
 	o.root, o.state.Root = root, r.Root
 	o.signing.Zero()
@@ -368,11 +371,13 @@ func (o *Owner) goOn() bool {
 	has := func(kinds ...string) bool {
 		return slices.ContainsFunc(o.state.Tasks, func(t task) bool { return slices.Contains(kinds, t.Kind) })
 	}
+	over := false // nothing is under an older root any more
+	if o.former != nil && o.state.Moved && !has(taskForget) {
+		under, err := o.underFormer()
+		over = !under && err == nil
+	}
 	switch r := o.state.Replacing; {
-	case o.former != nil && o.state.Moved && !has(taskForget):
-		if under, err := o.underFormer(); under || err != nil {
-			return false
-		}
+	case over:
 		o.state.Tasks = append(o.state.Tasks, task{Kind: taskForget, Stroke: policies.NewDocumentID()})
 		return true
 	case o.former != nil && !o.state.Moved && !has(taskMove, taskReseal, taskForget):
@@ -439,9 +444,7 @@ func (o *Owner) moving(ctx context.Context, t *task) (done bool, err error) {
 			break
 		}
 		o.state.Moved = false
-		o.former.Zero()
-		clear(o.state.Former)
-		o.former, o.state.Former = nil, nil
+		o.forgetFormer()
 		o.state.Tasks = slices.Clone(rest)
 	}
 	return true, o.save()
@@ -535,12 +538,36 @@ func (o *Owner) before(l *policies.Leaf) bool {
 	return !key.Opens(l)
 }
 
+// held are the roots that anything is under, the newest first.
+func (o *Owner) held() []*pre.Root {
+	if o.former == nil {
+		return []*pre.Root{o.root}
+	}
+	return append([]*pre.Root{o.root, o.former}, o.earlier...)
+}
+
+func (o *Owner) forgetFormer() {
+	for _, root := range o.held()[1:] {
+		root.Zero()
+	}
+	clear(o.state.Former)
+	for _, raw := range o.state.Earlier {
+		clear(raw)
+	}
+	o.former, o.state.Former, o.earlier, o.state.Earlier = nil, nil, nil, nil
+}
+
 // keyOf is the key that an item is under.
 func (o *Owner) keyOf(l *policies.Leaf) (*pre.FieldKey, error) {
-	if o.before(l) {
-		return o.former.FieldKey(l.Slot)
+	roots := o.held()
+	for _, root := range roots[:len(roots)-1] {
+		key, err := root.FieldKey(l.Slot)
+		if err != nil || key.Opens(l) {
+			return key, err
+		}
+		key.Zero()
 	}
-	return o.root.FieldKey(l.Slot)
+	return roots[len(roots)-1].FieldKey(l.Slot)
 }
 
 // overtaken reports whether somebody else wrote something newer of a field, which the owner has neither adopted nor rejected.
@@ -558,10 +585,7 @@ func (o *Owner) overtaken(f policies.Field) bool {
 // keyFor is the key of a slot: of the root before for as long as the field's item is under it, else of the root.
 func (o *Owner) keyFor(slot policies.Slot) (*pre.FieldKey, error) {
 	if slot.Author != o.author() { // the writer seals with the point that it was given, whether this device has seen that or not
-		if o.givenBefore(slot) {
-			return o.former.FieldKey(slot)
-		}
-		return o.root.FieldKey(slot)
+		return o.rootOf(slot).FieldKey(slot)
 	}
 	if o.former != nil {
 		leaves := o.state.Leaves // in the order of their names
@@ -578,12 +602,22 @@ func (o *Owner) keyFor(slot policies.Slot) (*pre.FieldKey, error) {
 	return o.root.FieldKey(slot)
 }
 
-// givenBefore reports whether the point of a writer's slot was given out before the newest succession, and so is of the root before.
-func (o *Owner) givenBefore(slot policies.Slot) bool {
-	return o.former != nil && slices.ContainsFunc(o.state.Writers, func(g ownedWriteGrant) bool {
-		epoch, ok := g.Doc.Epoch(slot.Field)
-		return ok && epoch == slot.Epoch && g.Doc.Writer == slot.Author && g.Doc.Seq < o.line.Newest().Seq
-	})
+// rootOf is the root of which the point of a writer's slot was given out: that which was in force then.
+func (o *Owner) rootOf(slot policies.Slot) *pre.Root {
+	roots := o.held()
+	for i := range o.state.Writers {
+		g := &o.state.Writers[i].Doc
+		if epoch, ok := g.Epoch(slot.Field); !ok || epoch != slot.Epoch || g.Writer != slot.Author {
+			continue
+		}
+		for n, root := range roots[:len(roots)-1] {
+			if at := len(o.line.Holders) - 1 - n; at >= 0 && o.line.Holders[at].Seq < g.Seq {
+				return root
+			}
+		}
+		return roots[len(roots)-1]
+	}
+	return o.root
 }
 
 // writtenBefore are the fields that somebody may write with what the root before gave out.

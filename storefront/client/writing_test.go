@@ -535,3 +535,40 @@ func TestAWriterReplacesItsKeys(t *testing.T) {
 	w.must(second.EndWrite(ctx, bank.ID(), phone))
 	w.wantBy(acme, o, "phone.mobile", "three", author(bank)) // it stays until the owner sets something newer
 }
+
+// A root is replaced a second time while somebody's value is under the first one still: it stays readable, for a reader who comes later too, until it is written anew.
+func TestReplacedTwiceUnderAWriter(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, om, acme, bank, _ := w.clinic()
+	phone := []policies.Field{"phone.mobile"}
+	w.must(o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{}))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "two")))
+	w.must(o.Sync(ctx))
+	var backup []byte
+	for range 2 {
+		thief := theft(t, om)
+		w.must(o.Replace(ctx, stolen(), keep(&backup)))
+		w.wantBy(acme, o, "phone.mobile", "two", author(bank))
+		if err := thief.Set(ctx, set("phone.mobile", "forged")); !errors.Is(err, ErrReplaced) {
+			t.Errorf("the device that was stolen: %v", err)
+		}
+	}
+	again, err := RestoreOwner(new(memory), backup, Options{})
+	w.must(err)
+	w.must(again.Sync(ctx))
+	for i, device := range []*Owner{o, reopen(om, w), again} {
+		later, _ := w.reader("Later")
+		w.connect(device, later, "later")
+		w.must(device.Grant(ctx, later.ID(), phone, GrantOptions{Purpose: "delivery"}))
+		w.wantBy(later, o, "phone.mobile", "two", author(bank))
+		if in, err := device.Incoming(ctx); err != nil || len(in) != 1 || string(in[0].Bytes) != "two" {
+			t.Errorf("device %d: %+v, %v", i, in, err)
+		}
+	}
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "three")))
+	w.wantBy(acme, o, "phone.mobile", "three", author(bank))
+	w.must(again.Sync(ctx))
+	if again.former != nil || len(again.earlier) != 0 || len(again.state.Earlier) != 0 {
+		t.Error("the roots before are not forgotten")
+	}
+}
