@@ -230,7 +230,9 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 		}
 	}
 	// To the front: nothing that waits may hold a revocation up.
-	front := []task{{Kind: taskRevoke, Stroke: stroke, Reader: reader, Fields: fields, Reason: policies.ReasonWithdrawn}}
+	// If all that this device knows of is a grant of unknown outcome, another device may have granted what it has not seen.
+	blind := len(ended) == 0
+	front := []task{{Kind: taskRevoke, Stroke: stroke, Reader: reader, Fields: fields, Reason: policies.ReasonWithdrawn, Blind: blind, Turn: blind && !opts.KeepEpoch}}
 	if !opts.KeepEpoch {
 		view := o.view()
 		ended = slices.DeleteFunc(ended, func(f policies.Field) bool { _, ok := view[f]; return !ok && !o.writable(f) })

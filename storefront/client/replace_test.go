@@ -425,3 +425,20 @@ func TestGrantToWhoReplacedItsKeys(t *testing.T) {
 	w.wantRead(acme, o, "own/f1", "value 1") // which it was granted before
 	w.wantRefusal(globex, o, "own/f1", policies.CodeNoGrant)
 }
+
+// TestRevokeAfterALostGrant: a device whose grant was lost on the way revokes, and another device has granted meanwhile: the reader is stopped all the same.
+func TestRevokeAfterALostGrant(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m, _, globex := w.household(2)
+	w.must(o.Revoke(ctx, globex.ID(), nil, RevokeOptions{}))
+	second := reopen(m.clone(), w)
+	w.silent("/grants")
+	if err := o.Grant(ctx, globex.ID(), []policies.Field{"own/f0", "own/f1"}, GrantOptions{}); err == nil {
+		t.Fatal("it was not lost")
+	}
+	w.hostile(nil)
+	w.must(second.Grant(ctx, globex.ID(), []policies.Field{"own/f0"}, GrantOptions{}))
+	w.wantRead(globex, o, "own/f0", "value 0")
+	w.must(o.Revoke(ctx, globex.ID(), nil, RevokeOptions{}))
+	w.wantRefusal(globex, o, "own/f0", policies.CodeRevoked)
+}
