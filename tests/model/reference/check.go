@@ -439,10 +439,12 @@ func (m *model) answer(e *Event) {
 		if !old {
 			m.violation(e, "no other device replaced the root")
 		}
-	case "succession_pending", NoRecovery:
-		if e.Do != Replace || !slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.Do == Replace && x.owner() == o && x.Start < e.Start
-		}) {
+	case "succession_pending":
+		if e.Do != Replace || !m.replacing(e) {
+			m.violation(e, "what this device replaced before is done")
+		}
+	case NoRecovery:
+		if e.Do != Replace || !slices.ContainsFunc(m.events, func(x Event) bool { return x.Do == Replace && x.owner() == o && x.Start < e.Start }) {
 			m.violation(e, "nothing was replaced before")
 		}
 	case "unavailable":

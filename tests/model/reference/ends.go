@@ -154,6 +154,16 @@ func (m *model) everSet(owner string) []string {
 	return slices.Compact(out)
 }
 
+// replacing reports whether a device may be in the middle of replacing the root, by itself or since it was made anew.
+func (m *model) replacing(e *Event) bool {
+	for i := range m.events {
+		if x := &m.events[i]; x.Who == e.Who && (x.Do == Replace || x.Do == Restore) && x.Start < e.Start && m.settled(i) >= e.Start {
+			return true
+		}
+	}
+	return false
+}
+
 // outdated reports whether another device may have replaced the root since this one was made, and whether it certainly had before the event.
 func (m *model) outdated(e *Event) (may, must bool) {
 	for i := range m.events {

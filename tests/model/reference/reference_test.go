@@ -573,6 +573,12 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(32, 36, "ana/1", Stop, OK, func(e *Event) { e.Reader, e.Fields = "acme", []string{"b"} })
 			h.readOf("b", "released")
 		}},
+		"a root is replaced again": {false, func(h *history) { h.replace(20, 30, "1", OK); h.replace(40, 50, "1", "succession_pending") }},
+		"once the first time is over": {true, func(h *history) {
+			h.kill(20, 30)
+			h.replace(20, 30, "1", "unavailable")
+			h.replace(40, 50, "1", "succession_pending")
+		}},
 		"a replay that is answered":     {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
 		"a device that does not finish": {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},
 	} {
