@@ -3,8 +3,12 @@ package pkcs11
 import (
 	"fmt"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+
+	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
 )
 
 // BenchmarkDerive is derive, read, destroy with a resident key in this process.
@@ -125,6 +129,93 @@ func BenchmarkSealedChanges(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkUnwrap is what an import cannot do without, and nothing else: C_UnwrapKey with the template of a custody, into token objects (resident), or
+// into session objects that are wrapped at once (sealed). synced is resident with the folder synced after each. What was unwrapped is destroyed when the
+// time is over. tests/load measures imports beside it.
+func BenchmarkUnwrap(b *testing.B) {
+	p, _ := whole.once(b, ImportResident, ImportSealed)
+	officerMakes(b, p, 1)
+	token := open(b, p, User, 1)
+	defer token.Close()
+	sealing, err := token.sealingKey(1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		key    KeyName
+		finish func(cryptoki.Session, cryptoki.Object) error
+	}{
+		{"resident", ImportResident, nil},
+		{"synced", ImportResident, func(cryptoki.Session, cryptoki.Object) error { return token.sync() }},
+		{"sealed", ImportSealed, func(s cryptoki.Session, o cryptoki.Object) error {
+			_, err := token.module.WrapKey(s, cryptoki.Plain(p.KWP), sealing, o)
+			return err
+		}},
+	} {
+		r, err := token.Inspect(b.Context(), c.key)
+		if err != nil {
+			b.Fatal(err)
+		}
+		with, err := token.key(c.key)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var blobs [64][]byte
+		for i := range blobs {
+			blobs[i] = wrappedKey(b, importKey(b, r), newKey(b))
+		}
+		template := token.rekey
+		if c.key == ImportSealed {
+			template = token.sealedRekey
+		}
+		for _, threads := range []int{1, 2, 4, 8} {
+			b.Run(fmt.Sprintf("%s/threads=%d", c.name, threads), func(b *testing.B) {
+				var done atomic.Int64
+				var all sync.WaitGroup
+				made := make([][]cryptoki.Object, threads)
+				sessions := make([]cryptoki.Session, threads)
+				for t := range threads {
+					if sessions[t], err = token.module.OpenSession(token.slot); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ResetTimer()
+				for t, s := range sessions {
+					all.Go(func() {
+						for i := done.Add(1); i <= int64(b.N); i = done.Add(1) {
+							id := newID()
+							o, err := token.module.UnwrapKey(s, p.oaep(), with, blobs[i%int64(len(blobs))], append(slices.Clone(template),
+								cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, id[:])))
+							if err == nil && c.finish != nil {
+								err = c.finish(s, o)
+							}
+							if err != nil {
+								b.Error(err)
+								return
+							}
+							made[t] = append(made[t], o)
+						}
+					})
+				}
+				all.Wait()
+				b.StopTimer()
+				for t, s := range sessions {
+					for _, o := range made[t] {
+						if err := token.module.DestroyObject(s, o); err != nil {
+							b.Fatal(err)
+						}
+					}
+					if err := token.module.CloseSession(s); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "keys/s")
+			})
+		}
+	}
 }
 
 // BenchmarkLiveKeys tells what 4096 live keys take of a process's memory, and

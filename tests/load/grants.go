@@ -18,9 +18,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/tests/stage"
@@ -64,9 +61,10 @@ type Start struct {
 	Resident  float64 `json:"resident_mb"`
 }
 
-// town is a vault with many grants.
+// town is a vault with many grants in one custody.
 type town struct {
-	stage  *stage.Stage
+	stage   *stage.Stage
+	custody policies.Custody
 	vault  *client.Client
 	doc    *policies.VaultDocument
 	token  string
@@ -115,7 +113,7 @@ func measureGrants(ctx context.Context, n int, bin stage.Binaries, dir string, s
 		return Restart{}, err
 	}
 	defer s.Close()
-	t := &town{stage: s}
+	t := &town{stage: s, custody: policies.CustodySealed}
 	if err := t.settle(ctx); err != nil {
 		return Restart{}, err
 	}
@@ -246,8 +244,8 @@ func (t *town) settle(ctx context.Context) error {
 	}
 	t.token = t.doc.Tokens[0].Serial
 	var ok bool
-	if t.key, ok = t.doc.ImportKey(t.token, policies.CustodySealed); !ok || t.key.OAEPHash != "SHA-1" || t.key.Path != "oaep-direct" {
-		return fmt.Errorf("the vault offers no custody sealed as SoftHSM does it: %+v", t.key)
+	if t.key, ok = t.doc.ImportKey(t.token, t.custody); !ok || t.key.OAEPHash != "SHA-1" || t.key.Path != "oaep-direct" {
+		return fmt.Errorf("the vault offers no custody %s as SoftHSM does it: %+v", t.custody, t.key)
 	}
 	public, err := x509.ParsePKIXPublicKey(t.key.PublicKey)
 	if err != nil {
@@ -383,46 +381,67 @@ func (t *town) grantAll(ctx context.Context, n int, say func(string, ...any)) er
 }
 
 func (t *town) grant(ctx context.Context, o *townOwner) (townGrant, error) {
+	p, err := t.prepare(o)
+	if err != nil {
+		return townGrant{}, err
+	}
+	return p.made, t.hand(ctx, p)
+}
+
+// prepared is a grant as its owner's device makes it, before the vault has seen it.
+type prepared struct {
+	made     townGrant
+	envelope *envelope.Envelope
+	key      api.SealedKey
+}
+
+// prepare makes the next grant of an owner, who counts on the vault to take it.
+func (t *town) prepare(o *townOwner) (*prepared, error) {
 	now := time.Now()
 	ct, secret, err := pre.NewGrantSecret(t.relationship(o).Public(), nil)
 	if err != nil {
-		return townGrant{}, err
+		return nil, err
 	}
 	defer secret.Zero()
 	g := &policies.Grant{
 		Header: policies.NewHeader("grant", now), Audience: t.doc.Vault, Owner: o.id, Link: o.link, Reader: t.reader.id, Relationship: policies.Hash{1},
-		Custody: policies.CustodySealed, Rights: []policies.Right{policies.RightRead}, Purpose: grantPurpose,
+		Custody: t.custody, Rights: []policies.Right{policies.RightRead}, Purpose: grantPurpose,
 		NotBefore: now.Unix() - 60, Expires: now.Unix() + 86400, Ciphertext: ct,
 	}
 	rk, err := secret.ReEncryptionKey(g.ID, t.reader.id, o.field)
 	if err != nil {
-		return townGrant{}, err
+		return nil, err
 	}
 	defer rk.Zero()
 	wrapped, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, t.public, rk.PKCS8(), nil)
 	if err != nil {
-		return townGrant{}, err
+		return nil, err
 	}
 	g.Fields = []policies.GrantedField{{Field: townField, Epoch: 1, Author: policies.AuthorID(o.id), Keys: []policies.WrappedKey{{
 		Token: t.token, ImportKey: policies.HashKey(t.key.PublicKey), Path: t.key.Path, Digest: sha256.Sum256(wrapped),
 	}}}}
 	e, err := policies.Sign(o.key, g)
 	if err != nil {
-		return townGrant{}, err
+		return nil, err
 	}
 	info, err := pre.ImportInfo(t.doc.Vault, e.Hash, townField, 1, policies.AuthorID(o.id))
 	if err != nil {
-		return townGrant{}, err
+		return nil, err
 	}
 	sealed, err := pre.SealBlob(t.doc.ImportHPKE, info, wrapped)
 	if err != nil {
-		return townGrant{}, err
-	}
-	if err := t.submit(ctx, e, api.SealedKey{Field: townField, Author: policies.AuthorID(o.id), Token: t.token, Sealed: sealed}); err != nil {
-		return townGrant{}, fmt.Errorf("granting: %w", err)
+		return nil, err
 	}
 	o.link = policies.Link{Seq: o.link.Seq + 1, Prev: e.Hash}
-	return townGrant{o, g.ID, ct}, nil
+	return &prepared{townGrant{o, g.ID, ct}, e, api.SealedKey{Field: townField, Author: policies.AuthorID(o.id), Token: t.token, Sealed: sealed}}, nil
+}
+
+// hand gives a grant to the vault and verifies the receipt.
+func (t *town) hand(ctx context.Context, p *prepared) error {
+	if err := t.submit(ctx, p.envelope, p.key); err != nil {
+		return fmt.Errorf("granting: %w", err)
+	}
+	return nil
 }
 
 // read reads under one grant; open also opens the value.
@@ -543,12 +562,5 @@ func runGrants(ctx context.Context, n int, file string) error {
 		return err
 	}
 	reportGrants(f)
-	if file == "" {
-		return nil
-	}
-	out, err := json.Marshal(f, json.Deterministic(true), jsontext.WithIndent("  "))
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(out, '\n'), 0o644)
+	return write(file, f)
 }

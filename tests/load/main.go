@@ -37,6 +37,7 @@ func main() {
 	readers := flag.Int("readers", 64, "readers at once")
 	grants := flag.Int("grants", 0, "instead: make so many `grants` in custody sealed, kill the vault, start it again, and read")
 	log := flag.Bool("log", false, "instead: the key-use log alone")
+	install := flag.Bool("install", false, "instead: how fast grants are installed, in both custodies")
 	flag.Parse()
 	var err error
 	switch {
@@ -44,6 +45,8 @@ func main() {
 		err = runGrants(ctx, *grants, *file)
 	case *log:
 		err = logAlone(ctx, *quick, *file)
+	case *install:
+		err = runInstall(ctx, *quick, *file)
 	default:
 		err = measure(ctx, *quick, *file, *readers)
 	}
@@ -74,6 +77,7 @@ type Figures struct {
 	Signature       float64            `json:"signature_us"`
 	DevelopmentOnly bool               `json:"development_only"`
 	Log             *logFigures        `json:"log"`
+	Install         *Install           `json:"install,omitzero"` // of a full run
 }
 
 // logAlone measures nothing but the key-use log.
@@ -184,6 +188,14 @@ func measure(ctx context.Context, quick bool, file string, readers int) error {
 		return err
 	}
 	f.Log.report()
+	if !quick {
+		install, err := measureInstall(ctx, quick)
+		if err != nil {
+			return err
+		}
+		install.report()
+		f.Install = &install
+	}
 	return write(file, f)
 }
 

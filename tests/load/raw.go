@@ -72,6 +72,11 @@ func (r *raw) signature(ctx context.Context) (float64, error) {
 	return median(times, func(t time.Duration) float64 { return float64(t.Nanoseconds()) / 1000 }), nil
 }
 
+// derive derives once.
+func (r *raw) derive() error {
+	return r.token.Derive(context.Background(), []pkcs11.DeriveRequest{{Key: r.keys[0], Point: r.point}})[0].Err
+}
+
 // best tries 1, 2, 4 and 8 threads and returns the fastest.
 func (r *raw) best(ctx context.Context) (threads int, err error) {
 	var most float64

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/tests/stage"
+)
+
+// How fast grants are installed, in each custody, beside what the token cannot do without:
+//
+//	install   32 owners hand grants of one field to the vault, as a storefront would, and verify the receipts. The grants were made before: what an owner's
+//	          device does is not the vault's
+//	raw       BenchmarkUnwrap of package pkcs11: C_UnwrapKey in a loop through the same binding, into token objects, and for custody sealed with C_WrapKey,
+//	          in one process and on a token of its own, with the fastest of 1, 2, 4 and 8 threads
+//	synced    raw of custody resident with a sync of the token's folder after each key, as every acknowledgement needs it
+//
+// Rounds alternate; each ratio is that of two neighbouring rounds.
+
+var custodies = []policies.Custody{policies.CustodyResident, policies.CustodySealed}
+
+// Install is what a run of --install found. Medians over the rounds.
+type Install struct {
+	Resident Installed `json:"resident"`
+	Sealed   Installed `json:"sealed"`
+	Rounds   int       `json:"rounds"`
+	// What some parts of an import take alone, in microseconds.
+	Verify float64 `json:"signature_verification_us"`
+	Derive float64 `json:"derive_us"`
+	Sync   float64 `json:"sync_us"`
+}
+
+// Installed is one custody.
+type Installed struct {
+	PerSecond   float64            `json:"grants_per_s"`
+	Raw         float64            `json:"raw_per_s"`
+	RawThreads  int                `json:"raw_threads"`
+	Synced      float64            `json:"raw_synced_per_s,omitzero"`
+	Ratio       float64            `json:"ratio"`
+	SyncedRatio float64            `json:"ratio_synced,omitzero"`
+	CPU         map[string]float64 `json:"cpu_us_per_grant"`
+}
+
+// runInstall is the mode of --install.
+func runInstall(ctx context.Context, quick bool, file string) error {
+	f, err := measureInstall(ctx, quick)
+	if err != nil {
+		return err
+	}
+	f.report()
+	return write(file, f)
+}
+
+func measureInstall(ctx context.Context, quick bool) (f Install, err error) {
+	rounds, each := 5, 640
+	if quick {
+		rounds, each = 3, 128
+	}
+	dir, err := os.MkdirTemp("", "sallyport-load-")
+	if err != nil {
+		return f, err
+	}
+	defer os.RemoveAll(dir)
+	fmt.Println("grants: building and starting")
+	module, err := stage.ModuleRoot()
+	if err != nil {
+		return f, err
+	}
+	bin, err := stage.Build(ctx, module, filepath.Join(dir, "bin"))
+	if err != nil {
+		return f, err
+	}
+	raw, err := buildUnwrap(ctx, module, filepath.Join(dir, "bin", "pkcs11.test"))
+	if err != nil {
+		return f, err
+	}
+	s, err := stage.Open(ctx, stage.Options{Dir: filepath.Join(dir, "stage"), Bin: bin})
+	if err != nil {
+		return f, err
+	}
+	defer s.Close()
+	towns := map[policies.Custody]*town{}
+	best := map[policies.Custody]unwrapped{}
+	for _, c := range custodies {
+		towns[c] = &town{stage: s, custody: c}
+		if err := towns[c].settle(ctx); err != nil {
+			return f, err
+		}
+		if best[c], err = raw.best(ctx, string(c), each/2); err != nil {
+			return f, err
+		}
+		if _, _, err := towns[c].install(ctx, grantingOwners); err != nil { // not counted: connections
+			return f, err
+		}
+	}
+	rates, raws, ratios, syncs, syncRatios := perCustody{}, perCustody{}, perCustody{}, perCustody{}, perCustody{}
+	cpu := map[policies.Custody][]map[string]float64{}
+	for round := range rounds {
+		fmt.Printf("round %d of %d\n", round+1, rounds)
+		for _, c := range custodies {
+			r, err := raw.run(ctx, string(c), best[c].threads, each)
+			if err != nil {
+				return f, err
+			}
+			rate, used, err := towns[c].install(ctx, each)
+			if err != nil {
+				return f, err
+			}
+			rates[c], raws[c], ratios[c], cpu[c] = append(rates[c], rate), append(raws[c], r), append(ratios[c], rate/r), append(cpu[c], used)
+			if c != policies.CustodyResident {
+				continue
+			}
+			if r, err = raw.run(ctx, "synced", best[c].threads, each); err != nil {
+				return f, err
+			}
+			syncs[c], syncRatios[c] = append(syncs[c], r), append(syncRatios[c], rate/r)
+		}
+	}
+	self := func(v float64) float64 { return v }
+	of := func(c policies.Custody) Installed {
+		i := Installed{PerSecond: median(rates[c], self), Raw: median(raws[c], self), RawThreads: best[c].threads, Ratio: median(ratios[c], self), CPU: map[string]float64{}}
+		for name := range cpu[c][0] {
+			i.CPU[name] = median(cpu[c], func(m map[string]float64) float64 { return m[name] })
+		}
+		if len(syncs[c]) > 0 {
+			i.Synced, i.SyncedRatio = median(syncs[c], self), median(syncRatios[c], self)
+		}
+		return i
+	}
+	f = Install{Resident: of(policies.CustodyResident), Sealed: of(policies.CustodySealed), Rounds: rounds}
+	return f, f.parts(ctx, towns[policies.CustodyResident])
+}
+
+type perCustody map[policies.Custody][]float64
+
+// install has all owners hand n grants to the vault, which were made before. It returns grants a second and what each took of the processors.
+func (t *town) install(ctx context.Context, n int) (rate float64, cpu map[string]float64, err error) {
+	batches := make([][]*prepared, len(t.owners))
+	for i := range n {
+		p, err := t.prepare(t.owners[i%len(t.owners)])
+		if err != nil {
+			return 0, nil, err
+		}
+		batches[i%len(t.owners)] = append(batches[i%len(t.owners)], p)
+	}
+	errs := make([]error, len(batches))
+	before, begin := cpuTimes(t.stage), time.Now()
+	var all sync.WaitGroup
+	for i, batch := range batches {
+		all.Go(func() {
+			for _, p := range batch {
+				if errs[i] = t.hand(ctx, p); errs[i] != nil {
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	length := time.Since(begin)
+	cpu = map[string]float64{}
+	for name, after := range cpuTimes(t.stage) {
+		if name != "storefront" { // has no part in it
+			cpu[name] = float64((after - before[name]).Microseconds()) / float64(n)
+		}
+	}
+	return float64(n) / length.Seconds(), cpu, errors.Join(errs...)
+}
+
+// parts measures what some parts of an import take alone: the medians of a hundred.
+func (f *Install) parts(ctx context.Context, t *town) error {
+	p, err := t.prepare(t.owners[0])
+	if err != nil {
+		return err
+	}
+	folder, err := os.Open(t.stage.TokenFolder())
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	token, err := newRaw(ctx, t.stage)
+	if err != nil {
+		return err
+	}
+	defer token.close()
+	for _, part := range []struct {
+		into *float64
+		do   func() error
+	}{
+		{&f.Verify, func() error { return p.envelope.Verify(t.owners[0].key.Public()) }},
+		{&f.Derive, token.derive},
+		{&f.Sync, func() error { return unix.Syncfs(int(folder.Fd())) }},
+	} {
+		var times []time.Duration
+		for range 100 {
+			begin := time.Now()
+			if err := part.do(); err != nil {
+				return err
+			}
+			times = append(times, time.Since(begin))
+		}
+		*part.into = median(times, func(t time.Duration) float64 { return float64(t.Nanoseconds()) / 1000 })
+	}
+	return nil
+}
+
+// unwrap is the test binary of package pkcs11, for its benchmark of the bare loop.
+type unwrap struct{ binary string }
+
+type unwrapped struct {
+	threads   int
+	perSecond float64
+}
+
+func buildUnwrap(ctx context.Context, module, binary string) (unwrap, error) {
+	cmd := exec.CommandContext(ctx, "go", "test", "-buildvcs=false", "-c", "-o", binary, "./pkcs11")
+	cmd.Dir = module
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return unwrap{}, fmt.Errorf("building the bare loop: %w\n%s", err, out)
+	}
+	return unwrap{binary}, nil
+}
+
+// best tries 1, 2, 4 and 8 threads.
+func (u unwrap) best(ctx context.Context, what string, keys int) (most unwrapped, err error) {
+	all, err := u.bench(ctx, "^"+what+"$", keys)
+	for _, r := range all {
+		if r.perSecond > most.perSecond {
+			most = r
+		}
+	}
+	return most, err
+}
+
+// run returns keys a second.
+func (u unwrap) run(ctx context.Context, what string, threads, keys int) (float64, error) {
+	all, err := u.bench(ctx, fmt.Sprintf("^%s$/^threads=%d$", what, threads), keys)
+	if err != nil {
+		return 0, err
+	}
+	return all[0].perSecond, nil
+}
+
+var benchLine = regexp.MustCompile(`(?m)^BenchmarkUnwrap/\w+/threads=(\d+)\S*\s+\d+\s.*\s([0-9.]+) keys/s`)
+
+func (u unwrap) bench(ctx context.Context, which string, keys int) (out []unwrapped, err error) {
+	cmd := exec.CommandContext(ctx, u.binary, "-test.run=^$", "-test.bench=^BenchmarkUnwrap$/"+which, fmt.Sprintf("-test.benchtime=%dx", keys))
+	cmd.Dir = filepath.Dir(u.binary)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("the bare loop: %w\n%s", err, said.Bytes())
+	}
+	for _, line := range benchLine.FindAllSubmatch(said.Bytes(), -1) {
+		threads, _ := strconv.Atoi(string(line[1]))
+		rate, err := strconv.ParseFloat(string(line[2]), 64)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, unwrapped{threads, rate})
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("the bare loop measured nothing:\n%s", said.Bytes())
+	}
+	return out, nil
+}
+
+func (f Install) report() {
+	fmt.Printf("\n%-30s %10s %10s %8s\n", "grants installed", "per second", "raw", "ratio")
+	for _, line := range []struct {
+		custody policies.Custody
+		i       Installed
+	}{{policies.CustodyResident, f.Resident}, {policies.CustodySealed, f.Sealed}} {
+		fmt.Printf("custody %-22s %10.0f %10.0f %8.2f  raw with %d threads\n", line.custody, line.i.PerSecond, line.i.Raw, line.i.Ratio, line.i.RawThreads)
+		if line.i.Synced > 0 {
+			fmt.Printf("%-30s %10s %10.0f %8.2f\n", "    raw with a sync of each", "", line.i.Synced, line.i.SyncedRatio)
+		}
+		for _, name := range slices.Sorted(maps.Keys(line.i.CPU)) {
+			fmt.Printf("    %-26s %10.0f us of processor time a grant\n", name, line.i.CPU[name])
+		}
+	}
+	fmt.Printf("alone: a signature verified %.0f us, a derive %.0f us, a sync of the token's folder %.0f us\n", f.Verify, f.Derive, f.Sync)
+}
