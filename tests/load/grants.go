@@ -65,14 +65,14 @@ type Start struct {
 type town struct {
 	stage   *stage.Stage
 	custody policies.Custody
-	vault  *client.Client
-	doc    *policies.VaultDocument
-	token  string
-	key    policies.ImportKey
-	public *rsa.PublicKey
-	reader *townReader
-	owners []*townOwner
-	grants []townGrant
+	vault   *client.Client
+	doc     *policies.VaultDocument
+	token   string
+	key     policies.ImportKey
+	public  *rsa.PublicKey
+	reader  *townReader
+	owners  []*townOwner
+	grants  []townGrant
 }
 
 type townReader struct {
