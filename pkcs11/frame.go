@@ -202,12 +202,15 @@ type call struct {
 	AAD    []byte  `json:"aad,omitempty"`
 	Name   KeyName `json:"name,omitempty"`
 
-	Period uint32      `json:"period,omitzero"`
-	Sealed []SealedKey `json:"sealed,omitempty"`
+	Period  uint32      `json:"period,omitzero"`
+	Sealed  []SealedKey `json:"sealed,omitempty"`
+	Imports []keyImport `json:"imports,omitempty"`
+	Keys    []KeyID     `json:"keys,omitempty"`
 }
 
 type reply struct {
 	Fault    wireFault         `json:"fault,omitzero"`
+	Faults   []wireFault       `json:"faults,omitempty"` // of each import
 	Data     []byte            `json:"data,omitempty"`
 	Keys     []KeyID           `json:"keys,omitempty"`
 	Periods  []uint32          `json:"periods,omitempty"`

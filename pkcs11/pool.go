@@ -80,6 +80,10 @@ type Pool struct {
 	// comes behind them, signatures and revocations too, would wait for all of them.
 	imports chan struct{}
 
+	// importing leads the imports of resident keys: one caller at a time, for all that wait.
+	importing chan struct{}
+	waiting   waitingImports
+
 	forgetting sync.RWMutex // guards forgotten
 	forgotten  forgotten
 
@@ -129,7 +133,7 @@ func Start(ctx context.Context, c PoolConfig) (*Pool, error) {
 		c.Logger = slog.Default()
 	}
 	p := &Pool{config: c, pin: c.PIN.clone(), queue: make(chan []*item, queueLength), launcher: make(chan launchRequest),
-		imports: make(chan struct{}, 2*c.Workers), joined: make(chan struct{}), retired: make(map[string]uint64), closing: make(chan struct{})}
+		imports: make(chan struct{}, 2*c.Workers), importing: make(chan struct{}, 1), joined: make(chan struct{}), retired: make(map[string]uint64), closing: make(chan struct{})}
 	p.config.PIN = Secret{}
 	go p.launch()
 	for range c.Workers {
@@ -576,44 +580,6 @@ func (p *Pool) tell(c call, except *worker) {
 	all.Wait()
 }
 
-// Import is Token.Import, and a process other than the one that imported has
-// found the key in the token and derived with it. When it returns nil every
-// worker knows the key. If a worker dies over it, or the key is not there for
-// the other, what is left is destroyed and another is asked, as often as there
-// are workers: one that was started since is among them. An error of kind
-// ErrTokenBroken leaves the outcome open: see Keys. The check value is for
-// DestroyKey.
-func (p *Pool) Import(ctx context.Context, id KeyID, path string, wrapped []byte) (KeyCheck, error) {
-	if err := p.queueImport(ctx); err != nil {
-		return KeyCheck{}, err
-	}
-	defer func() { <-p.imports }()
-	p.admin.Lock()
-	defer p.admin.Unlock()
-	for left := p.config.Workers; ; left-- {
-		var check KeyCheck
-		err := p.witnessed(ctx, call{Method: "import", ID: id, Path: path, Data: wrapped}, call{Method: "witness", ID: id}, func(made []byte) {
-			x := [32]byte(made)
-			defer clear(x[:])
-			check = checkOf(&x)
-		})
-		if err == nil {
-			p.tell(call{Method: "learn", ID: id}, nil)
-			return check, nil
-		}
-		full := errors.Is(err, ErrTokenFull)
-		if !full && !errors.Is(err, ErrTokenBroken) || !full && left <= 0 {
-			return KeyCheck{}, err
-		}
-		if err := p.destroy(ctx, id, KeyCheck{}); err != nil && !errors.Is(err, ErrKeyMissing) {
-			return KeyCheck{}, err
-		}
-		if full {
-			return KeyCheck{}, err
-		}
-	}
-}
-
 // queueImport waits for a place among the imports. Whoever came first gets it first.
 func (p *Pool) queueImport(ctx context.Context) error {
 	select {
@@ -627,12 +593,13 @@ func (p *Pool) queueImport(ctx context.Context) error {
 }
 
 // witnessed has one worker make something in the token and another say what it
-// finds there: it is made if both answer the same. A module that keeps objects
+// finds there: it is made if both answer the same. find is the question, from the
+// maker's answer; none, if nothing was made. A module that keeps objects
 // in memory and in files says OK, and believes itself, whatever became of the
 // files. If they differ, the maker is killed, so that nobody goes by what only
 // it remembers. use is given what was made, which is secret. The caller holds
 // admin.
-func (p *Pool) witnessed(ctx context.Context, what, find call, use func(made []byte)) error {
+func (p *Pool) witnessed(ctx context.Context, what call, find func(made *reply) (question call, any bool), use func(made *reply)) error {
 	maker, err := p.some(ctx)
 	if err != nil {
 		return fmt.Errorf("calling token worker: %w", err)
@@ -643,19 +610,23 @@ func (p *Pool) witnessed(ctx context.Context, what, find call, use func(made []b
 		return err
 	}
 	defer clear(made.Data)
+	question, any := find(&made)
+	if !any {
+		return nil
+	}
 	// From here to the end, whether the caller waits or not.
 	for left := p.config.Workers; ; left-- {
 		var found reply
 		w, release, err := p.other(maker)
 		if err == nil {
-			found, err = w.call(find, p.config.SlowTimeout)
+			found, err = w.call(question, p.config.SlowTimeout)
 			release()
 		}
 		same := err == nil && bytes.Equal(made.Data, found.Data)
 		clear(found.Data)
 		if same {
 			if use != nil {
-				use(made.Data)
+				use(&made)
 			}
 			return nil
 		}
@@ -671,6 +642,11 @@ func (p *Pool) witnessed(ctx context.Context, what, find call, use func(made []b
 		p.config.Logger.Error("what a token worker made is not in the token for another", "call", what.Method, "error", err)
 		return &Error{Op: "looking from another process for what was made", Kind: kind}
 	}
+}
+
+// asks is a question of witnessed that does not depend on the answer.
+func asks(c call) func(*reply) (call, bool) {
+	return func(*reply) (call, bool) { return c, true }
 }
 
 // other returns a worker at work that is not w; if there is none it starts one,
@@ -863,7 +839,7 @@ func (p *Pool) SaveState(ctx context.Context, state []byte) error {
 	p.admin.Lock()
 	defer p.admin.Unlock()
 	for left := p.config.Workers; ; left-- {
-		err := p.witnessed(ctx, call{Method: "save", Data: state}, call{Method: "settle", Data: state}, nil)
+		err := p.witnessed(ctx, call{Method: "save", Data: state}, asks(call{Method: "settle", Data: state}), nil)
 		if err == nil || left <= 0 || !errors.Is(err, ErrTokenBroken) && !errors.Is(err, ErrSessionBroken) {
 			return err
 		}

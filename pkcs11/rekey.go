@@ -2,11 +2,13 @@ package pkcs11
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/elliptic"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
 )
@@ -152,58 +154,107 @@ func (t *Token) deriveResident(s cryptoki.Session, r *DeriveRequest) ([32]byte, 
 // A fresh session is of this process, which remembers what it asked for even if
 // a full disk took half of it. [Pool.Import] asks another process.
 func (t *Token) Import(ctx context.Context, id KeyID, path string, wrapped []byte) error {
-	_, err := t.importKey(ctx, id, path, wrapped)
-	return err
+	xs, errs := t.importKeys(ctx, []keyImport{{id, path, wrapped}})
+	clear(xs)
+	return errs[0]
 }
 
-// importKey is Import, and returns x(k*G) for a witness to compare. It is secret.
-func (t *Token) importKey(ctx context.Context, id KeyID, path string, wrapped []byte) (x [32]byte, err error) {
-	err = t.do(ctx, t.slow, "importing key", func(s cryptoki.Session) error {
-		if found, err := t.module.Find(s, byID(id)); err != nil {
-			return err
-		} else if len(found) > 0 {
-			return ErrKeyExists
+// A keyImport is a re-encryption key on its way into the token.
+type keyImport struct {
+	ID      KeyID  `json:"id"`
+	Path    string `json:"path"`
+	Wrapped []byte `json:"wrapped"`
+}
+
+// importsAtOnce is how many keys one importKeys takes, and importLanes how many of them are unwrapped side by side. SoftHSM writes an object's file many
+// times and waits for each: on a disk eight do not take much longer than one (tests/load).
+const (
+	importsAtOnce = 16
+	importLanes   = 8
+)
+
+// importKeys is Import of several keys, with one sync and one search for all of them. Each has an answer of its own. What it returns of a key that is in
+// the token is x(k*G), for a witness to compare. It is secret.
+func (t *Token) importKeys(ctx context.Context, keys []keyImport) (xs [][32]byte, errs []error) {
+	const op = "importing key"
+	xs, errs = make([][32]byte, len(keys)), make([]error, len(keys))
+	var all sync.WaitGroup
+	for i, k := range keys {
+		all.Go(func() {
+			errs[i] = t.do(ctx, t.imports, op, func(s cryptoki.Session) (err error) {
+				if t.knows(k.ID) {
+					return ErrKeyExists
+				}
+				if err := t.profile.room(keyReserve); err != nil {
+					return err
+				}
+				_, xs[i], err = t.bring(s, Resident, k.Path, k.Wrapped,
+					cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, k.ID[:]))
+				if err != nil && !errors.Is(err, ErrTokenBroken) {
+					if full := t.profile.room(keyReserve); full != nil {
+						err = full // the last byte went meanwhile: it need not be the key
+					}
+				}
+				return err
+			})
+		})
+	}
+	all.Wait()
+	var ids []KeyID
+	for i, k := range keys {
+		if errs[i] == nil {
+			ids = append(ids, k.ID)
 		}
-		if err := t.profile.room(keyReserve); err != nil {
-			return err
-		}
-		var err error
-		if _, x, err = t.bring(s, Resident, path, wrapped,
-			cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, id[:])); err != nil {
-			if full := t.profile.room(keyReserve); full != nil && !errors.Is(err, ErrTokenBroken) {
-				err = full // the last byte went meanwhile: it need not be the key
-			}
-			return err
-		}
+	}
+	if len(ids) == 0 {
+		return xs, errs
+	}
+	err := t.do(context.WithoutCancel(ctx), t.slow, op, func(cryptoki.Session) error {
 		if err := t.sync(); err != nil {
 			return err
 		}
-		err = t.fresh(func(s cryptoki.Session) error { return t.learn(s, id) })
+		err := t.fresh(func(s cryptoki.Session) error { return t.learn(s, ids...) })
 		if errors.Is(err, ErrKeyMissing) {
-			err = fmt.Errorf("the key just imported is not there: %w", ErrTokenBroken)
+			err = fmt.Errorf("a key just imported is not there: %w", ErrTokenBroken)
 		}
 		return err
 	})
-	return x, err
+	for i := range errs {
+		errs[i] = cmp.Or(errs[i], err)
+	}
+	return xs, errs
 }
 
-// witness finds a key that another process imported, and derives x(k*G) with it:
-// what this process knows of the key came from the token.
-func (t *Token) witness(ctx context.Context, id KeyID) (x [32]byte, err error) {
-	err = t.do(ctx, t.slow, "witnessing a key", func(s cryptoki.Session) error {
-		if err := t.learn(s, id); err != nil {
+// knows tells whether a key is known to Derive.
+func (t *Token) knows(id KeyID) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	_, known := t.keys[id]
+	return known
+}
+
+// witness finds keys that another process imported, and derives x(k*G) with each: what this process knows of the keys came from the token.
+func (t *Token) witness(ctx context.Context, ids []KeyID) (xs [][32]byte, err error) {
+	err = t.do(ctx, t.slow, "witnessing keys", func(s cryptoki.Session) error {
+		if err := t.learn(s, ids...); err != nil {
 			return err
 		}
+		xs = make([][32]byte, len(ids))
 		t.mu.RLock()
 		defer t.mu.RUnlock()
-		o, ok := t.keys[id]
-		if !ok {
-			return ErrKeyMissing
+		for i, id := range ids {
+			o, ok := t.keys[id]
+			if !ok {
+				return ErrKeyMissing
+			}
+			var err error
+			if xs[i], err = derive(t.module, s, o, t.profile.encode(generator[:]), t.template); err != nil {
+				return err
+			}
 		}
-		x, err = derive(t.module, s, o, t.profile.encode(generator[:]), t.template)
-		return err
+		return nil
 	})
-	return x, err
+	return xs, err
 }
 
 // bring unwraps a key under the import key of a custody and accepts it or
@@ -248,7 +299,8 @@ func asInput(err error) error {
 
 // accept tells whether a key just unwrapped is a P-256 key that works, and
 // returns x(k*G). Its scalar is not to be seen. A scalar that is zero mod n has no x(kG), and the
-// derive fails or yields zero. One in (n, 2^256) cannot be told from the same
+// derive fails or yields zero. That it yields the same again is for whoever loads the key a second time: the witness of a resident key, seal
+// of a sealed one. One in (n, 2^256) cannot be told from the same
 // scalar mod n, if the module takes it (SoftHSM does): every x(kP) is the same,
 // so whoever wrapped it gains nothing over wrapping the reduced one.
 func (t *Token) accept(s cryptoki.Session, o cryptoki.Object, c Custody) (x [32]byte, err error) {
@@ -266,19 +318,13 @@ func (t *Token) accept(s cryptoki.Session, o cryptoki.Object, c Custody) (x [32]
 	if !bytes.Equal(params.Value, p256Params) {
 		return x, ErrBadInput
 	}
-	g := t.profile.encode(generator[:])
-	first, err := derive(t.module, s, o, g, t.template)
-	if err != nil {
+	if x, err = derive(t.module, s, o, t.profile.encode(generator[:]), t.template); err != nil {
 		return x, asInput(err)
 	}
-	again, err := derive(t.module, s, o, g, t.template)
-	if err != nil {
-		return x, err
-	}
-	if first != again || first == [32]byte{} {
+	if x == [32]byte{} {
 		return x, ErrBadInput
 	}
-	return first, nil
+	return x, nil
 }
 
 // hasAll reads back each attribute of want that can be read.
@@ -300,27 +346,76 @@ func byID(id KeyID) []cryptoki.Attribute {
 		cryptoki.Bytes(cryptoki.CKA_ID, id[:])}
 }
 
-// learn finds a key by its id, checks it and makes it known to Derive. A key
-// that is not there is ErrKeyMissing.
-func (t *Token) learn(s cryptoki.Session, id KeyID) error {
-	found, err := t.module.Find(s, byID(id))
+// learn finds keys by their ids, checks them and makes them known to Derive. A key that is not there is ErrKeyMissing, and then none is
+// made known. One that is known already is not looked for: it was found in the token, and Destroy forgets it everywhere first.
+func (t *Token) learn(s cryptoki.Session, ids ...KeyID) error {
+	if !slices.ContainsFunc(ids, func(id KeyID) bool { return !t.knows(id) }) {
+		return nil
+	}
+	found, err := t.unlearnt(s)
 	if err != nil {
 		return err
 	}
-	if len(found) == 0 {
-		return ErrKeyMissing
-	}
-	if len(found) > 1 {
-		return fmt.Errorf("%d keys have the id just imported: %w", len(found), ErrTokenBroken)
-	}
-	if err := t.hasAll(s, found[0], "", t.rekey); err != nil {
-		return err
+	learnt := make(map[KeyID]cryptoki.Object, len(ids))
+	for _, id := range ids {
+		switch objects := found[id]; {
+		case t.knows(id):
+		case len(objects) == 0:
+			return ErrKeyMissing
+		case len(objects) > 1:
+			return fmt.Errorf("%d keys have the id just imported: %w", len(objects), ErrTokenBroken)
+		default:
+			if err := t.hasAll(s, objects[0], "", t.rekey); err != nil {
+				return err
+			}
+			learnt[id] = objects[0]
+		}
 	}
 	t.mu.Lock()
-	t.keys[id] = found[0]
-	delete(t.ended, id)
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	for id, o := range learnt {
+		t.keys[id] = o
+		delete(t.ended, id)
+	}
 	return nil
+}
+
+// unlearnt finds the re-encryption keys that this process does not know, in one search for all of them.
+func (t *Token) unlearnt(s cryptoki.Session) (map[KeyID][]cryptoki.Object, error) {
+	found, err := t.module.Find(s, []cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_TOKEN, true), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel))})
+	if err != nil {
+		return nil, err
+	}
+	t.mu.RLock()
+	known := make(map[cryptoki.Object]struct{}, len(t.keys))
+	for _, o := range t.keys {
+		known[o] = struct{}{}
+	}
+	t.mu.RUnlock()
+	unlearnt := make(map[KeyID][]cryptoki.Object)
+	for _, o := range found {
+		if _, ok := known[o]; ok {
+			continue
+		}
+		id, ok, err := t.idOf(s, o)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			unlearnt[id] = append(unlearnt[id], o)
+		}
+	}
+	return unlearnt, nil
+}
+
+// idOf reads the id of a re-encryption key. ok is false if it is not one of ours, or was destroyed by another process since it was found.
+func (t *Token) idOf(s cryptoki.Session, o cryptoki.Object) (id KeyID, ok bool, err error) {
+	var value [64]byte
+	n, err := t.module.ReadInto(s, o, cryptoki.CKA_ID, value[:])
+	if err == cryptoki.CKR_OBJECT_HANDLE_INVALID {
+		return id, false, nil
+	}
+	return KeyID(value[:len(id)]), n == len(id), err
 }
 
 // forget makes a key unknown to Derive. On return no derive uses it.
@@ -435,16 +530,12 @@ func (t *Token) Keys(ctx context.Context) ([]KeyID, error) {
 		}
 		keys := make(map[KeyID]cryptoki.Object, len(found))
 		for _, o := range found {
-			var id [64]byte
-			n, err := t.module.ReadInto(s, o, cryptoki.CKA_ID, id[:])
-			if err == cryptoki.CKR_OBJECT_HANDLE_INVALID {
-				continue // destroyed by another process since it was found
-			}
+			id, ok, err := t.idOf(s, o)
 			if err != nil {
 				return err
 			}
-			if n == len(KeyID{}) { // else not one of ours
-				keys[KeyID(id[:n])] = o
+			if ok {
+				keys[id] = o
 			}
 		}
 		for id := range keys {

@@ -2,7 +2,6 @@ package pkcs11
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -209,19 +208,24 @@ func (s *server) answer(c call) (r reply) {
 	case "unseal":
 		r.Data, err = t.Unseal(ctx, c.Data, c.AAD)
 	case "import":
-		var x [32]byte
-		if x, err = t.importKey(ctx, c.ID, c.Path, c.Data); err == nil {
-			r.Data = bytes.Clone(x[:])
+		xs, errs := t.importKeys(ctx, c.Imports)
+		for i := range xs {
+			r.Faults = append(r.Faults, faultOf(errs[i]))
+			if errs[i] == nil {
+				r.Data = append(r.Data, xs[i][:]...)
+			}
 		}
-		clear(x[:])
+		clear(xs)
 	case "make":
 		r.Data, err = t.made(ctx, c.ID)
 	case "witness":
-		var x [32]byte
-		if x, err = t.witness(ctx, c.ID); err == nil {
-			r.Data = bytes.Clone(x[:])
+		var xs [][32]byte
+		if xs, err = t.witness(ctx, c.Keys); err == nil {
+			for i := range xs {
+				r.Data = append(r.Data, xs[i][:]...)
+			}
 		}
-		clear(x[:])
+		clear(xs)
 	case "destroy":
 		var check KeyCheck
 		copy(check[:], c.Data)
@@ -234,7 +238,7 @@ func (s *server) answer(c call) (r reply) {
 			err = t.hunt(ctx, check)
 		}
 	case "learn":
-		err = t.do(ctx, t.slow, "learning of a key", func(h cryptoki.Session) error { return t.learn(h, c.ID) })
+		err = t.do(ctx, t.slow, "learning of keys", func(h cryptoki.Session) error { return t.learn(h, c.Keys...) })
 	case "forget":
 		t.forget(c.ID)
 	case "importSealed":
