@@ -21,14 +21,37 @@ const commitBytes = 8 << 20
 // must be quick. It changes nothing but, in a read, what the reads after it in the same commit must see: nonces taken, releases promised.
 type decision func(s *ledger.State, now time.Time) []ledger.Record
 
-// pending is a decision that waits for its record.
+// pending is a decision that waits for its record. The zero value of company is a decision that is taken alone.
 type pending struct {
 	decide     decision
-	read       bool
+	company    company
+	owner      policies.OwnerID // with grants
+	grant      policies.DocumentID
 	records    []ledger.Record
 	checkpoint keylog.Checkpoint
 	err        error
 	done       chan struct{}
+}
+
+// company is what a decision may share a commit with. All decisions of a commit are taken in the state before it, and must be the same as if each were taken
+// in the state that those before it leave: an auditor who replays the log meets it there.
+type company int
+
+const (
+	alone  company = iota // behind reads, and with nothing behind it
+	reads                 // behind reads
+	grants                // behind reads, and grants of another owner and id
+)
+
+// beside reports whether a decision may be taken in a commit that has others.
+func (p *pending) beside(batch []*pending) bool {
+	for _, o := range batch {
+		apart := p.company == grants && o.company == grants && p.owner != o.owner && p.grant != o.grant
+		if o.company != reads && !apart {
+			return false
+		}
+	}
+	return true
 }
 
 // record makes a decision and returns when it is durable in the log and part of the state. An error means that it is not in force and that the
@@ -40,9 +63,15 @@ func (v *Vault) record(ctx context.Context, d decision) ([]ledger.Record, keylog
 }
 
 // recordReads is record for reads. They may share a commit with one another, since none changes what another rests on but nonces and
-// limits, which they take at once. Any other decision is the last of its commit, so that the next one sees what it changed.
+// limits, which they take at once.
 func (v *Vault) recordReads(ctx context.Context, d decision) ([]ledger.Record, keylog.Checkpoint, error) {
-	return v.wait(ctx, &pending{decide: d, read: true, done: make(chan struct{})})
+	return v.wait(ctx, &pending{decide: d, company: reads, done: make(chan struct{})})
+}
+
+// recordGrant is record for the two records of a grant. What they change is the chain of the owner, who is at nothing else, and what is known of the grant: no
+// grant of another owner and id rests on that.
+func (v *Vault) recordGrant(ctx context.Context, g *policies.Grant, d decision) ([]ledger.Record, keylog.Checkpoint, error) {
+	return v.wait(ctx, &pending{decide: d, company: grants, owner: g.Owner, grant: g.ID, done: make(chan struct{})})
 }
 
 func (v *Vault) wait(ctx context.Context, p *pending) ([]ledger.Record, keylog.Checkpoint, error) {
@@ -60,19 +89,23 @@ func (v *Vault) wait(ctx context.Context, p *pending) ([]ledger.Record, keylog.C
 	return p.records, p.checkpoint, p.err
 }
 
-// run makes decisions until the vault is shut. Whatever reads are waiting go into one commit, so a burst of them costs one
-// signature and few fsyncs, and a lone one waits for nobody.
+// run makes decisions until the vault is shut. Whatever reads or grants are waiting go into one commit, so a burst of them costs
+// one signature and few fsyncs, and a lone one waits for nobody.
 func (v *Vault) run() {
-	for first := range v.decisions {
-		v.commit(first)
+	for next := range v.decisions {
+		for next != nil {
+			next = v.commit(next)
+		}
 	}
 }
 
-func (v *Vault) commit(first *pending) {
+// commit takes a decision and those that wait and may be beside it. It returns the one that may not.
+func (v *Vault) commit(next *pending) *pending {
 	var batch []*pending
 	var records []keylog.Record
 	size := 0
-	for p := first; p != nil; {
+	for next != nil && size < commitBytes && next.beside(batch) {
+		p := next
 		batch = append(batch, p)
 		v.ledger.Write(func(s *ledger.State) { p.records = p.decide(s, v.cfg.Clock()) })
 		for i := range p.records {
@@ -80,13 +113,10 @@ func (v *Vault) commit(first *pending) {
 			size += len(r.Entry) + len(r.Body)
 			records = append(records, r)
 		}
-		more := p.read && size < commitBytes
-		p = nil
-		if more {
-			select {
-			case p = <-v.decisions: // nil once the vault is shut
-			default:
-			}
+		select {
+		case next = <-v.decisions: // nil once the vault is shut
+		default:
+			next = nil
 		}
 	}
 	positions, checkpoint, err := []keylog.Position(nil), keylog.Checkpoint{}, v.fault
@@ -123,6 +153,7 @@ func (v *Vault) commit(first *pending) {
 		p.checkpoint, p.err = checkpoint, err
 		close(p.done)
 	}
+	return next
 }
 
 // flights counts uses of keys that were decided and are not over.

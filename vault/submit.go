@@ -129,8 +129,13 @@ func (d *signed[T]) refusal(code policies.Code) []ledger.Record {
 // accept records a document, or its refusal, and returns the record. check says whether it is accepted in the state as it is at that
 // moment; make makes the record.
 func accept[T any](ctx context.Context, v *Vault, d *signed[T], check func(*ledger.State, time.Time) error, make func() ledger.Record) (ledger.Record, keylog.Checkpoint, error) {
+	return acceptBy(ctx, v, v.record, d, check, make)
+}
+
+// acceptBy is accept with the way to the log that the decision may take.
+func acceptBy[T any](ctx context.Context, v *Vault, record func(context.Context, decision) ([]ledger.Record, keylog.Checkpoint, error), d *signed[T], check func(*ledger.State, time.Time) error, make func() ledger.Record) (ledger.Record, keylog.Checkpoint, error) {
 	var refused error
-	records, cp, err := v.record(ctx, func(s *ledger.State, now time.Time) []ledger.Record {
+	records, cp, err := record(ctx, func(s *ledger.State, now time.Time) []ledger.Record {
 		refused = check(s, now)
 		if s.Identity(d.signer.ID).Generation != d.signer.Generation { // its keys were replaced since the signature was verified
 			refused = policies.CodeKeyReplaced
@@ -275,8 +280,11 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 			clear(w.key)
 		}
 	}()
+	record := func(ctx context.Context, d decision) ([]ledger.Record, keylog.Checkpoint, error) {
+		return v.recordGrant(ctx, g, d)
+	}
 	var reader policies.Pseudonym
-	begun, _, err := accept(ctx, v, d, func(s *ledger.State, _ time.Time) error {
+	begun, _, err := acceptBy(ctx, v, record, d, func(s *ledger.State, _ time.Time) error {
 		if g.Audience != v.cfg.Document.Vault {
 			return policies.CodeWrongVault
 		}
@@ -327,7 +335,7 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 			return nil, policies.CodeImport // whatever else the token said: see the design, section 4
 		}
 	}
-	records, cp, err := v.record(ctx, func(*ledger.State, time.Time) []ledger.Record {
+	records, cp, err := record(ctx, func(*ledger.State, time.Time) []ledger.Record {
 		return []ledger.Record{{
 			Kind: evidence.EntryGrant, Owner: begun.Owner, Reader: begun.Reader, Outcome: policies.CodeAccepted,
 			Details: evidence.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Seq: g.Seq, Index: begun.Index, Custody: g.Custody, Checks: checks},

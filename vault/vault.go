@@ -15,7 +15,7 @@
 // # Decide, record durably, act
 //
 // Every decision goes through one place, Vault.record. One goroutine takes the decisions that are waiting, makes them one
-// after the other, records them (many reads in one commit of the log), and lets their callers act. So the order of the decisions is the order of
+// after the other, records them (many reads, or many grants, in one commit of the log), and lets their callers act. So the order of the decisions is the order of
 // the log: no use stands behind the revocation that forbids it, no head moves between a decision and its record, and an auditor
 // who replays the log meets each decision in the state in which it was made. No record, no derive.
 //
