@@ -329,10 +329,20 @@ func (t *Token) accept(s cryptoki.Session, o cryptoki.Object, c Custody) (x [32]
 
 // hasAll reads back each attribute of want that can be read.
 func (t *Token) hasAll(s cryptoki.Session, o cryptoki.Object, name KeyName, want []cryptoki.Attribute) error {
-	for _, w := range want {
-		got, err := t.module.Read(s, o, w.Type)
-		if err != nil {
-			return err
+	types := make([]uint, len(want))
+	for i, w := range want {
+		types[i] = w.Type
+	}
+	all, err := t.module.ReadShort(s, o, types)
+	for i, w := range want {
+		var got cryptoki.Attribute
+		if err == nil {
+			got = all[i]
+		} else { // one by one, for the error of one, or for one that is long
+			var err error
+			if got, err = t.module.Read(s, o, w.Type); err != nil {
+				return err
+			}
 		}
 		if !got.Equal(w) {
 			return &AttributeError{Key: name, Attribute: w.Name(), Want: describe(w), Got: describe(got)}

@@ -67,9 +67,9 @@ func runInstall(ctx context.Context, quick bool, file string) error {
 }
 
 func measureInstall(ctx context.Context, quick bool) (f Install, err error) {
-	rounds, each := 5, 640
+	rounds, each := 7, map[policies.Custody]int{policies.CustodyResident: 160, policies.CustodySealed: 640}
 	if quick {
-		rounds, each = 3, 128
+		rounds = 3
 	}
 	dir, err := os.MkdirTemp("", "sallyport-load-")
 	if err != nil {
@@ -101,7 +101,7 @@ func measureInstall(ctx context.Context, quick bool) (f Install, err error) {
 		if err := towns[c].settle(ctx); err != nil {
 			return f, err
 		}
-		if best[c], err = raw.best(ctx, string(c), each/2); err != nil {
+		if best[c], err = raw.best(ctx, string(c), each[c]/2); err != nil {
 			return f, err
 		}
 		if _, _, err := towns[c].install(ctx, grantingOwners); err != nil { // not counted: connections
@@ -113,11 +113,11 @@ func measureInstall(ctx context.Context, quick bool) (f Install, err error) {
 	for round := range rounds {
 		fmt.Printf("round %d of %d\n", round+1, rounds)
 		for _, c := range custodies {
-			r, err := raw.run(ctx, string(c), best[c].threads, each)
+			r, err := raw.run(ctx, string(c), best[c].threads, each[c])
 			if err != nil {
 				return f, err
 			}
-			rate, used, err := towns[c].install(ctx, each)
+			rate, used, err := towns[c].install(ctx, each[c])
 			if err != nil {
 				return f, err
 			}
@@ -125,7 +125,7 @@ func measureInstall(ctx context.Context, quick bool) (f Install, err error) {
 			if c != policies.CustodyResident {
 				continue
 			}
-			if r, err = raw.run(ctx, "synced", best[c].threads, each); err != nil {
+			if r, err = raw.run(ctx, "synced", best[c].threads, each[c]); err != nil {
 				return f, err
 			}
 			syncs[c], syncRatios[c] = append(syncs[c], r), append(syncRatios[c], rate/r)

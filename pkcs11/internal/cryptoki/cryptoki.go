@@ -21,6 +21,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -315,6 +316,33 @@ func (m *Module) Read(s Session, o Object, typ uint) (Attribute, error) {
 	read, err := m.ReadInto(s, o, typ, a.Value)
 	a.Value = a.Value[:read]
 	return a, err
+}
+
+// ReadShort reads up to 64 attributes of up to 64 bytes, none of which is an array, in one call. If one of them cannot be read so, none is: Read tells which.
+func (m *Module) ReadShort(s Session, o Object, types []uint) ([]Attribute, error) {
+	if len(types) == 0 || len(types) > C.SP_SHORT || slices.ContainsFunc(types, isTemplate) {
+		return nil, ErrLength
+	}
+	var asked, lengths [C.SP_SHORT]C.ulong
+	for i, t := range types {
+		asked[i] = C.ulong(t)
+	}
+	values := make([]byte, len(types)*C.SP_SHORT)
+	m.count(fGetAttributeValue)
+	if err := result(C.sp_read_short(m.direct, C.ulong(s), C.ulong(o), &asked[0], C.ulong(len(types)), bytesPointer(values), &lengths[0])); err != nil {
+		return nil, err
+	}
+	all := make([]Attribute, len(types))
+	for i, t := range types {
+		if lengths[i] > C.SP_SHORT {
+			return nil, ErrLength
+		}
+		all[i].Type = t
+		if n := int(lengths[i]); n > 0 {
+			all[i].Value = values[i*C.SP_SHORT:][:n:n]
+		}
+	}
+	return all, nil
 }
 
 func (m *Module) readArray(s Session, o Object, typ uint) (Attribute, error) {

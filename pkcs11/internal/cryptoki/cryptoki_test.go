@@ -67,6 +67,40 @@ func TestLengths(t *testing.T) {
 	}
 }
 
+// ReadShort answers what Read does, in one call, or nothing.
+func TestReadShort(t *testing.T) {
+	m, s := load(t)
+	data := func(value []byte) Object {
+		o, err := m.CreateObject(s, []Attribute{Ulong(CKA_CLASS, CKO_DATA), Bool(CKA_TOKEN, false), Bool(CKA_PRIVATE, false),
+			Bytes(CKA_LABEL, []byte("a label")), Bytes(CKA_VALUE, value)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	types := []uint{CKA_CLASS, CKA_TOKEN, CKA_LABEL, CKA_APPLICATION, CKA_VALUE}
+	o := data(make([]byte, 64))
+	before := m.Calls()["C_GetAttributeValue"]
+	all, err := m.ReadShort(s, o, types)
+	if n := m.Calls()["C_GetAttributeValue"] - before; err != nil || n != 1 {
+		t.Fatalf("%d calls, %v", n, err)
+	}
+	for i, typ := range types {
+		if one, err := m.Read(s, o, typ); err != nil || !one.Equal(all[i]) {
+			t.Errorf("attribute %#x: %v, and alone %v, %v", typ, all[i], one, err)
+		}
+	}
+	if _, err := m.ReadShort(s, data(make([]byte, 65)), types); err == nil {
+		t.Error("read 65 bytes into 64")
+	}
+	if _, err := m.ReadShort(s, o, []uint{CKA_CLASS, CKA_UNWRAP_TEMPLATE}); err != ErrLength {
+		t.Errorf("an array: %v", err)
+	}
+	if _, err := m.ReadShort(s, o, []uint{CKA_CLASS, CKA_MODULUS}); err == nil {
+		t.Error("read what a data object does not have")
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 func TestCalls(t *testing.T) {

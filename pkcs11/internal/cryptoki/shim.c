@@ -58,6 +58,18 @@ unsigned long sp_read(sp_module *m, unsigned long session, unsigned long object,
 	return rv;
 }
 
+/* sp_read_short reads several plain attributes in one call, each into SP_SHORT bytes of into. */
+unsigned long sp_read_short(sp_module *m, unsigned long session, unsigned long object, unsigned long *types, unsigned long n, unsigned char *into, unsigned long *lengths)
+{
+	sp_attribute a[SP_SHORT];
+	for (unsigned long i = 0; i < n; i++)
+		a[i] = (sp_attribute){ types[i], into + i * SP_SHORT, SP_SHORT };
+	unsigned long rv = ((get_attribute)m->fn[GET_ATTRIBUTE_VALUE])(session, object, a, n);
+	for (unsigned long i = 0; i < n; i++)
+		lengths[i] = a[i].length;
+	return rv;
+}
+
 /* sp_decrypt ends a decryption that was begun, in one call: *length is the room
  * in into, then what was written. */
 unsigned long sp_decrypt(sp_module *m, unsigned long session, unsigned char *cipher, unsigned long n, unsigned char *into, unsigned long *length)
