@@ -1,12 +1,16 @@
 package pkcs11
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
 )
@@ -132,8 +136,9 @@ func BenchmarkSealedChanges(b *testing.B) {
 }
 
 // BenchmarkUnwrap is what an import cannot do without, and nothing else: C_UnwrapKey with the template of a custody, into token objects (resident), or
-// into session objects that are wrapped at once (sealed). synced is resident with the folder synced after each. What was unwrapped is destroyed when the
-// time is over. tests/load measures imports beside it.
+// into session objects that are wrapped at once (sealed). proved does besides what must come before the acknowledgement, one key at a time: a derive
+// and a sync of the folder, or a derive, and another with the key loaded back. What was unwrapped is destroyed when the time is over. tests/load measures
+// imports beside it. Processor time is this process's.
 func BenchmarkUnwrap(b *testing.B) {
 	p, _ := whole.once(b, ImportResident, ImportSealed)
 	officerMakes(b, p, 1)
@@ -143,16 +148,31 @@ func BenchmarkUnwrap(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	derives := func(s cryptoki.Session, o cryptoki.Object) error {
+		_, err := derive(token.module, s, o, p.encode(generator[:]), token.template)
+		return err
+	}
+	wrap := func(s cryptoki.Session, o cryptoki.Object) ([]byte, error) {
+		return token.module.WrapKey(s, cryptoki.Plain(p.KWP), sealing, o)
+	}
 	for _, c := range []struct {
 		name   string
 		key    KeyName
 		finish func(cryptoki.Session, cryptoki.Object) error
 	}{
-		{"resident", ImportResident, nil},
-		{"synced", ImportResident, func(cryptoki.Session, cryptoki.Object) error { return token.sync() }},
-		{"sealed", ImportSealed, func(s cryptoki.Session, o cryptoki.Object) error {
-			_, err := token.module.WrapKey(s, cryptoki.Plain(p.KWP), sealing, o)
-			return err
+		{"resident", ImportResident, func(cryptoki.Session, cryptoki.Object) error { return nil }},
+		{"resident-proved", ImportResident, func(s cryptoki.Session, o cryptoki.Object) error { return cmp.Or(derives(s, o), token.sync()) }},
+		{"sealed", ImportSealed, func(s cryptoki.Session, o cryptoki.Object) error { _, err := wrap(s, o); return err }},
+		{"sealed-proved", ImportSealed, func(s cryptoki.Session, o cryptoki.Object) error {
+			blob, err := wrap(s, o)
+			if err := cmp.Or(err, derives(s, o)); err != nil {
+				return err
+			}
+			back, err := token.load(s, SealedKey{Period: 1, Blob: blob})
+			if err != nil {
+				return err
+			}
+			return cmp.Or(derives(s, back), token.module.DestroyObject(s, back))
 		}},
 	} {
 		r, err := token.Inspect(b.Context(), c.key)
@@ -182,6 +202,7 @@ func BenchmarkUnwrap(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
+				before := processorTime(b)
 				b.ResetTimer()
 				for t, s := range sessions {
 					all.Go(func() {
@@ -189,7 +210,7 @@ func BenchmarkUnwrap(b *testing.B) {
 							id := newID()
 							o, err := token.module.UnwrapKey(s, p.oaep(), with, blobs[i%int64(len(blobs))], append(slices.Clone(template),
 								cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, id[:])))
-							if err == nil && c.finish != nil {
+							if err == nil {
 								err = c.finish(s, o)
 							}
 							if err != nil {
@@ -202,6 +223,7 @@ func BenchmarkUnwrap(b *testing.B) {
 				}
 				all.Wait()
 				b.StopTimer()
+				used := processorTime(b) - before
 				for t, s := range sessions {
 					for _, o := range made[t] {
 						if err := token.module.DestroyObject(s, o); err != nil {
@@ -213,9 +235,19 @@ func BenchmarkUnwrap(b *testing.B) {
 					}
 				}
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "keys/s")
+				b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-us/key")
 			})
 		}
 	}
+}
+
+// processorTime is what this process has used.
+func processorTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkLiveKeys tells what 4096 live keys take of a process's memory, and

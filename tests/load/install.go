@@ -28,9 +28,11 @@ import (
 //	          device does is not the vault's
 //	raw       BenchmarkUnwrap of package pkcs11: C_UnwrapKey in a loop through the same binding, into token objects, and for custody sealed with C_WrapKey,
 //	          in one process and on a token of its own, with the fastest of 1, 2, 4 and 8 threads
-//	synced    raw of custody resident with a sync of the token's folder after each key, as every acknowledgement needs it
+//	proved    raw with what must come before the acknowledgement, one key at a time: a derive and a sync of the token's folder; or a derive, and another with
+//	          the key loaded back
 //
-// Rounds alternate; each ratio is that of two neighbouring rounds.
+// Rounds alternate; each ratio is that of neighbouring rounds. Beside the rates stands what the vault and its workers take of the processors, and what raw
+// does: that ratio does not depend on what else the machine does.
 
 var custodies = []policies.Custody{policies.CustodyResident, policies.CustodySealed}
 
@@ -50,10 +52,12 @@ type Installed struct {
 	PerSecond   float64            `json:"grants_per_s"`
 	Raw         float64            `json:"raw_per_s"`
 	RawThreads  int                `json:"raw_threads"`
-	Synced      float64            `json:"raw_synced_per_s,omitzero"`
+	Proved      float64            `json:"raw_proved_per_s"`
 	Ratio       float64            `json:"ratio"`
-	SyncedRatio float64            `json:"ratio_synced,omitzero"`
+	ProvedRatio float64            `json:"ratio_proved"`
 	CPU         map[string]float64 `json:"cpu_us_per_grant"`
+	RawCPU      float64            `json:"raw_cpu_us"`
+	CPURatio    float64            `json:"cpu_ratio"` // of raw to vault and workers
 }
 
 // runInstall is the mode of --install.
@@ -108,37 +112,34 @@ func measureInstall(ctx context.Context, quick bool) (f Install, err error) {
 			return f, err
 		}
 	}
-	rates, raws, ratios, syncs, syncRatios := perCustody{}, perCustody{}, perCustody{}, perCustody{}, perCustody{}
-	cpu := map[policies.Custody][]map[string]float64{}
+	found := map[policies.Custody][]installRound{}
 	for round := range rounds {
 		fmt.Printf("round %d of %d\n", round+1, rounds)
 		for _, c := range custodies {
-			r, err := raw.run(ctx, string(c), best[c].threads, each[c])
-			if err != nil {
+			var r installRound
+			if r.raw, err = raw.run(ctx, string(c), best[c].threads, each[c]); err != nil {
 				return f, err
 			}
-			rate, used, err := towns[c].install(ctx, each[c])
-			if err != nil {
+			if r.rate, r.cpu, err = towns[c].install(ctx, each[c]); err != nil {
 				return f, err
 			}
-			rates[c], raws[c], ratios[c], cpu[c] = append(rates[c], rate), append(raws[c], r), append(ratios[c], rate/r), append(cpu[c], used)
-			if c != policies.CustodyResident {
-				continue
-			}
-			if r, err = raw.run(ctx, "synced", best[c].threads, each[c]); err != nil {
+			if r.proved, err = raw.run(ctx, string(c)+"-proved", best[c].threads, each[c]); err != nil {
 				return f, err
 			}
-			syncs[c], syncRatios[c] = append(syncs[c], r), append(syncRatios[c], rate/r)
+			found[c] = append(found[c], r)
 		}
 	}
-	self := func(v float64) float64 { return v }
 	of := func(c policies.Custody) Installed {
-		i := Installed{PerSecond: median(rates[c], self), Raw: median(raws[c], self), RawThreads: best[c].threads, Ratio: median(ratios[c], self), CPU: map[string]float64{}}
-		for name := range cpu[c][0] {
-			i.CPU[name] = median(cpu[c], func(m map[string]float64) float64 { return m[name] })
+		of := func(value func(installRound) float64) float64 { return median(found[c], value) }
+		i := Installed{
+			RawThreads: best[c].threads, CPU: map[string]float64{},
+			PerSecond: of(func(r installRound) float64 { return r.rate }), Raw: of(func(r installRound) float64 { return r.raw.perSecond }),
+			Proved: of(func(r installRound) float64 { return r.proved.perSecond }), Ratio: of(func(r installRound) float64 { return r.rate / r.raw.perSecond }),
+			ProvedRatio: of(func(r installRound) float64 { return r.rate / r.proved.perSecond }), RawCPU: of(func(r installRound) float64 { return r.raw.cpu }),
+			CPURatio: of(func(r installRound) float64 { return r.raw.cpu / (r.cpu["vault"] + r.cpu["token workers"]) }),
 		}
-		if len(syncs[c]) > 0 {
-			i.Synced, i.SyncedRatio = median(syncs[c], self), median(syncRatios[c], self)
+		for name := range found[c][0].cpu {
+			i.CPU[name] = of(func(r installRound) float64 { return r.cpu[name] })
 		}
 		return i
 	}
@@ -146,7 +147,12 @@ func measureInstall(ctx context.Context, quick bool) (f Install, err error) {
 	return f, f.parts(ctx, towns[policies.CustodyResident])
 }
 
-type perCustody map[policies.Custody][]float64
+// installRound is what one round of one custody found.
+type installRound struct {
+	raw, proved unwrapped
+	rate        float64
+	cpu         map[string]float64
+}
 
 // install has all owners hand n grants to the vault, which were made before. It returns grants a second and what each took of the processors.
 func (t *town) install(ctx context.Context, n int) (rate float64, cpu map[string]float64, err error) {
@@ -224,6 +230,7 @@ type unwrap struct{ binary string }
 type unwrapped struct {
 	threads   int
 	perSecond float64
+	cpu       float64 // microseconds a key
 }
 
 func buildUnwrap(ctx context.Context, module, binary string) (unwrap, error) {
@@ -246,16 +253,15 @@ func (u unwrap) best(ctx context.Context, what string, keys int) (most unwrapped
 	return most, err
 }
 
-// run returns keys a second.
-func (u unwrap) run(ctx context.Context, what string, threads, keys int) (float64, error) {
+func (u unwrap) run(ctx context.Context, what string, threads, keys int) (unwrapped, error) {
 	all, err := u.bench(ctx, fmt.Sprintf("^%s$/^threads=%d$", what, threads), keys)
 	if err != nil {
-		return 0, err
+		return unwrapped{}, err
 	}
-	return all[0].perSecond, nil
+	return all[0], nil
 }
 
-var benchLine = regexp.MustCompile(`(?m)^BenchmarkUnwrap/\w+/threads=(\d+)\S*\s+\d+\s.*\s([0-9.]+) keys/s`)
+var benchLine = regexp.MustCompile(`(?m)^BenchmarkUnwrap/[\w-]+/threads=(\d+)\S*\s.*\s([0-9.]+) cpu-us/key\s+([0-9.]+) keys/s`)
 
 func (u unwrap) bench(ctx context.Context, which string, keys int) (out []unwrapped, err error) {
 	cmd := exec.CommandContext(ctx, u.binary, "-test.run=^$", "-test.bench=^BenchmarkUnwrap$/"+which, fmt.Sprintf("-test.benchtime=%dx", keys))
@@ -267,12 +273,15 @@ func (u unwrap) bench(ctx context.Context, which string, keys int) (out []unwrap
 		return nil, fmt.Errorf("the bare loop: %w\n%s", err, said.Bytes())
 	}
 	for _, line := range benchLine.FindAllSubmatch(said.Bytes(), -1) {
-		threads, _ := strconv.Atoi(string(line[1]))
-		rate, err := strconv.ParseFloat(string(line[2]), 64)
-		if err != nil {
+		var r unwrapped
+		var errs [3]error
+		r.threads, errs[0] = strconv.Atoi(string(line[1]))
+		r.cpu, errs[1] = strconv.ParseFloat(string(line[2]), 64)
+		r.perSecond, errs[2] = strconv.ParseFloat(string(line[3]), 64)
+		if err := errors.Join(errs[:]...); err != nil {
 			return nil, err
 		}
-		out = append(out, unwrapped{threads, rate})
+		out = append(out, r)
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("the bare loop measured nothing:\n%s", said.Bytes())
@@ -281,18 +290,18 @@ func (u unwrap) bench(ctx context.Context, which string, keys int) (out []unwrap
 }
 
 func (f Install) report() {
-	fmt.Printf("\n%-30s %10s %10s %8s\n", "grants installed", "per second", "raw", "ratio")
+	fmt.Printf("\n%-18s %10s %10s %8s %12s %8s   %s\n", "grants installed", "per second", "raw", "ratio", "raw, proved", "ratio", "of processor time")
 	for _, line := range []struct {
 		custody policies.Custody
 		i       Installed
 	}{{policies.CustodyResident, f.Resident}, {policies.CustodySealed, f.Sealed}} {
-		fmt.Printf("custody %-22s %10.0f %10.0f %8.2f  raw with %d threads\n", line.custody, line.i.PerSecond, line.i.Raw, line.i.Ratio, line.i.RawThreads)
-		if line.i.Synced > 0 {
-			fmt.Printf("%-30s %10s %10.0f %8.2f\n", "    raw with a sync of each", "", line.i.Synced, line.i.SyncedRatio)
+		i := line.i
+		fmt.Printf("custody %-10s %10.0f %10.0f %8.2f %12.0f %8.2f   %.2f\n", line.custody, i.PerSecond, i.Raw, i.Ratio, i.Proved, i.ProvedRatio, i.CPURatio)
+		fmt.Printf("    microseconds of processor time a grant: raw %.0f (%d threads)", i.RawCPU, i.RawThreads)
+		for _, name := range slices.Sorted(maps.Keys(i.CPU)) {
+			fmt.Printf(", %s %.0f", name, i.CPU[name])
 		}
-		for _, name := range slices.Sorted(maps.Keys(line.i.CPU)) {
-			fmt.Printf("    %-26s %10.0f us of processor time a grant\n", name, line.i.CPU[name])
-		}
+		fmt.Println()
 	}
 	fmt.Printf("alone: a signature verified %.0f us, a derive %.0f us, a sync of the token's folder %.0f us\n", f.Verify, f.Derive, f.Sync)
 }
