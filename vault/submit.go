@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -312,28 +314,22 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 	}
 	// The import is on record: from here to the end it is finished one way or the other, whether the caller waits or not.
 	ctx = context.WithoutCancel(ctx)
-	var checks []byte
-	for _, w := range wrapped {
-		check, err := v.importKey(ctx, g.Custody, w)
-		if g.Custody == policies.CustodyResident {
-			checks = append(checks, check[:]...)
+	checks, err := v.importKeys(ctx, g.Custody, wrapped)
+	if err != nil {
+		v.quotas.take(failing, v.cfg.Clock(), 2+len(e.Raw)>>10)
+		v.cfg.Logger.Warn("an import was refused", "grant", g.ID.String(), "error", err.Error())
+		var importing *ledger.Grant
+		v.ledger.Read(func(s *ledger.State) { importing = s.Importing(g.ID) })
+		if err := v.abandon(ctx, importing); err != nil {
+			return nil, err
 		}
-		if err != nil {
-			v.quotas.take(failing, v.cfg.Clock(), 2+len(e.Raw)>>10)
-			v.cfg.Logger.Warn("an import was refused", "grant", g.ID.String(), "error", err.Error())
-			var importing *ledger.Grant
-			v.ledger.Read(func(s *ledger.State) { importing = s.Importing(g.ID) })
-			if err := v.abandon(ctx, importing); err != nil {
-				return nil, err
-			}
-			if errors.Is(err, sealed.ErrFull) || errors.Is(err, sealed.ErrStopped) { // nothing that the token said
-				return nil, problem.New(policies.CodeUnavailable, "the vault cannot store another key now; the operator must look")
-			}
-			if errors.Is(err, ErrTokenFull) { // says nothing about the key
-				return nil, problem.New(policies.CodeTokenFailure, "there is no room in the token for another key; the operator must look")
-			}
-			return nil, policies.CodeImport // whatever else the token said: see the design, section 4
+		if errors.Is(err, sealed.ErrFull) || errors.Is(err, sealed.ErrStopped) { // nothing that the token said
+			return nil, problem.New(policies.CodeUnavailable, "the vault cannot store another key now; the operator must look")
 		}
+		if errors.Is(err, ErrTokenFull) { // says nothing about the key
+			return nil, problem.New(policies.CodeTokenFailure, "there is no room in the token for another key; the operator must look")
+		}
+		return nil, policies.CodeImport // whatever else the token said: see the design, section 4
 	}
 	records, cp, err := record(ctx, func(*ledger.State, time.Time) []ledger.Record {
 		return []ledger.Record{{
@@ -407,6 +403,22 @@ func (v *Vault) unseal(g *policies.Grant, hash policies.Hash, keys []api.SealedK
 		}
 	}
 	return out, nil
+}
+
+// importKeys imports the keys of a grant, side by side, and returns what tells each of the resident ones from others, in their order. On an error some may be in.
+func (v *Vault) importKeys(ctx context.Context, custody policies.Custody, keys []wrappedKey) (checks []byte, err error) {
+	var all sync.WaitGroup
+	found, errs := make([]KeyCheck, len(keys)), make([]error, len(keys))
+	for i, w := range keys {
+		all.Go(func() { found[i], errs[i] = v.importKey(ctx, custody, w) })
+	}
+	all.Wait()
+	if custody == policies.CustodyResident {
+		for _, check := range found {
+			checks = append(checks, check[:]...)
+		}
+	}
+	return checks, cmp.Or(errs...)
 }
 
 // importKey imports one key. A key of that id that is there already was left by an import that failed, since the grant is not in force.
