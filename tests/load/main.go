@@ -38,6 +38,9 @@ func main() {
 	grants := flag.Int("grants", 0, "instead: make so many `grants` in custody sealed, kill the vault, start it again, and read")
 	log := flag.Bool("log", false, "instead: the key-use log alone")
 	install := flag.Bool("install", false, "instead: how fast grants are installed, in both custodies")
+	replace := flag.Bool("replace", false, "instead: how long the replacement of a root takes")
+	safes := flag.Bool("safe", false, "instead: how long the safe of a business takes to open, and how much memory")
+	child := flag.Bool("open-safe", false, "for --safe: be the process that opens it, as standard input says")
 	flag.Parse()
 	var err error
 	switch {
@@ -47,6 +50,12 @@ func main() {
 		err = logAlone(ctx, *quick, *file)
 	case *install:
 		err = runInstall(ctx, *quick, *file)
+	case *child:
+		err = openSafe()
+	case *safes:
+		err = runSafe(ctx, *file)
+	case *replace:
+		err = runReplace(ctx, *quick, *file)
 	default:
 		err = measure(ctx, *quick, *file, *readers)
 	}
@@ -77,7 +86,9 @@ type Figures struct {
 	Signature       float64            `json:"signature_us"`
 	DevelopmentOnly bool               `json:"development_only"`
 	Log             *logFigures        `json:"log"`
-	Install         *Install           `json:"install,omitzero"` // of a full run
+	Install         *Install           `json:"install,omitzero"` // of a full run, as the next
+	Replaced        *Replaced          `json:"replaced,omitzero"`
+	Safe            *SafeOpened        `json:"safe,omitzero"`
 }
 
 // logAlone measures nothing but the key-use log.
@@ -195,6 +206,18 @@ func measure(ctx context.Context, quick bool, file string, readers int) error {
 		}
 		install.report()
 		f.Install = &install
+		replaced, err := measureReplace(ctx, quick)
+		if err != nil {
+			return err
+		}
+		replaced.report()
+		f.Replaced = &replaced
+		opened, err := measureSafe(ctx)
+		if err != nil {
+			return err
+		}
+		opened.report()
+		f.Safe = &opened
 	}
 	return write(file, f)
 }
