@@ -76,7 +76,7 @@ func runSafe(ctx context.Context, file string) error {
 }
 
 func measureSafe(ctx context.Context) (f SafeOpened, err error) {
-	const rounds = 5
+	const rounds = 3
 	dir, err := os.MkdirTemp("", "sallyport-load-")
 	if err != nil {
 		return f, err

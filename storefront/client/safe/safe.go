@@ -132,7 +132,7 @@ func newIndex(size int) index {
 // NewBook makes an empty one, with room for so many people.
 func NewBook(room int) *Book {
 	return &Book{
-		ids: newIndex(room), aliases: newIndex(room), invited: newIndex(0),
+		ids: newIndex(room), aliases: newIndex(room), invited: newIndex(room),
 		posts: map[policies.OwnerID]struct{}{}, changed: map[policies.OwnerID]struct{}{},
 	}
 }
