@@ -497,9 +497,9 @@ func importIsAllOrNothing(t *testing.T, w *world) {
 	}
 	// A token that fails once is no reason to sign anew.
 	s, g, hash := o.grantOf(r, nil, "email", "name")
-	calls := 0
+	var calls atomic.Int32
 	w.token.hook = func(op string) error {
-		if calls++; op == "import" && calls > 1 {
+		if calls.Add(1) > 1 && op == "import" {
 			return errors.New("device error")
 		}
 		return nil
@@ -1050,7 +1050,12 @@ func crashAnywhere(t *testing.T, w *world) {
 	var crashes []crash
 	var sent api.Submission
 	step := ""
-	note := func(at string) { crashes = append(crashes, crash{w.snapshot(t), step + ", " + at, sent}) }
+	var mu sync.Mutex // keys of one grant are imported side by side
+	note := func(at string) {
+		mu.Lock()
+		defer mu.Unlock()
+		crashes = append(crashes, crash{w.snapshot(t), step + ", " + at, sent})
+	}
 	w.token.hook = func(op string) error { note(op); return nil }
 	w.logKey.hook = func() error { note("sign"); return nil }
 

@@ -104,7 +104,7 @@ func TestReconcileHonestVault(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for _, row := range r.Rows {
-		if row.Class == reconcile.Derive && row.Demanded != 36+4+2+2*3+1*4+1*4+1 {
+		if row.Class == reconcile.Derive && row.Demanded != 36+4+2+2*2+1*2+1*2+1 {
 			t.Errorf("uses, canaries of two keys resident, one sealed and one moved, and a look at the one that is revoked: %d", row.Demanded)
 		}
 	}

@@ -258,12 +258,12 @@ func (x *expectation) bring(r *audit.Record, d *evidence.Details) error {
 			add(1, Unwrap, key{kind: importSealed}, false, "an import")
 			add(1, Wrap, key{kind: sealing}, false, "sealing an imported key")
 			add(1, Unwrap, key{kind: sealing}, false, "loading a key that was just sealed")
-			add(4, Derive, key{kind: loaded}, true, "the canaries of an import")
+			add(2, Derive, key{kind: loaded}, true, "the canaries of an import")
 			continue
 		}
 		id := keyID(doc.ID, f.Field, f.Author)
 		add(1, Unwrap, key{reencryption, id}, false, "an import")
-		add(3, Derive, key{reencryption, id}, true, "the canaries of an import")
+		add(2, Derive, key{reencryption, id}, true, "the canaries of an import")
 	}
 	x.imports[r.Index] = wants
 	return nil
@@ -300,7 +300,7 @@ func (x *expectation) moved(r *audit.Record, d *evidence.Details) {
 	x.ends[r.Index] = []*want{x.demand(want{class: Destroy, key: key{kind: sealing}, entry: r.Index, at: r.Time, what: "the end of a sealing key"})}
 	for i := range max(int(min(d.Count, 1<<24)), x.sealed) {
 		w := want{entry: r.Index, at: r.Time, what: "moving a key to the newest sealing key", before: true, open: true, optional: i >= int(d.Count)}
-		for class, n := range map[Class]int{Unwrap: 2, Wrap: 1, Derive: 4} {
+		for class, n := range map[Class]int{Unwrap: 2, Wrap: 1, Derive: 2} {
 			w.class, w.key, w.generator = class, key{kind: sealing}, false
 			if class == Derive {
 				w.key, w.generator = key{kind: loaded}, true

@@ -49,7 +49,7 @@ func Table() []Rule {
 		{Function: "C_WrapKey", Use: "an import, custody sealed: under the newest sealing key", Entry: "`import`, one for each field", Luna: "LUNA_WRAP_KEY", YubiHSM2: "EXPORT WRAPPED", NShield: "DeriveKey"},
 		{Function: "C_WrapKey", Use: "moving a sealed key", Entry: "`sealing`, one for each key that it counts"},
 		{Function: "C_DeriveKey", Use: "re-encryption", Entry: "`use` with the outcome released, one each; a `failed` that names it may take it back", Luna: "LUNA_DERIVE_KEY", YubiHSM2: "DERIVE ECDH", NShield: "DeriveKey"},
-		{Function: "C_DeriveKey", Use: "canaries, on the generator of the curve: is this key one that works, and the same that came in?", Entry: "`import`, three for each field in custody resident and four in sealed; `sealing`, four for each key moved"},
+		{Function: "C_DeriveKey", Use: "canaries, on the generator of the curve: is this key one that works, and the same that came in?", Entry: "`import`, two for each field; `sealing`, two for each key moved"},
 		{Function: "C_DeriveKey", Use: "before a key's end, on the generator of the curve: is this the key that was granted?", Entry: "`destroyed`, one for each item in custody resident; one for every key of the token if its `note` says that a key was missing or under another name"},
 		{Function: "C_DeriveKey", Use: "the canary of a worker, and the light probe of each start, with a session key pair", Entry: "none: no re-encryption key is in it; the findings are in `start`"},
 		{Function: "C_SignInit", Use: "see C_Sign", Entry: "none: C_Sign is what signs", Luna: "LUNA_SIGN_INIT"},

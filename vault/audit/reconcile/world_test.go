@@ -267,17 +267,14 @@ func (w *world) grant(grantID policies.DocumentID, custody policies.Custody, fie
 		if custody == policies.CustodySealed {
 			w.unwrap("sallyport import sealed", "coming", nil)
 			w.derive("coming", true)
-			w.derive("coming", true)
 			w.wrap("sallyport sealing 1", "coming")
 			w.unwrap("sallyport sealing 1", "back", nil)
-			w.derive("back", true)
 			w.derive("back", true)
 			w.destroy("back")
 			w.destroy("coming")
 			continue
 		}
 		w.unwrap("sallyport import resident", name(grantID, f), id(grantID, f))
-		w.derive(name(grantID, f), true)
 		w.derive(name(grantID, f), true)
 		w.find("sallyport re-encryption key", id(grantID, f))
 		w.derive(name(grantID, f), true)
