@@ -418,21 +418,16 @@ type carried struct {
 	next   bool // it has a grant for the next epoch already
 }
 
-// nextEpoch is the epoch that a publication which begins one begins.
-func (o *Owner) nextEpoch(f policies.Field) uint64 {
-	for _, l := range o.leaves() {
-		if l.Field == f {
-			return l.Epoch + 1
-		}
-	}
-	return o.firstEpoch(f)
-}
-
 // standing lists who may read some fields, grant by grant in their order.
 func (o *Owner) standing(fields []policies.Field) []carried {
-	epochs := map[policies.Field]uint64{}
+	epochs := map[policies.Field]uint64{} // of their next items
 	for _, f := range fields {
-		epochs[f] = o.nextEpoch(f)
+		epochs[f] = o.firstEpoch(f)
+	}
+	for _, l := range o.leaves() {
+		if _, ok := epochs[l.Field]; ok {
+			epochs[l.Field] = l.Epoch + 1
+		}
 	}
 	var out []carried
 	for i := range o.state.Grants {
