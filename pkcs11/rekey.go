@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
 )
@@ -166,42 +165,33 @@ type keyImport struct {
 	Wrapped []byte `json:"wrapped"`
 }
 
-// importsAtOnce is how many keys one importKeys takes, and importLanes how many of them are unwrapped side by side. SoftHSM writes an object's file many
-// times and waits for each: on a disk eight do not take much longer than one (tests/load).
-const (
-	importsAtOnce = 16
-	importLanes   = 8
-)
+// importsAtOnce is how many keys one importKeys takes.
+const importsAtOnce = 16
 
 // importKeys is Import of several keys, with one sync and one search for all of them. Each has an answer of its own. What it returns of a key that is in
-// the token is x(k*G), for a witness to compare. It is secret.
+// the token is x(k*G), for a witness to compare. It is secret. They are unwrapped one after the other: SoftHSM answers CKR_GENERAL_ERROR to one whose
+// objects meanwhile come and go in another thread.
 func (t *Token) importKeys(ctx context.Context, keys []keyImport) (xs [][32]byte, errs []error) {
 	const op = "importing key"
 	xs, errs = make([][32]byte, len(keys)), make([]error, len(keys))
-	var all sync.WaitGroup
-	for i, k := range keys {
-		all.Go(func() {
-			errs[i] = t.do(ctx, t.imports, op, func(s cryptoki.Session) (err error) {
-				if t.knows(k.ID) {
-					return ErrKeyExists
-				}
-				if err := t.profile.room(keyReserve); err != nil {
-					return err
-				}
-				_, xs[i], err = t.bring(s, Resident, k.Path, k.Wrapped,
-					cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, k.ID[:]))
-				if err != nil && !errors.Is(err, ErrTokenBroken) {
-					if full := t.profile.room(keyReserve); full != nil {
-						err = full // the last byte went meanwhile: it need not be the key
-					}
-				}
-				return err
-			})
-		})
-	}
-	all.Wait()
 	var ids []KeyID
 	for i, k := range keys {
+		errs[i] = t.do(ctx, t.slow, op, func(s cryptoki.Session) (err error) {
+			if t.knows(k.ID) {
+				return ErrKeyExists
+			}
+			if err := t.profile.room(keyReserve); err != nil {
+				return err
+			}
+			_, xs[i], err = t.bring(s, Resident, k.Path, k.Wrapped,
+				cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, k.ID[:]))
+			if err != nil && !errors.Is(err, ErrTokenBroken) {
+				if full := t.profile.room(keyReserve); full != nil {
+					err = full // the last byte went meanwhile: it need not be the key
+				}
+			}
+			return err
+		})
 		if errs[i] == nil {
 			ids = append(ids, k.ID)
 		}
