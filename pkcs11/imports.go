@@ -67,48 +67,52 @@ func (w *waitingImports) group() (group []*pendingImport) {
 func (p *Pool) Import(ctx context.Context, id KeyID, path string, wrapped []byte) (KeyCheck, error) {
 	i := &pendingImport{key: keyImport{id, path, wrapped}, done: make(chan struct{})}
 	p.waiting.add(i)
-	for {
+	for !ended(i.done) {
 		select {
 		case <-i.done:
-			return i.check, i.err
 		case p.importing <- struct{}{}:
-			p.importGroup(p.waiting.group())
+			p.importGroup(p.waiting.group()) // in which ours may not be
 			<-p.importing
-			continue // ours may be in a later one
 		case <-p.closing:
 			if p.waiting.withdraw(i) {
 				return KeyCheck{}, &Error{Op: "importing key", Kind: p.cause}
 			}
+			<-i.done // it is on its way: the caller gets to know what came of it
 		case <-ctx.Done():
 			if p.waiting.withdraw(i) {
 				return KeyCheck{}, fmt.Errorf("importing key: %w", ctx.Err())
 			}
+			<-i.done
 		}
-		<-i.done // it is on its way: the caller gets to know what came of it
-		return i.check, i.err
 	}
+	return i.check, i.err
 }
 
 // importGroup carries imports out.
 func (p *Pool) importGroup(group []*pendingImport) {
+	if len(group) == 0 {
+		return
+	}
 	p.admin.Lock()
 	defer p.admin.Unlock()
-	for left := p.config.Workers; len(group) > 0; left-- {
-		p.importOnce(group)
-		again := group[:0]
-		for _, i := range group {
-			full := errors.Is(i.err, ErrTokenFull)
-			if full || errors.Is(i.err, ErrTokenBroken) && left > 0 {
-				if err := p.destroy(context.Background(), i.key.ID, KeyCheck{}); err != nil && !errors.Is(err, ErrKeyMissing) {
-					i.err = err
-				} else if !full {
-					again = append(again, i)
-					continue
-				}
+	p.carryOut(group, p.config.Workers)
+}
+
+// carryOut has a group imported. What a worker died over, or the other does not find, is tried again so often, each alone: a key that kills workers keeps nobody
+// else's out. The caller holds admin.
+func (p *Pool) carryOut(group []*pendingImport, again int) {
+	p.importOnce(group)
+	for _, i := range group {
+		full := errors.Is(i.err, ErrTokenFull)
+		if full || errors.Is(i.err, ErrTokenBroken) && again > 0 {
+			if err := p.destroy(context.Background(), i.key.ID, KeyCheck{}); err != nil && !errors.Is(err, ErrKeyMissing) {
+				i.err = err
+			} else if !full {
+				p.carryOut([]*pendingImport{i}, again-1)
+				continue
 			}
-			close(i.done)
 		}
-		group = again
+		close(i.done)
 	}
 }
 

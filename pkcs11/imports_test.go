@@ -1,10 +1,60 @@
 package pkcs11
 
 import (
+	"bytes"
 	"errors"
+	"io"
+	"os"
 	"sync"
 	"testing"
 )
+
+// poison kills a fragile worker that is to import it. In base64 it is the same four characters over and over, so each piece of it shows.
+var poison = bytes.Repeat([]byte{0xde, 0xad, 0xbe}, 128)
+
+// fragile is what a worker reads whose module does not survive a certain input.
+type fragile struct{ io.Reader }
+
+func (f fragile) Read(b []byte) (int, error) {
+	n, err := f.Reader.Read(b)
+	if bytes.Contains(b[:n], bytes.Repeat([]byte("3q2+"), 8)) {
+		os.Exit(9)
+	}
+	return n, err
+}
+
+// TestAKeyThatKillsWorkers: it is refused, and those that were in one group with it are imported.
+func TestAKeyThatKillsWorkers(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, func(c *PoolConfig) { c.Env = append(workerEnv(), "SALLYPORT_TEST_PLAYS=fragile worker") })
+	p.importing <- struct{}{} // until all are in one group
+	const n = 6
+	var all sync.WaitGroup
+	var errs [n]error
+	key := newKey(t)
+	for i := range n {
+		blob := wrappedKey(t, public, key)
+		if i == 2 {
+			blob = poison
+		}
+		all.Go(func() { _, errs[i] = p.Import(t.Context(), newID(), OAEPDirect, blob) })
+	}
+	eventually(t, "a group", func() bool {
+		p.waiting.mu.Lock()
+		defer p.waiting.mu.Unlock()
+		return len(p.waiting.list) == n
+	})
+	<-p.importing
+	all.Wait()
+	for i, err := range errs {
+		if i == 2 && !errors.Is(err, ErrTokenBroken) || i != 2 && err != nil {
+			t.Errorf("import %d: %v", i, err)
+		}
+	}
+	if keys, err := p.Keys(t.Context()); err != nil || len(keys) != n-1 {
+		t.Errorf("%d keys, %v", len(keys), err)
+	}
+}
 
 // TestImportsInGroups: imports that wait at once share searches, and each has an answer of its own: a bad one is refused among good ones, of two of one id one
 // exists already, and both workers know every key that was acknowledged.

@@ -28,7 +28,7 @@ import (
 // the parent too.
 func TestMain(m *testing.M) {
 	switch os.Getenv("SALLYPORT_TEST_PLAYS") {
-	case "worker", "noisy worker", "slow worker":
+	case "worker", "noisy worker", "slow worker", "fragile worker":
 		if starts := os.Getenv("SALLYPORT_TEST_STARTS"); starts != "" {
 			f, err := os.OpenFile(starts, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 			if err != nil {
@@ -55,7 +55,11 @@ func TestMain(m *testing.M) {
 		if os.Getenv("SALLYPORT_TEST_PLAYS") == "slow worker" {
 			time.Sleep(2 * time.Second)
 		}
-		if err := Serve(os.Stdin, os.Stdout); err != nil {
+		var in io.Reader = os.Stdin
+		if os.Getenv("SALLYPORT_TEST_PLAYS") == "fragile worker" {
+			in = fragile{in}
+		}
+		if err := Serve(in, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -209,6 +209,7 @@ func (s *server) answer(c call) (r reply) {
 		r.Data, err = t.Unseal(ctx, c.Data, c.AAD)
 	case "import":
 		xs, errs := t.importKeys(ctx, c.Imports)
+		r.Data = make([]byte, 0, 32*len(xs)) // a slice that grew would leave secrets behind
 		for i := range xs {
 			r.Faults = append(r.Faults, faultOf(errs[i]))
 			if errs[i] == nil {
@@ -221,6 +222,7 @@ func (s *server) answer(c call) (r reply) {
 	case "witness":
 		var xs [][32]byte
 		if xs, err = t.witness(ctx, c.Keys); err == nil {
+			r.Data = make([]byte, 0, 32*len(xs))
 			for i := range xs {
 				r.Data = append(r.Data, xs[i][:]...)
 			}

@@ -81,19 +81,7 @@ func measureInstall(ctx context.Context, quick bool) (f Install, err error) {
 	}
 	defer os.RemoveAll(dir)
 	fmt.Println("grants: building and starting")
-	module, err := stage.ModuleRoot()
-	if err != nil {
-		return f, err
-	}
-	bin, err := stage.Build(ctx, module, filepath.Join(dir, "bin"))
-	if err != nil {
-		return f, err
-	}
-	raw, err := buildUnwrap(ctx, module, filepath.Join(dir, "bin", "pkcs11.test"))
-	if err != nil {
-		return f, err
-	}
-	s, err := stage.Open(ctx, stage.Options{Dir: filepath.Join(dir, "stage"), Bin: bin})
+	s, raw, err := besideRaw(ctx, stage.Options{Dir: dir})
 	if err != nil {
 		return f, err
 	}
@@ -231,6 +219,23 @@ type unwrapped struct {
 	threads   int
 	perSecond float64
 	cpu       float64 // microseconds a key
+}
+
+// besideRaw opens a stage, below a folder, and builds the bare loop that is to run beside it.
+func besideRaw(ctx context.Context, o stage.Options) (s *stage.Stage, raw unwrap, err error) {
+	module, err := stage.ModuleRoot()
+	if err != nil {
+		return nil, raw, err
+	}
+	if o.Bin, err = stage.Build(ctx, module, filepath.Join(o.Dir, "bin")); err != nil {
+		return nil, raw, err
+	}
+	if raw, err = buildUnwrap(ctx, module, filepath.Join(o.Dir, "bin", "pkcs11.test")); err != nil {
+		return nil, raw, err
+	}
+	o.Dir = filepath.Join(o.Dir, "stage")
+	s, err = stage.Open(ctx, o)
+	return s, raw, err
 }
 
 func buildUnwrap(ctx context.Context, module, binary string) (unwrap, error) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -58,19 +57,7 @@ func measureReplace(ctx context.Context, quick bool) (f Replaced, err error) {
 	}
 	defer os.RemoveAll(dir)
 	fmt.Println("replacing a root: building and starting")
-	module, err := stage.ModuleRoot()
-	if err != nil {
-		return f, err
-	}
-	bin, err := stage.Build(ctx, module, filepath.Join(dir, "bin"))
-	if err != nil {
-		return f, err
-	}
-	raw, err := buildUnwrap(ctx, module, filepath.Join(dir, "bin", "pkcs11.test"))
-	if err != nil {
-		return f, err
-	}
-	s, err := stage.Open(ctx, stage.Options{Dir: filepath.Join(dir, "stage"), Bin: bin, StorefrontConfig: limits, VaultConfig: ownersLimits})
+	s, raw, err := besideRaw(ctx, stage.Options{Dir: dir, StorefrontConfig: limits, VaultConfig: ownersLimits})
 	if err != nil {
 		return f, err
 	}
