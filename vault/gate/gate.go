@@ -15,13 +15,15 @@
 // slots and does nothing would keep everybody out. It takes the place of one that can be spared, or is closed.
 //
 //   - Of an address with all it may have, its own connection that has waited longest gives way.
-//   - Of a full house, the connection that has waited longest, of the address that has most. An address with many pays before one with few, so a
-//     crowd from one place makes room for callers from elsewhere.
-//   - If none waits, the oldest of the address that has most, if that is more than the newcomer's would then have.
-//   - If there is none of that either, the newcomer is closed.
+//   - Of a full house, the connection that has waited longest, and for a second at least, of the address that has most.
+//   - If none has, one without a request under way, of the address that has most, if that is more than the newcomer's would then have. An address
+//     with many pays before one with few, so a crowd from one place makes room for callers from elsewhere.
+//   - If there is none of that either, the one that has waited longest, of the addresses that have no fewer than the newcomer's.
+//   - Then one with a request under way, of the address that has most, if that is more than the newcomer's would then have.
+//   - Else the newcomer is closed.
 //
 // A connection waits when its last request is answered, or when a second after it came it has not begun its first: after a handshake that does
-// not end, say.
+// not end, say. A crowd that has just come does not wait yet, hence the second: it would take the places of all who are between two requests.
 //
 // Times: to shake hands and for the head of a request ([Limits.Header]), for a whole request ([Limits.Request]), for an answer to be taken
 // ([Limits.Answer]), between requests ([Limits.Idle]). Over HTTP/2, where it is offered: streams at once, and how long a byte may wait to be taken.
@@ -212,14 +214,17 @@ func (g *Gate) admit(raw net.Conn) *conn {
 	var gone *conn
 	switch {
 	case g.of[c.from] >= g.limits.Each:
-		gone = g.spare(c.since, func(o *conn) bool { return o.from == c.from })
-		if gone != nil && !gone.waits(c.since) {
-			gone = nil
-		}
+		gone = g.spare(c.since, func(o *conn) bool { return o.from == c.from && o.waits(c.since) })
 	case len(g.conns) >= g.limits.Connections:
-		gone = g.spare(c.since, func(*conn) bool { return true })
-		if !gone.waits(c.since) && g.of[gone.from] <= g.of[c.from]+1 {
-			gone = nil
+		for _, may := range []func(*conn) bool{
+			func(o *conn) bool { return o.waits(c.since) && c.since.Sub(o.since) >= grace },
+			func(o *conn) bool { return o.state != http.StateActive && g.of[o.from] > g.of[c.from]+1 },
+			func(o *conn) bool { return o.waits(c.since) && g.of[o.from] >= g.of[c.from] },
+			func(o *conn) bool { return g.of[o.from] > g.of[c.from]+1 },
+		} {
+			if gone = g.spare(c.since, may); gone != nil {
+				break
+			}
 		}
 	default:
 		g.conns[c] = struct{}{}
@@ -248,11 +253,12 @@ func (c *conn) waits(now time.Time) bool {
 	return c.state == http.StateIdle || c.state == http.StateNew && now.Sub(c.since) >= grace
 }
 
-// spare is whose connection can be spared rather than others': one that waits before one that does not, then of the address that has most, then the one
-// that has been so for longest. It is called with mu held, and looks at every connection: some thousands, at a bound that was reached.
-func (g *Gate) spare(now time.Time, among func(*conn) bool) (best *conn) {
+// spare is which of the connections that may go can be spared rather than others, nil if none may: one of the address that has most, one that waits before
+// one that does not, then the one that has been so for longest. It is called with mu held, and looks at every connection: some thousands, at a bound that
+// was reached.
+func (g *Gate) spare(now time.Time, may func(*conn) bool) (best *conn) {
 	for c := range g.conns {
-		if among(c) && (best == nil || g.rather(c, best, now)) {
+		if may(c) && (best == nil || g.rather(c, best, now)) {
 			best = c
 		}
 	}
@@ -260,11 +266,11 @@ func (g *Gate) spare(now time.Time, among func(*conn) bool) (best *conn) {
 }
 
 func (g *Gate) rather(a, b *conn, now time.Time) bool {
-	if wa, wb := a.waits(now), b.waits(now); wa != wb {
-		return wa
-	}
 	if na, nb := g.of[a.from], g.of[b.from]; na != nb {
 		return na > nb
+	}
+	if wa, wb := a.waits(now), b.waits(now); wa != wb {
+		return wa
 	}
 	return a.since.Before(b.since)
 }
