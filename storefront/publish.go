@@ -306,6 +306,10 @@ func (s *Storefront) complete(ctx context.Context, k slot, sh *shelf) (*shelf, e
 	ctx, cancel := detach(ctx)
 	defer cancel()
 	t := sh.pending
+	// After a write that failed the store shows, until it is opened again, what may not be on its disk. The vault must accept nothing that this storefront may lose.
+	if err := s.store.Health(); errors.Is(err, store.ErrBroken) {
+		return s.leaveAlone(k, sh), err
+	}
 	receipt, err := s.vault.Submit(ctx, vaultapi.Submission{Envelope: t.raw})
 	if err != nil {
 		if errors.Is(err, policies.CodeChain) && s.displaced(ctx, k, t) || withdrawn(k, err) {
@@ -316,10 +320,7 @@ func (s *Storefront) complete(ctx context.Context, k slot, sh *shelf) (*shelf, e
 			return next, err
 		}
 		if !temporary(err) {
-			refused := *sh
-			refused.refused = s.now()
-			s.shelves.put(k, &refused, refused.weight())
-			sh = &refused
+			sh = s.leaveAlone(k, sh)
 		}
 		return sh, err
 	}
@@ -334,6 +335,14 @@ func (s *Storefront) complete(ctx context.Context, k slot, sh *shelf) (*shelf, e
 		return s.accepted(ctx, k, sh, next.current), err
 	}
 	return next, nil
+}
+
+// leaveAlone keeps reads from asking the vault about what is pending for a while: see retryPending.
+func (s *Storefront) leaveAlone(k slot, sh *shelf) *shelf {
+	next := *sh
+	next.refused = s.now()
+	s.shelves.put(k, &next, next.weight())
+	return &next
 }
 
 // accepted is the shelf while the store does not take what the vault has accepted. Reads go by what the vault goes by; what the store has as pending stays so
@@ -393,7 +402,7 @@ func (s *Storefront) submit(ctx context.Context, env *envelope.Envelope) (*evide
 	return s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})
 }
 
-// retryPending is how long a pending manifest that the vault refused, or that the store did not take when it was accepted, is left alone by reads.
+// retryPending is how long a pending manifest that the vault refused, or that a store that failed may not have, or did not take when it was accepted, is left alone by reads.
 const retryPending = time.Second
 
 // settled is a slot's shelf with nothing pending, if the vault can be brought to decide; else as it is.

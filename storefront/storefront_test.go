@@ -1162,6 +1162,53 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// TestNothingIsAcceptedThatMayBeLost: a write that fails can be read all the same, until the store is opened again without it. The vault is not asked to accept a manifest that was written so, by nobody's
+// request: its items would be lost.
+func TestNothingIsAcceptedThatMayBeLost(t *testing.T) {
+	w := newWorld(t, loose)
+	anna, acme := w.member(policies.KindPerson), w.member(policies.KindBusiness)
+	anna.publish([]api.Item{anna.set("name", "Anna")})
+	g := anna.give(acme, "billing", "name")
+	acme.openSession()
+	mustRead(t, anna, acme, g, "name", "Anna")
+
+	items := []api.Item{anna.set("name", "Berta")}
+	env := anna.sign()
+	w.store.set(nil, func([]store.Change) error {
+		w.store.mu.Lock()
+		defer w.store.mu.Unlock()
+		w.store.broken = true
+		return store.ErrBroken
+	})
+	head := func() uint64 {
+		h, err := adapter{w.vault}.Head(t.Context(), anna.owner(), policies.AuthorID(anna.id))
+		w.must(err)
+		return h.Version
+	}
+	before := head()
+	wantCode(t, anna.post(env, items), policies.CodeUnavailable)
+	for range 3 { // reads would complete what is pending, and so would its owner
+		if got := outcome(t, acme, item(anna, "name")); got != policies.CodeReleased {
+			t.Errorf("a read: %s", got)
+		}
+		wantCode(t, anna.post(env, items), policies.CodeUnavailable)
+	}
+	if got := head(); got != before {
+		t.Fatalf("the vault accepted version %d, which may be lost", got)
+	}
+	w.store.mu.Lock()
+	w.store.broken, w.store.after = false, nil
+	w.store.mu.Unlock()
+	w.crash()
+	for _, m := range []*party{anna, acme} {
+		m.logIn()
+	}
+	w.must(anna.post(env, items))
+	anna.signed(env)
+	acme.openSession()
+	mustRead(t, anna, acme, g, "name", "Berta")
+}
+
 type fullStore struct{ Store }
 
 func (fullStore) Commit(context.Context, ...store.Change) error { return store.ErrFull }

@@ -144,12 +144,25 @@ type brokenStore struct {
 	before func([]store.Change) error
 	after  func([]store.Change) error
 	wrote  []store.Change
+	broken bool // it says so, and takes no writes
+}
+
+func (s *brokenStore) Health() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken {
+		return store.ErrBroken
+	}
+	return s.Store.Health()
 }
 
 func (s *brokenStore) Commit(ctx context.Context, changes ...store.Change) error {
 	s.mu.Lock()
-	before, after := s.before, s.after
+	before, after, broken := s.before, s.after, s.broken
 	s.mu.Unlock()
+	if broken {
+		return store.ErrBroken
+	}
 	if before != nil {
 		if err := before(changes); err != nil {
 			return err

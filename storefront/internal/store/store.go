@@ -67,7 +67,7 @@ var (
 	ErrFull = errors.New("the disk is nearly full")
 	// ErrTooLarge: so much at once does not fit the store's tables, see memTable. Nothing was written.
 	ErrTooLarge = errors.New("too much for one transaction")
-	// ErrBroken: a write failed before, so what is on disk is unknown until the store is opened again. Reads go on.
+	// ErrBroken: a write failed before, so what is on disk is unknown until the store is opened again. Reads go on, and may find what is not on disk.
 	ErrBroken = errors.New("the store failed before and must be opened again")
 )
 
