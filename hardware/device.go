@@ -56,17 +56,17 @@ func Open(ctx context.Context, c DeviceConfig) (*Device, error) {
 	}
 	record, err := ReadRecord(c.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("opening device: %w", err)
+		return nil, fmt.Errorf("opening the token: %w", err)
 	}
 	if err := record.Choose(c.Token); err != nil {
-		return nil, fmt.Errorf("opening device: %w", err)
+		return nil, fmt.Errorf("opening the token: %w", err)
 	}
 	profile, facts, err := record.usable(c.Module, c.DevMode)
 	if err != nil {
-		return nil, fmt.Errorf("opening device: %w", err)
+		return nil, fmt.Errorf("opening the token: %w", err)
 	}
 	if module, err := describeModule(facts.Module); err != nil {
-		return nil, fmt.Errorf("opening device: %w", err)
+		return nil, fmt.Errorf("opening the token: %w", err)
 	} else if module.SHA256 != record.Transcript.Module.SHA256 {
 		// An update of the library is no attack; the probe below measures it. But a person should know.
 		c.Logger.Warn("the PKCS#11 module is not the one of the ceremony", "path", module.Path, "sha256", module.SHA256,
@@ -77,14 +77,14 @@ func Open(ctx context.Context, c DeviceConfig) (*Device, error) {
 		Profile: facts, Selector: record.selector(), PIN: c.PIN, Logger: c.Logger,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("opening device: %w", err)
+		return nil, fmt.Errorf("opening the token: %w", err)
 	}
 	d := &Device{record: record, pool: pool}
 	if d.found, err = record.examine(ctx, pool); err == nil {
 		d.secrets, err = openSecrets(ctx, pool, record.Vault, record.sealed)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("opening device: %w", errors.Join(err, pool.Close()))
+		return nil, fmt.Errorf("opening the token: %w", errors.Join(err, pool.Close()))
 	}
 	if d.found.Strangers > 0 {
 		c.Logger.Error("the token holds private keys that have no place in it; one may be a re-encryption key that somebody renamed to keep it from being destroyed",
