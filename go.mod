@@ -7,11 +7,12 @@ require (
 	filippo.io/nistec v0.0.4
 	github.com/alecthomas/kong v1.17.0
 	github.com/bradleyjkemp/sigma-go v0.6.6
+	github.com/cedar-policy/cedar-go v1.9.1
 	github.com/cloudflare/circl v1.6.5
 	github.com/dgraph-io/badger/v4 v4.9.6
 	github.com/emersion/go-vcard v0.0.0-20241024213814-c9703dde27ff
 	github.com/gin-gonic/gin v1.12.0
-	github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3
+	github.com/go-json-experiment/json v1.27.2
 	github.com/go-viper/mapstructure/v2 v2.4.0
 	github.com/hashicorp/vault/api v1.23.0
 	github.com/knadh/koanf/parsers/toml/v2 v2.1.0

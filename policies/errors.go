@@ -49,7 +49,7 @@ const (
 	CodePoint        Code = "bad_point"     // the capsule's point is not on the curve
 	CodeImport       Code = "import_refused"
 	CodeCustody      Code = "unknown_custody" // the vault does not offer this custody, import key or path
-	CodeGuardrail    Code = "guardrail"       // the operator's rules narrow this grant
+	CodeGuardrail    Code = "guardrail"       // the operator's rules do not permit this use, although its owner granted it
 	CodeRateLimited  Code = "rate_limited"    // wait and try again
 	CodeUnavailable  Code = "unavailable"     // the part asked for is not reachable now; try again
 	CodeLogStopped   Code = "log_stopped"     // the key-use log cannot record, so no key is used
@@ -100,10 +100,12 @@ const (
 	CodeOperator Code = "not_an_operator" // the vault's configuration does not list a signer as an operator
 
 	// Names of businesses.
-	CodeVoucher    Code = "voucher_forged"  // a voucher that the vault's ceremony key did not sign, or of another name than the identity has
-	CodeVoucherOld Code = "voucher_old"     // a newer voucher for the identity came before
-	CodeLookAlike  Code = "look_alike"      // the name looks like one of somebody else that is verified
-	CodeDomain     Code = "domain_unproven" // the domain does not say that the identity is its own
+	CodeVoucher    Code = "voucher_forged"    // a voucher that the vault's ceremony key did not sign, or of another name than the identity has
+	CodeVoucherOld Code = "voucher_old"       // a newer voucher for the identity came before
+	CodeRules      Code = "guardrails_forged" // guardrails that the vault's ceremony key did not sign
+	CodeRulesOld   Code = "guardrails_old"    // newer guardrails came before
+	CodeLookAlike  Code = "look_alike"        // the name looks like one of somebody else that is verified
+	CodeDomain     Code = "domain_unproven"   // the domain does not say that the identity is its own
 	// The key server, which gives a new device its profile.
 	CodePasswordWrong  Code = "password_wrong"  // not the password of this account, or there is no such account
 	CodePasswordLocked Code = "password_locked" // ten passwords were tried; a device that works, or the recovery sheet, begins anew
@@ -197,6 +199,8 @@ var codeText = map[Code]string{
 
 	CodeVoucher:    "this voucher is not the vault operator's, or not for this name",
 	CodeVoucherOld: "a newer voucher for this identity came before",
+	CodeRules:      "these guardrails are not the vault operator's",
+	CodeRulesOld:   "newer guardrails came before; sign these again",
 	CodeLookAlike:  "the name looks like the verified name of somebody else",
 	CodeDomain:     "the domain does not say that this identity is its own",
 }

@@ -112,6 +112,8 @@ type readItem struct {
 	grant   *ledger.Grant
 	key     KeyID
 	outcome policies.Code
+	rules   policies.Hash // the operator's, as far as they were asked
+	against []string      // those of them that refuse it
 	// accepted is the item's place in the vault's order.
 	accepted uint64
 	x        [32]byte
@@ -236,6 +238,7 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 		if seesItem(it.outcome) {
 			d := &record.Details
 			d.Epoch, d.Version, d.Head, d.Leaf = it.leaf.Epoch, it.leaf.Version, offer.Head, it.hash
+			d.Rules, d.Note = it.rules, few(it.against)
 		}
 		if kind == evidence.EntryUse {
 			record.Details.Token, record.Details.Grade, record.Details.Decided = v.cfg.Serial, v.cfg.Grade, now.UnixMilli()
@@ -316,8 +319,9 @@ func (v *Vault) permit(s *ledger.State, now time.Time, r *read, i int) policies.
 	if s.Head(ask.Owner, ask.Writer()).Manifest != it.head.Manifest { // it moved since verify looked
 		return policies.CodeHeadMoved
 	}
+	used := s.UsedOn(it.grant, now)
 	err := policies.Check(&it.grant.Document, policies.Use{
-		Reader: r.session.Document.Reader, Purpose: r.request.Purpose, Leaf: &it.leaf, Item: ask, UsedToday: s.UsedOn(it.grant, now),
+		Reader: r.session.Document.Reader, Purpose: r.request.Purpose, Leaf: &it.leaf, Item: ask, UsedToday: used,
 	}, now)
 	if err != nil {
 		var code policies.Code
@@ -329,6 +333,9 @@ func (v *Vault) permit(s *ledger.State, now time.Time, r *read, i int) policies.
 	var uncovered policies.Code
 	if it.accepted, uncovered = written(s, it); uncovered != "" {
 		return uncovered
+	}
+	if refused := v.guarded(s, now, r, it, used); refused != "" {
+		return refused
 	}
 	if ask.Known == it.leaf.Version {
 		return policies.CodeUnchanged

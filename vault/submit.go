@@ -66,6 +66,8 @@ func (v *Vault) Submit(ctx context.Context, submission api.Submission) (*evidenc
 		return v.giveUp(ctx, e)
 	case "voucher":
 		return v.vouch(ctx, e)
+	case "guardrails":
+		return v.guard(ctx, e)
 	}
 	return nil, v.stranger(fmt.Errorf("%w: a vault does not act on documents of type %q", policies.ErrMalformed, e.Type))
 }

@@ -70,6 +70,7 @@ const (
 	EntryThaw       Kind = "thaw"              // the owner ended that
 	EntryGivenUp    Kind = "renunciation"      // a reader gave up fields of grants; refused from here
 	EntryVoucher    Kind = "voucher"           // the operator vouched for an identity's name, or took that back
+	EntryGuardrails Kind = "guardrails"        // the operator's rules from here on
 	EntryNotice     Kind = "succession-notice" // a change of keys without the recovery key was announced, or an announcement taken back
 )
 

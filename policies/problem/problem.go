@@ -140,7 +140,7 @@ func Status(code policies.Code) int {
 		policies.CodeAuditor, policies.CodeSender, policies.CodeNotAsked, policies.CodeTooWide, policies.CodeRequired, policies.CodeConsentExpired, policies.CodeInvitation, policies.CodeNoWriteGrant, policies.CodeWriteEnded,
 		policies.CodeNotIntroduced, policies.CodeIntroducer, policies.CodeIntroductionExpired, policies.CodeSpecification, policies.CodeForwarder, policies.CodeSource, policies.CodeAttestation,
 		policies.CodeKeyReplaced, policies.CodeRecovery, policies.CodePasswordWrong, policies.CodePasswordLocked, policies.CodeKitWrong, policies.CodeSuspended, policies.CodeFrozen, policies.CodeOperator,
-		policies.CodeVoucher, policies.CodeDomain, policies.CodeNotInvited:
+		policies.CodeVoucher, policies.CodeRules, policies.CodeDomain, policies.CodeNotInvited:
 		return http.StatusForbidden
 	case policies.CodeNotFound:
 		return http.StatusNotFound
@@ -148,7 +148,7 @@ func Status(code policies.Code) int {
 		return http.StatusGone
 	case policies.CodeExists, policies.CodeChain, policies.CodeHeadMoved, policies.CodeBehind, policies.CodeAnswered,
 		policies.CodeSuccessionOld, policies.CodeSuccessionPending, policies.CodeSuccessionUnannounced, policies.CodeOutdated,
-		policies.CodeVoucherOld, policies.CodeLookAlike,
+		policies.CodeVoucherOld, policies.CodeRulesOld, policies.CodeLookAlike,
 		policies.CodeIntroductionUsed, policies.CodeOrderUsed:
 		return http.StatusConflict
 	case policies.CodeRateLimited, policies.CodeMailboxFull, policies.CodeAskedAgain:

@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"time"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/names"
 	"github.com/sallyport/sallyport/policies/succession"
@@ -12,6 +14,9 @@ type vouched struct {
 	name    string // as vouched for; empty: withdrawn, or never
 	expires int64
 }
+
+// in reports whether the operator vouches for a name at a time.
+func (v vouched) in(now time.Time) bool { return v.name != "" && now.Unix() < v.expires }
 
 // vouch notes that the operator vouched for a name, and says what is wrong with that.
 func (s *replay) vouch(r *Record, p *prepared, b *batch) {
@@ -39,7 +44,7 @@ func (s *replay) vouch(r *Record, p *prepared, b *batch) {
 		if !d.Withdrawn {
 			one.vouched.name, one.vouched.expires = d.Name, d.Expires
 			for _, k := range names.Keys(d.Name) {
-				if other := s.named[k]; other != nil && other != one && other.vouched.name != "" && r.Time.Unix() < other.vouched.expires && s.gone.ended[other.pseudo] == 0 {
+				if other := s.named[k]; other != nil && other != one && other.vouched.in(r.Time) && s.gone.ended[other.pseudo] == 0 {
 					faults = append(faults, reason(ReasonVoucher, "the name looks like that of another identity that is vouched for"))
 				}
 				s.named[k] = one

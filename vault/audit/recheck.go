@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/guardrails"
 	"github.com/sallyport/sallyport/policies/names"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/policies/writing"
@@ -41,16 +42,16 @@ const (
 	ReasonIdentitySignature = "identity_signature" // the identity does not certify itself
 	ReasonFreeze            = "freeze"             // a freeze without two signatures, or by an order that was used before or was over; a thaw by somebody else
 	ReasonSuccession        = "succession"         // an identity's keys were replaced by somebody who may not, or too soon
+	ReasonGuardrails        = "guardrails"         // the operator's rules are not signed by the ceremony key, or the entry does not name those in force
 	ReasonVoucher           = "voucher"            // a name was vouched for by somebody who may not, or that looks like another's
 	ReasonDetails           = "details"            // the details are not what a release has
 )
 
 // Why a release cannot be checked.
 const (
-	ReasonErased     = "erased"     // what it rests on was erased
-	ReasonAbsent     = "absent"     // what it rests on is not in the source
-	ReasonUndated    = "undated"    // the entry does not say when it was decided
-	ReasonGuardrails = "guardrails" // the entry names a guardrail set, which this version cannot evaluate
+	ReasonErased  = "erased"  // what it rests on was erased
+	ReasonAbsent  = "absent"  // what it rests on is not in the source
+	ReasonUndated = "undated" // the entry does not say when it was decided
 )
 
 // Bounds of how far the time of an entry may lie from that of its decision.
@@ -179,7 +180,9 @@ func (r Range) has(x *Record) bool {
 //   - the author is the owner, or the owner signed a write grant that is the next document of their chain, in force when that head was accepted, and not ended, or
 //     ended with this very leaf kept;
 //   - the times of witnesses, if any are demanded, are not against that;
-//   - policies.Check permits it, with purpose and with the day's count as the log has it.
+//   - policies.Check permits it, with purpose and with the day's count as the log has it;
+//   - the entry names the operator's guardrails in force, which the ceremony key signed, and none of them is against it. The token's serial number and grade are
+//     in this what the vault says of it.
 //
 // Whether the item's leaf was under that head cannot be seen: the proof is not in the log.
 func (l *Log) Recheck(ctx context.Context, part Range) (*Report, error) {
@@ -270,6 +273,8 @@ func prepare(b *hashed) error {
 			p.document, p.err = policies.Decode[succession.Renunciation](p.signed)
 		case evidence.EntryVoucher:
 			p.document, p.err = policies.Decode[names.Voucher](p.signed)
+		case evidence.EntryGuardrails:
+			p.document, p.err = policies.Decode[guardrails.Document](p.signed)
 		case evidence.EntryUse, evidence.EntryRefusal:
 			p.document, p.err = policies.Decode[policies.ReadRequest](p.signed)
 		case evidence.EntryAccess:

@@ -39,6 +39,8 @@ type replay struct {
 	// What was not there to be replayed: whatever is not known may have been in it.
 	erasedTo     uint64 // what was to be erased lies below
 	gone         gone
+	rules        rules
+	token, grade string               // of the newest start; empty: not known
 	named        map[string]*identity // what names that were vouched for look like, and whose they are
 	entry        *evidence.Entry      // the newest
 	lostSession  time.Time            // the newest session that was erased or is absent
@@ -160,6 +162,8 @@ func (s *replay) apply(r *Record, p *prepared, b *batch) {
 		return
 	}
 	switch d := p.details; r.Entry.Kind {
+	case evidence.EntryStart:
+		s.token, s.grade = d.Token, d.Grade
 	case evidence.EntryIdentity:
 		s.enrol(r, p, b)
 	case evidence.EntryManifest:
@@ -196,6 +200,8 @@ func (s *replay) apply(r *Record, p *prepared, b *batch) {
 		s.giveUp(r, p, b)
 	case evidence.EntryVoucher:
 		s.vouch(r, p, b)
+	case evidence.EntryGuardrails:
+		s.guard(r, p, b)
 	case evidence.EntryUse, evidence.EntryRefusal:
 		s.use(r, p, inside, b)
 	case evidence.EntryErasure:
@@ -261,7 +267,7 @@ func (s *replay) missing(r *Record, inside bool, b *batch) {
 	switch r.Entry.Kind {
 	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant, evidence.EntryRevocation,
 		evidence.EntryWriteGrant, evidence.EntryWriteEnd, evidence.EntrySuccession, evidence.EntryNotice, evidence.EntrySuspension,
-		evidence.EntryFreeze, evidence.EntryThaw, evidence.EntryGivenUp, evidence.EntryVoucher:
+		evidence.EntryFreeze, evidence.EntryThaw, evidence.EntryGivenUp, evidence.EntryVoucher, evidence.EntryGuardrails:
 		if r.Absent {
 			s.lost = why
 		}
@@ -541,8 +547,8 @@ func (s *replay) use(r *Record, p *prepared, inside bool, b *batch) {
 		v.fault(ReasonTime, "decided at %s, logged at %s", decided.Format(timeFormat), r.Time.Format(timeFormat))
 	}
 	v.dated(r, s.window)
-	if !d.Rules.IsZero() {
-		v.unknown(ReasonGuardrails, "guardrail set %s", d.Rules)
+	if s.token != "" && (d.Token != s.token || d.Grade != s.grade) {
+		v.fault(ReasonDetails, "with token %s of grade %s; the vault started with %s of grade %s", d.Token, d.Grade, s.token, s.grade)
 	}
 	s.parties(v, r, d)
 	ask := s.asked(v, r, d, one, q, decided)
@@ -550,6 +556,7 @@ func (s *replay) use(r *Record, p *prepared, inside bool, b *batch) {
 	if g != nil && ask != nil {
 		s.permit(v, d, g, q, ask, decided)
 	}
+	s.guarded(v, d, g, q, ask, decided)
 	s.newest(v, d)
 	if g != nil { // as the vault counts: what was released, whether it should have been or not
 		v.bounded(&g.document, s.window)

@@ -54,7 +54,7 @@ func classify(e *Event) (c *class, activity int) {
 		return accountChange, 6
 	case evidence.EntrySuccession:
 		return accountChange, 3
-	case evidence.EntryNotice, evidence.EntrySuspension, evidence.EntryVoucher:
+	case evidence.EntryNotice, evidence.EntrySuspension, evidence.EntryVoucher, evidence.EntryGuardrails:
 		return entity, 3
 	case evidence.EntryFreeze, evidence.EntryThaw:
 		return entity, 3

@@ -98,6 +98,11 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 		return fmt.Sprintf("%s gave up what it could read of %s: %s", reader, owner, fields), nil
 	case evidence.EntryVoucher:
 		return fmt.Sprintf("the name of %s was %s by the operator", reader, d.Note), nil
+	case evidence.EntryGuardrails:
+		if d.Count == 0 {
+			return "the operator's guardrails ended", nil
+		}
+		return fmt.Sprintf("the operator's guardrails are %s from here on", d.Note), nil
 	case evidence.EntryNotice:
 		return fmt.Sprintf("a change of the keys of %s without the recovery key was %s", owner, d.Note), nil
 	case evidence.EntryDestroyed:
@@ -123,6 +128,9 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 			if r.Entry.Reader.IsZero() {
 				return fmt.Sprintf("%s was refused a document: %s", owner, r.Entry.Outcome), nil
 			}
+		}
+		if r.Entry.Outcome == policies.CodeGuardrail {
+			return fmt.Sprintf("%s was refused %s by the operator's guardrails: %s", reader, what, d.Note), nil
 		}
 		return fmt.Sprintf("%s was refused %s: %s", reader, what, r.Entry.Outcome), nil
 	case evidence.EntryRefusals:

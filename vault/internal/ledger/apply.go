@@ -7,6 +7,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/freeze"
+	"github.com/sallyport/sallyport/policies/guardrails"
 	"github.com/sallyport/sallyport/policies/names"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/policies/writing"
@@ -104,6 +105,8 @@ func (s *State) apply(r *Record) error {
 		return s.giveUp(r, r.Document.(*succession.Renunciation))
 	case evidence.EntryVoucher:
 		return s.vouch(r, r.Document.(*names.Voucher))
+	case evidence.EntryGuardrails:
+		return s.guard(r, r.Document.(*guardrails.Document))
 	case evidence.EntryNotice:
 		return s.announce(r, r.Document.(*succession.Notice))
 	case evidence.EntryUse, evidence.EntryRefusal:

@@ -29,6 +29,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/guardrails"
 	"github.com/sallyport/sallyport/vault/intact"
 )
 
@@ -142,6 +143,7 @@ type meta struct {
 
 	Document VaultDocument `json:"document"`
 	Erased   erasure       `json:"erased,omitzero"`
+	Rules    Rules         `json:"guardrails,omitzero"`
 }
 
 // memTable is the size of Badger's tables in memory. It writes them to disk when they are full and when it is opened or closed, whether there is
@@ -206,7 +208,12 @@ func (x *index) load(s *State) (m meta, err error) {
 	if err := os.Remove(mark); err != nil {
 		return m, err
 	}
-	s.next, s.vault, s.document, s.erased = m.Next, m.Vault, m.Document, m.Erased
+	if m.Rules.Serial != 0 {
+		if m.Rules.Set, err = guardrails.Parse(m.Rules.Text); err != nil {
+			return m, fmt.Errorf("%w: %w", errUseless, err)
+		}
+	}
+	s.next, s.vault, s.document, s.erased, s.rules = m.Next, m.Vault, m.Document, m.Erased, m.Rules
 	x.next.Store(m.Next)
 	return m, nil
 }
@@ -402,7 +409,7 @@ func (l *Ledger) Flush(root policies.Hash, size uint64) error {
 		values[key] = s.encode(key)
 	}
 	clear(s.changed)
-	m := meta{Next: s.next, Root: root, Vault: s.vault, Document: s.document, Erased: s.erased}
+	m := meta{Next: s.next, Root: root, Vault: s.vault, Document: s.document, Erased: s.erased, Rules: s.rules}
 	l.mu.Unlock()
 
 	if err := x.write(values, m); err != nil {

@@ -75,6 +75,7 @@ type State struct {
 	queries    map[queryKey]int64            // nonces of auditors, with the time until which they are kept, Unix seconds
 	writingState
 	named map[string]policies.IdentityID // what the names that vouchers named look like, and whose the newest such voucher is
+	rules Rules
 
 	changed map[string]struct{} // database keys of what changed since the last flush
 }

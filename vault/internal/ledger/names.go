@@ -15,6 +15,9 @@ type Vouched struct {
 	Expires int64  `json:"expires,omitzero"`
 }
 
+// In reports whether the operator vouches for a name at a time.
+func (v Vouched) In(now time.Time) bool { return v.Name != "" && now.Unix() < v.Expires }
+
 // vouch notes that the operator vouched for a name, or does not any more.
 func (s *State) vouch(r *Record, d *names.Voucher) error {
 	i := s.identities[d.Identity]
@@ -50,7 +53,7 @@ func (s *State) name(i *Identity) {
 func (s *State) LooksLike(name string, id policies.IdentityID, now time.Time) bool {
 	for _, k := range names.Keys(name) {
 		other := s.identities[s.named[k]]
-		if other != nil && other.ID != id && other.Vouched.Name != "" && now.Unix() < other.Vouched.Expires && !s.Closed(other.ID) {
+		if other != nil && other.ID != id && other.Vouched.In(now) && !s.Closed(other.ID) {
 			return true
 		}
 	}

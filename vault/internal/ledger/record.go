@@ -8,6 +8,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/freeze"
+	"github.com/sallyport/sallyport/policies/guardrails"
 	"github.com/sallyport/sallyport/policies/names"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/policies/writing"
@@ -24,7 +25,7 @@ type Record struct {
 	Raw     []byte // the signed document that lies beside the entry, if this one is the first to speak of it
 	// Document is Raw decoded, for kinds that change the state by it: *policies.VaultDocument (genesis), Identity, Manifest, Grant
 	// (import), Revocation, WriteGrant, WriteEnd, Session, AuditQuery (access, if it is one), *succession.Document, Notice, Suspension or Renunciation, *freeze.Document or Thaw,
-	// *names.Voucher.
+	// *names.Voucher, *guardrails.Document.
 	Document any
 	// Gone: what the state rests on was erased, as it may be of an owner who closed their account.
 	Gone bool
@@ -121,7 +122,7 @@ func needsBody(e *evidence.Entry) bool {
 	case evidence.EntryErasure, evidence.EntryGenesis, evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant,
 		evidence.EntryRevocation, evidence.EntryClosure, evidence.EntryDestroyed, evidence.EntryStart, evidence.EntryWriteGrant, evidence.EntryWriteEnd,
 		evidence.EntrySuccession, evidence.EntryNotice, evidence.EntrySuspension,
-		evidence.EntryFreeze, evidence.EntryThaw, evidence.EntryGivenUp, evidence.EntryVoucher:
+		evidence.EntryFreeze, evidence.EntryThaw, evidence.EntryGivenUp, evidence.EntryVoucher, evidence.EntryGuardrails:
 		return true
 	}
 	return false
@@ -159,6 +160,8 @@ func (r *Record) decodeDocument() error {
 		return document[succession.Renunciation](r)
 	case evidence.EntryVoucher:
 		return document[names.Voucher](r)
+	case evidence.EntryGuardrails:
+		return document[guardrails.Document](r)
 	case evidence.EntryNotice:
 		return document[succession.Notice](r)
 	case evidence.EntryAccess:

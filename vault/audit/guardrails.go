@@ -1,0 +1,72 @@
+package audit
+
+import (
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/guardrails"
+)
+
+// rules are the operator's guardrails in force, if there were any.
+type rules struct {
+	document policies.Hash
+	index    uint64
+	serial   uint64
+	set      *guardrails.Set
+	fault    error // why they cannot be read
+	proof    *proof
+}
+
+// guard puts the operator's rules in force, and says what is wrong with them.
+func (s *replay) guard(r *Record, p *prepared, b *batch) {
+	d := of[guardrails.Document](r, p, b)
+	if d == nil {
+		return
+	}
+	var faults []Reason
+	if d.Audience != s.log.Document.Vault {
+		faults = append(faults, reason(ReasonGuardrails, "they are addressed to another vault"))
+	}
+	if d.Serial <= s.rules.serial && s.lostReason() == "" {
+		faults = append(faults, reason(ReasonGuardrails, "serial number %d; there was %d before", d.Serial, s.rules.serial))
+	}
+	next := rules{document: p.signed.Hash, index: r.Index, serial: d.Serial, proof: b.proof(p.signed, s.log.Document.CeremonyKey, nil)}
+	if next.set, next.fault = guardrails.Parse(d.Rules); next.fault != nil {
+		faults = append(faults, reason(ReasonGuardrails, "they cannot be read: %v", next.fault))
+	}
+	s.rules = next
+	document(r, p.details, b, next.proof, ReasonGuardrails, "the guardrails are not signed by the ceremony key", faults...)
+}
+
+// guarded decides anew by the operator's rules.
+func (s *replay) guarded(v *verdict, d *evidence.Details, g *grant, q *pass, ask *policies.ReadItem, decided time.Time) {
+	in := &s.rules
+	if d.Rules != in.document {
+		switch {
+		case d.Rules.IsZero():
+			s.notKnown(v, ReasonGuardrails, "decided without guardrails; those of entry %d were in force", in.index)
+		case in.document.IsZero():
+			s.notKnown(v, ReasonGuardrails, "decided by the guardrails %s, which never were in force", d.Rules)
+		default:
+			s.notKnown(v, ReasonGuardrails, "decided by the guardrails %s; those of entry %d were in force", d.Rules, in.index)
+		}
+	}
+	v.needs(in.proof, ReasonGuardrails, "the guardrails in force are not signed by the ceremony key")
+	switch {
+	case in.document.IsZero() || g == nil || ask == nil: // the others have their own reasons
+		return
+	case in.fault != nil:
+		v.fault(ReasonGuardrails, "the guardrails of entry %d cannot be read", in.index)
+		return
+	}
+	reader := s.identities[policies.IdentityID(d.Reader)]
+	against := in.set.Refusals(&guardrails.Facts{
+		Reader: d.Reader, Vouched: reader != nil && reader.vouched.in(decided), Owner: d.Owner, Field: d.Field, Author: d.Author,
+		Grant: &g.document, Token: d.Token, Grade: d.Grade, Items: len(q.document.Items), UsedToday: s.used(g, decided),
+	}, decided)
+	if len(against) > 0 {
+		v.fault(string(policies.CodeGuardrail), "rules of entry %d are against it: %s", in.index, strings.Join(against, ", "))
+	}
+}
