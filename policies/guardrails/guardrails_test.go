@@ -72,6 +72,9 @@ func TestRefusals(t *testing.T) {
 			if got := s.Refusals(facts(nil), monday); !slices.Equal(got, []string{"the-rule"}) {
 				t.Errorf("refused by %q", got)
 			}
+			if timed := c.at != 0 || strings.Contains(c.rule, "time") || strings.Contains(c.rule, "vouched") || strings.Contains(c.rule, "used_today"); s.Timed() != timed {
+				t.Errorf("depends on the time: %v", s.Timed())
+			}
 			if got := s.Refusals(facts(c.not), monday.Add(c.at)); got != nil {
 				t.Errorf("refused by %q where it should not be", got)
 			}

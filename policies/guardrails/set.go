@@ -1,10 +1,12 @@
 package guardrails
 
 import (
+	"bytes"
 	_ "embed"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,6 +50,7 @@ type Facts struct {
 type Set struct {
 	names    []string
 	policies []*cedar.Policy
+	timed    bool
 }
 
 // Parse reads rules. Each has a name of its own, which is what the log and the operator call it: @id("...") before the rule, 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'. Each forbids.
@@ -80,9 +83,17 @@ func Parse(rules string) (*Set, error) {
 		}
 		seen[name] = true
 		s.names = append(s.names, name)
+		text := p.MarshalCedar() // without comments
+		s.timed = s.timed || slices.ContainsFunc(timely, func(word string) bool { return bytes.Contains(text, []byte(word)) })
 	}
 	return s, nil
 }
+
+// timely are the words of the schema that say something else at another moment.
+var timely = []string{"time", "weekday", "used_today", "vouched"}
+
+// Timed reports whether a rule may decide otherwise at another moment, all else being the same: whether one names such a fact.
+func (s *Set) Timed() bool { return s != nil && s.timed }
 
 func isName(name string) bool {
 	return 1 <= len(name) && len(name) <= maxName && !strings.ContainsFunc(name, func(c rune) bool {

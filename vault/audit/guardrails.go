@@ -61,12 +61,37 @@ func (s *replay) guarded(v *verdict, d *evidence.Details, g *grant, q *pass, ask
 		v.fault(ReasonGuardrails, "the guardrails of entry %d cannot be read", in.index)
 		return
 	}
-	reader := s.identities[policies.IdentityID(d.Reader)]
-	against := in.set.Refusals(&guardrails.Facts{
-		Reader: d.Reader, Vouched: reader != nil && reader.vouched.in(decided), Owner: d.Owner, Field: d.Field, Author: d.Author,
-		Grant: &g.document, Token: d.Token, Grade: d.Grade, Items: len(q.document.Items), UsedToday: s.used(g, decided),
-	}, decided)
-	if len(against) > 0 {
-		v.fault(string(policies.CodeGuardrail), "rules of entry %d are against it: %s", in.index, strings.Join(against, ", "))
+	against := func(at time.Time) string {
+		reader := s.identities[policies.IdentityID(d.Reader)]
+		return strings.Join(in.set.Refusals(&guardrails.Facts{
+			Reader: d.Reader, Vouched: reader != nil && reader.vouched.in(at), Owner: d.Owner, Field: d.Field, Author: d.Author,
+			Grant: &g.document, Token: d.Token, Grade: d.Grade, Items: len(q.document.Items), UsedToday: s.used(g, at),
+		}, at), ", ")
+	}
+	if names := against(decided); names != "" {
+		v.fault(string(policies.CodeGuardrail), "rules of entry %d are against it: %s", in.index, names)
+		return
+	}
+	if !in.set.Timed() {
+		return
+	}
+	// Would it be so at another moment of those at which it can have happened? They are tried a minute apart, or at sixteen.
+	from, to := s.window.after.Add(-latestEntry), s.window.before.Add(policies.ClockSkew)
+	if s.window.after.IsZero() || s.window.before.IsZero() {
+		v.unbounded = append(v.unbounded, reason(ReasonGuardrails, "rules of entry %d depend on a time that nobody bounds", in.index))
+		return
+	}
+	for at, step := from, max(time.Minute, to.Sub(from)/16); ; at = at.Add(step) {
+		if at.After(to) {
+			at = to
+		}
+		if names := against(at); names != "" {
+			v.unbounded = append(v.unbounded, reason(ReasonGuardrails, "logged between %s and %s; at %s rules of entry %d would be against it: %s",
+				from.Format(timeFormat), to.Format(timeFormat), at.Format(timeFormat), in.index, names))
+			return
+		}
+		if !at.Before(to) {
+			return
+		}
 	}
 }

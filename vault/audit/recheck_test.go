@@ -534,16 +534,15 @@ func TestRecheckOfWhatWasErased(t *testing.T) {
 			t.Errorf("%s, without bodies: %v", c.name, err)
 		}
 	}
-	// A use that does not say when it was decided, and one under rules.
+	// A use that does not say when it was decided.
 	w := newWorld()
 	o, r := w.enrol(), w.enrol()
 	o.publish(nil)
 	g := o.grant(r, o.key, nil, "phone")
 	s := r.open(r.key, nil)
 	s.read(o, g, "phone", func(x *reading) { x.decided = time.Time{} })
-	s.read(o, g, "phone", func(x *reading) { x.details.Rules = policies.Hash{5} })
 	report := w.recheck(t, Range{})
-	if report.Unchecked.Count != 2 || fmt.Sprint(report.Unchecked.Reasons) != "[{guardrails 1} {undated 1}]" {
+	if report.Unchecked.Count != 1 || fmt.Sprint(report.Unchecked.Reasons) != "[{undated 1}]" {
 		t.Errorf("%s", report.Bytes())
 	}
 }
