@@ -8,6 +8,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/guardrails"
 	"github.com/sallyport/sallyport/policies/names"
 	"github.com/sallyport/sallyport/policies/succession"
 )
@@ -27,6 +28,7 @@ var decoders = map[string]func(*envelope.Envelope) error{
 	"suspension":        func(e *envelope.Envelope) error { _, err := policies.Decode[succession.Suspension](e); return err },
 	"renunciation":      func(e *envelope.Envelope) error { _, err := policies.Decode[succession.Renunciation](e); return err },
 	"voucher":           func(e *envelope.Envelope) error { _, err := policies.Decode[names.Voucher](e); return err },
+	"guardrails":        func(e *envelope.Envelope) error { _, err := policies.Decode[guardrails.Document](e); return err },
 	"domain-statement":  func(e *envelope.Envelope) error { _, err := policies.Decode[names.Statement](e); return err },
 	"audit-query":       func(e *envelope.Envelope) error { _, err := policies.Decode[policies.AuditQuery](e); return err },
 	"read":              func(e *envelope.Envelope) error { _, err := policies.Decode[policies.ReadRequest](e); return err },

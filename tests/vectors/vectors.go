@@ -63,6 +63,7 @@ func Generate() []File {
 	}
 	files = append(files, documentFiles()...)
 	files = append(files, successionFiles()...)
+	files = append(files, guardrailFiles()...)
 	for i := range files {
 		files[i].Made = made
 	}

@@ -50,16 +50,18 @@ func (d dir) beside(base string) string {
 
 // cli is every command and flag. Help text is made from it.
 type cli struct {
-	Init     initCommand       `cmd:"" help:"Hold the key ceremony on an empty token. Without --yes: say what would be done."`
-	Show     showCommand       `cmd:"" help:"Show the vault document and the join link."`
-	Verify   verifyCommand     `cmd:"" help:"Probe the token and compare every key with the transcript."`
-	Probe    probeCommand      `cmd:"" help:"Probe any token; with --full, attack it as a vault's host could and grade it."`
-	Doctor   doctorCommand     `cmd:"" help:"Say which devices are installed here, and which are not supported and why."`
-	Reissue  reissueCommand    `cmd:"" help:"Sign the next version of the vault document, for instance with new URLs in the join link."`
-	Sealing  sealingKeyCommand `cmd:"" name:"sealing-key" help:"Make the sealing key of the next period, for custody sealed. Without --yes: say what would be done."`
-	Voucher  voucherCommand    `cmd:"" help:"Sign that a business's name is its own, or withdraw that. Without --yes: say what would be done."`
-	DevToken devTokenCommand   `cmd:"" help:"Make a SoftHSM token folder of its own and print its SOFTHSM2_CONF. Development only."`
-	DevTLS   devTLSCommand     `cmd:"" name:"dev-tls" help:"Make TLS certificates for one machine, good for 30 days. Development only."`
+	Init       initCommand       `cmd:"" help:"Hold the key ceremony on an empty token. Without --yes: say what would be done."`
+	Show       showCommand       `cmd:"" help:"Show the vault document and the join link."`
+	Verify     verifyCommand     `cmd:"" help:"Probe the token and compare every key with the transcript."`
+	Probe      probeCommand      `cmd:"" help:"Probe any token; with --full, attack it as a vault's host could and grade it."`
+	Doctor     doctorCommand     `cmd:"" help:"Say which devices are installed here, and which are not supported and why."`
+	Reissue    reissueCommand    `cmd:"" help:"Sign the next version of the vault document, for instance with new URLs in the join link."`
+	Sealing    sealingKeyCommand `cmd:"" name:"sealing-key" help:"Make the sealing key of the next period, for custody sealed. Without --yes: say what would be done."`
+	Voucher    voucherCommand    `cmd:"" help:"Sign that a business's name is its own, or withdraw that. Without --yes: say what would be done."`
+	Guardrails guardrailsCommand `cmd:"" help:"Sign the rules by which the vault refuses what owners granted. Without --yes: check them, and say what would be done."`
+	HandIn     handInCommand     `cmd:"" name:"hand-in" help:"Take guardrails or a voucher to the vault, and verify its receipt."`
+	DevToken   devTokenCommand   `cmd:"" help:"Make a SoftHSM token folder of its own and print its SOFTHSM2_CONF. Development only."`
+	DevTLS     devTLSCommand     `cmd:"" name:"dev-tls" help:"Make TLS certificates for one machine, good for 30 days. Development only."`
 }
 
 // terminal is what a command talks to.

@@ -50,7 +50,7 @@ func TestExitCodes(t *testing.T) {
 
 // Every command explains itself, without a token.
 func TestHelp(t *testing.T) {
-	for _, args := range [][]string{nil, {"--help"}, {"init", "--help"}, {"show", "--help"}, {"verify", "--help"}, {"doctor", "--help"}, {"probe", "--help"}, {"reissue", "--help"}, {"sealing-key", "--help"}, {"voucher", "--help"}, {"dev-token", "--help"}, {"dev-tls", "--help"}} {
+	for _, args := range [][]string{nil, {"--help"}, {"init", "--help"}, {"show", "--help"}, {"verify", "--help"}, {"doctor", "--help"}, {"probe", "--help"}, {"reissue", "--help"}, {"sealing-key", "--help"}, {"voucher", "--help"}, {"guardrails", "--help"}, {"hand-in", "--help"}, {"dev-token", "--help"}, {"dev-tls", "--help"}} {
 		var stdout, stderr bytes.Buffer
 		if code := Run(t.Context(), args, strings.NewReader(""), &stdout, &stderr); code != exitDone || !strings.Contains(stdout.String(), "Usage: sallyport-hsm") || stderr.Len() > 0 {
 			t.Errorf("%q: %d\n%s%s", args, code, &stdout, &stderr)

@@ -1,7 +1,7 @@
 // Section 4 of the specification, "Documents": the members of each type, and what must hold among them.
 
 import { randomBytes } from 'node:crypto'
-import { MAX_U64, demand, encode, fieldName, hex, sha256, visibleText } from './encodings.js'
+import { MAX_U64, demand, encode, fieldName, hex, sha256, visible, visibleText } from './encodings.js'
 import { bytes, digits, digitsOrZeroes, flag, integer, listOf, object, oneOf, parse, text } from './json.js'
 import { COMPOSITE_KEY_SIZE, make, read, verify } from './envelopes.js'
 import { CT_SIZE, PUBLIC_SIZE } from './xwing.js'
@@ -208,6 +208,17 @@ Object.assign(TYPES, {
       if (d.withdrawn) return demand(d.not_before === 0n && d.expires === 0n, 'malformed', 'withdrawn and good')
       demand(d.not_before > 0n && d.expires > d.not_before && d.expires - d.not_before <= 400n * 86400n, 'malformed', 'time')
       voucherName(d.name)
+    },
+  },
+  guardrails: {
+    shape: {
+      aud: id,
+      serial: count,
+      rules: (v) => {
+        demand(Buffer.byteLength(text(v)) <= 32768, 'malformed', 'rules')
+        visible(v.replace(/[\t\n]/g, ' '))
+        return v
+      },
     },
   },
   'domain-statement': {

@@ -109,9 +109,13 @@ export const fieldName = (text) => {
 
 const INVISIBLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/
 
+/** visible refuses text with characters that nobody sees. Section 1. */
+export const visible = (text) => demand(!INVISIBLE.test(text), 'malformed', 'text')
+
 /** What `name` and `purpose` may be, section 1; a purpose has at least one byte. */
 export const visibleText = (text, least) => {
   const size = Buffer.byteLength(text)
-  demand(size >= least && size <= 200 && !INVISIBLE.test(text), 'malformed', 'text')
+  demand(size >= least && size <= 200, 'malformed', 'text')
+  visible(text)
   return text
 }

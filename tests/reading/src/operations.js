@@ -12,6 +12,7 @@ import * as log from './log.js'
 import * as password from './password.js'
 import * as envelopes from './envelopes.js'
 import * as documents from './documents.js'
+import * as guardrails from './guardrails.js'
 import { write } from './json.js'
 import { leafHash, verifyPath } from './tree.js'
 import { decapsulate, encapsulate, hpkeOpen, hpkeSeal, publicKey } from './xwing.js'
@@ -225,6 +226,19 @@ export const operations = {
       return { text: password.sheet(kit), proof, verifier, wrapped: password.wrap(key, b(i.account), b(i.secret), b(i.nonce)) }
     },
   },
+  guardrails: {
+    vet: (i) => ({ names: String(guardrails.vet(i.rules).length) }),
+    refusals: (i) => ({
+      refusals: guardrails.refusals(i.rules, {
+        ...i,
+        notBefore: Number(i.not_before),
+        expires: Number(i.expires),
+        items: Number(i.items),
+        usedToday: Number(i.used_today),
+        decided: Number(i.decided),
+      }),
+    }),
+  },
   'document-receipt': {
     receipt: (i) => {
       const { kind, outcome, time } = log.openReceipt(given(i, 'receipt'), i.vault, i.document, i.log_name, b(i.log_key))
@@ -246,7 +260,7 @@ export const operations = {
     },
   },
 }
-for (const type of ['identity', 'vault', 'relationship', 'manifest', 'grant', 'revocation', 'session', 'read', 'evidence', 'audit-query', 'closure', 'succession', 'succession-notice', 'suspension', 'renunciation', 'voucher', 'domain-statement'])
+for (const type of ['identity', 'vault', 'relationship', 'manifest', 'grant', 'revocation', 'session', 'read', 'evidence', 'audit-query', 'closure', 'succession', 'succession-notice', 'suspension', 'renunciation', 'voucher', 'guardrails', 'domain-statement'])
   operations[`document-${type}`] = documentOperations
 
 /** plain makes an output comparable with a vector's: Buffers as hexadecimal, integers as decimal text. */
