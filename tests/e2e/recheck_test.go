@@ -16,12 +16,13 @@ import (
 )
 
 // deceit is what a vault is built to do that no vault may: release after a revocation, keep the key that was revoked, release for any purpose, beyond a limit, a
-// second time for one request, after a grant's end under a time before it, and take a grant that its owner did not sign.
+// second time for one request, after a grant's end under a time before it, against the operator's guardrails, and take a grant that its owner did not sign.
 var deceit = []patch{
 	{"vault/reencrypt.go", "if it.grant.Revoked[place] {", "if it.grant.Revoked[place] && false {"},
 	{"vault/submit.go", "if err := v.destroy(context.WithoutCancel(ctx), &ledger.Revocation{Hash: e.Hash, Owner: r.Owner, Index: record.Index, Items: r.Items}); err != nil {", "if err := error(nil); err != nil {"},
 	{"policies/decision.go", "if u.Purpose != g.Purpose {", "if false {"},
 	{"policies/decision.go", "if g.Limits.ReadsPerDay != 0 && u.UsedToday >= g.Limits.ReadsPerDay {", "if false {"},
+	{"vault/guardrails.go", "if len(it.against) > 0 {", "if len(it.against) > 0 && false {"},
 	{"vault/reencrypt.go", "if _, used := r.session.Nonces[r.request.Nonce]; used {", "if _, used := r.session.Nonces[r.request.Nonce]; used && false {"},
 	{"vault/reencrypt.go", "it.outcome = v.permit(s, now, r, i)", `decided := now
 		if g := s.Grant(offer.Grant); g != nil && now.Unix() >= g.Document.Expires {
@@ -98,6 +99,11 @@ func TestRecheckOfACorruptVault(t *testing.T) {
 	want = append(want, found{read(g, "city"), "limit_reached", "release 2 of that day, of at most 1"})
 	read(open, "name")
 
+	inForce(t, s, `@id("no-names") forbid (principal, action, resource == Field::"name");`)
+	want = append(want, found{read(open, "name"), "guardrail", "are against it: no-names"})
+	inForce(t, s, "")
+	read(open, "name")
+
 	dir := published(t, s, &devices.Insider{Vault: m.vault}, policies.OwnerID(o.id))
 	if r, err := s.Sallyport(t.Context(), "auditor", "audit", "verify", "--join", s.Join(), dir); err != nil || r.Code != 0 {
 		t.Fatalf("the corrupt vault's log is whole, and audit verify says: %v, %+v", err, r)
@@ -156,6 +162,14 @@ func TestRecheckOfAnHonestVault(t *testing.T) {
 	if code, _ := r.read(ask{o, again, "name", 0}); code != policies.CodeReleased {
 		t.Fatal(code)
 	}
+	inForce(t, s, `@id("no-mail") forbid (principal, action, resource == Field::"mail"); @id("no-bulk") forbid (principal, action, resource) when { context.items > 1 };`)
+	c, e = r.callOf(nil, ask{o, again, "name", 0}, ask{o, again, "name", 0})
+	if got := r.answer(r.call(c), e).Items; got[0].Outcome != policies.CodeGuardrail || got[1].Outcome != policies.CodeGuardrail {
+		t.Fatalf("%+v", got)
+	}
+	if code, _ := r.read(ask{o, again, "name", 0}); code != policies.CodeReleased {
+		t.Fatal(code)
+	}
 	o.revoke(again, "name")
 	if code, _ := r.read(ask{o, again, "name", 0}); code != policies.CodeRevoked {
 		t.Fatal(code)
@@ -163,7 +177,7 @@ func TestRecheckOfAnHonestVault(t *testing.T) {
 	dir := published(t, s, &devices.Insider{Vault: m.vault}, policies.OwnerID(o.id))
 	result, err := s.Sallyport(t.Context(), "auditor", "audit", "recheck", "--join", s.Join(), dir)
 	must(t, err)
-	if result.Code != 0 || !strings.Contains(result.Stdout, "3 releases: 3 justified, 0 unjustified, 0 not checkable\n0 documents") {
+	if result.Code != 0 || !strings.Contains(result.Stdout, "4 releases: 4 justified, 0 unjustified, 0 not checkable\n0 documents") {
 		t.Errorf("exit code %d\n%s%s", result.Code, result.Stdout, result.Stderr)
 	}
 }
