@@ -50,6 +50,9 @@ func guardrailsHold(t *testing.T, w *world) {
 		}
 		answer := r.read(name, mail, ask{o, g, "name", 1}, ask{o, g, "mail", 1})
 		r.value(mail, answer.Items[1])
+		if h := w.vault.Health().Guardrails; h == nil || h.Document != hash || h.Index != receipt.Evidence.Index || h.Rules != 1 {
+			t.Errorf("the health says %+v", h)
+		}
 		for i, want := range []policies.Code{policies.CodeGuardrail, policies.CodeReleased, policies.CodeGuardrail} {
 			if got := answer.Items[i]; got.Outcome != want || want != policies.CodeReleased && got.X != [32]byte{} {
 				t.Errorf("item %d: %s, want %s", i, got.Outcome, want)
@@ -79,6 +82,9 @@ func guardrailsHold(t *testing.T, w *world) {
 		t.Errorf("after refused documents: %s", got)
 	}
 	w.accepted(w.rulesOf(4, "", nil))
+	if h := w.vault.Health().Guardrails; h != nil {
+		t.Errorf("without rules the health says %+v", h)
+	}
 	r.value(name, r.read(name).Items[0])
 	w.accepted(first) // the old entry, which changes nothing
 	r.value(name, r.read(name).Items[0])

@@ -519,6 +519,9 @@ func (v *Vault) Health() api.Health {
 	h := api.Health{Status: "ok", DevMode: v.cfg.Document.DevMode, LogSize: uint64(v.cfg.Log.Checkpoint().Size)}
 	v.ledger.Read(func(s *ledger.State) {
 		h.Resident, h.Sealed = uint64(s.Keys(policies.CustodyResident)), uint64(s.Keys(policies.CustodySealed))
+		if in := s.Rules(); len(in.Set.Names()) > 0 {
+			h.Guardrails = &api.Guardrails{Document: in.Document, Index: in.Index, Rules: len(in.Set.Names())}
+		}
 	})
 	h.Keys, h.Custodies, h.Sealing = h.Resident+h.Sealed, v.custodies(), v.sealing.health()
 	if s, err := v.cfg.Log.Space(); err == nil {

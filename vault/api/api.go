@@ -125,8 +125,17 @@ type Health struct {
 	Custodies []policies.Custody `json:"custodies"`     // what the vault document offers for new grants
 	Sealing   *Sealing           `json:"sealing,omitempty"`
 	Space     *Space             `json:"space,omitempty"`
+	// Guardrails are the operator's rules in force. They are missing where there are none.
+	Guardrails *Guardrails `json:"guardrails,omitempty"`
 
 	Publication *Publication `json:"publication,omitempty"`
+}
+
+// Guardrails name the operator's rules in force, not what they say.
+type Guardrails struct {
+	Document policies.Hash `json:"document"`
+	Index    uint64        `json:"index"` // of their entry in the key-use log
+	Rules    int           `json:"rules"` // how many there are
 }
 
 // Publication tells how far the key-use log is published. It is missing where it is not. Key use does not depend on it.
