@@ -3,6 +3,7 @@
 //
 //	go run ./tests/recheck --releases 1000000 --dir DIR    writes a published log, for `sallyport audit verify` and `recheck`
 //	go run ./tests/recheck --releases 5000000              rechecks in memory, and prints what is in use at each tenth
+//	go run ./tests/recheck --rules FILE                    the same, or with --dir, under guardrails that refuse none of it
 //
 // Every bundle of the log is a function of its number, so nothing of it is kept: one session, then the releases of its requests, a second after the bundle
 // before. With --items 1 each release has a signed request of its own, which is the most that there is to do; a session is over after ten minutes of the log's
@@ -34,6 +35,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/guardrails"
 	"github.com/sallyport/sallyport/vault/audit"
 )
 
@@ -41,6 +43,7 @@ func main() {
 	releases := flag.Int("releases", 1_000_000, "how many releases, rounded up to whole bundles of 255")
 	items := flag.Int("items", 1, "items of a request, 1 to 255")
 	dir := flag.String("dir", "", "write the log into this folder and recheck nothing")
+	rules := flag.String("rules", "", "file with guardrails, in force from the beginning on")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -48,15 +51,15 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := run(ctx, *releases, *items, *dir); err != nil {
+	if err := run(ctx, *releases, *items, *dir, *rules); err != nil {
 		fmt.Fprintln(os.Stderr, "recheck:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, releases, items int, dir string) error {
+func run(ctx context.Context, releases, items int, dir, rules string) error {
 	begun := time.Now()
-	l, err := newLog(items)
+	l, err := newLog(items, rules)
 	if err != nil {
 		return err
 	}
@@ -112,7 +115,8 @@ type log struct {
 	readers    []party
 	heads      []policies.Hash
 	grants     [owners][readers]policies.DocumentID
-	leaves     [][]byte // of the beginning: identities, heads, grants
+	rules      policies.Hash // of the guardrails, if there are any
+	leaves     [][]byte      // of the beginning: identities, heads, grants
 	bodies     [][]byte
 	size       uint64
 	checkpoint string
@@ -132,7 +136,7 @@ type party struct {
 // made is a bundle as it is published.
 type made struct{ entries, bodies, tile []byte }
 
-func newLog(items int) (*log, error) {
+func newLog(items int, rules string) (*log, error) {
 	l := &log{items: items, key: ed25519.NewKeyFromSeed(make([]byte, 32)), begun: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), ready: map[int64]*made{}}
 	ceremony := envelope.NewPrivateKey(&[64]byte{1})
 	var err error
@@ -165,6 +169,11 @@ func newLog(items int) (*log, error) {
 	}
 	for o := range owners {
 		if err := l.publish(o); err != nil {
+			return nil, err
+		}
+	}
+	if rules != "" {
+		if err := l.guard(ceremony, rules); err != nil {
 			return nil, err
 		}
 	}
@@ -247,6 +256,21 @@ func (l *log) publish(o int) error {
 	return nil
 }
 
+// guard puts a file of guardrails in force.
+func (l *log) guard(ceremony *envelope.PrivateKey, file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	e, err := policies.Sign(ceremony, &guardrails.Document{Header: l.header("guardrails", 0), Audience: l.document.Vault, Serial: 1, Rules: string(text)})
+	if err != nil {
+		return err
+	}
+	l.rules = e.Hash
+	l.begin(evidence.Entry{Kind: evidence.EntryGuardrails, Outcome: policies.CodeAccepted}, &evidence.Details{Document: e.Hash}, e.Raw)
+	return nil
+}
+
 func field(n int) policies.Field { return policies.Field(fmt.Sprintf("field.%d", n)) }
 
 // bundle makes bundle n. Without sign, the documents have no signatures: the leaves are the same.
@@ -303,7 +327,7 @@ func (l *log) bundle(n int64, sign bool) (leaves, bodies [][]byte, err error) {
 			add(evidence.Entry{Kind: evidence.EntryUse, Owner: l.owners[o].pseudo, Reader: reader.pseudo, Outcome: policies.CodeReleased}, &evidence.Details{
 				Owner: request.Items[i].Owner, Reader: session.Reader, Grant: l.grants[o][r], Field: request.Items[i].Field, Author: policies.AuthorID(l.owners[o].id), Epoch: 1, Version: 1,
 				Head: l.heads[o], Leaf: policies.Hash{byte(o + 1), byte(int(index) % granted)}, Session: hash, Request: asked, Nonce: request.Nonce, Custody: policies.CustodyResident,
-				Token: "1", Grade: "A", Decided: now.UnixMilli() + int64(len(leaves)),
+				Token: "1", Grade: "A", Rules: l.rules, Decided: now.UnixMilli() + int64(len(leaves)),
 			}, document)
 		}
 	}

@@ -61,33 +61,60 @@ func (s *replay) guarded(v *verdict, d *evidence.Details, g *grant, q *pass, ask
 		v.fault(ReasonGuardrails, "the guardrails of entry %d cannot be read", in.index)
 		return
 	}
-	against := func(at time.Time) string {
-		reader := s.identities[policies.IdentityID(d.Reader)]
-		return strings.Join(in.set.Refusals(&guardrails.Facts{
-			Reader: d.Reader, Vouched: reader != nil && reader.vouched.in(at), Owner: d.Owner, Field: d.Field, Author: d.Author,
-			Grant: &g.document, Token: d.Token, Grade: d.Grade, Items: len(q.document.Items), UsedToday: s.used(g, at),
-		}, at), ", ")
+	t := trial{set: in.set, index: in.index, decided: decided, window: s.window, used: map[int64]uint64{}}
+	for _, at := range []time.Time{decided, t.from(), t.to()} {
+		t.used[dayOf(at)] = s.used(g, at)
 	}
-	if names := against(decided); names != "" {
-		v.fault(string(policies.CodeGuardrail), "rules of entry %d are against it: %s", in.index, names)
+	if reader := s.identities[policies.IdentityID(d.Reader)]; reader != nil {
+		t.vouched = reader.vouched
+	}
+	t.facts = guardrails.Facts{
+		Reader: d.Reader, Owner: d.Owner, Field: d.Field, Author: d.Author, Grant: &g.document, Token: d.Token, Grade: d.Grade, Items: len(q.document.Items),
+	}
+	v.trial = &t
+}
+
+// A trial is a release that is to be tried by the operator's rules, beside the replay.
+type trial struct {
+	set     *guardrails.Set
+	index   uint64 // of the rules
+	facts   guardrails.Facts
+	decided time.Time
+	window  window
+	used    map[int64]uint64 // by day; of days that are not here nothing
+	vouched vouched
+}
+
+func (t *trial) from() time.Time { return t.window.after.Add(-latestEntry) }
+func (t *trial) to() time.Time   { return t.window.before.Add(policies.ClockSkew) }
+
+func (t *trial) against(at time.Time) string {
+	f := t.facts
+	f.Vouched, f.UsedToday = t.vouched.in(at), t.used[dayOf(at)]
+	return strings.Join(t.set.Refusals(&f, at), ", ")
+}
+
+// run decides, and asks whether it would be so at another moment of those at which it can have happened. They are tried a minute apart, or at sixteen.
+func (t *trial) run(v *verdict) {
+	if names := t.against(t.decided); names != "" {
+		v.fault(string(policies.CodeGuardrail), "rules of entry %d are against it: %s", t.index, names)
 		return
 	}
-	if !in.set.Timed() {
+	if !t.set.Timed() {
 		return
 	}
-	// Would it be so at another moment of those at which it can have happened? They are tried a minute apart, or at sixteen.
-	from, to := s.window.after.Add(-latestEntry), s.window.before.Add(policies.ClockSkew)
-	if s.window.after.IsZero() || s.window.before.IsZero() {
-		v.unbounded = append(v.unbounded, reason(ReasonGuardrails, "rules of entry %d depend on a time that nobody bounds", in.index))
+	if t.window.after.IsZero() || t.window.before.IsZero() {
+		v.unbounded = append(v.unbounded, reason(ReasonGuardrails, "rules of entry %d depend on a time that nobody bounds", t.index))
 		return
 	}
+	from, to := t.from(), t.to()
 	for at, step := from, max(time.Minute, to.Sub(from)/16); ; at = at.Add(step) {
 		if at.After(to) {
 			at = to
 		}
-		if names := against(at); names != "" {
+		if names := t.against(at); names != "" {
 			v.unbounded = append(v.unbounded, reason(ReasonGuardrails, "logged between %s and %s; at %s rules of entry %d would be against it: %s",
-				from.Format(timeFormat), to.Format(timeFormat), at.Format(timeFormat), in.index, names))
+				from.Format(timeFormat), to.Format(timeFormat), at.Format(timeFormat), t.index, names))
 			return
 		}
 		if !at.Before(to) {

@@ -231,6 +231,7 @@ func TestGuardrailsAtAnotherTime(t *testing.T) {
 		v := &verdict{}
 		g := &grant{document: policies.Grant{Purpose: "p"}}
 		s.guarded(v, &evidence.Details{Rules: policies.Hash{1}, Field: "phone"}, g, &pass{document: &policies.ReadRequest{Items: make([]policies.ReadItem, 1)}}, &policies.ReadItem{}, at(1))
+		v.trial.run(v)
 		if len(v.finding.Reasons) != 0 || (len(v.unbounded) > 0) != (c.want != "") || c.want != "" && !strings.Contains(v.unbounded[0].Text, c.want) {
 			t.Errorf("%s: %+v, %+v", c.name, v.finding.Reasons, v.unbounded)
 		}

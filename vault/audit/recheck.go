@@ -343,6 +343,7 @@ type verdict struct {
 	release   bool
 	unchecked []Reason
 	unbounded []Reason
+	trial     *trial // nil: no rules are to be asked
 	proofs    []claimed
 }
 
@@ -372,6 +373,10 @@ func (b *batch) run() {
 		p.run()
 	}
 	for _, v := range b.verdicts {
+		if v.trial != nil {
+			v.trial.run(v)
+			v.trial = nil
+		}
 		for _, p := range v.proofs {
 			v.finding.Reasons = p.holds(v.finding.Reasons, p.code, p.what)
 		}
