@@ -27,6 +27,7 @@ type seed struct {
 var seeds = []seed{
 	{"policies FuzzParseAnswer", "answer.json", []string{"hex:answer"}},
 	{"policies FuzzDocument", "document-*.json", []string{"text:type", "bytes:payload"}},
+	{"policies/guardrails FuzzParse", "guardrails.json", []string{"text:rules"}},
 	{"policies FuzzParseLeaf", "leaf.json", []string{"hex:leaf"}},
 	{"policies/envelope FuzzParse", "dsse.json", []string{"bytes:envelope"}},
 	{"policies/envelope FuzzParse", "document-*.json", []string{"bytes:envelope"}},
