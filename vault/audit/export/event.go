@@ -41,6 +41,7 @@ type Event struct {
 	Version  uint64                `json:"version,omitempty"`
 	Purpose  string                `json:"purpose,omitempty"`
 	Custody  policies.Custody      `json:"custody,omitempty"`
+	Rules    *policies.Hash        `json:"guardrails,omitempty"`
 	Token    string                `json:"token,omitempty"`
 	Grade    string                `json:"grade,omitempty"`
 	Session  *policies.Hash        `json:"session,omitempty"`
@@ -134,7 +135,7 @@ func (h *history) event(r *audit.Record) (*Event, error) {
 	e := &Event{
 		Format: eventFormat, UID: h.origin + "/" + strconv.FormatUint(r.Index, 10), Log: h.origin, Vault: h.vault, Kind: r.Entry.Kind, Index: &r.Index,
 		Outcome: r.Entry.Outcome, Epoch: d.Epoch, Version: d.Version, Purpose: d.Purpose, Custody: d.Custody, Token: d.Token,
-		Grade: d.Grade, Session: some(d.Session), Request: some(d.Request), Expires: d.Expires, Decided: d.Decided, Count: d.Count, Period: d.Period, Note: d.Note,
+		Grade: d.Grade, Session: some(d.Session), Request: some(d.Request), Rules: some(d.Rules), Expires: d.Expires, Decided: d.Decided, Count: d.Count, Period: d.Period, Note: d.Note,
 	}
 	e.stamp(r.Time)
 	if !h.pseudonyms || r.Entry.Kind != evidence.EntryIdentity { // there it is the id

@@ -37,7 +37,7 @@ type correlation struct {
 func alerts(t *testing.T, events []map[string]any) (fired []string) {
 	t.Helper()
 	files := must(filepath.Glob("sigma/*.yml"))
-	if len(files) != 6 {
+	if len(files) != 7 {
 		t.Fatalf("%d files of rules", len(files))
 	}
 	for _, file := range files {
@@ -154,6 +154,12 @@ func TestSigma(t *testing.T) {
 		"another grade": {func(s scene) { s.l.vaultStart("B") }, "Sallyport: token grade changed"},
 		"another token": {func(s scene) {
 			s.l.add(evidence.Entry{Kind: evidence.EntryStart}, evidence.Details{Token: "token-2", Grade: "B"}, nil)
+		}, ""},
+		"other guardrails": {func(s scene) {
+			s.l.add(evidence.Entry{Kind: evidence.EntryGuardrails, Outcome: policies.CodeAccepted}, evidence.Details{Document: policies.Hash{7}, Count: 1, Note: "no-iban"}, nil)
+		}, "Sallyport: guardrails changed"},
+		"a use under guardrails": {func(s scene) {
+			s.l.use(s.owner, s.acme, s.grant, "phone.mobile", func(_ *evidence.Entry, d *evidence.Details) { d.Rules = policies.Hash{7} })
 		}, ""},
 		"a clock step": {func(s scene) {
 			s.l.use(s.owner, s.acme, s.grant, "phone.mobile", func(_ *evidence.Entry, d *evidence.Details) { d.Decided += 6000 })
