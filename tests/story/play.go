@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -75,6 +77,7 @@ func (p *play) perform(ctx context.Context) error {
 		{"both businesses read everything they were granted", p.readAll},
 		{"one person moves; the parcel service reads the new address", p.update},
 		{"the person withdraws; the parcel service is refused, the bank is not", p.revoke},
+		{"the operator forbids account numbers, and ends that", p.guard},
 		{"the person looks at who read what, with proof", p.history},
 		{"an auditor decides every release anew, from the published log", p.audit},
 		{"search databases, token folder and logs for every plaintext", p.search},
@@ -367,6 +370,37 @@ func (p *play) revoke(ctx context.Context) (string, error) {
 		return "", errors.New("the bank can no longer read what it may")
 	}
 	return "refused: grant_revoked; receipt verified", nil
+}
+
+// guard: the operator's rules narrow what people granted, as long as they are in force. The ceremony key signs them, and each is handed in at the vault.
+func (p *play) guard(ctx context.Context) (string, error) {
+	who := p.people[slices.IndexFunc(p.people, func(one *person) bool { return one.iban != "" })]
+	for _, step := range []struct {
+		rules string
+		exit  int
+		want  string
+	}{{`@id("no-account-numbers") forbid (principal, action, resource == Field::"bank.iban");`, 3, "guardrail"}, {"", 0, ""}} {
+		rules, signed := filepath.Join(p.dir, "rules.cedar"), filepath.Join(p.dir, "guardrails.json")
+		if err := os.WriteFile(rules, []byte(step.rules), 0o600); err != nil {
+			return "", err
+		}
+		for _, args := range [][]string{
+			{"guardrails", "--dir", p.stage.Ceremony(), "--out", signed, "--yes", rules},
+			{"hand-in", "--dir", p.stage.Ceremony(), "--owners", p.stage.OwnersURL(), "--ca", p.stage.CA(), signed},
+		} {
+			if said, err := exec.CommandContext(ctx, p.stage.Bin().HSM, args...).CombinedOutput(); err != nil {
+				return "", fmt.Errorf("sallyport-hsm %s: %w\n%s", args[0], err, said)
+			}
+		}
+		var got reading
+		if err := p.run(ctx, step.exit, &got, p.bank.profile, "biz", "read", who.profile, "bank.iban"); err != nil {
+			return "", err
+		}
+		if len(got.Values) != 1 || (got.Values[0].Error == nil) != (step.want == "") || step.want != "" && got.Values[0].Error.Code != step.want {
+			return "", fmt.Errorf("under the rules %q the bank got %+v", step.rules, got.Values)
+		}
+	}
+	return "refused: guardrail; then read again", nil
 }
 
 func (p *play) history(ctx context.Context) (string, error) {
