@@ -133,6 +133,10 @@ func TestOnlyNarrow(t *testing.T) {
 		"half a rule":              {`@id("a") forbid (principal, action`, "parse error"},
 		"257 rules":                {many, "257 rules"},
 		"more than 32 KiB":         {"//" + strings.Repeat("x", MaxRules), "32768"},
+		"an inner comment":         {"\n" + `@id("a") ` + rule + " /* @id(\"b\") forbid (principal, action, resource); */", "line 2 has a comment"},
+		"five signs":               {`@id("a") forbid (principal, action, resource) when { !! // no` + "\n" + `!!!context.written };`, "line 1 has more than 4 signs"},
+		"a star by its number":     {`@id("a") forbid (principal, action, resource) when { context.purpose like "\u{2a}" };`, `the escape \u`},
+		"another":                  {`@id("a") forbid (principal, action, resource) when { context.purpose like "\x2a" };`, `the escape \x`},
 		"65 deep":                  {`@id("a") forbid (principal, action, resource) when { ` + strings.Repeat("(", 64) + "true" + strings.Repeat(")", 64) + ` };`, "at most 64"},
 	} {
 		if _, err := Parse(c.rules); !errors.Is(err, policies.ErrMalformed) || !strings.Contains(fmt.Sprint(err), c.want) {
@@ -142,11 +146,16 @@ func TestOnlyNarrow(t *testing.T) {
 	if _, err := Parse(`@id("a") forbid (principal, action, resource) when { ` + strings.Repeat("(", 63) + "true" + strings.Repeat(")", 63) + ` };`); err != nil {
 		t.Errorf("64 deep: %v", err)
 	}
+	if _, err := Parse(`@id("a") forbid (principal, action, resource) when { !!!!(3 - ---3 == 0) && context.purpose like "/*!!!!!" } unless { context.purpose == "\\*" }; // !!!!! /*`); err != nil {
+		t.Errorf("signs in texts and comments: %v", err)
+	}
 	for name, c := range map[string]struct{ rules, want string }{
 		"a word written wrongly":        {`when { context.purpse == "x" }`, "purpse"},
 		"a text compared with a number": {`when { context.purpose > 3 }`, "odd-one"},
 		"an attribute that is not":      {`when { principal.age > 3 }`, "age"},
 		"a kind of thing that is not":   {`when { principal == Person::"x" }`, "Person"},
+		"it is of no such kind":         {`unless { context.written && [!(resource is Feild)].contains(true) }`, "Feild"},
+		"nor in something":              {`when { resource is Feild in Field::"phone" }`, "Feild"},
 	} {
 		s := set(t, `@id("good") `+rule+` @id("odd-one") forbid (principal, action, resource) `+c.rules+`;`)
 		if err := s.Vet(); !errors.Is(err, policies.ErrMalformed) || !strings.Contains(fmt.Sprint(err), c.want) || !strings.Contains(fmt.Sprint(err), `rule "odd-one"`) || strings.Contains(fmt.Sprint(err), `"good"`) {

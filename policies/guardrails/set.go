@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/schema"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
 
 	"github.com/sallyport/sallyport/policies"
@@ -29,6 +32,7 @@ const (
 	maxNumber = 256 // of rules
 	maxName   = 64  // bytes
 	maxDepth  = 64  // parentheses, brackets and braces in each other
+	maxSigns  = 4   // '!' and '-' in a row, which is what Cedar's grammar has room for
 )
 
 // Facts are what is known of one item that a reader asks for, all of it also to an auditor.
@@ -56,7 +60,7 @@ type Set struct {
 // Parse reads rules. Each has a name of its own, which is what the log and the operator call it: @id("...") before the rule, 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'. Each forbids.
 // The error wraps [policies.ErrMalformed]. Text without any rule is a Set that refuses nothing.
 func Parse(rules string) (*Set, error) {
-	if err := shallow(rules); err != nil {
+	if err := plain(rules); err != nil {
 		return nil, err
 	}
 	list, err := cedar.NewPolicyListFromBytes("rules", []byte(rules))
@@ -101,8 +105,15 @@ func isName(name string) bool {
 	})
 }
 
-// shallow refuses what would take a parser of recursive descent deep, whatever it means: it counts within texts and comments too.
-func shallow(rules string) error {
+// What stands for itself in a text, and comments; and signs in a row.
+var (
+	aside = regexp.MustCompile(`"(?:\\.|[^"\\])*"|//[^\n]*`)
+	signs = regexp.MustCompile(fmt.Sprintf(`(?:[!-]\s*){%d}`, maxSigns+1))
+)
+
+// plain refuses what would take a parser of recursive descent deep, whatever it means (it counts within texts and comments too), and what Cedar in Go reads and Cedar in Rust does not, or otherwise:
+// comments between /* and */, long rows of signs, and characters by their numbers: "\u{2a}" behind like is a star in the one and stands for any text in the other.
+func plain(rules string) error {
 	if len(rules) > MaxRules {
 		return fmt.Errorf("%w: guardrails: %d bytes, at most %d are allowed", policies.ErrMalformed, len(rules), MaxRules)
 	}
@@ -119,23 +130,71 @@ func shallow(rules string) error {
 	if deepest > maxDepth {
 		return fmt.Errorf("%w: guardrails: parentheses, brackets and braces are %d deep, at most %d are allowed", policies.ErrMalformed, deepest, maxDepth)
 	}
+	bad := func(text string, at int, what string) error {
+		return fmt.Errorf("%w: guardrails: line %d has %s", policies.ErrMalformed, 1+strings.Count(text[:at], "\n"), what)
+	}
+	for _, escape := range []string{`\u`, `\x`} {
+		if at := strings.Index(rules, escape); at >= 0 {
+			return bad(rules, at, "the escape "+escape+": write the character itself")
+		}
+	}
+	bare := aside.ReplaceAllStringFunc(rules, func(s string) string {
+		if s[0] == '"' {
+			return `""`
+		}
+		return " "
+	})
+	if at := strings.Index(bare, "/*"); at >= 0 {
+		return bad(bare, at, "a comment that begins with /*: begin each line of it with //")
+	}
+	if at := signs.FindStringIndex(bare); at != nil {
+		return bad(bare, at[0], fmt.Sprintf("more than %d signs in a row", maxSigns))
+	}
 	return nil
 }
 
 // schemas is the schema, resolved; it is a constant of the program.
-var schemas = sync.OnceValues(func() (*validate.Validator, error) {
+var schemas = sync.OnceValues(func() (*vetter, error) {
 	var s schema.Schema
 	if err := s.UnmarshalCedar([]byte(Schema)); err != nil {
 		return nil, err
 	}
-	resolved, err := s.Resolve()
+	known, err := s.Resolve()
 	if err != nil {
 		return nil, err
 	}
-	return validate.New(resolved), nil
+	return &vetter{validate.New(known), known}, nil
 })
 
-// Vet refuses rules that speak of what is not in the [Schema], compare what cannot be compared, or can never apply: a word that is written wrongly would else refuse everything, or nothing. It is for
+// vetter checks rules against the schema.
+type vetter struct {
+	*validate.Validator
+	known *resolved.Schema
+}
+
+// kinds refuses kinds of things behind "is" that there are not, which the validator passes over: "resource is Feild" is never so.
+func (v *vetter) kinds(p *ast.Policy) error {
+	var errs []error
+	look := func(kind types.EntityType) {
+		if _, ok := v.known.Entities[kind]; !ok && kind != "Action" {
+			errs = append(errs, fmt.Errorf("unrecognized entity type `%s`", kind))
+		}
+	}
+	for _, c := range p.Conditions {
+		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
+			switch n := n.(type) {
+			case ast.NodeTypeIs:
+				look(n.EntityType)
+			case ast.NodeTypeIsIn:
+				look(n.EntityType)
+			}
+			return true
+		})
+	}
+	return errors.Join(errs...)
+}
+
+// Vet refuses rules that speak of what is not in the [Schema], or compare what cannot be compared: a word that is written wrongly would else refuse everything, or nothing. It is for
 // whoever is about to put rules in force. The error names each rule, and wraps [policies.ErrMalformed].
 func (s *Set) Vet() error {
 	v, err := schemas()
@@ -144,7 +203,8 @@ func (s *Set) Vet() error {
 	}
 	var errs []error
 	for i, p := range s.policies {
-		if err := v.Policy(s.names[i], (*ast.Policy)(p.AST())); err != nil {
+		rule := (*ast.Policy)(p.AST())
+		if err := errors.Join(v.Policy(s.names[i], rule), v.kinds(rule)); err != nil {
 			errs = append(errs, fmt.Errorf("%w: guardrails: rule %q: %w", policies.ErrMalformed, s.names[i], err))
 		}
 	}

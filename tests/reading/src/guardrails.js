@@ -27,9 +27,13 @@ const depth = (text) => {
   return most
 }
 
+/** signs reports whether five signs stand in a row, texts and comments aside. */
+const signs = (text) => /([!-]\s*){5}/.test(text.replace(/"(\\.|[^"\\])*"|\/\/[^\n]*/g, (s) => (s[0] === '"' ? '""' : ' ')))
+
 /** rules reads a text: of each rule its name and its own text. */
 export const rules = (text) => {
   demand(Buffer.byteLength(text) <= MAX_RULES && depth(text) <= 64, 'malformed', 'too long or too deep')
+  demand(!/\\[ux]/.test(text) && !signs(text), 'malformed', 'a character by its number, or five signs in a row')
   const all = policies(text)
   demand(all.length <= 256, 'malformed', 'too many rules')
   const named = all.map((policy) => {
