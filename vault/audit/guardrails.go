@@ -15,11 +15,11 @@ type rules struct {
 	index    uint64
 	serial   uint64
 	set      *guardrails.Set
-	fault    error // why they cannot be read
 	proof    *proof
+	lost     string // why those in force, of entry index, cannot be seen; the rest is then of the ones before
 }
 
-// guard puts the operator's rules in force, and says what is wrong with them.
+// guard puts the operator's rules in force, and says what is wrong with them. Those that no vault may accept are not in force.
 func (s *replay) guard(r *Record, p *prepared, b *batch) {
 	d := of[guardrails.Document](r, p, b)
 	if d == nil {
@@ -29,44 +29,48 @@ func (s *replay) guard(r *Record, p *prepared, b *batch) {
 	if d.Audience != s.log.Document.Vault {
 		faults = append(faults, reason(ReasonGuardrails, "they are addressed to another vault"))
 	}
-	if d.Serial <= s.rules.serial && s.lostReason() == "" {
+	if d.Serial <= s.rules.serial {
 		faults = append(faults, reason(ReasonGuardrails, "serial number %d; there was %d before", d.Serial, s.rules.serial))
 	}
-	next := rules{document: p.signed.Hash, index: r.Index, serial: d.Serial, proof: b.proof(p.signed, s.log.Document.CeremonyKey, nil)}
-	if next.set, next.fault = guardrails.Parse(d.Rules); next.fault != nil {
-		faults = append(faults, reason(ReasonGuardrails, "they cannot be read: %v", next.fault))
+	set, err := guardrails.Parse(d.Rules)
+	if err != nil {
+		faults = append(faults, reason(ReasonGuardrails, "they cannot be read: %v", err))
 	}
-	s.rules = next
-	document(r, p.details, b, next.proof, ReasonGuardrails, "the guardrails are not signed by the ceremony key", faults...)
+	signed := b.proof(p.signed, s.log.Document.CeremonyKey, nil)
+	if len(faults) == 0 {
+		s.rules = rules{document: p.signed.Hash, index: r.Index, serial: d.Serial, set: set, proof: signed}
+	}
+	document(r, p.details, b, signed, ReasonGuardrails, "the guardrails are not signed by the ceremony key", faults...)
 }
 
 // guarded decides anew by the operator's rules.
 func (s *replay) guarded(v *verdict, d *evidence.Details, g *grant, q *pass, ask *policies.ReadItem, decided time.Time) {
 	in := &s.rules
-	if d.Rules != in.document {
-		switch {
-		case d.Rules.IsZero():
-			s.notKnown(v, ReasonGuardrails, "decided without guardrails; those of entry %d were in force", in.index)
-		case in.document.IsZero():
-			s.notKnown(v, ReasonGuardrails, "decided by the guardrails %s, which never were in force", d.Rules)
-		default:
-			s.notKnown(v, ReasonGuardrails, "decided by the guardrails %s; those of entry %d were in force", d.Rules, in.index)
-		}
+	switch {
+	case in.lost == "" && d.Rules == in.document:
+	case d.Rules.IsZero():
+		v.fault(ReasonGuardrails, "decided without guardrails; those of entry %d were in force", in.index)
+	case in.lost != "" && d.Rules != in.document:
+		v.unknown(in.lost, "the guardrails %s of entry %d", d.Rules, in.index)
+		return
+	case in.lost == "" && in.document.IsZero():
+		v.fault(ReasonGuardrails, "decided by the guardrails %s, which never were in force", d.Rules)
+	default:
+		v.fault(ReasonGuardrails, "decided by the guardrails %s; those of entry %d were in force", d.Rules, in.index)
+	}
+	if in.lost != "" {
+		return
 	}
 	v.needs(in.proof, ReasonGuardrails, "the guardrails in force are not signed by the ceremony key")
-	switch {
-	case in.document.IsZero() || g == nil || ask == nil: // the others have their own reasons
-		return
-	case in.fault != nil:
-		v.fault(ReasonGuardrails, "the guardrails of entry %d cannot be read", in.index)
+	if in.document.IsZero() || g == nil || ask == nil { // the others have their own reasons
 		return
 	}
-	t := trial{set: in.set, index: in.index, decided: decided, window: s.window, used: map[int64]uint64{}}
+	t := trial{set: in.set, index: in.index, decided: decided, window: s.window, used: map[int64]uint64{}, unseen: s.lostReason()}
 	for _, at := range []time.Time{decided, t.from(), t.to()} {
 		t.used[dayOf(at)] = s.used(g, at)
 	}
 	if reader := s.identities[policies.IdentityID(d.Reader)]; reader != nil {
-		t.vouched = reader.vouched
+		t.vouched, t.unseen = reader.vouched, s.unseen[reader.pseudo]
 	}
 	t.facts = guardrails.Facts{
 		Reader: d.Reader, Owner: d.Owner, Field: d.Field, Author: d.Author, Grant: &g.document, Token: d.Token, Grade: d.Grade, Items: len(q.document.Items),
@@ -83,20 +87,31 @@ type trial struct {
 	window  window
 	used    map[int64]uint64 // by day; of days that are not here nothing
 	vouched vouched
+	unseen  string // why the voucher, or its end, may not have been there
 }
 
 func (t *trial) from() time.Time { return t.window.after.Add(-latestEntry) }
 func (t *trial) to() time.Time   { return t.window.before.Add(policies.ClockSkew) }
 
-func (t *trial) against(at time.Time) string {
+func (t *trial) against(at time.Time, vouched bool) string {
 	f := t.facts
-	f.Vouched, f.UsedToday = t.vouched.in(at), t.used[dayOf(at)]
+	f.Vouched, f.UsedToday = vouched, t.used[dayOf(at)]
 	return strings.Join(t.set.Refusals(&f, at), ", ")
 }
 
 // run decides, and asks whether it would be so at another moment of those at which it can have happened. They are tried a minute apart, or at sixteen.
 func (t *trial) run(v *verdict) {
-	if names := t.against(t.decided); names != "" {
+	is := t.vouched.in(t.decided)
+	names := t.against(t.decided, is)
+	otherwise := func(vouched bool) bool { return (names == "") != (t.against(t.decided, vouched) == "") }
+	if t.unseen != "" && otherwise(!is) {
+		v.unknown(t.unseen, "whether the reader was vouched for, on which rules of entry %d depend", t.index)
+		return
+	}
+	if names == "" && is && t.set.Timed() && otherwise(false) {
+		v.needs(t.vouched.proof, ReasonVoucher, "the reader's voucher is not signed by the ceremony key")
+	}
+	if names != "" {
 		v.fault(string(policies.CodeGuardrail), "rules of entry %d are against it: %s", t.index, names)
 		return
 	}
@@ -112,7 +127,7 @@ func (t *trial) run(v *verdict) {
 		if at.After(to) {
 			at = to
 		}
-		if names := t.against(at); names != "" {
+		if names := t.against(at, t.vouched.in(at)); names != "" {
 			v.unbounded = append(v.unbounded, reason(ReasonGuardrails, "logged between %s and %s; at %s rules of entry %d would be against it: %s",
 				from.Format(timeFormat), to.Format(timeFormat), at.Format(timeFormat), t.index, names))
 			return

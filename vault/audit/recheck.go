@@ -181,8 +181,8 @@ func (r Range) has(x *Record) bool {
 //     ended with this very leaf kept;
 //   - the times of witnesses, if any are demanded, are not against that;
 //   - policies.Check permits it, with purpose and with the day's count as the log has it;
-//   - the entry names the operator's guardrails in force, which the ceremony key signed, and none of them is against it. The token's serial number and grade are
-//     in this what the vault says of it.
+//   - the entry names the operator's guardrails in force, which the ceremony key signed, and none of them is against it. A voucher counts if the ceremony key signed it;
+//     the token's serial number and grade are what the vault said at its newest start.
 //
 // Whether the item's leaf was under that head cannot be seen: the proof is not in the log.
 func (l *Log) Recheck(ctx context.Context, part Range) (*Report, error) {

@@ -40,12 +40,13 @@ type replay struct {
 	erasedTo     uint64 // what was to be erased lies below
 	gone         gone
 	rules        rules
-	token, grade string               // of the newest start; empty: not known
-	named        map[string]*identity // what names that were vouched for look like, and whose they are
-	entry        *evidence.Entry      // the newest
-	lostSession  time.Time            // the newest session that was erased or is absent
-	lost         string               // ReasonAbsent if an identity, a manifest, an import, a grant or a revocation was
-	lostSessions string               // and if a session was
+	unseen       map[policies.Pseudonym]string // of identities whose newest voucher was not there, why
+	token, grade string                        // of the newest start; empty: not known
+	named        map[string]*identity          // what names that were vouched for look like, and whose they are
+	entry        *evidence.Entry               // the newest
+	lostSession  time.Time                     // the newest session that was erased or is absent
+	lost         string                        // ReasonAbsent if an identity, a manifest, an import, a grant or a revocation was
+	lostSessions string                        // and if a session was
 }
 
 type identity struct {
@@ -138,7 +139,7 @@ func newReplay(l *Log, part Range) *replay {
 		identities: map[policies.IdentityID]*identity{}, chains: map[policies.OwnerID]chain{}, heads: map[headKey]*head{},
 		writers: map[headKey][]*writer{}, writes: map[policies.DocumentID]*writer{},
 		imports: map[policies.DocumentID]*grant{}, grants: map[policies.DocumentID]*grant{},
-		sessions: map[policies.Hash]*session{}, ending: map[int64][]policies.Hash{}, spent: map[pair]*spent{}, orders: map[policies.Hash]uint64{}, gone: newGone(),
+		sessions: map[policies.Hash]*session{}, ending: map[int64][]policies.Hash{}, spent: map[pair]*spent{}, orders: map[policies.Hash]uint64{}, gone: newGone(), unseen: map[policies.Pseudonym]string{},
 		named: map[string]*identity{},
 	}
 }
@@ -263,6 +264,14 @@ func (s *replay) missing(r *Record, inside bool, b *batch) {
 		why = ReasonAbsent
 	} else {
 		s.gone.note(r)
+	}
+	switch r.Entry.Kind {
+	case evidence.EntryStart:
+		s.token, s.grade = "", ""
+	case evidence.EntryVoucher:
+		s.unseen[r.Entry.Reader] = why
+	case evidence.EntryGuardrails:
+		s.rules.lost, s.rules.index = why, r.Index
 	}
 	switch r.Entry.Kind {
 	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant, evidence.EntryRevocation,
