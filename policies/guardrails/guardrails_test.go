@@ -155,6 +155,7 @@ func TestOnlyNarrow(t *testing.T) {
 		"an attribute that is not":      {`when { principal.age > 3 }`, "age"},
 		"a kind of thing that is not":   {`when { principal == Person::"x" }`, "Person"},
 		"it is of no such kind":         {`unless { context.written && [!(resource is Feild)].contains(true) }`, "Feild"},
+		"a decimal with a plus":         {`when { decimal("+1.0") == decimal("1.0") }`, "+1.0"},
 		"nor in something":              {`when { resource is Feild in Field::"phone" }`, "Feild"},
 	} {
 		s := set(t, `@id("good") `+rule+` @id("odd-one") forbid (principal, action, resource) `+c.rules+`;`)

@@ -172,21 +172,28 @@ type vetter struct {
 	known *resolved.Schema
 }
 
-// kinds refuses kinds of things behind "is" that there are not, which the validator passes over: "resource is Feild" is never so.
-func (v *vetter) kinds(p *ast.Policy) error {
+// rest refuses what Cedar's own validator refuses and the one here passes over: a kind of thing behind "is" that there is not ("resource is Feild" is never so), and a decimal with a plus sign.
+func (v *vetter) rest(p *ast.Policy) error {
 	var errs []error
-	look := func(kind types.EntityType) {
-		if _, ok := v.known.Entities[kind]; !ok && kind != "Action" {
-			errs = append(errs, fmt.Errorf("unrecognized entity type `%s`", kind))
+	kind := func(t types.EntityType) {
+		if _, ok := v.known.Entities[t]; !ok && t != "Action" {
+			errs = append(errs, fmt.Errorf("unrecognized entity type `%s`", t))
 		}
 	}
 	for _, c := range p.Conditions {
 		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
 			switch n := n.(type) {
 			case ast.NodeTypeIs:
-				look(n.EntityType)
+				kind(n.EntityType)
 			case ast.NodeTypeIsIn:
-				look(n.EntityType)
+				kind(n.EntityType)
+			case ast.NodeTypeExtensionCall:
+				for _, arg := range n.Args {
+					value, _ := arg.(ast.NodeValue)
+					if text, ok := value.Value.(types.String); ok && n.Name == "decimal" && strings.HasPrefix(string(text), "+") {
+						errs = append(errs, fmt.Errorf("failed to parse as a decimal value: `%s`", text))
+					}
+				}
 			}
 			return true
 		})
@@ -204,7 +211,7 @@ func (s *Set) Vet() error {
 	var errs []error
 	for i, p := range s.policies {
 		rule := (*ast.Policy)(p.AST())
-		if err := errors.Join(v.Policy(s.names[i], rule), v.kinds(rule)); err != nil {
+		if err := errors.Join(v.Policy(s.names[i], rule), v.rest(rule)); err != nil {
 			errs = append(errs, fmt.Errorf("%w: guardrails: rule %q: %w", policies.ErrMalformed, s.names[i], err))
 		}
 	}

@@ -111,6 +111,7 @@ func guardrailFiles() []File {
 	vet("a kind of thing that there is not", "malformed", `@id("a") forbid (principal is Person, action, resource);`)
 	vet("is of a kind that there is not", "malformed", `@id("a") `+every+` when { resource is Feild in Field::"phone" };`)
 	vet("is of a kind that it is not", "ok", `@id("a") `+every+` when { principal is Owner };`)
+	vet("a decimal with a plus", "malformed", `@id("a") `+every+` when { decimal("+1.0") == decimal("1.0") };`)
 	vet("a comment within a line", "malformed", `@id("a") `+every+` /* when { false } */;`)
 	vet("what would be one, in a text and in a comment", "ok", `@id("a") `+every+` when { context.purpose == "/*" }; // /*`)
 	vet("four signs", "ok", `@id("a") `+every+` when { !!!!context.written };`)
