@@ -33,6 +33,7 @@ const (
 	maxName   = 64  // bytes
 	maxDepth  = 64  // parentheses, brackets and braces in each other
 	maxSigns  = 4   // '!' and '-' in a row, which is what Cedar's grammar has room for
+	maxHas    = 64  // questions whether there is a member: the schema has none that may be missing
 )
 
 // Facts are what is known of one item that a reader asks for, all of it also to an auditor.
@@ -105,13 +106,15 @@ func isName(name string) bool {
 	})
 }
 
-// What stands for itself in a text, and comments; and signs in a row.
+// What plain looks for: texts and comments, signs in a row, and what the validator takes the third power of the time for.
 var (
 	aside = regexp.MustCompile(`"(?:\\.|[^"\\])*"|//[^\n]*`)
 	signs = regexp.MustCompile(fmt.Sprintf(`(?:[!-]\s*){%d}`, maxSigns+1))
+	has   = regexp.MustCompile(`\bhas(?:Tag)?\b`)
+	chain = regexp.MustCompile(`\bhas\s+\w+\s*\.`)
 )
 
-// plain refuses what would take a parser of recursive descent deep, whatever it means (it counts within texts and comments too), and what Cedar in Go reads and Cedar in Rust does not, or otherwise:
+// plain refuses what would take parser and validator deep or long, whatever it means (brackets are counted within texts and comments too), and what Cedar in Go reads and Cedar in Rust does not, or otherwise:
 // comments between /* and */, long rows of signs, and characters by their numbers: "\u{2a}" behind like is a star in the one and stands for any text in the other.
 func plain(rules string) error {
 	if len(rules) > MaxRules {
@@ -149,6 +152,12 @@ func plain(rules string) error {
 	}
 	if at := signs.FindStringIndex(bare); at != nil {
 		return bad(bare, at[0], fmt.Sprintf("more than %d signs in a row", maxSigns))
+	}
+	if at := has.FindAllStringIndex(bare, maxHas+1); len(at) > maxHas {
+		return bad(bare, at[maxHas][0], fmt.Sprintf("the %dth has, at most %d are allowed", maxHas+1, maxHas))
+	}
+	if at := chain.FindStringIndex(bare); at != nil {
+		return bad(bare, at[0], "a name with a dot behind has: write one has for each name")
 	}
 	return nil
 }

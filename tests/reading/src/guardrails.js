@@ -27,13 +27,16 @@ const depth = (text) => {
   return most
 }
 
-/** signs reports whether five signs stand in a row, texts and comments aside. */
-const signs = (text) => /([!-]\s*){5}/.test(text.replace(/"(\\.|[^"\\])*"|\/\/[^\n]*/g, (s) => (s[0] === '"' ? '""' : ' ')))
+/** plain reports whether no five signs stand in a row, and 64 has at most, none before a name with a dot behind it; texts and comments aside. */
+const plain = (text) => {
+  const bare = text.replace(/"(\\.|[^"\\])*"|\/\/[^\n]*/g, (s) => (s[0] === '"' ? '""' : ' '))
+  return !/([!-]\s*){5}/.test(bare) && (bare.match(/\bhas(Tag)?\b/g) ?? []).length <= 64 && !/\bhas\s+\w+\s*\./.test(bare)
+}
 
 /** rules reads a text: of each rule its name and its own text. */
 export const rules = (text) => {
   demand(Buffer.byteLength(text) <= MAX_RULES && depth(text) <= 64, 'malformed', 'too long or too deep')
-  demand(!/\\[ux]/.test(text) && !signs(text), 'malformed', 'a character by its number, or five signs in a row')
+  demand(!/\\[ux]/.test(text) && plain(text), 'malformed', 'a character by its number, five signs in a row, or too much has')
   const all = policies(text)
   demand(all.length <= 256, 'malformed', 'too many rules')
   const named = all.map((policy) => {
