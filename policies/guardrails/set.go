@@ -65,8 +65,8 @@ func Parse(rules string) (*Set, error) {
 		return nil, err
 	}
 	list, err := cedar.NewPolicyListFromBytes("rules", []byte(rules))
-	if err != nil {
-		return nil, fmt.Errorf("%w: guardrails: %w", policies.ErrMalformed, err)
+	if err != nil { // it names line and column
+		return nil, fmt.Errorf("%w: guardrails: %s", policies.ErrMalformed, strings.NewReplacer("parse error at ", "", "<input>:", "at ").Replace(err.Error()))
 	}
 	if len(list) > maxNumber {
 		return nil, fmt.Errorf("%w: guardrails: %d rules, at most %d are allowed", policies.ErrMalformed, len(list), maxNumber)
@@ -135,6 +135,12 @@ func plain(rules string) error {
 	}
 	bad := func(text string, at int, what string) error {
 		return fmt.Errorf("%w: guardrails: line %d has %s", policies.ErrMalformed, 1+strings.Count(text[:at], "\n"), what)
+	}
+	form := policies.Header{Type: docType}
+	for i, line := range strings.Split(rules, "\n") { // as in Document
+		if err := form.CheckText(fmt.Sprintf("line %d, tabs apart,", i+1), strings.ReplaceAll(line, "\t", " "), 0, MaxRules); err != nil {
+			return err
+		}
 	}
 	for _, escape := range []string{`\u`, `\x`} {
 		if at := strings.Index(rules, escape); at >= 0 {
@@ -220,8 +226,8 @@ func (s *Set) Vet() error {
 	var errs []error
 	for i, p := range s.policies {
 		rule := (*ast.Policy)(p.AST())
-		if err := errors.Join(v.Policy(s.names[i], rule), v.rest(rule)); err != nil {
-			errs = append(errs, fmt.Errorf("%w: guardrails: rule %q: %w", policies.ErrMalformed, s.names[i], err))
+		if err := errors.Join(v.Policy("", rule), v.rest(rule)); err != nil { // a line for each fault
+			errs = append(errs, fmt.Errorf("%w: guardrails: rule %q: %s", policies.ErrMalformed, s.names[i], strings.ReplaceAll(err.Error(), "\n", "; ")))
 		}
 	}
 	return errors.Join(errs...)

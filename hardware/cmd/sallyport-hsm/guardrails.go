@@ -30,11 +30,15 @@ func (c *guardrailsCommand) Run(t *terminal) error {
 		return err
 	}
 	what := "There are no rules: all before would end."
-	if n := set.Names(); len(n) > 0 {
+	switch n := set.Names(); len(n) {
+	case 0:
+	case 1:
+		what = fmt.Sprintf("1 rule: %s.", n[0])
+	default:
 		what = fmt.Sprintf("%d rules: %s.", len(n), strings.Join(n, ", "))
 	}
 	if !c.Yes {
-		t.say("Nothing was done. With --yes this would sign, with the ceremony key, by what the vault refuses although owners granted it. %s", what)
+		t.say("Nothing was done. With --yes this would sign, with the ceremony key, all rules by which the vault refuses what owners granted. %s", what)
 		return nil
 	}
 	passphrase, err := t.passphrase(c.PassphraseFile, false)
