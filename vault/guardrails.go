@@ -13,14 +13,22 @@ import (
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 )
 
-// guard takes the operator's rules, which are in force from their record on. Whoever carries them is not asked for anything: the ceremony key signed them. Uses that were decided before are
+// guard takes the operator's rules, which are in force from their record on. Those in force get their receipt again. Whoever carries them is not asked for anything: the ceremony key signed them. Uses that were decided before are
 // carried out.
 func (v *Vault) guard(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
 	d, err := guardrails.Open(e, v.cfg.Document)
 	if err != nil {
 		return nil, v.stranger(err)
 	}
-	if receipt, err := v.again(ctx, e.Hash); receipt != nil || err != nil {
+	receipt, err := v.again(ctx, e.Hash)
+	if err == nil && receipt != nil {
+		var newest policies.Hash
+		v.ledger.Read(func(s *ledger.State) { newest = s.Rules().Document })
+		if newest != e.Hash { // a receipt would say that they are in force
+			receipt, err = nil, v.stranger(policies.CodeRulesOld)
+		}
+	}
+	if receipt != nil || err != nil {
 		return receipt, err
 	}
 	set, err := guardrails.Parse(d.Rules)

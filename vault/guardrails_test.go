@@ -86,7 +86,7 @@ func guardrailsHold(t *testing.T, w *world) {
 		t.Errorf("without rules the health says %+v", h)
 	}
 	r.value(name, r.read(name).Items[0])
-	w.accepted(first) // the old entry, which changes nothing
+	w.refuses(first, policies.CodeRulesOld, "those of an old entry")
 	r.value(name, r.read(name).Items[0])
 
 	var noted []string
