@@ -19,6 +19,30 @@ type rules struct {
 	lost     string // why those in force, of entry index, cannot be seen; the rest is then of the ones before
 }
 
+// mostTried is how many counts of a day are tried of which nobody knows which was it; beyond, the largest one.
+const mostTried = 64
+
+// parties are owner and reader, as entries name them.
+type parties struct{ owner, reader policies.Pseudonym }
+
+// uncounted are releases of a day whose details are not there: so it is not known which fields they were of.
+type uncounted struct {
+	day int64 // of the log
+	n   uint64
+	why string
+}
+
+// uncount notes one.
+func (s *replay) uncount(r *Record, why string) {
+	k := parties{r.Entry.Owner, r.Entry.Reader}
+	u := s.uncounted[k]
+	if day := dayOf(r.Time); u.day != day {
+		u = uncounted{day: day}
+	}
+	u.n, u.why = u.n+1, why
+	s.uncounted[k] = u
+}
+
 // guard puts the operator's rules in force, and says what is wrong with them. Those that no vault may accept are not in force.
 func (s *replay) guard(r *Record, p *prepared, b *batch) {
 	d := of[guardrails.Document](r, p, b)
@@ -72,6 +96,9 @@ func (s *replay) guarded(v *verdict, d *evidence.Details, g *grant, q *pass, ask
 	if reader := s.identities[policies.IdentityID(d.Reader)]; reader != nil {
 		t.vouched, t.unseen = reader.vouched, s.unseen[reader.pseudo]
 	}
+	if u := s.uncounted[parties{v.finding.Owner, v.finding.Reader}]; u.day >= dayOf(decided) {
+		t.uncounted = u
+	}
 	t.facts = guardrails.Facts{
 		Reader: d.Reader, Owner: d.Owner, Field: d.Field, Author: d.Author, Grant: &g.document, Token: d.Token, Grade: d.Grade, Items: len(q.document.Items),
 	}
@@ -88,27 +115,37 @@ type trial struct {
 	used    map[int64]uint64 // by day; of days that are not here nothing
 	vouched vouched
 	unseen  string // why the voucher, or its end, may not have been there
+	uncounted
 }
 
 func (t *trial) from() time.Time { return t.window.after.Add(-latestEntry) }
 func (t *trial) to() time.Time   { return t.window.before.Add(policies.ClockSkew) }
 
-func (t *trial) against(at time.Time, vouched bool) string {
+func (t *trial) against(at time.Time, vouched bool, more uint64) string {
 	f := t.facts
-	f.Vouched, f.UsedToday = vouched, t.used[dayOf(at)]
+	f.Vouched, f.UsedToday = vouched, t.used[dayOf(at)]+more
 	return strings.Join(t.set.Refusals(&f, at), ", ")
 }
 
 // run decides, and asks whether it would be so at another moment of those at which it can have happened. They are tried a minute apart, or at sixteen.
 func (t *trial) run(v *verdict) {
 	is := t.vouched.in(t.decided)
-	names := t.against(t.decided, is)
-	otherwise := func(vouched bool) bool { return (names == "") != (t.against(t.decided, vouched) == "") }
-	if t.unseen != "" && otherwise(!is) {
+	names := t.against(t.decided, is, 0)
+	otherwise := func(vouched bool, more uint64) bool { return (names == "") != (t.against(t.decided, vouched, more) == "") }
+	if t.unseen != "" && otherwise(!is, 0) {
 		v.unknown(t.unseen, "whether the reader was vouched for, on which rules of entry %d depend", t.index)
 		return
 	}
-	if names == "" && is && t.set.Timed() && otherwise(false) {
+	for more := uint64(1); more <= t.n; more++ {
+		if more > mostTried {
+			more = t.n
+		}
+		if otherwise(is, more) {
+			v.unknown(t.why, "how much was released on that day, on which rules of entry %d depend", t.index)
+			return
+		}
+	}
+	if names == "" && is && t.set.Timed() && otherwise(false, 0) {
 		v.needs(t.vouched.proof, ReasonVoucher, "the reader's voucher is not signed by the ceremony key")
 	}
 	if names != "" {
@@ -127,7 +164,7 @@ func (t *trial) run(v *verdict) {
 		if at.After(to) {
 			at = to
 		}
-		if names := t.against(at, t.vouched.in(at)); names != "" {
+		if names := t.against(at, t.vouched.in(at), 0); names != "" {
 			v.unbounded = append(v.unbounded, reason(ReasonGuardrails, "logged between %s and %s; at %s rules of entry %d would be against it: %s",
 				from.Format(timeFormat), to.Format(timeFormat), at.Format(timeFormat), t.index, names))
 			return

@@ -234,6 +234,42 @@ func TestRecheckOfGuardrailsThatAreGone(t *testing.T) {
 	}
 }
 
+// TestRecheckOfGuardrailsWhenADayIsErasedInPart: erasure does not wait for the end of a day. What was released on it before counts, although nobody sees of which fields it was.
+func TestRecheckOfGuardrailsWhenADayIsErasedInPart(t *testing.T) {
+	for _, c := range []struct {
+		name, condition string // of the third read of a day, of which the first is erased
+		apart           time.Duration
+		want            string
+	}{
+		{"the second only", `context.used_today == 1`, 0, "unchecked"},
+		{"the third only", `context.used_today == 2`, 0, "unchecked"},
+		{"the fourth only", `context.used_today == 3`, 0, "justified"},
+		{"from the fourth on", `context.used_today >= 3`, 0, "justified"},
+		{"from the third on", `context.used_today >= 2`, 0, "unchecked"},
+		{"from the second on", `context.used_today >= 1`, 0, "unjustified"},
+		{"the second only, and the first was a day before", `context.used_today == 1`, 24 * time.Hour, "unjustified"},
+		{"the third only, and the first was a day before", `context.used_today == 2`, 24 * time.Hour, "justified"},
+	} {
+		w := newWorld()
+		o, r := w.enrol(), w.enrol()
+		o.publish(nil)
+		g := o.grant(r, o.key, nil, "phone")
+		first, _ := r.open(r.key, nil).read(o, g, "phone", nil)
+		w.add(w.tick(time.Millisecond), evidence.Entry{Kind: evidence.EntryErasure}, &evidence.Details{Count: first + 1}, nil)
+		w.bodies[first] = nil
+		w.tick(c.apart)
+		s := r.open(r.key, nil)
+		s.read(o, g, "phone", nil)
+		_, rules := w.guard(1, `@id("rule") forbid (principal, action, resource) when { `+c.condition+` };`, operator, nil)
+		third, _ := s.read(o, g, "phone", func(x *reading) { x.details.Rules = rules })
+		report := w.recheck(t, Range{From: third})
+		got := map[string]uint64{"justified": report.Justified, "unchecked": report.Unchecked.Count, "unjustified": report.Unjustified.Count}
+		if got[c.want] != 1 || report.Documents.Count != 0 {
+			t.Errorf("%s: %s", c.name, report.Bytes())
+		}
+	}
+}
+
 // TestGuardrailsAtAnotherTime: a release is listed as resting on the vault's clock if a rule speaks of the time and no witness bounds it, or the bounds hold moments at which the rule is against it.
 func TestGuardrailsAtAnotherTime(t *testing.T) {
 	at := func(m time.Duration) time.Time { return testTime.Add(m * time.Minute) } // testTime is 08:00 UTC

@@ -41,12 +41,13 @@ type replay struct {
 	gone         gone
 	rules        rules
 	unseen       map[policies.Pseudonym]string // of identities whose newest voucher was not there, why
-	token, grade string                        // of the newest start; empty: not known
-	named        map[string]*identity          // what names that were vouched for look like, and whose they are
-	entry        *evidence.Entry               // the newest
-	lostSession  time.Time                     // the newest session that was erased or is absent
-	lost         string                        // ReasonAbsent if an identity, a manifest, an import, a grant or a revocation was
-	lostSessions string                        // and if a session was
+	uncounted    map[parties]uncounted
+	token, grade string               // of the newest start; empty: not known
+	named        map[string]*identity // what names that were vouched for look like, and whose they are
+	entry        *evidence.Entry      // the newest
+	lostSession  time.Time            // the newest session that was erased or is absent
+	lost         string               // ReasonAbsent if an identity, a manifest, an import, a grant or a revocation was
+	lostSessions string               // and if a session was
 }
 
 type identity struct {
@@ -139,7 +140,7 @@ func newReplay(l *Log, part Range) *replay {
 		identities: map[policies.IdentityID]*identity{}, chains: map[policies.OwnerID]chain{}, heads: map[headKey]*head{},
 		writers: map[headKey][]*writer{}, writes: map[policies.DocumentID]*writer{},
 		imports: map[policies.DocumentID]*grant{}, grants: map[policies.DocumentID]*grant{},
-		sessions: map[policies.Hash]*session{}, ending: map[int64][]policies.Hash{}, spent: map[pair]*spent{}, orders: map[policies.Hash]uint64{}, gone: newGone(), unseen: map[policies.Pseudonym]string{},
+		sessions: map[policies.Hash]*session{}, ending: map[int64][]policies.Hash{}, spent: map[pair]*spent{}, orders: map[policies.Hash]uint64{}, gone: newGone(), unseen: map[policies.Pseudonym]string{}, uncounted: map[parties]uncounted{},
 		named: map[string]*identity{},
 	}
 }
@@ -250,6 +251,11 @@ func (s *replay) forget() {
 			delete(s.spent, k)
 		}
 	}
+	for k, u := range s.uncounted {
+		if u.day < day-1 {
+			delete(s.uncounted, k)
+		}
+	}
 	for id, g := range s.grants {
 		if g.document.Expires < s.now.Unix()-86400 {
 			delete(s.grants, id)
@@ -272,6 +278,10 @@ func (s *replay) missing(r *Record, inside bool, b *batch) {
 		s.unseen[r.Entry.Reader] = why
 	case evidence.EntryGuardrails:
 		s.rules.lost, s.rules.index = why, r.Index
+	case evidence.EntryUse:
+		if r.Entry.Outcome == policies.CodeReleased {
+			s.uncount(r, why)
+		}
 	}
 	switch r.Entry.Kind {
 	case evidence.EntryIdentity, evidence.EntryManifest, evidence.EntryImport, evidence.EntryGrant, evidence.EntryRevocation,
