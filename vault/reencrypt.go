@@ -99,7 +99,8 @@ type read struct {
 	key     *pre.SessionKey
 	refusal policies.Code // of the request as a whole, by a decision
 	decided bool
-	first   int // place of its first record
+	at      time.Time // then when
+	first   int       // place of its first record
 	items   []readItem
 }
 
@@ -202,7 +203,7 @@ func (it *readItem) verify(ask *policies.ReadItem, offer *api.CallItem) policies
 // decide decides a request and appends its records: one for a request that is refused as a whole, else one for each item. The first carries
 // the request.
 func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Record) []ledger.Record {
-	r.decided = true
+	r.decided, r.at = true, now
 	reader := s.Pseudonym(policies.IdentityID(r.session.Document.Reader))
 	first := len(out)
 	if r.refusal = v.refuse(now, r); r.refusal != "" {
@@ -223,7 +224,7 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 		case policies.CodeReleased:
 			kind = evidence.EntryUse
 			it.key = keyID(offer.Grant, ask.Field, ask.Writer())
-			s.Promise(it.grant, ask.Field, ask.Writer())
+			s.Promise(it.grant, ask.Field, ask.Writer(), now)
 			v.flights.begin(it.key)
 		case policies.CodeUnchanged:
 			kind = evidence.EntryUse
@@ -422,7 +423,7 @@ func (v *Vault) withdraw(s *ledger.State, r *read) {
 	delete(r.session.Nonces, r.request.Nonce)
 	for i := range r.items {
 		if r.items[i].outcome == policies.CodeReleased {
-			s.Withdraw(r.items[i].grant, r.request.Items[i].Field, r.request.Items[i].Writer())
+			s.Withdraw(r.items[i].grant, r.request.Items[i].Field, r.request.Items[i].Writer(), r.at)
 			uses = append(uses, Use{Key: r.items[i].key})
 		}
 		r.items[i].outcome = ""

@@ -381,23 +381,28 @@ func FuzzReleasedValue(f *testing.F) {
 	})
 }
 
-// TestDaysEnd: the counts of a day that is over are forgotten, also in the database; those of a day that is not, and what is promised, stay.
+// TestDaysEnd: the counts of a day that is over are forgotten, also in the database; those of a day that is not, and what is promised, stay. What is promised belongs to the day on which it was decided.
 func TestDaysEnd(t *testing.T) {
 	s := newState()
 	at := time.Unix(20000*86400, 0)
 	g := &Grant{Document: policies.Grant{Owner: policies.OwnerID{1}, Reader: policies.ReaderID{2}, Limits: policies.Limits{ReadsPerDay: 1}, Fields: []policies.GrantedField{{Field: "a"}}}}
-	s.Promise(g, "a", policies.AuthorID{})
+	s.Promise(g, "a", policies.AuthorID{}, at)
 	s.release(g, "a", policies.AuthorID{}, at)
 	s.EndDays(at.Add(24*time.Hour - 1))
 	if n := s.UsedOn(g, at); n != 1 {
 		t.Errorf("%d are counted on the day itself", n)
 	}
-	s.Promise(g, "a", policies.AuthorID{})
+	s.Promise(g, "a", policies.AuthorID{}, at.Add(24*time.Hour-1))
+	s.Promise(g, "a", policies.AuthorID{}, at.Add(24*time.Hour))
 	s.EndDays(at.Add(24 * time.Hour))
 	if n := s.UsedOn(g, at.Add(24*time.Hour)); n != 1 {
-		t.Errorf("%d are promised", n)
+		t.Errorf("%d are promised on the next day", n)
 	}
-	s.Withdraw(g, "a", policies.AuthorID{})
+	if n := s.UsedOn(g, at); n != 2 {
+		t.Errorf("%d are released or promised on the day itself", n)
+	}
+	s.Withdraw(g, "a", policies.AuthorID{}, at)
+	s.Withdraw(g, "a", policies.AuthorID{}, at.Add(24*time.Hour))
 	key := spentKey(pair{g.Document.Owner, g.Document.Reader})
 	clear(s.changed)
 	s.EndDays(at.Add(24 * time.Hour))

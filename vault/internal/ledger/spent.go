@@ -16,7 +16,13 @@ type spent struct {
 	day  int64 // UTC day of used, days since 1970
 	used map[written]uint64
 	// promised counts decisions that are on their way into the log. It is memory only.
-	promised map[written]uint64
+	promised map[promise]uint64
+}
+
+// promise is a release that was decided on a UTC day.
+type promise struct {
+	written
+	day int64
 }
 
 // written is a field by one author.
@@ -44,26 +50,26 @@ func (s *State) UsedOn(g *Grant, t time.Time) (n uint64) {
 	today := sp.day == day(t)
 	for i := range g.Document.Fields {
 		w := written{g.Document.Fields[i].Field, g.Document.Fields[i].Author}
-		if n += sp.promised[w]; today {
+		if n += sp.promised[promise{w, day(t)}]; today {
 			n += sp.used[w]
 		}
 	}
 	return n
 }
 
-// Promise counts a release that is on its way into the log. Apply makes a use of it, or Withdraw takes it back.
-func (s *State) Promise(g *Grant, f policies.Field, author policies.AuthorID) {
+// Promise counts a release that was decided and is on its way into the log. Apply makes a use of it, or Withdraw takes it back.
+func (s *State) Promise(g *Grant, f policies.Field, author policies.AuthorID, decided time.Time) {
 	sp := s.spending(pair{g.Document.Owner, g.Document.Reader})
 	if sp.promised == nil {
-		sp.promised = map[written]uint64{}
+		sp.promised = map[promise]uint64{}
 	}
-	sp.promised[written{f, author}]++
+	sp.promised[promise{written{f, author}, day(decided)}]++
 }
 
 // Withdraw takes a promise back.
-func (s *State) Withdraw(g *Grant, f policies.Field, author policies.AuthorID) {
+func (s *State) Withdraw(g *Grant, f policies.Field, author policies.AuthorID, decided time.Time) {
 	if sp := s.spent[pair{g.Document.Owner, g.Document.Reader}]; sp != nil {
-		sp.kept(written{f, author})
+		sp.kept(promise{written{f, author}, day(decided)})
 	}
 }
 
@@ -77,11 +83,11 @@ func (s *State) spending(p pair) *spent {
 }
 
 // kept ends one promise, if there is one: a replay has none.
-func (s *spent) kept(w written) {
-	if n := s.promised[w]; n > 1 {
-		s.promised[w] = n - 1
+func (s *spent) kept(p promise) {
+	if n := s.promised[p]; n > 1 {
+		s.promised[p] = n - 1
 	} else {
-		delete(s.promised, w)
+		delete(s.promised, p)
 	}
 }
 
@@ -90,7 +96,7 @@ func (s *State) release(g *Grant, f policies.Field, author policies.AuthorID, t 
 	p := pair{g.Document.Owner, g.Document.Reader}
 	sp := s.spending(p)
 	w := written{f, author}
-	sp.kept(w)
+	sp.kept(promise{w, day(t)})
 	if today := day(t); sp.day != today {
 		sp.day = today
 		clear(sp.used)
