@@ -131,7 +131,9 @@ func (t *trial) against(at time.Time, vouched bool, more uint64) string {
 func (t *trial) run(v *verdict) {
 	is := t.vouched.in(t.decided)
 	names := t.against(t.decided, is, 0)
-	otherwise := func(vouched bool, more uint64) bool { return (names == "") != (t.against(t.decided, vouched, more) == "") }
+	otherwise := func(vouched bool, more uint64) bool {
+		return (names == "") != (t.against(t.decided, vouched, more) == "")
+	}
 	if t.unseen != "" && otherwise(!is, 0) {
 		v.unknown(t.unseen, "whether the reader was vouched for, on which rules of entry %d depend", t.index)
 		return
