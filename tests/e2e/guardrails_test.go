@@ -83,7 +83,9 @@ func TestGuardrails(t *testing.T) {
 	identity, voucher := filepath.Join(t.TempDir(), "identity.json"), filepath.Join(t.TempDir(), "voucher.json")
 	must(t, os.WriteFile(identity, body(t, s, s.StorefrontURL()+"/v1/identities/"+c.ID.String()), 0o600))
 	operator(t, s, 0, "voucher", "--id", c.ID.String(), "--identity", identity, "--out", voucher, "--yes")
-	operator(t, s, 0, "hand-in", "--owners", s.OwnersURL(), "--ca", s.CA(), voucher)
+	if said := operator(t, s, 0, "hand-in", "--owners", s.OwnersURL(), "--ca", s.CA(), voucher); !strings.Contains(said, "Recorded as entry") {
+		t.Errorf("a voucher: %s", said)
+	}
 	reads(t, s, "acme", "zoe", "phone.mobile", "")
 	reads(t, s, "acme", "zoe", "own/note", "")
 	inForce(t, s, "")

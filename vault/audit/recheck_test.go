@@ -547,6 +547,30 @@ func TestRecheckOfWhatWasErased(t *testing.T) {
 	}
 }
 
+// TestRecheckOfALimitWhoseDayWasErased: releases whose details are gone may have been of the fields that a limit counts. What it permits without them, and not with them, is not checkable.
+func TestRecheckOfALimitWhoseDayWasErased(t *testing.T) {
+	w := newWorld()
+	o, r := w.enrol(), w.enrol()
+	o.publish(nil)
+	g := o.grant(r, o.key, func(g *policies.Grant) { g.Limits.ReadsPerDay = 3 }, "phone")
+	s := r.open(r.key, nil)
+	gone, _ := s.read(o, g, "phone", nil)
+	for range 3 {
+		s.read(o, g, "phone", nil)
+	}
+	w.bodies[gone] = nil
+	report := w.recheck(t, Range{})
+	u := report.Unchecked // the one that is gone, and the last, which was the fourth
+	if report.Justified != 2 || report.Unjustified.Count != 0 || u.Count != 2 || u.Listed[0].Index != gone || u.Listed[1].Index != gone+3 || !strings.Contains(u.Listed[1].Reasons[0].Text, "of at most 3") {
+		t.Errorf("%s", report.Bytes())
+	}
+	w.tick(24 * time.Hour)
+	r.open(r.key, nil).read(o, g, "phone", nil)
+	if report := w.recheck(t, Range{}); report.Justified != 3 {
+		t.Errorf("the day after: %s", report.Bytes())
+	}
+}
+
 // Documents that the vault acted on and nobody signed are listed, whether anything was released by them or not.
 func TestRecheckOfDocuments(t *testing.T) {
 	w := newWorld()

@@ -730,6 +730,10 @@ func (s *replay) permit(v *verdict, d *evidence.Details, g *grant, q *pass, ask 
 	var code policies.Code
 	switch {
 	case err == nil:
+		most, u := g.document.Limits.ReadsPerDay, s.uncounted[parties{v.finding.Owner, v.finding.Reader}]
+		if most != 0 && u.day >= dayOf(decided) && use.UsedToday+u.n >= most {
+			v.unknown(u.why, "how much was released on that day, of at most %d", most)
+		}
 	case !errors.As(err, &code):
 		v.fault(ReasonDetails, "%v", err)
 	case code == policies.CodeRevoked:

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/hardware"
+	"github.com/sallyport/sallyport/policies/envelope"
 )
 
 type guardrailsCommand struct {
@@ -81,6 +82,10 @@ func (c *handInCommand) Run(t *terminal) error {
 	if err != nil {
 		return err
 	}
-	t.say("In force since entry %d of the key-use log, %s. The vault's receipt is verified.", index, at.UTC().Format(time.RFC3339))
+	what := "In force since" // the vault gives no receipt of guardrails that others replaced; of vouchers it does
+	if e, err := envelope.Parse(document); err == nil && e.Type != "guardrails" {
+		what = "Of those for one identity the one signed last counts. Recorded as"
+	}
+	t.say("%s entry %d of the key-use log, %s. The vault's receipt is verified.", what, index, at.UTC().Format(time.RFC3339))
 	return nil
 }
