@@ -1,9 +1,9 @@
 package pkcs11
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"slices"
 
 	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
@@ -28,12 +28,21 @@ func (t *Token) is(s cryptoki.Session, o cryptoki.Object, check KeyCheck) (bool,
 	if check == (KeyCheck{}) {
 		return true, nil
 	}
+	its, ok, err := t.checkOf(s, o)
+	return ok && its == check, err
+}
+
+// checkOf returns the check value of an object. ok is false if it is no key that derives, or destroyed since it was found.
+func (t *Token) checkOf(s cryptoki.Session, o cryptoki.Object) (check KeyCheck, ok bool, err error) {
 	x, err := derive(t.module, s, o, t.profile.encode(generator[:]), t.template)
 	defer clear(x[:])
 	if ckr, ok := err.(cryptoki.CKR); ok && kindOf(ckr) == ErrRefused || gone(err) {
-		return false, nil // no key that derives, or destroyed since it was found
+		return check, false, nil
 	}
-	return err == nil && checkOf(&x) == check, err
+	if err != nil {
+		return check, false, err
+	}
+	return checkOf(&x), true, nil
 }
 
 // Which of some objects are the key with a check value.
@@ -51,57 +60,74 @@ func (t *Token) these(s cryptoki.Session, found []cryptoki.Object, check KeyChec
 	return ours, nil
 }
 
-// hunt destroys the key with a check value under whatever name it lives. It
-// asks every key of the token that derives, so it is for the rare case that
-// Destroy finds none. ErrKeyMissing says that there is none.
-func (t *Token) hunt(ctx context.Context, check KeyCheck) error {
-	return t.do(ctx, t.slow, "looking for a key under another name", func(s cryptoki.Session) error {
+// hunt destroys the keys with some check values under whatever names they
+// live, and says what came of each. It asks every key of the token that
+// derives, so it is for the rare case that Destroy finds none. ErrKeyMissing
+// says that there is none.
+func (t *Token) hunt(ctx context.Context, checks []KeyCheck) []error {
+	const op = "looking for a key under another name"
+	errs := make([]error, len(checks))
+	wanted := make(map[KeyCheck][]cryptoki.Object, len(checks))
+	for _, check := range checks {
+		if wanted[check] = nil; check == (KeyCheck{}) {
+			return each(errs, &Error{Op: op, Kind: ErrBadInput})
+		}
+	}
+	err := t.do(ctx, t.slow, op, func(s cryptoki.Session) error {
 		found, err := t.module.Find(s, []cryptoki.Attribute{
 			cryptoki.Bool(cryptoki.CKA_TOKEN, true), cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY), cryptoki.Bool(cryptoki.CKA_DERIVE, true),
 		})
 		if err != nil {
 			return err
 		}
-		ours, err := t.these(s, found, check)
-		if err != nil {
-			return err
-		}
-		if len(ours) == 0 {
-			return ErrKeyMissing
-		}
-		t.mu.Lock()
-		for id, known := range t.keys { // found under that name at this process's start
-			if slices.Contains(ours, known) {
-				delete(t.keys, id)
-			}
-		}
-		t.mu.Unlock()
-		for _, o := range ours {
-			if err := t.module.DestroyObject(s, o); err != nil {
+		for _, o := range found {
+			check, ok, err := t.checkOf(s, o)
+			if err != nil {
 				return err
 			}
+			if _, ours := wanted[check]; ok && ours {
+				wanted[check] = append(wanted[check], o)
+			}
 		}
-		return t.sync()
+		return nil
 	})
+	if err != nil {
+		return each(errs, err)
+	}
+	destroyed := false
+	for i, check := range checks {
+		errs[i] = t.do(ctx, t.slow, op, func(s cryptoki.Session) error {
+			ours := wanted[check]
+			delete(wanted, check) // of two that ask for one key the second finds none
+			if len(ours) == 0 {
+				return ErrKeyMissing
+			}
+			destroyed = true
+			t.mu.Lock()
+			for id, known := range t.keys { // found under that name at this process's start
+				if slices.Contains(ours, known) {
+					delete(t.keys, id)
+				}
+			}
+			t.mu.Unlock()
+			for _, o := range ours {
+				if err := t.module.DestroyObject(s, o); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if !destroyed {
+		return errs
+	}
+	return each(errs, t.do(context.WithoutCancel(ctx), t.slow, op, func(cryptoki.Session) error { return t.sync() }))
 }
 
-// DestroyKey is Destroy of a key that Import returned the check value of: what
-// lies under id and is another key stays, and the key is looked for under
-// every name. ErrKeyRenamed says that it was found under another one, and is
-// destroyed: somebody with the PIN changed it.
-func (p *Pool) DestroyKey(ctx context.Context, id KeyID, check KeyCheck) error {
-	p.admin.Lock()
-	defer p.admin.Unlock()
-	err := p.destroy(ctx, id, check)
-	if check == (KeyCheck{}) || !errors.Is(err, ErrKeyMissing) {
-		return err
+// each gives err to all that have none.
+func each(errs []error, err error) []error {
+	for i := range errs {
+		errs[i] = cmp.Or(errs[i], err)
 	}
-	_, found := p.ask(ctx, call{Method: "hunt", Data: check[:]}, p.config.SlowTimeout, true)
-	switch {
-	case found == nil:
-		return &Error{Op: "destroying key", Kind: ErrKeyRenamed}
-	case errors.Is(found, ErrKeyMissing):
-		return err
-	}
-	return found
+	return errs
 }

@@ -206,11 +206,12 @@ type call struct {
 	Sealed  []SealedKey `json:"sealed,omitempty"`
 	Imports []keyImport `json:"imports,omitempty"`
 	Keys    []KeyID     `json:"keys,omitempty"`
+	Checks  []KeyCheck  `json:"checks,omitempty"`
 }
 
 type reply struct {
 	Fault    wireFault         `json:"fault,omitzero"`
-	Faults   []wireFault       `json:"faults,omitempty"` // of each import
+	Faults   []wireFault       `json:"faults,omitempty"` // of each key
 	Data     []byte            `json:"data,omitempty"`
 	Keys     []KeyID           `json:"keys,omitempty"`
 	Periods  []uint32          `json:"periods,omitempty"`
@@ -255,6 +256,13 @@ func faultOf(err error) (f wireFault) {
 	}
 	f.Op = strings.TrimSuffix(f.Op, ": "+kinds[f.Kind].Error())
 	return f
+}
+
+func faultsOf(errs []error) (faults []wireFault) {
+	for _, err := range errs {
+		faults = append(faults, faultOf(err))
+	}
+	return faults
 }
 
 func kindNumber(kind error) int {

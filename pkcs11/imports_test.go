@@ -27,7 +27,7 @@ func (f fragile) Read(b []byte) (int, error) {
 func TestAKeyThatKillsWorkers(t *testing.T) {
 	profile, public := ceremony(t)
 	p := pool(t, profile, func(c *PoolConfig) { c.Env = append(workerEnv(), "SALLYPORT_TEST_PLAYS=fragile worker") })
-	p.importing <- struct{}{} // until all are in one group
+	p.importing.lead <- struct{}{} // until all are in one group
 	const n = 6
 	var all sync.WaitGroup
 	var errs [n]error
@@ -40,11 +40,11 @@ func TestAKeyThatKillsWorkers(t *testing.T) {
 		all.Go(func() { _, errs[i] = p.Import(t.Context(), newID(), OAEPDirect, blob) })
 	}
 	eventually(t, "a group", func() bool {
-		p.waiting.mu.Lock()
-		defer p.waiting.mu.Unlock()
-		return len(p.waiting.list) == n
+		p.importing.mu.Lock()
+		defer p.importing.mu.Unlock()
+		return len(p.importing.waiting) == n
 	})
-	<-p.importing
+	<-p.importing.lead
 	all.Wait()
 	for i, err := range errs {
 		if i == 2 && !errors.Is(err, ErrTokenBroken) || i != 2 && err != nil {

@@ -75,7 +75,7 @@ func (p *Pool) NewKey(ctx context.Context, id KeyID) error {
 	if errors.Is(err, ErrKeyExists) {
 		return err
 	}
-	if destroyed := p.destroy(ctx, id, KeyCheck{}); destroyed != nil && !errors.Is(destroyed, ErrKeyMissing) {
+	if destroyed := p.destroy(id); destroyed != nil && !errors.Is(destroyed, ErrKeyMissing) {
 		return errors.Join(err, destroyed)
 	}
 	return err

@@ -80,9 +80,8 @@ type Pool struct {
 	// comes behind them, signatures and revocations too, would wait for all of them.
 	imports chan struct{}
 
-	// importing leads the imports of resident keys: one caller at a time, for all that wait.
-	importing chan struct{}
-	waiting   waitingImports
+	importing groups[*pendingImport] // of resident keys
+	ends      groups[*pendingEnd]    // the same
 
 	forgetting sync.RWMutex // guards forgotten
 	forgotten  forgotten
@@ -133,7 +132,10 @@ func Start(ctx context.Context, c PoolConfig) (*Pool, error) {
 		c.Logger = slog.Default()
 	}
 	p := &Pool{config: c, pin: c.PIN.clone(), queue: make(chan []*item, queueLength), launcher: make(chan launchRequest),
-		imports: make(chan struct{}, 2*c.Workers), importing: make(chan struct{}, 1), joined: make(chan struct{}), retired: make(map[string]uint64), closing: make(chan struct{})}
+		imports:   make(chan struct{}, 2*c.Workers),
+		importing: groups[*pendingImport]{op: "importing key", most: importsAtOnce, lead: make(chan struct{}, 1)},
+		ends:      groups[*pendingEnd]{op: "destroying key", most: endsAtOnce, lead: make(chan struct{}, 1)},
+		joined:    make(chan struct{}), retired: make(map[string]uint64), closing: make(chan struct{})}
 	p.config.PIN = Secret{}
 	go p.launch()
 	for range c.Workers {
@@ -667,34 +669,6 @@ func (p *Pool) other(w *worker) (o *worker, release func(), err error) {
 		return nil, nil, err
 	}
 	return o, func() { p.stop(o) }, nil
-}
-
-// Destroy is Token.Destroy. No worker has a derive with the key under way when
-// the object is destroyed. If the first worker dies over it, ErrKeyMissing may
-// mean that it had destroyed the key.
-func (p *Pool) Destroy(ctx context.Context, id KeyID) error {
-	p.admin.Lock()
-	defer p.admin.Unlock()
-	return p.destroy(ctx, id, KeyCheck{})
-}
-
-// destroy is Destroy, under its lock, of what is the key with the check value.
-func (p *Pool) destroy(ctx context.Context, id KeyID, check KeyCheck) error {
-	p.tell(call{Method: "forget", ID: id}, nil)
-	_, err := p.ask(ctx, call{Method: "destroy", ID: id, Data: check[:]}, p.config.SlowTimeout, true)
-	if !errors.Is(err, ErrKeyMissing) {
-		return err
-	}
-	// Another worker may know it by its handle.
-	p.mu.Lock()
-	workers := slices.Clone(p.workers)
-	p.mu.Unlock()
-	for _, w := range workers {
-		if _, again := w.call(call{Method: "destroy", ID: id, Data: check[:]}, p.config.SlowTimeout); again == nil {
-			return nil
-		}
-	}
-	return err
 }
 
 // Clean is Token.Clean.

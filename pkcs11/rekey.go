@@ -2,7 +2,6 @@ package pkcs11
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/elliptic"
 	"errors"
@@ -209,10 +208,7 @@ func (t *Token) importKeys(ctx context.Context, keys []keyImport) (xs [][32]byte
 		}
 		return err
 	})
-	for i := range errs {
-		errs[i] = cmp.Or(errs[i], err)
-	}
-	return xs, errs
+	return xs, each(errs, err)
 }
 
 // knows tells whether a key is known to Derive.
@@ -341,9 +337,14 @@ func (t *Token) hasAll(s cryptoki.Session, o cryptoki.Object, name KeyName, want
 	return nil
 }
 
+// byID finds one key. The id comes first: SoftHSM decrypts what it compares, and is done with another key after that.
 func byID(id KeyID) []cryptoki.Attribute {
-	return []cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_TOKEN, true), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)),
-		cryptoki.Bytes(cryptoki.CKA_ID, id[:])}
+	return append([]cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_ID, id[:])}, rekeys()...)
+}
+
+// rekeys finds all re-encryption keys.
+func rekeys() []cryptoki.Attribute {
+	return []cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_TOKEN, true), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel))}
 }
 
 // learn finds keys by their ids, checks them and makes them known to Derive. A key that is not there is ErrKeyMissing, and then none is
@@ -382,7 +383,7 @@ func (t *Token) learn(s cryptoki.Session, ids ...KeyID) error {
 
 // unlearnt finds the re-encryption keys that this process does not know, in one search for all of them.
 func (t *Token) unlearnt(s cryptoki.Session) (map[KeyID][]cryptoki.Object, error) {
-	found, err := t.module.Find(s, []cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_TOKEN, true), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel))})
+	found, err := t.module.Find(s, rekeys())
 	if err != nil {
 		return nil, err
 	}
@@ -418,14 +419,16 @@ func (t *Token) idOf(s cryptoki.Session, o cryptoki.Object) (id KeyID, ok bool, 
 	return KeyID(value[:len(id)]), n == len(id), err
 }
 
-// forget makes a key unknown to Derive. On return no derive uses it.
-func (t *Token) forget(id KeyID) {
+// forget makes keys unknown to Derive. On return no derive uses them.
+func (t *Token) forget(ids ...KeyID) {
 	t.mu.Lock()
-	if o, ok := t.keys[id]; ok || t.ended[id] == 0 {
-		t.ended[id] = o
+	defer t.mu.Unlock()
+	for _, id := range ids {
+		if o, ok := t.keys[id]; ok || t.ended[id] == 0 {
+			t.ended[id] = o
+		}
+		delete(t.keys, id)
 	}
-	delete(t.keys, id)
-	t.mu.Unlock()
 }
 
 // renamed returns the object of a forgotten key if it lives on under another
@@ -454,63 +457,109 @@ func (t *Token) renamed(s cryptoki.Session, id KeyID, found []cryptoki.Object) (
 // Destroy that is the end one wants, and it has been made durable. A key that
 // the host gave another name is found by its handle, if this process knew it.
 func (t *Token) Destroy(ctx context.Context, id KeyID) error {
-	return t.destroy(ctx, id, KeyCheck{})
+	return t.destroyKeys(ctx, []KeyID{id}, []KeyCheck{{}})[0]
 }
 
-// destroy is Destroy; what is not the key with the check value stays.
-func (t *Token) destroy(ctx context.Context, id KeyID, check KeyCheck) error {
-	t.forget(id)
-	return t.do(ctx, t.slow, "destroying key", func(s cryptoki.Session) error {
-		t.forget(id) // again: Keys may have run meanwhile
-		found, err := t.toDestroy(ctx, s, id)
-		if err == nil {
-			found, err = t.these(s, found, check)
-		}
-		if err != nil {
-			return err
-		}
-		for _, o := range found {
-			if err := t.module.DestroyObject(s, o); err != nil {
+// destroyKeys is Destroy of several keys, with the searches and the sync of one; what is not the key with the check value stays. Each has an answer of its own.
+func (t *Token) destroyKeys(ctx context.Context, ids []KeyID, checks []KeyCheck) []error {
+	const op = "destroying key"
+	errs := make([]error, len(ids))
+	t.forget(ids...)
+	var found map[KeyID][]cryptoki.Object
+	err := t.do(ctx, t.slow, op, func(s cryptoki.Session) (err error) {
+		t.forget(ids...) // again: Keys may have run meanwhile
+		found, err = t.toDestroy(ctx, s, ids)
+		return err
+	})
+	if err != nil {
+		return each(errs, err)
+	}
+	var destroyed []int // places in ids
+	for i, id := range ids {
+		errs[i] = t.do(ctx, t.slow, op, func(s cryptoki.Session) error {
+			ours, err := t.these(s, found[id], checks[i])
+			if err != nil {
 				return err
 			}
-		}
-		t.mu.Lock()
-		t.ended[id] = 0
-		t.mu.Unlock()
-		if err := t.sync(); err != nil {
+			for _, o := range ours {
+				if err := t.module.DestroyObject(s, o); err != nil {
+					return err
+				}
+			}
+			t.mu.Lock()
+			t.ended[id] = 0
+			t.mu.Unlock()
+			if len(ours) > 0 {
+				destroyed = append(destroyed, i)
+			}
+			return nil
+		})
+	}
+	var still []int // of those, what is seen after it
+	err = t.do(context.WithoutCancel(ctx), t.slow, op, func(cryptoki.Session) error {
+		if err := t.sync(); err != nil || len(destroyed) == 0 {
 			return err
 		}
-		if len(found) == 0 {
-			return ErrKeyMissing
-		}
-		return t.fresh(func(s cryptoki.Session) error {
-			left, err := t.module.Find(s, byID(id))
-			if err == nil {
-				left, err = t.these(s, left, check)
-			}
-			if err == nil && len(left) > 0 {
+		return t.fresh(func(s cryptoki.Session) (err error) {
+			still, err = t.stillThere(s, ids, checks, destroyed)
+			if err == nil && len(still) > 0 {
 				err = fmt.Errorf("the key is still there: %w", ErrTokenBroken)
 			}
 			return err
 		})
 	})
+	for i := range ids {
+		switch {
+		case errs[i] != nil:
+		case err != nil && (len(still) == 0 || slices.Contains(still, i)):
+			errs[i] = err
+		case !slices.Contains(destroyed, i):
+			errs[i] = &Error{Op: op, Kind: ErrKeyMissing}
+		}
+	}
+	return errs
 }
 
-// toDestroy finds the objects of a forgotten key: those of its id, and the one that this process knew. If there is none although it knew
-// one, it looks again: what another process writes at that moment must not pass for destroyed.
-func (t *Token) toDestroy(ctx context.Context, s cryptoki.Session, id KeyID) ([]cryptoki.Object, error) {
-	t.mu.RLock()
-	known := t.ended[id] != 0
-	t.mu.RUnlock()
-	for pause := firstPause; ; pause *= 2 {
-		found, err := t.module.Find(s, byID(id))
+// stillThere returns which of the places in ids name keys that are in the token.
+func (t *Token) stillThere(s cryptoki.Session, ids []KeyID, checks []KeyCheck, places []int) (still []int, err error) {
+	asked := make([]KeyID, len(places))
+	for n, i := range places {
+		asked[n] = ids[i]
+	}
+	found, err := t.objectsOf(s, asked)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range places {
+		ours, err := t.these(s, found[ids[i]], checks[i])
 		if err != nil {
 			return nil, err
 		}
-		if o, ok := t.renamed(s, id, found); ok {
-			found = append(found, o)
+		if len(ours) > 0 {
+			still = append(still, i)
 		}
-		if len(found) > 0 || !known || pause > lastPause {
+	}
+	return still, nil
+}
+
+// toDestroy finds the objects of forgotten keys: those of their ids, and those that this process knew. If there is none of a key although it knew
+// one, it looks again: what another process writes at that moment must not pass for destroyed.
+func (t *Token) toDestroy(ctx context.Context, s cryptoki.Session, ids []KeyID) (map[KeyID][]cryptoki.Object, error) {
+	for pause := firstPause; ; pause *= 2 {
+		found, err := t.objectsOf(s, ids)
+		if err != nil {
+			return nil, err
+		}
+		hidden := false
+		for _, id := range ids {
+			if o, ok := t.renamed(s, id, found[id]); ok {
+				found[id] = append(found[id], o)
+			}
+			t.mu.RLock()
+			hidden = hidden || t.ended[id] != 0 && len(found[id]) == 0
+			t.mu.RUnlock()
+		}
+		if !hidden || pause > lastPause {
 			return found, nil
 		}
 		if err := t.wait(ctx, pause); err != nil {
@@ -519,12 +568,38 @@ func (t *Token) toDestroy(ctx context.Context, s cryptoki.Session, id KeyID) ([]
 	}
 }
 
+// objectsOf finds the objects that have one of some ids, in one search.
+func (t *Token) objectsOf(s cryptoki.Session, ids []KeyID) (map[KeyID][]cryptoki.Object, error) {
+	if len(ids) == 1 {
+		found, err := t.module.Find(s, byID(ids[0]))
+		return map[KeyID][]cryptoki.Object{ids[0]: found}, err
+	}
+	found, err := t.module.Find(s, rekeys())
+	if err != nil {
+		return nil, err
+	}
+	objects := make(map[KeyID][]cryptoki.Object, len(ids))
+	for _, id := range ids {
+		objects[id] = nil
+	}
+	for _, o := range found {
+		id, ok, err := t.idOf(s, o)
+		if err != nil {
+			return nil, err
+		}
+		if _, asked := objects[id]; ok && asked {
+			objects[id] = append(objects[id], o)
+		}
+	}
+	return objects, nil
+}
+
 // Keys lists the re-encryption keys that are in the token now, in order. It
 // searches: it is for the start and for audits.
 func (t *Token) Keys(ctx context.Context) ([]KeyID, error) {
 	var ids []KeyID
 	err := t.do(ctx, t.slow, "listing keys", func(s cryptoki.Session) error {
-		found, err := t.module.Find(s, []cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_TOKEN, true), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel))})
+		found, err := t.module.Find(s, rekeys())
 		if err != nil {
 			return err
 		}

@@ -210,8 +210,8 @@ func (s *server) answer(c call) (r reply) {
 	case "import":
 		xs, errs := t.importKeys(ctx, c.Imports)
 		r.Data = make([]byte, 0, 32*len(xs)) // a slice that grew would leave secrets behind
+		r.Faults = faultsOf(errs)
 		for i := range xs {
-			r.Faults = append(r.Faults, faultOf(errs[i]))
 			if errs[i] == nil {
 				r.Data = append(r.Data, xs[i][:]...)
 			}
@@ -229,20 +229,17 @@ func (s *server) answer(c call) (r reply) {
 		}
 		clear(xs)
 	case "destroy":
-		var check KeyCheck
-		copy(check[:], c.Data)
-		err = t.destroy(ctx, c.ID, check)
-	case "hunt":
-		var check KeyCheck
-		if copy(check[:], c.Data); check == (KeyCheck{}) {
-			err = &Error{Op: "looking for a key under another name", Kind: ErrBadInput}
-		} else {
-			err = t.hunt(ctx, check)
+		if len(c.Checks) != len(c.Keys) {
+			err = &Error{Op: "destroying keys", Kind: ErrBadInput}
+			break
 		}
+		r.Faults = faultsOf(t.destroyKeys(ctx, c.Keys, c.Checks))
+	case "hunt":
+		r.Faults = faultsOf(t.hunt(ctx, c.Checks))
 	case "learn":
 		err = t.do(ctx, t.slow, "learning of keys", func(h cryptoki.Session) error { return t.learn(h, c.Keys...) })
 	case "forget":
-		t.forget(c.ID)
+		t.forget(c.Keys...)
 	case "importSealed":
 		r.Sealed = make([]SealedKey, 1)
 		r.Sealed[0], err = t.ImportSealed(ctx, c.ID, c.Path, c.Data)

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -189,17 +190,26 @@ func (v *Vault) importSealed(ctx context.Context, w wrappedKey) error {
 	return v.sealing.store.Put(sealed.ID(w.id), sealed.Key(key))
 }
 
-// destroySealed ends a sealed key. It returns the period of the last sealing key under which it can lie anywhere: the newest when all was over, since the mover
-// may have had the token wrap it anew just before.
-func (v *Vault) destroySealed(ctx context.Context, key KeyID) (uint32, error) {
-	period, _ := v.sealing.store.Period(sealed.ID(key))
-	if err := v.cfg.Token.Forget(ctx, key); err != nil {
-		return period, err
+// destroySealed ends sealed keys, once uses of them that were decided before are over. It returns the period of the last sealing key under which one of them
+// can lie anywhere: the newest when all was over, since the mover may have had the token wrap it anew just before.
+func (v *Vault) destroySealed(ctx context.Context, ends []*end) (period uint32) {
+	var forgotten []sealed.ID
+	for _, e := range ends {
+		v.flights.drain(e.key)
+		id := sealed.ID(e.key)
+		under, _ := v.sealing.store.Period(id)
+		period = max(period, under)
+		if e.err = v.cfg.Token.Forget(ctx, e.key); e.err == nil {
+			forgotten = append(forgotten, id)
+		}
 	}
-	err := v.sealing.store.Delete(sealed.ID(key))
+	err := v.sealing.store.Delete(forgotten...)
+	for _, e := range ends {
+		e.err = cmp.Or(e.err, err)
+	}
 	v.sealing.gate.RLock()
 	defer v.sealing.gate.RUnlock()
-	return max(period, v.sealing.newest), err
+	return max(period, v.sealing.newest)
 }
 
 // use has the token carry out uses; fromStore tells which of the keys are the vault's to bring.

@@ -453,16 +453,21 @@ func (v *Vault) abandon(ctx context.Context, g *ledger.Grant) error {
 	if err != nil {
 		return err
 	}
+	sealedKeys := g.Document.Custody == policies.CustodySealed
+	var ends []*end
 	for _, f := range g.Document.Fields {
-		key := keyID(g.Document.ID, f.Field, f.Author)
-		var err error
-		if g.Document.Custody == policies.CustodySealed {
-			err = v.sealing.store.Delete(sealed.ID(key)) // the token never kept it
-		} else {
-			err = v.cfg.Token.Destroy(ctx, key, KeyCheck{})
+		e := &end{key: keyID(g.Document.ID, f.Field, f.Author)}
+		if sealedKeys {
+			e.err = v.sealing.store.Delete(sealed.ID(e.key)) // the token never kept it
 		}
-		if err != nil && !errors.Is(err, ErrKeyMissing) {
-			v.cfg.Logger.Error("a key of a failed import is still there", "grant", g.Document.ID.String(), "custody", string(g.Document.Custody), "error", err.Error())
+		ends = append(ends, e)
+	}
+	if !sealedKeys {
+		v.destroyResident(ctx, ends)
+	}
+	for _, e := range ends {
+		if e.err != nil && !errors.Is(e.err, ErrKeyMissing) {
+			v.cfg.Logger.Error("a key of a failed import is still there", "grant", g.Document.ID.String(), "custody", string(g.Document.Custody), "error", e.err.Error())
 		}
 	}
 	return nil
@@ -514,45 +519,89 @@ func (v *Vault) revoke(ctx context.Context, e *envelope.Envelope) (*evidence.Rec
 	return v.receipt(&record, cp, e.Hash)
 }
 
+// An end is that of one key of a revocation.
+type end struct {
+	item    policies.RevokedItem
+	key     KeyID
+	check   KeyCheck
+	custody policies.Custody
+	err     error
+}
+
+// endsOf lists the keys of a revocation.
+func (v *Vault) endsOf(r *ledger.Revocation) []end {
+	ends := make([]end, len(r.Items))
+	v.ledger.Read(func(s *ledger.State) {
+		for i, item := range r.Items {
+			e := &ends[i]
+			*e = end{item: item, key: keyID(item.Grant, item.Field, item.Author), custody: policies.CustodyResident}
+			if g := s.Grant(item.Grant); g != nil {
+				e.custody = g.Document.Custody
+				copy(e.check[:], g.Check(item.Field, item.Author))
+			}
+		}
+	})
+	return ends
+}
+
+// endKeys destroys keys, each for itself: one that stays keeps no other from its end. It returns what destroySealed does.
+func (v *Vault) endKeys(ctx context.Context, ends []end) (period uint32) {
+	var resident, kept []*end
+	for i := range ends {
+		if e := &ends[i]; e.custody == policies.CustodySealed {
+			kept = append(kept, e)
+		} else {
+			resident = append(resident, e)
+		}
+	}
+	if len(kept) > 0 {
+		period = v.destroySealed(ctx, kept)
+	}
+	v.destroyResident(ctx, resident)
+	return period
+}
+
+// destroyResident has the token destroy keys once uses of them that were decided before are over. They go to the token at once, which shares among them what is slow.
+func (v *Vault) destroyResident(ctx context.Context, ends []*end) {
+	var all sync.WaitGroup
+	for _, e := range ends {
+		all.Go(func() {
+			v.flights.drain(e.key)
+			e.err = v.cfg.Token.Destroy(ctx, e.key, e.check)
+		})
+	}
+	all.Wait()
+}
+
 // destroy finishes a recorded revocation. A sealed key is forgotten by the token and deleted by the vault. What a host may have kept of
 // it is of use until the sealing key of its period is destroyed, so the record names that period. Of a resident key that was not in the token the record
 // says so: nobody saw it destroyed. It is destroyed under whatever name it lies, and not what lies under its name: the record says that too.
 func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 	details := evidence.Details{Owner: r.Owner, Document: r.Hash, Index: r.Index, Items: r.Items, Token: v.cfg.Serial, Custody: policies.CustodyResident}
-	absent, renamed := 0, 0
-	for _, item := range r.Items {
-		key := keyID(item.Grant, item.Field, item.Author)
-		custody := policies.CustodyResident
-		var check KeyCheck
-		v.ledger.Read(func(s *ledger.State) {
-			if g := s.Grant(item.Grant); g != nil {
-				custody = g.Document.Custody
-				copy(check[:], g.Check(item.Field, item.Author))
-			}
-		})
-		v.flights.drain(key)
-		var err error
-		if custody == policies.CustodySealed {
-			var period uint32
-			period, err = v.destroySealed(ctx, key)
-			details.Custody, details.Period = custody, max(details.Period, period)
-		} else {
-			err = v.cfg.Token.Destroy(ctx, key, check)
-			switch {
-			case errors.Is(err, ErrKeyRenamed):
-				v.cfg.Logger.Error("a revoked key was in the token under another name, and is destroyed: somebody with the PIN renamed it",
-					"grant", item.Grant.String(), "field", string(item.Field))
-				renamed, err = renamed+1, nil
-			case errors.Is(err, ErrKeyMissing): // a crash may have come after an earlier try; or the host may have hidden it
-				v.cfg.Logger.Error("a revoked key was not in the token: destroyed by a try that a crash cut short, or removed or renamed by somebody else",
-					"grant", item.Grant.String(), "field", string(item.Field))
-				absent, err = absent+1, nil
-			}
+	ends := v.endsOf(r)
+	details.Period = v.endKeys(ctx, ends)
+	absent, renamed, left := 0, 0, 0
+	for i := range ends {
+		e := &ends[i]
+		if e.custody == policies.CustodySealed {
+			details.Custody = e.custody
 		}
-		if err != nil {
-			v.cfg.Logger.Error("a revoked key is still there; it is refused all the same", "grant", item.Grant.String(), "custody", string(custody), "error", err.Error())
-			return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed yet; send the revocation again")
+		grant, field := e.item.Grant.String(), string(e.item.Field)
+		switch {
+		case e.err == nil:
+		case e.custody == policies.CustodyResident && errors.Is(e.err, ErrKeyRenamed):
+			v.cfg.Logger.Error("a revoked key was in the token under another name, and is destroyed: somebody with the PIN renamed it", "grant", grant, "field", field)
+			renamed++
+		case e.custody == policies.CustodyResident && errors.Is(e.err, ErrKeyMissing): // a crash may have come after an earlier try; or the host may have hidden it
+			v.cfg.Logger.Error("a revoked key was not in the token: destroyed by a try that a crash cut short, or removed or renamed by somebody else", "grant", grant, "field", field)
+			absent++
+		default:
+			v.cfg.Logger.Error("a revoked key is still there; it is refused all the same", "grant", grant, "custody", string(e.custody), "error", e.err.Error())
+			left++
 		}
+	}
+	if left > 0 {
+		return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed yet; send the revocation again")
 	}
 	v.ledger.Read(func(s *ledger.State) {
 		if s.Closed(policies.IdentityID(r.Owner)) { // this entry stays when all of theirs before it go

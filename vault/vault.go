@@ -382,19 +382,22 @@ func (v *Vault) sweep(ctx context.Context) error {
 			}
 		})
 	})
-	orphans := 0
+	var orphans []*end
 	for _, key := range held {
 		if wanted[key] {
 			delete(wanted, key)
-			continue
+		} else {
+			orphans = append(orphans, &end{key: key})
 		}
-		if err := v.cfg.Token.Destroy(ctx, key, KeyCheck{}); err != nil && !errors.Is(err, ErrKeyMissing) {
-			return fmt.Errorf("destroying a key that no grant stands for: %w", err)
-		}
-		orphans++
 	}
-	if orphans > 0 {
-		v.cfg.Logger.Info("destroyed keys that no grant stands for", "keys", orphans)
+	v.destroyResident(ctx, orphans)
+	for _, e := range orphans {
+		if e.err != nil && !errors.Is(e.err, ErrKeyMissing) {
+			return fmt.Errorf("destroying a key that no grant stands for: %w", e.err)
+		}
+	}
+	if len(orphans) > 0 {
+		v.cfg.Logger.Info("destroyed keys that no grant stands for", "keys", len(orphans))
 	}
 	if len(wanted) > 0 {
 		v.cfg.Logger.Error("keys of grants in force are not in the token; their owners must grant again", "keys", len(wanted))

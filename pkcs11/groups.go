@@ -1,0 +1,88 @@
+package pkcs11
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// What makes and ends resident keys goes in groups, as the records of a log do: while one group is on its way into the token the next gathers, and all of it
+// shares the syncs of the token's folder and the searches, which walk all objects of the token. Who comes alone waits for nobody.
+
+// A member of a group is one caller's.
+type member struct {
+	id   KeyID
+	err  error
+	done chan struct{} // closed when err is there, and what else came of it
+}
+
+func memberFor(id KeyID) member { return member{id: id, done: make(chan struct{})} }
+
+func (m *member) common() *member { return m }
+
+// groups are those of one operation.
+type groups[M interface {
+	comparable
+	common() *member
+}] struct {
+	op   string
+	most int           // members of a group
+	lead chan struct{} // held by the caller who carries a group out, for all that wait
+
+	mu      sync.Mutex // guards waiting
+	waiting []M        // those that are in no group yet, oldest first
+}
+
+// join returns when m was in a group that was carried out, or was withdrawn before it was in any. carry is given a group, which may be empty, and closes done
+// of each member.
+func (g *groups[M]) join(ctx context.Context, p *Pool, m M, carry func([]M)) error {
+	g.mu.Lock()
+	g.waiting = append(g.waiting, m)
+	g.mu.Unlock()
+	done := m.common().done
+	for !ended(done) {
+		select {
+		case <-done:
+		case g.lead <- struct{}{}:
+			carry(g.next()) // in which ours may not be
+			<-g.lead
+		case <-p.closing:
+			if g.withdraw(m) {
+				return &Error{Op: g.op, Kind: p.cause}
+			}
+			<-done // it is on its way: the caller gets to know what came of it
+		case <-ctx.Done():
+			if g.withdraw(m) {
+				return fmt.Errorf("%s: %w", g.op, ctx.Err())
+			}
+			<-done
+		}
+	}
+	return m.common().err
+}
+
+// withdraw takes one out again. false: it is in a group.
+func (g *groups[M]) withdraw(m M) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := slices.Index(g.waiting, m)
+	if n >= 0 {
+		g.waiting = slices.Delete(g.waiting, n, n+1)
+	}
+	return n >= 0
+}
+
+// next takes the oldest. Of two of one key the second is for a later group, which finds what the first one did.
+func (g *groups[M]) next() (group []M) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waiting = slices.DeleteFunc(g.waiting, func(m M) bool {
+		take := len(group) < g.most && !slices.ContainsFunc(group, func(o M) bool { return o.common().id == m.common().id })
+		if take {
+			group = append(group, m)
+		}
+		return take
+	})
+	return group
+}
