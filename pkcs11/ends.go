@@ -52,6 +52,7 @@ func (p *Pool) destroy(id KeyID) error {
 func (p *Pool) end(group []*pendingEnd) {
 	p.tell(call{Method: "forget", Keys: idsOf(group)}, nil)
 	p.endThrough(group, p.config.Workers)
+	p.tell(call{Method: "forget", Keys: idsOf(group)}, nil) // a worker that has started since may have listed them before they were destroyed
 	missing := func(e *pendingEnd) bool { return errors.Is(e.err, ErrKeyMissing) }
 	left := only(group, missing)
 	if len(left) == 0 {

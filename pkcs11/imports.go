@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 )
 
 // A pendingImport is one caller's.
@@ -64,41 +66,59 @@ func (p *Pool) carryOut(group []*pendingImport, again int) {
 	}
 }
 
-// importOnce has one worker import a group and another find it, and fills in what came of each.
+// importOnce has one worker import a group. That and another find it in the token, side by side, and what came of each is filled in. One worker alone imports: see
+// the known limits in the package's README.
 func (p *Pool) importOnce(group []*pendingImport) {
-	what := call{Method: "import"}
-	for _, i := range group {
-		what.Imports, i.err = append(what.Imports, i.key), nil
+	maker, err := p.some(context.Background())
+	if err != nil {
+		err = fmt.Errorf("calling token worker: %w", err)
 	}
-	var keys []KeyID
-	err := p.witnessed(context.Background(), what, func(made *reply) (call, bool) {
-		for n, i := range group {
-			if i.err = errGone; n < len(made.Faults) {
-				i.err = made.Faults[n].err()
-			}
-			if i.err == nil {
-				keys = append(keys, i.key.ID)
-			}
-		}
-		return call{Method: "witness", Keys: keys}, len(keys) > 0
-	}, func(made *reply) {
-		xs := made.Data
+	var xs []byte
+	if err == nil {
+		defer maker.loops.Done()
+		what := call{Method: "import"}
 		for _, i := range group {
-			switch {
-			case i.err != nil:
-			case len(xs) < 32:
-				i.err = errGone
-			default:
-				i.check, xs = checkOf((*[32]byte)(xs)), xs[32:]
+			what.Imports = append(what.Imports, i.key)
+		}
+		var r reply
+		r, err = maker.call(what, p.config.SlowTimeout)
+		xs = r.Data
+		defer clear(xs)
+		for n, i := range group {
+			if i.err = errGone; n < len(r.Faults) {
+				i.err = r.Faults[n].err()
 			}
 		}
-	})
+	}
+	var made []*pendingImport
+	question := call{Method: "witness"}
 	for _, i := range group {
-		if i.err == nil {
+		if err != nil {
 			i.err = err
 		}
+		if i.err == nil {
+			made, question.Keys = append(made, i), append(question.Keys, i.id)
+		}
 	}
-	if err == nil && len(keys) > 0 {
-		p.tell(call{Method: "learn", Keys: keys}, nil)
+	if len(made) == 0 {
+		return
+	}
+	var all sync.WaitGroup
+	var own, others error
+	all.Go(func() { own = p.sees(maker, question, xs) })
+	all.Go(func() { others = p.otherSees(maker, question, xs) })
+	all.Wait()
+	if err = cmp.Or(own, others); err == nil && len(xs) != 32*len(made) {
+		err = errDiffers
+	}
+	if err != nil {
+		err = p.unseen(err, "import", maker)
+	} else {
+		p.tell(call{Method: "learn", Keys: question.Keys}, nil)
+	}
+	for n, i := range made {
+		if i.err = err; err == nil {
+			i.check = checkOf((*[32]byte)(xs[32*n:]))
+		}
 	}
 }

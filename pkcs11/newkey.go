@@ -67,7 +67,7 @@ func (p *Pool) NewKey(ctx context.Context, id KeyID) error {
 	defer func() { <-p.imports }()
 	p.admin.Lock()
 	defer p.admin.Unlock()
-	err := p.witnessed(ctx, call{Method: "make", ID: id}, asks(call{Method: "witness", Keys: []KeyID{id}}), nil)
+	err := p.witnessed(ctx, call{Method: "make", ID: id}, call{Method: "witness", Keys: []KeyID{id}})
 	if err == nil {
 		p.tell(call{Method: "learn", Keys: []KeyID{id}}, nil)
 		return nil

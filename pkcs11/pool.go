@@ -595,13 +595,11 @@ func (p *Pool) queueImport(ctx context.Context) error {
 }
 
 // witnessed has one worker make something in the token and another say what it
-// finds there: it is made if both answer the same. find is the question, from the
-// maker's answer; none, if nothing was made. A module that keeps objects
+// finds there: it is made if both answer the same. A module that keeps objects
 // in memory and in files says OK, and believes itself, whatever became of the
 // files. If they differ, the maker is killed, so that nobody goes by what only
-// it remembers. use is given what was made, which is secret. The caller holds
-// admin.
-func (p *Pool) witnessed(ctx context.Context, what call, find func(made *reply) (question call, any bool), use func(made *reply)) error {
+// it remembers. The caller holds admin.
+func (p *Pool) witnessed(ctx context.Context, what, question call) error {
 	maker, err := p.some(ctx)
 	if err != nil {
 		return fmt.Errorf("calling token worker: %w", err)
@@ -612,43 +610,51 @@ func (p *Pool) witnessed(ctx context.Context, what call, find func(made *reply) 
 		return err
 	}
 	defer clear(made.Data)
-	question, any := find(&made)
-	if !any {
-		return nil
-	}
 	// From here to the end, whether the caller waits or not.
+	if err := p.otherSees(maker, question, made.Data); err != nil {
+		return p.unseen(err, what.Method, maker)
+	}
+	return nil
+}
+
+// errDiffers: a worker does not find in the token what another made.
+var errDiffers = errors.New("it answers something else")
+
+// sees asks a worker what it finds in the token.
+func (p *Pool) sees(w *worker, question call, want []byte) error {
+	found, err := w.call(question, p.config.SlowTimeout)
+	if err == nil && !bytes.Equal(found.Data, want) {
+		err = errDiffers
+	}
+	clear(found.Data)
+	return err
+}
+
+// otherSees asks a worker that is not the maker, and another if it died, and has seen nothing.
+func (p *Pool) otherSees(maker *worker, question call, want []byte) error {
 	for left := p.config.Workers; ; left-- {
-		var found reply
 		w, release, err := p.other(maker)
 		if err == nil {
-			found, err = w.call(question, p.config.SlowTimeout)
+			err = p.sees(w, question, want)
 			release()
 		}
-		same := err == nil && bytes.Equal(made.Data, found.Data)
-		clear(found.Data)
-		if same {
-			if use != nil {
-				use(&made)
-			}
-			return nil
-		}
 		if left > 0 && !p.closed() && (errors.Is(err, ErrTokenBroken) || errors.Is(err, ErrSessionBroken)) {
-			continue // it died, and has seen nothing
+			continue
 		}
-		maker.kill()
-		<-maker.dead
-		kind := ErrTokenBroken
-		if errors.Is(p.config.Profile.room(keyReserve), ErrTokenFull) {
-			kind = ErrTokenFull
-		}
-		p.config.Logger.Error("what a token worker made is not in the token for another", "call", what.Method, "error", err)
-		return &Error{Op: "looking from another process for what was made", Kind: kind}
+		return err
 	}
 }
 
-// asks is a question of witnessed that does not depend on the answer.
-func asks(c call) func(*reply) (call, bool) {
-	return func(*reply) (call, bool) { return c, true }
+// unseen kills the maker of what is not in the token for everyone, and returns the error that says so.
+func (p *Pool) unseen(err error, made string, maker *worker) error {
+	maker.kill()
+	<-maker.dead
+	kind := ErrTokenBroken
+	if errors.Is(p.config.Profile.room(keyReserve), ErrTokenFull) {
+		kind = ErrTokenFull
+	}
+	p.config.Logger.Error("what a token worker made is not in the token for another", "call", made, "error", err)
+	return &Error{Op: "looking from another process for what was made", Kind: kind}
 }
 
 // other returns a worker at work that is not w; if there is none it starts one,
@@ -813,7 +819,7 @@ func (p *Pool) SaveState(ctx context.Context, state []byte) error {
 	p.admin.Lock()
 	defer p.admin.Unlock()
 	for left := p.config.Workers; ; left-- {
-		err := p.witnessed(ctx, call{Method: "save", Data: state}, asks(call{Method: "settle", Data: state}), nil)
+		err := p.witnessed(ctx, call{Method: "save", Data: state}, call{Method: "settle", Data: state})
 		if err == nil || left <= 0 || !errors.Is(err, ErrTokenBroken) && !errors.Is(err, ErrSessionBroken) {
 			return err
 		}

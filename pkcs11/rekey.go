@@ -153,8 +153,17 @@ func (t *Token) deriveResident(s cryptoki.Session, r *DeriveRequest) ([32]byte, 
 // a full disk took half of it. [Pool.Import] asks another process.
 func (t *Token) Import(ctx context.Context, id KeyID, path string, wrapped []byte) error {
 	xs, errs := t.importKeys(ctx, []keyImport{{id, path, wrapped}})
-	clear(xs)
-	return errs[0]
+	defer clear(xs)
+	if errs[0] != nil {
+		return errs[0]
+	}
+	found, err := t.witness(context.WithoutCancel(ctx), []KeyID{id})
+	defer clear(found)
+	if errors.Is(err, ErrKeyMissing) || err == nil && found[0] != xs[0] {
+		t.fail(ErrTokenBroken)
+		err = fmt.Errorf("the key just imported is not there: %w", ErrTokenBroken)
+	}
+	return err
 }
 
 // A keyImport is a re-encryption key on its way into the token.
@@ -167,13 +176,13 @@ type keyImport struct {
 // importsAtOnce is how many keys one importKeys takes.
 const importsAtOnce = 16
 
-// importKeys is Import of several keys, with one sync and one search for all of them. Each has an answer of its own. What it returns of a key that is in
-// the token is x(k*G), for a witness to compare. It is secret. They are unwrapped one after the other: SoftHSM answers CKR_GENERAL_ERROR to one whose
-// objects meanwhile come and go in another thread.
+// importKeys unwraps several keys into the token, with one sync for all of them. Each has an answer of its own. What it returns of a key that is in
+// the token is x(k*G), for witnesses to compare, and it is imported when they have. It is secret. They are unwrapped one after the other: SoftHSM answers
+// CKR_GENERAL_ERROR to one whose objects meanwhile come and go in another thread.
 func (t *Token) importKeys(ctx context.Context, keys []keyImport) (xs [][32]byte, errs []error) {
 	const op = "importing key"
 	xs, errs = make([][32]byte, len(keys)), make([]error, len(keys))
-	var ids []KeyID
+	brought := false
 	for i, k := range keys {
 		errs[i] = t.do(ctx, t.slow, op, func(s cryptoki.Session) (err error) {
 			if t.knows(k.ID) {
@@ -191,24 +200,12 @@ func (t *Token) importKeys(ctx context.Context, keys []keyImport) (xs [][32]byte
 			}
 			return err
 		})
-		if errs[i] == nil {
-			ids = append(ids, k.ID)
-		}
+		brought = brought || errs[i] == nil
 	}
-	if len(ids) == 0 {
+	if !brought {
 		return xs, errs
 	}
-	err := t.do(context.WithoutCancel(ctx), t.slow, op, func(cryptoki.Session) error {
-		if err := t.sync(); err != nil {
-			return err
-		}
-		err := t.fresh(func(s cryptoki.Session) error { return t.learn(s, ids...) })
-		if errors.Is(err, ErrKeyMissing) {
-			err = fmt.Errorf("a key just imported is not there: %w", ErrTokenBroken)
-		}
-		return err
-	})
-	return xs, each(errs, err)
+	return xs, each(errs, t.do(context.WithoutCancel(ctx), t.slow, op, func(cryptoki.Session) error { return t.sync() }))
 }
 
 // knows tells whether a key is known to Derive.
@@ -219,26 +216,29 @@ func (t *Token) knows(id KeyID) bool {
 	return known
 }
 
-// witness finds keys that another process imported, and derives x(k*G) with each: what this process knows of the keys came from the token.
+// witness finds keys that were imported, in a fresh session, makes them known to Derive, and derives x(k*G) with each: what this process knows of those
+// that another imported came from the token.
 func (t *Token) witness(ctx context.Context, ids []KeyID) (xs [][32]byte, err error) {
-	err = t.do(ctx, t.slow, "witnessing keys", func(s cryptoki.Session) error {
-		if err := t.learn(s, ids...); err != nil {
-			return err
-		}
-		xs = make([][32]byte, len(ids))
-		t.mu.RLock()
-		defer t.mu.RUnlock()
-		for i, id := range ids {
-			o, ok := t.keys[id]
-			if !ok {
-				return ErrKeyMissing
-			}
-			var err error
-			if xs[i], err = derive(t.module, s, o, t.profile.encode(generator[:]), t.template); err != nil {
+	err = t.do(ctx, t.slow, "witnessing keys", func(cryptoki.Session) error {
+		return t.fresh(func(s cryptoki.Session) error {
+			if err := t.learn(s, ids...); err != nil {
 				return err
 			}
-		}
-		return nil
+			xs = make([][32]byte, len(ids))
+			t.mu.RLock()
+			defer t.mu.RUnlock()
+			for i, id := range ids {
+				o, ok := t.keys[id]
+				if !ok {
+					return ErrKeyMissing
+				}
+				var err error
+				if xs[i], err = derive(t.module, s, o, t.profile.encode(generator[:]), t.template); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	})
 	return xs, err
 }
