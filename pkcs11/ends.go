@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -63,7 +64,7 @@ func (p *Pool) end(group []*pendingEnd) {
 	workers := slices.Clone(p.workers)
 	p.mu.Unlock()
 	for _, w := range workers {
-		r, err := w.call(endsOf(left), p.config.SlowTimeout)
+		r, err := w.call(callOf("destroy", left), p.config.SlowTimeout)
 		for n, e := range left {
 			if err == nil && n < len(r.Faults) && r.Faults[n].err() == nil {
 				e.err = nil
@@ -79,18 +80,45 @@ func (p *Pool) end(group []*pendingEnd) {
 // endThrough has a worker end a group. What the worker dies over is asked of another, as often as again says, each key alone: one that kills workers keeps no
 // other from its end.
 func (p *Pool) endThrough(group []*pendingEnd, again int) {
-	r, err := p.ask(context.Background(), endsOf(group), p.config.SlowTimeout, false)
-	for n, e := range group {
-		if e.err = err; err == nil {
-			e.err = errGone
-			if n < len(r.Faults) {
-				e.err = r.Faults[n].err()
-			}
-		}
-	}
+	p.endOnce(group)
 	for _, e := range group {
 		if again > 0 && (errors.Is(e.err, ErrTokenBroken) || errors.Is(e.err, ErrSessionBroken)) {
 			p.endThrough([]*pendingEnd{e}, again-1)
+		}
+	}
+}
+
+// endOnce has one worker end a group, and another, if there is one, look for what is left of it.
+func (p *Pool) endOnce(group []*pendingEnd) {
+	worker, err := p.some(context.Background())
+	if err != nil {
+		answer(group, reply{}, fmt.Errorf("calling token worker: %w", err))
+		return
+	}
+	defer worker.loops.Done()
+	r, err := worker.call(callOf("destroy", group), p.config.SlowTimeout)
+	answer(group, r, err)
+	ended := only(group, func(e *pendingEnd) bool { return e.err == nil })
+	if len(ended) == 0 {
+		return
+	}
+	if other := p.beside(worker); other != nil {
+		defer other.loops.Done()
+		r, err := other.call(callOf("gone", ended), p.config.SlowTimeout)
+		answer(ended, r, err)
+	}
+}
+
+// answer fills in what a worker said of each key.
+func answer(group []*pendingEnd, r reply, err error) {
+	for n, e := range group {
+		switch {
+		case err != nil:
+			e.err = err
+		case n < len(r.Faults):
+			e.err = r.Faults[n].err()
+		default:
+			e.err = errGone
 		}
 	}
 }
@@ -100,27 +128,18 @@ func (p *Pool) hunt(group []*pendingEnd) {
 	if len(group) == 0 {
 		return
 	}
-	what := call{Method: "hunt", Checks: endsOf(group).Checks}
-	r, err := p.ask(context.Background(), what, p.config.SlowTimeout, true)
-	for n, e := range group {
-		found := err
-		if err == nil {
-			found = errGone
-			if n < len(r.Faults) {
-				found = r.Faults[n].err()
-			}
-		}
-		switch {
-		case found == nil:
+	r, err := p.ask(context.Background(), callOf("hunt", group), p.config.SlowTimeout, true)
+	answer(group, r, err)
+	for _, e := range group {
+		if e.err == nil {
 			e.err = &Error{Op: "destroying key", Kind: ErrKeyRenamed}
-		case !errors.Is(found, ErrKeyMissing):
-			e.err = found
 		}
 	}
 }
 
-func endsOf(group []*pendingEnd) call {
-	c := call{Method: "destroy", Keys: idsOf(group)}
+// callOf asks a worker for something with the keys of a group.
+func callOf(method string, group []*pendingEnd) call {
+	c := call{Method: method, Keys: idsOf(group)}
 	for _, e := range group {
 		c.Checks = append(c.Checks, e.check)
 	}

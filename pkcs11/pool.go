@@ -657,20 +657,27 @@ func (p *Pool) unseen(err error, made string, maker *worker) error {
 	return &Error{Op: "looking from another process for what was made", Kind: kind}
 }
 
-// other returns a worker at work that is not w; if there is none it starts one,
-// which ends with its release. The caller holds admin, for which Close waits.
-func (p *Pool) other(w *worker) (o *worker, release func(), err error) {
+// beside returns a worker at work that is not w, and holds it; nil if there is none.
+func (p *Pool) beside(w *worker) *worker {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	for range p.workers {
 		p.turn++
 		o := p.workers[p.turn%len(p.workers)]
 		if o != w && !ended(o.retiring) && !ended(o.dead) {
 			o.loops.Add(1)
-			p.mu.Unlock()
-			return o, o.loops.Done, nil
+			return o
 		}
 	}
-	p.mu.Unlock()
+	return nil
+}
+
+// other is beside; if there is none it starts one, which ends with its
+// release. The caller holds admin, for which Close waits.
+func (p *Pool) other(w *worker) (o *worker, release func(), err error) {
+	if o = p.beside(w); o != nil {
+		return o, o.loops.Done, nil
+	}
 	if o, err = p.start(); err != nil {
 		return nil, nil, err
 	}

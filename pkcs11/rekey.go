@@ -474,7 +474,8 @@ func (t *Token) destroyKeys(ctx context.Context, ids []KeyID, checks []KeyCheck)
 	if err != nil {
 		return each(errs, err)
 	}
-	var destroyed []int // places in ids
+	var destroyed []KeyID // that were there, and their check values
+	var of []KeyCheck
 	for i, id := range ids {
 		errs[i] = t.do(ctx, t.slow, op, func(s cryptoki.Session) error {
 			ours, err := t.these(s, found[id], checks[i])
@@ -490,56 +491,56 @@ func (t *Token) destroyKeys(ctx context.Context, ids []KeyID, checks []KeyCheck)
 			t.ended[id] = 0
 			t.mu.Unlock()
 			if len(ours) > 0 {
-				destroyed = append(destroyed, i)
+				destroyed, of = append(destroyed, id), append(of, checks[i])
 			}
 			return nil
 		})
 	}
-	var still []int // of those, what is seen after it
-	err = t.do(context.WithoutCancel(ctx), t.slow, op, func(cryptoki.Session) error {
-		if err := t.sync(); err != nil || len(destroyed) == 0 {
-			return err
-		}
-		return t.fresh(func(s cryptoki.Session) (err error) {
-			still, err = t.stillThere(s, ids, checks, destroyed)
-			if err == nil && len(still) > 0 {
-				err = fmt.Errorf("the key is still there: %w", ErrTokenBroken)
-			}
-			return err
-		})
-	})
-	for i := range ids {
+	synced := t.do(context.WithoutCancel(ctx), t.slow, op, func(cryptoki.Session) error { return t.sync() })
+	seen := t.gone(context.WithoutCancel(ctx), destroyed, of)
+	for i, id := range ids {
+		n := slices.Index(destroyed, id)
 		switch {
 		case errs[i] != nil:
-		case err != nil && (len(still) == 0 || slices.Contains(still, i)):
-			errs[i] = err
-		case !slices.Contains(destroyed, i):
+		case synced != nil:
+			errs[i] = synced
+		case n < 0:
 			errs[i] = &Error{Op: op, Kind: ErrKeyMissing}
+		default:
+			errs[i] = seen[n]
 		}
+	}
+	if slices.ContainsFunc(seen, func(err error) bool { return errors.Is(err, ErrTokenBroken) }) {
+		t.fail(ErrTokenBroken) // it says that it destroyed a key, and has it
 	}
 	return errs
 }
 
-// stillThere returns which of the places in ids name keys that are in the token.
-func (t *Token) stillThere(s cryptoki.Session, ids []KeyID, checks []KeyCheck, places []int) (still []int, err error) {
-	asked := make([]KeyID, len(places))
-	for n, i := range places {
-		asked[n] = ids[i]
+// gone tells of each key whether it is out of the token, in a fresh session. One that is still there is ErrTokenBroken.
+func (t *Token) gone(ctx context.Context, ids []KeyID, checks []KeyCheck) []error {
+	const op = "looking for destroyed keys"
+	errs := make([]error, len(ids))
+	if len(ids) == 0 {
+		return errs
 	}
-	found, err := t.objectsOf(s, asked)
-	if err != nil {
-		return nil, err
-	}
-	for _, i := range places {
-		ours, err := t.these(s, found[ids[i]], checks[i])
-		if err != nil {
-			return nil, err
-		}
-		if len(ours) > 0 {
-			still = append(still, i)
-		}
-	}
-	return still, nil
+	return each(errs, t.do(ctx, t.slow, op, func(cryptoki.Session) error {
+		return t.fresh(func(s cryptoki.Session) error {
+			found, err := t.objectsOf(s, ids)
+			if err != nil {
+				return err
+			}
+			for i, id := range ids {
+				left, err := t.these(s, found[id], checks[i])
+				if err != nil {
+					return err
+				}
+				if len(left) > 0 {
+					errs[i] = &Error{Op: op + ": one is still there", Kind: ErrTokenBroken}
+				}
+			}
+			return nil
+		})
+	}))
 }
 
 // toDestroy finds the objects of forgotten keys: those of their ids, and those that this process knew. If there is none of a key although it knew

@@ -228,12 +228,16 @@ func (s *server) answer(c call) (r reply) {
 			}
 		}
 		clear(xs)
-	case "destroy":
+	case "destroy", "gone":
+		does := t.destroyKeys
+		if c.Method == "gone" {
+			does = t.gone
+		}
 		if len(c.Checks) != len(c.Keys) {
 			err = &Error{Op: "destroying keys", Kind: ErrBadInput}
 			break
 		}
-		r.Faults = faultsOf(t.destroyKeys(ctx, c.Keys, c.Checks))
+		r.Faults = faultsOf(does(ctx, c.Keys, c.Checks))
 	case "hunt":
 		r.Faults = faultsOf(t.hunt(ctx, c.Checks))
 	case "learn":

@@ -1,0 +1,323 @@
+package pkcs11
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
+)
+
+// destroyable is CKA_DESTROYABLE, which no key of ours has as false.
+const destroyable = 0x172
+
+// aKey is one that a test imported.
+type aKey struct {
+	id    KeyID
+	key   *ecdh.PrivateKey
+	check KeyCheck
+}
+
+// importTogether imports n keys at once.
+func importTogether(t *testing.T, p *Pool, n int, wrap func(*ecdh.PrivateKey) []byte) []aKey {
+	t.Helper()
+	keys := make([]aKey, n)
+	var all sync.WaitGroup
+	for i := range keys {
+		k := &keys[i]
+		k.id, k.key = newID(), newKey(t)
+		blob := wrap(k.key)
+		all.Go(func() {
+			var err error
+			if k.check, err = p.Import(t.Context(), k.id, OAEPDirect, blob); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	return keys
+}
+
+// endTogether ends keys in one group, as far as it holds them, and returns what was said of each.
+func endTogether(t *testing.T, p *Pool, keys []aKey) []error {
+	t.Helper()
+	p.ends.lead <- struct{}{} // until all wait
+	errs := make([]error, len(keys))
+	var all sync.WaitGroup
+	for i, k := range keys {
+		all.Go(func() { errs[i] = p.DestroyKey(t.Context(), k.id, k.check) })
+	}
+	eventually(t, "a group", func() bool {
+		p.ends.mu.Lock()
+		defer p.ends.mu.Unlock()
+		return len(p.ends.waiting) == len(keys)
+	})
+	<-p.ends.lead
+	all.Wait()
+	return errs
+}
+
+// derives asks both workers for a key.
+func (k *aKey) derives(t *testing.T, p *Pool) error {
+	t.Helper()
+	r, want := request(t, k.id, k.key)
+	for _, got := range p.Derive(t.Context(), slices.Repeat([]DeriveRequest{r}, 8)) {
+		if got.Err != nil {
+			return got.Err
+		}
+		if got.X != want {
+			return errors.New("another key")
+		}
+	}
+	return nil
+}
+
+// held are the keys in the token as a process sees them that has just started.
+func held(t *testing.T, profile Profile) []KeyID {
+	t.Helper()
+	token := open(t, profile, User, 1)
+	defer token.Close()
+	ids, err := token.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func sameKeys(t *testing.T, got []KeyID, want ...KeyID) {
+	t.Helper()
+	order := func(a, b KeyID) int { return bytes.Compare(a[:], b[:]) }
+	slices.SortFunc(got, order)
+	slices.SortFunc(want, order)
+	if !slices.Equal(got, want) {
+		t.Errorf("the token holds %d keys, want %d: %v, %v", len(got), len(want), got, want)
+	}
+}
+
+// TestEndsInGroups: keys that end at once share their searches, and each has an answer of its own. While no worker ran a host with the PIN destroyed one of them, gave
+// two others each other's ids, hid a fourth, and made one under a fifth's id that cannot be destroyed.
+func TestEndsInGroups(t *testing.T) {
+	profile, public := ceremony(t)
+	first := pool(t, profile, nil)
+	const n = 24
+	keys := importTogether(t, first, n, func(k *ecdh.PrivateKey) []byte { return wrappedKey(t, public, k) })
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const gone, one, other, hidden, twin, wrong, stays, spared = 3, 5, 7, 9, 11, 13, 15, 20 // and those from the last on are not in the group
+	stuck := newID()
+
+	host := open(t, profile, User, 1)
+	err := host.do(t.Context(), host.slow, "attacking", func(s cryptoki.Session) error {
+		object := func(n int) cryptoki.Object {
+			found, err := host.module.Find(s, byID(keys[n].id))
+			if err != nil || len(found) != 1 {
+				t.Fatalf("%d objects, %v", len(found), err)
+			}
+			return found[0]
+		}
+		name := func(o cryptoki.Object, id KeyID, label string) error {
+			return host.module.SetAttributes(s, o, []cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_ID, id[:]), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(label))})
+		}
+		make := func(id KeyID) error {
+			_, _, err := host.module.GenerateKeyPair(s, cryptoki.Plain(cryptoki.CKM_EC_KEY_PAIR_GEN),
+				[]cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_TOKEN, false), cryptoki.Bytes(cryptoki.CKA_EC_PARAMS, p256Params)},
+				append([]cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, id[:]), off(destroyable)}, host.rekey...))
+			return err
+		}
+		a, b := object(one), object(other)
+		return errors.Join(
+			host.module.DestroyObject(s, object(gone)),
+			name(a, keys[other].id, rekeyLabel), name(b, keys[one].id, rekeyLabel),
+			name(object(hidden), newID(), "nothing to see"),
+			make(keys[twin].id), make(stuck),
+		)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.Close()
+
+	p := pool(t, profile, nil)
+	group := slices.Clone(keys[:spared])
+	group[wrong].check[0] ^= 1
+	group[stays] = aKey{id: stuck}
+	before := p.Calls()
+	errs := endTogether(t, p, group)
+	if searches := p.Calls()["C_FindObjectsInit"] - before["C_FindObjectsInit"]; searches > 10 {
+		t.Errorf("%d searches for the end of %d keys", searches, len(group))
+	}
+	for i, err := range errs {
+		var want error
+		switch i {
+		case gone, wrong:
+			want = ErrKeyMissing
+		case one, other, hidden:
+			want = ErrKeyRenamed
+		case stays:
+			want = ErrRefused
+		}
+		if !errors.Is(err, want) {
+			t.Errorf("end %d: %v, want %v", i, err, want)
+		}
+	}
+	left := []KeyID{keys[twin].id, keys[wrong].id, keys[stays].id, stuck}
+	for _, k := range keys[spared:] {
+		left = append(left, k.id)
+		if err := k.derives(t, p); err != nil {
+			t.Errorf("a key that was not to end: %v", err)
+		}
+	}
+	sameKeys(t, held(t, profile), left...)
+	for i, k := range slices.Delete(group, stays, stays+1) {
+		if err := k.derives(t, p); !errors.Is(err, ErrKeyMissing) {
+			t.Errorf("key %d, which was to end: %v", i, err)
+		}
+	}
+}
+
+// TestEndOfAKeyThatKillsWorkers: the others of its group end all the same.
+func TestEndOfAKeyThatKillsWorkers(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, func(c *PoolConfig) { c.Env = append(workerEnv(), "SALLYPORT_TEST_PLAYS=fragile worker") })
+	keys := importTogether(t, p, 8, func(k *ecdh.PrivateKey) []byte { return wrappedKey(t, public, k) })
+	killer := aKey{id: KeyID(poison[:32])}
+	group := append(slices.Clone(keys[:3]), append([]aKey{killer}, keys[3:6]...)...)
+	for i, err := range endTogether(t, p, group) {
+		if i == 3 && !errors.Is(err, ErrTokenBroken) || i != 3 && err != nil {
+			t.Errorf("end %d: %v", i, err)
+		}
+	}
+	sameKeys(t, held(t, profile), keys[6].id, keys[7].id)
+	for _, k := range keys[6:] {
+		if err := k.derives(t, p); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestEndsWhileWorkersDie: workers are killed in the middle of groups, again and again. Every key is gone when its end is acknowledged, and no other.
+func TestEndsWhileWorkersDie(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, nil)
+	const n = 60
+	keys := importTogether(t, p, n+4, func(k *ecdh.PrivateKey) []byte { return wrappedKey(t, public, k) })
+	stop := make(chan struct{})
+	var killer sync.WaitGroup
+	killer.Go(func() {
+		for range 4 {
+			select {
+			case <-stop:
+				return
+			case <-time.After(40 * time.Millisecond):
+			}
+			p.mu.Lock()
+			var pids []int
+			for _, w := range p.workers {
+				pids = append(pids, w.cmd.Process.Pid)
+			}
+			p.mu.Unlock()
+			for _, pid := range pids {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	})
+	errs := endTogether(t, p, keys[:n])
+	close(stop)
+	killer.Wait()
+	clean, missing := 0, 0
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			clean++
+		case errors.Is(err, ErrKeyMissing): // the worker that died had destroyed it
+			missing++
+		default:
+			t.Errorf("end %d: %v", i, err)
+		}
+	}
+	t.Logf("%d ends were seen to the end, %d keys were gone when it was asked again", clean, missing)
+	var left []KeyID
+	for _, k := range keys[n:] {
+		left = append(left, k.id)
+		if err := k.derives(t, p); err != nil {
+			t.Error(err)
+		}
+	}
+	sameKeys(t, held(t, profile), left...)
+}
+
+// TestEndSeenByAnother: while a group ends, somebody puts the files of one of its keys back, which the worker that destroyed it does not notice. The key is gone all the same when its end
+// is acknowledged, and so are the others.
+func TestEndSeenByAnother(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, nil)
+	files := func() map[string][]byte {
+		all := map[string][]byte{}
+		names, err := filepath.Glob(filepath.Join(profile.Folder, "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if all[name], err = os.ReadFile(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return all
+	}
+	wrap := func(k *ecdh.PrivateKey) []byte { return wrappedKey(t, public, k) }
+	before := files()
+	keys := importTogether(t, p, 1, wrap)
+	back := files()
+	for name := range before {
+		delete(back, name)
+	}
+	if len(back) != 2 {
+		t.Fatalf("%d new files, want an object and its lock", len(back))
+	}
+	keys = append(keys, importTogether(t, p, 15, wrap)...)
+	stop, restored := make(chan struct{}), make(chan int, 1)
+	go func() {
+		n := 0
+		for n == 0 {
+			gone := 0
+			for name := range back {
+				if _, err := os.Stat(name); errors.Is(err, os.ErrNotExist) {
+					gone++
+				}
+			}
+			if gone == len(back) {
+				for name, data := range back {
+					if os.WriteFile(name, data, 0o600) == nil {
+						n++
+					}
+				}
+			}
+			if ended(stop) {
+				break
+			}
+		}
+		restored <- n
+	}()
+	errs := endTogether(t, p, keys)
+	close(stop)
+	if n := <-restored; n != len(back) {
+		t.Fatalf("%d files were put back", n)
+	}
+	for i, err := range errs {
+		if err != nil {
+			t.Errorf("end %d: %v", i, err)
+		}
+	}
+	sameKeys(t, held(t, profile))
+}
