@@ -1041,6 +1041,7 @@ func crashAnywhere(t *testing.T, w *world) {
 	o.seal("email", 1, "e")
 	o.publish()
 	kept := o.grant(r, nil, "email")
+	several := o.grant(r, nil, "name", "email")
 
 	type crash struct {
 		world *world
@@ -1068,6 +1069,10 @@ func crashAnywhere(t *testing.T, w *world) {
 	r.read(ask{o, g, "name", 0})
 	step = "revoke"
 	sent, hash = o.revocationOf(nil, g, "name")
+	w.accepted(sent)
+	o.seq, o.prev = o.seq+1, hash
+	step = "revoke several"
+	sent, hash = o.revocationOf(nil, several, "name", "email")
 	w.accepted(sent)
 	o.seq, o.prev = o.seq+1, hash
 	w.token.hook, w.logKey.hook = nil, nil

@@ -46,6 +46,7 @@ type softToken struct {
 	sealing map[uint32][16]byte // sealing keys by period
 	decoys  int                 // keys that call themselves sealing keys
 	forgot  map[KeyID]bool
+	stuck   map[KeyID]bool
 	late    bool // it says that keys are under sealing key 1
 	derives int
 	loads   int                   // sealed keys that came along
@@ -111,6 +112,10 @@ func (s *softToken) Destroy(_ context.Context, key KeyID, check KeyCheck) error 
 		return err
 	}
 	s.mu.Lock()
+	if s.stuck[key] {
+		s.mu.Unlock()
+		return errors.New("device error")
+	}
 	at, there := s.find(key, check)
 	if there {
 		delete(s.keys, at)
@@ -225,8 +230,12 @@ func (s *softToken) Forget(_ context.Context, key KeyID) error {
 		return err
 	}
 	s.mu.Lock()
-	s.forgot[key] = true
+	stuck := s.stuck[key]
+	s.forgot[key] = !stuck
 	s.mu.Unlock()
+	if stuck {
+		return errors.New("device error")
+	}
 	return s.call("forgot")
 }
 

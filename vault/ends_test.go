@@ -1,0 +1,118 @@
+package vault
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/vault/api"
+)
+
+// TestOneKeyThatStays: of the keys of a revocation the token does not destroy one. The others are destroyed all the same, nothing is acknowledged, and all are
+// refused, until the same document again, or a start, finishes it.
+func TestOneKeyThatStays(t *testing.T) {
+	for name, finish := range map[string]func(w *world, s api.Submission){
+		"sent again": func(w *world, s api.Submission) { w.accepted(s) },
+		"restarted":  func(w *world, s api.Submission) { w.restart(true); w.accepted(s) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachCustody(t, func(t *testing.T, w *world) {
+				o, r := w.owner(), w.reader()
+				fields := []policies.Field{"a", "b", "c", "d"}
+				for _, f := range fields {
+					o.seal(f, 1, string(f))
+				}
+				o.publish()
+				g, kept := o.grant(r, nil, fields...), o.grant(r, nil, "a")
+				stuck := keyID(g.ID, "b", policies.AuthorID(o.id))
+				w.token.mu.Lock()
+				w.token.stuck = map[KeyID]bool{stuck: true}
+				w.token.mu.Unlock()
+				s, hash := o.revocationOf(nil, g, fields...)
+				for range 2 {
+					if receipt, err := w.submit(s); receipt != nil || !errors.Is(err, policies.CodeTokenFailure) {
+						t.Fatalf("acknowledged with a key in the token: %v", err)
+					}
+				}
+				if w.held() != 2 || !w.holds(stuck) {
+					t.Errorf("%d keys are left, want that which stays and that of another grant", w.held())
+				}
+				for _, f := range fields {
+					if got := r.read(ask{o, g, f, 0}).Items[0].Outcome; got != policies.CodeRevoked {
+						t.Errorf("%s: outcome %s", f, got)
+					}
+				}
+				w.token.mu.Lock()
+				w.token.stuck = nil
+				w.token.mu.Unlock()
+				finish(w, s)
+				o.seq, o.prev = o.seq+1, hash
+				if w.held() != 1 {
+					t.Errorf("%d keys are left", w.held())
+				}
+				destroyed := w.of(evidence.EntryDestroyed)
+				if len(destroyed) != 1 || len(destroyed[0].Items) != len(fields) {
+					t.Fatalf("recorded %+v", destroyed)
+				}
+				// Three of them were destroyed at a try before: nobody saw it at this one.
+				if resident := w.custody == policies.CustodyResident; resident != strings.Contains(destroyed[0].Note, "3 not in the token") {
+					t.Errorf("the note is %q", destroyed[0].Note)
+				}
+				r.value(ask{o, kept, "a", 0}, r.read(ask{o, kept, "a", 0}).Items[0])
+			})
+		})
+	}
+}
+
+// TestEndWaitsForItsUse: of two keys of a revocation one is in use. It is destroyed when that is over and not before, and only then is the revocation acknowledged.
+func TestEndWaitsForItsUse(t *testing.T) {
+	eachCustody(t, func(t *testing.T, w *world) {
+		o, r := w.owner(), w.reader()
+		o.seal("idle", 1, "i")
+		o.seal("used", 1, "u")
+		o.publish()
+		g := o.grant(r, nil, "idle", "used")
+		used := keyID(g.ID, "used", policies.AuthorID(o.id))
+		reading, goOn := make(chan struct{}), make(chan struct{})
+		w.token.hook = func(op string) error {
+			if op == "derive" {
+				close(reading)
+				<-goOn
+			}
+			return nil
+		}
+		var all sync.WaitGroup
+		all.Go(func() {
+			if got := r.read(ask{o, g, "used", 0}).Items[0].Outcome; got != policies.CodeReleased {
+				t.Errorf("the read that was decided before: %s", got)
+			}
+		})
+		<-reading
+		s, _ := o.revocationOf(nil, g, "idle", "used")
+		acknowledged := make(chan struct{})
+		all.Go(func() {
+			w.accepted(s)
+			close(acknowledged)
+		})
+		until(t, "the revocation's record", func() bool { return len(w.of(evidence.EntryRevocation)) == 1 })
+		if w.custody == policies.CustodyResident {
+			until(t, "the end of the other key", func() bool { return w.held() == 1 })
+		}
+		select {
+		case <-acknowledged:
+			t.Error("acknowledged while a key is in use")
+		default:
+		}
+		if !w.holds(used) {
+			t.Error("the key in use is destroyed")
+		}
+		close(goOn)
+		all.Wait()
+		if w.held() != 0 {
+			t.Errorf("%d keys are left", w.held())
+		}
+	})
+}
