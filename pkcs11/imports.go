@@ -66,55 +66,54 @@ func (p *Pool) carryOut(group []*pendingImport, again int) {
 	}
 }
 
-// importOnce has one worker import a group. That and another find it in the token, side by side, and what came of each is filled in. One worker alone imports: see
-// the known limits in the package's README.
+// importOnce has one worker import a group. Then that worker looks for it in a fresh session while another derives with it. What came of each key is filled
+// in. One worker alone imports: see the known limits in the package's README.
 func (p *Pool) importOnce(group []*pendingImport) {
 	maker, err := p.some(context.Background())
 	if err != nil {
-		err = fmt.Errorf("calling token worker: %w", err)
-	}
-	var xs []byte
-	if err == nil {
-		defer maker.loops.Done()
-		what := call{Method: "import"}
 		for _, i := range group {
-			what.Imports = append(what.Imports, i.key)
+			i.err = fmt.Errorf("calling token worker: %w", err)
 		}
-		var r reply
-		r, err = maker.call(what, p.config.SlowTimeout)
-		xs = r.Data
-		defer clear(xs)
-		for n, i := range group {
-			if i.err = errGone; n < len(r.Faults) {
-				i.err = r.Faults[n].err()
-			}
-		}
+		return
 	}
-	var made []*pendingImport
-	question := call{Method: "witness"}
+	defer maker.loops.Done()
+	what := call{Method: "import"}
 	for _, i := range group {
-		if err != nil {
+		what.Imports = append(what.Imports, i.key)
+	}
+	r, err := maker.call(what, p.config.SlowTimeout)
+	defer clear(r.Data)
+	var made []*pendingImport
+	var keys []KeyID
+	for n, i := range group {
+		switch {
+		case err != nil:
 			i.err = err
+		case n < len(r.Faults):
+			i.err = r.Faults[n].err()
+		default:
+			i.err = errGone
 		}
 		if i.err == nil {
-			made, question.Keys = append(made, i), append(question.Keys, i.id)
+			made, keys = append(made, i), append(keys, i.id)
 		}
 	}
 	if len(made) == 0 {
 		return
 	}
-	var all sync.WaitGroup
+	xs := r.Data
 	var own, others error
-	all.Go(func() { own = p.sees(maker, question, xs) })
-	all.Go(func() { others = p.otherSees(maker, question, xs) })
+	var all sync.WaitGroup
+	all.Go(func() { _, own = maker.call(call{Method: "learn", Keys: keys}, p.config.SlowTimeout) })
+	all.Go(func() { others = p.otherSees(maker, call{Method: "witness", Keys: keys}, xs) })
 	all.Wait()
 	if err = cmp.Or(own, others); err == nil && len(xs) != 32*len(made) {
 		err = errDiffers
 	}
 	if err != nil {
-		err = p.unseen(err, "import", maker)
+		err = p.unseen(err, what.Method, maker)
 	} else {
-		p.tell(call{Method: "learn", Keys: question.Keys}, nil)
+		p.tell(call{Method: "learn", Keys: keys}, nil)
 	}
 	for n, i := range made {
 		if i.err = err; err == nil {

@@ -153,13 +153,12 @@ func (t *Token) deriveResident(s cryptoki.Session, r *DeriveRequest) ([32]byte, 
 // a full disk took half of it. [Pool.Import] asks another process.
 func (t *Token) Import(ctx context.Context, id KeyID, path string, wrapped []byte) error {
 	xs, errs := t.importKeys(ctx, []keyImport{{id, path, wrapped}})
-	defer clear(xs)
+	clear(xs)
 	if errs[0] != nil {
 		return errs[0]
 	}
-	found, err := t.witness(context.WithoutCancel(ctx), []KeyID{id})
-	defer clear(found)
-	if errors.Is(err, ErrKeyMissing) || err == nil && found[0] != xs[0] {
+	err := t.learnFresh(context.WithoutCancel(ctx), []KeyID{id})
+	if errors.Is(err, ErrKeyMissing) {
 		t.fail(ErrTokenBroken)
 		err = fmt.Errorf("the key just imported is not there: %w", ErrTokenBroken)
 	}
@@ -177,7 +176,7 @@ type keyImport struct {
 const importsAtOnce = 16
 
 // importKeys unwraps several keys into the token, with one sync for all of them. Each has an answer of its own. What it returns of a key that is in
-// the token is x(k*G), for witnesses to compare, and it is imported when they have. It is secret. They are unwrapped one after the other: SoftHSM answers
+// the token is x(k*G), for a witness to compare. It is secret. The keys are to be learnt of in a fresh session yet. They are unwrapped one after the other: SoftHSM answers
 // CKR_GENERAL_ERROR to one whose objects meanwhile come and go in another thread.
 func (t *Token) importKeys(ctx context.Context, keys []keyImport) (xs [][32]byte, errs []error) {
 	const op = "importing key"
@@ -216,29 +215,26 @@ func (t *Token) knows(id KeyID) bool {
 	return known
 }
 
-// witness finds keys that were imported, in a fresh session, makes them known to Derive, and derives x(k*G) with each: what this process knows of those
-// that another imported came from the token.
+// witness finds keys that another process imported, and derives x(k*G) with each: what this process knows of the keys came from the token.
 func (t *Token) witness(ctx context.Context, ids []KeyID) (xs [][32]byte, err error) {
-	err = t.do(ctx, t.slow, "witnessing keys", func(cryptoki.Session) error {
-		return t.fresh(func(s cryptoki.Session) error {
-			if err := t.learn(s, ids...); err != nil {
+	err = t.do(ctx, t.slow, "witnessing keys", func(s cryptoki.Session) error {
+		if err := t.learn(s, ids...); err != nil {
+			return err
+		}
+		xs = make([][32]byte, len(ids))
+		t.mu.RLock()
+		defer t.mu.RUnlock()
+		for i, id := range ids {
+			o, ok := t.keys[id]
+			if !ok {
+				return ErrKeyMissing
+			}
+			var err error
+			if xs[i], err = derive(t.module, s, o, t.profile.encode(generator[:]), t.template); err != nil {
 				return err
 			}
-			xs = make([][32]byte, len(ids))
-			t.mu.RLock()
-			defer t.mu.RUnlock()
-			for i, id := range ids {
-				o, ok := t.keys[id]
-				if !ok {
-					return ErrKeyMissing
-				}
-				var err error
-				if xs[i], err = derive(t.module, s, o, t.profile.encode(generator[:]), t.template); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		}
+		return nil
 	})
 	return xs, err
 }
@@ -379,6 +375,16 @@ func (t *Token) learn(s cryptoki.Session, ids ...KeyID) error {
 		delete(t.ended, id)
 	}
 	return nil
+}
+
+// learnFresh is learn in a fresh session, which is opened only if there is something to learn.
+func (t *Token) learnFresh(ctx context.Context, ids []KeyID) error {
+	return t.do(ctx, t.slow, "learning of keys", func(cryptoki.Session) error {
+		if !slices.ContainsFunc(ids, func(id KeyID) bool { return !t.knows(id) }) {
+			return nil
+		}
+		return t.fresh(func(s cryptoki.Session) error { return t.learn(s, ids...) })
+	})
 }
 
 // unlearnt finds the re-encryption keys that this process does not know, in one search for all of them.

@@ -12,8 +12,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
-
-	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
 )
 
 // drainTime is how long a worker that ends waits for calls under way. A module
@@ -241,7 +239,7 @@ func (s *server) answer(c call) (r reply) {
 	case "hunt":
 		r.Faults = faultsOf(t.hunt(ctx, c.Checks))
 	case "learn":
-		err = t.do(ctx, t.slow, "learning of keys", func(h cryptoki.Session) error { return t.learn(h, c.Keys...) })
+		err = t.learnFresh(ctx, c.Keys)
 	case "forget":
 		t.forget(c.Keys...)
 	case "importSealed":
