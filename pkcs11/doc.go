@@ -19,7 +19,8 @@
 // The vault then calls Start, which runs the module in several child
 // processes, the workers, and offers the same methods as a Token: Import when
 // a grant arrives, Derive for each item that is read, Destroy when the grant
-// ends. A worker is this same program, running Serve on its standard input and
+// ends. Imports and ends that wait at once go in groups, since the searches and
+// syncs that each needs cost as much for one key as for many. A worker is this same program, running Serve on its standard input and
 // output. Children, because a module may hang, crash or leak, and ending a
 // process is the only cure for each; several, because a module's global lock
 // caps one process.

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdh"
 	"errors"
 	"os"
@@ -320,4 +321,31 @@ func TestEndSeenByAnother(t *testing.T) {
 		}
 	}
 	sameKeys(t, held(t, profile))
+}
+
+// TestEndWithdrawn: who stops waiting before a group took the key up, or whose pool is closed, is told so, and the key stays.
+func TestEndWithdrawn(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, nil)
+	key := importTogether(t, p, 1, func(k *ecdh.PrivateKey) []byte { return wrappedKey(t, public, k) })[0]
+	p.ends.lead <- struct{}{} // nobody leads a group
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := p.DestroyKey(ctx, key.id, key.check); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("waited in vain: %v", err)
+	}
+	closed := make(chan error)
+	go func() { closed <- p.DestroyKey(context.WithoutCancel(ctx), key.id, key.check) }()
+	eventually(t, "another who waits", func() bool {
+		p.ends.mu.Lock()
+		defer p.ends.mu.Unlock()
+		return len(p.ends.waiting) == 1
+	})
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-closed; !errors.Is(err, ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+	sameKeys(t, held(t, profile), key.id)
 }

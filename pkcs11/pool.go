@@ -60,7 +60,8 @@ const (
 // that dies or hangs is replaced, and the derives it had are asked of another.
 //
 // Which keys exist is a matter of all workers: after Import every one of them
-// knows the new key, before Destroy every one has forgotten the old. A worker
+// knows the new key, before Destroy every one has forgotten the old. One alone
+// makes or destroys token objects at a time, and another looks. A worker
 // that cannot be told is killed; its successor looks for itself.
 type Pool struct {
 	config PoolConfig

@@ -105,7 +105,7 @@ type Token interface {
 	Import(ctx context.Context, key KeyID, path string, wrapped []byte) (KeyCheck, error)
 	// Derive carries out uses, each for itself, and answers in their order.
 	Derive(ctx context.Context, uses []Use) []Derived
-	// Destroy removes a key for good. When it returns nil the key is gone, durably. ErrKeyMissing says that it was not there, durably. With a check
+	// Destroy removes a key for good. It is called for many keys at once, and each has an answer of its own. When it returns nil the key is gone, durably. ErrKeyMissing says that it was not there, durably. With a check
 	// value it removes that key and no other: ErrKeyRenamed says that it lay under another name, and is gone, durably.
 	Destroy(ctx context.Context, key KeyID, check KeyCheck) error
 	// Keys are the re-encryption keys that the token holds.
