@@ -256,6 +256,16 @@ func TestEndsWhileWorkersDie(t *testing.T) {
 		}
 	}
 	sameKeys(t, held(t, profile), left...)
+	// Workers that started while keys were there do not know them any more.
+	var all sync.WaitGroup
+	for _, k := range keys[:n] {
+		all.Go(func() {
+			if _, err := p.Import(t.Context(), k.id, OAEPDirect, wrappedKey(t, public, k.key)); err != nil {
+				t.Errorf("the same key anew: %v", err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // TestEndSeenByAnother: while a group ends, somebody puts the files of one of its keys back, which the worker that destroyed it does not notice. The key is gone all the same when its end
