@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 )
@@ -40,6 +41,7 @@ func (g *groups[M]) join(ctx context.Context, p *Pool, m M, carry func([]M)) err
 	g.mu.Lock()
 	g.waiting = append(g.waiting, m)
 	g.mu.Unlock()
+	runtime.Gosched() // the keys of one grant come from as many goroutines, and the first of them is not to go alone
 	done := m.common().done
 	for !ended(done) {
 		select {
