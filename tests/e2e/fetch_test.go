@@ -101,11 +101,15 @@ func TestAuditFetch(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(dir, "checkpoint"))
 	must(t, err)
 	must(t, os.WriteFile(older, text, 0o600))
+	grows := func(from []byte) {
+		t.Helper()
+		await(t, time.Minute, "published", func() bool {
+			now, err := os.ReadFile(filepath.Join(filepath.Dir(s.Dir()), "published", "checkpoint"))
+			return err == nil && string(now) != string(from)
+		})
+	}
 	play(t, s, 0, "acme", "biz", "read", "zoe", "own/a")
-	await(t, time.Minute, "published", func() bool {
-		now, err := os.ReadFile(filepath.Join(filepath.Dir(s.Dir()), "published", "checkpoint"))
-		return err == nil && string(now) != string(text)
-	})
+	grows(text)
 	fetch(0, "auditor")
 	audit(0, "verify", "--older", older)
 	// What anybody may have is enough to compare checkpoints, with no mirror at all.
@@ -114,6 +118,10 @@ func TestAuditFetch(t *testing.T) {
 		t.Errorf("%s", public.Stdout)
 	}
 
+	// Who is no auditor any more gets nothing that is new; whose mirror has everything has nothing to ask for.
+	text, err = os.ReadFile(filepath.Join(dir, "checkpoint"))
+	must(t, err)
 	configured("")
+	grows(text)
 	fetch(3, "auditor")
 }
