@@ -15,7 +15,8 @@
 // slots and does nothing would keep everybody out. It takes the place of one that can be spared, or is closed.
 //
 //   - Of an address with all it may have, its own connection that has waited longest gives way.
-//   - Of a full house, the connection that has waited longest, and for a second at least, of the address that has most.
+//   - Of a full house, the connection that has waited longest, and for a second at least, of the address that has most; if it is of an address
+//     that has fewer than the newcomer's, for ten seconds.
 //   - If none has, one without a request under way, of the address that has most, if that is more than the newcomer's would then have. An address
 //     with many pays before one with few, so a crowd from one place makes room for callers from elsewhere.
 //   - If there is none of that either, the one that has waited longest, of the addresses that have no fewer than the newcomer's.
@@ -72,6 +73,7 @@ const (
 	TakeByte = 15 * time.Second
 
 	grace     = time.Second // in which a new connection is not said to wait
+	patience  = 10 * grace  // of a connection that waits, with a newcomer whose address has more than its own
 	reportGap = time.Minute // between two lines in the log
 	ownFiles  = 128         // files that the process needs besides connections
 )
@@ -217,7 +219,10 @@ func (g *Gate) admit(raw net.Conn) *conn {
 		gone = g.spare(c.since, func(o *conn) bool { return o.from == c.from && o.waits(c.since) })
 	case len(g.conns) >= g.limits.Connections:
 		for _, may := range []func(*conn) bool{
-			func(o *conn) bool { return o.waits(c.since) && c.since.Sub(o.since) >= grace },
+			func(o *conn) bool {
+				waited := c.since.Sub(o.since)
+				return o.waits(c.since) && (waited >= patience || waited >= grace && g.of[o.from] >= g.of[c.from])
+			},
 			func(o *conn) bool { return o.state != http.StateActive && g.of[o.from] > g.of[c.from]+1 },
 			func(o *conn) bool { return o.waits(c.since) && g.of[o.from] >= g.of[c.from] },
 			func(o *conn) bool { return g.of[o.from] > g.of[c.from]+1 },
