@@ -495,8 +495,9 @@ func (m *model) answer(e *Event) {
 func (m *model) attack(e *Event) {
 	allowed := map[string][]string{
 		"read": {"replayed", "request_expired", "unknown_session"},
-		// accepted: the newest once more, or one that its owner still waits for. What a writer wrote is refused for its permission first.
-		"document":  {"chain_moved", "malformed", "accepted", "no_write_grant", "write_ended"},
+		// accepted: the newest once more, or one that its owner still waits for. What a writer wrote is refused for its permission first. key_replaced: one that was never
+		// accepted, and whose signer, of this script or one before it on the same stage, has other keys since.
+		"document":  {"chain_moved", "malformed", "accepted", "no_write_grant", "write_ended", "key_replaced"},
 		"author":    {"no_write_grant"},
 		"writer":    {"no_write_grant", "write_ended"},
 		"signature": {"bad_signature"},
