@@ -879,13 +879,16 @@ func (m *model) spent(grant *Event, read *Event) (n int) {
 			}
 		}
 	}
-	// Reads that end later are not in the list yet, and may have been first.
+	// Reads that end later are not in the list yet, and may have been first. What this one asks for besides, of what others wrote, counts too.
 	for i := range m.events {
 		e := &m.events[i]
-		if e != read && e.Do == Read && e.End >= read.End && e.Start < read.End && e.owner() == grant.Reader {
+		if e.Do == Read && e.End >= read.End && e.Start < read.End && e.owner() == grant.Reader {
 			for _, it := range e.Items {
 				if it.Owner == grant.owner() && slices.Contains(grant.Fields, it.Field) {
-					n += 1 + 2*m.others(it.Owner, it.Field)
+					n += 2 * m.others(it.Owner, it.Field)
+					if e != read {
+						n++
+					}
 				}
 			}
 		}
