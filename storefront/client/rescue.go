@@ -354,6 +354,7 @@ func (o *Owner) renewReader(ctx context.Context, c *readerContact) bool {
 func (o *Owner) regrantTo(reader policies.ReaderID) {
 	stroke := policies.NewDocumentID()
 	var tasks []task
+	var others []policies.Field // of which it reads what others wrote
 	for i := range o.state.Grants {
 		g := &o.state.Grants[i]
 		if g.Doc.Reader != reader || o.now().Unix() >= g.Doc.Expires {
@@ -363,8 +364,12 @@ func (o *Owner) regrantTo(reader policies.ReaderID) {
 			Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires, ReadsPerDay: g.Doc.Limits.ReadsPerDay, Custody: g.Doc.Custody,
 		}}
 		for j := range g.Doc.Fields {
-			if f := &g.Doc.Fields[j]; g.live(f) && f.Author == o.author() {
+			switch f := &g.Doc.Fields[j]; {
+			case !g.live(f):
+			case f.Author == o.author():
 				t.Fields = append(t.Fields, f.Field)
+			case !slices.Contains(others, f.Field):
+				others = append(others, f.Field)
 			}
 		}
 		if len(t.Fields) > 0 {
@@ -373,6 +378,9 @@ func (o *Owner) regrantTo(reader policies.ReaderID) {
 	}
 	if len(tasks) > 0 {
 		o.state.Tasks = append(append(o.state.Tasks, tasks...), task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
+	}
+	if len(others) > 0 { // the grants above name what others will write; what they wrote may be under an older key
+		o.state.Tasks = append(o.state.Tasks, task{Kind: taskFollow, Stroke: policies.NewDocumentID(), Fields: others})
 	}
 	// What it needs to write was sealed to the keys before.
 	for i := range o.state.Writers {

@@ -110,6 +110,16 @@ func (o *Owner) awaited(s slotOf) bool {
 	})
 }
 
+// toNewest reports whether a grant is to the key that its reader has now.
+func (o *Owner) toNewest(g *ownedGrant) bool {
+	c, ok := o.contact(g.Doc.Reader)
+	if !ok {
+		return true
+	}
+	e, err := envelope.Parse(c.Relationship)
+	return err != nil || policies.Hash(e.Hash) == g.Doc.Relationship
+}
+
 // lacking is the grants that readers of some fields need so that they can read what others write in them: what is written now, and more slots to come.
 func (o *Owner) lacking(stroke policies.DocumentID, fields []policies.Field, more []slotOf) []task {
 	type who struct {
@@ -133,7 +143,9 @@ func (o *Owner) lacking(stroke policies.DocumentID, fields []policies.Field, mor
 			if !slices.Contains(fields, f.Field) || !g.live(f) {
 				continue
 			}
-			held[key{g.Doc.Reader, slotOf{f.Field, f.Epoch, f.Author}, termsOf(&g.Doc)}] = true
+			if o.toNewest(g) {
+				held[key{g.Doc.Reader, slotOf{f.Field, f.Epoch, f.Author}, termsOf(&g.Doc)}] = true
+			}
 			w := who{g.Doc.Reader, f.Field}
 			if newest[w] == nil {
 				order = append(order, w)
