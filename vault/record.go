@@ -228,6 +228,17 @@ func (o *ownerLocks) lock(owner policies.OwnerID) (unlock func()) {
 	}
 }
 
+// try is lock for who does not wait: false if somebody is at it.
+func (o *ownerLocks) try(owner policies.OwnerID) (unlock func(), ok bool) {
+	o.mu.Lock()
+	busy := o.locks[owner] != nil
+	o.mu.Unlock()
+	if busy {
+		return nil, false
+	}
+	return o.lock(owner), true
+}
+
 // sessionKeys keeps K of each open session in memory, and nowhere else: after a restart it is opened again from the session document.
 type sessionKeys struct {
 	mu   sync.Mutex

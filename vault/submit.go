@@ -356,6 +356,23 @@ func (v *Vault) endImport(ctx context.Context, g *policies.Grant) error {
 	return v.abandon(context.WithoutCancel(ctx), begun)
 }
 
+// endImports ends the imports that the log left without an end, because it took no record for a while, and whose owners are at nothing now: they need not send the grant again.
+func (v *Vault) endImports(ctx context.Context) {
+	var left []*ledger.Grant
+	v.ledger.Read(func(s *ledger.State) { left = s.Imports() })
+	for _, g := range left {
+		unlock, idle := v.owners.try(g.Document.Owner)
+		if !idle {
+			continue
+		}
+		err := v.endImport(ctx, &g.Document)
+		unlock()
+		if err != nil { // the log takes none yet; it says so itself
+			return
+		}
+	}
+}
+
 // wrappedKey is a re-encryption key as the token takes it.
 type wrappedKey struct {
 	id   KeyID

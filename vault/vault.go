@@ -405,7 +405,7 @@ func (v *Vault) sweep(ctx context.Context) error {
 	return v.sweepSealed(sealedWanted)
 }
 
-// keep does the chores: counts of refusals and accesses every second, ended sessions and the log's health every minute, the database every minute and whenever it is
+// keep does the chores: counts of refusals and accesses, and imports without an end, every second, ended sessions and the log's health every minute, the database every minute and whenever it is
 // far behind the log.
 func (v *Vault) keep() {
 	second, minute := time.NewTicker(time.Second), time.NewTicker(ledger.FlushInterval)
@@ -420,6 +420,7 @@ func (v *Vault) keep() {
 			v.recordRefusals()
 			v.recordCounts(false)
 			v.recordAccesses(false)
+			v.endImports(context.Background())
 			if flushed && v.ledger.Behind() >= ledger.FlushRecords {
 				flushed = v.flush()
 			}

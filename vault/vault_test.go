@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/internal/ledger"
 	"github.com/sallyport/sallyport/vault/keylog"
 )
 
@@ -1305,5 +1306,44 @@ func benchmarkReencrypt(b *testing.B, custody policies.Custody) {
 			})
 			b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), "fields/s")
 		})
+	}
+}
+
+// TestImportWithoutAnEnd: an import whose end the log did not take, a full disk say, is ended as soon as it can be, though its owner never comes back; not while somebody is at it. The same grant may then come again.
+func TestImportWithoutAnEnd(t *testing.T) { eachCustody(t, importWithoutAnEnd) }
+
+func importWithoutAnEnd(t *testing.T, w *world) {
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	s, g, hash := o.grantOf(r, nil, "name")
+	e, err := envelope.Parse(s.Envelope)
+	must(t, err)
+	unlock := w.vault.owners.lock(g.Owner)
+	_, _, err = w.vault.record(t.Context(), func(s *ledger.State, _ time.Time) []ledger.Record {
+		return []ledger.Record{{
+			Kind: evidence.EntryImport, Owner: s.Pseudonym(policies.IdentityID(g.Owner)), Reader: s.Pseudonym(policies.IdentityID(g.Reader)), Raw: e.Raw, Document: g,
+			Details: evidence.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: hash, Token: testSerial, Custody: g.Custody},
+		}}
+	})
+	must(t, err)
+	open := func() (n int) {
+		w.vault.ledger.Read(func(s *ledgerState) { n = len(s.Imports()) })
+		return n
+	}
+	w.vault.endImports(t.Context())
+	if open() != 1 {
+		t.Fatal("an import was ended while somebody was at it")
+	}
+	unlock()
+	w.vault.endImports(t.Context()) // as every second, see keep
+	if open() != 0 {
+		t.Fatal("the import has no end")
+	}
+	if last := w.records()[len(w.records())-1]; last.Kind != evidence.EntryFailed || last.Details.Grant != g.ID {
+		t.Errorf("the last entry: %+v", last)
+	}
+	w.accepted(s)
+	if open() != 0 || w.held() != 1 {
+		t.Errorf("%d keys, %d imports", w.held(), open())
 	}
 }
