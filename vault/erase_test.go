@@ -138,8 +138,8 @@ func TestErasureCutShort(t *testing.T) {
 	})
 	must(t, err)
 	w.clock.move(leastKeep)
-	w.restart(true) // killed before it did
-	until(t, "erased", func() bool { return w.vault.Erased() == uint64(end) })
+	w.restart(true)                                                            // killed before it did
+	until(t, "erased", func() bool { return w.vault.Erased() >= uint64(end) }) // what is older than a moment later may be erased too by now
 	if names := holding(t, filepath.Join(w.dir, "log"), request.Raw); names != nil {
 		t.Errorf("the request is still in %q", names)
 	}

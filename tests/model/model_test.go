@@ -63,7 +63,10 @@ func newRunner(t *testing.T) *Runner {
 	return r
 }
 
-// TestModel plays the scripts that failed once, and some new ones.
+// ciSeed is of the scripts that are played each time, the same ones: new ones are for ./tests/model/run, which may find what nobody broke today.
+const ciSeed = 70000
+
+// TestModel plays the scripts that failed once, and some random ones.
 func TestModel(t *testing.T) {
 	r := newRunner(t)
 	files, err := filepath.Glob("testdata/scripts/*.script")
@@ -75,7 +78,7 @@ func TestModel(t *testing.T) {
 			t.Fatalf("%s: %v", f, err)
 		}
 	}
-	if err := r.Run(t.Context(), uint64(time.Now().UnixNano()), ciTime, ciScripts, ciLines); err != nil {
+	if err := r.Run(t.Context(), ciSeed, ciTime, ciScripts, ciLines); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("\n%s", &r.Total)

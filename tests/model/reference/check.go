@@ -602,7 +602,8 @@ func (m *model) item(e *Event, it *Item) {
 		if m.rules.SuspendedReads {
 			bad("a reader is expected to read")
 		}
-		if because = granted; len(granted) == 0 || !suspended {
+		// What expired before its owner heard of the suspension is not granted anew.
+		if because = granted; len(granted) == 0 || !suspended && !(m.expired(granted, e) && m.hasSuspended(e)) {
 			bad("nothing was suspended, or the reader has no grant")
 		}
 	case "frozen":

@@ -67,6 +67,11 @@ func (m *model) suspenders() (out []string) {
 	return out
 }
 
+// hasSuspended reports whether a reader had begun to suspend its grants when its read ended.
+func (m *model) hasSuspended(read *Event) bool {
+	return slices.ContainsFunc(m.events, func(e Event) bool { return e.Do == Suspend && e.owner() == read.owner() && e.Start < read.End })
+}
+
 // renewed reports whether what a reader has of an owner may have been suspended during a read, and whether it may have been in force.
 func (m *model) renewed(e *Event, it *Item) (suspended, renewed bool) {
 	for _, w := range m.suspends.at(permitKey{owner: it.Owner, reader: e.owner()}).possible(e.Start, e.End) {
