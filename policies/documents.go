@@ -717,3 +717,22 @@ func OpenVault(e *envelope.Envelope, vault VaultID, ceremony Hash, newest uint64
 	}
 	return claim, nil
 }
+
+// OpenByCeremony verifies a document that the ceremony key signs for its vault, whose document v is. The error is [CodeWrongVault] if it is for another one, and wraps forged if somebody else signed it.
+func OpenByCeremony[T any, D document[T]](e *envelope.Envelope, v *VaultDocument, audience func(*T) VaultID, forged Code) (*T, error) {
+	d, err := Decode[T, D](e)
+	if err != nil {
+		return nil, err
+	}
+	if audience(d) != v.Vault {
+		return nil, CodeWrongVault
+	}
+	key, err := envelope.ParsePublicKey(v.CeremonyKey)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.Verify(key); err != nil {
+		return nil, fmt.Errorf("%w: %w", forged, err)
+	}
+	return d, nil
+}

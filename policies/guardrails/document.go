@@ -44,19 +44,5 @@ func (d *Document) Validate() error {
 
 // Open verifies a document under the ceremony key of a vault's document. The error wraps [policies.CodeRules] if somebody else signed it.
 func Open(e *envelope.Envelope, v *policies.VaultDocument) (*Document, error) {
-	d, err := policies.Decode[Document](e)
-	if err != nil {
-		return nil, err
-	}
-	if d.Audience != v.Vault {
-		return nil, policies.CodeWrongVault
-	}
-	key, err := envelope.ParsePublicKey(v.CeremonyKey)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.Verify(key); err != nil {
-		return nil, fmt.Errorf("%w: %w", policies.CodeRules, err)
-	}
-	return d, nil
+	return policies.OpenByCeremony(e, v, func(d *Document) policies.VaultID { return d.Audience }, policies.CodeRules)
 }

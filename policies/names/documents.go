@@ -60,21 +60,7 @@ func (d *Voucher) In(now int64) bool {
 
 // OpenVoucher verifies a voucher under the ceremony key of a vault's document. The error wraps [policies.CodeVoucher] if somebody else signed it.
 func OpenVoucher(e *envelope.Envelope, v *policies.VaultDocument) (*Voucher, error) {
-	d, err := policies.Decode[Voucher](e)
-	if err != nil {
-		return nil, err
-	}
-	if d.Audience != v.Vault {
-		return nil, policies.CodeWrongVault
-	}
-	key, err := envelope.ParsePublicKey(v.CeremonyKey)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.Verify(key); err != nil {
-		return nil, fmt.Errorf("%w: %w", policies.CodeVoucher, err)
-	}
-	return d, nil
+	return policies.OpenByCeremony(e, v, func(d *Voucher) policies.VaultID { return d.Audience }, policies.CodeVoucher)
 }
 
 // Statement is what an identity says of a domain that says the same of it. The identity's key in force signs it, so that nobody puts somebody else's identity under a domain of their own.
