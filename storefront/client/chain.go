@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
+	"github.com/sallyport/sallyport/vault/pre"
 )
 
 // routeTimeout is how long one route may take before another is tried.
@@ -1225,13 +1226,11 @@ func (o *Owner) fetchFromVault(ctx context.Context, v *policies.VaultDocument) (
 	}
 	lie := func(what string) error { return fmt.Errorf("%w: %s", ErrUntrue, what) }
 	for next, before := end, (policies.Hash{}); next.Seq > o.state.Applied.Seq; {
-		question, err := o.question(v)
-		if err != nil {
-			return end, nil, err
-		}
-		in := &vaultapi.Fetch{Envelope: question.Raw, Before: before}
 		var page vaultapi.Fetched
-		if err := o.wire.call(ctx, request{method: "POST", path: vaultapi.PathFetch, base: o.wire.owners, in: in, out: &page}); err != nil {
+		if err := o.question(v, func(e *envelope.Envelope) error {
+			in := &vaultapi.Fetch{Envelope: e.Raw, Before: before}
+			return o.wire.call(ctx, request{method: "POST", path: vaultapi.PathFetch, base: o.wire.owners, in: in, out: &page})
+		}); err != nil {
 			return end, nil, err
 		}
 		if len(news) == 0 { // another device may have gone on meanwhile: begin where the receipt says
@@ -1389,25 +1388,42 @@ func (o *Owner) confirm(ctx context.Context, v *policies.VaultDocument, end posi
 func (o *Owner) ask(ctx context.Context, v *policies.VaultDocument) (position, error) {
 	ctx, cancel := context.WithTimeout(ctx, routeTimeout)
 	defer cancel()
-	e, err := o.question(v)
-	if err != nil {
-		return position{}, err
-	}
-	err = o.post(ctx, v, request{method: "POST", path: vaultapi.PathDocuments, base: o.wire.owners, in: &vaultapi.Submission{Envelope: e.Raw}}, e)
+	err := o.question(v, func(e *envelope.Envelope) error {
+		return o.post(ctx, v, request{method: "POST", path: vaultapi.PathDocuments, base: o.wire.owners, in: &vaultapi.Submission{Envelope: e.Raw}}, e)
+	})
 	if err != nil && !errors.Is(err, policies.CodeChain) {
 		return position{}, fmt.Errorf("asking the vault for the chain: %w", err)
 	}
 	return o.newest(ctx, v, err)
 }
 
-// question is a manifest that can never be published. That the owner signed it is all that it says.
-func (o *Owner) question(v *policies.VaultDocument) (*envelope.Envelope, error) {
-	nonce := policies.NewNonce()
-	nowhere := policies.Hash(sha256.Sum256(nonce[:]))
-	return policies.Sign(o.signing, &policies.Manifest{
-		Header: policies.NewHeader("manifest", o.now()), Audience: v.Vault, Owner: o.ID(), Author: o.author(),
-		Link: policies.Link{Seq: 1, Prev: nowhere}, Version: 1, Root: nowhere,
-	})
+// question asks with a manifest that can never be published. That the owner signed it is all that it says. A device that is restored from the backup of a replacement may have the newest key
+// before it knows that the vault has it.
+func (o *Owner) question(v *policies.VaultDocument, ask func(*envelope.Envelope) error) error {
+	by := func(key *envelope.PrivateKey) error {
+		nonce := policies.NewNonce()
+		nowhere := policies.Hash(sha256.Sum256(nonce[:]))
+		e, err := policies.Sign(key, &policies.Manifest{
+			Header: policies.NewHeader("manifest", o.now()), Audience: v.Vault, Owner: o.ID(), Author: o.author(),
+			Link: policies.Link{Seq: 1, Prev: nowhere}, Version: 1, Root: nowhere,
+		})
+		if err != nil {
+			return err
+		}
+		return ask(e)
+	}
+	err := by(o.signing)
+	if !errors.Is(err, policies.CodeKeyReplaced) || o.state.Replacing == nil {
+		return err
+	}
+	root, rootErr := pre.ParseRoot(o.state.Replacing.Root)
+	if rootErr != nil {
+		return fmt.Errorf("%w: %w", ErrState, rootErr)
+	}
+	defer root.Zero()
+	next := signingKey(root)
+	defer next.Zero()
+	return by(next)
 }
 
 // newest is the newest document of the chain by a refusal that carries the vault's receipt of it, or why it does not say.

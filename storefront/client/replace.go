@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -40,6 +41,7 @@ type replacement struct {
 	Authority []byte            `json:"authority,omitzero"` // seed of the recovery key until then; none: it is announced
 	Reason    succession.Reason `json:"reason"`
 	Away      bool              `json:"away,omitzero"`   // the backup lies elsewhere, so the recovery key does not stay here
+	Begun     int64             `json:"begun,omitzero"`  // Unix seconds; what it sends bears this time
 	Notice    policies.Hash     `json:"notice,omitzero"` // in force, of this replacement
 	Since     int64             `json:"since,omitzero"`  // when, Unix seconds
 
@@ -83,7 +85,7 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 	if err := o.syncChain(ctx); err != nil {
 		return o.reason(ctx, err)
 	}
-	r := &replacement{Reason: opts.Reason, Away: opts.Away}
+	r := &replacement{Reason: opts.Reason, Away: opts.Away, Begun: o.now().Unix()}
 	if !opts.Announce {
 		var err error
 		if r.Authority, err = o.recoverySeed(opts.Recovery); err != nil {
@@ -182,6 +184,16 @@ func (o *Owner) successor(r *replacement) (*succession.Document, *envelope.Priva
 	return o.device.successor(r, o.nextLink())
 }
 
+// renewing is the header of a document of a replacement. It is the same on every device that is restored from the backup, so each makes the same document for a place in the chain, and the
+// vault answers it again. Else a document that the vault accepted and the storefront was killed before it stored would be lost with the device that sent it, and no key of use.
+func (d *device) renewing(r *replacement, docType string, next *envelope.PrivateKey, link policies.Link) policies.Header {
+	if r.Begun == 0 { // by a program that did not say when
+		return policies.NewHeader(docType, d.now())
+	}
+	id := sha256.Sum256(policies.Encode("replacement", []byte(docType), next.Public().Bytes(), link.Prev[:]))
+	return policies.Header{Type: docType, Suite: policies.Suite, ID: id, Time: r.Begun}
+}
+
 func (d *device) successor(r *replacement, link policies.Link) (*succession.Document, *envelope.PrivateKey, error) {
 	root, err := pre.ParseRoot(r.Root)
 	if err != nil || len(r.Recovery) != envelope.SeedSize {
@@ -195,7 +207,7 @@ func (d *device) successor(r *replacement, link policies.Link) (*succession.Docu
 	defer login.Zero()
 	h := d.line.Newest()
 	return &succession.Document{
-		Header: policies.NewHeader("succession", d.now()), Audience: d.base.Network.Vault, Identity: d.id, Link: link,
+		Header: d.renewing(r, "succession", next, link), Audience: d.base.Network.Vault, Identity: d.id, Link: link,
 		Generation: h.Generation + 1, Previous: h.Document, SigningKey: next.Public().Bytes(), KEMKey: kem.Public(), LoginKey: login.Public(),
 		RecoveryHash: policies.HashKey(recovery.Public().Bytes()), Notice: r.Notice, Reason: r.Reason,
 	}, next, nil

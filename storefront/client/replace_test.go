@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/pre"
 )
 
@@ -379,6 +381,75 @@ func TestReaderReplace(t *testing.T) {
 	w.wantRead(fresh, owners[0], "own/b", "b")
 	w.must(owners[1].Sync(ctx))
 	w.wantRead(fresh, owners[1], "own/a", "a")
+}
+
+// TestReplacedAtTheVaultAlone: the vault accepted what replaces the keys, the storefront was killed before it stored it, and the device that sent it is lost. Who is restored from the backup
+// makes the same documents: the vault answers them again, and the storefront has them.
+func TestReplacedAtTheVaultAlone(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	o, _ := w.owner()
+	w.must(o.Set(ctx, set("own/a", "a")))
+	// killed has the storefront pass on what replaces keys, from the nth document on, and store nothing.
+	killed := func(n int) {
+		w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/successions") {
+				next.ServeHTTP(rw, r)
+				return
+			}
+			if n--; n > 0 {
+				next.ServeHTTP(rw, r)
+				return
+			}
+			raw, err := io.ReadAll(r.Body)
+			if err == nil {
+				_, err = w.vault.Submit(ctx, vaultapi.Submission{Envelope: raw})
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			http.Error(rw, "killed", http.StatusBadGateway)
+		})
+	}
+	for n, what := range []string{1: "suspension", 2: "succession"} {
+		if n == 0 {
+			continue
+		}
+		r, _ := w.reader("Acme")
+		w.connect(o, r, what)
+		w.must(o.Grant(ctx, r.ID(), []policies.Field{"own/a"}, GrantOptions{}))
+		var backup []byte
+		killed(n)
+		if err := r.Replace(ctx, stolen(), keep(&backup)); !errors.Is(err, policies.CodeUnavailable) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		w.hostile(nil)
+		fresh, err := RestoreReader(new(memory), backup, Options{})
+		w.must(err)
+		if _, err := fresh.Granted(ctx); err != nil {
+			t.Fatalf("%s: restored: %v", what, err)
+		}
+		w.must(o.Sync(ctx))
+		w.wantRead(fresh, o, "own/a", "a")
+	}
+	for _, direct := range []bool{false, true} { // whether the owner's own way to the vault is open
+		lost, _, acme, _ := w.household(2)
+		w.secondRoute(direct)
+		var backup []byte
+		killed(1)
+		if err := lost.Replace(ctx, stolen(), keep(&backup)); !errors.Is(err, policies.CodeUnavailable) {
+			t.Fatal(err)
+		}
+		w.hostile(nil)
+		fresh, err := RestoreOwner(new(memory), backup, Options{})
+		w.must(err)
+		if err := fresh.Sync(ctx); err != nil {
+			t.Fatalf("own way open: %t: %v", direct, err)
+		}
+		w.wantRead(acme, fresh, "own/f1", "value 1")
+		w.must(fresh.Set(ctx, set("own/f1", "later")))
+		w.wantRead(acme, fresh, "own/f1", "later")
+	}
 }
 
 // TestReaderReplaceKilledAnywhere: it goes on with the next call.

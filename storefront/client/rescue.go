@@ -40,7 +40,7 @@ func (r *Reader) Replace(ctx context.Context, opts ReplaceOptions, write func(pl
 		return err
 	}
 	defer root.Zero()
-	next := &replacement{Root: root.Bytes(), Recovery: make([]byte, envelope.SeedSize), Authority: authority, Reason: opts.Reason, Away: opts.Away}
+	next := &replacement{Root: root.Bytes(), Recovery: make([]byte, envelope.SeedSize), Authority: authority, Reason: opts.Reason, Away: opts.Away, Begun: r.now().Unix()}
 	rand.Read(next.Recovery)
 	waiting := map[policies.OwnerID]bool{}
 	fetchErr := r.fetchGrants(ctx, policies.OwnerID{}, func(_ *knownOwner, g *verifiedGrant) {
@@ -106,7 +106,8 @@ func (r *Reader) Waiting(ctx context.Context) ([]Contact, error) {
 	return out, nil
 }
 
-// finishReplacing carries out a replacement that has begun: the suspension, then the succession. Each document is stored before it is sent, and sent again as the same bytes.
+// finishReplacing carries out a replacement that has begun: the suspension, then the succession. Each document is stored before it is sent, and sent again as the same bytes; a
+// device that is restored makes the same documents, see renewing.
 func (r *Reader) finishReplacing(ctx context.Context) error {
 	r.replaceMu.Lock()
 	defer r.replaceMu.Unlock()
@@ -191,16 +192,16 @@ func (r *Reader) nextDocument(p *replacement) (*envelope.Envelope, error) {
 		at.Hash = policies.Hash(r.id)
 	}
 	link := policies.Link{Seq: at.Seq + 1, Prev: at.Hash}
-	if !p.Suspended {
-		return policies.Sign(r.signing, &succession.Suspension{
-			Header: policies.NewHeader("suspension", r.now()), Audience: r.state.Network.Vault, Reader: r.ID(), Link: link,
-		})
-	}
 	d, next, err := r.successor(p, link)
 	if err != nil {
 		return nil, err
 	}
 	defer next.Zero()
+	if !p.Suspended {
+		return policies.Sign(r.signing, &succession.Suspension{
+			Header: r.renewing(p, "suspension", next, link), Audience: r.state.Network.Vault, Reader: r.ID(), Link: link,
+		})
+	}
 	authority := recoveryKey(p.Authority)
 	defer authority.Zero()
 	d.RecoveryKey, d.Notice = authority.Public().Bytes(), policies.Hash{}
