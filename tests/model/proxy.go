@@ -40,6 +40,19 @@ type posted struct {
 	body []byte
 }
 
+// noted notes the status that goes through it.
+type noted struct {
+	http.ResponseWriter
+	status int
+}
+
+func (a *noted) WriteHeader(status int) {
+	a.status = status
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *noted) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
 // mostPosted is how many of each are kept.
 const mostPosted = 32
 
@@ -81,8 +94,9 @@ func (t *tap) serve(dir, target string, out *tls.Config) error {
 			t.keep(r, body)
 		}
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-		forward.ServeHTTP(w, r)
-		if r.URL.Path == api.PathReads { // here: a request that a killed vault never saw is new to it, and no replay
+		answer := &noted{ResponseWriter: w}
+		forward.ServeHTTP(answer, r)
+		if r.URL.Path == api.PathReads && answer.status == http.StatusOK { // any other the vault may never have seen: to it that is new, and no replay
 			t.keep(r, body)
 		}
 	})
