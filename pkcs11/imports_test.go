@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"bytes"
+	"crypto/ecdh"
 	"errors"
 	"io"
 	"os"
@@ -122,5 +123,68 @@ func TestImportsInGroups(t *testing.T) {
 	}
 	if _, err := p.Import(t.Context(), newID(), OAEPDirect, blobs[0]); !errors.Is(err, ErrClosed) {
 		t.Errorf("closed: %v", err)
+	}
+}
+
+// TestImportsSideBySide: keys that are unwrapped at the same time are each what they are alone, also among those that make the module create an object and destroy it again, which is when
+// SoftHSM fails on others; and of those that are refused nothing stays, also for a process that is started afterwards.
+func TestImportsSideBySide(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, nil)
+	bad := [][]byte{
+		make([]byte, 256),                    // no ciphertext
+		wrapped(t, public, []byte("no key")), // a ciphertext of something else
+		wrapped(t, public, pkcs8(t, oidP384, bytes.Repeat([]byte{3}, 48))), // of a key of another curve
+		wrapped(t, public, pkcs8(t, oidP256, make([]byte, 32))),            // of zero
+	}
+	honest := 0
+	for range 6 {
+		var all sync.WaitGroup
+		var keys [importsAtOnce]*ecdh.PrivateKey
+		var ids [importsAtOnce]KeyID
+		var errs [importsAtOnce]error
+		p.importing.lead <- struct{}{} // until all are in one group
+		for i := range keys {
+			keys[i], ids[i] = newKey(t), newID()
+			blob := wrappedKey(t, public, keys[i])
+			if i%3 == 0 {
+				blob = bad[i/3%len(bad)]
+			}
+			all.Go(func() { _, errs[i] = p.Import(t.Context(), ids[i], OAEPDirect, blob) })
+		}
+		eventually(t, "a group", func() bool {
+			p.importing.mu.Lock()
+			defer p.importing.mu.Unlock()
+			return len(p.importing.waiting) == len(keys)
+		})
+		<-p.importing.lead
+		all.Wait()
+		for i, err := range errs {
+			if i%3 == 0 {
+				if !errors.Is(err, ErrBadInput) {
+					t.Errorf("bad key %d: %v", i/3%len(bad), err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Errorf("honest key: %v", err)
+				continue
+			}
+			honest++
+			req, want := request(t, ids[i], keys[i])
+			for _, r := range p.Derive(t.Context(), []DeriveRequest{req, req, req, req}) { // by whichever worker
+				if r.Err != nil || r.X != want {
+					t.Errorf("derive: %v", r.Err)
+				}
+			}
+		}
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	token := open(t, profile, User, 1)
+	defer token.Close()
+	if ids, err := token.Keys(t.Context()); err != nil || len(ids) != honest {
+		t.Errorf("%d keys of %d, %v", len(ids), honest, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
 )
@@ -172,39 +173,128 @@ type keyImport struct {
 	Wrapped []byte `json:"wrapped"`
 }
 
-// importsAtOnce is how many keys one importKeys takes.
-const importsAtOnce = 16
+// importsAtOnce is how many keys one importKeys takes, and unwrapsAtOnce how many of them are unwrapped side by side.
+const (
+	importsAtOnce = 16
+	unwrapsAtOnce = 4
+)
 
 // importKeys unwraps several keys into the token, with one sync for all of them. Each has an answer of its own. What it returns of a key that is in
-// the token is x(k*G), for a witness to compare. It is secret. The keys are to be learnt of in a fresh session yet. They are unwrapped one after the other: SoftHSM answers
-// CKR_GENERAL_ERROR to one whose objects meanwhile come and go in another thread.
+// the token is x(k*G), for a witness to compare. It is secret. The keys are to be learnt of in a fresh session yet.
+//
+// SoftHSM waits for the disk many times for each key, so several are unwrapped side by side. It answers CKR_GENERAL_ERROR to an unwrap whose objects come and go
+// in another thread: so nothing else of this process that searches, makes or destroys runs meanwhile, and a key that does not come is brought again alone, when all others are there. Only what it gets
+// then is its answer.
 func (t *Token) importKeys(ctx context.Context, keys []keyImport) (xs [][32]byte, errs []error) {
 	const op = "importing key"
 	xs, errs = make([][32]byte, len(keys)), make([]error, len(keys))
+	alone := make([]bool, len(keys))
+	err := t.do(ctx, t.slow, op, func(s cryptoki.Session) error {
+		var left []KeyID
+		if len(keys) > 1 {
+			left = t.unwrapAll(ctx, op, keys, xs, errs, alone)
+		} else {
+			alone[0] = true
+		}
+		return t.clear(s, left)
+	})
+	if err != nil {
+		return xs, each(errs, err)
+	}
 	brought := false
-	for i, k := range keys {
-		errs[i] = t.do(ctx, t.slow, op, func(s cryptoki.Session) (err error) {
-			if t.knows(k.ID) {
-				return ErrKeyExists
-			}
-			if err := t.profile.room(keyReserve); err != nil {
+	for i := range keys {
+		if alone[i] {
+			errs[i] = t.do(ctx, t.slow, op, func(s cryptoki.Session) (err error) {
+				xs[i], err = t.importOne(s, &keys[i])
 				return err
-			}
-			_, xs[i], err = t.bring(s, Resident, k.Path, k.Wrapped,
-				cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, k.ID[:]))
-			if err != nil && !errors.Is(err, ErrTokenBroken) {
-				if full := t.profile.room(keyReserve); full != nil {
-					err = full // the last byte went meanwhile: it need not be the key
-				}
-			}
-			return err
-		})
+			})
+		}
 		brought = brought || errs[i] == nil
 	}
 	if !brought {
 		return xs, errs
 	}
 	return xs, each(errs, t.do(context.WithoutCancel(ctx), t.slow, op, func(cryptoki.Session) error { return t.sync() }))
+}
+
+// importOne brings a key that is not in the token.
+func (t *Token) importOne(s cryptoki.Session, k *keyImport) (x [32]byte, err error) {
+	if t.knows(k.ID) {
+		return x, ErrKeyExists
+	}
+	if err := t.profile.room(keyReserve); err != nil {
+		return x, err
+	}
+	_, x, err = t.bring(s, Resident, k.Path, k.Wrapped, k.named()...)
+	if err != nil && !errors.Is(err, ErrTokenBroken) {
+		if full := t.profile.room(keyReserve); full != nil {
+			err = full // the last byte went meanwhile: it need not be the key
+		}
+	}
+	return x, err
+}
+
+func (k *keyImport) named() []cryptoki.Attribute {
+	return []cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, k.ID[:])}
+}
+
+// unwrapAll unwraps keys side by side. alone says which are to be brought alone: those that the token was asked for and that did not come. It returns their ids, under which something may be in the
+// token. Whoever calls it holds the slow lane.
+func (t *Token) unwrapAll(ctx context.Context, op string, keys []keyImport, xs [][32]byte, errs []error, alone []bool) (left []KeyID) {
+	next := make(chan int)
+	var all sync.WaitGroup
+	for range min(len(keys), unwrapsAtOnce) {
+		all.Go(func() {
+			for i := range next {
+				k := &keys[i]
+				errs[i] = t.do(ctx, t.makes, op, func(s cryptoki.Session) error {
+					if t.knows(k.ID) {
+						return ErrKeyExists
+					}
+					if err := t.profile.room(keyReserve); err != nil {
+						return err
+					}
+					alone[i] = true
+					o, err := t.unwrap(s, Resident, k.Path, k.Wrapped, k.named()...)
+					if err == nil {
+						xs[i], err = t.accept(s, o, Resident)
+					}
+					alone[i] = err != nil
+					return err
+				})
+			}
+		})
+	}
+	for i := range keys {
+		next <- i
+	}
+	close(next)
+	all.Wait()
+	for i := range keys {
+		if alone[i] {
+			left = append(left, keys[i].ID)
+		}
+	}
+	return left
+}
+
+// clear destroys what there is under ids that nobody was told of.
+func (t *Token) clear(s cryptoki.Session, ids []KeyID) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	found, err := t.objectsOf(s, ids)
+	if err != nil {
+		return err
+	}
+	for _, objects := range found {
+		for _, o := range objects {
+			if err := t.module.DestroyObject(s, o); err != nil {
+				return err
+			}
+		}
+	}
+	return t.sync() // what is refused must not come back after a power cut
 }
 
 // knows tells whether a key is known to Derive.
@@ -239,23 +329,28 @@ func (t *Token) witness(ctx context.Context, ids []KeyID) (xs [][32]byte, err er
 	return xs, err
 }
 
-// bring unwraps a key under the import key of a custody and accepts it or
-// destroys it. It returns the object and x(k*G).
-func (t *Token) bring(s cryptoki.Session, c Custody, path string, wrapped []byte, named ...cryptoki.Attribute) (cryptoki.Object, [32]byte, error) {
+// unwrap unwraps a key under the import key of a custody.
+func (t *Token) unwrap(s cryptoki.Session, c Custody, path string, wrapped []byte, named ...cryptoki.Attribute) (cryptoki.Object, error) {
 	name, template := ImportResident, t.rekey
 	if c == Sealed {
 		name, template = ImportSealed, t.sealedRekey
 	}
 	importKey, err := t.key(name)
 	if err != nil {
-		return 0, [32]byte{}, err
+		return 0, err
 	}
 	if path != t.profile.ImportPath || len(wrapped) != importBits/8 {
-		return 0, [32]byte{}, ErrBadInput
+		return 0, ErrBadInput
 	}
 	o, err := t.module.UnwrapKey(s, t.profile.oaep(), importKey, wrapped, append(slices.Clone(template), named...))
+	return o, asInput(err)
+}
+
+// bring unwraps a key and accepts it or destroys it. It returns the object and x(k*G).
+func (t *Token) bring(s cryptoki.Session, c Custody, path string, wrapped []byte, named ...cryptoki.Attribute) (cryptoki.Object, [32]byte, error) {
+	o, err := t.unwrap(s, c, path, wrapped, named...)
 	if err != nil {
-		return 0, [32]byte{}, asInput(err)
+		return 0, [32]byte{}, err
 	}
 	x, err := t.accept(s, o, c)
 	if err == nil {

@@ -89,7 +89,7 @@ type Token struct {
 	rekey, sealedRekey []cryptoki.Attribute
 
 	// keepers own the live keys: their objects end with them.
-	derives, signs, slow, keepers lane
+	derives, signs, slow, makes, keepers lane
 
 	live *liveKeys
 
@@ -133,7 +133,7 @@ func Open(ctx context.Context, c Config) (*Token, error) {
 		profile: c.Profile, role: c.Role, module: module,
 		rekey: c.Profile.rekeyTemplate(Resident), sealedRekey: c.Profile.rekeyTemplate(Sealed), live: newLiveKeys(c.LiveKeys),
 		template: derivedTemplate(c.Profile.ValueLen),
-		derives:  make(lane, c.Threads), signs: make(lane, 1), slow: make(lane, 1), keepers: make(lane, c.Threads),
+		derives:  make(lane, c.Threads), signs: make(lane, 1), slow: make(lane, 1), makes: make(lane, unwrapsAtOnce), keepers: make(lane, c.Threads),
 		keys: make(map[KeyID]cryptoki.Object), ended: make(map[KeyID]cryptoki.Object), named: make(map[KeyName]cryptoki.Object),
 		broken: make(chan struct{}),
 	}
@@ -164,7 +164,7 @@ func (t *Token) open(ctx context.Context, c Config) error {
 			return err
 		}
 	}
-	for _, l := range []lane{t.slow, t.signs, t.derives, t.keepers} {
+	for _, l := range []lane{t.slow, t.makes, t.signs, t.derives, t.keepers} {
 		for range cap(l) {
 			s, err := t.module.OpenSession(t.slot)
 			if err != nil {
@@ -324,7 +324,7 @@ func (t *Token) Close() error {
 	if t.closed.Swap(true) {
 		return nil
 	}
-	for _, l := range []lane{t.slow, t.signs, t.derives, t.keepers} {
+	for _, l := range []lane{t.slow, t.makes, t.signs, t.derives, t.keepers} {
 		for range cap(l) {
 			<-l
 		}
