@@ -190,9 +190,10 @@ func (o *Owner) put(ctx context.Context, k *keyServer, change func(d *keys.Accou
 // SetPassword sets or changes the password with which a new device gets this profile. server is the key server's URL, or "" for the one that is known. The
 // old password opens nothing any more. If another device changed the account, it is policies.CodeOutdated and nothing happens, unless replace says that this
 // device's wish counts.
-func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, replace bool) error {
+func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, replace bool) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	k, err := o.account(ctx, server)
 	if err != nil {
 		return err
@@ -231,9 +232,10 @@ func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, rep
 }
 
 // NewKit makes a recovery sheet in place of the one before, which opens nothing any more, and returns its code. Whoever has the code has the profile.
-func (o *Owner) NewKit(ctx context.Context, server string, replace bool) (*password.Kit, error) {
+func (o *Owner) NewKit(ctx context.Context, server string, replace bool) (_ *password.Kit, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	k, err := o.account(ctx, server)
 	if err != nil {
 		return nil, err
@@ -257,9 +259,10 @@ func (o *Owner) NewKit(ctx context.Context, server string, replace bool) (*passw
 }
 
 // DropKit switches the recovery sheet off.
-func (o *Owner) DropKit(ctx context.Context, replace bool) error {
+func (o *Owner) DropKit(ctx context.Context, replace bool) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	k, err := o.account(ctx, "")
 	if err != nil {
 		return err
@@ -288,9 +291,10 @@ func (o *Owner) TestKit(ctx context.Context, kit *password.Kit) error {
 }
 
 // Account says what the key server knows.
-func (o *Owner) Account(ctx context.Context) (AccountInfo, error) {
+func (o *Owner) Account(ctx context.Context) (_ AccountInfo, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	k, err := o.account(ctx, "")
 	if err != nil {
 		return AccountInfo{}, err
@@ -316,9 +320,10 @@ func (o *Owner) accountOutdated() bool {
 }
 
 // SwitchOff takes password and sheet away, both of which open what was replaced since, and puts what replaced it there, under neither.
-func (o *Owner) SwitchOff(ctx context.Context) error {
+func (o *Owner) SwitchOff(ctx context.Context) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	if !o.accountOutdated() {
 		return nil
 	}
@@ -333,9 +338,10 @@ func (o *Owner) SwitchOff(ctx context.Context) error {
 }
 
 // DropAccount deletes the account at the key server, if this device knows of one. It can be repeated until it succeeds.
-func (o *Owner) DropAccount(ctx context.Context) error {
+func (o *Owner) DropAccount(ctx context.Context) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	if o.state.Account.Version == 0 {
 		return nil
 	}
@@ -359,9 +365,10 @@ func (o *Owner) DropAccount(ctx context.Context) error {
 }
 
 // UnlockPassword begins the count of tries anew.
-func (o *Owner) UnlockPassword(ctx context.Context) error {
+func (o *Owner) UnlockPassword(ctx context.Context) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	k, err := o.account(ctx, "")
 	if err != nil {
 		return err

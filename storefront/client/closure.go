@@ -15,9 +15,10 @@ import (
 // what lies beside the owner's log entries 48 hours later. It returns nil when a verified receipt says that the vault recorded it. What is on this device stays until the
 // caller deletes it; readers keep what they have read. [ErrNotStopped]: nothing proves it yet; call it again. [ErrUntold]: the vault has closed it, and the storefront, which was silent,
 // still has what nobody can read any more; call it again, before the device forgets its keys.
-func (o *Owner) CloseAccount(ctx context.Context) error {
+func (o *Owner) CloseAccount(ctx context.Context) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	v, err := o.vault(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotStopped, err)

@@ -127,9 +127,10 @@ type Approval struct {
 }
 
 // MeetDevice meets the new device whose code the person typed. It waits until the new device has shown what it committed to. Nothing is handed over.
-func (o *Owner) MeetDevice(ctx context.Context, code string) (*Approval, error) {
+func (o *Owner) MeetDevice(ctx context.Context, code string) (_ *Approval, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	if o.state.Replacing != nil || o.former != nil {
 		return nil, fmt.Errorf("%w: a replacement is under way; sync finishes it", policies.CodeSuccessionPending)
 	}

@@ -69,9 +69,10 @@ func (r *Reader) GiveUp(ctx context.Context, owner policies.OwnerID, fields ...p
 }
 
 // GiveUp ends what a person, named by alias or id, lets this one read: [Reader.GiveUp]. What was read is deleted here.
-func (o *Owner) GiveUp(ctx context.Context, name string, fields ...policies.Field) ([]policies.Field, error) {
+func (o *Owner) GiveUp(ctx context.Context, name string, fields ...policies.Field) (_ []policies.Field, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	r, err := o.side()
 	if err != nil {
 		return nil, err

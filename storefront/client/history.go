@@ -45,11 +45,12 @@ func (e *Event) In(l phrases.Language) string {
 
 // History returns the newest events, at most limit of them, newest first. Each was verified; one that does not verify is an error, since
 // somebody made it up. What nobody can see from here is whether the storefront left entries out: only a full copy of the log shows that.
-func (o *Owner) History(ctx context.Context, limit int) ([]Event, error) {
+func (o *Owner) History(ctx context.Context, limit int) (_ []Event, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	var out []Event
-	err := o.eachEntry(ctx, limit, false, func(index uint64, at time.Time, entry evidence.Entry, d *evidence.Details) {
+	err = o.eachEntry(ctx, limit, false, func(index uint64, at time.Time, entry evidence.Entry, d *evidence.Details) {
 		out = append(out, o.event(index, at, entry, d))
 	})
 	if err != nil {

@@ -144,9 +144,10 @@ func (o *Owner) consent(e *inboxEntry) (Consent, error) {
 }
 
 // Receive fetches messages, finishes answers that were begun, and sends what waits to be sent.
-func (o *Owner) Receive(ctx context.Context) (Mail, error) {
+func (o *Owner) Receive(ctx context.Context) (_ Mail, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	if err := o.run(ctx); err != nil {
 		return Mail{}, err
 	}
@@ -663,9 +664,10 @@ func (o *Owner) mark(list *[]policies.IdentityID, reader policies.ReaderID, on b
 
 // Accept answers an invitation: a code for this reader alone goes to it, sealed. Once the reader has used it, a later Receive makes it a contact under
 // the alias. The link came from outside the storefront, and names the reader by its id.
-func (o *Owner) Accept(ctx context.Context, link links.Invite, alias string) error {
+func (o *Owner) Accept(ctx context.Context, link links.Invite, alias string) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	if err := o.freeAlias(alias, link.Reader); err != nil {
 		return err
 	}

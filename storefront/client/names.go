@@ -184,9 +184,10 @@ func (o *Owner) shown(c *readerContact) Contact {
 // at which the domain is reached, host:port, with a development vault only.
 //
 // The error is [policies.CodeDomain] if the domain does not say so; what it said before is forgotten then.
-func (o *Owner) CheckWebsite(ctx context.Context, reader policies.ReaderID, domain, at string) (Contact, error) {
+func (o *Owner) CheckWebsite(ctx context.Context, reader policies.ReaderID, domain, at string) (_ Contact, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	if err := names.CheckDomain(domain); err != nil {
 		return Contact{}, err
 	}

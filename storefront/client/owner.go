@@ -252,9 +252,10 @@ func (o *Owner) leaves() []policies.Leaf {
 }
 
 // Get opens a field from the mirror. It needs no network but for a ciphertext that the mirror lacks.
-func (o *Owner) Get(ctx context.Context, f policies.Field) ([]byte, error) {
+func (o *Owner) Get(ctx context.Context, f policies.Field) (_ []byte, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	s, ok := o.view()[f]
 	if !ok {
 		return nil, fmt.Errorf("%s: %w", f, ErrNoField)
@@ -528,9 +529,10 @@ func (c Contact) Verified() bool { return !c.VouchedUntil.IsZero() || c.Domain !
 
 // Connect does the owner's half of meeting a reader: it fetches the relationship that the reader made out of one of this owner's
 // codes, and checks signature, both ids and the nonce. The code names the reader by its id; names are never asked.
-func (o *Owner) Connect(ctx context.Context, code links.Contact, alias string) (Contact, error) {
+func (o *Owner) Connect(ctx context.Context, code links.Contact, alias string) (_ Contact, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	if code.Role != "reader" {
 		return Contact{}, fmt.Errorf("%w: this is not the code of a reader", policies.ErrMalformed)
 	}

@@ -122,9 +122,10 @@ func (o *Owner) InvitePerson(name string, expires time.Time) (links.Invite, erro
 }
 
 // AskPerson asks somebody who accepted an invitation, named by alias or id: [Reader.Ask].
-func (o *Owner) AskPerson(ctx context.Context, name string, ask Ask) (Consent, error) {
+func (o *Owner) AskPerson(ctx context.Context, name string, ask Ask) (_ Consent, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	r, err := o.side()
 	if err != nil {
 		return Consent{}, err
@@ -188,6 +189,7 @@ func (o *Owner) People() ([]Person, error) {
 func (o *Owner) Refresh(ctx context.Context) (gone []Item, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	r, err := o.side()
 	if err != nil {
 		return nil, err

@@ -106,9 +106,10 @@ func (d *device) introduceSelf(ctx context.Context, to policies.IdentityID, keys
 }
 
 // Register says at the registry who may look this person up.
-func (o *Owner) Register(ctx context.Context, rule registry.Lookup) error {
+func (o *Owner) Register(ctx context.Context, rule registry.Lookup) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	if err := o.run(ctx); err != nil {
 		return err
 	}
@@ -124,9 +125,10 @@ func (r *Reader) Register(ctx context.Context, rule registry.Lookup) error {
 }
 
 // Introduce introduces one contact to another: to may look subject up at the registry, once. The other contact is told nothing.
-func (o *Owner) Introduce(ctx context.Context, subject, to policies.ReaderID, purpose string) error {
+func (o *Owner) Introduce(ctx context.Context, subject, to policies.ReaderID, purpose string) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	if _, ok := o.contact(subject); !ok {
 		return ErrNoContact
 	}

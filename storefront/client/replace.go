@@ -378,6 +378,13 @@ func (o *Owner) reason(ctx context.Context, err error) error {
 	return err
 }
 
+// sayWhy is reason for what a method is about to return. Whoever calls it holds o.mu.
+func (o *Owner) sayWhy(ctx context.Context, err *error) {
+	if *err != nil {
+		*err = o.reason(ctx, *err)
+	}
+}
+
 // goOn puts into the queue what a replacement needs next, and reports whether there is something.
 func (o *Owner) goOn() bool {
 	has := func(kinds ...string) bool {

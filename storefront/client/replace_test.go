@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/registry"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
@@ -512,4 +513,41 @@ func TestRevokeAfterALostGrant(t *testing.T) {
 	w.wantRead(globex, o, "own/f0", "value 0")
 	w.must(o.Revoke(ctx, globex.ID(), nil, RevokeOptions{}))
 	w.wantRefusal(globex, o, "own/f0", policies.CodeRevoked)
+}
+
+// TestReplacedIsSaid: whatever a person does on a device that was replaced, it says so, and not that the storefront does not know it.
+func TestReplacedIsSaid(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	o, m, acme, globex := w.household(1)
+	w.must(o.GrantWrite(ctx, acme.ID(), []policies.Field{"own/f0"}, GrantOptions{}))
+	before := m.clone()
+	w.must(o.Replace(ctx, stolen(), keep(new([]byte))))
+	for name, do := range map[string]func(o *Owner) error{
+		"adopt":     func(o *Owner) error { return o.Adopt(ctx, policies.AuthorID(acme.ID()), "own/f0") },
+		"close":     func(o *Owner) error { return o.CloseAccount(ctx) },
+		"end-write": func(o *Owner) error { return o.EndWrite(ctx, acme.ID(), nil) },
+		"grant":     func(o *Owner) error { return o.Grant(ctx, globex.ID(), []policies.Field{"own/f0"}, GrantOptions{}) },
+		"history":   func(o *Owner) error { _, err := o.History(ctx, 1); return err },
+		"incoming":  func(o *Owner) error { _, err := o.Incoming(ctx); return err },
+		"introduce": func(o *Owner) error { return o.Introduce(ctx, acme.ID(), globex.ID(), "work") },
+		"receive":   func(o *Owner) error { _, err := o.Receive(ctx); return err },
+		"register":  func(o *Owner) error { return o.Register(ctx, registry.Introduced) },
+		"reject":    func(o *Owner) error { return o.Reject(ctx, policies.AuthorID(acme.ID()), "own/f0") },
+		"remove":    func(o *Owner) error { return o.Remove(ctx, "own/f0") },
+		"replace":   func(o *Owner) error { return o.Replace(ctx, stolen(), keep(new([]byte))) },
+		"revoke":    func(o *Owner) error { return o.Revoke(ctx, acme.ID(), nil, RevokeOptions{}) },
+		"rotate":    func(o *Owner) error { return o.Rotate(ctx, "own/f0") },
+		"stop":      func(o *Owner) error { _, err := o.Stop(ctx, acme.ID(), nil); return err },
+		"sync":      func(o *Owner) error { return o.Sync(ctx) },
+		"thaw":      func(o *Owner) error { return o.Thaw(ctx) },
+		"verify":    func(o *Owner) error { _, err := o.Verify(ctx); return err },
+		"write-grant": func(o *Owner) error {
+			return o.GrantWrite(ctx, globex.ID(), []policies.Field{"own/f0"}, GrantOptions{})
+		},
+	} {
+		if err := do(reopen(before.clone(), w)); !errors.Is(err, ErrReplaced) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

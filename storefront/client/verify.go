@@ -32,9 +32,10 @@ func (v *Verification) Agrees() bool {
 // documents (each number once, signed by this owner, following one another, as this device knows it), the grants in force, the revocations and that
 // their keys were destroyed, and the newest manifest. The error is that it could not be done or that something was made up; what does not agree is
 // in the result. Entries that the storefront leaves out show where the chain names them; uses that it leaves out do not.
-func (o *Owner) Verify(ctx context.Context) (*Verification, error) {
+func (o *Owner) Verify(ctx context.Context) (_ *Verification, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	if err := o.syncChain(ctx); err != nil {
 		return nil, err
 	}

@@ -590,9 +590,10 @@ type Written struct {
 }
 
 // Incoming fetches what others wrote and opens it, without what the owner has settled: adopted, rejected, or set anew since.
-func (o *Owner) Incoming(ctx context.Context) ([]Written, error) {
+func (o *Owner) Incoming(ctx context.Context) (_ []Written, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	if err := o.run(ctx); err != nil {
 		return nil, err
 	}
@@ -636,9 +637,10 @@ var ErrNewer = errors.New("something newer was written meanwhile; look at it fir
 
 // Adopt publishes what a writer wrote in a field as the owner's own newest value: what [Owner.Incoming] showed last, or, if that was never asked on this device, what is
 // there. [ErrNewer]: it is not that any more.
-func (o *Owner) Adopt(ctx context.Context, writer policies.AuthorID, f policies.Field) error {
+func (o *Owner) Adopt(ctx context.Context, writer policies.AuthorID, f policies.Field) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	before, _, seen := o.written(writer, f)
 	l, err := o.wrote(ctx, writer, f)
 	if err != nil {
@@ -656,9 +658,10 @@ func (o *Owner) Adopt(ctx context.Context, writer policies.AuthorID, f policies.
 }
 
 // Reject publishes the owner's own value of a field again, as the newest. [ErrNoField]: there is none; set one, or end the permission to write.
-func (o *Owner) Reject(ctx context.Context, writer policies.AuthorID, f policies.Field) error {
+func (o *Owner) Reject(ctx context.Context, writer policies.AuthorID, f policies.Field) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer o.sayWhy(ctx, &err)
 	if _, err := o.wrote(ctx, writer, f); err != nil {
 		return err
 	}
