@@ -394,6 +394,9 @@ func (r *Reader) take(ctx context.Context, v *Value, a *policies.AnswerItem, s *
 		return untrue("the grant does not name the field in this epoch")
 	}
 	secret, err := g.open(r, contact)
+	if errors.Is(err, policies.CodeSuspended) {
+		return fmt.Errorf("%s: %w", v.Field, err)
+	}
 	if err != nil {
 		return untrue("%v", err)
 	}

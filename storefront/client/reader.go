@@ -606,6 +606,9 @@ func (r *Reader) verifyOwner(ctx context.Context, owner policies.OwnerID, e *env
 func (g *verifiedGrant) open(r *Reader, c *safe.Person) (*pre.GrantSecret, error) {
 	g.once.Do(func() {
 		g.err = fmt.Errorf("%w: the grant is for a relationship that this reader did not make", ErrUntrue)
+		if len(r.line.Holders) > 1 { // or to a key that it gave up, by an owner's device that has not seen the new one; it will, and grants anew
+			g.err = policies.CodeSuspended
+		}
 		for _, rel := range c.Relations {
 			if rel.Hash == g.doc.Relationship {
 				key := r.root.ReaderKey(c.ID, rel.Nonce)

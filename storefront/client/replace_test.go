@@ -484,6 +484,24 @@ func TestReaderReplaceKilledAnywhere(t *testing.T) {
 	}
 }
 
+// TestGrantToKeysThatWereReplaced: a reader replaced its keys and could not show the new ones yet, when an owner's device granted. What it cannot open it calls suspended, not untrue, until the
+// owner's device has seen the new keys.
+func TestGrantToKeysThatWereReplaced(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, globex := w.household(2)
+	w.silent("/relationships")
+	if err := acme.Replace(ctx, stolen(), keep(new([]byte))); !errors.Is(err, policies.CodeUnavailable) {
+		t.Fatal(err)
+	}
+	w.must(o.Rotate(ctx, "own/f0"))
+	w.hostile(nil)
+	w.wantRefusal(acme, o, "own/f0", policies.CodeSuspended)
+	w.wantRead(globex, o, "own/f0", "value 0")
+	w.must(o.Sync(ctx))
+	w.wantRead(acme, o, "own/f0", "value 0")
+	w.wantRead(acme, o, "own/f1", "value 1")
+}
+
 // TestGrantToWhoReplacedItsKeys: a device that has not heard of it grants to the new keys all the same, to a reader that had something and to one that had nothing.
 func TestGrantToWhoReplacedItsKeys(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
