@@ -187,6 +187,14 @@ func temporary(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
+// distrust is ErrUntrue with what is wrong, unless that could not be found out because a part does not answer.
+func distrust(err error) error {
+	if temporary(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUntrue, err)
+}
+
 // send posts a message. One that nobody can get any more is dropped.
 func (d *device) send(ctx context.Context, m *api.Message) error {
 	if d.now().Unix() >= m.Expires {

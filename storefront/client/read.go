@@ -372,6 +372,9 @@ func (r *Reader) take(ctx context.Context, v *Value, a *policies.AnswerItem, s *
 		return untrue("the leaf is of another owner, field or author")
 	}
 	m, err := r.manifest(ctx, k, leaf.Author, a.Head, documents)
+	if temporary(err) {
+		return fmt.Errorf("%s: %w", v.Field, err)
+	}
 	if err != nil {
 		return untrue("%v", err)
 	}

@@ -555,7 +555,7 @@ func (r *Reader) keepGrant(ctx context.Context, e *envelope.Envelope, each func(
 	}
 	r.mu.Unlock()
 	if err := r.verifyOwner(ctx, claim.Owner, e, claim.Seq); err != nil {
-		return fmt.Errorf("%w: %w", ErrUntrue, err)
+		return distrust(err)
 	}
 	g := claim
 	if g.Reader != r.ID() || g.Audience != r.state.Network.Vault {

@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/registry"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
@@ -272,7 +273,7 @@ func TestHiddenSuccession(t *testing.T) {
 	w.must(other.Replace(ctx, stolen(), keep(new([]byte))))
 	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
 		if strings.HasSuffix(r.URL.Path, "/successions") {
-			http.Error(rw, "", http.StatusNotFound)
+			problem.Write(rw, policies.CodeNotFound)
 			return
 		}
 		next.ServeHTTP(rw, r)
@@ -312,6 +313,17 @@ func TestHiddenSuccession(t *testing.T) {
 	} {
 		rewrite(change)
 		untrue(what)
+	}
+	w.silent("/successions") // that says nothing of the value
+	values, err := acme.Read(ctx, Item{Owner: o.ID(), Field: "own/f0"})
+	for _, v := range values {
+		err = errors.Join(err, v.Err)
+		if v.Bytes != nil {
+			t.Errorf("silent: the reader was given %q", v.Bytes)
+		}
+	}
+	if !errors.Is(err, policies.CodeUnavailable) || errors.Is(err, ErrUntrue) {
+		t.Errorf("silent: %v", err)
 	}
 	w.hostile(nil)
 	w.wantRead(acme, o, "own/f0", "value 0")

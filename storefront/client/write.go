@@ -109,7 +109,7 @@ func (r *Reader) fetchWriteGrants(ctx context.Context, owner policies.OwnerID) (
 				continue
 			}
 			if err := r.verifyOwner(ctx, claim.Owner, e, claim.Seq); err != nil {
-				return fail(fmt.Errorf("%w: %w", ErrUntrue, err))
+				return fail(distrust(err))
 			}
 			g := claim
 			if g.Writer != policies.AuthorID(r.id) || g.Audience != r.state.Network.Vault {
