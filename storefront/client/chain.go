@@ -125,6 +125,10 @@ func (o *Owner) run(ctx context.Context) error {
 			err = fmt.Errorf("%w: %w", ErrNotStopped, err)
 		}
 	}
+	o.ahead.forget()
+	if o.unsaved {
+		err = errors.Join(err, o.save())
+	}
 	err = o.reason(ctx, err)
 	if err != nil && !errors.Is(err, ErrNotStopped) && slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.stops() }) {
 		err = fmt.Errorf("%w: %w", ErrNotStopped, err)
@@ -141,7 +145,8 @@ func (o *Owner) advance(ctx context.Context) error {
 			rotation = append(rotation, task{Kind: taskFollow, Stroke: t.Stroke, Fields: t.Fields})
 		}
 		o.state.Tasks = append(rotation, o.state.Tasks[1:]...)
-		return o.save()
+		o.saveSoon()
+		return nil
 	}
 	if t.Kind == taskFollow {
 		return o.follow(ctx)
@@ -220,7 +225,8 @@ func (o *Owner) advance(ctx context.Context) error {
 					// Behind it: what the readers who stay were given takes the place of what they had.
 					carry = append(carry, *t, task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
 					o.state.Tasks = append(carry, o.state.Tasks[1:]...)
-					return o.save()
+					o.saveSoon()
+					return nil
 				}
 			}
 			var e *envelope.Envelope
@@ -231,7 +237,8 @@ func (o *Owner) advance(ctx context.Context) error {
 			}
 			if e == nil { // nothing is left to be done
 				o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
-				return o.save()
+				o.saveSoon()
+				return nil
 			}
 			t.Envelope, t.Attempts = e.Raw, append(t.Attempts, policies.Hash(e.Hash))
 			// Killed after this line, the document is sent again: the vault knows it by its hash.
@@ -243,19 +250,19 @@ func (o *Owner) advance(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrState, err)
 		}
-		err = o.deliver(ctx, t, v, e, keys)
+		err = o.meanwhile(func() error { return o.deliver(ctx, t, v, e, keys) })
 		switch {
 		case err == nil:
 			unseen := t.Kind == taskRevoke && t.Reason == policies.ReasonWithdrawn && !o.saw(e)
 			again := task{Kind: taskRevoke, Stroke: stroke, Reader: t.Reader, Fields: t.Fields, Reason: t.Reason, Blind: true}
-			// Killed before the save, the document is sent again and answered with the same receipt.
 			if err := o.accepted(e); err != nil {
 				return errors.Join(err, o.save())
 			}
 			if unseen {
 				o.state.Tasks = slices.Insert(o.state.Tasks, 0, again)
 			}
-			return o.save()
+			o.saveSoon()
+			return nil
 		case errors.Is(err, policies.CodeChain):
 			known, revoke, refusal := o.state.Known, t.Kind == taskRevoke || t.Kind == taskEndWrite, err
 			err := o.syncChain(ctx)
@@ -560,6 +567,9 @@ func (o *Owner) reseal(l *policies.Leaf, slot policies.Slot, version uint64) (po
 }
 
 func (o *Owner) rotateLeaf(l *policies.Leaf) (policies.Leaf, error) {
+	if rotated, ok := o.ahead.rotated[l.Hash()]; ok {
+		return rotated, nil
+	}
 	key, err := o.keyOf(l)
 	if err != nil {
 		return policies.Leaf{}, err
@@ -572,7 +582,9 @@ func (o *Owner) rotateLeaf(l *policies.Leaf) (policies.Leaf, error) {
 		return policies.Leaf{}, err
 	}
 	defer next.Zero()
-	return key.Rotate(next, l, nil)
+	rotated, err := key.Rotate(next, l, nil)
+	o.isUnder(&rotated, o.root)
+	return rotated, err
 }
 
 // deliver sends a document and verifies the receipt.

@@ -322,6 +322,8 @@ func (o *Owner) install(line succession.Line, raw []jsontext.Value) error {
 	}
 	o.former, o.state.Former = o.root, o.state.Root
 	o.root, o.state.Root = root, r.Root
+	o.under = nil
+	o.ahead.forget()
 	o.signing.Zero()
 	o.signing = signing
 	clear(o.state.Recovery)
@@ -447,7 +449,8 @@ func (o *Owner) moving(ctx context.Context, t *task) (done bool, err error) {
 		o.forgetFormer()
 		o.state.Tasks = slices.Clone(rest)
 	}
-	return true, o.save()
+	o.saveSoon()
+	return true, nil
 }
 
 // resealSome puts a publication of as many values as fit, sealed anew under new DEKs, before what is left of the task.
@@ -462,14 +465,9 @@ func (o *Owner) resealSome(ctx context.Context, t *task, rest []task) error {
 		if o.overtaken(l.Field) { // sealed anew, it would be the newest again
 			continue
 		}
-		value, err := o.openLeaf(ctx, &l)
+		sealed, ciphertext, err := o.sealAnew(ctx, &l, version)
 		if err != nil {
 			return err
-		}
-		sealed, ciphertext, err := o.seal(l.Slot, version, value)
-		clear(value)
-		if err != nil {
-			return fmt.Errorf("%s: %w", l.Field, err)
 		}
 		if size += len(ciphertext); size > maxPublication && len(batch.Set) > 0 {
 			break
@@ -487,6 +485,23 @@ func (o *Owner) resealSome(ctx context.Context, t *task, rest []task) error {
 	again.Fields = []policies.Field{last} // up to here it is done
 	o.state.Tasks = append([]task{batch, again}, rest...)
 	return nil
+}
+
+// sealAnew seals the value of an item once more, as another version.
+func (o *Owner) sealAnew(ctx context.Context, l *policies.Leaf, version uint64) (policies.Leaf, []byte, error) {
+	if made, ok := o.ahead.sealed[l.Hash()]; ok && made.leaf.Version == version {
+		return made.leaf, made.ciphertext, nil
+	}
+	value, err := o.openLeaf(ctx, l)
+	if err != nil {
+		return policies.Leaf{}, nil, err
+	}
+	defer clear(value)
+	sealed, ciphertext, err := o.seal(l.Slot, version, value)
+	if err != nil {
+		return policies.Leaf{}, nil, fmt.Errorf("%s: %w", l.Field, err)
+	}
+	return sealed, ciphertext, nil
 }
 
 // underFormer reports whether anything published, by whoever may write, or waiting to be, is under keys of the root before.
@@ -526,16 +541,43 @@ func (o *Owner) ownUnderFormer() (bool, error) {
 }
 
 // before reports whether an item of this owner's is under a key of the root before the newest succession.
-func (o *Owner) before(l *policies.Leaf) bool {
+func (o *Owner) before(l *policies.Leaf) bool { return o.rootUnder(l) != o.root }
+
+// rootUnder is the root that an item is under. Only its capsule tells, which takes a multiplication for each root that it is not under; so what it told is
+// remembered for as long as there is more than one root.
+func (o *Owner) rootUnder(l *policies.Leaf) *pre.Root {
+	roots := o.held()
+	if len(roots) == 1 {
+		return o.root
+	}
+	hash := l.Hash()
+	if root, ok := o.under[hash]; ok {
+		return root
+	}
+	found := slices.IndexFunc(roots[:len(roots)-1], func(root *pre.Root) bool {
+		key, err := root.FieldKey(l.Slot)
+		if err != nil { // of no root
+			return true
+		}
+		defer key.Zero()
+		return key.Opens(l)
+	})
+	if found < 0 {
+		found = len(roots) - 1
+	}
+	o.isUnder(l, roots[found])
+	return roots[found]
+}
+
+// isUnder remembers the root that an item is under.
+func (o *Owner) isUnder(l *policies.Leaf, root *pre.Root) {
 	if o.former == nil {
-		return false
+		return
 	}
-	key, err := o.root.FieldKey(l.Slot)
-	if err != nil {
-		return false
+	if o.under == nil {
+		o.under = map[policies.Hash]*pre.Root{}
 	}
-	defer key.Zero()
-	return !key.Opens(l)
+	o.under[l.Hash()] = root
 }
 
 // held are the roots that anything is under, the newest first.
@@ -555,19 +597,12 @@ func (o *Owner) forgetFormer() {
 		clear(raw)
 	}
 	o.former, o.state.Former, o.earlier, o.state.Earlier = nil, nil, nil, nil
+	o.under = nil
 }
 
 // keyOf is the key that an item is under.
 func (o *Owner) keyOf(l *policies.Leaf) (*pre.FieldKey, error) {
-	roots := o.held()
-	for _, root := range roots[:len(roots)-1] {
-		key, err := root.FieldKey(l.Slot)
-		if err != nil || key.Opens(l) {
-			return key, err
-		}
-		key.Zero()
-	}
-	return roots[len(roots)-1].FieldKey(l.Slot)
+	return o.rootUnder(l).FieldKey(l.Slot)
 }
 
 // overtaken reports whether somebody else wrote something newer of a field, which the owner has neither adopted nor rejected.
@@ -582,10 +617,15 @@ func (o *Owner) overtaken(f policies.Field) bool {
 	return false
 }
 
-// keyFor is the key of a slot: of the root before for as long as the field's item is under it, else of the root.
+// keyFor is the key of a slot.
 func (o *Owner) keyFor(slot policies.Slot) (*pre.FieldKey, error) {
+	return o.rootFor(slot).FieldKey(slot)
+}
+
+// rootFor is the root of a slot's key: the one before for as long as the field's item is under it.
+func (o *Owner) rootFor(slot policies.Slot) *pre.Root {
 	if slot.Author != o.author() { // the writer seals with the point that it was given, whether this device has seen that or not
-		return o.rootOf(slot).FieldKey(slot)
+		return o.rootOf(slot)
 	}
 	if o.former != nil {
 		leaves := o.state.Leaves // in the order of their names
@@ -595,11 +635,11 @@ func (o *Owner) keyFor(slot policies.Slot) (*pre.FieldKey, error) {
 		})
 		if i < len(leaves) {
 			if l, err := policies.ParseLeaf(leaves[i]); err == nil && l.Slot == slot {
-				return o.keyOf(&l)
+				return o.rootUnder(&l)
 			}
 		}
 	}
-	return o.root.FieldKey(slot)
+	return o.root
 }
 
 // rootOf is the root of which the point of a writer's slot was given out: that which was in force then.
