@@ -2,17 +2,22 @@ package client
 
 import (
 	"context"
+	"slices"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
 // While a document is on its way to the vault, the device makes what the ones behind it will need: it has nothing else to do, and the person waits for both.
-// Nothing of that is sent or stored before its turn, and what it was made of tells then whether it still fits. Killed, the device makes it again.
+// Nothing of that is sent before its turn, and what it was made of tells then whether it still fits.
 
-// ahead is what was made before its turn, by the hash of the leaf that it was made of.
+// ahead is what was made before its turn in this run.
 type ahead struct {
-	rotated map[policies.Hash]policies.Leaf
+	rotated map[policies.Hash]policies.Leaf // by the hash of the leaf that it was made of
 	sealed  map[policies.Hash]sealedItem
+	grant   policies.Hash // to follow the grant that is on its way: its task has it, as if its outcome were unknown
+	keys    []vaultapi.SealedKey
 }
 
 type sealedItem struct {
@@ -20,14 +25,32 @@ type sealedItem struct {
 	ciphertext []byte
 }
 
-func (a *ahead) forget() { *a = ahead{} }
+// send returns the keys of a grant that was made ahead and that is sent now, for the first time; of any other task none.
+func (a *ahead) send(t *task) []vaultapi.SealedKey {
+	if t.Envelope == nil || !slices.Contains(t.Attempts, a.grant) {
+		return nil
+	}
+	keys := a.keys
+	a.grant, a.keys = policies.Hash{}, nil
+	return keys
+}
+
+// takeBack makes a grant that was made ahead, and not sent, one that was not made.
+func (o *Owner) takeBack() {
+	for i := range o.state.Tasks {
+		if t := &o.state.Tasks[i]; o.ahead.send(t) != nil {
+			t.Envelope, t.Attempts = nil, t.Attempts[:len(t.Attempts)-1]
+			o.saveSoon()
+		}
+	}
+}
 
 // meanwhile sends a document, and looks ahead until the answer is there.
-func (o *Owner) meanwhile(send func() error) error {
+func (o *Owner) meanwhile(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope, send func() error) error {
 	answer := make(chan error, 1)
 	go func() { answer <- send() }()
 	// Sending reads the state too, and writes nothing of what is looked at here.
-	for range o.lookAhead {
+	for range o.lookAhead(ctx, v, e) {
 		select {
 		case err := <-answer:
 			return err
@@ -37,20 +60,52 @@ func (o *Owner) meanwhile(send func() error) error {
 	return <-answer
 }
 
-// lookAhead makes one thing after another for the tasks behind the first one, until it is told to stop.
-func (o *Owner) lookAhead(more func() bool) {
-	for i := range o.state.Tasks[1:] {
-		switch t := &o.state.Tasks[1+i]; {
-		case t.Kind == taskGrant || t.Kind == taskRevoke: // they change no item
-		case t.Kind == taskPublish && len(t.Rotate) > 0:
-			o.rotateAhead(t, more)
-			return
-		case t.Kind == taskReseal:
-			o.sealAhead(t, more)
-			return
-		default:
-			return
+// lookAhead makes one thing after another for the tasks behind the first one, whose document is e, until it is told to stop.
+func (o *Owner) lookAhead(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) func(more func() bool) {
+	return func(more func() bool) {
+		if e.Type == "grant" && len(o.state.Tasks) > 1 {
+			if o.grantAhead(ctx, v, e); !more() {
+				return
+			}
 		}
+		for i := range o.state.Tasks[1:] {
+			switch t := &o.state.Tasks[1+i]; {
+			case t.Kind == taskGrant || t.Kind == taskRevoke: // they change no item
+			case t.Kind == taskPublish && len(t.Rotate) > 0:
+				o.rotateAhead(t, more)
+				return
+			case t.Kind == taskReseal:
+				o.sealAhead(t, more)
+				return
+			default:
+				return
+			}
+		}
+	}
+}
+
+// grantAhead makes and stores the second of two grants that a publication needs, on top of the first one, which is on its way. It is sent once the first one is
+// accepted, and taken back if not. Killed before it was sent, it is asked after without its keys, like one that was sent, and made anew.
+func (o *Owner) grantAhead(ctx context.Context, v *policies.VaultDocument, first *envelope.Envelope) {
+	sent, t := &o.state.Tasks[0], &o.state.Tasks[1]
+	if !sent.NextEpoch || !t.NextEpoch || sent.Stroke != t.Stroke || sent.Cancelled || t.Cancelled || t.Envelope != nil || !o.toCarry(t) {
+		return
+	}
+	link, err := linkOf(first)
+	if err != nil {
+		return
+	}
+	if c, ok := o.contact(t.Reader); !ok || o.replacedKeys(ctx, c) {
+		return
+	}
+	e, keys, err := o.buildGrant(t, v, policies.Link{Seq: link.Seq + 1, Prev: policies.Hash(first.Hash)})
+	if err != nil { // its turn will tell
+		return
+	}
+	t.Envelope, t.Attempts = e.Raw, append(t.Attempts, policies.Hash(e.Hash))
+	o.ahead.grant, o.ahead.keys = policies.Hash(e.Hash), keys
+	if o.save() != nil {
+		o.takeBack()
 	}
 }
 

@@ -125,7 +125,8 @@ func (o *Owner) run(ctx context.Context) error {
 			err = fmt.Errorf("%w: %w", ErrNotStopped, err)
 		}
 	}
-	o.ahead.forget()
+	o.takeBack()
+	o.ahead = ahead{}
 	if o.unsaved {
 		err = errors.Join(err, o.save())
 	}
@@ -170,9 +171,10 @@ func (o *Owner) advance(ctx context.Context) error {
 	stroke := t.Stroke
 	enrolledAgain := false
 	for range 5 {
-		var keys []vaultapi.SealedKey
-		fresh := t.Envelope == nil
-		if fresh {
+		keys := o.ahead.send(t)
+		fresh := keys != nil
+		if t.Envelope == nil {
+			fresh = true
 			if t.Cancelled {
 				return o.settleCancelled(ctx)
 			}
@@ -250,7 +252,9 @@ func (o *Owner) advance(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrState, err)
 		}
-		err = o.meanwhile(func() error { return o.deliver(ctx, t, v, e, keys) })
+		if err = o.meanwhile(ctx, v, e, func() error { return o.deliver(ctx, t, v, e, keys) }); err != nil {
+			o.takeBack() // what was made to follow it
+		}
 		switch {
 		case err == nil:
 			unseen := t.Kind == taskRevoke && t.Reason == policies.ReasonWithdrawn && !o.saw(e)
@@ -398,7 +402,7 @@ func (o *Owner) build(t *task, v *policies.VaultDocument) (*envelope.Envelope, [
 		if t.NextEpoch && !o.toCarry(t) {
 			return nil, nil, nil
 		}
-		return o.buildGrant(t, v)
+		return o.buildGrant(t, v, o.nextLink())
 	case taskRevoke:
 		items := o.selectItems(t)
 		if len(items) == 0 {

@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"slices"
 	"sort"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -323,7 +326,7 @@ func (o *Owner) install(line succession.Line, raw []jsontext.Value) error {
 	o.former, o.state.Former = o.root, o.state.Root
 	o.root, o.state.Root = root, r.Root
 	o.under = nil
-	o.ahead.forget()
+	o.ahead = ahead{}
 	o.signing.Zero()
 	o.signing = signing
 	clear(o.state.Recovery)
@@ -415,7 +418,9 @@ func (o *Owner) moving(ctx context.Context, t *task) (done bool, err error) {
 	switch t.Kind {
 	case taskMove:
 		var fields []policies.Field
-		for _, l := range o.leaves() {
+		leaves := o.leaves()
+		o.learnRoots(leaves)
+		for _, l := range leaves {
 			if o.before(&l) {
 				fields = append(fields, l.Field)
 			}
@@ -550,23 +555,45 @@ func (o *Owner) rootUnder(l *policies.Leaf) *pre.Root {
 	if len(roots) == 1 {
 		return o.root
 	}
-	hash := l.Hash()
-	if root, ok := o.under[hash]; ok {
-		return root
+	root, ok := o.under[l.Hash()]
+	if !ok {
+		root = opener(roots, l)
+		o.isUnder(l, root)
 	}
-	found := slices.IndexFunc(roots[:len(roots)-1], func(root *pre.Root) bool {
+	return root
+}
+
+// opener is the first of some roots with whose key an item opens, or the last one.
+func opener(roots []*pre.Root, l *policies.Leaf) *pre.Root {
+	for _, root := range roots[:len(roots)-1] {
 		key, err := root.FieldKey(l.Slot)
 		if err != nil { // of no root
-			return true
+			return root
 		}
-		defer key.Zero()
-		return key.Opens(l)
-	})
-	if found < 0 {
-		found = len(roots) - 1
+		opens := key.Opens(l)
+		if key.Zero(); opens {
+			return root
+		}
 	}
-	o.isUnder(l, roots[found])
-	return roots[found]
+	return roots[len(roots)-1]
+}
+
+// learnRoots finds out of many items which root they are under, with all processors.
+func (o *Owner) learnRoots(leaves []policies.Leaf) {
+	roots, found := o.held(), make([]*pre.Root, len(leaves))
+	var all sync.WaitGroup
+	var next atomic.Int64
+	for range runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for i := next.Add(1) - 1; int(i) < len(leaves); i = next.Add(1) - 1 {
+				found[i] = opener(roots, &leaves[i])
+			}
+		})
+	}
+	all.Wait()
+	for i := range leaves {
+		o.isUnder(&leaves[i], found[i])
+	}
 }
 
 // isUnder remembers the root that an item is under.
