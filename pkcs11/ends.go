@@ -9,7 +9,7 @@ import (
 
 // endsAtOnce is how many keys end in one group. What they share, two searches and a sync, is then little beside their own, and an import that
 // comes meanwhile waits a fraction of a second.
-const endsAtOnce = 64
+const endsAtOnce = 128
 
 // A pendingEnd is the end of a key that one caller waits for.
 type pendingEnd struct {

@@ -126,6 +126,11 @@ func (o *Owner) run(ctx context.Context) error {
 			err = fmt.Errorf("%w: %w", ErrNotStopped, err)
 		}
 	}
+	o.takeBack()
+	o.ahead = ahead{}
+	if o.unsaved {
+		err = errors.Join(err, o.save())
+	}
 	err = o.reason(ctx, err)
 	if err != nil && !errors.Is(err, ErrNotStopped) && slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.stops() }) {
 		err = fmt.Errorf("%w: %w", ErrNotStopped, err)
@@ -142,7 +147,8 @@ func (o *Owner) advance(ctx context.Context) error {
 			rotation = append(rotation, task{Kind: taskFollow, Stroke: t.Stroke, Fields: t.Fields})
 		}
 		o.state.Tasks = append(rotation, o.state.Tasks[1:]...)
-		return o.save()
+		o.saveSoon()
+		return nil
 	}
 	if t.Kind == taskFollow {
 		return o.follow(ctx)
@@ -166,9 +172,10 @@ func (o *Owner) advance(ctx context.Context) error {
 	stroke := t.Stroke
 	enrolledAgain := false
 	for range 5 {
-		var keys []vaultapi.SealedKey
-		fresh := t.Envelope == nil
-		if fresh {
+		keys := o.ahead.send(t)
+		fresh := keys != nil
+		if t.Envelope == nil {
+			fresh = true
 			if t.Cancelled {
 				return o.settleCancelled(ctx)
 			}
@@ -221,7 +228,8 @@ func (o *Owner) advance(ctx context.Context) error {
 					// Behind it: what the readers who stay were given takes the place of what they had.
 					carry = append(carry, *t, task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
 					o.state.Tasks = append(carry, o.state.Tasks[1:]...)
-					return o.save()
+					o.saveSoon()
+					return nil
 				}
 			}
 			var e *envelope.Envelope
@@ -232,7 +240,8 @@ func (o *Owner) advance(ctx context.Context) error {
 			}
 			if e == nil { // nothing is left to be done
 				o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
-				return o.save()
+				o.saveSoon()
+				return nil
 			}
 			t.Envelope, t.Attempts = e.Raw, append(t.Attempts, policies.Hash(e.Hash))
 			// Killed after this line, the document is sent again: the vault knows it by its hash.
@@ -244,19 +253,21 @@ func (o *Owner) advance(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrState, err)
 		}
-		err = o.deliver(ctx, t, v, e, keys)
+		if err = o.meanwhile(ctx, v, e, func() error { return o.deliver(ctx, t, v, e, keys) }); err != nil {
+			o.takeBack() // what was made to follow it
+		}
 		switch {
 		case err == nil:
 			unseen := t.Kind == taskRevoke && t.Reason == policies.ReasonWithdrawn && !o.saw(e)
 			again := task{Kind: taskRevoke, Stroke: stroke, Reader: t.Reader, Fields: t.Fields, Reason: t.Reason, Blind: true}
-			// Killed before the save, the document is sent again and answered with the same receipt.
 			if err := o.accepted(e); err != nil {
 				return errors.Join(err, o.save())
 			}
 			if unseen {
 				o.state.Tasks = slices.Insert(o.state.Tasks, 0, again)
 			}
-			return o.save()
+			o.saveSoon()
+			return nil
 		case errors.Is(err, policies.CodeChain):
 			known, revoke, refusal := o.state.Known, t.Kind == taskRevoke || t.Kind == taskEndWrite, err
 			err := o.syncChain(ctx)
@@ -392,7 +403,7 @@ func (o *Owner) build(t *task, v *policies.VaultDocument) (*envelope.Envelope, [
 		if t.NextEpoch && !o.toCarry(t) {
 			return nil, nil, nil
 		}
-		return o.buildGrant(t, v)
+		return o.buildGrant(t, v, o.nextLink())
 	case taskRevoke:
 		items := o.selectItems(t)
 		if len(items) == 0 {
@@ -561,6 +572,9 @@ func (o *Owner) reseal(l *policies.Leaf, slot policies.Slot, version uint64) (po
 }
 
 func (o *Owner) rotateLeaf(l *policies.Leaf) (policies.Leaf, error) {
+	if rotated, ok := o.ahead.rotated[l.Hash()]; ok {
+		return rotated, nil
+	}
 	key, err := o.keyOf(l)
 	if err != nil {
 		return policies.Leaf{}, err
@@ -573,7 +587,9 @@ func (o *Owner) rotateLeaf(l *policies.Leaf) (policies.Leaf, error) {
 		return policies.Leaf{}, err
 	}
 	defer next.Zero()
-	return key.Rotate(next, l, nil)
+	rotated, err := key.Rotate(next, l, nil)
+	o.isUnder(&rotated, o.root)
+	return rotated, err
 }
 
 // deliver sends a document and verifies the receipt.

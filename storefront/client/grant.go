@@ -276,7 +276,7 @@ func (o *Owner) granted(reader policies.ReaderID, fields []policies.Field) []pol
 
 // buildGrant makes the grant's document and, bound to its hash, the wrapped keys. The secret, every d and every rk exist
 // within this function only.
-func (o *Owner) buildGrant(t *task, v *policies.VaultDocument) (*envelope.Envelope, []vaultapi.SealedKey, error) {
+func (o *Owner) buildGrant(t *task, v *policies.VaultDocument, link policies.Link) (*envelope.Envelope, []vaultapi.SealedKey, error) {
 	c, ok := o.contact(t.Reader)
 	if !ok {
 		return nil, nil, ErrNoContact
@@ -286,7 +286,7 @@ func (o *Owner) buildGrant(t *task, v *policies.VaultDocument) (*envelope.Envelo
 		return nil, nil, fmt.Errorf("%w: relationship: %w", ErrState, err)
 	}
 	g := &policies.Grant{
-		Header: policies.NewHeader("grant", o.now()), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink(), Reader: t.Reader, Relationship: relHash,
+		Header: policies.NewHeader("grant", o.now()), Audience: v.Vault, Owner: o.ID(), Link: link, Reader: t.Reader, Relationship: relHash,
 		Custody: t.Terms.Custody, Rights: []policies.Right{policies.RightRead}, Purpose: t.Terms.Purpose,
 		NotBefore: t.Terms.NotBefore, Expires: t.Terms.Expires, Limits: policies.Limits{ReadsPerDay: t.Terms.ReadsPerDay},
 	}

@@ -27,11 +27,14 @@ type Owner struct {
 
 	renewed []Contact // readers whose grants were renewed, because they replaced their keys
 
-	former  *pre.Root   // before the newest succession, while anything is under its keys
-	earlier []*pre.Root // and those before it, newest first: what others wrote stays under the root of its time until they write again
+	former  *pre.Root                   // before the newest succession, while anything is under its keys
+	earlier []*pre.Root                 // and those before it, newest first: what others wrote stays under the root of its time until they write again
+	under   map[policies.Hash]*pre.Root // by the hash of a leaf: which of these it is under, as found out before
 
-	mu    sync.Mutex // guards state and reader; held over a whole operation, since operations are links of one chain
-	state ownerState
+	mu      sync.Mutex // guards state and reader; held over a whole operation, since operations are links of one chain
+	state   ownerState
+	unsaved bool  // state has something that is not stored: see saveSoon
+	ahead   ahead // what was made before its turn
 
 	reader  *Reader   // this person as a reader of other people, once it was needed
 	givenUp []GivenUp // by readers, heard of since this device was opened
@@ -166,8 +169,14 @@ func (o *Owner) open(opts Options) (err error) {
 
 func (o *Owner) save() error {
 	o.trust.store(&o.state.base)
-	return saveState(o.store, &o.state)
+	err := saveState(o.store, &o.state)
+	o.unsaved = o.unsaved && err != nil
+	return err
 }
+
+// saveSoon leaves it to the next save to store what changed: there is one before a document is made and sent, and one when a run ends. Killed before, the device
+// does the same again: what was accepted is answered with the same receipt, and what was planned was not sent.
+func (o *Owner) saveSoon() { o.unsaved = true }
 
 // Close forgets the keys. Everything was saved when it happened, but for what an operation that failed saw of the key-use log.
 func (o *Owner) Close() {
@@ -348,12 +357,15 @@ func (o *Owner) set(ctx context.Context, changes ...Change) error {
 // seal seals a value as the version of a field that has the number of the manifest which first carries it. Manifest versions
 // are never used twice, so neither are those of a field, even one that was removed and is set again by a device that never knew it.
 func (o *Owner) seal(slot policies.Slot, version uint64, value []byte) (policies.Leaf, []byte, error) {
-	key, err := o.keyFor(slot)
+	root := o.rootFor(slot)
+	key, err := root.FieldKey(slot)
 	if err != nil {
 		return policies.Leaf{}, nil, err
 	}
 	defer key.Zero()
-	return key.Seal(version, value, nil)
+	leaf, ciphertext, err := key.Seal(version, value, nil)
+	o.isUnder(&leaf, root)
+	return leaf, ciphertext, err
 }
 
 // nextManifest is the version that the last publication in the queue will have, if nothing comes between.
@@ -423,7 +435,12 @@ type carried struct {
 func (o *Owner) standing(fields []policies.Field) []carried {
 	epochs := map[policies.Field]uint64{} // of their next items
 	for _, f := range fields {
-		epochs[f] = o.firstEpoch(f)
+		epochs[f] = 1
+	}
+	for _, e := range o.state.Epochs {
+		if _, ok := epochs[e.Field]; ok {
+			epochs[e.Field] = e.Epoch
+		}
 	}
 	for _, l := range o.leaves() {
 		if _, ok := epochs[l.Field]; ok {

@@ -8,8 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"slices"
 	"sort"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -334,6 +337,8 @@ func (o *Owner) install(line succession.Line, raw []jsontext.Value) error {
 	}
 	o.former, o.state.Former = o.root, o.state.Root
 	o.root, o.state.Root = root, r.Root
+	o.under = nil
+	o.ahead = ahead{}
 	o.signing.Zero()
 	o.signing = signing
 	clear(o.state.Recovery)
@@ -432,7 +437,9 @@ func (o *Owner) moving(ctx context.Context, t *task) (done bool, err error) {
 	switch t.Kind {
 	case taskMove:
 		var fields []policies.Field
-		for _, l := range o.leaves() {
+		leaves := o.leaves()
+		o.learnRoots(leaves)
+		for _, l := range leaves {
 			if o.before(&l) {
 				fields = append(fields, l.Field)
 			}
@@ -466,7 +473,8 @@ func (o *Owner) moving(ctx context.Context, t *task) (done bool, err error) {
 		o.forgetFormer()
 		o.state.Tasks = slices.Clone(rest)
 	}
-	return true, o.save()
+	o.saveSoon()
+	return true, nil
 }
 
 // resealSome puts a publication of as many values as fit, sealed anew under new DEKs, before what is left of the task.
@@ -481,14 +489,9 @@ func (o *Owner) resealSome(ctx context.Context, t *task, rest []task) error {
 		if o.overtaken(l.Field) { // sealed anew, it would be the newest again
 			continue
 		}
-		value, err := o.openLeaf(ctx, &l)
+		sealed, ciphertext, err := o.sealAnew(ctx, &l, version)
 		if err != nil {
 			return err
-		}
-		sealed, ciphertext, err := o.seal(l.Slot, version, value)
-		clear(value)
-		if err != nil {
-			return fmt.Errorf("%s: %w", l.Field, err)
 		}
 		if size += len(ciphertext); size > maxPublication && len(batch.Set) > 0 {
 			break
@@ -506,6 +509,23 @@ func (o *Owner) resealSome(ctx context.Context, t *task, rest []task) error {
 	again.Fields = []policies.Field{last} // up to here it is done
 	o.state.Tasks = append([]task{batch, again}, rest...)
 	return nil
+}
+
+// sealAnew seals the value of an item once more, as another version.
+func (o *Owner) sealAnew(ctx context.Context, l *policies.Leaf, version uint64) (policies.Leaf, []byte, error) {
+	if made, ok := o.ahead.sealed[l.Hash()]; ok && made.leaf.Version == version {
+		return made.leaf, made.ciphertext, nil
+	}
+	value, err := o.openLeaf(ctx, l)
+	if err != nil {
+		return policies.Leaf{}, nil, err
+	}
+	defer clear(value)
+	sealed, ciphertext, err := o.seal(l.Slot, version, value)
+	if err != nil {
+		return policies.Leaf{}, nil, fmt.Errorf("%s: %w", l.Field, err)
+	}
+	return sealed, ciphertext, nil
 }
 
 // underFormer reports whether anything published, by whoever may write, or waiting to be, is under keys of the root before.
@@ -545,16 +565,65 @@ func (o *Owner) ownUnderFormer() (bool, error) {
 }
 
 // before reports whether an item of this owner's is under a key of the root before the newest succession.
-func (o *Owner) before(l *policies.Leaf) bool {
+func (o *Owner) before(l *policies.Leaf) bool { return o.rootUnder(l) != o.root }
+
+// rootUnder is the root that an item is under. Only its capsule tells, which takes a multiplication for each root that it is not under; so what it told is
+// remembered for as long as there is more than one root.
+func (o *Owner) rootUnder(l *policies.Leaf) *pre.Root {
+	roots := o.held()
+	if len(roots) == 1 {
+		return o.root
+	}
+	root, ok := o.under[l.Hash()]
+	if !ok {
+		root = opener(roots, l)
+		o.isUnder(l, root)
+	}
+	return root
+}
+
+// opener is the first of some roots with whose key an item opens, or the last one.
+func opener(roots []*pre.Root, l *policies.Leaf) *pre.Root {
+	for _, root := range roots[:len(roots)-1] {
+		key, err := root.FieldKey(l.Slot)
+		if err != nil { // of no root
+			return root
+		}
+		opens := key.Opens(l)
+		if key.Zero(); opens {
+			return root
+		}
+	}
+	return roots[len(roots)-1]
+}
+
+// learnRoots finds out of many items which root they are under, with all processors.
+func (o *Owner) learnRoots(leaves []policies.Leaf) {
+	roots, found := o.held(), make([]*pre.Root, len(leaves))
+	var all sync.WaitGroup
+	var next atomic.Int64
+	for range runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for i := next.Add(1) - 1; int(i) < len(leaves); i = next.Add(1) - 1 {
+				found[i] = opener(roots, &leaves[i])
+			}
+		})
+	}
+	all.Wait()
+	for i := range leaves {
+		o.isUnder(&leaves[i], found[i])
+	}
+}
+
+// isUnder remembers the root that an item is under.
+func (o *Owner) isUnder(l *policies.Leaf, root *pre.Root) {
 	if o.former == nil {
-		return false
+		return
 	}
-	key, err := o.root.FieldKey(l.Slot)
-	if err != nil {
-		return false
+	if o.under == nil {
+		o.under = map[policies.Hash]*pre.Root{}
 	}
-	defer key.Zero()
-	return !key.Opens(l)
+	o.under[l.Hash()] = root
 }
 
 // held are the roots that anything is under, the newest first.
@@ -574,19 +643,12 @@ func (o *Owner) forgetFormer() {
 		clear(raw)
 	}
 	o.former, o.state.Former, o.earlier, o.state.Earlier = nil, nil, nil, nil
+	o.under = nil
 }
 
 // keyOf is the key that an item is under.
 func (o *Owner) keyOf(l *policies.Leaf) (*pre.FieldKey, error) {
-	roots := o.held()
-	for _, root := range roots[:len(roots)-1] {
-		key, err := root.FieldKey(l.Slot)
-		if err != nil || key.Opens(l) {
-			return key, err
-		}
-		key.Zero()
-	}
-	return roots[len(roots)-1].FieldKey(l.Slot)
+	return o.rootUnder(l).FieldKey(l.Slot)
 }
 
 // overtaken reports whether somebody else wrote something newer of a field, which the owner has neither adopted nor rejected.
@@ -601,10 +663,15 @@ func (o *Owner) overtaken(f policies.Field) bool {
 	return false
 }
 
-// keyFor is the key of a slot: of the root before for as long as the field's item is under it, else of the root.
+// keyFor is the key of a slot.
 func (o *Owner) keyFor(slot policies.Slot) (*pre.FieldKey, error) {
+	return o.rootFor(slot).FieldKey(slot)
+}
+
+// rootFor is the root of a slot's key: the one before for as long as the field's item is under it.
+func (o *Owner) rootFor(slot policies.Slot) *pre.Root {
 	if slot.Author != o.author() { // the writer seals with the point that it was given, whether this device has seen that or not
-		return o.rootOf(slot).FieldKey(slot)
+		return o.rootOf(slot)
 	}
 	if o.former != nil {
 		leaves := o.state.Leaves // in the order of their names
@@ -614,11 +681,11 @@ func (o *Owner) keyFor(slot policies.Slot) (*pre.FieldKey, error) {
 		})
 		if i < len(leaves) {
 			if l, err := policies.ParseLeaf(leaves[i]); err == nil && l.Slot == slot {
-				return o.keyOf(&l)
+				return o.rootUnder(&l)
 			}
 		}
 	}
-	return o.root.FieldKey(slot)
+	return o.root
 }
 
 // rootOf is the root of which the point of a writer's slot was given out: that which was in force then.

@@ -332,12 +332,7 @@ func (o *Owner) renewReaders(ctx context.Context) (news bool) {
 
 // renewReader does so for one: a contact that is about to be granted something may have replaced its keys too.
 func (o *Owner) renewReader(ctx context.Context, c *readerContact) bool {
-	line, err := lineOf(c.Identity, c.Successions)
-	if err != nil {
-		return false
-	}
-	newer, _, err := o.successions(ctx, line)
-	if err != nil || len(newer.Holders) == len(line.Holders) {
+	if !o.replacedKeys(ctx, c) {
 		return false
 	}
 	found, err := o.findRelationship(ctx, c.ID, func(_ policies.Hash, r *policies.Relationship) bool { return r.Nonce == c.Nonce })
@@ -349,6 +344,16 @@ func (o *Owner) renewReader(ctx context.Context, c *readerContact) bool {
 	o.regrantTo(policies.ReaderID(c.ID))
 	o.renewed = append(o.renewed, c.public())
 	return true
+}
+
+// replacedKeys asks whether a contact has newer keys than are known of it.
+func (o *Owner) replacedKeys(ctx context.Context, c *readerContact) bool {
+	line, err := lineOf(c.Identity, c.Successions)
+	if err != nil {
+		return false
+	}
+	newer, _, err := o.successions(ctx, line)
+	return err == nil && len(newer.Holders) != len(line.Holders)
 }
 
 // regrantTo queues what a reader has, to be granted anew to its newest key, and then the end of the older grants; and the same of what it may write.
