@@ -40,6 +40,7 @@ type inboxEntry struct {
 	Until   int64               `json:"until,omitzero"`
 	State   consent.State       `json:"state,omitzero"` // once answered
 	Answers []exchanged         `json:"answers,omitzero"`
+	Former  []formerWrite       `json:"former,omitzero"` // what the source could write before it was decided
 }
 
 // exchanged is an answer, and the receipts of both sides.
@@ -425,6 +426,7 @@ func (o *Owner) Answer(ctx context.Context, id string, grant []policies.Field, c
 	e.Decided, e.Fields = state, grant
 	if state != consent.Denied {
 		_, source, _ := readRequest(e.Raw)
+		e.Former = o.mayWriteNow(source, grant)
 		e.Stroke, e.Until, err = o.planAnswer(r, source, grant, GrantOptions{Purpose: r.Purpose.Text, Duration: time.Duration(r.Duration) * time.Second, Custody: custody})
 		if err != nil {
 			e.undecide()
@@ -444,11 +446,12 @@ func (o *Owner) Answer(ctx context.Context, id string, grant []policies.Field, c
 }
 
 func (e *inboxEntry) undecide() {
-	e.Decided, e.Stroke, e.Fields, e.Until = "", policies.DocumentID{}, nil, 0
+	e.Decided, e.Stroke, e.Fields, e.Until, e.Former = "", policies.DocumentID{}, nil, 0, nil
 }
 
-// settleAnswers answers every request whose grant is in force, and takes a decision back whose grant was refused.
-func (o *Owner) settleAnswers(context.Context) error {
+// settleAnswers answers every request whose grant is in force, and takes a decision back whose grant was refused, with what the source was let write for it.
+func (o *Owner) settleAnswers(ctx context.Context) error {
+	takenBack := false
 	for i := range o.state.Mail.Inbox {
 		e := &o.state.Mail.Inbox[i]
 		if e.Decided == "" || e.State != "" {
@@ -463,6 +466,7 @@ func (o *Owner) settleAnswers(context.Context) error {
 				continue // on its way
 			}
 			if in := o.granted(policies.ReaderID(r.From), e.Fields); len(in) != len(e.Fields) || !source.IsZero() && !o.mayWrite(source, e.Fields) {
+				takenBack = o.takeBackWrite(e, r, source) || takenBack
 				e.undecide()
 				if err := o.save(); err != nil {
 					return err
@@ -479,10 +483,13 @@ func (o *Owner) settleAnswers(context.Context) error {
 				return err
 			}
 		}
-		e.State = e.Decided
+		e.State, e.Former = e.Decided, nil
 		if err := o.save(); err != nil {
 			return err
 		}
+	}
+	if takenBack {
+		return o.run(ctx)
 	}
 	return nil
 }
