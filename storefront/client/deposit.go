@@ -156,13 +156,13 @@ func (o *Owner) tellSource(e *inboxEntry, r *consent.Request, source policies.Id
 	if err != nil {
 		return err
 	}
-	_, letter, err := seal[deposit.Slip](o.device, to, &deposit.Slip{
+	slip, letter, err := seal[deposit.Slip](o.device, to, &deposit.Slip{
 		Addressed: o.address("deposit-slip", r.From, e.Hash, answerLife), Source: source, Order: policies.Hash(order.Hash), Sealed: sealed.Sealed,
 	})
 	if err != nil {
 		return err
 	}
-	o.state.Mail.Outbox = append(o.state.Mail.Outbox, letter)
+	o.state.Mail.Outbox = append(o.state.Mail.Outbox, outgoingOf(slip, letter, to))
 	return nil
 }
 

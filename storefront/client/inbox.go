@@ -21,7 +21,7 @@ import (
 // ownerMail is what an owner's device keeps of messages.
 type ownerMail struct {
 	Inbox   []inboxEntry          `json:"inbox,omitzero"` // oldest first
-	Outbox  []api.Message         `json:"outbox,omitzero"`
+	Outbox  []outgoing            `json:"outbox,omitzero"`
 	Stops   []stop                `json:"stops,omitzero"`
 	Invited []invited             `json:"invited,omitzero"`
 	Muted   []policies.IdentityID `json:"muted,omitzero"`
@@ -188,7 +188,15 @@ func (o *Owner) sendAll(ctx context.Context) error {
 		}
 	}
 	for len(o.state.Mail.Outbox) > 0 {
-		if err := o.send(ctx, &o.state.Mail.Outbox[0]); temporary(err) {
+		next := &o.state.Mail.Outbox[0]
+		if anew, err := o.sealAnew(ctx, next); err != nil {
+			return err
+		} else if anew {
+			if err := o.save(); err != nil {
+				return err
+			}
+		}
+		if err := o.send(ctx, &next.Message); temporary(err) {
 			return err
 		} // what is refused for good is dropped: it will not be taken tomorrow either
 		o.state.Mail.Outbox = slices.Delete(o.state.Mail.Outbox, 0, 1)
@@ -233,7 +241,7 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 	e, err := o.unseal(m)
 	for _, former := range o.held()[1:] {
 		if err != nil {
-			e, err = o.unsealWith(former, m)
+			e, err = o.unsealWith(former.KEMSeed(), m)
 		}
 	}
 	if err != nil {
@@ -513,7 +521,7 @@ func (o *Owner) tellDecision(e *inboxEntry, r *consent.Request, a *consent.Answe
 		return err
 	}
 	e.Answers = append(e.Answers, exchanged{Hash: policies.Hash(answer.Hash), Answer: answer.Raw, Ours: receipt.Raw})
-	o.state.Mail.Outbox = append(o.state.Mail.Outbox, letter, second)
+	o.state.Mail.Outbox = append(o.state.Mail.Outbox, outgoingOf(answer, letter, to), outgoingOf(receipt, second, to))
 	return nil
 }
 
@@ -634,11 +642,11 @@ func (o *Owner) settleStops(ctx context.Context) error {
 		if !read.IsZero() {
 			d.LastRead = read.Unix()
 		}
-		_, letter, err := seal[consent.Deletion](o.device, to, d)
+		e, letter, err := seal[consent.Deletion](o.device, to, d)
 		if err != nil {
 			return err
 		}
-		o.state.Mail.Outbox = append(o.state.Mail.Outbox, letter)
+		o.state.Mail.Outbox = append(o.state.Mail.Outbox, outgoingOf(e, letter, to))
 		o.state.Mail.Stops = slices.DeleteFunc(o.state.Mail.Stops, s.same)
 		if err := o.save(); err != nil {
 			return err
@@ -705,7 +713,9 @@ func (o *Owner) Accept(ctx context.Context, link links.Invite, alias string) err
 	now := o.now().Unix()
 	o.state.Codes = append(o.state.Codes, issuedCode{Nonce: nonce, Reader: link.Reader, Time: now})
 	o.state.Mail.Invited = append(o.state.Mail.Invited, invited{Reader: link.Reader, Nonce: nonce, Alias: alias, Time: now, Token: policies.HashKey(link.Token)})
-	o.state.Mail.Outbox = append(append(o.state.Mail.Outbox, letters...), letter)
+	for _, m := range append(letters, letter) { // their keys were asked for just now
+		o.state.Mail.Outbox = append(o.state.Mail.Outbox, outgoing{Message: m})
+	}
 	if err := o.save(); err != nil {
 		return err
 	}

@@ -320,6 +320,7 @@ func (o *Owner) install(line succession.Line, raw []jsontext.Value) error {
 	if o.former != nil { // what others wrote is under it still
 		o.earlier, o.state.Earlier = slices.Insert(o.earlier, 0, o.former), slices.Insert(o.state.Earlier, 0, o.state.Former)
 	}
+	o.base.keepKEM(o.root, o.now())
 	o.former, o.state.Former = o.root, o.state.Root
 	o.root, o.state.Root = root, r.Root
 	o.signing.Zero()
