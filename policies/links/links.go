@@ -113,6 +113,21 @@ type Invite struct {
 	Token  []byte // 1 to 512 bytes; unpadded base64url in the link
 }
 
+// MaxReference is the length of a reference in bytes.
+const MaxReference = 64
+
+// CheckReference refuses what no business may know a person under: a reference is text of 1 to [MaxReference] bytes that neither begins nor ends with white space.
+func CheckReference(reference string) error {
+	h := policies.Header{Type: "invitation"}
+	if err := h.CheckText("a reference", reference, 1, MaxReference); err != nil {
+		return err
+	}
+	if strings.TrimSpace(reference) != reference {
+		return fmt.Errorf("%w: a reference does not begin or end with white space", policies.ErrMalformed)
+	}
+	return nil
+}
+
 // String is the link.
 func (l Invite) String() string {
 	return "sallyport:invite?" + url.Values{"reader": {l.Reader.String()}, "token": {base64.RawURLEncoding.EncodeToString(l.Token)}}.Encode()

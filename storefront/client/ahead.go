@@ -160,7 +160,7 @@ func (o *Owner) sealAhead(t *task, more func() bool) {
 				continue
 			}
 			var err error
-			if made.leaf, made.ciphertext, err = o.sealAnew(offline, &l, version); err != nil {
+			if made.leaf, made.ciphertext, err = o.sealItemAnew(offline, &l, version); err != nil {
 				continue
 			}
 			if o.ahead.sealed == nil {

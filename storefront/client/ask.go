@@ -2,14 +2,8 @@ package client
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -425,70 +419,22 @@ func (r *Reader) SetDelivered(number uint64) error {
 	return r.saveLocked()
 }
 
-// Invitations. An invitation's token is the reader's own reference of a person and the invitation's end, sealed under a key that only the reader has: so no list
-// of invitations need be kept, the same row gives the same link, and a link tells nobody what is in it.
-//
-//	token = nonce (12) || AES-256-GCM(cipher key, nonce, expires (u64) || reference, invitation(reader id))
-//	nonce = first 12 bytes of HMAC-SHA-256(mac key, invitation(reader id, expires, reference))
-//
-// The nonce is a function of what is sealed, so two different plaintexts have one nonce with probability 2^-96.
-
-// maxReference is the length of a reference in bytes.
-const maxReference = 64
-
-func (r *Reader) invitationAEAD() (cipher.AEAD, []byte, error) {
-	seed := r.root.InvitationSeed()
-	block, err := aes.NewCipher(seed[:32])
-	if err != nil {
-		return nil, nil, err
-	}
-	aead, err := cipher.NewGCM(block)
-	return aead, seed[32:], err
-}
-
 // Invite makes an invitation for the person whom this reader knows under a reference, usable until expires (by whole seconds). The same reference and end give the
-// same link.
+// same link, so no list of invitations need be kept ([pre.Root.Invitation]).
 func (r *Reader) Invite(reference string, expires time.Time) (links.Invite, error) {
-	if err := checkReference(reference); err != nil {
+	if err := links.CheckReference(reference); err != nil {
 		return links.Invite{}, err
 	}
-	aead, macKey, err := r.invitationAEAD()
-	if err != nil {
-		return links.Invite{}, err
-	}
-	plain := binary.BigEndian.AppendUint64(nil, uint64(expires.Unix()))
-	mac := hmac.New(sha256.New, macKey)
-	mac.Write(policies.Encode("invitation", r.id[:], plain, []byte(reference)))
-	nonce := mac.Sum(nil)[:aead.NonceSize()]
-	token := aead.Seal(nonce, nonce, append(plain, reference...), policies.Encode("invitation", r.id[:]))
-	return links.Invite{Reader: r.id, Token: token}, nil
-}
-
-func checkReference(reference string) error {
-	h := policies.NewHeader("invitation", time.Unix(1, 0))
-	if err := h.CheckText("a reference", reference, 1, maxReference); err != nil {
-		return err
-	}
-	if strings.TrimSpace(reference) != reference {
-		return fmt.Errorf("%w: a reference does not begin or end with white space", policies.ErrMalformed)
-	}
-	return nil
+	return links.Invite{Reader: r.id, Token: r.root.Invitation(r.ID(), reference, uint64(expires.Unix()))}, nil
 }
 
 // openInvitation reads a token of this reader's.
 func (r *Reader) openInvitation(token []byte) (reference string, expires time.Time, err error) {
-	aead, _, err := r.invitationAEAD()
+	reference, end, err := r.root.OpenInvitation(r.ID(), token)
 	if err != nil {
-		return "", expires, err
-	}
-	if len(token) < aead.NonceSize() {
 		return "", expires, policies.CodeInvitation
 	}
-	plain, err := aead.Open(nil, token[:aead.NonceSize()], token[aead.NonceSize():], policies.Encode("invitation", r.id[:]))
-	if err != nil || len(plain) < 8 {
-		return "", expires, policies.CodeInvitation
-	}
-	return string(plain[8:]), time.Unix(int64(binary.BigEndian.Uint64(plain)), 0), nil
+	return reference, time.Unix(int64(end), 0), nil
 }
 
 // takeAcceptance makes a contact of who accepted an invitation, with the reference as alias. Each invitation serves one owner.

@@ -25,6 +25,7 @@ type backup struct {
 	Codes    []issuedCode    `json:"codes,omitzero"`
 
 	Successions []jsontext.Value `json:"successions,omitzero"`
+	FormerKEM   []formerKEM      `json:"former_kem,omitzero"`
 	Former      []byte           `json:"former,omitzero"` // of an owner, while a replacement is under way
 	Earlier     [][]byte         `json:"earlier,omitzero"`
 	Replacing   *replacement     `json:"replacing,omitzero"` // from the moment at which one begins
@@ -53,7 +54,7 @@ func (b *backup) write(write func(plain []byte) error) error {
 func (b *base) backup(now time.Time) *backup {
 	return &backup{
 		Format: stateFormat, Role: b.Role, Kind: b.Kind, Network: b.Network, Root: b.Root, Recovery: b.Recovery, Identity: b.Identity, Made: now.Unix(),
-		Successions: b.Successions,
+		Successions: b.Successions, FormerKEM: b.FormerKEM,
 	}
 }
 
@@ -71,7 +72,7 @@ func parseBackup(plain []byte, role string) (*backup, error) {
 func (b *backup) base() base {
 	return base{
 		Format: stateFormat, Role: b.Role, Kind: b.Kind, Network: b.Network, Root: b.Root, Recovery: b.Recovery, Identity: b.Identity, Made: b.Made,
-		Successions: b.Successions,
+		Successions: b.Successions, FormerKEM: b.FormerKEM,
 	}
 }
 

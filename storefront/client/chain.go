@@ -305,6 +305,10 @@ func (o *Owner) advance(ctx context.Context) error {
 		case errors.Is(err, policies.CodeSuccessionPending): // a clock is early, or another change is announced
 			o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return t.Stroke == stroke })
 			return errors.Join(err, o.save())
+		case errors.Is(err, errNotFrozen): // what was wanted is so
+			o.needless = stroke
+			o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
+			return o.save()
 		case refused(err) && !t.stops():
 			o.drop(stroke)
 			return errors.Join(err, o.save())
@@ -608,8 +612,10 @@ func (o *Owner) deliver(ctx context.Context, t *task, v *policies.VaultDocument,
 		err = o.deliverRevocation(ctx, v, e)
 	case taskWrite:
 		err = o.post(ctx, v, request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: &vaultapi.Submission{Envelope: e.Raw}, login: true}, e)
-	case taskSucceed, taskNotice, taskThaw:
+	case taskSucceed, taskNotice:
 		err = o.deliverSuccession(ctx, v, e)
+	case taskThaw:
+		err = o.deliverThaw(ctx, v, e)
 	}
 	return err
 }

@@ -124,6 +124,7 @@ type base struct {
 	Made       int64          `json:"made"` // Unix seconds
 
 	Successions []jsontext.Value `json:"successions,omitzero"` // envelopes: how the identity came to the keys of this root
+	FormerKEM   []formerKEM      `json:"former_kem,omitzero"`  // of the roots before, for messages on their way
 
 	Kind policies.Kind `json:"kind"`
 }
@@ -238,6 +239,7 @@ func newDevice(b *base, o Options) (*device, error) {
 	if d.now == nil {
 		d.now = time.Now
 	}
+	b.forgetKEM(d.now())
 	if d.wire, err = newWire(network, d.id, b.Identity, pre.NewLoginKey(root.LoginSeed()), d.now); err != nil {
 		return nil, err
 	}
@@ -315,4 +317,7 @@ func (d *device) close() {
 	d.wire.close()
 	clear(d.base.Root)
 	clear(d.base.Recovery)
+	for _, f := range d.base.FormerKEM {
+		clear(f.Seed)
+	}
 }

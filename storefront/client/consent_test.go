@@ -545,7 +545,7 @@ func TestInvitations(t *testing.T) {
 		}
 	}
 	status(link, "open")
-	for _, reference := range []string{"", " x", "a\nb", strings.Repeat("x", maxReference+1)} {
+	for _, reference := range []string{"", " x", "a\nb", strings.Repeat("x", links.MaxReference+1)} {
 		if _, err := r.Invite(reference, end); !errors.Is(err, policies.ErrMalformed) {
 			t.Errorf("the reference %q: %v", reference, err)
 		}

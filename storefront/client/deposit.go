@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/policies/consent"
 	"github.com/sallyport/sallyport/policies/deposit"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/storefront/api"
 )
 
@@ -79,6 +80,58 @@ func (o *Owner) mayWrite(writer policies.IdentityID, fields []policies.Field) bo
 	})
 }
 
+// formerWrite is a field that a source could write before a specification was answered, and the terms of that.
+type formerWrite struct {
+	Field policies.Field `json:"field"`
+	Terms terms          `json:"terms"`
+}
+
+// mayWriteNow is what somebody may write of some fields.
+func (o *Owner) mayWriteNow(writer policies.IdentityID, fields []policies.Field) (out []formerWrite) {
+	for _, f := range fields {
+		if g := o.newestWrite(writer, f); g != nil {
+			out = append(out, formerWrite{f, terms{Purpose: g.Purpose, NotBefore: g.NotBefore, Expires: g.Expires}})
+		}
+	}
+	return out
+}
+
+// newestWrite is the newest permission in force by which somebody may write a field, or nil.
+func (o *Owner) newestWrite(writer policies.IdentityID, f policies.Field) (newest *writing.Grant) {
+	for i := range o.state.Writers {
+		g := &o.state.Writers[i]
+		if _, ok := g.Doc.Epoch(f); ok && g.Doc.Writer == policies.AuthorID(writer) && g.live(f) && o.now().Unix() < g.Doc.Expires && (newest == nil || g.Doc.Seq > newest.Seq) {
+			newest = &g.Doc
+		}
+	}
+	return newest
+}
+
+// takeBackWrite plans the end of what a source was let write for an answer whose grant was refused: half of an answer is worse than none. What it could write before stays, on
+// the terms of then. It reports whether there is anything to be done; the caller saves, and runs.
+func (o *Owner) takeBackWrite(e *inboxEntry, r *consent.Request, source policies.IdentityID) bool {
+	if source.IsZero() {
+		return false
+	}
+	stroke := policies.NewDocumentID()
+	var ends []policies.Field
+	before := len(o.state.Tasks)
+	for _, f := range e.Fields {
+		if g := o.newestWrite(source, f); g == nil || g.Expires != e.Until || g.Purpose != r.Purpose.Text { // the other permission is none of this answer's
+			continue
+		}
+		if at := slices.IndexFunc(e.Former, func(w formerWrite) bool { return w.Field == f }); at >= 0 {
+			o.state.Tasks = append(o.state.Tasks, task{Kind: taskFollow, Stroke: stroke, Reader: policies.ReaderID(source), Fields: []policies.Field{f}, Terms: e.Former[at].Terms})
+			continue
+		}
+		ends = append(ends, f)
+	}
+	if len(ends) > 0 {
+		o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{Kind: taskEndWrite, Stroke: stroke, Reader: policies.ReaderID(source), Fields: ends, Reason: policies.ReasonWithdrawn})
+	}
+	return len(o.state.Tasks) > before
+}
+
 // tellSource makes the order for a specification that was granted, and hands it, sealed to the source, to the requester. The caller saves.
 func (o *Owner) tellSource(e *inboxEntry, r *consent.Request, source policies.IdentityID) error {
 	s, ok := o.contact(policies.ReaderID(source))
@@ -103,13 +156,13 @@ func (o *Owner) tellSource(e *inboxEntry, r *consent.Request, source policies.Id
 	if err != nil {
 		return err
 	}
-	_, letter, err := seal[deposit.Slip](o.device, to, &deposit.Slip{
+	slip, letter, err := seal[deposit.Slip](o.device, to, &deposit.Slip{
 		Addressed: o.address("deposit-slip", r.From, e.Hash, answerLife), Source: source, Order: policies.Hash(order.Hash), Sealed: sealed.Sealed,
 	})
 	if err != nil {
 		return err
 	}
-	o.state.Mail.Outbox = append(o.state.Mail.Outbox, letter)
+	o.state.Mail.Outbox = append(o.state.Mail.Outbox, outgoingOf(slip, letter, to))
 	return nil
 }
 

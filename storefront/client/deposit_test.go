@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"errors"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/policies/deposit"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/links"
+	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/registry"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -234,6 +236,74 @@ func TestDeposit(t *testing.T) {
 	if in := zoe.Inbox(true); len(in) != 1 || !slices.Equal(in[0].Fields, fields) {
 		t.Errorf("the inbox holds %+v", in)
 	}
+}
+
+// TestRefusedAnswer: when the bank is refused for good what the customer answered, the employer does not keep the half that came before it, and the request waits as it did. What
+// the employer could write before it may write on.
+func TestRefusedAnswer(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	zoe, employer, bank := w.three()
+	works := policies.IdentityID(employer.ID())
+	fields := []policies.Field{"income.net", "job.since"}
+	c, err := bank.Specify(ctx, zoe.ID(), works, loan())
+	w.must(err)
+	w.looks(zoe, 1)
+	id := c.ID.String()[:8]
+	refuse := func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.HasSuffix(r.URL.Path, "/grants") && r.Method == http.MethodPost {
+			problem.Write(rw, policies.CodeGuardrail)
+			return
+		}
+		next.ServeHTTP(rw, r)
+	}
+	refused := func(want ...policies.Field) {
+		t.Helper()
+		if in := zoe.Inbox(false); len(in) != 1 || in[0].Status != consent.Pending || in[0].Waits || len(zoe.state.Tasks) != 0 {
+			t.Errorf("the inbox holds %+v, and %d tasks wait", in, len(zoe.state.Tasks))
+		}
+		var may []policies.Field
+		for _, one := range zoe.Writers(false) {
+			may = append(may, one.Field)
+		}
+		slices.Sort(may)
+		if !slices.Equal(may, want) {
+			t.Errorf("the employer may write %v, want %v", may, want)
+		}
+		for _, f := range fields {
+			if err := employer.Write(ctx, zoe.ID(), set(f, "x")); (err == nil) != slices.Contains(want, f) {
+				t.Errorf("the employer writes %s: %v", f, err)
+			}
+		}
+	}
+	if _, err := zoe.Answer(ctx, id, fields, policies.CustodySealed); !errors.Is(err, policies.CodeCustody) { // which this vault does not offer
+		t.Errorf("an answer in a custody that is not offered: %v", err)
+	}
+	refused()
+	w.hostile(refuse)
+	if _, err := zoe.Answer(ctx, id, fields, ""); !errors.Is(err, policies.CodeGuardrail) {
+		t.Errorf("an answer that is refused: %v", err)
+	}
+	refused()
+
+	w.hostile(nil)
+	w.must(zoe.GrantWrite(ctx, employer.ID(), fields[:1], GrantOptions{Purpose: "payroll", Duration: 48 * time.Hour}))
+	before := zoe.Writers(false)
+	w.hostile(refuse)
+	if _, err := zoe.Answer(ctx, id, fields, ""); !errors.Is(err, policies.CodeGuardrail) {
+		t.Errorf("an answer that is refused: %v", err)
+	}
+	refused(fields[0])
+	if after := zoe.Writers(false); len(after) != 1 || after[0].Purpose != before[0].Purpose || !after[0].Expires.Equal(before[0].Expires) {
+		t.Errorf("the employer may write as %+v, before as %+v", after, before)
+	}
+
+	w.hostile(nil)
+	_, err = zoe.Answer(ctx, id, fields, "")
+	w.must(err)
+	w.hears(bank, 3)
+	w.must(bank.Forward(ctx, id))
+	w.hears(employer, 1)
+	w.must(employer.Deposit(ctx, id, set("job.since", `{"v":1,"type":"text","text":"2019"}`)))
 }
 
 // newest is what happened last.

@@ -99,7 +99,7 @@ func TestSecondDeviceAttacked(t *testing.T) {
 	// The storefront shows the first device a new device of its own making.
 	key := pre.NewBlobKey([32]byte{77})
 	own := pairing.Opening{Key: key.Public(), Nonce: bytes.Repeat([]byte{7}, pairing.NonceSize)}
-	swap := func(part string, body func(code pairing.Code) any) func(http.ResponseWriter, *http.Request, http.Handler) {
+	swap := func(part string, body func(code pairing.Code, honest []byte) any) func(http.ResponseWriter, *http.Request, http.Handler) {
 		return func(rw http.ResponseWriter, rq *http.Request, next http.Handler) {
 			if !strings.HasSuffix(rq.URL.Path, part) || rq.Method != "GET" {
 				next.ServeHTTP(rw, rq)
@@ -114,7 +114,7 @@ func TestSecondDeviceAttacked(t *testing.T) {
 			}
 			code, err := pairing.ParseCode(strings.Split(rq.URL.Path, "/")[3])
 			w.must(err)
-			b, err := json.Marshal(body(code))
+			b, err := json.Marshal(body(code, honest.Body.Bytes()))
 			w.must(err)
 			rw.Header().Set("Content-Type", "application/json")
 			rw.Write(b)
@@ -122,10 +122,10 @@ func TestSecondDeviceAttacked(t *testing.T) {
 	}
 	both := func(rw http.ResponseWriter, rq *http.Request, next http.Handler) {
 		if strings.HasSuffix(rq.URL.Path, "/offer") {
-			swap("/offer", func(c pairing.Code) any { return api.DeviceOffer{Commitment: own.Commitment(c)} })(rw, rq, next)
+			swap("/offer", func(c pairing.Code, _ []byte) any { return api.DeviceOffer{Commitment: own.Commitment(c)} })(rw, rq, next)
 			return
 		}
-		swap("/opening", func(pairing.Code) any { return own })(rw, rq, next)
+		swap("/opening", func(pairing.Code, []byte) any { return own })(rw, rq, next)
 	}
 	w.hostile(both)
 	_, a, word, err = w.meet(o)
@@ -134,14 +134,19 @@ func TestSecondDeviceAttacked(t *testing.T) {
 		t.Errorf("a swapped key: %v", err)
 	}
 	// It has committed to another one than it shows.
-	w.hostile(swap("/opening", func(pairing.Code) any { return own }))
+	w.hostile(swap("/opening", func(pairing.Code, []byte) any { return own }))
 	if _, _, _, err := w.meet(o); !errors.Is(err, ErrUntrue) {
 		t.Errorf("a key that was not committed to: %v", err)
 	}
 	// It answers the new device in the name of another person, or with another nonce.
-	for _, owner := range []policies.OwnerID{o.ID(), thief.ID()} {
-		w.hostile(swap("/answer", func(pairing.Code) any {
-			return pairing.Answer{Owner: owner, Nonce: bytes.Repeat([]byte{9}, pairing.NonceSize)}
+	for _, change := range []func(*pairing.Answer){
+		func(a *pairing.Answer) { a.Owner = thief.ID() }, func(a *pairing.Answer) { a.Nonce = bytes.Repeat([]byte{9}, pairing.NonceSize) },
+	} {
+		w.hostile(swap("/answer", func(_ pairing.Code, honest []byte) any {
+			var answer pairing.Answer
+			w.must(json.Unmarshal(honest, &answer))
+			change(&answer)
+			return answer
 		}))
 		d, a, word, err = w.meet(o)
 		w.must(err)
@@ -164,24 +169,36 @@ func TestSecondDeviceAttacked(t *testing.T) {
 		w.must(err)
 		sealed, err := pre.SealBlob(d.opening.Key, d.transcript.Info(), plain)
 		w.must(err)
-		w.hostile(swap("/profile", func(pairing.Code) any { return api.DeviceProfile{Sealed: sealed} }))
+		w.hostile(swap("/profile", func(pairing.Code, []byte) any { return api.DeviceProfile{Sealed: sealed} }))
 		return nil
 	}))
 	store := new(memory)
 	if _, err := d.Finish(ctx, answer, store); !errors.Is(err, ErrUntrue) || store.state != nil {
 		t.Errorf("another person's profile: %v", err)
 	}
-	// Or what an earlier meeting handed over.
+	// Or what an earlier meeting handed over, to its key or to this one.
 	w.hostile(nil)
+	earlier := d.transcript
 	var old api.DeviceProfile
 	w.must(o.wire.call(ctx, request{method: "GET", path: meetingPath(api.PathDeviceProfile, d.code), out: &old}))
 	d, a, word, err = w.meet(o)
 	w.must(err)
 	answer, err = a.Approve(ctx, word)
 	w.must(err)
-	w.hostile(swap("/profile", func(pairing.Code) any { return old }))
+	w.hostile(swap("/profile", func(pairing.Code, []byte) any { return old }))
 	if _, err := d.Finish(ctx, answer, store); !errors.Is(err, ErrUntrue) || store.state != nil {
 		t.Errorf("an earlier meeting's profile: %v", err)
+	}
+	mine := o.state.base.backup(time.Now())
+	mine.Recovery = nil
+	w.must(mine.write(func(profile []byte) error {
+		plain, err := json.Marshal(handover{Profile: profile})
+		w.must(err)
+		old.Sealed, err = pre.SealBlob(d.opening.Key, earlier.Info(), plain)
+		return err
+	}))
+	if _, err := d.Finish(ctx, answer, store); !errors.Is(err, ErrUntrue) || store.state != nil {
+		t.Errorf("an earlier meeting's profile, sealed anew: %v", err)
 	}
 	// The honest one still works.
 	w.hostile(nil)

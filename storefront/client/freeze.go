@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
@@ -14,11 +15,42 @@ import (
 )
 
 // Thaw ends what two operators of the vault stopped: whoever may read reads again. It returns nil when the vault has recorded it; policies.CodeNotFound: nothing is stopped.
+// One that could not be sent is kept and sent later; if it has become needless by then, because another device came first, it is done.
 func (o *Owner) Thaw(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.state.Tasks = append(o.state.Tasks, task{Kind: taskThaw, Stroke: policies.NewDocumentID()})
-	return o.saveAndRun(ctx)
+	if slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Kind == taskThaw }) {
+		return o.run(ctx)
+	}
+	t := task{Kind: taskThaw, Stroke: policies.NewDocumentID()}
+	o.state.Tasks = append(o.state.Tasks, t)
+	if err := o.saveAndRun(ctx); err != nil || o.needless != t.Stroke {
+		return err
+	}
+	return errNotFrozen
+}
+
+// errNotFrozen is what the vault itself says to a thaw of nothing.
+var errNotFrozen = fmt.Errorf("%w: nothing is stopped", policies.CodeNotFound)
+
+// deliverThaw sends a thaw. That there is nothing to end the vault must say itself: if the storefront's word were enough, it could keep a person stopped who
+// believes the opposite.
+func (o *Owner) deliverThaw(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) error {
+	err := o.deliverSuccession(ctx, v, e)
+	if !errors.Is(err, policies.CodeNotFound) || o.wire.owners == nil {
+		return err
+	}
+	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
+	defer cancel()
+	in := &vaultapi.Submission{Envelope: e.Raw}
+	err = o.post(second, v, request{method: http.MethodPost, path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e)
+	switch {
+	case err == nil:
+		o.state.Untold = append(o.state.Untold, e.Raw)
+	case errors.Is(err, policies.CodeNotFound):
+		err = errNotFrozen
+	}
+	return err
 }
 
 func (o *Owner) buildThaw(v *policies.VaultDocument) (*envelope.Envelope, error) {

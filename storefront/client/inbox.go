@@ -21,7 +21,7 @@ import (
 // ownerMail is what an owner's device keeps of messages.
 type ownerMail struct {
 	Inbox   []inboxEntry          `json:"inbox,omitzero"` // oldest first
-	Outbox  []api.Message         `json:"outbox,omitzero"`
+	Outbox  []outgoing            `json:"outbox,omitzero"`
 	Stops   []stop                `json:"stops,omitzero"`
 	Invited []invited             `json:"invited,omitzero"`
 	Muted   []policies.IdentityID `json:"muted,omitzero"`
@@ -40,6 +40,7 @@ type inboxEntry struct {
 	Until   int64               `json:"until,omitzero"`
 	State   consent.State       `json:"state,omitzero"` // once answered
 	Answers []exchanged         `json:"answers,omitzero"`
+	Former  []formerWrite       `json:"former,omitzero"` // what the source could write before it was decided
 }
 
 // exchanged is an answer, and the receipts of both sides.
@@ -188,7 +189,15 @@ func (o *Owner) sendAll(ctx context.Context) error {
 		}
 	}
 	for len(o.state.Mail.Outbox) > 0 {
-		if err := o.send(ctx, &o.state.Mail.Outbox[0]); temporary(err) {
+		next := &o.state.Mail.Outbox[0]
+		if anew, err := o.sealMessageAnew(ctx, next); err != nil {
+			return err
+		} else if anew {
+			if err := o.save(); err != nil {
+				return err
+			}
+		}
+		if err := o.send(ctx, &next.Message); temporary(err) {
 			return err
 		} // what is refused for good is dropped: it will not be taken tomorrow either
 		o.state.Mail.Outbox = slices.Delete(o.state.Mail.Outbox, 0, 1)
@@ -233,7 +242,7 @@ func (o *Owner) takeMail(ctx context.Context, m *api.Message) error {
 	e, err := o.unseal(m)
 	for _, former := range o.held()[1:] {
 		if err != nil {
-			e, err = o.unsealWith(former, m)
+			e, err = o.unsealWith(former.KEMSeed(), m)
 		}
 	}
 	if err != nil {
@@ -426,6 +435,7 @@ func (o *Owner) Answer(ctx context.Context, id string, grant []policies.Field, c
 	e.Decided, e.Fields = state, grant
 	if state != consent.Denied {
 		_, source, _ := readRequest(e.Raw)
+		e.Former = o.mayWriteNow(source, grant)
 		e.Stroke, e.Until, err = o.planAnswer(r, source, grant, GrantOptions{Purpose: r.Purpose.Text, Duration: time.Duration(r.Duration) * time.Second, Custody: custody})
 		if err != nil {
 			e.undecide()
@@ -445,11 +455,12 @@ func (o *Owner) Answer(ctx context.Context, id string, grant []policies.Field, c
 }
 
 func (e *inboxEntry) undecide() {
-	e.Decided, e.Stroke, e.Fields, e.Until = "", policies.DocumentID{}, nil, 0
+	e.Decided, e.Stroke, e.Fields, e.Until, e.Former = "", policies.DocumentID{}, nil, 0, nil
 }
 
-// settleAnswers answers every request whose grant is in force, and takes a decision back whose grant was refused.
-func (o *Owner) settleAnswers(context.Context) error {
+// settleAnswers answers every request whose grant is in force, and takes a decision back whose grant was refused, with what the source was let write for it.
+func (o *Owner) settleAnswers(ctx context.Context) error {
+	takenBack := false
 	for i := range o.state.Mail.Inbox {
 		e := &o.state.Mail.Inbox[i]
 		if e.Decided == "" || e.State != "" {
@@ -464,6 +475,7 @@ func (o *Owner) settleAnswers(context.Context) error {
 				continue // on its way
 			}
 			if in := o.granted(policies.ReaderID(r.From), e.Fields); len(in) != len(e.Fields) || !source.IsZero() && !o.mayWrite(source, e.Fields) {
+				takenBack = o.takeBackWrite(e, r, source) || takenBack
 				e.undecide()
 				if err := o.save(); err != nil {
 					return err
@@ -480,10 +492,13 @@ func (o *Owner) settleAnswers(context.Context) error {
 				return err
 			}
 		}
-		e.State = e.Decided
+		e.State, e.Former = e.Decided, nil
 		if err := o.save(); err != nil {
 			return err
 		}
+	}
+	if takenBack {
+		return o.run(ctx)
 	}
 	return nil
 }
@@ -507,7 +522,7 @@ func (o *Owner) tellDecision(e *inboxEntry, r *consent.Request, a *consent.Answe
 		return err
 	}
 	e.Answers = append(e.Answers, exchanged{Hash: policies.Hash(answer.Hash), Answer: answer.Raw, Ours: receipt.Raw})
-	o.state.Mail.Outbox = append(o.state.Mail.Outbox, letter, second)
+	o.state.Mail.Outbox = append(o.state.Mail.Outbox, outgoingOf(answer, letter, to), outgoingOf(receipt, second, to))
 	return nil
 }
 
@@ -628,11 +643,11 @@ func (o *Owner) settleStops(ctx context.Context) error {
 		if !read.IsZero() {
 			d.LastRead = read.Unix()
 		}
-		_, letter, err := seal[consent.Deletion](o.device, to, d)
+		e, letter, err := seal[consent.Deletion](o.device, to, d)
 		if err != nil {
 			return err
 		}
-		o.state.Mail.Outbox = append(o.state.Mail.Outbox, letter)
+		o.state.Mail.Outbox = append(o.state.Mail.Outbox, outgoingOf(e, letter, to))
 		o.state.Mail.Stops = slices.DeleteFunc(o.state.Mail.Stops, s.same)
 		if err := o.save(); err != nil {
 			return err
@@ -700,7 +715,9 @@ func (o *Owner) Accept(ctx context.Context, link links.Invite, alias string) (er
 	now := o.now().Unix()
 	o.state.Codes = append(o.state.Codes, issuedCode{Nonce: nonce, Reader: link.Reader, Time: now})
 	o.state.Mail.Invited = append(o.state.Mail.Invited, invited{Reader: link.Reader, Nonce: nonce, Alias: alias, Time: now, Token: policies.HashKey(link.Token)})
-	o.state.Mail.Outbox = append(append(o.state.Mail.Outbox, letters...), letter)
+	for _, m := range append(letters, letter) { // their keys were asked for just now
+		o.state.Mail.Outbox = append(o.state.Mail.Outbox, outgoing{Message: m})
+	}
 	if err := o.save(); err != nil {
 		return err
 	}

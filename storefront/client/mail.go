@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/consent"
@@ -59,11 +62,43 @@ func seal[T any, D addressed[T]](d *device, to *policies.Identity, doc D) (*enve
 	return e, api.Message{From: a.From, To: a.To, Type: e.Type, Expires: a.Expires, Sealed: sealed}, nil
 }
 
-// unseal opens what a message holds. What it returns is not verified.
-func (d *device) unseal(m *api.Message) (*envelope.Envelope, error) { return d.unsealWith(d.root, m) }
+// formerKEM is a key that messages were sealed to before this identity replaced its keys.
+type formerKEM struct {
+	Seed  []byte `json:"seed"`
+	Until int64  `json:"until"` // Unix seconds
+}
 
-// unsealWith is unseal with the keys of a root: one before the newest, say, to which a message on its way was sealed.
-func (d *device) unsealWith(root *pre.Root, m *api.Message) (*envelope.Envelope, error) {
+// keepKEM keeps what opens messages that are on their way while the keys of a root are replaced, for as long as the storefront keeps a message. It opens nothing else. A thief of
+// the root has it too, so what was sealed to it is no secret to a thief with the storefront's help; whose word a message is its signature says, not its seal. Senders look for newer keys.
+func (b *base) keepKEM(root *pre.Root, now time.Time) {
+	seed := root.KEMSeed()
+	b.FormerKEM = append(b.FormerKEM, formerKEM{seed[:], now.Add(api.MaxMessageLife).Unix()})
+}
+
+// forgetKEM drops the keys that no message can be under way to any more.
+func (b *base) forgetKEM(now time.Time) {
+	b.FormerKEM = slices.DeleteFunc(b.FormerKEM, func(f formerKEM) bool {
+		over := now.Unix() >= f.Until
+		if over {
+			clear(f.Seed)
+		}
+		return over
+	})
+}
+
+// unseal opens what a message holds. What it returns is not verified.
+func (d *device) unseal(m *api.Message) (*envelope.Envelope, error) {
+	e, err := d.unsealWith(d.root.KEMSeed(), m)
+	for _, f := range d.base.FormerKEM {
+		if err != nil && len(f.Seed) == 32 && d.now().Unix() < f.Until {
+			e, err = d.unsealWith([32]byte(f.Seed), m)
+		}
+	}
+	return e, err
+}
+
+// unsealWith is unseal with one key: one before the newest, say, to which a message on its way was sealed.
+func (d *device) unsealWith(seed [32]byte, m *api.Message) (*envelope.Envelope, error) {
 	if m.To != d.id {
 		return nil, fmt.Errorf("%w: a message for somebody else", ErrUntrue)
 	}
@@ -71,7 +106,7 @@ func (d *device) unsealWith(root *pre.Root, m *api.Message) (*envelope.Envelope,
 	if err != nil {
 		return nil, err
 	}
-	key := pre.NewBlobKey(root.KEMSeed())
+	key := pre.NewBlobKey(seed)
 	defer key.Zero()
 	raw, err := key.Open(info, m.Sealed)
 	if err != nil {
@@ -105,6 +140,46 @@ func verify[T any, D addressed[T]](d *device, m *api.Message, e *envelope.Envelo
 		return nil, fmt.Errorf("a message: %w", policies.CodeExpired)
 	}
 	return D(doc), nil
+}
+
+// outgoing is a message of an owner's that is to be sent, and what it takes to seal it anew.
+type outgoing struct {
+	api.Message
+	Raw jsontext.Value `json:"raw,omitzero"` // the envelope within
+	Key policies.Hash  `json:"key,omitzero"` // SHA-256 of the key that it is sealed to
+}
+
+func outgoingOf(e *envelope.Envelope, m api.Message, to *policies.Identity) outgoing {
+	return outgoing{m, e.Raw, policies.HashKey(to.KEMKey)}
+}
+
+// sealMessageAnew seals a message that waits anew, if its receiver has other keys by now: what is sealed to keys that were replaced a thief may read. It reports whether it did.
+func (o *Owner) sealMessageAnew(ctx context.Context, m *outgoing) (bool, error) {
+	c, ok := o.contact(policies.ReaderID(m.To))
+	if !ok || m.Raw == nil {
+		return false, nil
+	}
+	line, err := lineOf(c.Identity, c.Successions)
+	if err != nil {
+		return false, err
+	}
+	if line, _, err = o.successions(ctx, line); err != nil {
+		return false, err
+	}
+	key := line.Newest().KEMKey
+	if policies.HashKey(key) == m.Key {
+		return false, nil
+	}
+	info, err := pre.MessageInfo(m.Type, m.From, m.To)
+	if err != nil {
+		return false, err
+	}
+	sealed, err := pre.SealBlob(key, info, m.Raw)
+	if err != nil {
+		return false, fmt.Errorf("sealing a message: %w", err)
+	}
+	m.Sealed, m.Key = sealed, policies.HashKey(key)
+	return true, nil
 }
 
 // fetchMail is one page of what waits. It waits at most so long if there is nothing.

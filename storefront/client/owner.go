@@ -38,6 +38,8 @@ type Owner struct {
 
 	reader  *Reader   // this person as a reader of other people, once it was needed
 	givenUp []GivenUp // by readers, heard of since this device was opened
+
+	needless policies.DocumentID // the stroke of the newest thaw that had nothing to end
 }
 
 // ownerState is what an owner's device must not lose. Everything else follows from the root and the chain.

@@ -88,11 +88,10 @@ func (d *device) register(ctx context.Context, rule registry.Lookup) error {
 }
 
 // introduce makes an introduction of a party for another, sealed to the latter.
-func (d *device) introduce(subject, to policies.IdentityID, keys *policies.Identity, purpose string) (api.Message, error) {
-	_, letter, err := seal[registry.Introduction](d, keys, &registry.Introduction{
+func (d *device) introduce(subject, to policies.IdentityID, keys *policies.Identity, purpose string) (*envelope.Envelope, api.Message, error) {
+	return seal[registry.Introduction](d, keys, &registry.Introduction{
 		Addressed: d.address("introduction", to, policies.Hash{}, introductionLife), Subject: subject, Purpose: purpose, Nonce: policies.NewNonce(),
 	})
-	return letter, err
 }
 
 // introduceSelf is an introduction of this identity for somebody who is about to hear from it, if it may be looked up by introduction only.
@@ -101,7 +100,7 @@ func (d *device) introduceSelf(ctx context.Context, to policies.IdentityID, keys
 	if err != nil || doc == nil || doc.Lookup != registry.Introduced {
 		return nil, err
 	}
-	letter, err := d.introduce(d.id, to, keys, purpose)
+	_, letter, err := d.introduce(d.id, to, keys, purpose)
 	return []api.Message{letter}, err
 }
 
@@ -143,11 +142,11 @@ func (o *Owner) Introduce(ctx context.Context, subject, to policies.ReaderID, pu
 	if err != nil {
 		return err
 	}
-	letter, err := o.introduce(policies.IdentityID(subject), c.ID, keys, purpose)
+	e, letter, err := o.introduce(policies.IdentityID(subject), c.ID, keys, purpose)
 	if err != nil {
 		return err
 	}
-	o.state.Mail.Outbox = append(o.state.Mail.Outbox, letter)
+	o.state.Mail.Outbox = append(o.state.Mail.Outbox, outgoingOf(e, letter, keys))
 	if err := o.save(); err != nil {
 		return err
 	}

@@ -335,6 +335,7 @@ func (o *Owner) install(line succession.Line, raw []jsontext.Value) error {
 	if o.former != nil { // what others wrote is under it still
 		o.earlier, o.state.Earlier = slices.Insert(o.earlier, 0, o.former), slices.Insert(o.state.Earlier, 0, o.state.Former)
 	}
+	o.base.keepKEM(o.root, o.now())
 	o.former, o.state.Former = o.root, o.state.Root
 	o.root, o.state.Root = root, r.Root
 	o.under = nil
@@ -489,7 +490,7 @@ func (o *Owner) resealSome(ctx context.Context, t *task, rest []task) error {
 		if o.overtaken(l.Field) { // sealed anew, it would be the newest again
 			continue
 		}
-		sealed, ciphertext, err := o.sealAnew(ctx, &l, version)
+		sealed, ciphertext, err := o.sealItemAnew(ctx, &l, version)
 		if err != nil {
 			return err
 		}
@@ -511,8 +512,8 @@ func (o *Owner) resealSome(ctx context.Context, t *task, rest []task) error {
 	return nil
 }
 
-// sealAnew seals the value of an item once more, as another version.
-func (o *Owner) sealAnew(ctx context.Context, l *policies.Leaf, version uint64) (policies.Leaf, []byte, error) {
+// sealItemAnew seals the value of an item once more, as another version.
+func (o *Owner) sealItemAnew(ctx context.Context, l *policies.Leaf, version uint64) (policies.Leaf, []byte, error) {
 	if made, ok := o.ahead.sealed[l.Hash()]; ok && made.leaf.Version == version {
 		return made.leaf, made.ciphertext, nil
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/consent"
+	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/registry"
 	"github.com/sallyport/sallyport/policies/succession"
@@ -462,6 +464,90 @@ func TestReplacedAtTheVaultAlone(t *testing.T) {
 		w.wantRead(acme, fresh, "own/f1", "value 1")
 		w.must(fresh.Set(ctx, set("own/f1", "later")))
 		w.wantRead(acme, fresh, "own/f1", "later")
+	}
+}
+
+// TestMessagesAcrossAReplacement: what was under way while a business replaced its keys it opens all the same, and so does a machine restored from the backup of that. What an owner
+// had not sent by then is sealed to the new keys before it goes out. After as long as a message may be under way the old key opens nothing.
+func TestMessagesAcrossAReplacement(t *testing.T) {
+	ctx, w := context.Background(), newWorld(t)
+	o, _, r, m := w.met()
+	fields := []policies.Field{"address.home", "phone.mobile"}
+	first, second := w.asks(r, o, delivery()), w.asks(r, o, delivery())
+	w.looks(o, 2)
+	_, err := o.Answer(ctx, first.ID.String(), fields, "")
+	w.must(err)
+	old := r.root.KEMSeed()
+	var backup []byte
+	w.must(r.Replace(ctx, stolen(), keep(&backup)))
+	restored, err := RestoreReader(new(memory), backup, Options{})
+	w.must(err)
+	w.must(restored.ready(ctx))
+	if len(restored.base.FormerKEM) != 1 {
+		t.Errorf("a restored machine opens messages with %d former keys, want 1", len(restored.base.FormerKEM))
+	}
+	w.must(r.Close())
+	r, err = OpenReader(m, Options{})
+	w.must(err)
+	w.hears(r, 2)
+	w.wantStatus(r, first.ID, consent.Granted, fields...)
+
+	w.silent(api.PathMessages)
+	if _, err := o.Answer(ctx, second.ID.String(), nil, ""); !errors.Is(err, policies.CodeUnavailable) {
+		t.Errorf("an answer without a storefront: %v", err)
+	}
+	w.hostile(nil)
+	newer := r.root.KEMSeed()
+	w.must(r.Replace(ctx, stolen(), keep(&backup)))
+	var sent []api.Message
+	w.hostile(func(rw http.ResponseWriter, q *http.Request, next http.Handler) {
+		if q.Method == http.MethodPost && q.URL.Path == api.PathMessages {
+			body, _ := io.ReadAll(q.Body)
+			var one api.Message
+			w.must(envelope.Decode(body, &one))
+			sent = append(sent, one)
+			q.Body = io.NopCloser(bytes.NewReader(body))
+		}
+		next.ServeHTTP(rw, q)
+	})
+	_, err = o.Receive(ctx)
+	w.must(err)
+	w.hostile(nil)
+	for i := range sent {
+		for _, seed := range [][32]byte{old, newer} {
+			if _, err := r.unsealWith(seed, &sent[i]); err == nil {
+				t.Errorf("a message of type %s was sent to a key that was replaced", sent[i].Type)
+			}
+		}
+	}
+	if len(sent) != 2 {
+		t.Errorf("%d messages were sent, want 2", len(sent))
+	}
+	w.hears(r, 2)
+	w.wantStatus(r, second.ID, consent.Denied)
+
+	late := sent[0]
+	late.Sealed = nil
+	info, err := pre.MessageInfo(late.Type, late.From, late.To)
+	w.must(err)
+	key := pre.NewBlobKey(newer)
+	raw, err := pre.NewBlobKey(r.root.KEMSeed()).Open(info, sent[0].Sealed)
+	w.must(err)
+	late.Sealed, err = pre.SealBlob(key.Public(), info, raw)
+	w.must(err)
+	if _, err := r.unseal(&late); err != nil {
+		t.Errorf("a message to the key before: %v", err)
+	}
+	r.device.now = func() time.Time { return time.Now().Add(api.MaxMessageLife + time.Hour) }
+	if _, err := r.unseal(&late); !errors.Is(err, ErrUntrue) {
+		t.Errorf("a message to the key before, too late: %v", err)
+	}
+	now := r.device.now
+	w.must(r.Close())
+	r, err = OpenReader(m, Options{Now: now})
+	w.must(err)
+	if len(r.base.FormerKEM) != 0 {
+		t.Errorf("%d keys are kept for ever", len(r.base.FormerKEM))
 	}
 }
 

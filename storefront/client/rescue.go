@@ -224,6 +224,7 @@ func (r *Reader) installRoot(line succession.Line, raw []jsontext.Value) error {
 	r.sessionMu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.base.keepKEM(r.root, r.now())
 	r.root.Zero()
 	clear(r.state.Root)
 	r.root, r.state.Root = root, p.Root

@@ -546,3 +546,10 @@ func reopen(m *memory, w *world) *Owner {
 	w.must(err)
 	return o
 }
+
+// reachable says whether the vault's own listener answers.
+func (w *world) reachable(up bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.owners = up
+}

@@ -676,7 +676,7 @@ func (l *logWorld) signed(receipt *evidence.Receipt, written func(*evidence.Rece
 }
 
 func linkTrials(w *goWorld) (out []trial) {
-	pieces := []string{"&", "=", "?", "#", ";", "%", "%2f", "%zz", "+", "vault=", "id=", "&x=1", "&nonce=", "sallyport:", "join", "owner", "SALLYPORT:", "//", " ", "\n", "é"}
+	pieces := []string{"&", "=", "?", "#", ";", "%", "%2f", "%zz", "+", "vault=", "id=", "token=", "A", "&x=1", "&nonce=", "sallyport:", "join", "owner", "SALLYPORT:", "//", " ", "\n", "é"}
 	mutate := func(r *mathrand.Rand, base []byte) []byte {
 		if r.IntN(2) == 0 {
 			return damage(r, base)
@@ -687,20 +687,27 @@ func linkTrials(w *goWorld) (out []trial) {
 	join := links.Join{Vault: w.vault, Ceremony: random32(), Storefront: "https://store.example", Owners: "https://[::1]:8443/x"}
 	for name, link := range map[string]string{
 		"join link": join.String(), "owner's code": links.Contact{Role: "owner", ID: w.owner.id, Nonce: w.nonce}.String(), "reader's code": links.Contact{Role: "reader", ID: w.reader.id}.String(),
+		"invitation": links.Invite{Reader: w.reader.id, Token: []byte("a token of 19 bytes")}.String(),
 	} {
 		out = append(out, trial{name: name, base: []byte(link), mutate: mutate,
 			goRead: func(data []byte) (err error) {
-				if data = []byte(strings.ToValidUTF8(string(data), "?")); name == "join link" {
+				switch data = []byte(strings.ToValidUTF8(string(data), "?")); name {
+				case "join link":
 					_, err = links.ParseJoin(string(data))
-				} else {
+				case "invitation":
+					_, err = links.ParseInvite(string(data))
+				default:
 					_, err = links.ParseContact(string(data))
 				}
 				return err
 			},
 			js: func(data []byte) request {
 				kinds := []string{"owner", "reader"}
-				if name == "join link" {
+				switch name {
+				case "join link":
 					kinds = []string{"join"}
+				case "invitation":
+					kinds = []string{"invite"}
 				}
 				r := operation("make", "link", "link", strings.ToValidUTF8(string(data), "?"))
 				r.In.(map[string]any)["kinds"] = kinds

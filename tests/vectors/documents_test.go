@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/consent"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/guardrails"
@@ -29,6 +30,7 @@ var decoders = map[string]func(*envelope.Envelope) error{
 	"renunciation":      func(e *envelope.Envelope) error { _, err := policies.Decode[succession.Renunciation](e); return err },
 	"voucher":           func(e *envelope.Envelope) error { _, err := policies.Decode[names.Voucher](e); return err },
 	"guardrails":        func(e *envelope.Envelope) error { _, err := policies.Decode[guardrails.Document](e); return err },
+	"invitation-answer": func(e *envelope.Envelope) error { _, err := policies.Decode[consent.Acceptance](e); return err },
 	"domain-statement":  func(e *envelope.Envelope) error { _, err := policies.Decode[names.Statement](e); return err },
 	"audit-query":       func(e *envelope.Envelope) error { _, err := policies.Decode[policies.AuditQuery](e); return err },
 	"read":              func(e *envelope.Envelope) error { _, err := policies.Decode[policies.ReadRequest](e); return err },

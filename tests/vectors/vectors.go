@@ -64,6 +64,7 @@ func Generate() []File {
 	files = append(files, documentFiles()...)
 	files = append(files, successionFiles()...)
 	files = append(files, guardrailFiles()...)
+	files = append(files, invitationFiles()...)
 	for i := range files {
 		files[i].Made = made
 	}

@@ -217,9 +217,12 @@ type outputs = map[string]any
 
 // operations run a case through the public functions; an operation of one file goes before one of all.
 var operations = map[string]func(*values) (outputs, error){
-	"published": publishedOperation,
-	"refusals":  refusalsOperation,
-	"vet":       vetOperation,
+	"published":            publishedOperation,
+	"refusals":             refusalsOperation,
+	"vet":                  vetOperation,
+	"token":                tokenOperation,
+	"link":                 linkOperation,
+	"invitation.json open": openInvitationOperation,
 	"hkdf": func(v *values) (outputs, error) {
 		info := policies.Encode(v.str("use"), v.list("fields")...)
 		okm, err := stdhkdf.Key(sha256.New, v.bytes("ikm"), v.bytes("salt"), string(info), int(v.num("size")))

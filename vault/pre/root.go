@@ -66,15 +66,6 @@ func (r *Root) KEMSeed() [32]byte { return r.derive("identity-kem") }
 // LoginSeed is the X-Wing seed of the login challenge, for [NewLoginKey] and nothing else.
 func (r *Root) LoginSeed() [32]byte { return r.derive("login-kem") }
 
-// InvitationSeed is what a reader makes and opens invitations with: a key of AES-256 (32 bytes), then one of HMAC-SHA-256 (32).
-func (r *Root) InvitationSeed() [64]byte {
-	var seed [64]byte
-	cipher, mac := r.derive("invitation-cipher"), r.derive("invitation-mac")
-	copy(seed[:32], cipher[:])
-	copy(seed[32:], mac[:])
-	return seed
-}
-
 // FieldKey derives a for a slot. The slot's owner must be the one this root belongs to; it is bound into everything that
 // is made with the key, not into the key.
 //

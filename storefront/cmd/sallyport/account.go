@@ -58,7 +58,7 @@ func (s *session) newPassword(file string) ([]byte, error) {
 	}
 	if len([]rune(string(text))) < minPassword {
 		clear(text)
-		return nil, fmt.Errorf("%w: %s", errUnsure, s.say("password.short", "n", minPassword))
+		return nil, s.adding(errUnsure, "password.short", "n", minPassword)
 	}
 	return text, nil
 }
@@ -66,7 +66,7 @@ func (s *session) newPassword(file string) ([]byte, error) {
 // elsewhere says what to do about an account that another device changed.
 func (s *session) elsewhere(err error) error {
 	if errors.Is(err, policies.CodeOutdated) {
-		return fmt.Errorf("%w: %s", err, s.say("account.elsewhere"))
+		return s.adding(err, "account.elsewhere")
 	}
 	return err
 }
@@ -100,7 +100,7 @@ func (s *session) password(file string, twice bool) ([]byte, error) {
 	}
 	if !bytes.Equal(text, again) {
 		clear(text)
-		return nil, fmt.Errorf("%w: %s", errUnsure, s.say("password.differ"))
+		return nil, errDiffer
 	}
 	return text, nil
 }
@@ -155,7 +155,7 @@ type meKitPrint struct {
 func (c *meKitPrint) Run(s *session) error {
 	if c.Output != "" {
 		if _, err := os.Lstat(c.Output); err == nil {
-			return fmt.Errorf("%s: there is such a file already", c.Output)
+			return fmt.Errorf("%s: %w", c.Output, errFile)
 		}
 	}
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
@@ -263,7 +263,7 @@ func (c *meKitOff) Run(s *session) error {
 // wayBack restores from the account server.
 func (c *meRestore) wayBack(s *session) error {
 	if c.Server == "" || c.Account == "" || c.Join == "" || c.Password && c.Kit {
-		return fmt.Errorf("%w: %s", errUsage, s.say("restore.needs"))
+		return s.adding(errUsage, "restore.needs")
 	}
 	network, options, err := s.joining(c.Join)
 	if err != nil {

@@ -75,7 +75,7 @@ func (c *meExport) Run(s *session) error {
 			}
 			result["export"] = jsontext.Value(out)
 		default:
-			err = errors.New("no such format")
+			err = errUsage
 		}
 		if err != nil {
 			return err

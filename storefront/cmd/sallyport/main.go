@@ -25,6 +25,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -89,7 +90,8 @@ type session struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	lang           phrases.Language
-	person         bool // the command is one of a private person
+	person         bool     // the command is one of a private person
+	words          []string // the command line
 }
 
 const description = `Keep your data encrypted on your own device and let those you choose read it, field by field.
@@ -115,10 +117,15 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}()
 	parsed, global, err := parse(args, lang, stdout, stderr)
 	if err != nil {
+		if lang != phrases.English && slices.Contains(args, "me") {
+			s := &session{Global: &Global{}, lang: lang, words: args}
+			fmt.Fprintln(stderr, s.say("error", "text", s.say("why.grammar")+"\n"+s.say("error.details", "text", err)))
+			return exitUsage
+		}
 		fmt.Fprintf(stderr, "sallyport: %v\nTry: sallyport --help\n", err)
 		return exitUsage
 	}
-	s := &session{Global: global, ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, lang: lang, person: strings.HasPrefix(parsed.Command(), "me ")}
+	s := &session{Global: global, ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, lang: lang, person: strings.HasPrefix(parsed.Command(), "me "), words: args}
 	if !s.person && s.Lang == "" { // the texts for businesses, operators and auditors are in English
 		s.lang = phrases.English
 	}

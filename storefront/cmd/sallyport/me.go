@@ -96,7 +96,7 @@ func (c *meInit) Run(s *session) error {
 	}
 	s.warn(file)
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.say("init.later"), err)
+		return s.adding(err, "init.later")
 	}
 	s.warnVault(o.Vault(s.ctx))
 	s.print(map[string]any{"id": o.ID(), "profile": p.Dir(), "backup": file}, func(w io.Writer) {
@@ -149,7 +149,7 @@ func (s *session) value(f policies.Field, words []string, file string) ([]byte, 
 		return nil, err
 	}
 	if file != "" && len(words) > 0 {
-		return nil, fmt.Errorf("%w: give the value or a file with it, not both", errUsage)
+		return nil, s.adding(errUsage, "usage.value")
 	}
 	text := strings.Join(words, "\n")
 	if len(words) == 0 || len(words) == 1 && text == "-" {
@@ -397,7 +397,7 @@ type meGrant struct {
 
 func (c *meGrant) Run(s *session) error {
 	if c.Write && c.WriteOnly {
-		return fmt.Errorf("%w: --write or --write-only, not both", errUsage)
+		return s.adding(errUsage, "usage.write")
 	}
 	duration, err := parseDuration(c.For)
 	if err != nil {
@@ -460,9 +460,12 @@ func join(fields []policies.Field) string {
 	return strings.Join(words, ", ")
 }
 
+// errDuration: the command line has a time that is none.
+var errDuration = fmt.Errorf("%w: that is not a time such as 12h, 90d or 2y", errUsage)
+
 // parseDuration reads 12h, 90d or 2y besides what Go's durations are.
 func parseDuration(text string) (time.Duration, error) {
-	bad := fmt.Errorf("%w: %q is not a time such as 12h, 90d or 2y", errUsage, text)
+	bad := fmt.Errorf("%q: %w", text, errDuration)
 	day := 24 * time.Hour
 	if text == "" {
 		return 0, bad
@@ -604,7 +607,7 @@ func (c *meVerify) Run(s *session) error {
 			fmt.Fprintln(w, s.say("verify.done", "n", v.Entries, "size", v.Size))
 		})
 		if !v.Agrees() {
-			return errQuiet{fmt.Errorf("%w: %s", client.ErrUntrue, s.say("verify.wrong"))}
+			return errQuiet{s.adding(client.ErrUntrue, "verify.wrong")}
 		}
 		return nil
 	})
@@ -731,7 +734,7 @@ func (c *meRestore) Run(s *session) error {
 		return c.wayBack(s)
 	}
 	if c.File == "" {
-		return fmt.Errorf("%w: %s", errUsage, s.say("restore.needs"))
+		return s.adding(errUsage, "restore.needs")
 	}
 	return s.restore("me", c.File, c.Yes, func(p *profile.Profile, plain []byte, options client.Options) error {
 		o, err := client.RestoreOwner(p, plain, options)
@@ -746,7 +749,7 @@ func (c *meRestore) Run(s *session) error {
 func (s *session) restored(o *client.Owner, p *profile.Profile) error {
 	defer o.Close()
 	if err := o.Sync(s.ctx); err != nil {
-		return fmt.Errorf("%s: %w", s.say("restored.later"), err)
+		return s.adding(err, "restored.later")
 	}
 	s.print(map[string]any{"id": o.ID(), "fields": len(o.Fields())}, func(w io.Writer) {
 		fmt.Fprintln(w, s.say("restored", "n", len(o.Fields()), "dir", p.Dir()))

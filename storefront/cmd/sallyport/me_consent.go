@@ -73,8 +73,8 @@ func (c *meInbox) Run(s *session) error {
 func (s *session) noteRefused(mail client.Mail) {
 	for _, err := range mail.Refused {
 		text := err.Error()
-		if why := s.why(err); s.person && why != "" && !s.Details {
-			text = why
+		if s.person {
+			text = s.reason(err)
 		}
 		s.note("%s", s.say("consent.thrown", "why", text))
 	}
@@ -151,11 +151,11 @@ type meAnswer struct {
 
 func (c *meAnswer) Run(s *session) error {
 	if c.DenyAll && len(c.Grant)+len(c.Deny) > 0 {
-		return fmt.Errorf("%w: --deny-all goes with nothing else", errUsage)
+		return s.adding(errUsage, "usage.deny")
 	}
 	for _, f := range c.Deny {
 		if slices.Contains(c.Grant, f) {
-			return fmt.Errorf("%w: %s is both granted and denied", errUsage, f)
+			return s.adding(errUsage, "usage.both", "field", f)
 		}
 	}
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
@@ -189,7 +189,7 @@ func (c *meAnswer) Run(s *session) error {
 func (s *session) decide(o *client.Owner, id string) ([]policies.Field, error) {
 	f, ok := s.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return nil, fmt.Errorf("%w: %s", errUsage, s.say("consent.no_terminal"))
+		return nil, s.adding(errUsage, "consent.no_terminal")
 	}
 	var found *client.Consent
 	for _, c := range o.Inbox(true) {

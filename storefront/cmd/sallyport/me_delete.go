@@ -30,7 +30,7 @@ func (c *meDelete) Run(s *session) error {
 		// The account first: to reach it takes a login, which ends with what is closed then.
 		if !c.Leave && !o.Closed() {
 			if err := o.DropAccount(s.ctx); err != nil {
-				return fmt.Errorf("%s: %w", s.say("delete.account"), err)
+				return s.adding(err, "delete.account")
 			}
 		}
 		// Again, if need be: the profile goes only when the storefront was told.
@@ -44,7 +44,7 @@ func (c *meDelete) Run(s *session) error {
 		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("%s: %w", s.say("delete.folder", "dir", dir), err)
+		return s.adding(err, "delete.folder", "dir", dir)
 	}
 	s.print(map[string]any{"closed": true, "profile": dir}, func(w io.Writer) {
 		fmt.Fprintln(w, strings.TrimSpace(s.say("delete.done", "dir", dir)))

@@ -2,23 +2,28 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/storefront/client/catalogue"
 	"github.com/sallyport/sallyport/storefront/client/phrases"
 	"github.com/sallyport/sallyport/storefront/client/profile"
+	"github.com/sallyport/sallyport/vault/pre"
+	"github.com/sallyport/sallyport/vault/pre/password"
 )
 
-// What `me` says to a private person is in package phrases, in their language and without the words of the craft. So are their errors: the phrase for
-// what went wrong, and the error itself beside it where it has no such words either.
+// What `me` says to a private person is in package phrases, in their language and without the words of the craft. So are their errors ([session.reason]).
 
 // language is the one that the command line asks for, or else the environment. Help is printed before the command line is understood, so it is looked for by hand.
 func language(args []string) (phrases.Language, error) {
@@ -56,11 +61,25 @@ var reasons = []struct {
 	err error
 	id  string
 }{
-	{client.ErrReplaced, "why.replaced"}, {client.ErrRecovery, "why.recovery"},
-	{client.ErrNoAccount, "why.no_account"}, {client.ErrNotSame, "why.not_same"},
-	{errNoTerminal, "why.no_terminal"}, {errUsage, "why.usage"}, {client.ErrNoContact, "why.no_contact"}, {client.ErrNoField, "why.no_field"}, {client.ErrUntold, "why.untold"}, {client.ErrNewer, "why.newer"}, {client.ErrFork, "why.fork"}, {policies.ErrPin, "why.pin"},
-	{client.ErrUntrue, "why.untrue"}, {profile.ErrUnlock, "why.unlock"}, {profile.ErrExposed, "why.exposed"}, {profile.ErrFormat, "why.format"},
-	{profile.ErrMissing, "why.missing"}, {profile.ErrBusy, "why.busy"}, {profile.ErrExists, "why.profile_exists"},
+	{client.ErrNotRotated, "why.not_rotated"}, {client.ErrReplaced, "why.replaced"}, {client.ErrRecovery, "why.recovery"},
+	{client.ErrNoAccount, "why.no_account"}, {client.ErrNotSame, "why.not_same"}, {errUnsure, "why.unsure"},
+	{errNoTerminal, "why.no_terminal"}, {errDuration, "why.duration"}, {errUsage, "why.usage"},
+	{client.ErrNoContact, "why.no_contact"}, {client.ErrNotConnected, "why.not_connected"}, {client.ErrNoField, "why.no_field"}, {catalogue.ErrUnknownField, "why.unknown_field"},
+	{catalogue.ErrCard, "why.card"}, {client.ErrUntold, "why.untold"}, {client.ErrNewer, "why.newer"}, {client.ErrFork, "why.fork"}, {policies.ErrPin, "why.pin"},
+	{client.ErrRollback, "why.rollback"}, {client.ErrUntrue, "why.untrue"}, {profile.ErrUnlock, "why.unlock"}, {profile.ErrExposed, "why.exposed"}, {profile.ErrFormat, "why.format"},
+	{profile.ErrMissing, "why.missing"}, {profile.ErrBusy, "why.busy"}, {profile.ErrExists, "why.profile_exists"}, {errFile, "why.file_exists"}, {errDiffer, "password.differ"},
+	{pre.ErrTooLarge, "why.too_large"}, {password.ErrSize, "why.password_size"},
+}
+
+// causes are the phrases of errors that say less than a code that they come with.
+var causes = []struct {
+	err error
+	id  string
+}{
+	{client.ErrNotStopped, "why.not_stopped"}, {client.ErrUnproven, "why.unproven"}, {client.ErrState, "why.state"}, {profile.ErrNoItem, "why.not_found"},
+	{password.ErrOpen, "why.unlock"}, {pre.ErrOpen, "why.bad_point"}, {policies.ErrProof, "why.bad_proof"}, {policies.ErrSignature, "why.bad_signature"}, {policies.ErrMalformed, "why.malformed"},
+	{context.Canceled, "why.interrupted"}, {context.DeadlineExceeded, "why.unavailable"}, {syscall.ENOSPC, "why.disk_full"},
+	{fs.ErrNotExist, "why.no_file"}, {fs.ErrPermission, "why.no_permission"}, {fs.ErrExist, "why.file_exists"},
 }
 
 // why is the phrase for an error, or "" if the catalogue has none.
@@ -74,23 +93,84 @@ func (s *session) why(err error) string {
 	if errors.As(err, &code) && phrases.Has("why."+string(code)) {
 		return s.say("why." + string(code))
 	}
+	for _, r := range causes {
+		if errors.Is(err, r.err) {
+			return s.say(r.id)
+		}
+	}
 	return ""
 }
 
-// explain is an error for a person.
-func (s *session) explain(err error) string {
+// told is an error of which the catalogue has more to say than what kind it is.
+type told struct {
+	error
+	text string
+}
+
+func (e *told) Error() string { return e.error.Error() + ": " + e.text }
+
+func (e *told) Unwrap() error { return e.error }
+
+// adding adds a phrase to an error.
+func (s *session) adding(err error, id string, pairs ...any) error {
+	return &told{err, s.say(id, pairs...)}
+}
+
+// explain is an error for a person, as a message.
+func (s *session) explain(err error) string { return s.say("error", "text", s.reason(err)) }
+
+// reason is an error for a person. What errors say of themselves is English, so only who reads English sees it beside the phrases; others see it on a line of
+// its own, if there is no phrase or they want it whole. What has words of the craft is seen only by who wants it.
+func (s *session) reason(err error) string {
 	text, why := err.Error(), s.why(err)
-	switch plain := phrases.Plain(text) || s.Details; {
-	case why == "" && plain:
-		return s.say("error", "text", text)
-	case why == "":
-		return s.say("error", "text", phrases.ID("error.other"))
-	case !plain:
-		return s.say("error", "text", why)
-	case s.lang == phrases.English:
-		return s.say("error", "text", text) // it says why itself, and what of
+	plain := phrases.Plain(text) || s.Details
+	if s.lang == phrases.English {
+		switch {
+		case plain:
+			return text // it says why itself, and what of
+		case why == "":
+			return s.say("error.other")
+		}
+		return why
 	}
-	return s.say("error.details", "text", why, "details", text)
+	var parts []string
+	if subject := s.subject(err); subject != "" {
+		parts = append(parts, subject)
+	}
+	for e := err; ; { // whatever the catalogue had to say on the way
+		var t *told
+		if !errors.As(e, &t) {
+			break
+		}
+		parts, e = append(parts, t.text), t.error
+	}
+	switch {
+	case why != "":
+		parts = append(parts, why)
+	case !plain:
+		parts = append(parts, s.say("error.other"))
+	default:
+		parts = append(parts, s.say("error.untold"))
+	}
+	if why == "" && plain || s.Details {
+		return strings.Join(parts, ": ") + "\n" + s.say("error.details", "text", text)
+	}
+	return strings.Join(parts, ": ")
+}
+
+// subject is what an error is of, as far as it is a word of no language: a file, a field, or what the person typed.
+func (s *session) subject(err error) string {
+	var file *fs.PathError
+	if errors.As(err, &file) {
+		return file.Path
+	}
+	text := err.Error()
+	for _, part := range append(strings.Split(text, ": "), strings.Split(text, `"`)...) {
+		if part = strings.Trim(part, `"`); part != "" && (slices.Contains(s.words, part) || catalogue.Check(policies.Field(part)) == nil) {
+			return part
+		}
+	}
+	return ""
 }
 
 // errUnsure: a person was asked whether they mean it, and did not say so.
@@ -103,7 +183,7 @@ func (s *session) sure(id string, pairs ...any) error { return s.sureBy("answer.
 func (s *session) sureBy(word, id string, pairs ...any) error {
 	f, ok := s.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) || s.JSON {
-		return fmt.Errorf("%w: %s", errUnsure, s.say(id, pairs...))
+		return s.adding(errUnsure, id, pairs...)
 	}
 	fmt.Fprint(s.stderr, s.say(id+".ask", pairs...))
 	line, err := bufio.NewReader(f).ReadString('\n')

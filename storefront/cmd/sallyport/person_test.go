@@ -6,6 +6,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -101,6 +102,8 @@ func TestPhrases(t *testing.T) {
 				case !ok:
 				case i == 0 && (fun.Sel.Name == "say" || fun.Sel.Name == "sure") && !strings.HasSuffix(text, ".") && !phrases.Has(text):
 					t.Errorf("%s: there is no phrase %q", fset.Position(arg.Pos()), text)
+				case i == 1 && fun.Sel.Name == "adding" && !phrases.Has(text):
+					t.Errorf("%s: there is no phrase %q", fset.Position(arg.Pos()), text)
 				case i == 0 && fun.Sel.Name == "sure" && !phrases.Has(text+".ask"):
 					t.Errorf("%s: there is no phrase %q", fset.Position(arg.Pos()), text+".ask")
 				case person && (fun.Sel.Name == "note" || strings.HasPrefix(fun.Sel.Name, "Fprint")) && strings.ContainsFunc(verbs.Replace(text), unicode.IsLetter):
@@ -134,15 +137,72 @@ func TestExplain(t *testing.T) {
 		want    string
 	}{
 		{phrases.English, false, simple, "sallyport: note: there is no such field; set it first"},
-		{phrases.German, false, simple, "sallyport: dieses Feld haben Sie nicht; `sallyport me ls` listet Ihre auf (note: there is no such field; set it first)"},
+		{phrases.German, false, simple, "sallyport: note: dieses Feld haben Sie nicht; `sallyport me ls` listet Ihre auf"},
+		{phrases.German, true, simple, "sallyport: note: dieses Feld haben Sie nicht; `sallyport me ls` listet Ihre auf\nIm Wortlaut, auf Englisch: note: there is no such field; set it first"},
 		{phrases.English, false, technical, "sallyport: " + phrases.Say(phrases.English, "why.key_missing")},
 		{phrases.English, true, technical, "sallyport: " + technical.Error()},
 		{phrases.English, false, errors.New("no capsule"), "sallyport: something went wrong; --details shows what, for whoever helps you"},
+		{phrases.German, false, errors.New("no capsule"), "sallyport: etwas ist schiefgegangen; --details zeigt es denen, die Ihnen helfen"},
+		{phrases.German, false, errors.New("no door"), "sallyport: das hat nicht geklappt\nIm Wortlaut, auf Englisch: no door"},
 		{phrases.German, false, fmt.Errorf("p: %w", profile.ErrUnlock), "sallyport: das geht nicht auf: Das Passwort ist ein anderes, oder die Datei ist beschädigt"},
+		{phrases.German, false, fmt.Errorf("finding it: %w", client.ErrNoContact), "sallyport: diesen Kontakt gibt es nicht; `sallyport me contacts` listet sie auf"},
+		{phrases.German, false, fmt.Errorf("%w: %q", client.ErrNoContact, "acme"), "sallyport: acme: diesen Kontakt gibt es nicht; `sallyport me contacts` listet sie auf"},
+		{phrases.German, false, fmt.Errorf("reading the card: %w", &fs.PathError{Op: "open", Path: "karte.vcf", Err: fs.ErrNotExist}), "sallyport: karte.vcf: diese Datei gibt es nicht"},
+		{phrases.German, false, fmt.Errorf("publishing: %w", (&session{lang: phrases.German}).adding(policies.CodeUnavailable, "usage.both", "field", "note")),
+			"sallyport: note ist zugleich erlaubt und abgelehnt: das Schaufenster oder der Tresor antwortet nicht; versuchen Sie es noch einmal"},
 	} {
-		s := &session{Global: &Global{Details: c.details}, lang: c.lang}
+		s := &session{Global: &Global{Details: c.details}, lang: c.lang, words: []string{"me", "grant", "acme"}}
 		if got := s.explain(c.err); got != c.want {
 			t.Errorf("%s: %q, want %q", c.lang, got, c.want)
+		}
+	}
+}
+
+// TestErrorsHavePhrases: what can go wrong in the packages that a person's commands use has a phrase, so that who reads German reads no English.
+func TestErrorsHavePhrases(t *testing.T) {
+	// Errors that only businesses meet, or that are always another one too.
+	others := map[string]bool{"client.ErrOtherKeys": true, "envelope.ErrKey": true}
+	source, err := os.ReadFile("person.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, dir := range []string{"../../client", "../../client/catalogue", "../../client/profile", "../../../policies"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for id, object := range f.Scope.Objects {
+				if object.Kind != ast.Var || !strings.HasPrefix(id, "Err") || strings.HasSuffix(name, "_test.go") {
+					continue
+				}
+				found++
+				if full := f.Name.Name + "." + id; !others[full] && !strings.Contains(string(source), "{"+full+", \"") {
+					t.Errorf("%s has no phrase", full)
+				}
+			}
+		}
+	}
+	if found < 25 {
+		t.Errorf("%d errors are found", found)
+	}
+	for _, list := range [][]struct {
+		err error
+		id  string
+	}{reasons, causes} {
+		for _, r := range list {
+			if !phrases.Has(r.id) {
+				t.Errorf("there is no phrase %s", r.id)
+			}
+			s := &session{Global: &Global{}, lang: phrases.German}
+			if got := s.explain(fmt.Errorf("opening it: %w (in detail)", r.err)); got != "sallyport: "+phrases.Say(phrases.German, r.id) {
+				t.Errorf("%v: %q", r.err, got)
+			}
 		}
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -90,10 +89,10 @@ func (s *session) fit(dir string, yes bool) error {
 		return err
 	}
 	if open {
-		return fmt.Errorf("%w: %s", errUnsure, s.say("place.shared", "dir", dir))
+		return s.adding(errUnsure, "place.shared", "dir", dir)
 	}
 	if what := synced(dir); what != "" && !yes {
-		return fmt.Errorf("%w: %s", errUnsure, s.say("place.synced", "dir", dir, "what", what))
+		return s.adding(errUnsure, "place.synced", "dir", dir, "what", what)
 	}
 	return nil
 }

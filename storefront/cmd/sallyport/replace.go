@@ -35,9 +35,9 @@ func (c *meReplace) Run(s *session) error {
 	case len(c.Fields) > 0:
 		return (&meRotate{Fields: c.Fields}).Run(s)
 	case !c.LostDevice && !c.Stolen:
-		return fmt.Errorf("%w: say --lost-device, --stolen, --fields or --cancel", errUsage)
+		return s.adding(errUsage, "usage.replace")
 	case c.Backup == "":
-		return fmt.Errorf("%w: --backup names the new backup file", errUsage)
+		return s.adding(errUsage, "usage.backup")
 	}
 	opts := client.ReplaceOptions{Reason: succession.Lost, Announce: c.Announce}
 	if c.Stolen {
@@ -60,7 +60,7 @@ func (c *meReplace) Run(s *session) error {
 			return err
 		})
 		if err != nil && written {
-			return fmt.Errorf("%s: %w", s.say("replaced.later"), err)
+			return s.adding(err, "replaced.later")
 		}
 		if err != nil {
 			return err
@@ -105,7 +105,7 @@ func (c *meReplace) renew(s *session, o *client.Owner) (string, error) {
 		}
 		clear(text)
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", s.say("replaced.account.old"), err)
+			return "", s.adding(err, "replaced.account.old")
 		}
 		return "set", nil
 	}

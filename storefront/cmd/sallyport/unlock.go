@@ -47,6 +47,12 @@ func (s *session) secret(fresh bool) (*profile.Secret, error) {
 	return profile.Passphrase(phrase)
 }
 
+// errDiffer: a passphrase or password that was typed twice was not the same.
+var errDiffer = errors.New("the two passwords differ")
+
+// errFile: a file that is to be written is there.
+var errFile = errors.New("there is such a file already")
+
 // errNoTerminal: nobody can be asked for the passphrase.
 var errNoTerminal = fmt.Errorf("%w: there is no terminal to ask for the passphrase; use --passphrase-file FILE or --key-file FILE", errUsage)
 
@@ -55,23 +61,23 @@ func (s *session) prompt(twice bool) ([]byte, error) {
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil, errNoTerminal
 	}
-	ask := func(text string) ([]byte, error) {
-		fmt.Fprint(s.stderr, text)
+	ask := func(id string) ([]byte, error) {
+		fmt.Fprint(s.stderr, s.say(id), " ")
 		defer fmt.Fprintln(s.stderr)
 		return term.ReadPassword(int(f.Fd()))
 	}
-	phrase, err := ask("Passphrase: ")
+	phrase, err := ask("passphrase.ask")
 	if err != nil || !twice {
 		return phrase, err
 	}
-	again, err := ask("Once more: ")
+	again, err := ask("password.again")
 	defer clear(again)
 	if err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(phrase, again) {
 		clear(phrase)
-		return nil, errors.New("the two passphrases differ")
+		return nil, errDiffer
 	}
 	return phrase, nil
 }
@@ -157,7 +163,7 @@ func (s *session) withOwner(work func(*client.Owner, *profile.Profile) error) er
 	if o.Unstopped() {
 		err := o.Finish(s.ctx)
 		if o.Unstopped() {
-			s.note("%s", s.say("notstopped.earlier", "why", s.why(err)))
+			s.note("%s", s.say("notstopped.earlier", "why", s.reason(err)))
 		} else {
 			s.note("%s", s.say("stopped.earlier"))
 		}
@@ -205,7 +211,7 @@ func (s *session) unsealBackup(file string) ([]byte, error) {
 func writeBackup(p *profile.Profile, file string) func([]byte) error {
 	return func(plain []byte) error {
 		if _, err := os.Lstat(file); err == nil {
-			return fmt.Errorf("%s: there is such a file already", file)
+			return fmt.Errorf("%s: %w", file, errFile)
 		}
 		sealed, err := p.Seal(plain)
 		if err != nil {

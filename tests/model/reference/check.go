@@ -227,7 +227,7 @@ func (m *model) write() {
 				continue
 			}
 		}
-		if _, must := m.outdated(e); refusedAtHome(e) && !m.inherited(e) || must && e.Result == Replaced {
+		if _, must := m.outdated(e); refusedAtHome(e) || must && e.Result == Replaced {
 			continue
 		}
 		w := write{Event: e, start: e.Start, end: never, order: e.Start, dead: never, acked: e.Result == OK || e.revokes() && e.Result == NotRotated}
@@ -426,9 +426,6 @@ func (m *model) answer(e *Event) {
 	old, must := m.outdated(e)
 	if must && e.Result == OK || must && m.rules.OldDevices {
 		m.violation(e, "another device replaced the root, and this one goes on, or is expected to")
-	}
-	if m.inherited(e) {
-		return
 	}
 	switch e.Result {
 	case OK:

@@ -18,13 +18,6 @@ func (m *model) stopped(e *Event, owner string) (frozen, thawed bool) {
 	return frozen, thawed
 }
 
-// inherited reports whether a device may be told of what it had begun before, and not of this: that there is nothing to thaw. This is kept, and done later.
-func (m *model) inherited(e *Event) bool {
-	return e.Result == "not_found" && slices.ContainsFunc(m.events, func(x Event) bool {
-		return x.Do == Thaw && x.Who == e.Who && x.Result != OK && x.End <= e.Start
-	})
-}
-
 // regranting reports whether an owner's device may have been about to grant the same anew when a reader gave it up: with a rotation, or because somebody was let write.
 // What is given up is what the reader had then.
 func (m *model) regranting(w *write, owner, reader, field string) bool {

@@ -512,6 +512,11 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(20, 30, "ana", Freeze, OK, nil)
 			h.add(33, 36, "ana/2", Thaw, "not_found", nil)
 		}},
+		"a thaw that was kept is never told to be needless": {false, func(h *history) {
+			h.kill(20, 30)
+			h.add(20, 30, "ana/1", Thaw, "unavailable", nil)
+			h.set(33, 36, "1", "not_found", 2, "a")
+		}},
 		"a replaced root is read as before": {true, func(h *history) {
 			h.replace(20, 30, "1", OK)
 			h.read(25, 28, "released", 1, 1)

@@ -221,6 +221,24 @@ Object.assign(TYPES, {
       },
     },
   },
+  'invitation-answer': {
+    shape: {
+      from: id,
+      to: id,
+      answers: digitsOrZeroes(32),
+      expires: time,
+      invitation: (v) => {
+        const token = bytes()(v)
+        demand(token.length >= 1 && token.length <= 512, 'malformed', 'invitation')
+        return token
+      },
+      nonce,
+    },
+    check: (d) => {
+      demand(d.from !== d.to && d.expires > d.time, 'malformed', 'parties or time')
+      demand(/^0*$/.test(d.answers), 'malformed', 'it answers nothing')
+    },
+  },
   'domain-statement': {
     shape: { identity: id, domain, expires: time },
     check: (d) => demand(d.expires > d.time && d.expires - d.time <= 400n * 86400n, 'malformed', 'time'),

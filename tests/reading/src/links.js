@@ -1,12 +1,19 @@
 // Section 10 of the specification, "Links and codes".
 
-import { demand, hex } from './encodings.js'
+import { base64, demand, hex } from './encodings.js'
 
 const id = (v) => hex(v ?? '', 32)
 const nonce = (v) => hex(v ?? '', 16)
 const URL_FORM = /^https:\/\/([0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?(\/[0-9A-Za-z._~/?&=-]*)?$/
 const https = (v) => demand(!v || URL_FORM.test(v), 'malformed', 'URL')
-const KINDS = { join: { vault: id, ceremony: id, storefront: https, owners: https }, owner: { id, nonce }, reader: { id } }
+/** The token of an invitation, unpadded base64url of 1 to 512 bytes, as bytes. */
+export const tokenOf = (v) => {
+  demand(/^[A-Za-z0-9_-]+$/.test(v ?? ''), 'malformed', 'token')
+  const token = base64(v.replaceAll('-', '+').replaceAll('_', '/') + '='.repeat((4 - (v.length % 4)) % 4))
+  demand(token.length <= 512, 'malformed', 'token')
+  return token
+}
+const KINDS = { join: { vault: id, ceremony: id, storefront: https, owners: https }, owner: { id, nonce }, reader: { id }, invite: { reader: id, token: tokenOf } }
 
 /** parseLink reads a sallyport: link; unknown or doubled parameters are refused, missing ones too where they are needed. */
 export const parseLink = (link) => {

@@ -9,6 +9,8 @@ import * as grants from './grants.js'
 import * as sessions from './sessions.js'
 import * as login from './login.js'
 import * as log from './log.js'
+import * as invitations from './invitations.js'
+import * as links from './links.js'
 import * as password from './password.js'
 import * as envelopes from './envelopes.js'
 import * as documents from './documents.js'
@@ -226,6 +228,18 @@ export const operations = {
       return { text: password.sheet(kit), proof, verifier, wrapped: password.wrap(key, b(i.account), b(i.secret), b(i.nonce)) }
     },
   },
+  invitation: {
+    token: (i) => {
+      const made = invitations.invite(b(i.root), b(i.reader), i.reference, BigInt(i.expires))
+      return { ...made, link: links.makeLink('invite', { reader: i.reader, token: made.token.toString('base64url') }) }
+    },
+    open: (i) => invitations.open(b(i.root), b(i.reader), b(i.token)),
+    link: (i) => {
+      const { kind, reader, token } = links.parseLink(i.link)
+      demand(kind === 'invite', 'malformed', 'another kind of link')
+      return { reader, token: links.tokenOf(token), invitation: sha256(links.tokenOf(token)) }
+    },
+  },
   guardrails: {
     vet: (i) => ({ names: String(guardrails.vet(i.rules).length) }),
     refusals: (i) => ({
@@ -260,7 +274,7 @@ export const operations = {
     },
   },
 }
-for (const type of ['identity', 'vault', 'relationship', 'manifest', 'grant', 'revocation', 'session', 'read', 'evidence', 'audit-query', 'closure', 'succession', 'succession-notice', 'suspension', 'renunciation', 'voucher', 'guardrails', 'domain-statement'])
+for (const type of ['identity', 'vault', 'relationship', 'manifest', 'grant', 'revocation', 'session', 'read', 'evidence', 'audit-query', 'closure', 'succession', 'succession-notice', 'suspension', 'renunciation', 'voucher', 'guardrails', 'domain-statement', 'invitation-answer'])
   operations[`document-${type}`] = documentOperations
 
 /** plain makes an output comparable with a vector's: Buffers as hexadecimal, integers as decimal text. */
