@@ -1198,6 +1198,7 @@ func (o *Owner) syncChainOnce(ctx context.Context) error {
 			return err
 		}
 	}
+	o.settleGivenUp()
 	if err := o.syncMirror(ctx); err != nil {
 		return err
 	}
@@ -1233,6 +1234,7 @@ func (o *Owner) recover(ctx context.Context, gap error) error {
 	if err := o.tell(ctx, v); err != nil {
 		return err
 	}
+	o.settleGivenUp()
 	if err := o.syncMirror(ctx); err != nil {
 		return err
 	}

@@ -177,10 +177,26 @@ func (o *Owner) syncGivenUp(ctx context.Context) error {
 	return nil
 }
 
+// settleGivenUp takes over what waited for grants. Called with the chain fetched, what is of none that is known now is of one that was over before.
+func (o *Owner) settleGivenUp() {
+	early := o.state.GivenUpEarly
+	o.state.GivenUpEarly = nil
+	for i := range early {
+		o.applyGivenUp(&early[i])
+	}
+	o.state.GivenUpEarly = nil
+}
+
 // applyGivenUp takes over that a reader gave something up. That the reader signed it the vault verified before it made the entry. Nothing need be rotated: the reader could have read on.
+// What is of a grant that this device does not know yet waits until it has fetched the chain.
 func (o *Owner) applyGivenUp(d *succession.Renunciation) {
 	news := GivenUp{Contact: Contact{ID: policies.IdentityID(d.Reader)}}
+	early := *d
+	early.Items = nil
 	for _, item := range d.Items {
+		if !slices.ContainsFunc(o.state.Grants, func(g ownedGrant) bool { return g.Doc.ID == item.Grant }) {
+			early.Items = append(early.Items, item)
+		}
 		for i := range o.state.Grants {
 			g := &o.state.Grants[i]
 			if f, ok := g.Doc.Field(item.Field, item.Author); g.Doc.ID == item.Grant && g.Doc.Reader == d.Reader && ok && g.live(f) {
@@ -188,6 +204,9 @@ func (o *Owner) applyGivenUp(d *succession.Renunciation) {
 				news.Fields = append(news.Fields, item.Field)
 			}
 		}
+	}
+	if len(early.Items) > 0 {
+		o.state.GivenUpEarly = append(o.state.GivenUpEarly, early)
 	}
 	if len(news.Fields) == 0 {
 		return

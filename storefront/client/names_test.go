@@ -285,6 +285,27 @@ func TestReachable(t *testing.T) {
 	}
 }
 
+// TestGivenUpBeforeItWasMet: a device hears that a reader gave something up before it has fetched the chain with the grant. Its rotation does not grant it anew either.
+func TestGivenUpBeforeItWasMet(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m, acme, globex := w.household(1)
+	w.must(o.Set(ctx, set("own/late", "late")))
+	second := reopen(m.clone(), w)
+	w.must(o.Grant(ctx, acme.ID(), []policies.Field{"own/late"}, GrantOptions{}))
+	w.wantRead(acme, o, "own/late", "late")
+	_, err := acme.GiveUp(ctx, o.ID(), "own/late")
+	w.must(err)
+	w.must(second.GrantWrite(ctx, globex.ID(), []policies.Field{"own/f0"}, GrantOptions{}))
+	w.must(second.Rotate(ctx, "own/late"))
+	if v := w.read(acme, o, "own/late"); v.Err == nil {
+		t.Error("a rotation granted anew what was given up")
+	}
+	w.wantRead(acme, o, "own/f0", "value 0")
+	if len(second.state.GivenUpEarly) > 0 {
+		t.Errorf("still waiting: %+v", second.state.GivenUpEarly)
+	}
+}
+
 // TestGiveUp: a reader gives up what it no longer needs. The owner hears of it, and a rotation does not grant it anew.
 func TestGiveUp(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)

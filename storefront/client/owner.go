@@ -72,6 +72,8 @@ type ownerState struct {
 	Replacing *replacement      `json:"replacing,omitzero"` // begun, and the succession is not in force yet
 	Announced *announced        `json:"announced,omitzero"`
 	GivenUpTo uint64            `json:"given_up_to,omitzero"` // index of the newest entry that says what a reader gave up
+
+	GivenUpEarly []succession.Renunciation `json:"given_up_early,omitzero"` // what of it is of grants that this device has not met yet
 }
 
 type position struct {
