@@ -176,7 +176,7 @@ type keyImport struct {
 // importsAtOnce is how many keys one importKeys takes, and unwrapsAtOnce how many of them are unwrapped side by side.
 const (
 	importsAtOnce = 16
-	unwrapsAtOnce = 4
+	unwrapsAtOnce = 8
 )
 
 // importKeys unwraps several keys into the token, with one sync for all of them. Each has an answer of its own. What it returns of a key that is in
