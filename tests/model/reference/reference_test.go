@@ -440,6 +440,21 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(55, 56, "ana/1", Remove, OK, func(e *Event) { e.Fields = []string{"a"} })
 			h.read(60, 70, "not_found", 0, 0)
 		}},
+		"nor with what was adopted": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.letWrite(52, 54, Adopt, OK)
+			h.add(55, 56, "ana/1", Remove, OK, func(e *Event) { e.Fields = []string{"a"} })
+			h.read(60, 70, "not_found", 0, 0)
+		}},
+		"unless it moved to other keys since": {true, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.letWrite(51, 52, Adopt, OK)
+			h.add(53, 54, "ana/1", Rotate, OK, func(e *Event) { e.Fields = []string{"a"} })
+			h.add(55, 56, "ana/1", Remove, OK, func(e *Event) { e.Fields = []string{"a"} })
+			h.read(60, 70, "not_found", 0, 0)
+		}},
 		"what was adopted is the owner's": {true, func(h *history) {
 			h.letWrite(20, 30, GrantWrite, OK)
 			h.write(40, 50, "1", OK, 2)

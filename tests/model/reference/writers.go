@@ -46,6 +46,29 @@ func (m *model) turning(w *write, owner, writer, field string) bool {
 	return false
 }
 
+// leftBehind reports whether a value that somebody else wrote may be gone by some time: its field moved to other keys since, and the owner has adopted or rejected it. The keys that it
+// lies under are ended then, with whatever moves next.
+func (m *model) leftBehind(w *write, owner, writer, field string, by int64) bool {
+	moved, decided := false, false
+	for i := range m.events {
+		x := &m.events[i]
+		if x.owner() != owner || x.Start >= by || m.settled(i) <= w.start || refusedAtHome(x) {
+			continue
+		}
+		switch x.Do {
+		case Adopt, Reject:
+			decided = decided || x.Reader == writer && slices.Contains(x.Fields, field)
+		case Rotate:
+			moved = moved || slices.Contains(x.Fields, field)
+		case Replace, Restore:
+			moved = true
+		case Revoke, Stop:
+			moved = moved || !x.Keep && slices.Contains(m.meant(x), field)
+		}
+	}
+	return moved && decided
+}
+
 // written reports whether a read may have found that somebody else than the owner wrote a field, and whether it may have found that nobody did.
 func (m *model) written(e *Event, it *Item) (written, unwritten bool) {
 	unwritten = true
@@ -56,7 +79,7 @@ func (m *model) written(e *Event, it *Item) (written, unwritten bool) {
 		none := false
 		for _, w := range m.value(slot{it.Owner, author, it.Field}).possible(e.Start, e.End) {
 			written = written || w.Event != nil
-			none = none || w.Event == nil || w.lost
+			none = none || w.Event == nil || w.lost || m.leftBehind(w, it.Owner, author, it.Field, e.End)
 		}
 		unwritten = unwritten && none
 	}
