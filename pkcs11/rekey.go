@@ -188,18 +188,14 @@ const (
 func (t *Token) importKeys(ctx context.Context, keys []keyImport) (xs [][32]byte, errs []error) {
 	const op = "importing key"
 	xs, errs = make([][32]byte, len(keys)), make([]error, len(keys))
-	alone := make([]bool, len(keys))
-	err := t.do(ctx, t.slow, op, func(s cryptoki.Session) error {
-		var left []KeyID
-		if len(keys) > 1 {
-			left = t.unwrapAll(ctx, op, keys, xs, errs, alone)
-		} else {
-			alone[0] = true
+	alone := []bool{true}
+	if len(keys) > 1 {
+		alone = make([]bool, len(keys))
+		if err := t.do(ctx, t.slow, op, func(s cryptoki.Session) error {
+			return t.clear(s, t.unwrapAll(ctx, op, keys, xs, errs, alone))
+		}); err != nil {
+			return xs, each(errs, err)
 		}
-		return t.clear(s, left)
-	})
-	if err != nil {
-		return xs, each(errs, err)
 	}
 	brought := false
 	for i := range keys {
