@@ -432,7 +432,7 @@ func (m *model) answer(e *Event) {
 		if e.Do == Answer {
 			m.decided(e)
 		}
-	case Replaced:
+	case Replaced, "key_replaced": // the latter is what the vault says while the storefront does not have the succession yet
 		if !old {
 			m.violation(e, "no other device replaced the root")
 		}
