@@ -436,6 +436,10 @@ func (m *model) answer(e *Event) {
 		if !old {
 			m.violation(e, "no other device replaced the root")
 		}
+	case "unauthorized": // the device could not ask why
+		if !old || !m.trouble(e) {
+			m.violation(e, "no other device replaced the root, or nothing was away")
+		}
 	case "succession_pending":
 		if e.Do != Replace || !m.replacing(e) {
 			m.violation(e, "what this device replaced before is done")

@@ -547,10 +547,16 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.read(25, 28, "head_moved", 0, 0)
 			h.read(26, 29, "not_found", 0, 0)
 		}},
-		"the other device does not go on":    {false, func(h *history) { h.replace(20, 30, "1", OK); h.set(40, 50, "2", OK, 2, "a") }},
-		"and is told why":                    {true, func(h *history) { h.replace(20, 30, "1", OK); h.set(40, 50, "2", Replaced, 2, "a") }},
-		"made anew it does":                  {true, func(h *history) { h.replace(20, 30, "1", OK); h.restore(32, 36, "2"); h.set(40, 50, "2", OK, 2, "a") }},
-		"or what the vault says":             {true, func(h *history) { h.replace(20, 30, "1", OK); h.set(40, 50, "2", "key_replaced", 2, "a") }},
+		"the other device does not go on": {false, func(h *history) { h.replace(20, 30, "1", OK); h.set(40, 50, "2", OK, 2, "a") }},
+		"and is told why":                 {true, func(h *history) { h.replace(20, 30, "1", OK); h.set(40, 50, "2", Replaced, 2, "a") }},
+		"made anew it does":               {true, func(h *history) { h.replace(20, 30, "1", OK); h.restore(32, 36, "2"); h.set(40, 50, "2", OK, 2, "a") }},
+		"or what the vault says":          {true, func(h *history) { h.replace(20, 30, "1", OK); h.set(40, 50, "2", "key_replaced", 2, "a") }},
+		"or not, if nobody can be asked": {true, func(h *history) {
+			h.replace(20, 30, "1", OK)
+			h.set(40, 50, "2", "unauthorized", 2, "a")
+			(*h)[len(*h)-1].Cut = true
+		}},
+		"but only then":                      {false, func(h *history) { h.replace(20, 30, "1", OK); h.set(40, 50, "2", "unauthorized", 2, "a") }},
 		"which it says of no other":          {false, func(h *history) { h.set(40, 50, "2", "key_replaced", 2, "a") }},
 		"a device is not replaced by itself": {false, func(h *history) { h.replace(20, 30, "1", OK); h.set(40, 50, "1", Replaced, 2, "a") }},
 		"what the old device was told of nothing is the new one's": {true, func(h *history) {
