@@ -52,20 +52,29 @@ func importTogether(t *testing.T, p *Pool, n int, wrap func(*ecdh.PrivateKey) []
 // endTogether ends keys in one group, as far as it holds them, and returns what was said of each.
 func endTogether(t *testing.T, p *Pool, keys []aKey) []error {
 	t.Helper()
-	p.ends.lead <- struct{}{} // until all wait
 	errs := make([]error, len(keys))
+	together(t, &p.ends, len(keys), func(i int) { errs[i] = p.DestroyKey(t.Context(), keys[i].id, keys[i].check) })
+	return errs
+}
+
+// together has n callers wait for one group, as far as it holds them, and returns when all were answered.
+func together[M interface {
+	comparable
+	common() *member
+}](t *testing.T, g *groups[M], n int, call func(i int)) {
+	t.Helper()
+	g.lead <- struct{}{} // until all wait
 	var all sync.WaitGroup
-	for i, k := range keys {
-		all.Go(func() { errs[i] = p.DestroyKey(t.Context(), k.id, k.check) })
+	for i := range n {
+		all.Go(func() { call(i) })
 	}
 	eventually(t, "a group", func() bool {
-		p.ends.mu.Lock()
-		defer p.ends.mu.Unlock()
-		return len(p.ends.waiting) == len(keys)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return len(g.waiting) == n
 	})
-	<-p.ends.lead
+	<-g.lead
 	all.Wait()
-	return errs
 }
 
 // derives asks both workers for a key.

@@ -28,25 +28,16 @@ func (f fragile) Read(b []byte) (int, error) {
 func TestAKeyThatKillsWorkers(t *testing.T) {
 	profile, public := ceremony(t)
 	p := pool(t, profile, func(c *PoolConfig) { c.Env = append(workerEnv(), "SALLYPORT_TEST_PLAYS=fragile worker") })
-	p.importing.lead <- struct{}{} // until all are in one group
 	const n = 6
-	var all sync.WaitGroup
 	var errs [n]error
 	key := newKey(t)
-	for i := range n {
+	together(t, &p.importing, n, func(i int) {
 		blob := wrappedKey(t, public, key)
 		if i == 2 {
 			blob = poison
 		}
-		all.Go(func() { _, errs[i] = p.Import(t.Context(), newID(), OAEPDirect, blob) })
-	}
-	eventually(t, "a group", func() bool {
-		p.importing.mu.Lock()
-		defer p.importing.mu.Unlock()
-		return len(p.importing.waiting) == n
+		_, errs[i] = p.Import(t.Context(), newID(), OAEPDirect, blob)
 	})
-	<-p.importing.lead
-	all.Wait()
 	for i, err := range errs {
 		if i == 2 && !errors.Is(err, ErrTokenBroken) || i != 2 && err != nil {
 			t.Errorf("import %d: %v", i, err)
@@ -139,26 +130,17 @@ func TestImportsSideBySide(t *testing.T) {
 	}
 	honest := 0
 	for range 6 {
-		var all sync.WaitGroup
 		var keys [importsAtOnce]*ecdh.PrivateKey
 		var ids [importsAtOnce]KeyID
 		var errs [importsAtOnce]error
-		p.importing.lead <- struct{}{} // until all are in one group
-		for i := range keys {
+		together(t, &p.importing, len(keys), func(i int) {
 			keys[i], ids[i] = newKey(t), newID()
 			blob := wrappedKey(t, public, keys[i])
 			if i%3 == 0 {
 				blob = bad[i/3%len(bad)]
 			}
-			all.Go(func() { _, errs[i] = p.Import(t.Context(), ids[i], OAEPDirect, blob) })
-		}
-		eventually(t, "a group", func() bool {
-			p.importing.mu.Lock()
-			defer p.importing.mu.Unlock()
-			return len(p.importing.waiting) == len(keys)
+			_, errs[i] = p.Import(t.Context(), ids[i], OAEPDirect, blob)
 		})
-		<-p.importing.lead
-		all.Wait()
 		for i, err := range errs {
 			if i%3 == 0 {
 				if !errors.Is(err, ErrBadInput) {
