@@ -221,7 +221,10 @@ func (t *Token) importOne(s cryptoki.Session, k *keyImport) (x [32]byte, err err
 	if err := t.profile.room(keyReserve); err != nil {
 		return x, err
 	}
-	_, x, err = t.bring(s, Resident, k.Path, k.Wrapped, k.named()...)
+	o, x, err := t.bring(s, Resident, k.Path, k.Wrapped, k.named()...)
+	if err == nil {
+		t.hold(k.ID, o)
+	}
 	if err != nil && !errors.Is(err, ErrTokenBroken) {
 		if full := t.profile.room(keyReserve); full != nil {
 			err = full // the last byte went meanwhile: it need not be the key
@@ -255,7 +258,9 @@ func (t *Token) unwrapAll(ctx context.Context, op string, keys []keyImport, xs [
 					if err == nil {
 						xs[i], err = t.accept(s, o, Resident)
 					}
-					alone[i] = err != nil
+					if alone[i] = err != nil; err == nil {
+						t.hold(k.ID, o)
+					}
 					return err
 				})
 			}
@@ -291,6 +296,27 @@ func (t *Token) clear(s cryptoki.Session, ids []KeyID) error {
 		}
 	}
 	return t.sync() // what is refused must not come back after a power cut
+}
+
+// hold remembers the object of a key that was brought. Derive does not know it yet.
+func (t *Token) hold(id KeyID, o cryptoki.Object) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.brought[id] = o
+}
+
+// adopt makes keys known to Derive that this process brought and that another found in the token. It saves the search: a handle of a token object is good in
+// every session of the process that has it (PKCS #11 v3.1, section 2.4), and were it not, Derive would look again.
+func (t *Token) adopt(ids []KeyID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, id := range ids {
+		if o, ok := t.brought[id]; ok {
+			t.keys[id] = o
+			delete(t.brought, id)
+			delete(t.ended, id)
+		}
+	}
 }
 
 // knows tells whether a key is known to Derive.
@@ -464,6 +490,7 @@ func (t *Token) learn(s cryptoki.Session, ids ...KeyID) error {
 	for id, o := range learnt {
 		t.keys[id] = o
 		delete(t.ended, id)
+		delete(t.brought, id)
 	}
 	return nil
 }
@@ -525,6 +552,7 @@ func (t *Token) forget(ids ...KeyID) {
 			t.ended[id] = o
 		}
 		delete(t.keys, id)
+		delete(t.brought, id)
 	}
 }
 

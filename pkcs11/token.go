@@ -97,11 +97,12 @@ type Token struct {
 	home   cryptoki.Session
 	canary canary
 
-	// mu guards keys, named and sealing. Derive with a resident key holds it for reading through
+	// mu guards keys, brought, ended, named and sealing. Derive with a resident key holds it for reading through
 	// C_DeriveKey, so that whoever holds it for writing knows that no derive
 	// is under way: that is the drain before a key is destroyed.
 	mu      sync.RWMutex
 	keys    map[KeyID]cryptoki.Object
+	brought map[KeyID]cryptoki.Object // imported here, and not seen by another process yet
 	ended   map[KeyID]cryptoki.Object // forgotten here: for Destroy, zero if that is done, and never to be found again
 	named   map[KeyName]cryptoki.Object
 	sealing sealing
@@ -134,7 +135,7 @@ func Open(ctx context.Context, c Config) (*Token, error) {
 		rekey: c.Profile.rekeyTemplate(Resident), sealedRekey: c.Profile.rekeyTemplate(Sealed), live: newLiveKeys(c.LiveKeys),
 		template: derivedTemplate(c.Profile.ValueLen),
 		derives:  make(lane, c.Threads), signs: make(lane, 1), slow: make(lane, 1), makes: make(lane, unwrapsAtOnce), keepers: make(lane, c.Threads),
-		keys: make(map[KeyID]cryptoki.Object), ended: make(map[KeyID]cryptoki.Object), named: make(map[KeyName]cryptoki.Object),
+		keys: make(map[KeyID]cryptoki.Object), brought: make(map[KeyID]cryptoki.Object), ended: make(map[KeyID]cryptoki.Object), named: make(map[KeyName]cryptoki.Object),
 		broken: make(chan struct{}),
 	}
 	if err := t.open(ctx, c); err != nil {

@@ -239,6 +239,7 @@ func (s *server) answer(c call) (r reply) {
 	case "hunt":
 		r.Faults = faultsOf(t.hunt(ctx, c.Checks))
 	case "learn":
+		t.adopt(c.Keys)
 		err = t.learnFresh(ctx, c.Keys)
 	case "forget":
 		t.forget(c.Keys...)
