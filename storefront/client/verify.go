@@ -2,12 +2,12 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/storefront/client/phrases"
 )
 
 // Verification is what the key-use log says of an owner, held against what this device knows.
@@ -17,11 +17,27 @@ type Verification struct {
 	Checks  []Check `json:"checks"`
 }
 
-// Check is one comparison. Wrong lists what does not agree, in plain sentences; none means that all does.
+// Check is one comparison. Wrong lists what does not agree; nothing means that all does.
 type Check struct {
-	What  string   `json:"what"`
-	Wrong []string `json:"wrong"`
+	What  string    `json:"what"`
+	Wrong []Finding `json:"wrong"`
 }
+
+// Finding is something that does not agree, in a plain sentence. As text it is English.
+type Finding struct {
+	phrase string
+	pairs  []any
+}
+
+// In is the sentence in a language.
+func (f Finding) In(l phrases.Language) string { return phrases.Say(l, f.phrase, f.pairs...) }
+
+func (f Finding) String() string { return f.In(phrases.English) }
+
+// MarshalText makes it a string in JSON.
+func (f Finding) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+func finding(phrase string, pairs ...any) Finding { return Finding{"verify." + phrase, pairs} }
 
 // Agrees reports whether all comparisons agree.
 func (v *Verification) Agrees() bool {
@@ -103,39 +119,39 @@ func (h *recorded) add(index uint64, entry evidence.Entry, d *evidence.Details) 
 	}
 }
 
-func (h *recorded) enrolment(id policies.IdentityID) (wrong []string) {
+func (h *recorded) enrolment(id policies.IdentityID) (wrong []Finding) {
 	if len(h.identities) != 1 || h.identities[0] != policies.Hash(id) {
-		wrong = append(wrong, fmt.Sprintf("The log shows %d enrolments of you, and there must be one, of the keys of this device.", len(h.identities)))
+		wrong = append(wrong, finding("enrolments", "n", len(h.identities)))
 	}
 	return wrong
 }
 
 // chain compares the recorded links with the owner's own documents, which were verified and follow one another.
-func (h *recorded) chain(documents []policies.Hash, known position) (wrong []string) {
-	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+func (h *recorded) chain(documents []policies.Hash, known position) (wrong []Finding) {
+	say := func(phrase string, pairs ...any) { wrong = append(wrong, finding(phrase, pairs...)) }
 	times := map[uint64]int{}
 	for _, l := range h.links {
 		times[l.Seq]++
 		switch {
 		case l.Seq == 0 || l.Seq > uint64(len(documents)):
-			say("The log has a %s as number %d of your documents (entry %d), and this device knows of none.", l.kind, l.Seq, l.index)
+			say("unknown", "number", l.Seq, "entry", l.index)
 		case l.Document != documents[l.Seq-1]:
-			say("The log has another %s as number %d of your documents (entry %d) than you signed.", l.kind, l.Seq, l.index)
+			say("another", "number", l.Seq, "entry", l.index)
 		}
 	}
 	for seq := range uint64(len(documents)) {
 		if n := times[seq+1]; n != 1 {
-			say("Number %d of your documents is in the log %d times.", seq+1, n)
+			say("times", "number", seq+1, "n", n)
 		}
 	}
 	if uint64(len(documents)) != known.Seq || known.Seq > 0 && documents[known.Seq-1] != known.Hash {
-		say("The storefront shows %d of your documents, and the vault acknowledged %d to this device.", len(documents), known.Seq)
+		say("length", "shown", len(documents), "confirmed", known.Seq)
 	}
 	return wrong
 }
 
 // inForce compares what is granted and ended by the log with what this device takes for granted and ended.
-func (h *recorded) inForce(grants []ownedGrant) (wrong []string) {
+func (h *recorded) inForce(grants []ownedGrant) (wrong []Finding) {
 	granted, ended := map[policies.Hash]bool{}, map[policies.RevokedItem]bool{}
 	for _, l := range h.links {
 		granted[l.Document] = granted[l.Document] || l.kind == evidence.EntryGrant
@@ -151,40 +167,40 @@ func (h *recorded) inForce(grants []ownedGrant) (wrong []string) {
 	for i := range grants {
 		g := &grants[i]
 		if !granted[g.Hash] {
-			wrong = append(wrong, fmt.Sprintf("The log does not show that the grant %s came into force.", g.Doc.ID))
+			wrong = append(wrong, finding("unseen", "grant", g.Doc.ID))
 		}
 		for j := range g.Doc.Fields {
 			f := &g.Doc.Fields[j]
 			if there := ended[policies.RevokedItem{Grant: g.Doc.ID, Field: f.Field, Author: f.Author}]; there == g.live(f) {
-				says := map[bool]string{true: "ended", false: "in force"}
-				wrong = append(wrong, fmt.Sprintf("%s of the grant %s is %s by the log, and %s by this device.", f.Field, g.Doc.ID, says[there], says[!there]))
+				phrase := map[bool]string{true: "ended", false: "not ended"}[there]
+				wrong = append(wrong, finding(phrase, "field", f.Field, "grant", g.Doc.ID))
 			}
 		}
 	}
 	return wrong
 }
 
-func (h *recorded) destroyed() (wrong []string) {
+func (h *recorded) destroyed() (wrong []Finding) {
 	for _, l := range h.links {
 		if l.kind == evidence.EntryRevocation && !h.gone[l.Document] {
-			wrong = append(wrong, fmt.Sprintf("The revocation in entry %d is in force, and the log does not show yet that its keys were destroyed.", l.index))
+			wrong = append(wrong, finding("not final", "entry", l.index))
 		}
 	}
 	return wrong
 }
 
-func (h *recorded) head(m manifestState) (wrong []string) {
+func (h *recorded) head(m manifestState) (wrong []Finding) {
 	for _, l := range h.links {
 		if l.kind != evidence.EntryManifest {
 			continue
 		}
 		if l.Version != m.Version || l.Document != m.Hash {
-			wrong = append(wrong, fmt.Sprintf("The newest manifest in the log is version %d (entry %d), and this device has version %d, or another of that version.", l.Version, l.index, m.Version))
+			wrong = append(wrong, finding("version", "version", l.Version, "entry", l.index, "own", m.Version))
 		}
 		return wrong
 	}
 	if m.Version != 0 {
-		wrong = append(wrong, fmt.Sprintf("The log shows no manifest, and this device published version %d.", m.Version))
+		wrong = append(wrong, finding("no version", "own", m.Version))
 	}
 	return wrong
 }

@@ -2,8 +2,8 @@ package client
 
 import (
 	"errors"
-	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/storefront/client/phrases"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
@@ -32,6 +33,9 @@ func TestVerify(t *testing.T) {
 		for _, c := range v.Checks {
 			if want := c.What == what; want != (len(c.Wrong) > 0) {
 				t.Errorf("looking for %q: %s: %q", what, c.What, c.Wrong)
+			}
+			for _, f := range c.Wrong {
+				said(t, f)
 			}
 		}
 		if v.Agrees() != (what == "") || v.Entries < 6 {
@@ -83,6 +87,16 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// said: a finding is a sentence in each language, with all of its places filled.
+func said(t *testing.T, f Finding) {
+	t.Helper()
+	for _, l := range []phrases.Language{phrases.English, phrases.German} {
+		if text := f.In(l); text == f.phrase || strings.ContainsAny(text, "{}") {
+			t.Errorf("%s: %s is said as %q", l, f.phrase, text)
+		}
+	}
+}
+
 func TestRecordedChain(t *testing.T) {
 	docs := []policies.Hash{{1}, {2}, {3}}
 	at := func(seq uint64, h policies.Hash) link {
@@ -101,8 +115,12 @@ func TestRecordedChain(t *testing.T) {
 		"behind":   {[]link{at(3, docs[2]), at(2, docs[1]), at(1, docs[0])}, position{4, policies.Hash{4}}, 1},
 	} {
 		h := recorded{links: c.links}
-		if wrong := h.chain(docs, c.known); len(wrong) != c.wrong {
-			t.Errorf("%s: %s", name, fmt.Sprint(wrong))
+		wrong := h.chain(docs, c.known)
+		if len(wrong) != c.wrong {
+			t.Errorf("%s: %s", name, wrong)
+		}
+		for _, f := range wrong {
+			said(t, f)
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/catalogue"
+	"github.com/sallyport/sallyport/storefront/client/phrases"
 	"github.com/sallyport/sallyport/storefront/client/profile"
 )
 
@@ -601,7 +602,7 @@ func (c *meVerify) Run(s *session) error {
 					fmt.Fprintf(w, "%-16s %s\n", what, s.say("verify.agrees"))
 				}
 				for _, wrong := range c.Wrong {
-					fmt.Fprintf(w, "%-16s %s: %s\n", what, s.say("verify.differs"), wrong)
+					fmt.Fprintf(w, "%-16s %s: %s\n", what, s.say("verify.differs"), wrong.In(s.lang))
 				}
 			}
 			fmt.Fprintln(w, s.say("verify.done", "n", v.Entries, "size", v.Size))
@@ -789,20 +790,19 @@ func (c *meFields) Run(s *session) error {
 	}
 	var rows []row
 	for _, e := range catalogue.Entries() {
-		rows = append(rows, row{e.Name, e.Title, e.Type, e.Parts, e.Groups, e.Property})
+		rows = append(rows, row{e.Name, phrases.Say(phrases.English, "field."+string(e.Name)), e.Type, e.Parts, e.Groups, e.Property})
 	}
 	s.print(map[string]any{"version": catalogue.Version, "fields": rows, "groups": catalogue.Groups()}, func(w io.Writer) {
 		t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 		for _, r := range rows {
-			what := r.Title
-			if len(r.Parts) > 0 {
-				what += " (" + strings.Join(r.Parts, ", ") + ")"
-			}
 			groups := ""
 			if len(r.Groups) > 0 {
-				groups = "in " + strings.Join(r.Groups, ", ")
+				groups = s.say("fields.groups", "groups", strings.Join(r.Groups, ", "))
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\n", r.Field, what, groups)
+			fmt.Fprintf(t, "%s\t%s\t%s\n", r.Field, s.say("field."+string(r.Field)), groups)
+			for _, part := range r.Parts {
+				fmt.Fprintf(t, "  %s=\t%s\n", part, s.say("part."+part))
+			}
 		}
 		t.Flush()
 		fmt.Fprintf(w, "\n%s\n", s.say("fields.more", "prefix", catalogue.OwnPrefix))

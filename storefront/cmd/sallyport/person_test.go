@@ -18,9 +18,24 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/storefront/client/catalogue"
 	"github.com/sallyport/sallyport/storefront/client/phrases"
 	"github.com/sallyport/sallyport/storefront/client/profile"
 )
+
+// TestFieldsAreCalled: every field and part of the table has a name that people understand, in both languages.
+func TestFieldsAreCalled(t *testing.T) {
+	for _, e := range catalogue.Entries() {
+		if !phrases.Has("field." + string(e.Name)) {
+			t.Errorf("%s has no name", e.Name)
+		}
+		for _, part := range e.Parts {
+			if !phrases.Has("part." + part) {
+				t.Errorf("part %s of %s has no name", part, e.Name)
+			}
+		}
+	}
+}
 
 // TestPlainHelp: nothing that `sallyport me` says about itself has a word of the craft, in either language.
 func TestPlainHelp(t *testing.T) {
