@@ -66,7 +66,8 @@ type task struct {
 	Reader    policies.ReaderID  `json:"reader,omitzero"` // grant, revoke
 	Fields    []policies.Field   `json:"fields,omitzero"`
 	Terms     terms              `json:"terms,omitzero"`
-	Slots     []slotOf           `json:"slots,omitzero"` // of a grant that is for these and no others
+	Slots     []slotOf           `json:"slots,omitzero"`  // of a grant that is for these and no others
+	Renews    policies.Hash      `json:"renews,omitzero"` // the grant, or write grant, that is granted anew to newer keys: only what it still gives when the turn comes
 	to        *policies.Identity // whom a write grant is sealed to: with the keys in force when it is made
 	NextEpoch bool               `json:"next_epoch,omitzero"` // grant for the epoch that the publication behind it begins
 	Cancelled bool               `json:"cancelled,omitzero"`  // revoked before its outcome was known
@@ -406,6 +407,11 @@ func (o *Owner) build(t *task, v *policies.VaultDocument) (*envelope.Envelope, [
 	case taskGrant:
 		if t.NextEpoch && !o.toCarry(t) {
 			return nil, nil, nil
+		}
+		if !t.Renews.IsZero() {
+			if t.Fields = o.toRenew(t); len(t.Fields) == 0 {
+				return nil, nil, nil
+			}
 		}
 		return o.buildGrant(t, v, o.nextLink())
 	case taskRevoke:

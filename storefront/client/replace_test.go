@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -612,6 +613,69 @@ func TestGrantToWhoReplacedItsKeys(t *testing.T) {
 	}
 	w.wantRead(acme, o, "own/f1", "value 1") // which it was granted before
 	w.wantRefusal(globex, o, "own/f1", policies.CodeNoGrant)
+}
+
+// TestRenewalUndoesNothing: what a reader had before it replaced its keys is granted anew only as far as the owner still wants it, whatever was decided before the
+// turn of that came: in this run, in one that was cut short, or on another device.
+func TestRenewalUndoesNothing(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	only := func(o *Owner, acme *Reader, purposes map[policies.Field]string) {
+		t.Helper()
+		got := map[policies.Field]string{}
+		for _, g := range o.Grants(false) {
+			if g.Reader != acme.ID() {
+				continue
+			}
+			if _, twice := got[g.Field]; twice {
+				t.Errorf("%s is granted twice", g.Field)
+			}
+			got[g.Field] = g.Purpose
+		}
+		if !maps.Equal(got, purposes) {
+			t.Errorf("in force: %v, want %v", got, purposes)
+		}
+	}
+	narrower := GrantOptions{Purpose: "narrower", ReadsPerDay: 1}
+
+	o, _, acme, _ := w.household(2)
+	w.must(acme.Replace(ctx, stolen(), keep(new([]byte))))
+	w.must(o.Grant(ctx, acme.ID(), []policies.Field{"own/f0"}, narrower))
+	before := o.Grants(true)
+	w.must(o.Sync(ctx))
+	only(o, acme, map[policies.Field]string{"own/f0": "narrower", "own/f1": DefaultPurpose})
+	if len(o.Grants(true)) != len(before) {
+		t.Error("a second look granted again")
+	}
+
+	// The person decides while the vault is away, and the storefront tells of the new keys.
+	o, m, acme, _ := w.household(2)
+	w.must(o.GrantWrite(ctx, acme.ID(), []policies.Field{"own/f0", "own/f1"}, GrantOptions{}))
+	other := reopen(m.clone(), w)
+	w.must(acme.Replace(ctx, stolen(), keep(new([]byte))))
+	w.silent("/grants")
+	w.secondRoute(false)
+	if err := o.Grant(ctx, acme.ID(), []policies.Field{"own/f0"}, narrower); err == nil {
+		t.Fatal("it was granted")
+	}
+	if err := o.Sync(ctx); err == nil {
+		t.Fatal("it was granted")
+	}
+	w.hostile(nil)
+	w.secondRoute(true)
+	// Meanwhile another device ends one, and the writing of the other.
+	w.must(other.Revoke(ctx, acme.ID(), []policies.Field{"own/f1"}, RevokeOptions{}))
+	w.must(other.EndWrite(ctx, acme.ID(), []policies.Field{"own/f0"}))
+	w.must(o.Sync(ctx))
+	w.must(other.Sync(ctx))
+	for _, d := range []*Owner{o, other} {
+		only(d, acme, map[policies.Field]string{"own/f0": "narrower"})
+		if n := len(d.Writers(false)); n != 1 {
+			t.Errorf("%d permissions to write are in force, want one", n)
+		}
+	}
+	w.wantRead(acme, o, "own/f0", "value 0")
+	w.wantRefusal(acme, o, "own/f0", policies.CodeLimit)
+	w.wantRefusal(acme, o, "own/f1", policies.CodeRevoked)
 }
 
 // TestRevokeAfterALostGrant: a device whose grant was lost on the way revokes, and another device has granted meanwhile: the reader is stopped all the same.

@@ -357,6 +357,32 @@ func (o *Owner) replacedKeys(ctx context.Context, c *readerContact) bool {
 	return err == nil && len(newer.Holders) != len(line.Holders)
 }
 
+// toRenew are those of the fields of a task that the grant which it renews still gives its reader: nothing ended them since it was queued, no newer grant took their
+// place, of this device or another.
+func (o *Owner) toRenew(t *task) []policies.Field {
+	epochs := map[policies.Field]uint64{}
+	for _, l := range o.leaves() {
+		epochs[l.Field] = l.Epoch
+	}
+	newest := map[policies.Field]*ownedGrant{}
+	for i := range o.state.Grants {
+		g := &o.state.Grants[i]
+		if g.Doc.Reader != t.Reader {
+			continue
+		}
+		for j := range g.Doc.Fields {
+			f := &g.Doc.Fields[j]
+			if epoch, ok := epochs[f.Field]; f.Author != o.author() || !g.live(f) || ok && f.Epoch != epoch {
+				continue
+			}
+			if n := newest[f.Field]; n == nil || n.Doc.Seq < g.Doc.Seq {
+				newest[f.Field] = g
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(t.Fields), func(f policies.Field) bool { return newest[f] == nil || newest[f].Hash != t.Renews })
+}
+
 // regrantTo queues what a reader has, to be granted anew to its newest key, and then the end of the older grants; and the same of what it may write.
 func (o *Owner) regrantTo(reader policies.ReaderID) {
 	stroke := policies.NewDocumentID()
@@ -367,7 +393,7 @@ func (o *Owner) regrantTo(reader policies.ReaderID) {
 		if g.Doc.Reader != reader || o.now().Unix() >= g.Doc.Expires {
 			continue
 		}
-		t := task{Kind: taskGrant, Stroke: stroke, Reader: reader, Terms: terms{
+		t := task{Kind: taskGrant, Stroke: stroke, Reader: reader, Renews: g.Hash, Terms: terms{
 			Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires, ReadsPerDay: g.Doc.Limits.ReadsPerDay, Custody: g.Doc.Custody,
 		}}
 		for j := range g.Doc.Fields {
@@ -395,7 +421,7 @@ func (o *Owner) regrantTo(reader policies.ReaderID) {
 		if g.Doc.Writer != policies.AuthorID(reader) || o.now().Unix() >= g.Doc.Expires {
 			continue
 		}
-		t := task{Kind: taskFollow, Stroke: policies.NewDocumentID(), Reader: reader, Terms: terms{Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires}}
+		t := task{Kind: taskFollow, Stroke: policies.NewDocumentID(), Reader: reader, Renews: g.Hash, Terms: terms{Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires}}
 		for _, f := range g.Doc.Fields {
 			if g.live(f.Field) {
 				t.Fields = append(t.Fields, f.Field)

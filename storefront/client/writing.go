@@ -254,8 +254,8 @@ func (o *Owner) follow(ctx context.Context) error {
 		}
 		writes[at].Fields = append(writes[at].Fields, f)
 	}
-	if !t.Reader.IsZero() { // somebody new, or new terms
-		for _, f := range t.Fields {
+	for _, f := range t.Fields {
+		if newest := o.writeGrantOf(policies.AuthorID(t.Reader), f); !t.Reader.IsZero() && (t.Renews.IsZero() || newest != nil && newest.Hash == t.Renews) { // somebody new, new terms, or newer keys
 			add(policies.AuthorID(t.Reader), t.Terms, f)
 		}
 	}
@@ -282,6 +282,17 @@ func (o *Owner) follow(ctx context.Context) error {
 	}
 	o.state.Tasks = append(next, o.state.Tasks[1:]...)
 	return o.save()
+}
+
+// writeGrantOf is the newest write grant in force by which a writer writes a field, or nil.
+func (o *Owner) writeGrantOf(writer policies.AuthorID, f policies.Field) (newest *ownedWriteGrant) {
+	for i := range o.state.Writers {
+		g := &o.state.Writers[i]
+		if _, ok := g.Doc.Epoch(f); ok && g.Doc.Writer == writer && g.live(f) && (newest == nil || g.Doc.Seq > newest.Doc.Seq) {
+			newest = g
+		}
+	}
+	return newest
 }
 
 // writersOf are those who write, or wrote, some of the fields, or any if there are none.
