@@ -126,6 +126,9 @@ func Open(ctx context.Context, c Config) (*Token, error) {
 	if c.Threads < 1 || c.LiveKeys < 0 || c.PIN.empty() {
 		return nil, &Error{Op: "opening token: PIN and a number of threads are needed", Kind: ErrBadInput}
 	}
+	if err := c.Profile.guard(c.Selector); err != nil {
+		return nil, err
+	}
 	module, err := cryptoki.Load(c.Profile.Module, c.Profile.Reserved)
 	if err != nil {
 		return nil, &Error{Op: "loading module: " + err.Error(), Kind: ErrTokenBroken}

@@ -4,6 +4,7 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -94,6 +95,44 @@ func TestFailingStarts(t *testing.T) {
 	}
 	if least := len(startingCalls) * len(kinds) / 2; met < least {
 		t.Errorf("calls failed in %d starts, want at least %d: too little was tested", met, least)
+	}
+	t.Log(w.summary())
+}
+
+// TestKilledAtLogin kills token workers, by a signal at the call, when SoftHSM has truncated the token's own file at the login and is about to write it. An empty file
+// stays, which is a token lost to SoftHSM; after a plain start everything is there.
+func TestKilledAtLogin(t *testing.T) {
+	bin := binaries
+	var arguments, log string
+	bin.Vault, arguments, log = traced(t, binaries.Vault)
+	s := openStage(t, stage.Options{Bin: bin, VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits})
+	w := newWorld(t, s, seed(t))
+	files, err := filepath.Glob(filepath.Join(s.TokenFolder(), "*", "token.object"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%d tokens, %v", len(files), err)
+	}
+	rounds := 2
+	if *everyCall {
+		rounds = 10
+	}
+	for range rounds {
+		w.demand("after a kill at the login", w.round(func() ([]*stage.Daemon, error) {
+			s.Vault.Kill()
+			must(t, os.WriteFile(arguments, []byte("-P "+files[0]+" -e trace=write -e inject=write:signal=SIGKILL:when=1"), 0o600))
+			ctx, cancel := context.WithTimeout(t.Context(), startBound)
+			defer cancel()
+			err := s.Vault.Start(ctx)
+			must(t, os.WriteFile(arguments, nil, 0o600))
+			s.Vault.Kill()
+			if err == nil {
+				return nil, errors.New("the vault started although its worker was killed")
+			}
+			if info, err := os.Stat(files[0]); err != nil || info.Size() != 0 {
+				data, _ := os.ReadFile(log)
+				return nil, fmt.Errorf("the token's file was not torn (%w), so nothing was tested: %s", err, data)
+			}
+			return []*stage.Daemon{s.Vault}, nil
+		}))
 	}
 	t.Log(w.summary())
 }
