@@ -219,7 +219,7 @@ func (s *Storefront) result(c *call, have []policies.Hash, offers []offer, reply
 			it.Manifest, it.Grant = o.tree.hash, o.grant.hash
 			attach(o.tree.hash, o.tree.raw)
 			attach(o.grant.hash, o.grant.raw)
-		case it.Outcome == policies.CodeUnchanged && o.grant != nil && o.grant.shared(): // it may name authors that the reader does not know of
+		case (it.Outcome == policies.CodeUnchanged || it.Outcome == policies.CodeNotFound) && o.grant != nil && o.grant.shared(): // it may name authors that the reader does not know of
 			it.Grant = o.grant.hash
 			attach(o.grant.hash, o.grant.raw)
 		}

@@ -111,6 +111,17 @@ func TestTheNewestCounts(t *testing.T) {
 	}
 }
 
+// TestWrittenBeforeARemoval: a reader that has not read since somebody else may write finds what they wrote, also when the owner has removed their own value.
+func TestWrittenBeforeARemoval(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, globex := w.household(1)
+	w.wantRead(acme, o, "own/f0", "value 0")
+	w.must(o.GrantWrite(ctx, globex.ID(), []policies.Field{"own/f0"}, GrantOptions{}))
+	w.must(globex.Write(ctx, o.ID(), set("own/f0", "theirs")))
+	w.must(o.Remove(ctx, "own/f0"))
+	w.wantRead(acme, o, "own/f0", "theirs")
+}
+
 // A field of which the owner has no value can be written and read.
 func TestWrittenBeforeTheOwner(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
