@@ -140,8 +140,13 @@ func absent(v *Value) bool {
 			return true
 		}
 	}
-	// A key for another author's items ended, or is not there yet; the owner's own decides whether the field may be read.
-	return v.author() != policies.AuthorID(v.Owner) && (errors.Is(v.Err, policies.CodeNoGrant) || errors.Is(v.Err, policies.CodeRevoked) || errors.Is(v.Err, policies.CodeGrantExpired))
+	// A key for another author's items ended, is not there yet, or is for those to come; the owner's own decides whether the field may be read.
+	for _, code := range []policies.Code{policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeLeaf} {
+		if v.author() != policies.AuthorID(v.Owner) && errors.Is(v.Err, code) {
+			return true
+		}
+	}
+	return false
 }
 
 // newest chooses among the values of an item. An error other than that there is nothing counts before any value: what it hides might be newer. again is a value that must be asked

@@ -109,7 +109,7 @@ func RestoreOwner(store MirrorStore, plain []byte, o Options) (*Owner, error) {
 		return nil, err
 	}
 	own.state.Applied = position{Hash: policies.Hash(own.id)}
-	own.state.Known = own.state.Applied
+	own.state.Known, own.state.Restored = own.state.Applied, true
 	if len(b.Owners)+len(b.People) > 0 {
 		if err := own.restoreSide(b); err != nil {
 			return nil, err

@@ -1053,6 +1053,11 @@ func (o *Owner) sync(ctx context.Context) error {
 			return err
 		}
 	}
+	if o.lookBack() {
+		if err := o.run(ctx); err != nil {
+			return err
+		}
+	}
 	return o.tidy(ctx, v)
 }
 

@@ -73,6 +73,8 @@ type ownerState struct {
 	Announced *announced        `json:"announced,omitzero"`
 	GivenUpTo uint64            `json:"given_up_to,omitzero"` // index of the newest entry that says what a reader gave up
 
+	Restored bool `json:"restored,omitzero"` // and has not looked yet for what was left undone
+
 	GivenUpEarly []succession.Renunciation `json:"given_up_early,omitzero"` // what of it is of grants that this device has not met yet
 }
 

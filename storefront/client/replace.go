@@ -419,6 +419,25 @@ func (o *Owner) goOn() bool {
 	return false
 }
 
+// lookBack queues, once on a device that was restored, what readers need to read what others write: the device that was to see to it may be the lost one.
+func (o *Owner) lookBack() bool {
+	var fields []policies.Field
+	for i := range o.state.Writers {
+		for _, w := range o.state.Writers[i].Doc.Fields {
+			if !slices.Contains(fields, w.Field) {
+				fields = append(fields, w.Field)
+			}
+		}
+	}
+	if !o.state.Restored || len(o.state.Tasks) > 0 {
+		return false
+	}
+	if o.state.Restored = false; len(fields) > 0 {
+		o.state.Tasks = append(o.state.Tasks, task{Kind: taskFollow, Stroke: policies.NewDocumentID(), Fields: fields})
+	}
+	return len(fields) > 0
+}
+
 // moving carries out a task of a replacement that sends nothing itself. done: it was one.
 func (o *Owner) moving(ctx context.Context, t *task) (done bool, err error) {
 	if t.Kind != taskMove && t.Kind != taskReseal && t.Kind != taskForget {

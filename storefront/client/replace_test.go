@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -676,6 +677,40 @@ func TestRenewalUndoesNothing(t *testing.T) {
 	w.wantRead(acme, o, "own/f0", "value 0")
 	w.wantRefusal(acme, o, "own/f0", policies.CodeLimit)
 	w.wantRefusal(acme, o, "own/f1", policies.CodeRevoked)
+}
+
+// TestLeftUndone: a device is lost after it let a reader read a field, and before it let it read what others had written there. The one that is restored does the rest.
+func TestLeftUndone(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, globex := w.household(1)
+	w.must(o.GrantWrite(ctx, globex.ID(), []policies.Field{"own/c"}, GrantOptions{}))
+	w.must(globex.Write(ctx, o.ID(), set("own/c", "theirs")))
+	var backup []byte
+	w.must(o.Replace(ctx, stolen(), keep(&backup)))
+	w.secondRoute(false)
+	w.hostile(func(rw http.ResponseWriter, q *http.Request, next http.Handler) { // the vault accepts the first grant, and no more is heard of it
+		if q.Method == "POST" && strings.HasSuffix(q.URL.Path, "/grants") {
+			next.ServeHTTP(httptest.NewRecorder(), q)
+			panic(http.ErrAbortHandler)
+		}
+		next.ServeHTTP(rw, q)
+	})
+	if err := o.Grant(ctx, acme.ID(), []policies.Field{"own/c"}, GrantOptions{}); err == nil {
+		t.Fatal("it was finished")
+	}
+	w.hostile(nil)
+	w.secondRoute(true)
+	o.Close()
+	w.wantRefusal(acme, o, "own/c", policies.CodeNotFound)
+	restored, err := RestoreOwner(new(memory), backup, Options{})
+	w.must(err)
+	w.must(restored.Sync(ctx))
+	w.wantRead(acme, restored, "own/c", "theirs")
+	seq := restored.state.Known.Seq
+	w.must(restored.Sync(ctx))
+	if restored.state.Known.Seq != seq {
+		t.Error("a second look did something again")
+	}
 }
 
 // TestRevokeAfterALostGrant: a device whose grant was lost on the way revokes, and another device has granted meanwhile: the reader is stopped all the same.
