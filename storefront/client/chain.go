@@ -303,7 +303,7 @@ func (o *Owner) advance(ctx context.Context) error {
 			// The vault does not know the document that was sent before: make another. Should this refusal be a lie, then the
 			// other one is not the next of the chain, and what was accepted comes to light.
 			t.Envelope = nil
-		case errors.Is(err, policies.CodeSuccessionPending): // a clock is early, or another change is announced
+		case errors.Is(err, policies.CodeSuccessionPending) && !t.stops(): // a clock is early, or another change is announced; of a revocation it is a lie
 			o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return t.Stroke == stroke })
 			return errors.Join(err, o.save())
 		case errors.Is(err, errNotFrozen): // what was wanted is so
