@@ -54,7 +54,7 @@ type exchanged struct {
 // stop is a reader that is being stopped and has not been told yet.
 type stop struct {
 	Reader policies.ReaderID `json:"reader"`
-	Fields []policies.Field  `json:"fields"`
+	Fields []policies.Field  `json:"fields"` // none: of everything, by a device that knew of nothing
 }
 
 func (s *stop) same(other stop) bool {
@@ -544,6 +544,7 @@ const historyOfStop = 1000
 // next Receive sends them, once the reader is stopped. [ErrNotRotated] comes with a result.
 func (o *Owner) Stop(ctx context.Context, reader policies.ReaderID, fields []policies.Field) (Stopped, error) {
 	o.mu.Lock()
+	revoke, known := fields, len(o.state.Grants) // no field: what waits to be granted is meant too, and what other devices granted
 	if len(fields) == 0 {
 		fields = o.granted(reader, nil)
 	}
@@ -555,7 +556,7 @@ func (o *Owner) Stop(ctx context.Context, reader policies.ReaderID, fields []pol
 	if err != nil {
 		return Stopped{}, err
 	}
-	revokeErr := o.Revoke(ctx, reader, fields, RevokeOptions{})
+	revokeErr := o.Revoke(ctx, reader, revoke, RevokeOptions{})
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if revokeErr != nil && !errors.Is(revokeErr, ErrNotRotated) {
@@ -564,6 +565,12 @@ func (o *Owner) Stop(ctx context.Context, reader policies.ReaderID, fields []pol
 			revokeErr = errors.Join(revokeErr, o.save())
 		}
 		return Stopped{}, revokeErr
+	}
+	if len(revoke) == 0 {
+		fields = slices.Compact(slices.Sorted(slices.Values(slices.Concat(fields, o.over(reader, known)))))
+		if at := slices.IndexFunc(o.state.Mail.Stops, wanted.same); at >= 0 {
+			o.state.Mail.Stops[at].Fields = fields
+		}
 	}
 	out := Stopped{Reader: reader, Fields: fields, Stopped: o.now()}
 	if c, ok := o.contact(reader); ok {
@@ -598,11 +605,31 @@ func (o *Owner) endedFor(reader policies.ReaderID, fields []policies.Field, item
 	return slices.Contains(fields, item.Field) && slices.ContainsFunc(o.state.Grants, func(g ownedGrant) bool { return g.Doc.ID == item.Grant && g.Doc.Reader == reader })
 }
 
+// over lists what a reader was granted, from one grant on, and is not any more.
+func (o *Owner) over(reader policies.ReaderID, from int) (out []policies.Field) {
+	for i := range o.state.Grants[from:] {
+		if g := &o.state.Grants[from+i]; g.Doc.Reader == reader {
+			for j := range g.Doc.Fields {
+				out = append(out, g.Doc.Fields[j].Field)
+			}
+		}
+	}
+	slices.Sort(out)
+	return without(slices.Compact(out), o.granted(reader, nil))
+}
+
 // settleStops tells readers that were stopped: a withdrawal for each consent, and the request to delete.
 func (o *Owner) settleStops(ctx context.Context) error {
 	for _, s := range slices.Clone(o.state.Mail.Stops) {
-		if slices.ContainsFunc(s.Fields, func(f policies.Field) bool { return o.stopping(s.Reader, f) }) || len(o.granted(s.Reader, s.Fields)) > 0 {
+		if o.stopping(s.Reader, "") || slices.ContainsFunc(s.Fields, func(f policies.Field) bool { return o.stopping(s.Reader, f) }) || len(o.granted(s.Reader, s.Fields)) > 0 {
 			continue // not stopped yet, and nobody says that it is
+		}
+		if len(s.Fields) == 0 {
+			o.state.Mail.Stops = slices.DeleteFunc(o.state.Mail.Stops, s.same)
+			if s.Fields = o.over(s.Reader, 0); len(s.Fields) == 0 { // there was nothing
+				continue
+			}
+			o.state.Mail.Stops = append(o.state.Mail.Stops, s)
 		}
 		read, stopped, err := o.lastRead(ctx, s.Reader, s.Fields)
 		if err != nil {

@@ -2,7 +2,9 @@ package client
 
 import (
 	"errors"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -11,6 +13,34 @@ import (
 )
 
 // What waits in the queue of a device was wanted when it was put there. It undoes nothing that the person decided since, on this device or another.
+
+// lost has what is sent to a path come to nothing for the sender: it does not arrive, or it does and the answer is lost.
+func (w *world) lost(word string, arrives bool) {
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Method != http.MethodPost || !strings.Contains(r.URL.Path, word) {
+			next.ServeHTTP(rw, r)
+			return
+		}
+		if arrives {
+			next.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		http.Error(rw, "silence", http.StatusBadGateway)
+	})
+}
+
+// wantGranted compares what a reader is granted, as a device knows it, by purpose.
+func (w *world) wantGranted(o *Owner, r *Reader, want map[policies.Field]string) {
+	w.t.Helper()
+	got := map[policies.Field]string{}
+	for _, g := range o.Grants(false) {
+		if g.Reader == r.ID() {
+			got[g.Field] += g.Purpose
+		}
+	}
+	if !maps.Equal(got, want) {
+		w.t.Errorf("granted: %v, want %v", got, want)
+	}
+}
 
 // wantNoWriter has a writer try.
 func (w *world) wantNoWriter(o *Owner, r *Reader, f policies.Field) {
@@ -46,4 +76,51 @@ func TestNoAnswerDropsARevocation(t *testing.T) {
 	w.must(o.Sync(ctx))
 	w.wantRefusal(acme, o, "own/f0", policies.CodeRevoked)
 	w.wantNoWriter(o, acme, "own/f0")
+}
+
+// TestStopOfEverything: who stops a reader altogether stops it for what waits to be granted too, and for what another device granted.
+func TestStopOfEverything(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m, acme, globex := w.household(2)
+	more := []policies.Field{"own/f1"}
+	w.lost("/grants", false)
+	if err := o.Grant(ctx, globex.ID(), more, GrantOptions{}); err == nil {
+		t.Fatal("it was not lost")
+	}
+	w.hostile(nil)
+	out, err := o.Stop(ctx, globex.ID(), nil)
+	w.must(err)
+	w.must(o.Sync(ctx))
+	w.wantGranted(o, globex, map[policies.Field]string{})
+	w.wantRefusal(globex, o, "own/f0", policies.CodeRevoked)
+	w.wantRefusal(globex, o, "own/f1", policies.CodeNoGrant)
+	if len(out.Fields) != 1 {
+		t.Errorf("stopped: %v", out.Fields)
+	}
+
+	w.must(o.Set(ctx, set("own/f2", "value 2")))
+	other := reopen(m.clone(), w)
+	w.must(other.Grant(ctx, acme.ID(), []policies.Field{"own/f2"}, GrantOptions{}))
+	out, err = o.Stop(ctx, acme.ID(), nil)
+	w.must(err)
+	w.wantGranted(o, acme, map[policies.Field]string{})
+	w.wantRefusal(acme, o, "own/f2", policies.CodeRevoked)
+	if len(out.Fields) != 3 || len(o.state.Mail.Stops) != 0 {
+		t.Errorf("stopped: %v, to be told %v", out.Fields, o.state.Mail.Stops)
+	}
+
+	// By a device that knows of nothing, and cannot ask: it is kept, and told once it is done.
+	other = reopen(m.clone(), w)
+	w.must(o.Grant(ctx, acme.ID(), more, GrantOptions{}))
+	w.silent("/chain")
+	if _, err := other.Stop(ctx, acme.ID(), nil); !errors.Is(err, ErrNotStopped) {
+		t.Errorf("stopped without having seen what: %v", err)
+	}
+	w.hostile(nil)
+	_, err = other.Receive(ctx)
+	w.must(err)
+	w.wantRefusal(acme, o, "own/f1", policies.CodeRevoked)
+	if len(other.state.Mail.Stops) != 0 {
+		t.Errorf("to be told %v", other.state.Mail.Stops)
+	}
 }
