@@ -88,15 +88,21 @@ func (t *task) stopped() []policies.Field {
 	return t.Stop
 }
 
-// rest is what is left of a cancelled grant that never came into force: a grant of the fields that were not revoked. A rotation carries over by itself
-// what is left to be carried over.
+// rest is what is left of a cancelled grant that never came into force: a grant of the fields that were not revoked, on the same condition. A rotation carries over
+// by itself what is left to be carried over, and what readers lack besides what somebody writes is found out anew.
 func (t *task) rest() []task {
 	fields := without(t.Fields, t.stopped())
 	if t.NextEpoch || len(fields) == 0 {
 		return nil
 	}
 	stroke := policies.NewDocumentID()
-	return []task{{Kind: taskGrant, Stroke: stroke, Reader: t.Reader, Fields: fields, Terms: t.Terms}, {Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded}}
+	if len(t.Slots) > 0 {
+		return []task{{Kind: taskFollow, Stroke: stroke, Fields: fields}}
+	}
+	return []task{
+		{Kind: taskGrant, Stroke: stroke, Reader: t.Reader, Fields: fields, Terms: t.Terms, Renews: t.Renews},
+		{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded},
+	}
 }
 
 func without(fields, gone []policies.Field) []policies.Field {

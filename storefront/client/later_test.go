@@ -124,3 +124,38 @@ func TestStopOfEverything(t *testing.T) {
 		t.Errorf("to be told %v", other.state.Mail.Stops)
 	}
 }
+
+// TestRestUndoesNothing: what is left of a grant that was revoked in part while its outcome was unknown is what it was, granted anew to newer keys or besides what somebody
+// writes, and no more than that.
+func TestRestUndoesNothing(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	both, first, second := []policies.Field{"own/f0", "own/f1"}, []policies.Field{"own/f0"}, []policies.Field{"own/f1"}
+	for what, begin := range map[string]func(*Owner, *Reader, *Reader) error{
+		"newer keys": func(o *Owner, acme, _ *Reader) error {
+			w.must(acme.Replace(ctx, stolen(), keep(new([]byte))))
+			return o.Sync(ctx)
+		},
+		"a writer": func(o *Owner, _, globex *Reader) error { return o.GrantWrite(ctx, globex.ID(), both, GrantOptions{}) },
+	} {
+		for _, narrower := range []bool{false, true} {
+			o, m, acme, globex := w.household(2)
+			other := reopen(m.clone(), w)
+			w.lost("/grants", false)
+			if err := begin(o, acme, globex); err == nil {
+				t.Fatalf("%s: it was not lost", what)
+			}
+			w.hostile(nil)
+			want := map[policies.Field]string{}
+			if narrower {
+				w.must(other.Grant(ctx, acme.ID(), second, GrantOptions{Purpose: "narrower"}))
+				want["own/f1"] = "narrower"
+			} else {
+				w.must(other.Revoke(ctx, acme.ID(), second, RevokeOptions{}))
+			}
+			w.must(o.Revoke(ctx, acme.ID(), first, RevokeOptions{}))
+			w.must(o.Sync(ctx))
+			w.wantGranted(o, acme, want)
+			w.wantRefusal(acme, o, "own/f0", policies.CodeRevoked)
+		}
+	}
+}
