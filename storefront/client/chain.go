@@ -67,7 +67,7 @@ type task struct {
 	Fields    []policies.Field   `json:"fields,omitzero"`
 	Terms     terms              `json:"terms,omitzero"`
 	Slots     []slotOf           `json:"slots,omitzero"`  // of a grant that is for these and no others
-	Renews    policies.Hash      `json:"renews,omitzero"` // the grant, or write grant, that is granted anew to newer keys: only what it still gives when the turn comes
+	Renews    policies.Hash      `json:"renews,omitzero"` // the grant, or write grant, that is granted anew to newer keys or in a newer epoch: only what it still gives when the turn comes
 	to        *policies.Identity // whom a write grant is sealed to: with the keys in force when it is made
 	NextEpoch bool               `json:"next_epoch,omitzero"` // grant for the epoch that the publication behind it begins
 	Cancelled bool               `json:"cancelled,omitzero"`  // revoked before its outcome was known
@@ -207,6 +207,11 @@ func (o *Owner) advance(ctx context.Context) error {
 					return err
 				}
 				t.to = to
+				if t.Fields = o.toWriteOn(t); len(t.Fields) == 0 {
+					o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
+					o.saveSoon()
+					return nil
+				}
 				if first := o.lacking(stroke, t.Fields, o.toWrite(t)); len(first) > 0 { // another device let somebody read meanwhile
 					o.state.Tasks = append(first, o.state.Tasks...)
 					return o.save()

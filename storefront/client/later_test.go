@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/problem"
@@ -156,6 +157,46 @@ func TestRestUndoesNothing(t *testing.T) {
 			w.must(o.Sync(ctx))
 			w.wantGranted(o, acme, want)
 			w.wantRefusal(acme, o, "own/f0", policies.CodeRevoked)
+		}
+	}
+}
+
+// TestFollowingUndoesNothing: who writes a field writes on after a rotation, and with newer keys, only as far as the owner still wants it when the turn of that comes.
+func TestFollowingUndoesNothing(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	phone := []policies.Field{"phone.mobile"}
+	for what, begin := range map[string]func(*Owner, *Reader) error{
+		"rotation": func(o *Owner, _ *Reader) error { return o.Rotate(ctx, phone...) },
+		"newer keys": func(o *Owner, bank *Reader) error {
+			w.must(bank.Replace(ctx, stolen(), keep(new([]byte))))
+			return o.Sync(ctx)
+		},
+	} {
+		for _, narrower := range []bool{false, true} {
+			o, m, _, bank, _ := w.clinic()
+			w.must(o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{}))
+			other := reopen(m.clone(), w)
+			w.lost("/write-grants", false)
+			if err := begin(o, bank); err == nil {
+				t.Fatalf("%s: it was not lost", what)
+			}
+			w.hostile(nil)
+			if narrower {
+				w.must(other.GrantWrite(ctx, bank.ID(), phone, GrantOptions{Purpose: "narrower", Duration: time.Hour}))
+			} else {
+				w.must(other.EndWrite(ctx, bank.ID(), phone))
+			}
+			w.must(o.Sync(ctx))
+			w.must(other.Sync(ctx))
+			for _, d := range []*Owner{o, other} {
+				in := d.Writers(false)
+				if narrower && (len(in) != 1 || in[0].Purpose != "narrower") || !narrower && len(in) != 0 {
+					t.Errorf("%s: in force are %+v", what, in)
+				}
+			}
+			if !narrower {
+				w.wantNoWriter(o, bank, phone[0])
+			}
 		}
 	}
 }

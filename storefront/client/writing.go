@@ -241,22 +241,24 @@ func (o *Owner) follow(ctx context.Context) error {
 	t = o.state.Tasks[0]
 	var writes []task
 	var slots []slotOf
-	add := func(writer policies.AuthorID, terms terms, f policies.Field) {
+	add := func(writer policies.AuthorID, terms terms, renews policies.Hash, f policies.Field) {
 		s := slotOf{f, o.fieldEpoch(f), writer}
 		if slices.Contains(slots, s) {
 			return
 		}
 		slots = append(slots, s)
-		at := slices.IndexFunc(writes, func(w task) bool { return policies.AuthorID(w.Reader) == writer && w.Terms == terms })
+		at := slices.IndexFunc(writes, func(w task) bool {
+			return policies.AuthorID(w.Reader) == writer && w.Terms == terms && w.Renews == renews
+		})
 		if at < 0 {
-			writes = append(writes, task{Kind: taskWrite, Stroke: t.Stroke, Reader: policies.ReaderID(writer), Terms: terms})
+			writes = append(writes, task{Kind: taskWrite, Stroke: t.Stroke, Reader: policies.ReaderID(writer), Terms: terms, Renews: renews})
 			at = len(writes) - 1
 		}
 		writes[at].Fields = append(writes[at].Fields, f)
 	}
-	for _, f := range t.Fields {
-		if newest := o.writeGrantOf(policies.AuthorID(t.Reader), f); !t.Reader.IsZero() && (t.Renews.IsZero() || newest != nil && newest.Hash == t.Renews) { // somebody new, new terms, or newer keys
-			add(policies.AuthorID(t.Reader), t.Terms, f)
+	if !t.Reader.IsZero() { // somebody new, new terms, or newer keys
+		for _, f := range o.toWriteOn(&t) {
+			add(policies.AuthorID(t.Reader), t.Terms, t.Renews, f)
 		}
 	}
 	for _, f := range t.Fields {
@@ -269,7 +271,7 @@ func (o *Owner) follow(ctx context.Context) error {
 		}
 		for writer, g := range newest {
 			if epoch, _ := g.Doc.Epoch(f); epoch < o.fieldEpoch(f) {
-				add(writer, terms{Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires}, f)
+				add(writer, terms{Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires}, g.Hash, f)
 			}
 		}
 	}
@@ -282,6 +284,14 @@ func (o *Owner) follow(ctx context.Context) error {
 	}
 	o.state.Tasks = append(next, o.state.Tasks[1:]...)
 	return o.save()
+}
+
+// toWriteOn are those of the fields of a task that the write grant which it renews still gives its writer, as [Owner.toRenew]; all, if it renews none.
+func (o *Owner) toWriteOn(t *task) []policies.Field {
+	return slices.DeleteFunc(slices.Clone(t.Fields), func(f policies.Field) bool {
+		newest := o.writeGrantOf(policies.AuthorID(t.Reader), f)
+		return !t.Renews.IsZero() && (newest == nil || newest.Hash != t.Renews)
+	})
 }
 
 // writeGrantOf is the newest write grant in force by which a writer writes a field, or nil.
