@@ -212,6 +212,7 @@ func (o *Owner) advance(ctx context.Context) error {
 					o.saveSoon()
 					return nil
 				}
+				o.noteFormer(t)
 				if first := o.lacking(stroke, t.Fields, o.toWrite(t)); len(first) > 0 { // another device let somebody read meanwhile
 					o.state.Tasks = append(first, o.state.Tasks...)
 					return o.save()

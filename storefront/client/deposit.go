@@ -15,7 +15,6 @@ import (
 	"github.com/sallyport/sallyport/policies/consent"
 	"github.com/sallyport/sallyport/policies/deposit"
 	"github.com/sallyport/sallyport/policies/envelope"
-	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/storefront/api"
 )
 
@@ -90,21 +89,28 @@ type formerWrite struct {
 func (o *Owner) mayWriteNow(writer policies.IdentityID, fields []policies.Field) (out []formerWrite) {
 	for _, f := range fields {
 		if g := o.newestWrite(writer, f); g != nil {
-			out = append(out, formerWrite{f, terms{Purpose: g.Purpose, NotBefore: g.NotBefore, Expires: g.Expires}})
+			out = append(out, formerWrite{f, terms{Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires}})
 		}
 	}
 	return out
 }
 
-// newestWrite is the newest permission in force by which somebody may write a field, or nil.
-func (o *Owner) newestWrite(writer policies.IdentityID, f policies.Field) (newest *writing.Grant) {
-	for i := range o.state.Writers {
-		g := &o.state.Writers[i]
-		if _, ok := g.Doc.Epoch(f); ok && g.Doc.Writer == policies.AuthorID(writer) && g.live(f) && o.now().Unix() < g.Doc.Expires && (newest == nil || g.Doc.Seq > newest.Seq) {
-			newest = &g.Doc
+// noteFormer keeps what a source could write before, when the permission that an answer gives it is made: with what other devices decided until then.
+func (o *Owner) noteFormer(t *task) {
+	for i := range o.state.Mail.Inbox {
+		if e := &o.state.Mail.Inbox[i]; e.Decided != "" && e.State == "" && e.Stroke == t.Stroke && t.Renews.IsZero() {
+			e.Former = o.mayWriteNow(policies.IdentityID(t.Reader), e.Fields)
 		}
 	}
-	return newest
+}
+
+// newestWrite is the newest permission by which somebody may write a field, or nil if that is over.
+func (o *Owner) newestWrite(writer policies.IdentityID, f policies.Field) *ownedWriteGrant {
+	g := o.writeGrantOf(policies.AuthorID(writer), f)
+	if g == nil || o.now().Unix() >= g.Doc.Expires {
+		return nil
+	}
+	return g
 }
 
 // takeBackWrite plans the end of what a source was let write for an answer whose grant was refused: half of an answer is worse than none. What it could write before stays, on
@@ -117,11 +123,14 @@ func (o *Owner) takeBackWrite(e *inboxEntry, r *consent.Request, source policies
 	var ends []policies.Field
 	before := len(o.state.Tasks)
 	for _, f := range e.Fields {
-		if g := o.newestWrite(source, f); g == nil || g.Expires != e.Until || g.Purpose != r.Purpose.Text { // the other permission is none of this answer's
+		g := o.newestWrite(source, f)
+		if g == nil || g.Doc.Expires != e.Until || g.Doc.Purpose != r.Purpose.Text { // the other permission is none of this answer's
 			continue
 		}
 		if at := slices.IndexFunc(e.Former, func(w formerWrite) bool { return w.Field == f }); at >= 0 {
-			o.state.Tasks = append(o.state.Tasks, task{Kind: taskFollow, Stroke: stroke, Reader: policies.ReaderID(source), Fields: []policies.Field{f}, Terms: e.Former[at].Terms})
+			o.state.Tasks = append(o.state.Tasks, task{
+				Kind: taskFollow, Stroke: stroke, Reader: policies.ReaderID(source), Fields: []policies.Field{f}, Terms: e.Former[at].Terms, Renews: g.Hash,
+			})
 			continue
 		}
 		ends = append(ends, f)

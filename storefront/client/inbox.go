@@ -435,7 +435,6 @@ func (o *Owner) Answer(ctx context.Context, id string, grant []policies.Field, c
 	e.Decided, e.Fields = state, grant
 	if state != consent.Denied {
 		_, source, _ := readRequest(e.Raw)
-		e.Former = o.mayWriteNow(source, grant)
 		e.Stroke, e.Until, err = o.planAnswer(r, source, grant, GrantOptions{Purpose: r.Purpose.Text, Duration: time.Duration(r.Duration) * time.Second, Custody: custody})
 		if err != nil {
 			e.undecide()

@@ -200,3 +200,48 @@ func TestFollowingUndoesNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestTakingBackUndoesNothing: an answer whose grant is refused gives the source back what it could write before, unless another device ended that meanwhile: before the
+// answer was carried out, or after.
+func TestTakingBackUndoesNothing(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	fields := []policies.Field{"income.net", "job.since"}
+	for _, passes := range []int{0, 1} { // permissions to write that arrive before another device ends them all
+		zoe, employer, bank := w.three()
+		w.must(zoe.GrantWrite(ctx, employer.ID(), fields, GrantOptions{Purpose: "payroll"}))
+		c, err := bank.Specify(ctx, zoe.ID(), policies.IdentityID(employer.ID()), loan())
+		w.must(err)
+		w.looks(zoe, 1)
+		other := reopen(zoe.store.(*memory).clone(), w)
+		writes, away := 0, true
+		w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+			switch {
+			case r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/write-grants"):
+				if writes++; away && writes > passes {
+					http.Error(rw, "silence", http.StatusBadGateway)
+					return
+				}
+			case r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/grants"):
+				problem.Write(rw, policies.CodeGuardrail)
+				return
+			}
+			next.ServeHTTP(rw, r)
+		})
+		if _, err := zoe.Answer(ctx, c.ID.String()[:8], fields, ""); err == nil || writes <= passes {
+			t.Fatalf("it was not cut off: %v", err)
+		}
+		away = false
+		w.must(other.EndWrite(ctx, employer.ID(), nil))
+		for range 2 { // the first one may find that the grant is refused
+			_, err = zoe.Receive(ctx)
+		}
+		w.must(err)
+		w.hostile(nil)
+		if in := zoe.Writers(false); len(in) != 0 {
+			t.Errorf("in force are %+v", in)
+		}
+		for _, f := range fields {
+			w.wantNoWriter(zoe, employer, f)
+		}
+	}
+}
