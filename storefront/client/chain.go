@@ -483,7 +483,7 @@ func (o *Owner) selectItems(t *task) []policies.RevokedItem {
 		epochs[l.Field] = l.Epoch
 	}
 	each(func(g *ownedGrant, f *policies.GrantedField, k key) {
-		if epoch, ok := epochs[f.Field]; !ok || f.Epoch == epoch || k.epoch != 0 {
+		if epoch, ok := epochs[f.Field]; !ok || f.Epoch <= epoch || k.epoch != 0 {
 			newest[k] = max(newest[k], g.Doc.Seq)
 		}
 	})

@@ -245,3 +245,34 @@ func TestTakingBackUndoesNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestTheNewestTermsCount: a device was lost after it granted anew for a shorter time, and before the older grants ended. When the time is over another device gives nobody
+// the older terms again.
+func TestTheNewestTermsCount(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m, acme, bank, _ := w.clinic()
+	phone := []policies.Field{"phone.mobile"}
+	w.must(o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{}))
+	other := reopen(m.clone(), w)
+	w.secondRoute(false)
+	short := GrantOptions{Purpose: "short", Duration: 2 * time.Second}
+	w.lost("/write-ends", false)
+	if err := o.GrantWrite(ctx, bank.ID(), phone, short); err == nil {
+		t.Fatal("the older one ended")
+	}
+	lost := reopen(m.clone(), w)
+	lost.state.Tasks = nil
+	w.lost("/revocations", false)
+	if err := lost.Grant(ctx, acme.ID(), phone, short); err == nil {
+		t.Fatal("the older one ended")
+	}
+	w.hostile(nil)
+	w.secondRoute(true)
+	time.Sleep(2 * time.Second)
+	w.must(other.Rotate(ctx, phone...))
+	w.wantGranted(other, acme, map[policies.Field]string{"email.home": DefaultPurpose})
+	if v := w.read(acme, o, phone[0]); v.Err == nil {
+		t.Errorf("%q is read", v.Bytes)
+	}
+	w.wantNoWriter(o, bank, phone[0])
+}

@@ -456,9 +456,6 @@ func (o *Owner) standing(fields []policies.Field) []carried {
 	var out []carried
 	for i := range o.state.Grants {
 		g := &o.state.Grants[i]
-		if o.now().Unix() >= g.Doc.Expires {
-			continue
-		}
 		for j := range g.Doc.Fields {
 			f := &g.Doc.Fields[j]
 			epoch, ok := epochs[f.Field]
@@ -477,7 +474,8 @@ func (o *Owner) standing(fields []policies.Field) []carried {
 			}
 		}
 	}
-	return out
+	// What is over took the place of what was granted before it all the same.
+	return slices.DeleteFunc(out, func(c carried) bool { return o.now().Unix() >= c.terms.Expires })
 }
 
 // carryOver is the grants that a publication needs before it.

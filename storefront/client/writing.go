@@ -135,9 +135,6 @@ func (o *Owner) lacking(stroke policies.DocumentID, fields []policies.Field, mor
 	var order []who
 	for i := range o.state.Grants {
 		g := &o.state.Grants[i]
-		if o.now().Unix() >= g.Doc.Expires {
-			continue
-		}
 		for j := range g.Doc.Fields {
 			f := &g.Doc.Fields[j]
 			if !slices.Contains(fields, f.Field) || !g.live(f) {
@@ -158,7 +155,7 @@ func (o *Owner) lacking(stroke policies.DocumentID, fields []policies.Field, mor
 	var out []task
 	for _, w := range order {
 		g := newest[w]
-		if g == nil {
+		if g == nil || o.now().Unix() >= g.Doc.Expires { // over, it took the place of what was granted before it all the same
 			continue
 		}
 		wanted := o.writeSlots(w.field)
@@ -265,19 +262,19 @@ func (o *Owner) follow(ctx context.Context) error {
 		newest := map[policies.AuthorID]*ownedWriteGrant{}
 		for i := range o.state.Writers {
 			g := &o.state.Writers[i]
-			if _, ok := g.Doc.Epoch(f); ok && g.live(f) && o.now().Unix() < g.Doc.Expires && (newest[g.Doc.Writer] == nil || g.Doc.Seq > newest[g.Doc.Writer].Doc.Seq) {
+			if _, ok := g.Doc.Epoch(f); ok && g.live(f) && (newest[g.Doc.Writer] == nil || g.Doc.Seq > newest[g.Doc.Writer].Doc.Seq) {
 				newest[g.Doc.Writer] = g
 			}
 		}
 		for writer, g := range newest {
-			if epoch, _ := g.Doc.Epoch(f); epoch < o.fieldEpoch(f) {
+			if epoch, _ := g.Doc.Epoch(f); epoch < o.fieldEpoch(f) && o.now().Unix() < g.Doc.Expires {
 				add(writer, terms{Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires}, g.Hash, f)
 			}
 		}
 	}
 	next := append(o.lacking(t.Stroke, t.Fields, slots), writes...)
-	if len(writes) > 0 {
-		next = append(next, task{Kind: taskEndWrite, Stroke: t.Stroke, Reason: policies.ReasonSuperseded})
+	if end := (task{Kind: taskEndWrite, Stroke: t.Stroke, Reason: policies.ReasonSuperseded}); len(writes) > 0 || len(o.endItems(&end)) > 0 {
+		next = append(next, end)
 	}
 	if len(next) > 0 {
 		next = append(next, task{Kind: taskRevoke, Stroke: t.Stroke, Reason: policies.ReasonSuperseded})
