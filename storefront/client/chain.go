@@ -105,6 +105,11 @@ func (t *task) rest() []task {
 	}
 }
 
+// unasked reports whether the task is a grant that the person did not ask for: what a reader gave up since this device last asked, it does not get by that.
+func (t *task) unasked() bool {
+	return t.Kind == taskGrant && (t.NextEpoch || len(t.Slots) > 0 || !t.Renews.IsZero())
+}
+
 func without(fields, gone []policies.Field) []policies.Field {
 	return slices.DeleteFunc(slices.Clone(fields), func(f policies.Field) bool { return slices.Contains(gone, f) })
 }
@@ -220,6 +225,11 @@ func (o *Owner) advance(ctx context.Context) error {
 			}
 			if c, ok := o.contact(t.Reader); ok && t.Kind == taskGrant && o.renewReader(ctx, c) { // not to keys that were given up
 				t = &o.state.Tasks[0]
+			}
+			if t.unasked() {
+				if err := o.syncGivenUp(ctx); err != nil {
+					return err
+				}
 			}
 			if t.Kind == taskGrant && len(t.Slots) > 0 && !o.lacks(t) { // another device did something that it does not fit any more
 				o.state.Tasks[0] = task{Kind: taskFollow, Stroke: stroke, Fields: t.Fields}

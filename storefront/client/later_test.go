@@ -276,3 +276,36 @@ func TestTheNewestTermsCount(t *testing.T) {
 	}
 	w.wantNoWriter(o, bank, phone[0])
 }
+
+// TestGivenUpIsNotGrantedAnew: what a reader gave up since this device last asked it gets by nothing that the person did not ask for: newer keys, a rotation, a writer.
+func TestGivenUpIsNotGrantedAnew(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	second := []policies.Field{"own/f1"}
+	without := map[policies.Field]string{"own/f0": DefaultPurpose}
+	o, _, acme, globex := w.household(2)
+	_, err := acme.GiveUp(ctx, o.ID(), second...)
+	w.must(err)
+	w.must(acme.Replace(ctx, stolen(), keep(new([]byte))))
+	w.must(o.Grant(ctx, globex.ID(), second, GrantOptions{}))
+	w.must(o.Grant(ctx, acme.ID(), []policies.Field{"own/f0"}, GrantOptions{}))
+	w.wantGranted(o, acme, without)
+
+	for what, begin := range map[string]func(*Owner, *Reader) error{
+		"rotation": func(o *Owner, _ *Reader) error { return o.Rotate(ctx, second...) },
+		"a writer": func(o *Owner, globex *Reader) error { return o.GrantWrite(ctx, globex.ID(), second, GrantOptions{}) },
+	} {
+		o, _, acme, globex := w.household(2)
+		w.lost("/grants", false)
+		if err := begin(o, globex); err == nil {
+			t.Fatalf("%s: it was not lost", what)
+		}
+		w.hostile(nil)
+		_, err := acme.GiveUp(ctx, o.ID(), second...)
+		w.must(err)
+		w.must(o.Sync(ctx))
+		w.wantGranted(o, acme, without)
+		if v := w.read(acme, o, second[0]); v.Err == nil {
+			t.Errorf("%s: %q is read", what, v.Bytes)
+		}
+	}
+}
