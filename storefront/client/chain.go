@@ -321,6 +321,8 @@ func (o *Owner) advance(ctx context.Context) error {
 			if _, err := o.enrol(ctx); err != nil {
 				return err
 			}
+		case refused(err) && t.Cancelled:
+			return o.settleCancelled(ctx)
 		case refused(err) && t.Kind == taskGrant && !fresh:
 			// The vault does not know the document that was sent before: make another. Should this refusal be a lie, then the
 			// other one is not the next of the chain, and what was accepted comes to light.
@@ -399,18 +401,19 @@ func refused(err error) bool {
 }
 
 // settleCancelled finds out what became of a grant that was revoked while its outcome was unknown. If it is in force, it is
-// revoked; if not, a manifest that changes nothing takes the place in the chain that it was signed for, so that nobody can deliver it later.
+// revoked; if not, a manifest that changes nothing takes the place in the chain that it was signed for, so that nobody can deliver it later. Until that is accepted the
+// grant is not given up: whoever said that the vault does not have it may have lied, and then it comes to light.
 func (o *Owner) settleCancelled(ctx context.Context) error {
 	t := o.state.Tasks[0]
-	known := o.state.Known
 	if err := o.syncChain(ctx); err != nil {
 		return err
 	}
-	if len(o.state.Tasks) == 0 || o.state.Tasks[0].Stroke != t.Stroke || o.state.Tasks[0].Kind != taskGrant {
-		return nil // it was in the chain; accepted put a revocation in its place
+	if len(o.state.Tasks) == 0 || o.state.Tasks[0].Stroke != t.Stroke || !o.state.Tasks[0].Cancelled {
+		return nil // it was in the chain, and accepted put a revocation in its place, or the place was taken
 	}
-	o.state.Tasks = append(t.rest(), o.state.Tasks[1:]...)
-	if known == o.state.Known {
+	if t.Envelope == nil { // every place that it was signed for was taken
+		o.state.Tasks = append(t.rest(), o.state.Tasks[1:]...)
+	} else {
 		o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{Kind: taskPublish, Stroke: t.Stroke, Hold: true})
 	}
 	return o.save()

@@ -309,3 +309,32 @@ func TestGivenUpIsNotGrantedAnew(t *testing.T) {
 		}
 	}
 }
+
+// TestCancelledGrantThatIsDenied: a storefront passed a grant on, says that it did not, and shows nothing of it. Who is told that the reader is stopped is told the truth.
+func TestCancelledGrantThatIsDenied(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, _, globex := w.household(2)
+	w.lost("/grants", true)
+	if err := o.Grant(ctx, globex.ID(), []policies.Field{"own/f1"}, GrantOptions{}); err == nil {
+		t.Fatal("it was not lost")
+	}
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/grants"):
+			problem.Write(rw, policies.CodeMalformed)
+		case strings.HasSuffix(r.URL.Path, "/chain"):
+			rw.Write([]byte("{}"))
+		default:
+			next.ServeHTTP(rw, r)
+		}
+	})
+	err := o.Revoke(ctx, globex.ID(), []policies.Field{"own/f1"}, RevokeOptions{})
+	w.hostile(nil)
+	if err == nil || !errors.Is(err, ErrNotStopped) {
+		w.wantRefusal(globex, o, "own/f1", policies.CodeRevoked)
+	}
+	w.must(o.Sync(ctx))
+	w.wantRefusal(globex, o, "own/f1", policies.CodeRevoked)
+	w.wantRead(globex, o, "own/f0", "value 0")
+	w.wantGranted(o, globex, map[policies.Field]string{"own/f0": DefaultPurpose})
+}
