@@ -70,17 +70,17 @@ type task struct {
 	Renews    policies.Hash      `json:"renews,omitzero"` // the grant, or write grant, that is granted anew to newer keys or in a newer epoch: only what it still gives when the turn comes
 	to        *policies.Identity // whom a write grant is sealed to: with the keys in force when it is made
 	NextEpoch bool               `json:"next_epoch,omitzero"` // grant for the epoch that the publication behind it begins
-	Cancelled bool               `json:"cancelled,omitzero"`  // revoked before its outcome was known
+	Cancelled bool               `json:"cancelled,omitzero"`  // grant or write: revoked before its outcome was known
 	Stop      []policies.Field   `json:"stop,omitzero"`       // of a cancelled grant: what was revoked; empty: all of it
 
 	Reason policies.Reason `json:"reason,omitzero"` // revoke
-	Blind  bool            `json:"blind,omitzero"`  // revoke, when the chain was read: another device may have granted what this one has not seen
+	Blind  bool            `json:"blind,omitzero"`  // revoke or end-write, when the chain was read: another device may have granted what this one has not seen
 	Turn   bool            `json:"turn,omitzero"`   // of a blind one: rotate what it ends
 
 	TakeBack bool `json:"take_back,omitzero"` // notice: what was announced is taken back
 }
 
-// stopped are the fields of a cancelled grant that were revoked.
+// stopped are the fields of a cancelled grant, or write grant, that were revoked.
 func (t *task) stopped() []policies.Field {
 	if len(t.Stop) == 0 {
 		return t.Fields
@@ -96,7 +96,10 @@ func (t *task) rest() []task {
 		return nil
 	}
 	stroke := policies.NewDocumentID()
-	if len(t.Slots) > 0 {
+	switch {
+	case t.Kind == taskWrite:
+		return []task{{Kind: taskFollow, Stroke: stroke, Reader: t.Reader, Fields: fields, Terms: t.Terms, Renews: t.Renews}}
+	case len(t.Slots) > 0:
 		return []task{{Kind: taskFollow, Stroke: stroke, Fields: fields}}
 	}
 	return []task{
@@ -184,6 +187,9 @@ func (o *Owner) advance(ctx context.Context) error {
 	stroke := t.Stroke
 	enrolledAgain := false
 	for range 5 {
+		if t.Cancelled && t.Kind == taskWrite { // sent again it might come into force: it needs no keys
+			return o.settleCancelled(ctx)
+		}
 		keys := o.ahead.send(t)
 		fresh := keys != nil
 		if t.Envelope == nil {
@@ -281,8 +287,8 @@ func (o *Owner) advance(ctx context.Context) error {
 		}
 		switch {
 		case err == nil:
-			unseen := t.Kind == taskRevoke && t.Reason == policies.ReasonWithdrawn && !o.saw(e)
-			again := task{Kind: taskRevoke, Stroke: stroke, Reader: t.Reader, Fields: t.Fields, Reason: t.Reason, Blind: true}
+			unseen := (t.Kind == taskRevoke || t.Kind == taskEndWrite) && t.Reason == policies.ReasonWithdrawn && !o.saw(e)
+			again := task{Kind: t.Kind, Stroke: stroke, Reader: t.Reader, Fields: t.Fields, Reason: t.Reason, Blind: true}
 			if err := o.accepted(e); err != nil {
 				return errors.Join(err, o.save())
 			}
@@ -976,6 +982,8 @@ func (o *Owner) apply(e *envelope.Envelope) error {
 	case t.Kind == taskSucceed || t.Kind == taskNotice:
 		o.state.Tasks = slices.Delete(o.state.Tasks, done, done+1)
 		return o.applySuccession(e)
+	case t.Cancelled && t.Kind == taskWrite:
+		o.state.Tasks[done] = task{Kind: taskEndWrite, Stroke: t.Stroke, Reader: t.Reader, Fields: t.stopped(), Reason: policies.ReasonWithdrawn}
 	case t.Cancelled:
 		o.state.Tasks[done] = task{Kind: taskRevoke, Stroke: t.Stroke, Reader: t.Reader, Fields: t.stopped(), Reason: policies.ReasonWithdrawn}
 	case t.Kind == taskRevoke && len(o.selectItems(&t)) > 0, t.Kind == taskEndWrite && len(o.endItems(&t)) > 0: // more than one document holds

@@ -191,28 +191,7 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	stroke := policies.NewDocumentID()
-	// A grant that was never sent is simply not made. One that was sent, with an unknown outcome, must be settled before anybody
-	// says that the reader is stopped.
-	unsent, sent := false, false
-	for i := range o.state.Tasks {
-		t := &o.state.Tasks[i]
-		if t.Kind != taskGrant || t.Reader != reader || !covers(fields, t.Fields) {
-			continue
-		}
-		kept := without(t.Fields, fields)
-		if len(fields) == 0 {
-			kept = nil
-		}
-		if len(t.Attempts) == 0 {
-			t.Fields, unsent = kept, true
-			continue
-		}
-		if t.Cancelled { // in part, before
-			kept = without(kept, t.stopped())
-		}
-		t.Cancelled, t.Stop, t.Stroke, sent = true, without(t.Fields, kept), stroke, true
-	}
-	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return t.Kind == taskGrant && len(t.Fields) == 0 })
+	unsent, sent := o.cancel(stroke, reader, fields, taskGrant)
 	ended := o.granted(reader, fields)
 	if len(ended) == 0 && !sent {
 		// Another device may have granted what this one does not know of.
@@ -252,6 +231,31 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 		return fmt.Errorf("%w: %w", ErrNotRotated, err)
 	}
 	return nil
+}
+
+// cancel takes back what tasks of some kinds are to give somebody. What was never sent is simply not made. What was sent, with an unknown outcome, must be settled before
+// anybody says that it is stopped.
+func (o *Owner) cancel(stroke policies.DocumentID, reader policies.ReaderID, fields []policies.Field, kinds ...string) (unsent, sent bool) {
+	for i := range o.state.Tasks {
+		t := &o.state.Tasks[i]
+		if !slices.Contains(kinds, t.Kind) || t.Reader != reader || !covers(fields, t.Fields) {
+			continue
+		}
+		kept := without(t.Fields, fields)
+		if len(fields) == 0 {
+			kept = nil
+		}
+		if len(t.Attempts) == 0 {
+			t.Fields, unsent = kept, true
+			continue
+		}
+		if t.Cancelled { // in part, before
+			kept = without(kept, t.stopped())
+		}
+		t.Cancelled, t.Stop, t.Stroke, sent = true, without(t.Fields, kept), stroke, true
+	}
+	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return slices.Contains(kinds, t.Kind) && t.Reader == reader && len(t.Fields) == 0 })
+	return unsent, sent
 }
 
 // covers reports whether fields, or all if there are none, include one of those named.

@@ -338,3 +338,67 @@ func TestCancelledGrantThatIsDenied(t *testing.T) {
 	w.wantRead(globex, o, "own/f0", "value 0")
 	w.wantGranted(o, globex, map[policies.Field]string{"own/f0": DefaultPurpose})
 }
+
+// TestEndWriteAfterALostGrant: a permission to write whose outcome is unknown, because it did not arrive or its answer was lost, is none any more once the person ended it.
+func TestEndWriteAfterALostGrant(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	phone, mail := policies.Field("phone.mobile"), policies.Field("email.home")
+	for _, arrives := range []bool{false, true} {
+		for _, had := range []bool{false, true} {
+			for _, away := range []bool{false, true} {
+				o, m, _, bank, _ := w.clinic()
+				if had {
+					w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{phone}, GrantOptions{}))
+				}
+				w.lost("/write-grants", arrives)
+				if err := o.GrantWrite(ctx, bank.ID(), []policies.Field{mail, phone}, GrantOptions{Purpose: "again"}); err == nil {
+					t.Fatal("it was not lost")
+				}
+				w.hostile(nil)
+				if away {
+					w.silent("/")
+					w.secondRoute(false)
+					if err := o.EndWrite(ctx, bank.ID(), []policies.Field{phone}); !errors.Is(err, ErrNotStopped) {
+						t.Errorf("ended while nobody could be reached: %v", err)
+					}
+					w.hostile(nil)
+					w.secondRoute(true)
+					o = reopen(m, w)
+				} else {
+					w.must(o.EndWrite(ctx, bank.ID(), []policies.Field{phone}))
+					w.wantNoWriter(o, bank, phone)
+				}
+				w.must(o.Sync(ctx))
+				w.wantNoWriter(o, bank, phone)
+				w.must(bank.Write(ctx, o.ID(), set(mail, "of the bank")))
+				if in := o.Writers(false); len(in) != 1 || in[0].Field != mail || in[0].Purpose != "again" {
+					t.Errorf("arrives %t, had one %t, away %t: in force are %+v", arrives, had, away, in)
+				}
+			}
+		}
+	}
+}
+
+// TestEndWriteOfWhatWasNotSeen: another device let somebody write what this one has not heard of, and the storefront is silent. The end is kept until that is ended too.
+func TestEndWriteOfWhatWasNotSeen(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	phone := []policies.Field{"phone.mobile"}
+	for _, had := range []bool{false, true} {
+		o, m, _, bank, _ := w.clinic()
+		if had {
+			w.must(o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{}))
+		}
+		other := reopen(m.clone(), w)
+		w.must(other.GrantWrite(ctx, bank.ID(), phone, GrantOptions{Purpose: "newer"}))
+		w.silent("/")
+		if err := o.EndWrite(ctx, bank.ID(), nil); !errors.Is(err, ErrNotStopped) || !o.Unstopped() {
+			t.Errorf("ended without having seen what: %v", err)
+		}
+		w.hostile(nil)
+		w.must(o.Sync(ctx))
+		w.wantNoWriter(o, bank, phone[0])
+		if in := o.Writers(false); len(in) != 0 || o.Unstopped() {
+			t.Errorf("in force are %+v", in)
+		}
+	}
+}

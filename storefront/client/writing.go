@@ -352,23 +352,19 @@ func (o *Owner) EndWrite(ctx context.Context, writer policies.ReaderID, fields [
 	defer o.mu.Unlock()
 	stroke := policies.NewDocumentID()
 	t := task{Kind: taskEndWrite, Stroke: stroke, Reader: writer, Fields: fields, Reason: policies.ReasonWithdrawn}
-	// What was never sent is not made any more.
-	for i := range o.state.Tasks {
-		if w := &o.state.Tasks[i]; (w.Kind == taskWrite || w.Kind == taskFollow) && w.Reader == writer && len(w.Attempts) == 0 {
-			w.Fields = without(w.Fields, fields)
-			if len(fields) == 0 {
-				w.Fields = nil
-			}
-		}
-	}
-	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(w task) bool {
-		return (w.Kind == taskWrite || w.Kind == taskFollow) && w.Reader == writer && len(w.Fields) == 0
-	})
+	unsent, sent := o.cancel(stroke, writer, fields, taskWrite, taskFollow)
 	if len(o.endItems(&t)) == 0 {
-		if err := o.syncChain(ctx); err != nil {
+		t.Blind = true // another device may have let it write what this one does not know of
+		if err := o.syncChain(ctx); err != nil && !sent {
+			o.state.Tasks = slices.Insert(o.state.Tasks, 0, t)
 			return errors.Join(fmt.Errorf("%w: this device knows of no such permission, and could not ask for newer ones: %w", ErrNotStopped, err), o.save())
+		} else if err == nil {
+			t.Blind = false
 		}
-		if len(o.endItems(&t)) == 0 {
+		if len(o.endItems(&t)) == 0 && !sent {
+			if unsent { // what was to be granted never left this device
+				return o.save()
+			}
 			return errors.Join(fmt.Errorf("%w: this contact may not write that", policies.CodeNoWriteGrant), o.save())
 		}
 	}
@@ -766,7 +762,7 @@ func (o *Owner) Writers(all bool) []WriterInfo {
 	}
 	for i := range o.state.Tasks {
 		t := &o.state.Tasks[i]
-		if t.Kind != taskWrite && (t.Kind != taskFollow || t.Reader.IsZero()) {
+		if t.Cancelled || t.Kind != taskWrite && (t.Kind != taskFollow || t.Reader.IsZero()) {
 			continue
 		}
 		for _, f := range t.Fields {
