@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/succession"
 )
 
 // What waits in the queue of a device was wanted when it was put there. It undoes nothing that the person decided since, on this device or another.
@@ -399,6 +400,29 @@ func TestEndWriteOfWhatWasNotSeen(t *testing.T) {
 		w.wantNoWriter(o, bank, phone[0])
 		if in := o.Writers(false); len(in) != 0 || o.Unstopped() {
 			t.Errorf("in force are %+v", in)
+		}
+	}
+}
+
+// TestCancelWhatIsNotAnnouncedYet: an announcement that did not arrive, or whose answer was lost, is taken back as one that is in force is.
+func TestCancelWhatIsNotAnnouncedYet(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	for _, arrives := range []bool{false, true} {
+		o, _, _, _ := w.household(1)
+		w.lost("/successions", arrives)
+		w.secondRoute(false)
+		if err := o.Replace(ctx, ReplaceOptions{Reason: succession.Planned, Announce: true}, keep(new([]byte))); err == nil {
+			t.Fatal("it was not lost")
+		}
+		w.hostile(nil)
+		w.secondRoute(true)
+		w.must(o.CancelReplacement(ctx))
+		w.must(o.Sync(ctx))
+		if at, _ := o.Announced(); !at.IsZero() || o.state.Replacing != nil {
+			t.Errorf("arrives %t: it is announced", arrives)
+		}
+		if err := o.CancelReplacement(ctx); !errors.Is(err, policies.CodeNotFound) {
+			t.Errorf("arrives %t: taken back twice: %v", arrives, err)
 		}
 	}
 }

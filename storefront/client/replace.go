@@ -123,16 +123,20 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 	return nil
 }
 
-// CancelReplacement takes back a change of keys that was announced, by this device or by whoever has its keys.
+// CancelReplacement takes back a change of keys that was announced, by this device or by whoever has its keys, or that this device was about to announce.
 func (o *Owner) CancelReplacement(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err := o.syncChain(ctx); err != nil {
 		return o.reason(ctx, err)
 	}
-	if o.state.Announced == nil {
+	r := o.state.Replacing
+	own := r != nil && len(r.Authority) == 0
+	if o.state.Announced == nil && !own {
 		return fmt.Errorf("%w: nothing is announced", policies.CodeNotFound)
 	}
+	// What waits of this device's own is not sent. Should somebody hold it back who has it, then this takes its place in the chain.
+	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return own && (t.Kind == taskNotice || t.Kind == taskSucceed) })
 	o.state.Tasks = append(o.state.Tasks, task{Kind: taskNotice, Stroke: policies.NewDocumentID(), TakeBack: true})
 	return o.saveAndRun(ctx)
 }
