@@ -77,7 +77,8 @@ type task struct {
 	Blind  bool            `json:"blind,omitzero"`  // revoke or end-write, when the chain was read: another device may have granted what this one has not seen
 	Turn   bool            `json:"turn,omitzero"`   // of a blind one: rotate what it ends
 
-	TakeBack bool `json:"take_back,omitzero"` // notice: what was announced is taken back
+	TakeBack bool          `json:"take_back,omitzero"` // notice: what was announced is taken back
+	Notice   policies.Hash `json:"notice,omitzero"`    // the one that is taken back; none: this device's own, which is not known to be in force
 }
 
 // stopped are the fields of a cancelled grant, or write grant, that were revoked.

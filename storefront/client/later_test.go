@@ -426,3 +426,26 @@ func TestCancelWhatIsNotAnnouncedYet(t *testing.T) {
 		}
 	}
 }
+
+// TestTakingBackOnlyWhatWasMeant: a device that could not send that it takes an announcement back does not take back the next one, which the person wanted.
+func TestTakingBackOnlyWhatWasMeant(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m, _, _ := w.household(1)
+	announce := ReplaceOptions{Reason: succession.Planned, Announce: true}
+	w.must(o.Replace(ctx, announce, keep(new([]byte))))
+	other := reopen(m.clone(), w)
+	w.lost("/successions", false)
+	w.secondRoute(false)
+	if err := other.CancelReplacement(ctx); err == nil {
+		t.Fatal("it was not lost")
+	}
+	w.hostile(nil)
+	w.secondRoute(true)
+	w.must(o.CancelReplacement(ctx))
+	w.must(o.Replace(ctx, announce, keep(new([]byte))))
+	w.must(other.Sync(ctx))
+	w.must(o.Sync(ctx))
+	if _, own := o.Announced(); !own || o.state.Replacing == nil {
+		t.Error("it was taken back")
+	}
+}

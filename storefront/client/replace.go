@@ -137,7 +137,11 @@ func (o *Owner) CancelReplacement(ctx context.Context) error {
 	}
 	// What waits of this device's own is not sent. Should somebody hold it back who has it, then this takes its place in the chain.
 	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return own && (t.Kind == taskNotice || t.Kind == taskSucceed) })
-	o.state.Tasks = append(o.state.Tasks, task{Kind: taskNotice, Stroke: policies.NewDocumentID(), TakeBack: true})
+	back := task{Kind: taskNotice, Stroke: policies.NewDocumentID(), TakeBack: true}
+	if o.state.Announced != nil {
+		back.Notice = o.state.Announced.Notice
+	}
+	o.state.Tasks = append(o.state.Tasks, back)
 	return o.saveAndRun(ctx)
 }
 
@@ -241,6 +245,9 @@ func (o *Owner) buildSuccession(*policies.VaultDocument) (*envelope.Envelope, er
 
 func (o *Owner) buildNotice(t *task, v *policies.VaultDocument) (*envelope.Envelope, error) {
 	n := &succession.Notice{Header: policies.NewHeader("succession-notice", o.now()), Audience: v.Vault, Identity: o.id, Link: o.nextLink()}
+	if t.TakeBack && !t.Notice.IsZero() && (o.state.Announced == nil || o.state.Announced.Notice != t.Notice) {
+		return nil, nil
+	}
 	if !t.TakeBack {
 		if o.state.Replacing == nil {
 			return nil, nil
