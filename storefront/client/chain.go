@@ -61,6 +61,7 @@ type task struct {
 	Remove  []policies.Field `json:"remove,omitzero"`
 	Rotate  []policies.Field `json:"rotate,omitzero"`
 	Changed [][]byte         `json:"changed,omitzero"` // leaves as the newest attempt has them
+	Anew    bool             `json:"anew,omitzero"`    // of values that are only sealed anew: what was set or removed since stays so
 	Hold    bool             `json:"hold,omitzero"`    // a manifest that changes nothing, to take a place in the chain
 
 	Reader    policies.ReaderID  `json:"reader,omitzero"` // grant, revoke
@@ -547,7 +548,11 @@ func (o *Owner) buildManifest(t *task, v *policies.VaultDocument) (*envelope.Env
 			return nil, fmt.Errorf("%w: %w", ErrState, err)
 		}
 		slot := l.Slot
-		if have, ok := current[l.Field]; ok {
+		have, ok := current[l.Field]
+		if t.Anew && (!ok || have.Version >= l.Version) {
+			continue
+		}
+		if ok {
 			slot.Epoch = have.Epoch
 		} else {
 			slot.Epoch = o.firstEpoch(l.Field)

@@ -449,3 +449,41 @@ func TestTakingBackOnlyWhatWasMeant(t *testing.T) {
 		t.Error("it was taken back")
 	}
 }
+
+// TestResealingUndoesNothing: a device seals everything anew after it replaced its keys, and is cut off. What another one, restored from the backup, sets and removes meanwhile stays so.
+func TestResealingUndoesNothing(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, _ := w.household(3)
+	var backup []byte
+	manifests := 0
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/manifests") {
+			if manifests++; manifests > 1 { // the first one moves the fields to new keys
+				http.Error(rw, "silence", http.StatusBadGateway)
+				return
+			}
+		}
+		next.ServeHTTP(rw, r)
+	})
+	if err := o.Replace(ctx, stolen(), keep(&backup)); err == nil || manifests < 2 {
+		t.Fatalf("it was not cut off: %v", err)
+	}
+	w.hostile(nil)
+	fresh, err := RestoreOwner(new(memory), backup, Options{})
+	w.must(err)
+	w.must(fresh.Sync(ctx))
+	w.must(fresh.Set(ctx, set("own/f0", "later")))
+	w.must(fresh.Remove(ctx, "own/f1"))
+	w.must(o.Sync(ctx))
+	w.must(fresh.Sync(ctx))
+	w.wantRead(acme, o, "own/f0", "later")
+	w.wantRead(acme, o, "own/f2", "value 2")
+	for _, d := range []*Owner{o, fresh} {
+		if got, err := d.Get(ctx, "own/f0"); err != nil || string(got) != "later" {
+			t.Errorf("%q, %v", got, err)
+		}
+		if got, err := d.Get(ctx, "own/f1"); !errors.Is(err, ErrNoField) {
+			t.Errorf("what was removed is %q, %v", got, err)
+		}
+	}
+}

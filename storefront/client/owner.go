@@ -486,7 +486,7 @@ func (o *Owner) carryOver(t *task) []task {
 	}
 	fields := slices.DeleteFunc(slices.Clone(t.Rotate), func(f policies.Field) bool { return !leaves[f] })
 	for _, raw := range t.Set {
-		if l, err := policies.ParseLeaf(raw); err == nil && !leaves[l.Field] {
+		if l, err := policies.ParseLeaf(raw); err == nil && !leaves[l.Field] && !t.Anew {
 			fields = append(fields, l.Field)
 		}
 	}
