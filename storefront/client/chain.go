@@ -1087,7 +1087,8 @@ func (o *Owner) sync(ctx context.Context) error {
 	}
 	o.syncVouchers(ctx)
 	o.showSide(ctx)
-	if renewed := o.renewReaders(ctx); o.goOn() || renewed || runErr != nil {
+	ends, renewed := o.endSuperseded(), o.renewReaders(ctx)
+	if o.goOn() || ends || renewed || runErr != nil {
 		if err := o.run(ctx); err != nil {
 			return err
 		}
@@ -1098,6 +1099,21 @@ func (o *Owner) sync(ctx context.Context) error {
 		}
 	}
 	return o.tidy(ctx, v)
+}
+
+// endSuperseded puts into the queue the end of what newer grants took the place of, and reports whether there is something: the device that was to do it may be lost. What
+// others write is left to who lets them.
+func (o *Owner) endSuperseded() bool {
+	stroke, before := policies.NewDocumentID(), len(o.state.Tasks)
+	for _, t := range []task{{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded}, {Kind: taskEndWrite, Stroke: stroke, Reason: policies.ReasonSuperseded}} {
+		waits := slices.ContainsFunc(o.state.Tasks, func(have task) bool { return have.Kind == t.Kind && have.Reason == t.Reason })
+		due := t.Kind == taskEndWrite && len(o.endItems(&t)) > 0 ||
+			t.Kind == taskRevoke && slices.ContainsFunc(o.selectItems(&t), func(i policies.RevokedItem) bool { return i.Author == o.author() })
+		if due && !waits {
+			o.state.Tasks = append(o.state.Tasks, t)
+		}
+	}
+	return len(o.state.Tasks) > before
 }
 
 // tell passes on to the storefront the grants and revocations that it does not have: those that went over the second route, and those that it could not

@@ -487,3 +487,48 @@ func TestResealingUndoesNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatALostDeviceDidNotEnd: a device was lost after it granted anew under narrower terms, and before the older grants ended. Another one, or one that is restored from a
+// backup, ends them when it next looks.
+func TestWhatALostDeviceDidNotEnd(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m, acme, bank, _ := w.clinic()
+	phone := []policies.Field{"phone.mobile"}
+	w.must(o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{}))
+	var backup []byte
+	_, err := o.Backup(false, keep(&backup))
+	w.must(err)
+	other := reopen(m.clone(), w)
+	for i, next := range []func() *Owner{
+		func() *Owner { return other },
+		func() *Owner { fresh, err := RestoreOwner(new(memory), backup, Options{}); w.must(err); return fresh },
+	} {
+		narrower := GrantOptions{Purpose: "narrower", Duration: time.Duration(i+1) * time.Hour}
+		lost := reopen(m.clone(), w)
+		w.must(lost.Sync(ctx))
+		w.secondRoute(false)
+		w.lost("/write-ends", false)
+		if err := lost.GrantWrite(ctx, bank.ID(), phone, narrower); err == nil {
+			t.Fatal("the older one ended")
+		}
+		lost.state.Tasks = nil
+		w.lost("/revocations", false)
+		if err := lost.Grant(ctx, acme.ID(), phone, narrower); err == nil {
+			t.Fatal("the older one ended")
+		}
+		w.hostile(nil)
+		w.secondRoute(true)
+		d := next()
+		w.must(d.Sync(ctx))
+		w.wantGranted(d, acme, map[policies.Field]string{"email.home": DefaultPurpose, "phone.mobile": "narrower"})
+		if in := d.Writers(false); len(in) != 1 || in[0].Purpose != "narrower" {
+			t.Errorf("may write: %+v", in)
+		}
+		seq := d.state.Known.Seq
+		w.must(d.Sync(ctx))
+		if d.state.Known.Seq != seq {
+			t.Error("a second look ended something again")
+		}
+		w.wantRead(acme, o, phone[0], "one")
+	}
+}
