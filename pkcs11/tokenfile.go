@@ -38,7 +38,8 @@ func (p Profile) guard(sel Selector) error {
 		if !e.IsDir() {
 			continue
 		}
-		if err := guardToken(filepath.Join(p.Folder, e.Name()), sel); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := guardToken(filepath.Join(p.Folder, e.Name()), sel)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) { // no token, or another user's
 			return &Error{Op: "looking at the token's own file: " + err.Error(), Kind: ErrTokenBroken}
 		}
 	}
