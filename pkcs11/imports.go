@@ -14,9 +14,9 @@ type pendingImport struct {
 	check KeyCheck
 }
 
-// Import is Token.Import, and a process other than the one that imported has
-// found the key in the token and derived with it. When it returns nil every
-// worker knows the key. If a worker dies over it, or the key is not there for
+// Import is as Token.Import, but who sees the key in the token, and derives
+// with it, is a process other than the one that imported. When it returns nil
+// every worker knows the key. If a worker dies over it, or the key is not there for
 // the other, what is left is destroyed and another is asked, as often as there
 // are workers: one that was started since is among them. An error of kind
 // ErrTokenBroken leaves the outcome open: see Keys. The check value is for
