@@ -180,7 +180,7 @@ const (
 )
 
 // importKeys unwraps several keys into the token, with one sync for all of them. Each has an answer of its own. What it returns of a key that is in
-// the token is x(k*G), for a witness to compare. It is secret. The keys are to be learnt of in a fresh session yet.
+// the token is x(k*G), for a witness to compare. It is secret. Derive does not know the keys yet: see adopt and learnFresh.
 //
 // SoftHSM waits for the disk many times for each key, so several are unwrapped side by side. It answers CKR_GENERAL_ERROR to an unwrap whose objects come and go
 // in another thread: so nothing else of this process that searches, makes or destroys runs meanwhile, and a key that does not come is brought again alone, when all others are there. Only what it gets
