@@ -457,7 +457,8 @@ func (e *inboxEntry) undecide() {
 	e.Decided, e.Stroke, e.Fields, e.Until, e.Former = "", policies.DocumentID{}, nil, 0, nil
 }
 
-// settleAnswers answers every request whose grant is in force, and takes a decision back whose grant was refused, with what the source was let write for it.
+// settleAnswers answers every request whose grant is in force, and takes a decision back whose grant was refused or stopped, with what the source was let write for it and
+// what the reader has of it.
 func (o *Owner) settleAnswers(ctx context.Context) error {
 	takenBack := false
 	for i := range o.state.Mail.Inbox {
@@ -473,8 +474,18 @@ func (o *Owner) settleAnswers(ctx context.Context) error {
 			if slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Stroke == e.Stroke }) {
 				continue // on its way
 			}
-			if in := o.granted(policies.ReaderID(r.From), e.Fields); len(in) != len(e.Fields) || !source.IsZero() && !o.mayWrite(source, e.Fields) {
+			in, given := o.granted(policies.ReaderID(r.From), e.Fields), o.given(e, r)
+			if state, err := r.Decide(given); len(in) != len(e.Fields) && len(given) > 0 && err == nil { // a part was stopped before it was in force
+				in, e.Fields, e.Decided = given, given, state
+			}
+			if len(in) != len(e.Fields) || !source.IsZero() && !o.mayWrite(source, e.Fields) {
 				takenBack = o.takeBackWrite(e, r, source) || takenBack
+				if len(given) > 0 {
+					o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{
+						Kind: taskRevoke, Stroke: policies.NewDocumentID(), Reader: policies.ReaderID(r.From), Fields: given, Reason: policies.ReasonWithdrawn,
+					})
+					takenBack = true
+				}
 				e.undecide()
 				if err := o.save(); err != nil {
 					return err
@@ -500,6 +511,23 @@ func (o *Owner) settleAnswers(ctx context.Context) error {
 		return o.run(ctx)
 	}
 	return nil
+}
+
+// given are those of the fields of an answer that its reader may read by it.
+func (o *Owner) given(e *inboxEntry, r *consent.Request) (out []policies.Field) {
+	for i := range o.state.Grants {
+		g := &o.state.Grants[i]
+		if g.Doc.Reader != policies.ReaderID(r.From) || g.Doc.Expires != e.Until || g.Doc.Purpose != r.Purpose.Text {
+			continue
+		}
+		for j := range g.Doc.Fields {
+			if f := &g.Doc.Fields[j]; g.live(f) && slices.Contains(e.Fields, f.Field) && !slices.Contains(out, f.Field) {
+				out = append(out, f.Field)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // tellDecision puts an answer and its receipt into the outbox. The caller saves.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/consent"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/succession"
 )
@@ -530,5 +531,48 @@ func TestWhatALostDeviceDidNotEnd(t *testing.T) {
 			t.Error("a second look ended something again")
 		}
 		w.wantRead(acme, o, phone[0], "one")
+	}
+}
+
+// TestStoppedBeforeItWasAnswered: of an answer whose grant did not arrive the person stopped a part. The reader is told what is left, if that is an answer; if not, nothing is
+// left of it, and to deny the request is to deny it.
+func TestStoppedBeforeItWasAnswered(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	for _, required := range []bool{false, true} {
+		o, _, r, _ := w.met()
+		ask := delivery()
+		for i := range ask.Fields {
+			ask.Fields[i].Required = required
+		}
+		c := w.asks(r, o, ask)
+		w.looks(o, 1)
+		w.lost("/grants", false)
+		if _, err := o.Answer(ctx, c.ID.String(), []policies.Field{"address.home", "phone.mobile"}, ""); err == nil {
+			t.Fatal("it was not lost")
+		}
+		w.hostile(nil)
+		if _, err := o.Stop(ctx, r.ID(), []policies.Field{"phone.mobile"}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := o.Receive(ctx)
+		w.must(err)
+		if !required {
+			_, err := r.Receive(ctx, 0)
+			w.must(err)
+			w.wantStatus(r, c.ID, consent.Partly, "address.home")
+			w.wantGranted(o, r, map[policies.Field]string{"address.home": ask.Purpose.Text})
+			continue
+		}
+		w.wantGranted(o, r, map[policies.Field]string{})
+		_, err = o.Answer(ctx, c.ID.String(), nil, "")
+		w.must(err)
+		_, err = r.Receive(ctx, 0)
+		w.must(err)
+		w.wantStatus(r, c.ID, consent.Denied)
+		for _, f := range []policies.Field{"address.home", "phone.mobile"} {
+			if v := w.read(r, o, f); v.Err == nil {
+				t.Errorf("%s is read: %q", f, v.Bytes)
+			}
+		}
 	}
 }
