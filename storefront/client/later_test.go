@@ -576,3 +576,26 @@ func TestStoppedBeforeItWasAnswered(t *testing.T) {
 		}
 	}
 }
+
+// TestAStorefrontThatRefusesAReplacement: a storefront that refuses in the vault's name does not keep a person from replacing their keys while the second route is there.
+func TestAStorefrontThatRefusesAReplacement(t *testing.T) {
+	for _, code := range []policies.Code{policies.CodeSuccessionPending, policies.CodeMalformed} {
+		ctx, w := t.Context(), newWorld(t)
+		o, _, acme, _ := w.household(1)
+		w.hostile(func(rw http.ResponseWriter, q *http.Request, next http.Handler) {
+			if q.Method == http.MethodPost && strings.HasSuffix(q.URL.Path, "/successions") {
+				problem.Write(rw, code)
+				return
+			}
+			next.ServeHTTP(rw, q)
+		})
+		// Told by the vault alone, the storefront does not know the new keys, and nothing that follows goes through it.
+		_ = o.Replace(ctx, stolen(), keep(new([]byte)))
+		if o.state.Replacing != nil {
+			t.Errorf("%s: the replacement is not in force", code)
+		}
+		w.hostile(nil)
+		w.must(o.Sync(ctx))
+		w.wantRead(acme, o, "own/f0", "value 0")
+	}
+}

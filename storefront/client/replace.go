@@ -267,15 +267,19 @@ func (o *Owner) deliverSuccession(ctx context.Context, v *policies.VaultDocument
 	first, cancel := context.WithTimeout(ctx, routeTimeout)
 	err := o.post(first, v, request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: e.Raw}, e)
 	cancel()
-	if err == nil || o.wire.owners == nil || refused(err) || errors.Is(err, policies.CodeSuccessionPending) || o.provenMoved(ctx, v, err, policies.Hash(e.Hash)) {
+	if err == nil || o.wire.owners == nil || o.provenMoved(ctx, v, err, policies.Hash(e.Hash)) {
 		return err
 	}
+	decided := func(err error) bool { return refused(err) || errors.Is(err, policies.CodeSuccessionPending) }
 	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
 	defer cancel()
 	in := &vaultapi.Submission{Envelope: e.Raw}
 	if err2 := o.post(second, v, request{method: http.MethodPost, path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e); err2 != nil {
-		if errors.Is(err2, policies.CodeChain) {
+		if errors.Is(err2, policies.CodeChain) || decided(err) && decided(err2) { // the vault's own word counts
 			return err2
+		}
+		if decided(err) {
+			return err
 		}
 		return fmt.Errorf("%w; and over the second route: %w", err, err2)
 	}
