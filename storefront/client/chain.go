@@ -656,7 +656,7 @@ func (o *Owner) deliver(ctx context.Context, t *task, v *policies.VaultDocument,
 	case taskWrite:
 		err = o.post(ctx, v, request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: &vaultapi.Submission{Envelope: e.Raw}, login: true}, e)
 	case taskSucceed, taskNotice:
-		err = o.deliverSuccession(ctx, v, e)
+		_, err = o.deliverSuccession(ctx, v, e)
 	case taskThaw:
 		err = o.deliverThaw(ctx, v, e)
 	}

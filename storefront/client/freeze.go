@@ -36,21 +36,14 @@ var errNotFrozen = fmt.Errorf("%w: nothing is stopped", policies.CodeNotFound)
 // deliverThaw sends a thaw. That there is nothing to end the vault must say itself: if the storefront's word were enough, it could keep a person stopped who
 // believes the opposite.
 func (o *Owner) deliverThaw(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) error {
-	err := o.deliverSuccession(ctx, v, e)
-	if !errors.Is(err, policies.CodeNotFound) || o.wire.owners == nil {
-		return err
-	}
-	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
-	defer cancel()
-	in := &vaultapi.Submission{Envelope: e.Raw}
-	err = o.post(second, v, request{method: http.MethodPost, path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e)
+	vaults, err := o.deliverSuccession(ctx, v, e)
 	switch {
-	case err == nil:
-		o.state.Untold = append(o.state.Untold, e.Raw)
-	case errors.Is(err, policies.CodeNotFound):
-		err = errNotFrozen
+	case !errors.Is(err, policies.CodeNotFound) || o.wire.owners == nil:
+		return err
+	case vaults:
+		return errNotFrozen
 	}
-	return err
+	return fmt.Errorf("%w: that nothing is stopped only the storefront says", policies.CodeUnavailable)
 }
 
 func (o *Owner) buildThaw(v *policies.VaultDocument) (*envelope.Envelope, error) {

@@ -262,29 +262,30 @@ func (o *Owner) buildNotice(t *task, v *policies.VaultDocument) (*envelope.Envel
 	return policies.Sign(o.signing, n)
 }
 
-// deliverSuccession takes the storefront's route, without a login, which a thief may have and this device soon has not, and else the vault's own.
-func (o *Owner) deliverSuccession(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) error {
+// deliverSuccession takes the storefront's route, without a login, which a thief may have and this device soon has not, and else the vault's own, also if the storefront
+// says that the vault refuses. vaults reports whether the outcome is the vault's own word.
+func (o *Owner) deliverSuccession(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) (vaults bool, err error) {
 	first, cancel := context.WithTimeout(ctx, routeTimeout)
-	err := o.post(first, v, request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: e.Raw}, e)
+	err = o.post(first, v, request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: e.Raw}, e)
 	cancel()
 	if err == nil || o.wire.owners == nil || o.provenMoved(ctx, v, err, policies.Hash(e.Hash)) {
-		return err
+		return false, err
 	}
-	decided := func(err error) bool { return refused(err) || errors.Is(err, policies.CodeSuccessionPending) }
 	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
 	defer cancel()
 	in := &vaultapi.Submission{Envelope: e.Raw}
-	if err2 := o.post(second, v, request{method: http.MethodPost, path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e); err2 != nil {
-		if errors.Is(err2, policies.CodeChain) || decided(err) && decided(err2) { // the vault's own word counts
-			return err2
-		}
-		if decided(err) {
-			return err
-		}
-		return fmt.Errorf("%w; and over the second route: %w", err, err2)
+	err2 := o.post(second, v, request{method: http.MethodPost, path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e)
+	decided := func(err error) bool { return refused(err) || errors.Is(err, policies.CodeSuccessionPending) }
+	switch {
+	case err2 == nil:
+		o.state.Untold = append(o.state.Untold, e.Raw)
+		return true, nil
+	case errors.Is(err2, policies.CodeChain) || decided(err) && decided(err2):
+		return true, err2
+	case decided(err):
+		return false, err
 	}
-	o.state.Untold = append(o.state.Untold, e.Raw)
-	return nil
+	return false, fmt.Errorf("%w; and over the second route: %w", err, err2)
 }
 
 // applySuccession takes over a succession or a notice of the chain.
