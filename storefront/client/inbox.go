@@ -474,11 +474,11 @@ func (o *Owner) settleAnswers(ctx context.Context) error {
 			if slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Stroke == e.Stroke }) {
 				continue // on its way
 			}
-			in, given := o.granted(policies.ReaderID(r.From), e.Fields), o.given(e, r)
-			if state, err := r.Decide(given); len(in) != len(e.Fields) && len(given) > 0 && err == nil { // a part was stopped before it was in force
-				in, e.Fields, e.Decided = given, given, state
+			given := o.given(e, r)                                                                         // what it reads by other grants is no answer, and has other terms
+			if state, err := r.Decide(given); len(given) > 0 && len(given) < len(e.Fields) && err == nil { // a part was stopped before it was in force
+				e.Fields, e.Decided = given, state
 			}
-			if len(in) != len(e.Fields) || !source.IsZero() && !o.mayWrite(source, e.Fields) {
+			if len(given) != len(e.Fields) || !source.IsZero() && !o.mayWrite(source, e.Fields) {
 				takenBack = o.takeBackWrite(e, r, source) || takenBack
 				if len(given) > 0 {
 					o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{

@@ -599,3 +599,33 @@ func TestAStorefrontThatRefusesAReplacement(t *testing.T) {
 		w.wantRead(acme, o, "own/f0", "value 0")
 	}
 }
+
+// TestARefusedAnswerIsNone: an answer whose grant the vault refused is no consent, although the reader reads the same fields by an older grant. The request is open again.
+func TestARefusedAnswerIsNone(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, r, _ := w.met()
+	fields := []policies.Field{"address.home", "phone.mobile"}
+	w.must(o.Grant(ctx, r.ID(), fields, GrantOptions{Purpose: "older"}))
+	c := w.asks(r, o, delivery())
+	w.looks(o, 1)
+	w.hostile(func(rw http.ResponseWriter, q *http.Request, next http.Handler) {
+		if strings.HasSuffix(q.URL.Path, "/grants") && q.Method == http.MethodPost {
+			problem.Write(rw, policies.CodeGuardrail)
+			return
+		}
+		next.ServeHTTP(rw, q)
+	})
+	if _, err := o.Answer(ctx, c.ID.String(), fields, ""); !errors.Is(err, policies.CodeGuardrail) {
+		t.Fatalf("it was not refused: %v", err)
+	}
+	w.hostile(nil)
+	_, err := o.Receive(ctx)
+	w.must(err)
+	if in := o.Inbox(false); len(in) != 1 || in[0].Status != consent.Pending || in[0].Waits {
+		t.Errorf("the inbox holds %+v", in)
+	}
+	_, err = r.Receive(ctx, 0)
+	w.must(err)
+	w.wantStatus(r, c.ID, consent.Pending)
+	w.wantGranted(o, r, map[policies.Field]string{"address.home": "older", "phone.mobile": "older"})
+}
