@@ -24,15 +24,29 @@ func (r *Reader) Read(ctx context.Context, items ...Item) ([]Value, error) {
 	if err := r.learnPurposes(ctx, items); err != nil {
 		return nil, err
 	}
-	asked := newAsked(items)
+	asked, before := newAsked(items), make([]uint64, len(items))
+	for i := range items {
+		before[i] = r.newest(&items[i])
+	}
 	// The grants that come with the first answers may name authors that this reader did not know of.
-	for range 2 {
+	for turn := range 2 {
 		from := len(asked.values)
 		for i := range items {
 			asked.add(i, r.authorsOf(&items[i])...)
 		}
 		if err := r.ask(ctx, asked, from); err != nil {
 			return nil, err
+		}
+		var learnt []Item
+		for i := range items {
+			if r.newest(&items[i]) > before[i] {
+				learnt = append(learnt, items[i])
+			}
+		}
+		if turn == 0 && len(learnt) > 0 { // a newer grant may name some of the authors, and one before it that did not come the others
+			if err := r.grantsOf(ctx, learnt); err != nil {
+				return nil, err
+			}
 		}
 	}
 	out := make([]Value, len(items))

@@ -111,6 +111,22 @@ func TestTheNewestCounts(t *testing.T) {
 	}
 }
 
+// TestWritersOfSeveralGrants: a reader that has not read since several may write learns of all of them, although each is named by a grant of its own.
+func TestWritersOfSeveralGrants(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	for _, removed := range []bool{false, true} {
+		o, _, acme, globex := w.household(1)
+		w.wantRead(acme, o, "own/f0", "value 0")
+		if removed {
+			w.must(o.Remove(ctx, "own/f0"))
+		}
+		w.must(o.GrantWrite(ctx, globex.ID(), []policies.Field{"own/f0"}, GrantOptions{}))
+		w.must(globex.Write(ctx, o.ID(), set("own/f0", "theirs")))
+		w.must(o.GrantWrite(ctx, acme.ID(), []policies.Field{"own/f0"}, GrantOptions{}))
+		w.wantRead(acme, o, "own/f0", "theirs")
+	}
+}
+
 // TestWrittenBeforeARemoval: a reader that has not read since somebody else may write finds what they wrote, also when the owner has removed their own value.
 func TestWrittenBeforeARemoval(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
