@@ -12,7 +12,6 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/api"
-	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/tests/stage"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
@@ -291,8 +290,15 @@ func TestVerifyCommand(t *testing.T) {
 	play(t, s, exitDone, "alice", "me", "revoke", "shop", "own/note")
 	play(t, s, exitDone, "alice", "me", "grant", "shop", "own/note")
 	type verification struct {
-		Agrees       bool                `json:"agrees"`
-		Verification client.Verification `json:"verification"`
+		Agrees       bool `json:"agrees"`
+		Verification struct {
+			Entries int    `json:"entries"`
+			Size    uint64 `json:"size"`
+			Checks  []struct {
+				What  string   `json:"what"`
+				Wrong []string `json:"wrong"` // sentences
+			} `json:"checks"`
+		} `json:"verification"`
 	}
 	all := said[verification](t, play(t, s, exitDone, "alice", "me", "verify", "--json"))
 	v := all.Verification
