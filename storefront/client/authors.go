@@ -154,8 +154,9 @@ func absent(v *Value) bool {
 			return true
 		}
 	}
-	// A key for another author's items ended, is not there yet, or is for those to come; the owner's own decides whether the field may be read.
-	for _, code := range []policies.Code{policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeLeaf} {
+	// A key for another author's items ended or is not there yet: the owner's own decides whether the field may be read. If there is one and it is of another epoch, then the
+	// reader may read what it is not shown: that is an error, and no reason to take an older value for the newest.
+	for _, code := range []policies.Code{policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired} {
 		if v.author() != policies.AuthorID(v.Owner) && errors.Is(v.Err, code) {
 			return true
 		}

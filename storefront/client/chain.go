@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -64,15 +65,16 @@ type task struct {
 	Anew    bool             `json:"anew,omitzero"`    // of values that are only sealed anew: what was set or removed since stays so
 	Hold    bool             `json:"hold,omitzero"`    // a manifest that changes nothing, to take a place in the chain
 
-	Reader    policies.ReaderID  `json:"reader,omitzero"` // grant, revoke
-	Fields    []policies.Field   `json:"fields,omitzero"`
-	Terms     terms              `json:"terms,omitzero"`
-	Slots     []slotOf           `json:"slots,omitzero"`  // of a grant that is for these and no others
-	Renews    policies.Hash      `json:"renews,omitzero"` // the grant, or write grant, that is granted anew to newer keys or in a newer epoch: only what it still gives when the turn comes
-	to        *policies.Identity // whom a write grant is sealed to: with the keys in force when it is made
-	NextEpoch bool               `json:"next_epoch,omitzero"` // grant for the epoch that the publication behind it begins
-	Cancelled bool               `json:"cancelled,omitzero"`  // grant or write: revoked before its outcome was known
-	Stop      []policies.Field   `json:"stop,omitzero"`       // of a cancelled grant: what was revoked; empty: all of it
+	Reader    policies.ReaderID   `json:"reader,omitzero"` // grant, revoke
+	Fields    []policies.Field    `json:"fields,omitzero"`
+	Terms     terms               `json:"terms,omitzero"`
+	Slots     []slotOf            `json:"slots,omitzero"`  // of a grant that is for these and no others
+	Renews    policies.Hash       `json:"renews,omitzero"` // the grant, or write grant, that is granted anew to newer keys or in a newer epoch: only what it still gives when the turn comes
+	to        *policies.Identity  // whom a write grant is sealed to: with the keys in force when it is made
+	unsure    []policies.AuthorID // of the end of what newer grants took the place of: writers of whom it could not be learnt what they wrote last
+	NextEpoch bool                `json:"next_epoch,omitzero"` // grant for the epoch that the publication behind it begins
+	Cancelled bool                `json:"cancelled,omitzero"`  // grant or write: revoked before its outcome was known
+	Stop      []policies.Field    `json:"stop,omitzero"`       // of a cancelled grant: what was revoked; empty: all of it
 
 	Reason policies.Reason `json:"reason,omitzero"` // revoke
 	Blind  bool            `json:"blind,omitzero"`  // revoke or end-write, when the chain was read: another device may have granted what this one has not seen
@@ -159,9 +161,9 @@ func (o *Owner) run(ctx context.Context) error {
 func (o *Owner) advance(ctx context.Context) error {
 	t := &o.state.Tasks[0]
 	if t.Kind == taskRotate {
-		rotation := []task{{Kind: taskPublish, Stroke: t.Stroke, Rotate: t.Fields}, {Kind: taskRevoke, Stroke: t.Stroke, Reason: policies.ReasonSuperseded}}
-		if slices.ContainsFunc(t.Fields, o.writable) {
-			rotation = append(rotation, task{Kind: taskFollow, Stroke: t.Stroke, Fields: t.Fields})
+		rotation := []task{
+			{Kind: taskPublish, Stroke: t.Stroke, Rotate: t.Fields}, {Kind: taskRevoke, Stroke: t.Stroke, Reason: policies.ReasonSuperseded},
+			{Kind: taskFollow, Stroke: t.Stroke, Fields: t.Fields},
 		}
 		o.state.Tasks = append(rotation, o.state.Tasks[1:]...)
 		o.saveSoon()
@@ -243,11 +245,16 @@ func (o *Owner) advance(ctx context.Context) error {
 				o.state.Tasks[0] = task{Kind: taskFollow, Stroke: stroke, Fields: t.Fields}
 				return o.save()
 			}
-			if t.Kind == taskEndWrite {
-				for author := range o.endItems(t) {
-					_ = o.syncWritten(ctx, author) // what is kept is what this device knows
+			if t.Kind == taskEndWrite || t.Kind == taskRevoke && t.Reason == policies.ReasonSuperseded {
+				var unsure []policies.AuthorID
+				t.unsure = nil
+				for _, author := range o.endsOf(t) { // what readers may read on is what the writer wrote last
+					if err := o.syncWritten(ctx, author); err != nil && t.Reason == policies.ReasonSuperseded {
+						unsure = append(unsure, author)
+					}
 				}
 				t = &o.state.Tasks[0]
+				t.unsure = unsure
 			}
 			if t.Kind == taskPublish {
 				if len(o.carryOver(t)) > 0 { // to whoever did not give it up since this device last asked
@@ -475,6 +482,19 @@ func (o *Owner) build(t *task, v *policies.VaultDocument) (*envelope.Envelope, [
 	return nil, nil, fmt.Errorf("%w: a task of kind %q", ErrState, t.Kind)
 }
 
+// endsOf are the writers whom the end of write grants, or of keys to what others write, concerns.
+func (o *Owner) endsOf(t *task) (out []policies.AuthorID) {
+	if t.Kind == taskEndWrite {
+		return slices.Collect(maps.Keys(o.endItems(t)))
+	}
+	for _, item := range o.selectItems(t) {
+		if item.Author != o.author() && !slices.Contains(out, item.Author) {
+			out = append(out, item.Author)
+		}
+	}
+	return out
+}
+
 // selectItems lists what a revocation is to end: what a reader has, or what newer grants to the same readers took the place of.
 func (o *Owner) selectItems(t *task) []policies.RevokedItem {
 	type key struct {
@@ -519,7 +539,7 @@ func (o *Owner) selectItems(t *task) []policies.RevokedItem {
 		} else {
 			ends = g.Doc.Reader == t.Reader && (len(t.Fields) == 0 || slices.Contains(t.Fields, f.Field))
 		}
-		if ends && len(out) < policies.MaxRevokedItems {
+		if ends && !slices.Contains(t.unsure, f.Author) && len(out) < policies.MaxRevokedItems {
 			out = append(out, policies.RevokedItem{Grant: g.Doc.ID, Field: f.Field, Author: f.Author})
 		}
 	})

@@ -76,10 +76,8 @@ func (o *Owner) planGrant(reader policies.ReaderID, fields []policies.Field, opt
 	fields = slices.Compact(slices.Sorted(slices.Values(fields)))
 	o.state.Tasks = append(o.state.Tasks,
 		task{Kind: taskGrant, Stroke: stroke, Reader: reader, Fields: fields, Terms: t},
-		task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded})
-	if slices.ContainsFunc(fields, func(f policies.Field) bool { return o.writable(f) || o.comes(f) }) {
-		o.state.Tasks = append(o.state.Tasks, task{Kind: taskFollow, Stroke: stroke, Fields: fields})
-	}
+		task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded},
+		task{Kind: taskFollow, Stroke: stroke, Fields: fields})
 	return stroke, t.Expires, nil
 }
 
@@ -352,8 +350,8 @@ func (o *Owner) buildGrant(t *task, v *policies.VaultDocument, link policies.Lin
 	return e, keys, nil
 }
 
-// grantSlots are the slots that a grant is for: those that the task names, or the owner's of its fields and the
-// newest of each who writes in them.
+// grantSlots are the slots that a grant is for: those that the task names, or the owner's of its fields and one of each who writes in them: where there is something to
+// read. The others follow.
 func (o *Owner) grantSlots(t *task, epochs map[policies.Field]uint64) (out []policies.Slot) {
 	for _, s := range t.Slots {
 		out = append(out, policies.Slot{Owner: o.ID(), Field: s.Field, Epoch: s.Epoch, Author: s.Author})
@@ -372,14 +370,16 @@ func (o *Owner) grantSlots(t *task, epochs map[policies.Field]uint64) (out []pol
 	}
 	// Others' items do not move with the owner's. They are named all the same: by the newest grant readers learn who writes.
 	for _, f := range t.Fields {
-		newest := map[policies.AuthorID]uint64{}
+		first := map[policies.AuthorID]uint64{}
 		for _, s := range o.writeSlots(f) {
-			newest[s.Author] = max(newest[s.Author], s.Epoch)
+			if l, _, there := o.written(s.Author, f); there && l.Epoch == s.Epoch || first[s.Author] == 0 {
+				first[s.Author] = s.Epoch
+			}
 		}
-		if len(out)+len(newest) > policies.MaxGrantFields {
+		if len(out)+len(first) > policies.MaxGrantFields {
 			break // what follows it fills the rest in
 		}
-		for author, epoch := range newest {
+		for author, epoch := range first {
 			out = append(out, policies.Slot{Owner: o.ID(), Field: f, Epoch: epoch, Author: author})
 		}
 	}

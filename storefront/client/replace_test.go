@@ -679,7 +679,8 @@ func TestRenewalUndoesNothing(t *testing.T) {
 	w.wantRefusal(acme, o, "own/f1", policies.CodeRevoked)
 }
 
-// TestLeftUndone: a device is lost after it let a reader read a field, and before it let it read what others had written there. The one that is restored does the rest.
+// TestLeftUndone: a device is lost after it let a reader read what somebody had written in a field, and before it let it read what they would write. The one that is restored does the rest.
+// Until then the reader is told that there is something that it cannot read, and given nothing older for it.
 func TestLeftUndone(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, _, acme, globex := w.household(1)
@@ -701,11 +702,13 @@ func TestLeftUndone(t *testing.T) {
 	w.hostile(nil)
 	w.secondRoute(true)
 	o.Close()
-	w.wantRefusal(acme, o, "own/c", policies.CodeNotFound)
+	w.wantRead(acme, o, "own/c", "theirs")
+	w.must(globex.Write(ctx, o.ID(), set("own/c", "later")))
+	w.wantRefusal(acme, o, "own/c", policies.CodeLeaf)
 	restored, err := RestoreOwner(new(memory), backup, Options{})
 	w.must(err)
 	w.must(restored.Sync(ctx))
-	w.wantRead(acme, restored, "own/c", "theirs")
+	w.wantRead(acme, restored, "own/c", "later")
 	seq := restored.state.Known.Seq
 	w.must(restored.Sync(ctx))
 	if restored.state.Known.Seq != seq {

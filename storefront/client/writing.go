@@ -26,14 +26,20 @@ import (
 
 // ownedWriteGrant is a write grant of this owner's.
 type ownedWriteGrant struct {
-	Hash  policies.Hash   `json:"hash"`
-	Doc   writing.Grant   `json:"doc"`
-	Ended []writing.Ended `json:"ended,omitzero"`
+	Hash  policies.Hash `json:"hash"`
+	Doc   writing.Grant `json:"doc"`
+	Ended []endedWrite  `json:"ended,omitzero"`
+}
+
+// endedWrite is a field that may not be written under the grant any more, and the version of the writer's newest manifest by whoever ended it.
+type endedWrite struct {
+	writing.Ended
+	Last uint64 `json:"last,omitzero"`
 }
 
 // live reports whether a field may be written under the grant as far as this device knows; time is not asked.
 func (g *ownedWriteGrant) live(f policies.Field) bool {
-	return !slices.ContainsFunc(g.Ended, func(e writing.Ended) bool { return e.Field == f })
+	return !slices.ContainsFunc(g.Ended, func(e endedWrite) bool { return e.Field == f })
 }
 
 // writtenBy is what one writer has published for this owner, as this device last saw it.
@@ -82,6 +88,16 @@ func (o *Owner) written(author policies.AuthorID, f policies.Field) (policies.Le
 	return policies.Leaf{}, nil, false
 }
 
+// seenOf is the version of a writer's newest manifest that this device has seen.
+func (o *Owner) seenOf(author policies.AuthorID) uint64 {
+	for i := range o.state.Written {
+		if w := &o.state.Written[i]; w.Author == author {
+			return w.Manifest.Version
+		}
+	}
+	return 0
+}
+
 // writeSlots are the slots of a field that others write, or wrote what may still be read.
 func (o *Owner) writeSlots(f policies.Field) []slotOf {
 	var out []slotOf
@@ -93,8 +109,12 @@ func (o *Owner) writeSlots(f policies.Field) []slotOf {
 		}
 		s := slotOf{f, epoch, g.Doc.Writer}
 		needed := g.live(f) && o.now().Unix() < g.Doc.Expires
-		if l, _, there := o.written(g.Doc.Writer, f); there && l.Epoch == epoch {
-			needed = needed || g.live(f) || slices.ContainsFunc(g.Ended, func(e writing.Ended) bool { return e.Field == f && e.Kept == l.Hash() })
+		l, _, there := o.written(g.Doc.Writer, f)
+		needed = needed || there && l.Epoch == epoch && g.live(f)
+		for _, e := range g.Ended {
+			if e.Field == f && !e.Kept.IsZero() { // another device may have kept what this one has not seen
+				needed = needed || there && l.Hash() == e.Kept || o.seenOf(g.Doc.Writer) < e.Last
+			}
 		}
 		if needed && !slices.Contains(out, s) {
 			out = append(out, s)
@@ -228,6 +248,11 @@ func termsOf(g *policies.Grant) terms {
 // follow turns the first task into what its fields need: grants to their readers, then write grants in the epoch that each field is in, then the end of what these
 // take the place of. Readers come first: who may read a field never meets an item that it has no key for.
 func (o *Owner) follow(ctx context.Context) error {
+	if t := &o.state.Tasks[0]; t.Reader.IsZero() && len(o.writersOf(t.Fields)) == 0 { // nobody else ever wrote in them
+		o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
+		o.saveSoon()
+		return nil
+	}
 	if err := o.syncGivenUp(ctx); err != nil { // what a reader gave up is not granted anew
 		return err
 	}
@@ -425,7 +450,7 @@ func (o *Owner) endItems(t *task) map[policies.AuthorID][]writing.Ended {
 					return ok && n.Doc.Writer == g.Doc.Writer && n.Doc.Seq > g.Doc.Seq && n.live(w.Field)
 				})
 			}
-			if !ends || !g.live(w.Field) || len(out[g.Doc.Writer]) == policies.MaxRevokedItems {
+			if !ends || !g.live(w.Field) || slices.Contains(t.unsure, g.Doc.Writer) || len(out[g.Doc.Writer]) == policies.MaxRevokedItems {
 				continue
 			}
 			item := writing.Ended{Grant: g.Doc.ID, Field: w.Field}
@@ -474,7 +499,7 @@ func (o *Owner) applyWriting(e *envelope.Envelope) error {
 	for _, item := range d.Items {
 		for i := range o.state.Writers {
 			if g := &o.state.Writers[i]; g.Doc.ID == item.Grant && g.live(item.Field) {
-				g.Ended = append(g.Ended, item)
+				g.Ended = append(g.Ended, endedWrite{item, d.Last.Version})
 			}
 		}
 	}

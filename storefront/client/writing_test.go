@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -597,5 +598,61 @@ func TestReplacedTwiceUnderAWriter(t *testing.T) {
 	w.must(again.Sync(ctx))
 	if again.former != nil || len(again.earlier) != 0 || len(again.state.Earlier) != 0 {
 		t.Error("the roots before are not forgotten")
+	}
+}
+
+// TestWrittenUnseenByADevice: a writer wrote since the second device last looked, and the field moved on since. Whatever the second device then does, readers
+// keep, or get, the key for what was written; so also if the storefront does not show it.
+func TestWrittenUnseenByADevice(t *testing.T) {
+	phone, mail := policies.Field("phone.mobile"), policies.Field("email.home")
+	begin := func(t *testing.T, before bool) (*world, *Owner, *Reader, *Reader) {
+		ctx, w := t.Context(), newWorld(t)
+		o, om, acme, bank, _ := w.clinic()
+		second := om.clone()
+		w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{phone}, GrantOptions{}))
+		if !before {
+			second = om.clone()
+		}
+		w.must(bank.Write(ctx, o.ID(), set(phone, "theirs")))
+		w.must(o.Rotate(ctx, phone))
+		w.wantBy(acme, o, phone, "theirs", author(bank))
+		return w, reopen(second, w), acme, bank
+	}
+	for name, before := range map[string]bool{"that knew of the writer": false, "that did not": true} {
+		t.Run("by a device "+name, func(t *testing.T) {
+			for what, do := range map[string]func(context.Context, *world, *Owner) error{
+				"rotated another field": func(ctx context.Context, _ *world, o *Owner) error { return o.Rotate(ctx, mail) },
+				"rotated the field":     func(ctx context.Context, _ *world, o *Owner) error { return o.Rotate(ctx, phone) },
+				"granted another field": func(ctx context.Context, w *world, o *Owner) error {
+					return o.Grant(ctx, policies.ReaderID(w.contactOf(o, "acme").ID), []policies.Field{mail}, GrantOptions{})
+				},
+				"granted the field anew": func(ctx context.Context, w *world, o *Owner) error {
+					return o.Grant(ctx, policies.ReaderID(w.contactOf(o, "acme").ID), []policies.Field{phone}, GrantOptions{Purpose: "again"})
+				},
+				"not shown it, rotated another field": func(ctx context.Context, w *world, o *Owner) error {
+					w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+						if a := r.URL.Query().Get("author"); a != "" && a != o.ID().String() {
+							http.Error(rw, "silence", http.StatusBadGateway)
+							return
+						}
+						next.ServeHTTP(rw, r)
+					})
+					defer w.hostile(nil)
+					return o.Rotate(ctx, mail)
+				},
+			} {
+				w, second, acme, bank := begin(t, before)
+				if err := do(t.Context(), w, second); err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
+				if v := w.read(acme, second, phone); v.Err != nil || string(v.Bytes) != "theirs" {
+					t.Errorf("%s: %q is read, %v", what, v.Bytes, v.Err)
+				}
+				later, _ := w.reader("Later")
+				w.connect(second, later, "later")
+				w.must(second.Grant(t.Context(), later.ID(), []policies.Field{phone}, GrantOptions{}))
+				w.wantBy(later, second, phone, "theirs", author(bank))
+			}
+		})
 	}
 }
