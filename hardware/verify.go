@@ -43,6 +43,7 @@ func (r *Record) usable(module string, development bool) (Profile, pkcs11.Profil
 	if err == nil {
 		err = named(&r.chosen, facts.Module)
 	}
+	facts.Alone = development && spied()
 	return profile, facts, err
 }
 

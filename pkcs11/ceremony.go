@@ -62,7 +62,7 @@ func Initialise(p Profile, sel Selector, officer, user Secret) (Info, error) {
 	if sel.Label == "" || len(sel.Label) > 32 || officer.empty() || user.empty() {
 		return Info{}, &Error{Op: "initialising token: a label of at most 32 bytes and two PINs are needed", Kind: ErrBadInput}
 	}
-	m, err := cryptoki.Load(p.Module, p.Reserved)
+	m, err := cryptoki.Load(p.Module, p.Reserved, p.Alone)
 	if err != nil {
 		return Info{}, &Error{Op: "loading module: " + err.Error(), Kind: ErrTokenBroken}
 	}

@@ -75,7 +75,7 @@ func (f *FullProbe) Run(ctx context.Context) (*Assessment, error) {
 	if f.User.empty() {
 		return nil, &Error{Op: "probing token: the user's PIN is needed", Kind: ErrBadInput}
 	}
-	m, err := cryptoki.Load(f.Profile.Module, f.Profile.Reserved)
+	m, err := cryptoki.Load(f.Profile.Module, f.Profile.Reserved, f.Profile.Alone)
 	if err != nil {
 		return nil, &Error{Op: "loading module: " + err.Error(), Kind: ErrTokenBroken}
 	}

@@ -192,7 +192,7 @@ func TestConclusion(t *testing.T) {
 // keys that the token made.
 func TestWeakCeremony(t *testing.T) {
 	profile := initialised(t)
-	m, err := cryptoki.Load(profile.Module, "")
+	m, err := cryptoki.Load(profile.Module, "", false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,9 @@ type Profile struct {
 	Module string `json:"module"`
 	// Reserved is passed to C_Initialize as pReserved where it is not empty.
 	Reserved string `json:"reserved,omitempty"`
+	// Alone: a process calls the module from one thread at a time. It is for a module
+	// that mixes up threads, such as pkcs11-spy the lines that it writes; others it slows down.
+	Alone bool `json:"alone,omitzero"`
 
 	// ImportPath names how a re-encryption key is wrapped; grants name it too.
 	ImportPath string `json:"import_path"`

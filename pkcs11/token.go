@@ -129,7 +129,7 @@ func Open(ctx context.Context, c Config) (*Token, error) {
 	if err := c.Profile.guard(c.Selector); err != nil {
 		return nil, err
 	}
-	module, err := cryptoki.Load(c.Profile.Module, c.Profile.Reserved)
+	module, err := cryptoki.Load(c.Profile.Module, c.Profile.Reserved, c.Profile.Alone)
 	if err != nil {
 		return nil, &Error{Op: "loading module: " + err.Error(), Kind: ErrTokenBroken}
 	}

@@ -10,7 +10,9 @@
 // which session is used by whom is the business of package pkcs11.
 //
 // A Module may be used by several goroutines at once; a Session by one at a
-// time, because PKCS#11 keeps the state of an operation in the session.
+// time, because PKCS#11 keeps the state of an operation in the session. A module
+// that cannot be called by several threads at once is loaded alone: its calls then wait
+// for one another here.
 package cryptoki
 
 // #cgo LDFLAGS: -ldl
@@ -22,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -108,15 +111,19 @@ type Module struct {
 	ctx    *p11.Ctx
 	direct *C.sp_module
 	calls  [functions]atomic.Uint64
+
+	alone bool
+	turn  sync.Mutex // held through a call of the module, if alone
 }
 
 // Load loads and initialises the module at path. reserved is passed as
-// pReserved of C_Initialize where it is not empty (NSS wants one).
+// pReserved of C_Initialize where it is not empty (NSS wants one). alone: one
+// method at a time calls the module, whatever goroutines there are.
 //
 // The library is never unloaded again: vendor modules start threads that do
 // not survive it.
-func Load(path, reserved string) (*Module, error) {
-	m := &Module{ctx: p11.New(path)}
+func Load(path, reserved string, alone bool) (*Module, error) {
+	m := &Module{ctx: p11.New(path), alone: alone}
 	if m.ctx == nil {
 		return nil, errors.New("no PKCS#11 module at that path")
 	}
@@ -130,7 +137,7 @@ func Load(path, reserved string) (*Module, error) {
 		// Never freed: a module may keep the pointer until C_Finalize.
 		options = append(options, p11.InitializeWithReserved(unsafe.Pointer(C.CString(reserved))))
 	}
-	m.count(fInitialize)
+	defer m.call(fInitialize)()
 	if err := fault(m.ctx.Initialize(options...)); err != nil {
 		return nil, err
 	}
@@ -139,7 +146,7 @@ func Load(path, reserved string) (*Module, error) {
 
 // Finalize ends the use of the module by this process.
 func (m *Module) Finalize() error {
-	m.count(fFinalize)
+	defer m.call(fFinalize)()
 	return fault(m.ctx.Finalize())
 }
 
@@ -157,6 +164,17 @@ func (m *Module) Calls() map[string]uint64 {
 
 func (m *Module) count(f function) { m.calls[f].Add(1) }
 
+// call begins a call of the module, or several that belong together, and returns what ends it.
+// A method that holds it calls no other one.
+func (m *Module) call(f function) (end func()) {
+	m.count(f)
+	if !m.alone {
+		return func() {}
+	}
+	m.turn.Lock()
+	return m.turn.Unlock
+}
+
 func fault(err error) error {
 	if e, ok := errors.AsType[p11.Error](err); ok {
 		return CKR(e)
@@ -173,7 +191,7 @@ func result(rv C.ulong) error {
 
 // Slots lists the slots in which a token is present.
 func (m *Module) Slots() ([]Slot, error) {
-	m.count(fGetSlotList)
+	defer m.call(fGetSlotList)()
 	list, err := m.ctx.GetSlotList(true)
 	slots := make([]Slot, len(list))
 	for i, s := range list {
@@ -183,7 +201,7 @@ func (m *Module) Slots() ([]Slot, error) {
 }
 
 func (m *Module) TokenInfo(slot Slot) (TokenInfo, error) {
-	m.count(fGetTokenInfo)
+	defer m.call(fGetTokenInfo)()
 	i, err := m.ctx.GetTokenInfo(uint(slot))
 	return TokenInfo{
 		Label: i.Label, Manufacturer: i.ManufacturerID, Model: i.Model, Serial: i.SerialNumber, Flags: i.Flags, Sessions: i.SessionCount,
@@ -194,7 +212,7 @@ func (m *Module) TokenInfo(slot Slot) (TokenInfo, error) {
 
 // Mechanisms lists what the token in slot can do.
 func (m *Module) Mechanisms(slot Slot) ([]uint, error) {
-	m.count(fGetMechanismList)
+	defer m.call(fGetMechanismList)()
 	list, err := m.ctx.GetMechanismList(uint(slot))
 	mechs := make([]uint, len(list))
 	for i, x := range list {
@@ -209,7 +227,7 @@ func (m *Module) InitToken(slot Slot, officerPIN []byte, label string) error {
 		return ErrLength
 	}
 	padded := []byte(fmt.Sprintf("%-32s", label))
-	m.count(fInitToken)
+	defer m.call(fInitToken)()
 	return result(C.sp_init_token(m.direct, C.ulong(slot), bytesPointer(officerPIN), C.ulong(len(officerPIN)), bytesPointer(padded)))
 }
 
@@ -218,19 +236,19 @@ func (m *Module) InitPIN(s Session, pin []byte) error {
 	if len(pin) == 0 {
 		return ErrLength
 	}
-	m.count(fInitPIN)
+	defer m.call(fInitPIN)()
 	return result(C.sp_init_pin(m.direct, C.ulong(s), bytesPointer(pin), C.ulong(len(pin))))
 }
 
 // OpenSession opens a read-write session.
 func (m *Module) OpenSession(slot Slot) (Session, error) {
-	m.count(fOpenSession)
+	defer m.call(fOpenSession)()
 	s, err := m.ctx.OpenSession(uint(slot), p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
 	return Session(s), fault(err)
 }
 
 func (m *Module) CloseSession(s Session) error {
-	m.count(fCloseSession)
+	defer m.call(fCloseSession)()
 	return fault(m.ctx.CloseSession(p11.SessionHandle(s)))
 }
 
@@ -240,19 +258,19 @@ func (m *Module) Login(s Session, user uint, pin []byte) error {
 	if len(pin) == 0 {
 		return ErrLength
 	}
-	m.count(fLogin)
+	defer m.call(fLogin)()
 	return result(C.sp_login(m.direct, C.ulong(s), C.ulong(user), bytesPointer(pin), C.ulong(len(pin))))
 }
 
 func (m *Module) Logout(s Session) error {
-	m.count(fLogout)
+	defer m.call(fLogout)()
 	return fault(m.ctx.Logout(p11.SessionHandle(s)))
 }
 
 func (m *Module) CreateObject(s Session, t []Attribute) (Object, error) {
 	attrs, free := build(t)
 	defer free()
-	m.count(fCreateObject)
+	defer m.call(fCreateObject)()
 	o, err := m.ctx.CreateObject(p11.SessionHandle(s), attrs)
 	return Object(o), fault(err)
 }
@@ -260,20 +278,20 @@ func (m *Module) CreateObject(s Session, t []Attribute) (Object, error) {
 func (m *Module) CopyObject(s Session, o Object, t []Attribute) (Object, error) {
 	attrs, free := build(t)
 	defer free()
-	m.count(fCopyObject)
+	defer m.call(fCopyObject)()
 	c, err := m.ctx.CopyObject(p11.SessionHandle(s), p11.ObjectHandle(o), attrs)
 	return Object(c), fault(err)
 }
 
 func (m *Module) DestroyObject(s Session, o Object) error {
-	m.count(fDestroyObject)
+	defer m.call(fDestroyObject)()
 	return fault(m.ctx.DestroyObject(p11.SessionHandle(s), p11.ObjectHandle(o)))
 }
 
 func (m *Module) SetAttributes(s Session, o Object, t []Attribute) error {
 	attrs, free := build(t)
 	defer free()
-	m.count(fSetAttributeValue)
+	defer m.call(fSetAttributeValue)()
 	return fault(m.ctx.SetAttributeValue(p11.SessionHandle(s), p11.ObjectHandle(o), attrs))
 }
 
@@ -284,7 +302,7 @@ func (m *Module) ReadInto(s Session, o Object, typ uint, into []byte) (int, erro
 	if len(into) == 0 {
 		return 0, ErrLength
 	}
-	m.count(fGetAttributeValue)
+	defer m.call(fGetAttributeValue)()
 	n := C.ulong(len(into))
 	if err := result(C.sp_read(m.direct, C.ulong(s), C.ulong(o), C.ulong(typ), bytesPointer(into), &n)); err != nil {
 		return 0, err
@@ -300,9 +318,11 @@ func (m *Module) Read(s Session, o Object, typ uint) (Attribute, error) {
 	if isTemplate(typ) {
 		return m.readArray(s, o, typ)
 	}
-	m.count(fGetAttributeValue)
+	end := m.call(fGetAttributeValue)
 	var n C.ulong
-	if err := result(C.sp_read(m.direct, C.ulong(s), C.ulong(o), C.ulong(typ), nil, &n)); err != nil {
+	err := result(C.sp_read(m.direct, C.ulong(s), C.ulong(o), C.ulong(typ), nil, &n))
+	end()
+	if err != nil {
 		return Attribute{}, err
 	}
 	if n > maxInput {
@@ -328,7 +348,7 @@ func (m *Module) ReadShort(s Session, o Object, types []uint) ([]Attribute, erro
 		asked[i] = C.ulong(t)
 	}
 	values := make([]byte, len(types)*C.SP_SHORT)
-	m.count(fGetAttributeValue)
+	defer m.call(fGetAttributeValue)()
 	if err := result(C.sp_read_short(m.direct, C.ulong(s), C.ulong(o), &asked[0], C.ulong(len(types)), bytesPointer(values), &lengths[0])); err != nil {
 		return nil, err
 	}
@@ -346,7 +366,7 @@ func (m *Module) ReadShort(s Session, o Object, types []uint) ([]Attribute, erro
 }
 
 func (m *Module) readArray(s Session, o Object, typ uint) (Attribute, error) {
-	m.count(fGetAttributeValue)
+	defer m.call(fGetAttributeValue)()
 	var first *C.sp_attribute
 	var n C.ulong
 	if err := result(C.sp_read_array(m.direct, C.ulong(s), C.ulong(o), C.ulong(typ), &first, &n)); err != nil {
@@ -365,7 +385,7 @@ func (m *Module) Find(s Session, t []Attribute) (found []Object, err error) {
 	attrs, free := build(t)
 	defer free()
 	session := p11.SessionHandle(s)
-	m.count(fFindObjectsInit)
+	defer m.call(fFindObjectsInit)()
 	if err := fault(m.ctx.FindObjectsInit(session, attrs)); err != nil {
 		return nil, err
 	}
@@ -397,7 +417,7 @@ func (m *Module) Encrypt(s Session, mech Mechanism, key Object, plain []byte) ([
 	}
 	list, free := mech.build()
 	defer free()
-	m.count(fEncryptInit)
+	defer m.call(fEncryptInit)()
 	if err := fault(m.ctx.EncryptInit(p11.SessionHandle(s), list, p11.ObjectHandle(key))); err != nil {
 		return nil, err
 	}
@@ -415,7 +435,7 @@ func (m *Module) Decrypt(s Session, mech Mechanism, key Object, cipher []byte) (
 	}
 	list, free := mech.build()
 	defer free()
-	m.count(fDecryptInit)
+	defer m.call(fDecryptInit)()
 	if err := fault(m.ctx.DecryptInit(p11.SessionHandle(s), list, p11.ObjectHandle(key))); err != nil {
 		return nil, err
 	}
@@ -438,7 +458,7 @@ func (m *Module) Sign(s Session, mech Mechanism, key Object, message []byte) ([]
 	}
 	list, free := mech.build()
 	defer free()
-	m.count(fSignInit)
+	defer m.call(fSignInit)()
 	if err := fault(m.ctx.SignInit(p11.SessionHandle(s), list, p11.ObjectHandle(key))); err != nil {
 		return nil, err
 	}
@@ -454,7 +474,7 @@ func (m *Module) SignRecover(s Session, mech Mechanism, key Object, message []by
 	}
 	list, free := mech.build()
 	defer free()
-	m.count(fSignRecoverInit)
+	defer m.call(fSignRecoverInit)()
 	if err := fault(m.ctx.SignRecoverInit(p11.SessionHandle(s), list, p11.ObjectHandle(key))); err != nil {
 		return nil, err
 	}
@@ -468,7 +488,7 @@ func (m *Module) GenerateKey(s Session, mech Mechanism, t []Attribute) (Object, 
 	defer free()
 	list, freeMech := mech.build()
 	defer freeMech()
-	m.count(fGenerateKey)
+	defer m.call(fGenerateKey)()
 	o, err := m.ctx.GenerateKey(p11.SessionHandle(s), list, attrs)
 	return Object(o), fault(err)
 }
@@ -480,7 +500,7 @@ func (m *Module) GenerateKeyPair(s Session, mech Mechanism, public, private []At
 	defer freePriv()
 	list, free := mech.build()
 	defer free()
-	m.count(fGenerateKeyPair)
+	defer m.call(fGenerateKeyPair)()
 	a, b, err := m.ctx.GenerateKeyPair(p11.SessionHandle(s), list, pubAttrs, privAttrs)
 	return Object(a), Object(b), fault(err)
 }
@@ -488,7 +508,7 @@ func (m *Module) GenerateKeyPair(s Session, mech Mechanism, public, private []At
 func (m *Module) WrapKey(s Session, mech Mechanism, wrapping, key Object) ([]byte, error) {
 	list, free := mech.build()
 	defer free()
-	m.count(fWrapKey)
+	defer m.call(fWrapKey)()
 	out, err := m.ctx.WrapKey(p11.SessionHandle(s), list, p11.ObjectHandle(wrapping), p11.ObjectHandle(key))
 	return out, fault(err)
 }
@@ -501,7 +521,7 @@ func (m *Module) UnwrapKey(s Session, mech Mechanism, unwrapping Object, wrapped
 	defer free()
 	list, freeMech := mech.build()
 	defer freeMech()
-	m.count(fUnwrapKey)
+	defer m.call(fUnwrapKey)()
 	o, err := m.ctx.UnwrapKey(p11.SessionHandle(s), list, p11.ObjectHandle(unwrapping), wrapped, attrs)
 	return Object(o), fault(err)
 }
@@ -514,7 +534,7 @@ func (m *Module) DeriveKey(s Session, mech Mechanism, base Object, t []Attribute
 	defer free()
 	list, freeMech := mech.build()
 	defer freeMech()
-	m.count(fDeriveKey)
+	defer m.call(fDeriveKey)()
 	o, err := m.ctx.DeriveKey(p11.SessionHandle(s), list, p11.ObjectHandle(base), attrs)
 	return Object(o), fault(err)
 }

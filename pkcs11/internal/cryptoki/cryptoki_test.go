@@ -5,6 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
 	"testing"
 )
 
@@ -16,7 +19,7 @@ func load(t *testing.T) (*Module, Session) {
 		t.Fatal(err)
 	}
 	t.Setenv("SOFTHSM2_CONF", conf)
-	m, err := Load("/usr/lib/softhsm/libsofthsm2.so", "")
+	m, err := Load("/usr/lib/softhsm/libsofthsm2.so", "", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +171,7 @@ func TestArrayThatGrows(t *testing.T) {
 	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-o", library, "testdata/grows.c").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	m, err := Load(library, "")
+	m, err := Load(library, "", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,8 +183,108 @@ func TestArrayThatGrows(t *testing.T) {
 func TestLoadRefuses(t *testing.T) {
 	libc, _ := filepath.Glob("/lib/*/libc.so.6")
 	for _, path := range append(libc, "/nonexistent.so", "") {
-		if _, err := Load(path, ""); err == nil {
+		if _, err := Load(path, "", false); err == nil {
 			t.Errorf("%q was loaded", path)
+		}
+	}
+}
+
+// Calls of a module that is alone come one at a time: pkcs11-spy, which writes a call line by line, mixes none. A child makes them, since the spy opens its
+// file once in a process.
+func TestAlone(t *testing.T) {
+	if spy := os.Getenv("TEST_ALONE"); spy != "" {
+		callSideBySide(t, spy)
+		return
+	}
+	spies, _ := filepath.Glob("/usr/lib/*/pkcs11-spy.so")
+	if len(spies) == 0 {
+		t.Fatal("pkcs11-spy.so is not installed (Debian: opensc-pkcs11)")
+	}
+	dir := t.TempDir()
+	conf, trace := filepath.Join(dir, "softhsm2.conf"), filepath.Join(dir, "spy.log")
+	if err := os.WriteFile(conf, []byte("directories.tokendir = "+dir+"\nobjectstore.backend = file\nlog.level = ERROR\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command(os.Args[0], "-test.run=^TestAlone$")
+	child.Env = append(os.Environ(), "TEST_ALONE="+spies[0], "SOFTHSM2_CONF="+conf, "PKCS11SPY=/usr/lib/softhsm/libsofthsm2.so", "PKCS11SPY_OUTPUT="+trace)
+	if out, err := child.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := regexp.MustCompile(`^\d+: C_`)
+	begun, calls := false, 0
+	for line := range strings.Lines(string(text)) {
+		begins, returns := head.MatchString(line), strings.Contains(line, "Returned:  ")
+		if begins && begun || returns && !begun {
+			t.Fatalf("call %d: its lines are mixed with those of another", calls)
+		}
+		if begins {
+			begun, calls = true, calls+1
+		} else if returns {
+			begun = false
+		}
+	}
+	if calls < 8*50*7 {
+		t.Errorf("%d calls in the trace", calls)
+	}
+}
+
+func callSideBySide(t *testing.T, spy string) {
+	m, err := Load(spy, "", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slots, err := m.Slots()
+	if err != nil || len(slots) == 0 {
+		t.Fatalf("%v %v", slots, err)
+	}
+	if err := m.InitToken(slots[0], []byte("1234"), "t"); err != nil {
+		t.Fatal(err)
+	}
+	if slots, err = m.Slots(); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 50 {
+				s, err := m.OpenSession(slots[0])
+				if err != nil {
+					t.Error(err)
+				}
+				if _, err := m.Find(s, nil); err != nil {
+					t.Error(err)
+				}
+				if _, err := m.Mechanisms(slots[0]); err != nil {
+					t.Error(err)
+				}
+				if _, err := m.Read(s, 4711, CKA_VALUE); err == nil {
+					t.Error("read what is not there")
+				}
+				if err := m.CloseSession(s); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if err := m.Finalize(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Every method that calls the module waits for its turn.
+func TestAllWait(t *testing.T) {
+	source, err := os.ReadFile("cryptoki.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range strings.Split(string(source), "\nfunc ")[1:] {
+		if regexp.MustCompile(`m\.ctx\.|C\.sp_[a-z_]+\(m\.`).MatchString(f) && !strings.Contains(f, "m.call(f") {
+			t.Errorf("function %d does not wait: %s", i, strings.SplitN(f, "\n", 2)[0])
 		}
 	}
 }
