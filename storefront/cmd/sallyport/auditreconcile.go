@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/vault/audit"
@@ -86,9 +87,19 @@ func (c *auditReconcile) token() (*reconcile.Token, error) {
 
 // tell prints a report for people.
 func tell(w io.Writer, r *reconcile.Report) {
-	if r.Clean {
+	var all, mixed uint64
+	for _, n := range r.Counts {
+		all += n
+	}
+	for _, row := range r.Rows {
+		mixed += row.Mixed
+	}
+	switch {
+	case r.Clean:
 		fmt.Fprintf(w, "Nothing is left over: each of the token's operations has its entry, and each of the log's %d entries its operations.\n", r.Entries)
-	} else {
+	case all == r.Counts[reconcile.Mixed]:
+		fmt.Fprintf(w, "NOT ALL COMPARED: lines of the token's record are mixed. By time and number nothing is left over between it and the log of %d entries; which keys were used is not compared there.\n", r.Entries)
+	default:
 		fmt.Fprintf(w, "LEFT OVER: the token's record and the log of %d entries do not agree.\n", r.Entries)
 	}
 	fmt.Fprintf(w, "\nlog    %s to %s\n", instant(r.From), instant(r.To))
@@ -106,21 +117,18 @@ func tell(w io.Writer, r *reconcile.Report) {
 	}{
 		{r.Outside, "operations demanded by entries outside of the token's record: not compared"},
 		{r.Abandoned, "uses recorded just before the vault ended without a stop: they may not have been made"},
+		{mixed, "operations of which mixed lines do not tell the key: compared by time and number"},
 		{r.Erased, "entries whose details were erased"},
 	} {
 		if count.n > 0 {
 			fmt.Fprintf(w, "%d %s\n", count.n, count.what)
 		}
 	}
-	var all uint64
-	for _, n := range r.Counts {
-		all += n
-	}
 	for i, f := range r.Findings {
 		if i == shownFindings {
 			break
 		}
-		fmt.Fprintf(w, "\n%s: %s %s\n", f.What, f.Class, f.Key)
+		fmt.Fprintf(w, "\n%s\n", strings.TrimRight(fmt.Sprintf("%s: %s %s", f.What, f.Class, f.Key), ": "))
 		if f.Entry != nil {
 			fmt.Fprintf(w, "    entry %d\n", *f.Entry)
 		}

@@ -3,8 +3,6 @@ package reconcile
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -202,64 +200,8 @@ func TestSpyKeepsSecrets(t *testing.T) {
 	}
 }
 
-// Threads write their lines in between one another's, also within a line, and not in the order of their numbers; processes share the file.
-func TestSpyMixed(t *testing.T) {
-	const first = `
-0: C_Initialize
-2026-11-28 12:00:00.000
-Returned:  0 CKR_OK
-
-1: C_DeriveKey
-
-2: C_SignInit
-2026-11-28 12:00:00.010
-[in] hSession = 0x7
-[in] pMechanism->type = CKM_ECDH1_DERIVE
-[in] hBaseKey = 0x21
-[in] pTemplate[1]: 
-    CKA_TOKEN             False
-2026-11-28 12:00:00.011
-[in] hSession = 0x6
-[in] pMechanism->type = CKM_EDDSA
-[in] hKey = 0xd
-Returned:  0 CKR_OK
-[out] hKey = 0x36
-Returned:  0 CKR_OK
-
-4: C_GetAttributeValue
-2026-11-28 12:00:00.020
-[in] hSession = 0x7
-[in] hObject = 0x36
-[in] pTemplate[1]: 
-    CKA_VALUE             00 / 64
-
-3: C_Sign
-2026-11-28 12:00:00.020
-[in] hSession = 0x6
-[in] pData[ulDataLen] = [out] pTemplate[1]: 
-    CKA_VALUE             00 / 32
-Returned:  0 CKR_OK
-000015513c98ef50 / 3
-    00000000  61 0A 62                                         a.b             
-[out] pSignature[*pulSignatureLen] 000015513c98ef50 / 1
-    00000000  61                                               a               
-Returned:  0 CKR_OK
-`
-	token, err := ReadSpy(strings.NewReader(first), time.UTC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := ofClass(token); got[Derive] != 1 || got[Sign] != 1 || len(token.ops) != 2 || string(token.ops[1].message) != "a\nb" {
-		t.Errorf("%v %+v", got, token.ops)
-	}
-
-	// A failing call beside a derive must not make the derive look as if it had failed.
-	hidden := strings.Replace(first, "[in] hKey = 0xd\nReturned:  0 CKR_OK\n[out] hKey = 0x36\nReturned:  0 CKR_OK", "[in] hKey = 0xd\n[out] hKey = 0x36\nReturned:  96 CKR_KEY_HANDLE_INVALID\nReturned:  0 CKR_OK", 1)
-	if token, err = ReadSpy(strings.NewReader(hidden), time.UTC); err != nil || ofClass(token)[Derive] != 1 {
-		t.Errorf("%v, %v", err, token)
-	}
-
-	// Newer versions name processes: two whose numbers are the same are told apart.
+// Processes share the file: two whose numbers are the same are told apart where a newer spy names them.
+func TestSpyProcesses(t *testing.T) {
 	one, two := newWorld(t), newWorld(t)
 	one.life(nil)
 	two.life(nil)
@@ -286,61 +228,6 @@ Returned:  0 CKR_OK
 		t.Error(err)
 	} else if token.detail != named {
 		t.Error("processes with numbers are not told apart")
-	}
-}
-
-// However the lines of two threads lie, no operation is lost, and none looks as if it had failed.
-func TestSpyInterleaved(t *testing.T) {
-	for seed := range uint64(200) {
-		random := rand.New(rand.NewPCG(seed, 1))
-		one := newWorld(t)
-		begin := one.trace.String()
-		from := one.calls
-		thread := func(f func()) []string {
-			one.trace.Reset()
-			f()
-			return strings.Split(strings.Trim(one.trace.String(), "\n"), "\n")
-		}
-		one.call("C_FindObjectsFinal", "", "[in] hSession = 0x5")
-		a := thread(func() {
-			for range 6 {
-				one.derive("canary", false)
-			}
-		})
-		b := thread(func() {
-			for range 8 {
-				one.sign()
-			}
-		})
-		// Each thread numbers its calls when it begins them.
-		number := from
-		var mixed []string
-		for len(a)+len(b) > 0 {
-			t := &a
-			if len(a) == 0 || len(b) > 0 && random.IntN(2) == 0 {
-				t = &b
-			}
-			for range 1 + random.IntN(9) {
-				if len(*t) == 0 {
-					break
-				}
-				line := (*t)[0]
-				if _, call, ok := strings.Cut(line, ": C_"); ok {
-					line = fmt.Sprintf("%d: C_%s", number, call)
-					number++
-				}
-				mixed, *t = append(mixed, line), (*t)[1:]
-			}
-		}
-		token, err := ReadSpy(strings.NewReader(begin+"\n"+strings.Join(mixed, "\n")+"\n"), time.UTC)
-		if err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		plain := must(ReadSpy(strings.NewReader(begin), time.UTC))
-		got, base := ofClass(token), ofClass(plain)
-		if got[Derive]-base[Derive] != 6 || got[Sign]-base[Sign] < 8 || token.failed[Derive]+token.failed[Sign] != 0 {
-			t.Errorf("seed %d: %v after %v, failed %v", seed, got, base, token.failed)
-		}
 	}
 }
 

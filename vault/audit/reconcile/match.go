@@ -3,6 +3,7 @@ package reconcile
 import (
 	"cmp"
 	"container/heap"
+	"maps"
 	"slices"
 	"time"
 )
@@ -18,16 +19,28 @@ func (w *want) window(o *Options) (from, to time.Time) {
 	return w.at.Add(-o.Skew), w.at.Add(o.Window)
 }
 
+// pair is a want and the operation that it was given.
+type pair struct {
+	w        *want
+	from, to time.Time
+	op       *operation
+}
+
+// missing are the wants that were to have an operation and have none.
+func missing(pairs []*pair) (out []*want) {
+	for _, p := range pairs {
+		if p.op == nil && !p.w.optional {
+			out = append(out, p.w)
+		}
+	}
+	return out
+}
+
 // match gives each operation to a want, as many as can be: of those whose time has come the one that ends first (which is the most there can be, for
 // intervals). Without a clock the order of neither side says anything, and numbers alone count. An optional want gives its operation to
 // one that is demanded.
-func match(wants []*want, ops []*operation, o *Options) (missing []*want, surplus []*operation) {
-	type pair struct {
-		w        *want
-		from, to time.Time
-		op       *operation
-	}
-	pairs := make([]*pair, len(wants))
+func match(wants []*want, ops []*operation, o *Options) (pairs []*pair, surplus []*operation) {
+	pairs = make([]*pair, len(wants))
 	for i, w := range wants {
 		p := &pair{w: w}
 		p.from, p.to = w.window(o)
@@ -78,12 +91,78 @@ func match(wants []*want, ops []*operation, o *Options) (missing []*want, surplu
 			i, _ = slices.BinarySearchFunc(spare, p.from, func(q *pair, from time.Time) int { return q.op.at.Compare(from) })
 		}
 		if i < len(spare) && (spare[i].op.at.IsZero() || !spare[i].op.at.After(p.to)) {
+			p.op, spare[i].op = spare[i].op, nil
 			spare = slices.Delete(spare, i, i+1)
-			continue
 		}
-		missing = append(missing, p.w)
 	}
-	return missing, surplus
+	return pairs, surplus
+}
+
+// spread gives operations of which not all is known to wants that are left, as many as can be. One may take the place of another operation that can go
+// elsewhere, so no order in which they are looked at makes one too many that is not. Demanded wants come first.
+func spread(pairs []*pair, ops []*operation, fits func(*operation, *want) bool) (surplus []*operation) {
+	pairs = slices.Clone(pairs)
+	slices.SortStableFunc(pairs, func(a, b *pair) int { return a.from.Compare(b.from) })
+	latest := make([]time.Time, len(pairs)) // of those up to this one, the end that is last
+	for i, p := range pairs {
+		if latest[i] = p.to; i > 0 && latest[i-1].After(p.to) {
+			latest[i] = latest[i-1]
+		}
+	}
+	for _, optional := range []bool{false, true} {
+		surplus = nil
+		dead := map[*pair]bool{} // on ways that led nowhere: they never will
+		for _, op := range ops {
+			if !place(pairs, latest, op, optional, dead, fits) {
+				surplus = append(surplus, op)
+			}
+		}
+		ops = surplus
+	}
+	return surplus
+}
+
+// place gives one operation to a want, and moves others to make room if it must.
+func place(pairs []*pair, latest []time.Time, op *operation, optional bool, dead map[*pair]bool, fits func(*operation, *want) bool) bool {
+	type step struct {
+		op   *operation
+		held *pair // that op would leave
+		by   *step // to make room for
+	}
+	seen := map[*pair]bool{}
+	for queue := []*step{{op: op}}; len(queue) > 0; queue = queue[1:] {
+		s := queue[0]
+		end := len(pairs)
+		if !s.op.at.IsZero() {
+			end, _ = slices.BinarySearchFunc(pairs, s.op.at, func(p *pair, at time.Time) int {
+				if p.from.After(at) {
+					return 1
+				}
+				return -1
+			})
+		}
+		for i := end - 1; i >= 0 && (s.op.at.IsZero() || !latest[i].Before(s.op.at)); i-- {
+			p := pairs[i]
+			if seen[p] || dead[p] || !s.op.at.IsZero() && p.to.Before(s.op.at) || !fits(s.op, p.w) {
+				continue
+			}
+			seen[p] = true
+			if p.op != nil {
+				queue = append(queue, &step{op: p.op, held: p, by: s})
+				continue
+			}
+			if p.w.optional && !optional {
+				continue
+			}
+			for ; s != nil; s = s.by {
+				p.op = s.op
+				p = s.held
+			}
+			return true
+		}
+	}
+	maps.Copy(dead, seen)
+	return false
 }
 
 func truth(b bool) int {

@@ -44,6 +44,7 @@ const (
 	stateObject    kind = "the signer's state"
 	derived        kind = "a derived value"
 	foreign        kind = "a key that Sallyport does not know" // an object of the token with another name
+	entangled      kind = "a key that mixed lines do not tell" // it was made, found or chosen in lines that are mixed
 )
 
 // key is one key in a token's record. id is set for a re-encryption key of custody resident: the hash that names it.
@@ -74,6 +75,16 @@ type operation struct {
 	at        time.Time // zero where the record has no clock
 	place     string    // in the record
 	cut       bool      // its process ended without C_Finalize
+	mixed     bool      // only its class is certain: its lines are mixed with those of other calls, one of which may have failed
+	maybe     bool      // besides, it may have asked for a length only
+}
+
+// vague tells whether the record does not tell which key did it, or to which, because of mixed lines.
+func (o *operation) vague() bool {
+	if o.class == Unwrap && o.subject.kind == reencryption {
+		return o.mixed // the key is named by its own id
+	}
+	return o.mixed || o.key.kind == entangled || o.subject.kind == entangled
 }
 
 // detail is how much a kind of record tells.
@@ -96,6 +107,7 @@ type Token struct {
 	first   time.Time         // span of the record; zero without a clock
 	last    time.Time
 	notes   []string // what a reader of the report must know of this record
+	tangles []*tangle
 	records int
 }
 

@@ -37,12 +37,13 @@ const (
 	Unmade   = "entry without an operation"
 	Forged   = "signature over what is not in this log"
 	Unsure   = "not checkable: erased"
+	Mixed    = "not comparable: mixed lines" // of threads, in the token's record
 )
 
 // A Finding is something that is left over.
 type Finding struct {
 	What   string    `json:"what"`
-	Class  Class     `json:"class"`
+	Class  Class     `json:"class,omitzero"` // none where lines of several calls are mixed
 	Entry  *uint64   `json:"entry,omitzero"` // index in the key-use log
 	Place  string    `json:"place,omitzero"` // in the token's record
 	Time   time.Time `json:"time,omitzero"`
@@ -57,6 +58,7 @@ type Row struct {
 	Failed     uint64 `json:"failed,omitzero"`   // that did not, and need no entry
 	Excused    uint64 `json:"excused,omitzero"`  // that have no entry, by the table
 	Demanded   uint64 `json:"demanded,omitzero"` // by entries
+	Mixed      uint64 `json:"mixed,omitzero"`    // of the operations: by which key is not told, so they are compared by time and number
 	Unlogged   uint64 `json:"unlogged"`
 	Unmade     uint64 `json:"unmade"`
 }
@@ -119,6 +121,7 @@ func reconcile(token *Token, entries iter.Seq2[*audit.Record, error], tree tlog.
 	if m.x.size != tree.N || m.x.roots[tree.N] != tree.Hash {
 		return nil, errors.New("the entries are not those that the token signed: `sallyport audit verify` says where")
 	}
+	m.tangles()
 	m.checkSignatures()
 	m.compare()
 	return m.finish(), nil
@@ -158,15 +161,20 @@ func (m *matching) find(f Finding) {
 
 // compare gives operations to entries, bin by bin.
 func (m *matching) compare() {
-	wants, ops := map[string][]*want{}, map[string][]*operation{}
+	wants, ops, vague := map[string][]*want{}, map[string][]*operation{}, map[Class][]*operation{}
 	for _, o := range m.token.ops {
 		row := m.row(o.class)
 		row.Operations++
-		if o.class == Sign && (o.key.kind == logKey || m.token.detail < named) {
+		if o.class == Sign && !m.vague(o) && (o.key.kind == logKey || m.token.detail < named) {
 			continue // see checkSignatures
 		}
 		if m.excused(o) {
 			row.Excused++
+			continue
+		}
+		if m.vague(o) {
+			row.Mixed++
+			vague[o.class] = append(vague[o.class], o)
 			continue
 		}
 		b := m.bin(o.class, m.of(o), o.generator)
@@ -197,11 +205,13 @@ func (m *matching) compare() {
 		b := m.bin(w.class, w.key, w.generator)
 		wants[b] = append(wants[b], w)
 	}
-	var missing []*want
+	pairs := map[Class][]*pair{}
 	var surplus, unnamed []*operation
 	for _, b := range slices.Sorted(maps.Keys(union(wants, ops))) {
-		lost, extra := match(wants[b], ops[b], m.options)
-		missing = append(missing, lost...)
+		some, extra := match(wants[b], ops[b], m.options)
+		for _, p := range some {
+			pairs[p.w.class] = append(pairs[p.w.class], p)
+		}
 		for _, o := range extra {
 			if o.class == Derive && !o.generator && len(erased) > 0 {
 				unnamed = append(unnamed, o)
@@ -211,8 +221,69 @@ func (m *matching) compare() {
 		}
 	}
 	// What was used is erased with a body; that something was is not.
-	lost, extra := match(erased, unnamed, m.options)
-	m.told(append(missing, lost...), append(surplus, extra...))
+	some, extra := match(erased, unnamed, m.options)
+	pairs[Derive] = append(pairs[Derive], some...)
+	surplus = append(surplus, extra...)
+	for _, class := range classes {
+		m.toldVague(vague[class], spread(pairs[class], vague[class], m.fits))
+		m.told(missing(pairs[class]), nil)
+	}
+	m.told(nil, surplus)
+}
+
+// vague tells whether it is not known, because of mixed lines, what an operation is to be compared with.
+func (m *matching) vague(o *operation) bool {
+	return o.mixed || m.token.detail == named && o.vague()
+}
+
+// fits tells whether an operation may be the one that is wanted, by what is known of it.
+func (m *matching) fits(o *operation, w *want) bool {
+	switch {
+	case o.class != w.class:
+		return false
+	case o.mixed:
+		return true
+	case m.vague(o):
+		return o.class != Derive || o.generator == w.generator
+	case w.erased && m.token.detail == named:
+		return !o.generator
+	}
+	return m.bin(o.class, m.of(o), o.generator) == m.bin(w.class, w.key, w.generator)
+}
+
+// tangles makes a finding of each run of mixed lines. Whatever comes of the numbers, it was not compared which key each of its calls was of.
+func (m *matching) tangles() {
+	for _, t := range m.token.tangles {
+		var names []string
+		n := 0
+		for _, name := range slices.Sorted(maps.Keys(t.functions)) {
+			names = append(names, fmt.Sprintf("%d %s", t.functions[name], name))
+			n += t.functions[name]
+		}
+		m.find(Finding{What: Mixed, Place: fmt.Sprintf("lines %d to %d", t.from, t.to), Time: t.at,
+			Reason: fmt.Sprintf("%d calls were under way side by side, and their lines are mixed (%s): which key each of them was of is not compared, only how many there are", n, strings.Join(names, ", "))})
+	}
+}
+
+// toldVague makes findings of operations of which mixed lines do not tell the key, surplus among them. A use that is too many by number is one without an
+// entry, whichever key it was of. That of what is otherwise excused for some keys cannot be said.
+func (m *matching) toldVague(all, surplus []*operation) {
+	extra := map[*operation]bool{}
+	for _, o := range surplus {
+		extra[o] = true
+	}
+	for _, o := range all {
+		uses := o.class == Derive || o.class == Unwrap || o.class == Wrap
+		if uses && !o.maybe && extra[o] && !m.near(o, m.x.hunts) && !m.near(o, m.x.erasures) {
+			m.row(o.class).Unlogged++
+			m.find(Finding{What: Unlogged, Class: o.class, Place: o.place, Time: o.at, Reason: o.function + ": the log has too few entries at that time for this one to have one. " +
+				"Which key it was of is lost in mixed lines; one of a key pair that ended with its session, or one that failed, would need none"})
+			continue
+		}
+		if !o.mixed { // the others are in the finding of their lines
+			m.find(Finding{What: Mixed, Class: o.class, Place: o.place, Time: o.at, Reason: o.function + ": mixed lines before it do not tell which key it was of"})
+		}
+	}
 }
 
 func union[A, B any](a map[string]A, b map[string]B) map[string]bool {
@@ -369,7 +440,7 @@ func (m *matching) ownCanaries() (out []*want) {
 func (m *matching) signatures() {
 	m.signed = map[int64][]signedTree{}
 	for _, o := range m.token.ops {
-		if o.class != Sign || m.token.detail < canaries || m.token.detail == named && o.key.kind != logKey {
+		if o.class != Sign || o.mixed || m.token.detail < canaries || m.token.detail == named && o.key.kind != logKey {
 			continue
 		}
 		tree, ok := parseTree(string(o.message), m.origin)
@@ -420,7 +491,7 @@ func (m *matching) checkSignatures() {
 		}
 	}
 	if m.token.detail >= canaries {
-		if covers := m.token.last.IsZero() || !m.x.last.After(m.token.last); covers && last < m.x.size {
+		if covers := m.token.last.IsZero() || !m.x.last.After(m.token.last); covers && last < m.x.size && !m.signsVaguely() {
 			m.row(Sign).Unmade++
 			index := uint64(max(last, 0))
 			m.find(Finding{What: Unmade, Class: Sign, Entry: &index, Reason: "the token's record has no signature that covers this entry and those after it"})
@@ -438,6 +509,13 @@ func (m *matching) checkSignatures() {
 		m.find(Finding{What: Unlogged, Class: Sign, Reason: fmt.Sprintf("%d signatures: %d entries and %d starts stand for %d at most", signs, m.x.size, m.x.starts, most)})
 	}
 	m.report.Signatures = signs
+}
+
+// signsVaguely tells whether a signature that mixed lines hide may cover the end of the log. They have a finding already.
+func (m *matching) signsVaguely() bool {
+	return slices.ContainsFunc(m.token.ops, func(o *operation) bool {
+		return o.class == Sign && m.vague(o) && !o.at.Before(m.x.last.Add(-m.options.Skew))
+	})
 }
 
 func (m *matching) finish() *Report {

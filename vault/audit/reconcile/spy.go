@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -20,8 +20,12 @@ import (
 //	[out] hKey = 0x4
 //	Returned:  0 CKR_OK
 //
-// Several processes write into one file, each a call at a time; threads of one process mix theirs. Handles are of a process, so a call is first
-// given to its process, by pid or by its number, and lines to the call that can have them.
+// Several processes write into one file, each a call at a time. Handles are of a process, so a call is first given to its process, by pid or by its number.
+//
+// The spy holds no lock through a call, so threads of one process that make calls side by side mix the lines of them, and no line says whose it is: what
+// is between the first line of such calls and the last return is a tangle. Nothing in a tangle is taken for that of one call. What is certain is which
+// functions were called, and how many of them failed; an operation in a tangle is mixed, a handle or a session that is named in it stands for a key that is
+// not known from then on, until a search that is not mixed finds it again.
 
 const spyFormat = "spy"
 
@@ -31,36 +35,21 @@ var (
 	spyArgument = pattern(`^\[(in|out)\] ([^ \[=:]{1,80})(?:\[[^\]]{0,40}\])?:?(?: (.*))?$`)
 	spyHex      = pattern(`^ {4}(?:[0-9A-F]{8}  ((?:[0-9A-F]{2} ){1,16}) .*|((?:[0-9A-F]{2,8} ?){1,16}))$`)
 	spyAttr     = pattern(`^ {4}(CKA_[A-Z0-9_]+|CKA_\? \(0x[0-9a-f]{8}\)) +(.*)$`)
-	spyBroken   = pattern(`^(\[(?:in|out)\] \S{1,80}(?: =)?) ?((?:\[(?:in|out)\] |Returned:  ).*)$`)
-	spyValue    = pattern(`^[0-9a-f]{16} / \d{1,10}$`)
 	spyReturned = pattern(`^Returned:  (\d{1,20}) (.*)$`)
 	spyObject   = pattern(`^Object 0x([0-9a-f]{1,16}) matches$`)
+	spyNamed    = pattern(`^ {4}DN: `)
+
+	// In a tangle, where another thread may write within a line. What bytes look like beside their hex, 16 of them, is too short for a return.
+	spyReturns  = pattern(`Returned:  (\d{1,20}) (?:CKR_[A-Z0-9_]+|\(null\))$`)
+	spyTimes    = pattern(`(?:P:(\d{1,10}); T:\S{1,40} )?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3})$`)
+	spyMakes    = pattern(`(?:\[out\] \S*h[A-Za-z]*(?:Key|Object) = |Object )0x([0-9a-f]{1,16})`)
+	spyObjects  = pattern(`\[in\] hObject = 0x([0-9a-f]{1,16})`)
+	spySessions = pattern(`\[in\] hSession = 0x([0-9a-f]{1,16})`)
 )
 
 // generator is the generator of P-256, uncompressed.
 const generator = "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296" +
 	"4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
-
-// spyForms are the arguments of functions in the order in which the trace has them, when they succeed. By them a line goes to the call that can have it.
-var spyForms = map[string][]string{
-	"C_FindObjectsInit":   {"in hSession", "in pTemplate"},
-	"C_FindObjects":       {"in hSession", "in ulMaxObjectCount", "out ulObjectCount"},
-	"C_FindObjectsFinal":  {"in hSession"},
-	"C_GetAttributeValue": {"in hSession", "in hObject", "in pTemplate", "out pTemplate"},
-	"C_DestroyObject":     {"in hSession", "in hObject"},
-	"C_CreateObject":      {"in hSession", "in pTemplate", "out *phObject"},
-	"C_DeriveKey":         {"in hSession", "in pMechanism", "in hBaseKey", "in pTemplate", "out hKey"},
-	"C_UnwrapKey":         {"in hSession", "in pMechanism", "in hUnwrappingKey", "in pWrappedKey", "in pTemplate", "out hKey"},
-	"C_WrapKey":           {"in hSession", "in pMechanism", "in hWrappingKey", "in hKey", "out pWrappedKey"},
-	"C_GenerateKey":       {"in hSession", "in pMechanism", "in pTemplate", "out hKey"},
-	"C_GenerateKeyPair":   {"in hSession", "in pMechanism", "in pPublicKeyTemplate", "in pPrivateKeyTemplate", "out hPublicKey", "out hPrivateKey"},
-	"C_SignInit":          {"in hSession", "in pMechanism", "in hKey"},
-	"C_Sign":              {"in hSession", "in pData", "out pSignature"},
-	"C_EncryptInit":       {"in hSession", "in pMechanism", "in hKey"},
-	"C_Encrypt":           {"in hSession", "in pData", "out pEncryptedData"},
-	"C_DecryptInit":       {"in hSession", "in pMechanism", "in hKey"},
-	"C_Decrypt":           {"in hSession", "in pEncryptedData", "out pData"},
-}
 
 // spyCall is one call of a trace.
 type spyCall struct {
@@ -69,23 +58,30 @@ type spyCall struct {
 	name    string
 	process *spyProcess
 	at      time.Time
-	unclear bool // a line may be of another call
-	spyArguments
-}
 
-// spyArguments are those of a call, as far as they were there.
-type spyArguments struct {
 	handles map[string]uint64 // arguments that are numbers, by direction and name
 	seen    map[string]bool   // arguments that were there
 	null    map[string]bool   // arguments that are NULL: a question for a length
 	in, out []spyAttribute    // templates, and arguments that are bytes
 	found   []uint64
-	step    int // how many of its form were there
 
-	open     *[]byte // where lines of hex go
-	left     int     // bytes that are to come as lines of hex
-	template bool    // its attributes are to come
-	outputs  bool    // and are those of the answer
+	open    *[]byte // where lines of hex go
+	outputs bool    // attributes that come are those of the answer
+}
+
+// tangle is a run of lines in which calls are mixed.
+type tangle struct {
+	from, to int // lines
+	at       time.Time
+	calls    []*spyCall // until it ends
+	returned int
+	failed   int
+	lengths  bool            // one may have asked for a length only
+	made     map[uint64]bool // handles that it gave out
+	objects  map[uint64]bool // that it was about
+	sessions map[uint64]bool
+
+	functions map[string]int // that were called
 }
 
 type spyAttribute struct {
@@ -108,14 +104,19 @@ type spyProcess struct {
 	pid       string
 	next      int
 	skipped   map[int]bool // numbers below next that were not there: threads do not write in the order of their numbers
-	open      []*spyCall
-	functions map[string]bool // session and function, of calls before
-	blurred   bool            // calls of another process may have been taken for its own
-	ended     bool            // C_Finalize was called
+	open      int          // calls that did not return
+	blurred   bool         // calls of another process may have been taken for its own
+	ended     bool         // C_Finalize was called
 	operation []*operation
 	objects   map[uint64]*spyThing
-	search    map[uint64][]spyAttribute // by session
-	signing   map[uint64]key            // by session: the key of C_SignInit and so on
+	search    map[uint64]spySearch // by session
+	signing   map[uint64]key       // by session: the key of C_SignInit and so on
+}
+
+// spySearch is what a session looks for.
+type spySearch struct {
+	template []spyAttribute
+	mixed    bool // that is not known
 }
 
 // spyThing is an object of a process.
@@ -130,10 +131,9 @@ type spyReader struct {
 	processes []*spyProcess
 	pids      bool       // the trace has them
 	heads     []*spyCall // calls whose process or time is not known yet
-	last      *spyCall   // that got the line before
-	waiting   *spyCall   // whose line was broken off
+	open      []*spyCall // calls that did not return
+	tangle    *tangle    // where there is more than one
 	line      int
-	mixed     int // calls with lines that may be of another
 }
 
 // ReadSpy reads a trace of pkcs11-spy, whose times are in location. A trace holds what must not be shown: PINs and derived values. Nothing
@@ -174,26 +174,7 @@ func (s *spyReader) fault(what string, args ...any) error {
 func (s *spyReader) take(text string) error {
 	if m := spyHead().FindStringSubmatch(text); m != nil {
 		n, _ := strconv.Atoi(m[1])
-		c := &spyCall{line: s.line, number: n, name: m[2]}
-		c.handles, c.seen, c.null = map[string]uint64{}, map[string]bool{}, map[string]bool{}
-		s.heads = append(s.heads, c)
-		s.last = c
-		if s.token.records > 0 && !s.pids {
-			return s.begin(c, "")
-		}
-		return nil
-	}
-	if m := spyBroken().FindStringSubmatch(text); m != nil { // another thread wrote within the line
-		if err := s.take(m[1]); err != nil {
-			return err
-		}
-		s.waiting = s.last
-		return s.take(m[2])
-	}
-	if s.waiting != nil && spyValue().MatchString(text) {
-		s.last, s.waiting = s.waiting, nil
-		s.last.left = length(text)
-		return nil
+		return s.head(&spyCall{line: s.line, number: n, name: m[2], handles: map[string]uint64{}, seen: map[string]bool{}, null: map[string]bool{}})
 	}
 	if m := spyTime().FindStringSubmatch(text); m != nil {
 		return s.time(m[1], m[2])
@@ -201,30 +182,28 @@ func (s *spyReader) take(text string) error {
 	switch {
 	case text == "" || strings.HasPrefix(text, "*************** OpenSC PKCS#11 spy") || strings.HasPrefix(text, "Loaded: "):
 		return nil
-	case spyReturned().MatchString(text):
-		m := spyReturned().FindStringSubmatch(text)
-		c := s.returning(m[1] == "0")
-		if c == nil {
-			return s.fault("a call returns that did not begin")
+	case spyNamed().MatchString(text): // it is printed in pieces, and could hold what looks like a return
+		return s.fault("a certificate's name, of which Sallyport has none")
+	case s.tangle != nil:
+		return s.mixed(text)
+	case len(s.open) == 0:
+		return s.fault("a line outside of a call")
+	}
+	c := s.open[0]
+	if m := spyReturned().FindStringSubmatch(text); m != nil {
+		if c.process == nil {
+			return s.fault("a call that returns before its time is told")
 		}
 		s.end(c, m[1] == "0")
 		return nil
-	case strings.HasPrefix(text, "[in] ") || strings.HasPrefix(text, "[out] "):
+	}
+	if strings.HasPrefix(text, "[in] ") || strings.HasPrefix(text, "[out] ") {
 		m := spyArgument().FindStringSubmatch(text)
 		if m == nil {
 			return s.fault("an argument in no known form")
 		}
-		c := s.taking(m[1], m[2], m[3])
-		if c == nil {
-			return s.fault("an argument outside of a call")
-		}
-		s.last = c
 		c.argument(m[1], m[2], m[3])
 		return nil
-	}
-	c := s.going(text)
-	if c == nil {
-		return s.fault("text outside of a call")
 	}
 	if m := spyObject().FindStringSubmatch(text); m != nil {
 		n, err := strconv.ParseUint(m[1], 16, 64)
@@ -238,6 +217,124 @@ func (s *spyReader) take(text string) error {
 	return nil
 }
 
+// head takes the first line of a call. One that comes while another call is open makes a tangle of both.
+func (s *spyReader) head(c *spyCall) error {
+	s.heads = append(s.heads, c)
+	if s.open = append(s.open, c); len(s.open) > 1 {
+		if s.tangle == nil {
+			first := s.open[0]
+			s.tangle = &tangle{from: first.line, at: first.at, calls: []*spyCall{first}, made: map[uint64]bool{}, objects: map[uint64]bool{}, sessions: map[uint64]bool{}}
+			first.names(s.tangle)
+		}
+		s.tangle.calls = append(s.tangle.calls, c)
+	}
+	if s.token.records > 0 && !s.pids {
+		return s.begin(c, "")
+	}
+	return nil
+}
+
+// names tells a tangle what its first call named before there was a second.
+func (c *spyCall) names(t *tangle) {
+	for name, handle := range c.handles {
+		switch {
+		case name == "in hSession":
+			t.sessions[handle] = true
+		case name == "in hObject":
+			t.objects[handle] = true
+		case strings.HasPrefix(name, "out ") && (strings.HasSuffix(name, "Key") || strings.HasSuffix(name, "Object")):
+			t.made[handle] = true
+		}
+	}
+	for _, handle := range c.found {
+		t.made[handle] = true
+	}
+	t.lengths = len(c.null) > 0
+}
+
+// mixed takes a line of a tangle, which may be of any of its calls, or of several.
+func (s *spyReader) mixed(text string) error {
+	if m := spyTimes().FindStringSubmatch(text); m != nil {
+		return s.time(m[1], m[2])
+	}
+	t := s.tangle
+	handles := func(into map[uint64]bool, found [][]string) {
+		for _, m := range found {
+			if n, err := strconv.ParseUint(m[1], 16, 64); err == nil {
+				into[n] = true
+			}
+		}
+	}
+	handles(t.made, spyMakes().FindAllStringSubmatch(text, -1))
+	handles(t.objects, spyObjects().FindAllStringSubmatch(text, -1))
+	handles(t.sessions, spySessions().FindAllStringSubmatch(text, -1))
+	t.lengths = t.lengths || strings.Contains(text, "NULL")
+	m := spyReturns().FindStringSubmatch(text)
+	if m == nil {
+		return nil
+	}
+	t.returned++
+	if m[1] != "0" {
+		t.failed++
+	}
+	if t.returned == len(t.calls) {
+		s.untangle()
+	}
+	return nil
+}
+
+// untangle ends a tangle: what its calls did is taken down, and what is not known any more because of them.
+func (s *spyReader) untangle() {
+	t := s.tangle
+	t.to = s.line
+	s.tangle, s.open, s.heads = nil, nil, nil
+	s.token.tangles = append(s.token.tangles, t)
+	t.functions = map[string]int{}
+	allFailed := t.failed == len(t.calls)
+	processes := map[*spyProcess]bool{}
+	for _, c := range t.calls {
+		if c.at.IsZero() {
+			s.token.saw(c.name, t.at)
+			c.at = t.at
+		}
+		t.functions[c.name]++
+		p := c.process
+		if p == nil { // the trace ends before that is known
+			p = newProcess("")
+			s.processes = append(s.processes, p)
+		}
+		p.open--
+		processes[p] = true
+		class, does := c.class()
+		switch {
+		case c.name == "C_Finalize":
+			p.ended = p.ended || t.failed == 0
+		case c.name == "C_DestroyObject":
+			maps.Copy(t.made, t.objects)
+		}
+		switch {
+		case does && allFailed:
+			s.token.failed[class]++
+		case does:
+			o := &operation{class: class, function: c.name, at: c.at, place: fmt.Sprintf("lines %d to %d, call %d", t.from, t.to, c.number), mixed: true, maybe: t.lengths && asks[class]}
+			s.token.ops, p.operation = append(s.token.ops, o), append(p.operation, o)
+		}
+	}
+	for p := range processes {
+		for handle := range t.made {
+			p.objects[handle] = &spyThing{key: key{kind: entangled}}
+		}
+		for session := range t.sessions {
+			p.signing[session] = key{kind: entangled}
+			p.search[session] = spySearch{mixed: true}
+		}
+	}
+	t.calls, t.made, t.objects, t.sessions = nil, nil, nil, nil
+}
+
+// asks are the classes whose functions are called twice, first for the length of the answer.
+var asks = map[Class]bool{Wrap: true, Sign: true, Encrypt: true, Decrypt: true}
+
 // time takes the second line of a call, which says when it was and, in newer versions, whose.
 func (s *spyReader) time(pid, text string) error {
 	at, err := time.ParseInLocation("2006-01-02 15:04:05.000", text, s.location)
@@ -248,18 +345,20 @@ func (s *spyReader) time(pid, text string) error {
 		return s.fault("a time outside of a call")
 	}
 	i := 0
-	for k, c := range s.heads { // a thread mostly goes on with the line after
-		if c == s.last {
-			i = k
-		}
-	}
 	if pid != "" {
 		s.pids = true
+		near := -1
 		for k, c := range s.heads { // of those that wait, the one that comes next in that process
-			if may, exact := s.candidates(pid, c.number); exact || len(may) > 0 && c == s.last {
-				i = k
+			may, exact := s.candidates(pid, c.number)
+			if exact || c.number == 0 {
+				near = k
+				break
+			}
+			if len(may) > 0 && near < 0 {
+				near = k
 			}
 		}
+		i = max(i, near)
 	}
 	c := s.heads[i]
 	s.heads = append(s.heads[:i:i], s.heads[i+1:]...)
@@ -269,7 +368,9 @@ func (s *spyReader) time(pid, text string) error {
 			return err
 		}
 	}
-	s.last = c
+	if s.tangle != nil && s.tangle.at.IsZero() {
+		s.tangle.at = at
+	}
 	s.token.saw(c.name, at)
 	return nil
 }
@@ -286,8 +387,7 @@ func (s *spyReader) begin(c *spyCall, pid string) error {
 	delete(p.skipped, c.number)
 	p.next = max(p.next, c.number+1)
 	c.process = p
-	p.open = append(p.open, c)
-	s.last = c
+	p.open++
 	return nil
 }
 
@@ -305,7 +405,7 @@ func (s *spyReader) candidates(pid string, number int) (may []*spyProcess, exact
 		return may, true
 	}
 	for _, p := range s.processes {
-		near := number > p.next && number <= p.next+reorder || p.skipped[number] || number < p.next && number >= p.next-reorder && len(p.open) > 0
+		near := number > p.next && number <= p.next+reorder || p.skipped[number] || number < p.next && number >= p.next-reorder && p.open > 0
 		if p.pid == pid && !p.ended && near {
 			may = append(may, p)
 		}
@@ -313,12 +413,14 @@ func (s *spyReader) candidates(pid string, number int) (may []*spyProcess, exact
 	return may, false
 }
 
+func newProcess(pid string) *spyProcess {
+	return &spyProcess{pid: pid, skipped: map[int]bool{}, objects: map[uint64]*spyThing{}, search: map[uint64]spySearch{}, signing: map[uint64]key{}}
+}
+
 // process finds whose call it is: that of a pid, or of the process whose next number it is.
 func (s *spyReader) process(pid string, number int) (*spyProcess, error) {
 	if number == 0 {
-		p := &spyProcess{
-			pid: pid, skipped: map[int]bool{}, functions: map[string]bool{}, objects: map[uint64]*spyThing{}, search: map[uint64][]spyAttribute{}, signing: map[uint64]key{},
-		}
+		p := newProcess(pid)
 		s.processes = append(s.processes, p)
 		return p, nil
 	}
@@ -334,124 +436,11 @@ func (s *spyReader) process(pid string, number int) (*spyProcess, error) {
 		may = may[len(may)-1:]
 	}
 	for _, p := range may {
-		if len(p.open) == 0 {
+		if p.open == 0 {
 			return p, nil
 		}
 	}
 	return may[0], nil
-}
-
-// open are all calls that did not return yet.
-func (s *spyReader) open() (all []*spyCall) {
-	for _, p := range s.processes {
-		all = append(all, p.open...)
-	}
-	return all
-}
-
-// taking finds the call that an argument is of. value is what follows its name.
-func (s *spyReader) taking(direction, name, value string) *spyCall {
-	all := s.open()
-	if len(all) < 2 {
-		return s.choose(all, false)
-	}
-	var may, used []*spyCall
-	for _, c := range all {
-		if !c.accepts(direction, name) {
-			continue
-		}
-		may = append(may, c)
-		if name == "hSession" && c.process.functions[value+" "+c.name] { // sessions are used for the same functions again and again
-			used = append(used, c)
-		}
-	}
-	if len(used) > 0 {
-		may = used
-	}
-	if len(may) == 0 {
-		if c := s.exchange(direction, name); c != nil {
-			return c
-		}
-		may = all
-	}
-	return s.choose(may, true)
-}
-
-// exchange finds a call that could have an argument if it had those that another was given, and gives them to it: two calls that begin alike were taken
-// for one another.
-func (s *spyReader) exchange(direction, name string) *spyCall {
-	all := s.open()
-	for _, c := range all {
-		at := c.place(direction, name)
-		for _, d := range all {
-			if c == d || at < 2 || c.step >= at-1 || d.step != at-1 || len(spyForms[d.name]) < at-1 || !slices.Equal(spyForms[c.name][:at-1], spyForms[d.name][:at-1]) {
-				continue
-			}
-			c.spyArguments, d.spyArguments = d.spyArguments, c.spyArguments
-			c.unclear, d.unclear = true, true
-			return c
-		}
-	}
-	return nil
-}
-
-// returning finds the call that returns.
-func (s *spyReader) returning(ok bool) *spyCall {
-	all := s.open()
-	if len(all) < 2 {
-		return s.choose(all, false)
-	}
-	var may []*spyCall
-	for _, c := range all {
-		form, has := spyForms[c.name]
-		if has && ok && c.step < len(form) || has && !ok && c.step == 0 {
-			continue
-		}
-		may = append(may, c)
-	}
-	if len(may) == 0 {
-		may = all
-	}
-	return s.choose(may, true)
-}
-
-// choose prefers the call that got the line before, then the newest.
-func (s *spyReader) choose(may []*spyCall, several bool) *spyCall {
-	if len(may) == 0 {
-		return nil
-	}
-	chosen := may[len(may)-1]
-	for _, c := range may {
-		if c == s.last {
-			chosen = c
-		}
-	}
-	for _, c := range may {
-		c.unclear = c.unclear || several && len(may) > 1
-	}
-	return chosen
-}
-
-// place is where in its form an argument is, from 1; 0 if it is not in it.
-func (c *spyCall) place(direction, name string) int {
-	if strings.HasPrefix(name, "pMechanism") {
-		name = "pMechanism"
-	}
-	for i, argument := range spyForms[c.name] {
-		if argument == direction+" "+name {
-			return i + 1
-		}
-	}
-	return 0
-}
-
-// accepts tells whether an argument can be the next of this call.
-func (c *spyCall) accepts(direction, name string) bool {
-	if _, has := spyForms[c.name]; !has {
-		return !c.seen[direction+" "+name]
-	}
-	at := c.place(direction, name)
-	return at > 0 && (at == c.step+1 || at == c.step && strings.HasPrefix(name, "pMechanism"))
 }
 
 // wanted are the arguments whose bytes are looked at. All others, PINs and keys among them, are passed over.
@@ -460,15 +449,11 @@ var wanted = map[string]bool{"in pMechanism->pParameter->pPublicData": true, "in
 // argument takes an argument.
 func (c *spyCall) argument(direction, name, rest string) {
 	full := direction + " " + name
-	c.seen[full], c.open, c.template, c.left = true, nil, false, length(rest)
-	c.step = max(c.step, c.place(direction, name))
-	if name == "hSession" && c.process != nil {
-		c.process.functions[rest+" "+c.name] = true
-	}
+	c.seen[full], c.open = true, nil
 	rest = strings.TrimPrefix(rest, "= ")
 	switch {
 	case strings.HasSuffix(name, "emplate"):
-		c.template, c.outputs = true, direction == "out"
+		c.outputs = direction == "out"
 	case strings.HasPrefix(rest, "NULL"):
 		c.null[full] = true
 	case strings.HasPrefix(rest, "0x"):
@@ -481,36 +466,6 @@ func (c *spyCall) argument(direction, name, rest string) {
 	}
 }
 
-// length is how many bytes follow what begins as "address / length".
-func length(text string) int {
-	_, digits, _ := strings.Cut(text, " / ")
-	n, err := strconv.Atoi(digits)
-	if err != nil || n < 0 || n > 1<<20 {
-		return 0
-	}
-	return n
-}
-
-// going finds the call that text goes on with: the one that got the line before, if that is what is to come of it, or else another of which it is.
-func (s *spyReader) going(text string) *spyCall {
-	expects := func(c *spyCall) bool {
-		return c != nil && (c.template && spyAttr().MatchString(text) || c.left > 0 && spyHex().MatchString(text) || c.step > 0 && spyObject().MatchString(text) && c.name == "C_FindObjects")
-	}
-	if expects(s.last) {
-		return s.last
-	}
-	all := s.open()
-	for i := len(all) - 1; i >= 0; i-- {
-		if expects(all[i]) {
-			return all[i]
-		}
-	}
-	if s.last == nil && len(all) > 0 {
-		return all[len(all)-1]
-	}
-	return s.last
-}
-
 // more takes a line that goes on with an argument: an attribute of a template, or bytes.
 func (c *spyCall) more(text string) {
 	if m := spyAttr().FindStringSubmatch(text); m != nil {
@@ -519,7 +474,7 @@ func (c *spyCall) more(text string) {
 			t = &c.out
 		}
 		*t = append(*t, spyAttribute{name: m[1], word: strings.TrimSpace(m[2])})
-		c.open, c.left = nil, length(m[2])
+		c.open = nil
 		if m[1] == "CKA_ID" || m[1] == "CKA_LABEL" {
 			c.open = &(*t)[len(*t)-1].value
 		}
@@ -533,33 +488,33 @@ func (c *spyCall) more(text string) {
 	if err != nil {
 		return
 	}
-	c.left = max(0, c.left-len(b))
 	if c.open != nil && len(*c.open) < 1<<12 {
 		*c.open = append(*c.open, b...)
 	}
 }
 
-// end ends a call: what it did is taken down. A call whose lines may be another's counts as one that succeeded, whatever seems to have come of it: so nothing
-// hides behind calls that fail beside it.
+// end ends the one call that is open: what it did is taken down.
 func (s *spyReader) end(c *spyCall, ok bool) {
-	p := c.process
-	p.open = slices.DeleteFunc(p.open, func(o *spyCall) bool { return o == c })
-	if s.last == c {
-		s.last = nil
+	s.open, s.heads = nil, nil
+	if c.at.IsZero() {
+		s.token.saw(c.name, c.at)
 	}
-	if c.unclear {
-		s.mixed++
-		ok = true
-	}
-	p.did(s.token, c, ok)
+	c.process.open--
+	c.process.did(s.token, c, ok)
 }
 
-// finish ends the trace. Of calls that did not return those count that have an answer.
+// finish ends the trace. A call that did not return counts if it has an answer.
 func (s *spyReader) finish() {
-	for _, c := range s.open() {
-		form, has := spyForms[c.name]
-		c.unclear = c.unclear || has && c.step == len(form)
-		s.end(c, false)
+	switch {
+	case s.tangle != nil:
+		s.untangle()
+	case len(s.open) > 0 && s.open[0].process != nil:
+		c := s.open[0]
+		answered := c.name == "C_DestroyObject"
+		for name := range c.seen {
+			answered = answered || strings.HasPrefix(name, "out ")
+		}
+		s.end(c, answered)
 	}
 	blurred := 0
 	for _, p := range s.processes {
@@ -575,8 +530,5 @@ func (s *spyReader) finish() {
 		s.token.detail = canaries
 		s.token.notes = append(s.token.notes, fmt.Sprintf("The trace does not tell the calls of %d processes apart, so uses are compared by time and number, not by key. "+
 			"A pkcs11-spy that writes process numbers, or `workers = 1`, gives more.", blurred))
-	}
-	if s.mixed > 0 {
-		s.token.notes = append(s.token.notes, fmt.Sprintf("%d calls of several threads are mixed in the trace; which line is of which was told by their form.", s.mixed))
 	}
 }

@@ -46,6 +46,12 @@ func (p *spyProcess) thing(handle uint64) *spyThing {
 
 // learn takes over what a template says of an object that the token keeps.
 func (t *spyThing) learn(template []spyAttribute) {
+	if t.kind == entangled {
+		if a, ok := attribute(template, "CKA_LABEL"); !ok || len(a.value) == 0 {
+			return
+		}
+		*t = spyThing{}
+	}
 	if a, ok := attribute(template, "CKA_LABEL"); ok && len(a.value) > 0 {
 		t.label = string(a.value)
 		switch k, known := labels[t.label]; {
@@ -91,15 +97,19 @@ func (p *spyProcess) did(t *Token, c *spyCall, ok bool) {
 	case "C_Finalize":
 		p.ended = true
 	case "C_FindObjectsInit":
-		p.search[session] = c.in
+		p.search[session] = spySearch{template: c.in}
 	case "C_FindObjects":
 		for _, handle := range c.found {
-			if p.what(handle).kind == unknown {
-				p.thing(handle).learn(p.search[session])
+			k, search := p.what(handle).kind, p.search[session]
+			switch {
+			case k == unknown && search.mixed:
+				p.thing(handle).kind = entangled
+			case k == unknown || k == entangled:
+				p.thing(handle).learn(search.template)
 			}
 		}
 	case "C_GetAttributeValue":
-		if k := p.what(in("hObject")).kind; k == unknown || k == foreign || k == reencryption {
+		if k := p.what(in("hObject")).kind; k == unknown || k == foreign || k == reencryption || k == entangled {
 			p.thing(in("hObject")).learn(c.out)
 		}
 	case "C_DeriveKey":
@@ -117,6 +127,8 @@ func (p *spyProcess) did(t *Token, c *spyCall, ok bool) {
 			made.kind = own
 		case kept(c.in):
 			made.learn(c.in)
+		case from.kind == entangled:
+			made.kind = entangled
 		default:
 			made.kind = loaded
 		}
@@ -133,7 +145,7 @@ func (p *spyProcess) did(t *Token, c *spyCall, ok bool) {
 			p.signing[session] = p.what(in("hKey"))
 		}
 	case "C_Sign", "C_SignRecover":
-		if !c.null["out pSignature"] || c.unclear {
+		if !c.null["out pSignature"] {
 			o := emit(Sign, p.signing[session], key{})
 			if data, there := attribute(c.in, "in pData"); there {
 				o.message = data.value
@@ -188,6 +200,22 @@ func (p *spyProcess) did(t *Token, c *spyCall, ok bool) {
 			emit(class, key{}, key{})
 		}
 	}
+}
+
+// class is what a function does, if it is more than to look at what there is.
+func (c *spyCall) class() (Class, bool) {
+	if class, does := spyOthers[c.name]; does {
+		return class, true
+	}
+	class, does := spyClasses[c.name]
+	return class, does
+}
+
+// spyClasses are the functions that Sallyport calls.
+var spyClasses = map[string]Class{
+	"C_DeriveKey": Derive, "C_UnwrapKey": Unwrap, "C_WrapKey": Wrap, "C_Sign": Sign, "C_SignRecover": Sign, "C_Encrypt": Encrypt, "C_Decrypt": Decrypt,
+	"C_GenerateKey": Generate, "C_GenerateKeyPair": Generate, "C_CreateObject": Create, "C_CopyObject": Change, "C_SetAttributeValue": Change,
+	"C_DestroyObject": Destroy, "C_InitToken": Manage, "C_InitPIN": Manage, "C_SetPIN": Manage,
 }
 
 // spyOthers are functions that Sallyport never calls and that use a key all the same. No entry stands for them.

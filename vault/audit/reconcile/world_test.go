@@ -162,14 +162,21 @@ func (w *world) probe() {
 }
 
 func (w *world) find(label string, id []byte) {
-	lines := []string{"[in] hSession = 0x5", "[in] pTemplate[2]: ", "    CKA_TOKEN             True", "    CKA_LABEL             " + print(label)}
 	name := label
 	if id != nil {
-		lines = append(lines, "    CKA_ID                "+dump(id))
 		name = fmt.Sprintf("%x", id)
 	}
+	w.finds(label, id, w.made(name))
+}
+
+// finds finds an object that has a handle already.
+func (w *world) finds(label string, id []byte, handle string) {
+	lines := []string{"[in] hSession = 0x5", "[in] pTemplate[2]: ", "    CKA_TOKEN             True", "    CKA_LABEL             " + print(label)}
+	if id != nil {
+		lines = append(lines, "    CKA_ID                "+dump(id))
+	}
 	w.call("C_FindObjectsInit", "", lines...)
-	w.call("C_FindObjects", "", "[in] hSession = 0x5", "[in] ulMaxObjectCount = 0x400", "[out] ulObjectCount = 0x1", "Object "+w.made(name)+" matches")
+	w.call("C_FindObjects", "", "[in] hSession = 0x5", "[in] ulMaxObjectCount = 0x400", "[out] ulObjectCount = 0x1", "Object "+handle+" matches")
 	w.call("C_FindObjectsFinal", "", "[in] hSession = 0x5")
 }
 
