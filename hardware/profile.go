@@ -163,7 +163,7 @@ func (p Profile) PKCS11(module string) (pkcs11.Profile, error) {
 var spy = []string{"PKCS11SPY", "PKCS11SPY_OUTPUT"}
 
 // spied tells whether the environment has a module for pkcs11-spy to stand before. The spy writes a call line by line and without a lock, so calls that
-// threads make side by side would be mixed in its trace, and nobody could tell which key was which: a development vault then makes one call at a time.
+// threads make side by side would be mixed in its trace, and nobody could tell which key was which: a process of a development vault then makes one call at a time.
 func spied() bool { return os.Getenv(spy[0]) != "" }
 
 // environ is the environment of a worker.

@@ -14,7 +14,8 @@
 // # How much a record tells
 //
 // A trace of pkcs11-spy has handles, names and points, so each use is compared key by key, and what the log key signed is held against the log's tree: a
-// signature over another tree is a second log. It holds PINs and derived values and is for test tokens. The records of HSMs have
+// signature over another tree is a second log. It holds PINs and derived values and is for test tokens. Where lines of several calls are mixed
+// in it, these calls are compared by time and number only, and that is a finding: a report with one is not clean ([Mixed]). The records of HSMs have
 // functions, results and mostly times, but no key that the log knows; there, uses are compared by time and number. An nShield does not tell
 // derives from unwraps either, and a YubiHSM 2 has no clock. A report says in its notes what its record could not tell.
 //

@@ -266,7 +266,8 @@ func fuzz(f *testing.F, format string, seeds ...string) {
 func FuzzSpy(f *testing.F) {
 	w := newWorld(f)
 	w.life(nil)
-	fuzz(f, "spy", w.trace.String()[:2000], "\n0: C_Initialize\n2026-11-28 12:00:00.000\nReturned:  0 CKR_OK\n", "\n0: C_Sign\nP:1; T:0x1 2026-11-28 12:00:00.000\n[in] pData[ulDataLen] = [out] hKey = 0x1\n0011223344556677 / 1\n")
+	fuzz(f, "spy", w.trace.String()[:2000], "\n0: C_Initialize\n2026-11-28 12:00:00.000\nReturned:  0 CKR_OK\n", "\n0: C_Sign\nP:1; T:0x1 2026-11-28 12:00:00.000\n[in] pData[ulDataLen] = [out] hKey = 0x1\n0011223344556677 / 1\n",
+		"\n0: C_Sign\n\n1: C_DeriveKey\nP:1; T:0x1 2026-11-28 12:00:00.000\nP:1; T:0x2 2026-11-28 12:00:00.000\n[in] pData[ulDataLen] [out] hKey = 0x1\nReturned:  0 CKR_OK\n0011223344556677 / 1Returned:  0 CKR_OK\n")
 }
 
 func FuzzLuna(f *testing.F) {
