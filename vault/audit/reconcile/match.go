@@ -3,7 +3,6 @@ package reconcile
 import (
 	"cmp"
 	"container/heap"
-	"maps"
 	"slices"
 	"time"
 )
@@ -24,6 +23,9 @@ type pair struct {
 	w        *want
 	from, to time.Time
 	op       *operation
+
+	search int // that saw it last, of a spread
+	dead   bool
 }
 
 // missing are the wants that were to have an operation and have none.
@@ -101,67 +103,114 @@ func match(wants []*want, ops []*operation, o *Options) (pairs []*pair, surplus 
 // spread gives operations of which not all is known to wants that are left, as many as can be. One may take the place of another operation that can go
 // elsewhere, so no order in which they are looked at makes one too many that is not. Demanded wants come first.
 func spread(pairs []*pair, ops []*operation, fits func(*operation, *want) bool) (surplus []*operation) {
-	pairs = slices.Clone(pairs)
-	slices.SortStableFunc(pairs, func(a, b *pair) int { return a.from.Compare(b.from) })
-	latest := make([]time.Time, len(pairs)) // of those up to this one, the end that is last
-	for i, p := range pairs {
-		if latest[i] = p.to; i > 0 && latest[i-1].After(p.to) {
-			latest[i] = latest[i-1]
+	s := &spreading{pairs: slices.Clone(pairs), latest: make([]time.Time, len(pairs)), fits: fits}
+	slices.SortStableFunc(s.pairs, func(a, b *pair) int { return a.from.Compare(b.from) })
+	for i, p := range s.pairs {
+		if s.latest[i] = p.to; i > 0 && s.latest[i-1].After(p.to) {
+			s.latest[i] = s.latest[i-1]
 		}
 	}
-	for _, optional := range []bool{false, true} {
-		surplus = nil
-		dead := map[*pair]bool{} // on ways that led nowhere: they never will
-		for _, op := range ops {
-			if !place(pairs, latest, op, optional, dead, fits) {
-				surplus = append(surplus, op)
+	ops = slices.Clone(ops)
+	slices.SortStableFunc(ops, func(a, b *operation) int { return a.at.Compare(b.at) })
+	for _, s.optional = range []bool{false, true} {
+		for _, p := range s.pairs {
+			p.dead = false
+		}
+		ops = s.fill(ops)
+		ops = slices.DeleteFunc(ops, s.place)
+	}
+	return ops
+}
+
+// spreading is a spread under way.
+type spreading struct {
+	pairs    []*pair     // by the beginning of their time
+	latest   []time.Time // the end that is last, of those up to each
+	fits     func(*operation, *want) bool
+	optional bool // optional wants are given operations too
+	search   int
+}
+
+// free tells whether a want can be given an operation without another's leaving it.
+func (s *spreading) free(p *pair) bool { return p.op == nil && (s.optional || !p.w.optional) }
+
+// fill gives operations to free wants, to those first that end first, and returns the operations that are left. It moves none, and so does not find all
+// that there is to find.
+func (s *spreading) fill(ops []*operation) (left []*operation) {
+	ends := func(a, b *pair) bool { return a.to.Before(b.to) }
+	open := []*queue[*pair]{{less: ends}, {less: ends}} // the second of canaries, which do not fit all
+	next := 0
+	for _, op := range ops {
+		for ; next < len(s.pairs) && (op.at.IsZero() || !s.pairs[next].from.After(op.at)); next++ {
+			if p := s.pairs[next]; s.free(p) {
+				heap.Push(open[truth(p.w.generator)], p)
 			}
 		}
-		ops = surplus
+		var best *queue[*pair]
+		for _, q := range open {
+			for q.Len() > 0 && !op.at.IsZero() && q.items[0].to.Before(op.at) {
+				heap.Pop(q)
+			}
+			if q.Len() > 0 && s.fits(op, q.items[0].w) && (best == nil || ends(q.items[0], best.items[0])) {
+				best = q
+			}
+		}
+		if best == nil {
+			left = append(left, op)
+			continue
+		}
+		heap.Pop(best).(*pair).op = op
 	}
-	return surplus
+	return left
 }
 
 // place gives one operation to a want, and moves others to make room if it must.
-func place(pairs []*pair, latest []time.Time, op *operation, optional bool, dead map[*pair]bool, fits func(*operation, *want) bool) bool {
+func (s *spreading) place(op *operation) bool {
+	if !slices.ContainsFunc(s.pairs, s.free) {
+		return false
+	}
 	type step struct {
 		op   *operation
 		held *pair // that op would leave
 		by   *step // to make room for
 	}
-	seen := map[*pair]bool{}
+	s.search++
+	var seen []*pair
 	for queue := []*step{{op: op}}; len(queue) > 0; queue = queue[1:] {
-		s := queue[0]
-		end := len(pairs)
-		if !s.op.at.IsZero() {
-			end, _ = slices.BinarySearchFunc(pairs, s.op.at, func(p *pair, at time.Time) int {
+		o := queue[0]
+		at, ever := o.op.at, o.op.at.IsZero()
+		end := len(s.pairs)
+		if !ever {
+			end, _ = slices.BinarySearchFunc(s.pairs, at, func(p *pair, at time.Time) int {
 				if p.from.After(at) {
 					return 1
 				}
 				return -1
 			})
 		}
-		for i := end - 1; i >= 0 && (s.op.at.IsZero() || !latest[i].Before(s.op.at)); i-- {
-			p := pairs[i]
-			if seen[p] || dead[p] || !s.op.at.IsZero() && p.to.Before(s.op.at) || !fits(s.op, p.w) {
+		for i := end - 1; i >= 0 && (ever || !s.latest[i].Before(at)); i-- {
+			p := s.pairs[i]
+			if p.dead || p.search == s.search || !ever && p.to.Before(at) || !s.fits(o.op, p.w) {
 				continue
 			}
-			seen[p] = true
-			if p.op != nil {
-				queue = append(queue, &step{op: p.op, held: p, by: s})
+			p.search, seen = s.search, append(seen, p)
+			switch {
+			case p.op != nil:
+				queue = append(queue, &step{op: p.op, held: p, by: o})
+				continue
+			case !s.free(p):
 				continue
 			}
-			if p.w.optional && !optional {
-				continue
-			}
-			for ; s != nil; s = s.by {
-				p.op = s.op
-				p = s.held
+			for ; o != nil; o = o.by {
+				p.op = o.op
+				p = o.held
 			}
 			return true
 		}
 	}
-	maps.Copy(dead, seen)
+	for _, p := range seen {
+		p.dead = true // a way that led nowhere never will
+	}
 	return false
 }
 
