@@ -80,6 +80,9 @@ type task struct {
 	Blind  bool            `json:"blind,omitzero"`  // revoke or end-write, when the chain was read: another device may have granted what this one has not seen
 	Turn   bool            `json:"turn,omitzero"`   // of a blind one: rotate what it ends
 
+	Wished int64            `json:"wished,omitzero"` // grant, write or follow: when the person asked for it, Unix seconds by this device's clock
+	Later  []policies.Field `json:"later,omitzero"`  // of it: what another device decided later
+
 	TakeBack bool          `json:"take_back,omitzero"` // notice: what was announced is taken back
 	Notice   policies.Hash `json:"notice,omitzero"`    // the one that is taken back; none: this device's own, which is not known to be in force
 }
@@ -102,12 +105,12 @@ func (t *task) rest() []task {
 	stroke := policies.NewDocumentID()
 	switch {
 	case t.Kind == taskWrite:
-		return []task{{Kind: taskFollow, Stroke: stroke, Reader: t.Reader, Fields: fields, Terms: t.Terms, Renews: t.Renews}}
+		return []task{{Kind: taskFollow, Stroke: stroke, Reader: t.Reader, Fields: fields, Terms: t.Terms, Renews: t.Renews, Wished: t.Wished, Later: t.Later}}
 	case len(t.Slots) > 0:
 		return []task{{Kind: taskFollow, Stroke: stroke, Fields: fields}}
 	}
 	return []task{
-		{Kind: taskGrant, Stroke: stroke, Reader: t.Reader, Fields: fields, Terms: t.Terms, Renews: t.Renews},
+		{Kind: taskGrant, Stroke: stroke, Reader: t.Reader, Fields: fields, Terms: t.Terms, Renews: t.Renews, Wished: t.Wished, Later: t.Later},
 		{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded},
 	}
 }
@@ -215,6 +218,9 @@ func (o *Owner) advance(ctx context.Context) error {
 			}
 			if t.Blind {
 				return o.seeing()
+			}
+			if err := o.withdraw(); err != nil {
+				return err
 			}
 			if t.Kind == taskWrite {
 				to, err := o.writer(ctx, policies.AuthorID(t.Reader))
@@ -970,6 +976,9 @@ func (o *Owner) apply(e *envelope.Envelope) error {
 			return err
 		}
 		if !slices.ContainsFunc(o.state.Grants, func(have ownedGrant) bool { return have.Hash == hash }) {
+			if done < 0 {
+				o.heedGrant(g)
+			}
 			o.state.Grants = append(o.state.Grants, ownedGrant{Hash: hash, Doc: *g})
 			for i := range g.Fields {
 				if f := &g.Fields[i]; f.Author == o.author() {
@@ -981,6 +990,9 @@ func (o *Owner) apply(e *envelope.Envelope) error {
 		r, err := policies.Decode[policies.Revocation](e)
 		if err != nil {
 			return err
+		}
+		if done < 0 {
+			o.heedRevocation(r)
 		}
 		for _, item := range r.Items {
 			for i := range o.state.Grants {
@@ -996,7 +1008,7 @@ func (o *Owner) apply(e *envelope.Envelope) error {
 			}
 		}
 	case "write-grant", "write-end":
-		if err := o.applyWriting(e); err != nil {
+		if err := o.applyWriting(e, done >= 0); err != nil {
 			return err
 		}
 	}
@@ -1089,9 +1101,14 @@ func (o *Owner) Sync(ctx context.Context) error {
 	return o.reason(ctx, o.sync(ctx))
 }
 
-func (o *Owner) sync(ctx context.Context) error {
+func (o *Owner) sync(ctx context.Context) (err error) {
 	// Tasks first: a revocation must not wait for a storefront that is silent.
 	runErr := o.run(ctx)
+	defer func() { // what was given up is told, whatever else went well
+		if (errors.Is(runErr, ErrOvertaken) || refused(runErr)) && !errors.Is(err, runErr) {
+			err = errors.Join(runErr, err)
+		}
+	}()
 	v, err := o.vault(ctx)
 	if err != nil {
 		return errors.Join(runErr, err)

@@ -53,7 +53,7 @@ func (o *Owner) planAnswer(r *consent.Request, source policies.IdentityID, field
 	}
 	t.ReadsPerDay, t.Custody = 0, ""
 	at := len(o.state.Tasks)
-	o.state.Tasks = append(o.state.Tasks, task{Kind: taskFollow, Reader: policies.ReaderID(source), Fields: fields, Terms: t})
+	o.state.Tasks = append(o.state.Tasks, task{Kind: taskFollow, Reader: policies.ReaderID(source), Fields: fields, Terms: t, Wished: o.now().Unix()})
 	if stroke, until, err = o.planGrant(policies.ReaderID(r.From), fields, opts); err != nil {
 		o.state.Tasks = o.state.Tasks[:at]
 		return stroke, 0, err

@@ -75,7 +75,7 @@ func (o *Owner) planGrant(reader policies.ReaderID, fields []policies.Field, opt
 	stroke = policies.NewDocumentID()
 	fields = slices.Compact(slices.Sorted(slices.Values(fields)))
 	o.state.Tasks = append(o.state.Tasks,
-		task{Kind: taskGrant, Stroke: stroke, Reader: reader, Fields: fields, Terms: t},
+		task{Kind: taskGrant, Stroke: stroke, Reader: reader, Fields: fields, Terms: t, Wished: o.now().Unix()},
 		task{Kind: taskRevoke, Stroke: stroke, Reason: policies.ReasonSuperseded},
 		task{Kind: taskFollow, Stroke: stroke, Fields: fields})
 	return stroke, t.Expires, nil

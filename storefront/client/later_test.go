@@ -629,3 +629,158 @@ func TestARefusedAnswerIsNone(t *testing.T) {
 	w.wantStatus(r, c.ID, consent.Pending)
 	w.wantGranted(o, r, map[policies.Field]string{"address.home": "older", "phone.mobile": "older"})
 }
+
+// TestTheLaterDecisionCounts: what waits on one device is not given once the person decided otherwise on another, later. They are told once; what concerns something else, was
+// decided before, or is no decision, changes nothing.
+func TestTheLaterDecisionCounts(t *testing.T) {
+	phone, mail := policies.Field("phone.mobile"), policies.Field("email.home")
+	both := []policies.Field{mail, phone}
+	for name, c := range map[string]struct {
+		elsewhere func(*world, *Owner, *Reader) error // on the other device, while the wish waits
+		first     bool                                // it was decided before the wish, by the clocks
+		want      map[policies.Field]string           // what the reader may read in the end, by purpose
+		told      bool
+	}{
+		"stopped": {
+			elsewhere: func(w *world, o *Owner, acme *Reader) error {
+				return o.Revoke(w.t.Context(), acme.ID(), []policies.Field{phone}, RevokeOptions{})
+			},
+			want: map[policies.Field]string{mail: "wish"}, told: true,
+		},
+		"stopped all": {
+			elsewhere: func(w *world, o *Owner, acme *Reader) error {
+				return o.Revoke(w.t.Context(), acme.ID(), nil, RevokeOptions{KeepEpoch: true})
+			},
+			want: map[policies.Field]string{}, told: true,
+		},
+		"narrowed": {
+			elsewhere: func(w *world, o *Owner, acme *Reader) error {
+				return o.Grant(w.t.Context(), acme.ID(), []policies.Field{phone}, GrantOptions{Purpose: "narrower", Duration: time.Hour})
+			},
+			want: map[policies.Field]string{mail: "wish", phone: "narrower"}, told: true,
+		},
+		"stopped before": {
+			elsewhere: func(w *world, o *Owner, acme *Reader) error {
+				return o.Revoke(w.t.Context(), acme.ID(), []policies.Field{phone}, RevokeOptions{})
+			},
+			first: true, want: map[policies.Field]string{mail: "wish", phone: "wish"},
+		},
+		"moved only": {
+			elsewhere: func(w *world, o *Owner, _ *Reader) error { return o.Rotate(w.t.Context(), phone) },
+			want:      map[policies.Field]string{mail: "wish", phone: "wish"},
+		},
+		"another reader": {
+			elsewhere: func(w *world, o *Owner, _ *Reader) error {
+				later, _ := w.reader("Later")
+				w.connect(o, later, "later")
+				if err := o.Grant(w.t.Context(), later.ID(), both, GrantOptions{}); err != nil {
+					return err
+				}
+				return o.Revoke(w.t.Context(), later.ID(), nil, RevokeOptions{})
+			},
+			want: map[policies.Field]string{mail: "wish", phone: "wish"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, w := t.Context(), newWorld(t)
+			o, m, acme, _, _ := w.clinic()
+			other := reopen(m.clone(), w)
+			w.silent("/grants")
+			w.secondRoute(false)
+			if err := o.Grant(ctx, acme.ID(), both, GrantOptions{Purpose: "wish"}); err == nil {
+				t.Fatal("it did not wait")
+			}
+			w.hostile(nil)
+			w.secondRoute(true)
+			o.age(c.first)
+			w.must(c.elsewhere(w, other, acme))
+			if err := o.Sync(ctx); errors.Is(err, ErrOvertaken) != c.told || !c.told && err != nil {
+				t.Errorf("told: %v", err)
+			}
+			w.must(o.Sync(ctx))
+			w.must(other.Sync(ctx))
+			for _, d := range []*Owner{o, other} {
+				w.wantGranted(d, acme, c.want)
+			}
+			for _, f := range both {
+				if v := w.read(acme, o, f); (v.Err == nil) != (c.want[f] != "") {
+					t.Errorf("%s: read %q, %v", f, v.Bytes, v.Err)
+				}
+			}
+		})
+	}
+}
+
+// age makes what waits be wished ten seconds ago, or, as if what follows had been decided before it, in ten seconds.
+func (o *Owner) age(future bool) {
+	for i := range o.state.Tasks {
+		if t := &o.state.Tasks[i]; t.wished() && future {
+			t.Wished += 10
+		} else if t.wished() {
+			t.Wished -= 10
+		}
+	}
+}
+
+// TestTheLaterDecisionOnWriters: the same for what somebody may write.
+func TestTheLaterDecisionOnWriters(t *testing.T) {
+	phone := []policies.Field{"phone.mobile"}
+	for name, c := range map[string]struct {
+		elsewhere func(*world, *Owner, *Reader) error
+		first     bool
+		want      string // the purpose
+	}{
+		"ended": {elsewhere: func(w *world, o *Owner, bank *Reader) error { return o.EndWrite(w.t.Context(), bank.ID(), phone) }},
+		"ended before": {
+			elsewhere: func(w *world, o *Owner, bank *Reader) error { return o.EndWrite(w.t.Context(), bank.ID(), phone) },
+			first:     true, want: "wish",
+		},
+		"on other terms": {
+			elsewhere: func(w *world, o *Owner, bank *Reader) error {
+				return o.GrantWrite(w.t.Context(), bank.ID(), phone, GrantOptions{Purpose: "narrower", Duration: time.Hour})
+			},
+			want: "narrower",
+		},
+		"moved only": {
+			elsewhere: func(w *world, o *Owner, _ *Reader) error { return o.Rotate(w.t.Context(), phone...) },
+			want:      "wish",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, w := t.Context(), newWorld(t)
+			o, m, acme, bank, _ := w.clinic()
+			w.must(o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{Purpose: "before"}))
+			other := reopen(m.clone(), w)
+			w.silent("rants")
+			w.secondRoute(false)
+			if err := o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{Purpose: "wish"}); err == nil {
+				t.Fatal("it did not wait")
+			}
+			w.hostile(nil)
+			w.secondRoute(true)
+			o.age(c.first)
+			w.must(c.elsewhere(w, other, bank))
+			if err := o.Sync(ctx); errors.Is(err, ErrOvertaken) != (c.want != "wish") || c.want == "wish" && err != nil {
+				t.Errorf("told: %v", err)
+			}
+			w.must(o.Sync(ctx))
+			w.must(other.Sync(ctx))
+			for _, d := range []*Owner{o, other} {
+				got := ""
+				for _, g := range d.Writers(false) {
+					got += g.Purpose
+				}
+				if got != c.want {
+					t.Errorf("may write for %q, want %q", got, c.want)
+				}
+			}
+			if c.want == "" {
+				w.wantNoWriter(o, bank, phone[0])
+				w.wantRead(acme, o, phone[0], "one")
+				return
+			}
+			w.must(bank.Write(ctx, o.ID(), set(phone[0], "theirs")))
+			w.wantBy(acme, o, phone[0], "theirs", author(bank))
+		})
+	}
+}

@@ -216,7 +216,7 @@ func (o *Owner) lacking(stroke policies.DocumentID, fields []policies.Field, mor
 
 // toWrite are the slots that a task lets somebody write.
 func (o *Owner) toWrite(t *task) (out []slotOf) {
-	for _, f := range t.Fields {
+	for _, f := range without(t.Fields, t.Later) {
 		out = append(out, slotOf{f, o.fieldEpoch(f), policies.AuthorID(t.Reader)})
 	}
 	return out
@@ -253,6 +253,9 @@ func (o *Owner) follow(ctx context.Context) error {
 		o.saveSoon()
 		return nil
 	}
+	if err := o.withdraw(); err != nil {
+		return err
+	}
 	if err := o.syncGivenUp(ctx); err != nil { // what a reader gave up is not granted anew
 		return err
 	}
@@ -281,6 +284,9 @@ func (o *Owner) follow(ctx context.Context) error {
 	if !t.Reader.IsZero() { // somebody new, new terms, or newer keys
 		for _, f := range o.toWriteOn(&t) {
 			add(policies.AuthorID(t.Reader), t.Terms, t.Renews, f)
+		}
+		for i := range writes {
+			writes[i].Wished, writes[i].Later = t.Wished, t.Later
 		}
 	}
 	for _, f := range t.Fields {
@@ -366,7 +372,7 @@ func (o *Owner) GrantWrite(ctx context.Context, writer policies.ReaderID, fields
 	}
 	t.ReadsPerDay, t.Custody = 0, ""
 	fields = slices.Compact(slices.Sorted(slices.Values(fields)))
-	o.state.Tasks = append(o.state.Tasks, task{Kind: taskFollow, Stroke: policies.NewDocumentID(), Reader: writer, Fields: fields, Terms: t})
+	o.state.Tasks = append(o.state.Tasks, task{Kind: taskFollow, Stroke: policies.NewDocumentID(), Reader: writer, Fields: fields, Terms: t, Wished: o.now().Unix()})
 	return o.saveAndRun(ctx)
 }
 
@@ -477,14 +483,17 @@ func (o *Owner) buildWriteEnd(t *task, v *policies.VaultDocument) (*envelope.Env
 	return nil, nil
 }
 
-// applyWriting takes over what a document about writers says. Doing it twice changes nothing.
-func (o *Owner) applyWriting(e *envelope.Envelope) error {
+// applyWriting takes over what a document about writers says, of this device's own making or another's. Doing it twice changes nothing.
+func (o *Owner) applyWriting(e *envelope.Envelope, own bool) error {
 	if e.Type == "write-grant" {
 		g, err := policies.Decode[writing.Grant](e)
 		if err != nil {
 			return err
 		}
 		if !slices.ContainsFunc(o.state.Writers, func(have ownedWriteGrant) bool { return have.Hash == policies.Hash(e.Hash) }) {
+			if !own {
+				o.heedWriteGrant(g)
+			}
 			o.state.Writers = append(o.state.Writers, ownedWriteGrant{Hash: e.Hash, Doc: *g})
 			for _, f := range g.Fields {
 				o.raiseEpoch(f.Field, f.Epoch)
@@ -495,6 +504,9 @@ func (o *Owner) applyWriting(e *envelope.Envelope) error {
 	d, err := policies.Decode[writing.End](e)
 	if err != nil {
 		return err
+	}
+	if !own {
+		o.heedWriteEnd(d)
 	}
 	for _, item := range d.Items {
 		for i := range o.state.Writers {

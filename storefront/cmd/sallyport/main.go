@@ -221,7 +221,7 @@ func exitCode(err error) int {
 		return exitLocked
 	case errors.Is(err, policies.CodeUnavailable):
 		return exitUnreachable
-	case errors.As(err, &code), errors.Is(err, client.ErrReplaced):
+	case errors.As(err, &code), errors.Is(err, client.ErrReplaced), errors.Is(err, client.ErrOvertaken):
 		return exitRefused
 	}
 	return exitError

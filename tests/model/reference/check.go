@@ -456,6 +456,10 @@ func (m *model) answer(e *Event) {
 		if !m.trouble(e) && !m.rival(e) && !old {
 			m.violation(e, "nothing was away, and no other device at work")
 		}
+	case Overtaken:
+		if !m.rival(e) {
+			m.violation(e, "no other device decided anything")
+		}
 	case "storefront_behind", "chain_moved":
 		// What another device did is not on the storefront yet, or came first again and again.
 		if !m.rival(e) {

@@ -55,6 +55,7 @@ const (
 	NoRecovery = "no_recovery" // it lacks the recovery key in force; nothing was begun
 	NotAsked   = "not_asked"   // this device knows of no request that waits
 	Newer      = "newer"       // the writer wrote something else meanwhile; nothing was begun
+	Overtaken  = "overtaken"   // what this device had waiting is not carried out: another decided about it later
 )
 
 // Event is one line of a trace.
