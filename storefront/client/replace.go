@@ -319,6 +319,10 @@ func (o *Owner) applySuccession(e *envelope.Envelope) error {
 		}
 	case "succession":
 		o.state.Announced = nil // whatever was announced before is void
+		// What the old root sealed in an epoch no key of the new one ever stands for. A restored device may have the new root before it has read what came before it in the chain.
+		for i := range o.state.Epochs {
+			o.state.Epochs[i].Epoch++
+		}
 		if slices.ContainsFunc(o.line.Holders, func(h succession.Holder) bool { return h.Document == policies.Hash(e.Hash) }) {
 			return nil
 		}
@@ -366,10 +370,6 @@ func (o *Owner) install(line succession.Line, raw []jsontext.Value) error {
 	}
 	o.line, o.state.Successions = line, raw
 	o.wire.renew(pre.NewLoginKey(root.LoginSeed()), raw)
-	// What the old root sealed in an epoch no key of the new one ever stands for.
-	for i := range o.state.Epochs {
-		o.state.Epochs[i].Epoch++
-	}
 	o.state.Replacing, o.state.Announced, o.state.Moved = nil, nil, false
 	return o.renewSide()
 }
