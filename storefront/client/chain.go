@@ -67,7 +67,7 @@ type task struct {
 
 	Reader    policies.ReaderID   `json:"reader,omitzero"` // grant, revoke
 	Fields    []policies.Field    `json:"fields,omitzero"`
-	Terms     terms               `json:"terms,omitzero"`
+	Terms     terms               `json:"terms,omitzero"`  // of a grant; of a revocation or the end of writing: what was given for this purpose until then, and nothing else
 	Slots     []slotOf            `json:"slots,omitzero"`  // of a grant that is for these and no others
 	Renews    policies.Hash       `json:"renews,omitzero"` // the grant, or write grant, that is granted anew to newer keys or in a newer epoch: only what it still gives when the turn comes
 	to        *policies.Identity  // whom a write grant is sealed to: with the keys in force when it is made
@@ -122,6 +122,11 @@ func (t *task) unasked() bool {
 
 func without(fields, gone []policies.Field) []policies.Field {
 	return slices.DeleteFunc(slices.Clone(fields), func(f policies.Field) bool { return slices.Contains(gone, f) })
+}
+
+// means reports whether a revocation, or the end of writing, is of what was given for a purpose until a time.
+func (t *task) means(purpose string, expires int64) bool {
+	return t.Terms == terms{} || t.Terms.Purpose == purpose && t.Terms.Expires == expires
 }
 
 // stops reports whether the task is what a person waits for when they revoke.
@@ -303,7 +308,7 @@ func (o *Owner) advance(ctx context.Context) error {
 		switch {
 		case err == nil:
 			unseen := (t.Kind == taskRevoke || t.Kind == taskEndWrite) && t.Reason == policies.ReasonWithdrawn && !o.saw(e)
-			again := task{Kind: t.Kind, Stroke: stroke, Reader: t.Reader, Fields: t.Fields, Reason: t.Reason, Blind: true}
+			again := task{Kind: t.Kind, Stroke: stroke, Reader: t.Reader, Fields: t.Fields, Terms: t.Terms, Reason: t.Reason, Blind: true}
 			if err := o.accepted(e); err != nil {
 				return errors.Join(err, o.save())
 			}
@@ -543,7 +548,7 @@ func (o *Owner) selectItems(t *task) []policies.RevokedItem {
 				ends = true
 			}
 		} else {
-			ends = g.Doc.Reader == t.Reader && (len(t.Fields) == 0 || slices.Contains(t.Fields, f.Field))
+			ends = g.Doc.Reader == t.Reader && (len(t.Fields) == 0 || slices.Contains(t.Fields, f.Field)) && t.means(g.Doc.Purpose, g.Doc.Expires)
 		}
 		if ends && !slices.Contains(t.unsure, f.Author) && len(out) < policies.MaxRevokedItems {
 			out = append(out, policies.RevokedItem{Grant: g.Doc.ID, Field: f.Field, Author: f.Author})

@@ -72,6 +72,8 @@ var (
 	ErrNotStopped = errors.New("NOT STOPPED YET: the vault has not confirmed the revocation")
 	// ErrNotRotated: the reader was stopped, but its fields have not moved to new keys yet. Sync tries again.
 	ErrNotRotated = errors.New("the reader is stopped, but the fields have not moved to new keys yet")
+	// ErrRotationRefused: the reader was stopped, and moving its fields to new keys was refused for good. It is an ErrNotRotated too; nothing tries again by itself.
+	ErrRotationRefused = fmt.Errorf("%w, and that was refused; rotate them yourself once the reason is gone", ErrNotRotated)
 	// ErrNoContact: no contact has this id or alias.
 	ErrNoContact = errors.New("no such contact; connect first")
 	// ErrNotConnected: the other party has not done its half of the connection.

@@ -136,7 +136,9 @@ func (o *Owner) takeBackWrite(e *inboxEntry, r *consent.Request, source policies
 		ends = append(ends, f)
 	}
 	if len(ends) > 0 {
-		o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{Kind: taskEndWrite, Stroke: stroke, Reader: policies.ReaderID(source), Fields: ends, Reason: policies.ReasonWithdrawn})
+		o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{
+			Kind: taskEndWrite, Stroke: stroke, Reader: policies.ReaderID(source), Fields: ends, Terms: e.terms(r), Reason: policies.ReasonWithdrawn,
+		})
 	}
 	return len(o.state.Tasks) > before
 }

@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -43,8 +44,15 @@ func (w *world) wantRefused(r *Reader, what string, want error) {
 // three are a customer, who met an employer and a bank, and these two. All but the bank are looked up by introduction only, and the bank has met the employer by one.
 func (w *world) three() (zoe *Owner, employer, bank *Reader) {
 	w.t.Helper()
+	zoe, _, employer, bank = w.threeWith()
+	return zoe, employer, bank
+}
+
+// threeWith is three with what the customer's device stores.
+func (w *world) threeWith() (zoe *Owner, m *memory, employer, bank *Reader) {
+	w.t.Helper()
 	ctx := w.t.Context()
-	zoe, _ = w.owner()
+	zoe, m = w.owner()
 	employer, _ = w.reader("Works")
 	bank, _ = w.reader("Bank")
 	w.connect(zoe, employer, "employer")
@@ -59,7 +67,7 @@ func (w *world) three() (zoe *Owner, employer, bank *Reader) {
 	w.hears(bank, 1)
 	_, err = bank.LookUp(ctx, policies.IdentityID(employer.ID()), "works")
 	w.must(err)
-	return zoe, employer, bank
+	return zoe, m, employer, bank
 }
 
 // TestDeposit: a bank asks for an income, the customer decides, the employer deposits while she is away, and the bank reads what the employer attested. Each step that somebody could take
@@ -235,6 +243,46 @@ func TestDeposit(t *testing.T) {
 	}
 	if in := zoe.Inbox(true); len(in) != 1 || !slices.Equal(in[0].Fields, fields) {
 		t.Errorf("the inbox holds %+v", in)
+	}
+}
+
+// TestTakingBackAnAnswer: an answer of which a part is refused is taken back once the vault can be reached, and nothing that another device gave meanwhile.
+func TestTakingBackAnAnswer(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	zoe, m, employer, bank := w.threeWith()
+	fields := []policies.Field{"income.net", "job.since"}
+	c, err := bank.Specify(ctx, zoe.ID(), policies.IdentityID(employer.ID()), loan())
+	w.must(err)
+	w.looks(zoe, 1)
+	w.secondRoute(false)
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/grants") && r.Method == http.MethodPost:
+			problem.Write(rw, policies.CodeGuardrail)
+		case strings.HasSuffix(r.URL.Path, "/write-ends"):
+			http.Error(rw, "silence", http.StatusBadGateway)
+		default:
+			next.ServeHTTP(rw, r)
+		}
+	})
+	if _, err := zoe.Answer(ctx, c.ID.String()[:8], fields, ""); !errors.Is(err, policies.CodeGuardrail) && !errors.Is(err, ErrNotStopped) {
+		t.Fatalf("an answer that is refused: %v", err)
+	}
+	w.hostile(nil)
+	w.secondRoute(true)
+	if len(zoe.state.Tasks) == 0 {
+		t.Fatal("nothing waits to be taken back")
+	}
+	other := reopen(m.clone(), w)
+	other.state.Tasks = nil
+	w.must(other.GrantWrite(ctx, employer.ID(), fields[:1], GrantOptions{Purpose: "payroll"}))
+	w.must(zoe.Sync(ctx))
+	got := map[policies.Field]string{}
+	for _, one := range zoe.Writers(false) {
+		got[one.Field] += one.Purpose
+	}
+	if want := map[policies.Field]string{fields[0]: "payroll"}; !maps.Equal(got, want) {
+		t.Errorf("the employer may write %v, want %v", got, want)
 	}
 }
 

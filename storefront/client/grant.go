@@ -184,7 +184,7 @@ type RevokeOptions struct {
 
 // Revoke stops a reader from reading fields, all of them if none is named, and rotates them for those who may still read. It returns
 // nil when a verified receipt says that the vault recorded it and everything after it is done too. [ErrNotStopped]: nothing proves that the
-// reader is stopped; it is kept and tried again. [ErrNotRotated]: stopped, and the rest is tried again.
+// reader is stopped; it is kept and tried again. [ErrNotRotated]: stopped, and the rest is tried again, unless it is [ErrRotationRefused].
 func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []policies.Field, opts RevokeOptions) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -210,11 +210,12 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 	// If all that this device knows of is a grant of unknown outcome, another device may have granted what it has not seen.
 	blind := len(ended) == 0
 	front := []task{{Kind: taskRevoke, Stroke: stroke, Reader: reader, Fields: fields, Reason: policies.ReasonWithdrawn, Blind: blind, Turn: blind && !opts.KeepEpoch}}
+	rotation := policies.NewDocumentID()
 	if !opts.KeepEpoch {
 		view := o.view()
 		ended = slices.DeleteFunc(ended, func(f policies.Field) bool { _, ok := view[f]; return !ok && !o.writable(f) })
 		if len(ended) > 0 {
-			o.state.Tasks = append(o.state.Tasks, task{Kind: taskRotate, Stroke: policies.NewDocumentID(), Fields: ended})
+			o.state.Tasks = append(o.state.Tasks, task{Kind: taskRotate, Stroke: rotation, Fields: ended})
 		}
 	}
 	o.state.Tasks = append(front, o.state.Tasks...)
@@ -224,6 +225,9 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 			return err
 		}
 		return fmt.Errorf("%w: %w", ErrNotStopped, err)
+	}
+	if refused(err) && !opts.KeepEpoch && !blind && !slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Stroke == rotation }) {
+		return fmt.Errorf("%w: %w", ErrRotationRefused, err)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotRotated, err)

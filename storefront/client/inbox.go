@@ -482,7 +482,7 @@ func (o *Owner) settleAnswers(ctx context.Context) error {
 				takenBack = o.takeBackWrite(e, r, source) || takenBack
 				if len(given) > 0 {
 					o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{
-						Kind: taskRevoke, Stroke: policies.NewDocumentID(), Reader: policies.ReaderID(r.From), Fields: given, Reason: policies.ReasonWithdrawn,
+						Kind: taskRevoke, Stroke: policies.NewDocumentID(), Reader: policies.ReaderID(r.From), Fields: given, Terms: e.terms(r), Reason: policies.ReasonWithdrawn,
 					})
 					takenBack = true
 				}
@@ -511,6 +511,11 @@ func (o *Owner) settleAnswers(ctx context.Context) error {
 		return o.run(ctx)
 	}
 	return nil
+}
+
+// terms are what tells that which an answer gave from that which the person gave otherwise.
+func (e *inboxEntry) terms(r *consent.Request) terms {
+	return terms{Purpose: r.Purpose.Text, Expires: e.Until}
 }
 
 // given are those of the fields of an answer that its reader may read by it.

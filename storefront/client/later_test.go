@@ -784,3 +784,50 @@ func TestTheLaterDecisionOnWriters(t *testing.T) {
 		})
 	}
 }
+
+// TestResealingHidesNothing: what somebody wrote since the device last looked, up to the moment in which it seals its own values anew, stays the newest.
+func TestResealingHidesNothing(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, bank, _ := w.clinic()
+	w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{"phone.mobile"}, GrantOptions{}))
+	written, ended := false, false
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		next.ServeHTTP(rw, r)
+		ended = ended || strings.HasSuffix(r.URL.Path, "/write-ends")
+		if !written && ended && r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/revocations") { // the field has moved, and is not sealed anew yet
+			written = true
+			w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "theirs")))
+		}
+	})
+	w.must(o.Replace(ctx, stolen(), keep(new([]byte))))
+	w.hostile(nil)
+	if !written {
+		t.Fatal("nothing was written meanwhile")
+	}
+	w.wantBy(acme, o, "phone.mobile", "theirs", author(bank))
+}
+
+// TestRotationRefused: a revocation whose rotation is refused for good does not say that it is tried again.
+func TestRotationRefused(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, _ := w.household(1)
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/grants") {
+			problem.Write(rw, problem.New(policies.CodeCustody, "no longer"))
+			return
+		}
+		next.ServeHTTP(rw, r)
+	})
+	if err := o.Revoke(ctx, acme.ID(), nil, RevokeOptions{}); !errors.Is(err, ErrRotationRefused) || !errors.Is(err, ErrNotRotated) || !errors.Is(err, policies.CodeCustody) {
+		t.Fatal(err)
+	}
+	w.hostile(nil)
+	w.must(o.Sync(ctx))
+	w.wantRefusal(acme, o, "own/f0", policies.CodeRevoked)
+
+	o, _, acme, _ = w.household(1)
+	w.lost("/grants", false)
+	if err := o.Revoke(ctx, acme.ID(), nil, RevokeOptions{}); errors.Is(err, ErrRotationRefused) || !errors.Is(err, ErrNotRotated) {
+		t.Fatal(err)
+	}
+}

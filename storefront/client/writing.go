@@ -449,7 +449,7 @@ func (o *Owner) endItems(t *task) map[policies.AuthorID][]writing.Ended {
 	for i := range o.state.Writers {
 		g := &o.state.Writers[i]
 		for _, w := range g.Doc.Fields {
-			ends := policies.ReaderID(g.Doc.Writer) == t.Reader && (len(t.Fields) == 0 || slices.Contains(t.Fields, w.Field))
+			ends := policies.ReaderID(g.Doc.Writer) == t.Reader && (len(t.Fields) == 0 || slices.Contains(t.Fields, w.Field)) && t.means(g.Doc.Purpose, g.Doc.Expires)
 			if t.Reason == policies.ReasonSuperseded {
 				ends = slices.ContainsFunc(o.state.Writers, func(n ownedWriteGrant) bool {
 					_, ok := n.Doc.Epoch(w.Field)

@@ -61,7 +61,7 @@ var reasons = []struct {
 	err error
 	id  string
 }{
-	{client.ErrNotRotated, "why.not_rotated"}, {client.ErrReplaced, "why.replaced"}, {client.ErrRecovery, "why.recovery"},
+	{client.ErrRotationRefused, "why.rotation_refused"}, {client.ErrNotRotated, "why.not_rotated"}, {client.ErrReplaced, "why.replaced"}, {client.ErrRecovery, "why.recovery"},
 	{client.ErrNoAccount, "why.no_account"}, {client.ErrNotSame, "why.not_same"}, {errUnsure, "why.unsure"},
 	{errNoTerminal, "why.no_terminal"}, {errDuration, "why.duration"}, {errUsage, "why.usage"},
 	{client.ErrNoContact, "why.no_contact"}, {client.ErrNotConnected, "why.not_connected"}, {client.ErrNoField, "why.no_field"}, {catalogue.ErrUnknownField, "why.unknown_field"},
