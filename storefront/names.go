@@ -1,12 +1,14 @@
 package storefront
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	naming "github.com/sallyport/sallyport/policies/names"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/succession"
@@ -78,7 +80,8 @@ func (s *Storefront) getVoucher(c *call) error {
 	return c.json(http.StatusOK, v)
 }
 
-// postRenunciation passes on to the vault that a reader gives up fields of grants. As with a revocation nothing here stands in its way once the vault has acknowledged it.
+// postRenunciation passes on to the vault that a reader gives up fields of grants. It is written down before: owners learn of renunciations by their place in the key-use log, and
+// one that the vault accepted and a crash kept from being stored would come to light behind others, or never. A store that takes nothing does not stand in its way.
 func (s *Storefront) postRenunciation(c *call) error {
 	env, err := envelope.Parse(c.body)
 	if err != nil {
@@ -101,25 +104,87 @@ func (s *Storefront) postRenunciation(c *call) error {
 	defer unlock()
 	ctx, cancel := detach(c.ctx)
 	defer cancel()
-	receipt, err := s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})
-	if err != nil {
+	if err := s.lockedGivingUp(ctx, d.Owner); err != nil {
 		return err
 	}
+	pending := key(kindGivingUp, d.Owner[:], env.Hash[:])
+	if err := s.store.Commit(ctx, store.Change{Key: pending, Version: 1, Value: env.Raw}); err != nil {
+		s.log.Error("writing down a renunciation before the vault has it", "error", err)
+	}
+	receipt, err := s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})
+	if err != nil {
+		if !temporary(err) {
+			s.forgetGivingUp(ctx, pending)
+		}
+		return err
+	}
+	if err := s.storeGivenUp(ctx, env, d, receipt); err != nil {
+		s.log.Error("indexing a renunciation", "error", err)
+		return c.json(http.StatusAccepted, receipt)
+	}
+	return c.json(http.StatusOK, receipt)
+}
+
+// storeGivenUp keeps what a reader gave up, once the vault has acknowledged it, and forgets that it was on its way.
+func (s *Storefront) storeGivenUp(ctx context.Context, env *envelope.Envelope, d *succession.Renunciation, receipt *evidence.Receipt) error {
 	index := receipt.Evidence.Index
 	at := key(kindGivenUp, d.Owner[:], policies.U64(index))
 	record, err := encodeRecord(at, 1, api.Renunciation{Index: index, Document: env.Raw, Receipt: receipt})
 	if err != nil {
 		return err
 	}
-	changes, err := s.once(ctx, nil, at, record.Value)
-	if err == nil {
-		err = s.endItems(ctx, changes, d.Owner, d.Items)
-	}
+	changes, err := s.once(ctx, []store.Change{{Key: key(kindGivingUp, d.Owner[:], env.Hash[:]), Delete: true}}, at, record.Value)
 	if err != nil {
-		s.log.Error("indexing a renunciation", "error", err)
-		return c.json(http.StatusAccepted, receipt)
+		return err
 	}
-	return c.json(http.StatusOK, receipt)
+	return s.endItems(ctx, changes, d.Owner, d.Items)
+}
+
+func (s *Storefront) forgetGivingUp(ctx context.Context, pending []byte) {
+	if err := s.store.Commit(ctx, store.Change{Key: pending, Delete: true}); err != nil {
+		s.log.Error("forgetting a renunciation that the vault refused", "error", err)
+	}
+}
+
+// lockedGivingUp sends the vault again what was on its way to it when an earlier process ended, or the vault did not answer. The caller has the owner's slot.
+func (s *Storefront) lockedGivingUp(ctx context.Context, owner policies.OwnerID) error {
+	return s.each(ctx, key(kindGivingUp, owner[:]), nil, func(r store.Record) error {
+		env, d, err := stored[succession.Renunciation]("renunciation", r.Value)
+		if err != nil {
+			return err
+		}
+		receipt, err := s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})
+		switch {
+		case err == nil:
+			return s.storeGivenUp(ctx, env, d, receipt)
+		case temporary(err):
+			return err
+		}
+		s.forgetGivingUp(ctx, r.Key)
+		return nil
+	})
+}
+
+// resumeGivingUp goes on with what an earlier process left on its way to the vault.
+func (s *Storefront) resumeGivingUp(ctx context.Context) {
+	err := s.each(ctx, []byte{kindGivingUp}, nil, func(r store.Record) error {
+		if len(r.Key) != 1+64 {
+			return fmt.Errorf("a stored key has %d bytes", len(r.Key))
+		}
+		owner := policies.OwnerID(r.Key[1:33])
+		unlock, err := s.locks.lock(ctx, own(owner))
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		if err := s.lockedGivingUp(ctx, owner); err != nil {
+			s.log.Error("sending the vault again what a reader gave up", "error", err)
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("looking for what readers gave up", "error", err)
+	}
 }
 
 // parseGivenUp is the document of a stored renunciation.
@@ -137,6 +202,20 @@ func (s *Storefront) getRenunciations(c *call) error {
 	after, err := c.number("after")
 	if err != nil {
 		return err
+	}
+	owner := policies.OwnerID(c.subject)
+	if onTheWay, err := s.store.Scan(c.ctx, key(kindGivingUp, owner[:]), nil, 1); err != nil {
+		return err
+	} else if len(onTheWay) > 0 { // what comes later has a later place in the log
+		unlock, err := s.locks.lock(c.ctx, own(owner))
+		if err != nil {
+			return err
+		}
+		err = s.lockedGivingUp(c.ctx, owner)
+		unlock()
+		if err != nil {
+			return err
+		}
 	}
 	prefix := key(kindGivenUp, c.subject[:])
 	var from []byte

@@ -34,6 +34,7 @@ import (
 //	s identity generation            api.Succession
 //	v identity                       api.Vouched: the newest voucher for its name
 //	e owner index                    api.Renunciation: what a reader gave up, by its entry in the key-use log
+//	E owner hash                     one that is on its way to the vault, an envelope
 //	m receiver number                letterRecord: a sealed message that waits for its receiver
 //	y receiver number                what is sealed in it
 //	M receiver                       the highest number used, 8 bytes
@@ -62,6 +63,7 @@ const (
 	kindSuccession  = 's'
 	kindVoucher     = 'v'
 	kindGivenUp     = 'e'
+	kindGivingUp    = 'E'
 	kindLetter      = 'm'
 	kindSealed      = 'y'
 	kindNumber      = 'M'

@@ -158,6 +158,6 @@ func TestLookupOfAuthor(t *testing.T) {
 // No two kinds of records begin with the same byte: the compiler takes no key of a map twice.
 var _ = map[byte]bool{
 	kindIdentity: true, kindByReader: true, kindByOwner: true, kindCount: true, kindTree: true, kindWork: true, kindLeaf: true, kindCiphertext: true, kindChain: true, kindGrant: true,
-	kindGrantPlaces: true, kindSuccession: true, kindVoucher: true, kindGivenUp: true, kindLetter: true, kindSealed: true, kindNumber: true, kindClosed: true, kindWriteGrant: true, kindWritePlaces: true,
+	kindGrantPlaces: true, kindSuccession: true, kindVoucher: true, kindGivenUp: true, kindGivingUp: true, kindLetter: true, kindSealed: true, kindNumber: true, kindClosed: true, kindWriteGrant: true, kindWritePlaces: true,
 	kindRegistration: true, kindIntroduced: true, kindIntroducedTo: true, kindIntroducedCount: true,
 }

@@ -155,6 +155,7 @@ func New(o Options) (*Storefront, error) {
 	s.stop = stop
 	s.running.Go(func() { s.resume(ctx) })
 	s.running.Go(func() { s.resumeClosures(ctx) })
+	s.running.Go(func() { s.resumeGivingUp(ctx) })
 	s.running.Go(func() { s.collect(ctx) })
 	s.running.Go(func() { s.sweepMessages(ctx) })
 	return s, nil

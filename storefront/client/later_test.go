@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -790,18 +791,20 @@ func TestResealingHidesNothing(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, _, acme, bank, _ := w.clinic()
 	w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{"phone.mobile"}, GrantOptions{}))
-	written, ended := false, false
+	var written, ended atomic.Bool
 	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
 		next.ServeHTTP(rw, r)
-		ended = ended || strings.HasSuffix(r.URL.Path, "/write-ends")
-		if !written && ended && r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/revocations") { // the field has moved, and is not sealed anew yet
-			written = true
+		if strings.HasSuffix(r.URL.Path, "/write-ends") {
+			ended.Store(true)
+		}
+		if !written.Load() && ended.Load() && r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/revocations") { // the field has moved, and is not sealed anew yet
+			written.Store(true)
 			w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "theirs")))
 		}
 	})
 	w.must(o.Replace(ctx, stolen(), keep(new([]byte))))
 	w.hostile(nil)
-	if !written {
+	if !written.Load() {
 		t.Fatal("nothing was written meanwhile")
 	}
 	w.wantBy(acme, o, "phone.mobile", "theirs", author(bank))

@@ -272,7 +272,7 @@ func newWorldOf(t *testing.T, custodies ...policies.Custody) *world {
 		Keys: filepath.Join(dir, "keys"), Logger: slog.New(slog.DiscardHandler),
 	})
 	w.must(err)
-	db, err := store.Open(store.Options{Dir: filepath.Join(dir, "data")})
+	db, err := store.Open(store.Options{Dir: filepath.Join(dir, "data"), Reserve: 64 << 20})
 	w.must(err)
 	front, err := storefront.New(storefront.Options{Store: db, Vault: adapter{w.vault, &w.before}, Names: []string{"127.0.0.1"}, Limits: storefront.Limits{
 		OpenRate: 1e6, OpenBurst: 1e6, LoginRate: 1e6, LoginBurst: 1e6, FieldRate: 1e6, FieldBurst: 1e6,
@@ -307,7 +307,7 @@ func newWorldOf(t *testing.T, custodies ...policies.Custody) *world {
 
 // emptyStorefront is another storefront on the same vault.
 func (w *world) emptyStorefront() *httptest.Server {
-	db, err := store.Open(store.Options{Dir: w.t.TempDir()})
+	db, err := store.Open(store.Options{Dir: w.t.TempDir(), Reserve: 64 << 20})
 	w.must(err)
 	front, err := storefront.New(storefront.Options{Store: db, Vault: adapter{w.vault, &w.before}, Names: []string{"127.0.0.1"}})
 	w.must(err)

@@ -1,0 +1,122 @@
+package storefront
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/succession"
+	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/storefront/internal/store"
+)
+
+// givesUp is a renunciation of the owner's fields of a grant.
+func (p *party) givesUp(owner *party, grant policies.DocumentID, fields ...policies.Field) *envelope.Envelope {
+	p.w.t.Helper()
+	d := &succession.Renunciation{Header: policies.NewHeader("renunciation", time.Now()), Audience: p.w.doc.Vault, Reader: policies.ReaderID(p.id), Owner: owner.owner()}
+	for _, f := range fields {
+		d.Items = append(d.Items, policies.RevokedItem{Grant: grant, Field: f, Author: policies.AuthorID(owner.id)})
+	}
+	e, err := policies.Sign(p.signer, d)
+	p.w.must(err)
+	return e
+}
+
+// TestGivingUpOverACrash fails the handing on of a renunciation at each step, as a crash or a lost connection would, and has another reader give up something after it. The owner,
+// who asks from where they last were, hears of all that counts, in the order of the log; of what the vault refused of nothing.
+func TestGivingUpOverACrash(t *testing.T) {
+	lost := fmt.Errorf("connection lost: %w", policies.CodeUnavailable)
+	nth := func(n int) func([]store.Change) error {
+		return func([]store.Change) error {
+			if n--; n == 0 {
+				return errInjected
+			}
+			return nil
+		}
+	}
+	once := func(err error) func(string) error {
+		return func(string) (out error) { out, err = err, nil; return out }
+	}
+	for name, c := range map[string]struct {
+		arm    func(*world)
+		counts int // of the two, how many the owner hears of
+	}{
+		"nothing":                       {func(*world) {}, 2},
+		"not written down before":       {func(w *world) { w.store.set(nth(1), nil) }, 2},
+		"written down before, and lost": {func(w *world) { w.store.set(nil, nth(1)) }, 2},
+		"before the vault is asked":     {func(w *world) { w.vault.set(once(lost), nil) }, 2},
+		"after the vault accepted":      {func(w *world) { w.vault.set(nil, once(lost)) }, 2},
+		"before it is stored":           {func(w *world) { w.store.set(nth(2), nil) }, 2},
+		"after it is stored":            {func(w *world) { w.store.set(nil, nth(2)) }, 2},
+		"the vault refuses":             {func(w *world) { w.vault.set(once(policies.CodeNoGrant), nil) }, 1},
+	} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/restart=%v", name, restart), func(t *testing.T) {
+				w := newWorld(t, loose)
+				anna, acme, shop := w.member(policies.KindPerson), w.member(policies.KindBusiness), w.member(policies.KindBusiness)
+				anna.publish([]api.Item{anna.set("name", "Anna"), anna.set("city", "Ulm")})
+				g, h := anna.give(acme, "billing", "name"), anna.give(shop, "billing", "city")
+				first := acme.givesUp(anna, g.ID, "name")
+				c.arm(w)
+				_ = acme.do("POST", api.PathRenunciations, first.Raw, nil)
+				w.store.set(nil, nil)
+				w.vault.set(nil, nil)
+				if restart {
+					w.crash()
+					anna.logIn()
+					shop.logIn()
+				}
+				second := shop.givesUp(anna, h.ID, "city")
+				w.must(shop.do("POST", api.PathRenunciations, second.Raw, nil))
+				var heard api.Renunciations
+				w.must(anna.do("GET", api.PathRenunciations, nil, &heard))
+				if len(heard.Renunciations) != c.counts {
+					t.Fatalf("heard of %d, want %d", len(heard.Renunciations), c.counts)
+				}
+				last := uint64(0)
+				for _, one := range heard.Renunciations {
+					if one.Index <= last {
+						t.Errorf("entry %d after %d", one.Index, last)
+					}
+					last = one.Index
+				}
+				left := 0
+				w.must(w.front.each(t.Context(), []byte{kindGivingUp}, nil, func(store.Record) error { left++; return nil }))
+				if left != 0 {
+					t.Errorf("%d are on their way still", left)
+				}
+			})
+		}
+	}
+}
+
+// TestGivingUpIsSentAtStart: what waited for the vault goes to it with the next start, and whoever asks meanwhile is not told that nothing was given up.
+func TestGivingUpIsSentAtStart(t *testing.T) {
+	w := newWorld(t, loose)
+	anna, acme := w.member(policies.KindPerson), w.member(policies.KindBusiness)
+	anna.publish([]api.Item{anna.set("name", "Anna")})
+	g := anna.give(acme, "billing", "name")
+	w.vault.set(func(string) error { return policies.CodeUnavailable }, nil)
+	wantCode(t, acme.do("POST", api.PathRenunciations, acme.givesUp(anna, g.ID, "name").Raw, nil), policies.CodeUnavailable)
+	wantCode(t, anna.do("GET", api.PathRenunciations, nil, nil), policies.CodeUnavailable)
+	w.vault.set(nil, nil)
+	w.crash()
+	anna.logIn()
+	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		left := 0
+		w.must(w.front.each(t.Context(), []byte{kindGivingUp}, nil, func(store.Record) error { left++; return nil }))
+		if left == 0 {
+			break
+		}
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("it was not sent")
+		}
+	}
+	var heard api.Renunciations
+	w.must(anna.do("GET", api.PathRenunciations, nil, &heard))
+	if len(heard.Renunciations) != 1 {
+		t.Fatalf("heard of %d, want one", len(heard.Renunciations))
+	}
+}
