@@ -320,7 +320,7 @@ func (w *world) openVault() {
 func (w *world) open() {
 	w.t.Helper()
 	var err error
-	w.db, err = store.Open(store.Options{Dir: filepath.Join(w.dir, "data")})
+	w.db, err = store.Open(store.Options{Dir: filepath.Join(w.dir, "data"), Reserve: 64 << 20})
 	w.must(err)
 	w.store = &brokenStore{Store: w.db}
 	w.start()
