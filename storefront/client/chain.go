@@ -138,7 +138,7 @@ func (o *Owner) saveAndRun(ctx context.Context) error {
 	if err := o.save(); err != nil {
 		return err
 	}
-	return o.run(ctx)
+	return o.told(o.run(ctx))
 }
 
 // run carries out the tasks in order until one fails. What failed stays, unless it was refused for good.
@@ -224,8 +224,8 @@ func (o *Owner) advance(ctx context.Context) error {
 			if t.Blind {
 				return o.seeing()
 			}
-			if err := o.withdraw(); err != nil {
-				return err
+			if o.withdraw() {
+				return o.save()
 			}
 			if t.Kind == taskWrite {
 				to, err := o.writer(ctx, policies.AuthorID(t.Reader))
@@ -1110,9 +1110,10 @@ func (o *Owner) sync(ctx context.Context) (err error) {
 	// Tasks first: a revocation must not wait for a storefront that is silent.
 	runErr := o.run(ctx)
 	defer func() { // what was given up is told, whatever else went well
-		if (errors.Is(runErr, ErrOvertaken) || refused(runErr)) && !errors.Is(err, runErr) {
+		if refused(runErr) && !errors.Is(err, runErr) {
 			err = errors.Join(runErr, err)
 		}
+		err = o.told(err)
 	}()
 	v, err := o.vault(ctx)
 	if err != nil {

@@ -219,7 +219,10 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 		}
 	}
 	o.state.Tasks = append(front, o.state.Tasks...)
-	err := o.saveAndRun(ctx)
+	err := o.save()
+	if err == nil {
+		err = o.run(ctx)
+	}
 	if slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Stroke == stroke }) {
 		if errors.Is(err, ErrNotStopped) {
 			return err

@@ -834,3 +834,27 @@ func TestRotationRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestARevocationIsToldAlone: that something which waited was not given is told by the next operation, and does not make a revocation look as if it had failed.
+func TestARevocationIsToldAlone(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m, acme, globex := w.household(1)
+	other := reopen(m.clone(), w)
+	w.silent("/grants")
+	w.secondRoute(false)
+	if err := o.Grant(ctx, acme.ID(), []policies.Field{"own/f0"}, GrantOptions{Purpose: "wish"}); err == nil {
+		t.Fatal("it did not wait")
+	}
+	w.hostile(nil)
+	w.secondRoute(true)
+	o.age(false)
+	w.must(other.Revoke(ctx, acme.ID(), nil, RevokeOptions{}))
+	w.must(o.Revoke(ctx, globex.ID(), nil, RevokeOptions{}))
+	o.Close()
+	o = reopen(m, w)
+	if err := o.Sync(ctx); !errors.Is(err, ErrOvertaken) {
+		t.Errorf("told: %v", err)
+	}
+	w.must(o.Sync(ctx))
+	w.wantGranted(o, acme, map[policies.Field]string{})
+}

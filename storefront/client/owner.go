@@ -75,6 +75,8 @@ type ownerState struct {
 
 	Restored bool `json:"restored,omitzero"` // and has not looked yet for what was left undone
 
+	Overtaken []policies.Field `json:"overtaken,omitzero"` // what waited and was not given, because another device decided otherwise later; the person is not told yet
+
 	GivenUpEarly []succession.Renunciation `json:"given_up_early,omitzero"` // what of it is of grants that this device has not met yet
 }
 

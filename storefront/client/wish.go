@@ -88,15 +88,26 @@ func (o *Owner) heedWriteEnd(d *writing.End) {
 	}
 }
 
-// withdraw takes out of the first task what was decided otherwise later. [ErrOvertaken]: something was; the rest of the task waits for its turn.
-func (o *Owner) withdraw() error {
+// withdraw takes out of the first task what was decided otherwise later, and reports whether that was something. The caller saves.
+func (o *Owner) withdraw() bool {
 	t := &o.state.Tasks[0]
 	gone := slices.DeleteFunc(slices.Clone(t.Later), func(f policies.Field) bool { return !slices.Contains(t.Fields, f) })
 	if t.Later = nil; len(gone) == 0 {
-		return nil
+		return false
 	}
+	o.state.Overtaken = append(o.state.Overtaken, gone...)
 	if t.Fields = without(t.Fields, gone); len(t.Fields) == 0 {
 		o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
 	}
-	return errors.Join(fmt.Errorf("%v: %w", gone, ErrOvertaken), o.save())
+	return true
+}
+
+// told adds to the outcome of an operation what was not carried out, once. A revocation does not tell of it: that it was done is what its answer says.
+func (o *Owner) told(err error) error {
+	if len(o.state.Overtaken) == 0 {
+		return err
+	}
+	late := fmt.Errorf("%s: %w", o.state.Overtaken, ErrOvertaken)
+	o.state.Overtaken = nil
+	return errors.Join(err, late, o.save())
 }

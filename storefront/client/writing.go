@@ -253,8 +253,8 @@ func (o *Owner) follow(ctx context.Context) error {
 		o.saveSoon()
 		return nil
 	}
-	if err := o.withdraw(); err != nil {
-		return err
+	if o.withdraw() {
+		return o.save()
 	}
 	if err := o.syncGivenUp(ctx); err != nil { // what a reader gave up is not granted anew
 		return err
@@ -400,7 +400,10 @@ func (o *Owner) EndWrite(ctx context.Context, writer policies.ReaderID, fields [
 		}
 	}
 	o.state.Tasks = append([]task{t}, o.state.Tasks...)
-	err := o.saveAndRun(ctx)
+	err := o.save()
+	if err == nil {
+		err = o.run(ctx)
+	}
 	if slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Stroke == stroke }) && !errors.Is(err, ErrNotStopped) {
 		return fmt.Errorf("%w: %w", ErrNotStopped, err)
 	}
