@@ -107,8 +107,8 @@ type Item struct {
 // author is who wrote an item.
 func (it *Item) author() string { return cmp.Or(it.Author, it.Owner) }
 
-// grants reports whether an owner's operation lets a reader read, and revokes whether it ends that.
-func (e *Event) grants() bool { return e.Do == Grant || e.Do == Answer }
+// grants reports whether an owner's operation lets a reader read, as a denial does not, and revokes whether it ends that.
+func (e *Event) grants() bool { return e.Do == Grant || e.Do == Answer && len(e.Fields) > 0 }
 
 func (e *Event) revokes() bool { return e.Do == Revoke || e.Do == Stop }
 
