@@ -120,3 +120,60 @@ func TestGivingUpIsSentAtStart(t *testing.T) {
 		t.Fatalf("heard of %d, want one", len(heard.Renunciations))
 	}
 }
+
+// TestGivingUpThatNeverEnds: the vault has a renunciation on record and cannot destroy the key; it says token_failure each time it is sent, until an operator has looked. Meanwhile
+// the owner is told of what others gave up, and others can give up something of this owner's.
+func TestGivingUpThatNeverEnds(t *testing.T) {
+	w := newWorld(t, loose)
+	anna, acme, shop := w.member(policies.KindPerson), w.member(policies.KindBusiness), w.member(policies.KindBusiness)
+	anna.publish([]api.Item{anna.set("name", "Anna"), anna.set("city", "Ulm")})
+	g, h := anna.give(acme, "billing", "name"), anna.give(shop, "billing", "city")
+	first := acme.givesUp(anna, g.ID, "name")
+	fails := true
+	w.vault.set(nil, func(string) error { // it is accepted, and the key stays
+		if fails {
+			return policies.CodeTokenFailure
+		}
+		return nil
+	})
+	wantCode(t, acme.do("POST", api.PathRenunciations, first.Raw, nil), policies.CodeTokenFailure)
+	var heard api.Renunciations
+	if err := anna.do("GET", api.PathRenunciations, nil, &heard); err != nil {
+		t.Errorf("the owner asks: %v", err)
+	}
+	// Another reader's: the vault would take it (fails only concerns the first one's key).
+	calls := 0
+	w.vault.set(func(string) error { calls++; return nil }, func(string) error {
+		if calls == 1 { // the first one, sent again before it
+			return policies.CodeTokenFailure
+		}
+		return nil
+	})
+	if err := shop.do("POST", api.PathRenunciations, shop.givesUp(anna, h.ID, "city").Raw, nil); err != nil {
+		t.Errorf("another reader gives up something of this owner's: %v, after %d calls of the vault", err, calls)
+	}
+}
+
+// TestGivenUpBehindAnother: a store takes nothing for a moment, neither that a renunciation is on its way nor that it is done. Sent again it comes behind another's, and the owner, who
+// goes on from where they were, hears of both.
+func TestGivenUpBehindAnother(t *testing.T) {
+	w := newWorld(t, loose)
+	anna, acme, shop := w.member(policies.KindPerson), w.member(policies.KindBusiness), w.member(policies.KindBusiness)
+	anna.publish([]api.Item{anna.set("name", "Anna"), anna.set("city", "Ulm")})
+	g, h := anna.give(acme, "billing", "name"), anna.give(shop, "billing", "city")
+	first := acme.givesUp(anna, g.ID, "name")
+	w.store.set(func([]store.Change) error { return errInjected }, nil)
+	w.must(acme.do("POST", api.PathRenunciations, first.Raw, nil)) // 202: it is sent again
+	w.store.set(nil, nil)
+	w.must(shop.do("POST", api.PathRenunciations, shop.givesUp(anna, h.ID, "city").Raw, nil))
+	var heard api.Renunciations
+	w.must(anna.do("GET", api.PathRenunciations, nil, &heard))
+	last := heard.Renunciations[len(heard.Renunciations)-1].Index
+	n := len(heard.Renunciations)
+	w.must(acme.do("POST", api.PathRenunciations, first.Raw, nil))
+	heard = api.Renunciations{}
+	w.must(anna.do("GET", fmt.Sprintf("%s?after=%d", api.PathRenunciations, last), nil, &heard))
+	if n += len(heard.Renunciations); n != 2 {
+		t.Errorf("the owner, who goes on from where they were, heard of %d, want 2", n)
+	}
+}

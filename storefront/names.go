@@ -1,6 +1,7 @@
 package storefront
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -104,8 +105,10 @@ func (s *Storefront) postRenunciation(c *call) error {
 	defer unlock()
 	ctx, cancel := detach(c.ctx)
 	defer cancel()
-	if err := s.lockedGivingUp(ctx, d.Owner); err != nil {
+	if err := s.lockedGivingUp(ctx, d.Owner); errors.Is(err, policies.CodeUnavailable) {
 		return err
+	} else if err != nil {
+		s.log.Error("sending the vault again what a reader gave up", "error", err)
 	}
 	pending := key(kindGivingUp, d.Owner[:], env.Hash[:])
 	if err := s.store.Commit(ctx, store.Change{Key: pending, Version: 1, Value: env.Raw}); err != nil {
@@ -125,17 +128,28 @@ func (s *Storefront) postRenunciation(c *call) error {
 	return c.json(http.StatusOK, receipt)
 }
 
-// storeGivenUp keeps what a reader gave up, once the vault has acknowledged it, and forgets that it was on its way.
+// storeGivenUp keeps what a reader gave up, once the vault has acknowledged it, and forgets that it was on its way. Its number is its place in the key-use log or, if a later
+// one was stored before it, the number after that one's: an owner asks for what is behind the last that they heard of.
 func (s *Storefront) storeGivenUp(ctx context.Context, env *envelope.Envelope, d *succession.Renunciation, receipt *evidence.Receipt) error {
-	index := receipt.Evidence.Index
-	at := key(kindGivenUp, d.Owner[:], policies.U64(index))
-	record, err := encodeRecord(at, 1, api.Renunciation{Index: index, Document: env.Raw, Receipt: receipt})
-	if err != nil {
+	number, stored := receipt.Evidence.Index, false
+	if err := s.each(ctx, key(kindGivenUp, d.Owner[:]), key(kindGivenUp, d.Owner[:], policies.U64(number-1)), func(r store.Record) error {
+		var one api.Renunciation
+		if err := decodeRecord(r, &one); err != nil {
+			return err
+		}
+		stored = stored || bytes.Equal(one.Document, env.Raw)
+		number = one.Index + 1
+		return nil
+	}); err != nil {
 		return err
 	}
-	changes, err := s.once(ctx, []store.Change{{Key: key(kindGivingUp, d.Owner[:], env.Hash[:]), Delete: true}}, at, record.Value)
-	if err != nil {
-		return err
+	changes := []store.Change{{Key: key(kindGivingUp, d.Owner[:], env.Hash[:]), Delete: true}}
+	if !stored {
+		record, err := encodeRecord(key(kindGivenUp, d.Owner[:], policies.U64(number)), 1, api.Renunciation{Index: number, Document: env.Raw, Receipt: receipt})
+		if err != nil {
+			return err
+		}
+		changes = append(changes, record)
 	}
 	return s.endItems(ctx, changes, d.Owner, d.Items)
 }
@@ -148,7 +162,8 @@ func (s *Storefront) forgetGivingUp(ctx context.Context, pending []byte) {
 
 // lockedGivingUp sends the vault again what was on its way to it when an earlier process ended, or the vault did not answer. The caller has the owner's slot.
 func (s *Storefront) lockedGivingUp(ctx context.Context, owner policies.OwnerID) error {
-	return s.each(ctx, key(kindGivingUp, owner[:]), nil, func(r store.Record) error {
+	var undone error
+	err := s.each(ctx, key(kindGivingUp, owner[:]), nil, func(r store.Record) error {
 		env, d, err := stored[succession.Renunciation]("renunciation", r.Value)
 		if err != nil {
 			return err
@@ -157,12 +172,16 @@ func (s *Storefront) lockedGivingUp(ctx context.Context, owner policies.OwnerID)
 		switch {
 		case err == nil:
 			return s.storeGivenUp(ctx, env, d, receipt)
-		case temporary(err):
+		case errors.Is(err, policies.CodeUnavailable):
 			return err
+		case temporary(err): // it does not keep others back
+			undone = errors.Join(undone, err)
+			return nil
 		}
 		s.forgetGivingUp(ctx, r.Key)
 		return nil
 	})
+	return errors.Join(err, undone)
 }
 
 // resumeGivingUp goes on with what an earlier process left on its way to the vault.
@@ -213,8 +232,10 @@ func (s *Storefront) getRenunciations(c *call) error {
 		}
 		err = s.lockedGivingUp(c.ctx, owner)
 		unlock()
-		if err != nil {
+		if errors.Is(err, policies.CodeUnavailable) {
 			return err
+		} else if err != nil { // the vault cannot finish it; it is told once it can
+			s.log.Error("sending the vault again what a reader gave up", "error", err)
 		}
 	}
 	prefix := key(kindGivenUp, c.subject[:])

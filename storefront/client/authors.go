@@ -154,9 +154,9 @@ func absent(v *Value) bool {
 			return true
 		}
 	}
-	// A key for another author's items ended or is not there yet: the owner's own decides whether the field may be read. If there is one and it is of another epoch, then the
-	// reader may read what it is not shown: that is an error, and no reason to take an older value for the newest.
-	for _, code := range []policies.Code{policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired} {
+	// A key for another author's items ended, is not there yet, or is for those to come; the owner's own decides whether the field may be read. The vault says so of an item
+	// that does not count, too: a writer cannot keep others from reading by what it puts where it may not.
+	for _, code := range []policies.Code{policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeLeaf} {
 		if v.author() != policies.AuthorID(v.Owner) && errors.Is(v.Err, code) {
 			return true
 		}

@@ -80,7 +80,7 @@ type task struct {
 	Blind  bool            `json:"blind,omitzero"`  // revoke or end-write, when the chain was read: another device may have granted what this one has not seen
 	Turn   bool            `json:"turn,omitzero"`   // of a blind one: rotate what it ends
 
-	Wished int64            `json:"wished,omitzero"` // grant, write or follow: when the person asked for it, Unix seconds by this device's clock
+	Wished int64            `json:"wished,omitzero"` // when the person asked for it, Unix seconds by this device's clock: the time of the document. Zero: they did not
 	Later  []policies.Field `json:"later,omitzero"`  // of it: what another device decided later
 
 	TakeBack bool          `json:"take_back,omitzero"` // notice: what was announced is taken back
@@ -138,7 +138,7 @@ func (o *Owner) saveAndRun(ctx context.Context) error {
 	if err := o.save(); err != nil {
 		return err
 	}
-	return o.told(o.run(ctx))
+	return o.run(ctx)
 }
 
 // run carries out the tasks in order until one fails. What failed stays, unless it was refused for good.
@@ -308,7 +308,7 @@ func (o *Owner) advance(ctx context.Context) error {
 		switch {
 		case err == nil:
 			unseen := (t.Kind == taskRevoke || t.Kind == taskEndWrite) && t.Reason == policies.ReasonWithdrawn && !o.saw(e)
-			again := task{Kind: t.Kind, Stroke: stroke, Reader: t.Reader, Fields: t.Fields, Terms: t.Terms, Reason: t.Reason, Blind: true}
+			again := task{Kind: t.Kind, Stroke: stroke, Reader: t.Reader, Fields: t.Fields, Terms: t.Terms, Wished: t.Wished, Reason: t.Reason, Blind: true}
 			if err := o.accepted(e); err != nil {
 				return errors.Join(err, o.save())
 			}
@@ -471,7 +471,7 @@ func (o *Owner) build(t *task, v *policies.VaultDocument) (*envelope.Envelope, [
 			return nil, nil, nil
 		}
 		e, err := policies.Sign(o.signing, &policies.Revocation{
-			Header: policies.NewHeader("revocation", o.now()), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink(), Items: items, Reason: t.Reason,
+			Header: policies.NewHeader("revocation", o.decided(t)), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink(), Items: items, Reason: t.Reason,
 		})
 		return e, nil, err
 	case taskWrite:

@@ -113,16 +113,16 @@ func (o *Owner) newestWrite(writer policies.IdentityID, f policies.Field) *owned
 	return g
 }
 
-// takeBackWrite plans the end of what a source was let write for an answer whose grant was refused: half of an answer is worse than none. What it could write before stays, on
+// takeBackWrite plans the end of what a source was let write, of some fields, for an answer whose grant was refused or stopped: half of an answer is worse than none. What it could write before stays, on
 // the terms of then. It reports whether there is anything to be done; the caller saves, and runs.
-func (o *Owner) takeBackWrite(e *inboxEntry, r *consent.Request, source policies.IdentityID) bool {
+func (o *Owner) takeBackWrite(e *inboxEntry, r *consent.Request, source policies.IdentityID, fields []policies.Field) bool {
 	if source.IsZero() {
 		return false
 	}
 	stroke := policies.NewDocumentID()
 	var ends []policies.Field
 	before := len(o.state.Tasks)
-	for _, f := range e.Fields {
+	for _, f := range fields {
 		g := o.newestWrite(source, f)
 		if g == nil || g.Doc.Expires != e.Until || g.Doc.Purpose != r.Purpose.Text { // the other permission is none of this answer's
 			continue
@@ -137,7 +137,7 @@ func (o *Owner) takeBackWrite(e *inboxEntry, r *consent.Request, source policies
 	}
 	if len(ends) > 0 {
 		o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{
-			Kind: taskEndWrite, Stroke: stroke, Reader: policies.ReaderID(source), Fields: ends, Terms: e.terms(r), Reason: policies.ReasonWithdrawn,
+			Kind: taskEndWrite, Stroke: stroke, Reader: policies.ReaderID(source), Fields: ends, Terms: e.terms(r), Wished: e.decided(r), Reason: policies.ReasonWithdrawn,
 		})
 	}
 	return len(o.state.Tasks) > before

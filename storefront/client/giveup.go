@@ -155,7 +155,7 @@ func (o *Owner) syncGivenUp(ctx context.Context) error {
 			return fmt.Errorf("asking what readers gave up: %w", err)
 		}
 		for _, one := range page.Renunciations {
-			if one.Receipt == nil || one.Index <= o.state.GivenUpTo || one.Receipt.Evidence.Index != one.Index {
+			if one.Receipt == nil || one.Index <= o.state.GivenUpTo || one.Receipt.Evidence.Index > one.Index {
 				return fmt.Errorf("asking what readers gave up: %w: it is not in order", ErrUntrue)
 			}
 			e, err := envelope.Parse(one.Document)

@@ -51,7 +51,7 @@ func (o *Owner) Grant(ctx context.Context, reader policies.ReaderID, fields []po
 	if _, _, err := o.planGrant(reader, fields, opts); err != nil {
 		return err
 	}
-	return o.saveAndRun(ctx)
+	return o.told(o.saveAndRun(ctx))
 }
 
 // planGrant puts a grant in the queue, and returns its stroke and when it ends. The caller saves.
@@ -195,7 +195,7 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 		// Another device may have granted what this one does not know of.
 		if err := o.syncChain(ctx); err != nil {
 			o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{
-				Kind: taskRevoke, Stroke: stroke, Reader: reader, Fields: fields, Reason: policies.ReasonWithdrawn, Blind: true, Turn: !opts.KeepEpoch,
+				Kind: taskRevoke, Stroke: stroke, Reader: reader, Fields: fields, Wished: o.now().Unix(), Reason: policies.ReasonWithdrawn, Blind: true, Turn: !opts.KeepEpoch,
 			})
 			return errors.Join(fmt.Errorf("%w: this device knows of no such grant, and could not ask for newer ones: %w", ErrNotStopped, err), o.save())
 		}
@@ -209,27 +209,30 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 	// To the front: nothing that waits may hold a revocation up.
 	// If all that this device knows of is a grant of unknown outcome, another device may have granted what it has not seen.
 	blind := len(ended) == 0
-	front := []task{{Kind: taskRevoke, Stroke: stroke, Reader: reader, Fields: fields, Reason: policies.ReasonWithdrawn, Blind: blind, Turn: blind && !opts.KeepEpoch}}
-	rotation := policies.NewDocumentID()
+	front := []task{{
+		Kind: taskRevoke, Stroke: stroke, Reader: reader, Fields: fields, Wished: o.now().Unix(), Reason: policies.ReasonWithdrawn, Blind: blind, Turn: blind && !opts.KeepEpoch,
+	}}
+	rotation, before := policies.NewDocumentID(), map[policies.Field]uint64{}
 	if !opts.KeepEpoch {
 		view := o.view()
 		ended = slices.DeleteFunc(ended, func(f policies.Field) bool { _, ok := view[f]; return !ok && !o.writable(f) })
 		if len(ended) > 0 {
 			o.state.Tasks = append(o.state.Tasks, task{Kind: taskRotate, Stroke: rotation, Fields: ended})
+			for _, f := range ended {
+				before[f] = o.fieldEpoch(f)
+			}
 		}
 	}
 	o.state.Tasks = append(front, o.state.Tasks...)
-	err := o.save()
-	if err == nil {
-		err = o.run(ctx)
-	}
+	err := o.saveAndRun(ctx)
 	if slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Stroke == stroke }) {
 		if errors.Is(err, ErrNotStopped) {
 			return err
 		}
 		return fmt.Errorf("%w: %w", ErrNotStopped, err)
 	}
-	if refused(err) && !opts.KeepEpoch && !blind && !slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Stroke == rotation }) {
+	waits := slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Stroke == rotation })
+	if refused(err) && !waits && slices.ContainsFunc(ended, func(f policies.Field) bool { return before[f] == o.fieldEpoch(f) }) {
 		return fmt.Errorf("%w: %w", ErrRotationRefused, err)
 	}
 	if err != nil {
@@ -295,7 +298,7 @@ func (o *Owner) buildGrant(t *task, v *policies.VaultDocument, link policies.Lin
 		return nil, nil, fmt.Errorf("%w: relationship: %w", ErrState, err)
 	}
 	g := &policies.Grant{
-		Header: policies.NewHeader("grant", o.now()), Audience: v.Vault, Owner: o.ID(), Link: link, Reader: t.Reader, Relationship: relHash,
+		Header: policies.NewHeader("grant", o.decided(t)), Audience: v.Vault, Owner: o.ID(), Link: link, Reader: t.Reader, Relationship: relHash,
 		Custody: t.Terms.Custody, Rights: []policies.Right{policies.RightRead}, Purpose: t.Terms.Purpose,
 		NotBefore: t.Terms.NotBefore, Expires: t.Terms.Expires, Limits: policies.Limits{ReadsPerDay: t.Terms.ReadsPerDay},
 	}

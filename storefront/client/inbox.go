@@ -476,13 +476,14 @@ func (o *Owner) settleAnswers(ctx context.Context) error {
 			}
 			given := o.given(e, r)                                                                         // what it reads by other grants is no answer, and has other terms
 			if state, err := r.Decide(given); len(given) > 0 && len(given) < len(e.Fields) && err == nil { // a part was stopped before it was in force
+				takenBack = o.takeBackWrite(e, r, source, without(e.Fields, given)) || takenBack
 				e.Fields, e.Decided = given, state
 			}
 			if len(given) != len(e.Fields) || !source.IsZero() && !o.mayWrite(source, e.Fields) {
-				takenBack = o.takeBackWrite(e, r, source) || takenBack
+				takenBack = o.takeBackWrite(e, r, source, e.Fields) || takenBack
 				if len(given) > 0 {
 					o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{
-						Kind: taskRevoke, Stroke: policies.NewDocumentID(), Reader: policies.ReaderID(r.From), Fields: given, Terms: e.terms(r), Reason: policies.ReasonWithdrawn,
+						Kind: taskRevoke, Stroke: policies.NewDocumentID(), Reader: policies.ReaderID(r.From), Fields: given, Terms: e.terms(r), Wished: e.decided(r), Reason: policies.ReasonWithdrawn,
 					})
 					takenBack = true
 				}
@@ -517,6 +518,9 @@ func (o *Owner) settleAnswers(ctx context.Context) error {
 func (e *inboxEntry) terms(r *consent.Request) terms {
 	return terms{Purpose: r.Purpose.Text, Expires: e.Until}
 }
+
+// decided is when the person answered, Unix seconds: what is taken back because it was refused is no decision of theirs since.
+func (e *inboxEntry) decided(r *consent.Request) int64 { return e.Until - r.Duration }
 
 // given are those of the fields of an answer that its reader may read by it.
 func (o *Owner) given(e *inboxEntry, r *consent.Request) (out []policies.Field) {

@@ -71,11 +71,11 @@ type ownerState struct {
 	Moved     bool              `json:"moved,omitzero"`     // nothing of this owner's own is; what others wrote may be until they write again
 	Replacing *replacement      `json:"replacing,omitzero"` // begun, and the succession is not in force yet
 	Announced *announced        `json:"announced,omitzero"`
-	GivenUpTo uint64            `json:"given_up_to,omitzero"` // index of the newest entry that says what a reader gave up
+	GivenUpTo uint64            `json:"given_up_to,omitzero"` // number of the newest of what readers gave up that was heard of
 
 	Restored bool `json:"restored,omitzero"` // and has not looked yet for what was left undone
 
-	Overtaken []policies.Field `json:"overtaken,omitzero"` // what waited and was not given, because another device decided otherwise later; the person is not told yet
+	Overtaken []overtakenWish `json:"overtaken,omitzero"` // what waited and was not given, because another device decided otherwise later; the person is not told yet
 
 	GivenUpEarly []succession.Renunciation `json:"given_up_early,omitzero"` // what of it is of grants that this device has not met yet
 }

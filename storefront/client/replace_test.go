@@ -680,7 +680,6 @@ func TestRenewalUndoesNothing(t *testing.T) {
 }
 
 // TestLeftUndone: a device is lost after it let a reader read what somebody had written in a field, and before it let it read what they would write. The one that is restored does the rest.
-// Until then the reader is told that there is something that it cannot read, and given nothing older for it.
 func TestLeftUndone(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, _, acme, globex := w.household(1)
@@ -704,7 +703,7 @@ func TestLeftUndone(t *testing.T) {
 	o.Close()
 	w.wantRead(acme, o, "own/c", "theirs")
 	w.must(globex.Write(ctx, o.ID(), set("own/c", "later")))
-	w.wantRefusal(acme, o, "own/c", policies.CodeLeaf)
+	w.wantRefusal(acme, o, "own/c", policies.CodeNotFound)
 	restored, err := RestoreOwner(new(memory), backup, Options{})
 	w.must(err)
 	w.must(restored.Sync(ctx))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/writing"
@@ -95,19 +96,39 @@ func (o *Owner) withdraw() bool {
 	if t.Later = nil; len(gone) == 0 {
 		return false
 	}
-	o.state.Overtaken = append(o.state.Overtaken, gone...)
+	o.state.Overtaken = append(o.state.Overtaken, overtakenWish{t.Reader, gone})
 	if t.Fields = without(t.Fields, gone); len(t.Fields) == 0 {
 		o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
 	}
 	return true
 }
 
-// told adds to the outcome of an operation what was not carried out, once. A revocation does not tell of it: that it was done is what its answer says.
+// overtakenWish is what waited and was not given.
+type overtakenWish struct {
+	Reader policies.ReaderID `json:"reader"`
+	Fields []policies.Field  `json:"fields"`
+}
+
+// told adds to the outcome of a grant, or of a look at everything, what was not given, once. Other operations do not tell of it: that they were done is what their answer says.
 func (o *Owner) told(err error) error {
 	if len(o.state.Overtaken) == 0 {
 		return err
 	}
-	late := fmt.Errorf("%s: %w", o.state.Overtaken, ErrOvertaken)
+	for _, one := range o.state.Overtaken {
+		name := one.Reader.String()
+		if c, ok := o.contact(one.Reader); ok {
+			name = c.Alias
+		}
+		err = errors.Join(err, fmt.Errorf("%s, %s: %w", name, one.Fields, ErrOvertaken))
+	}
 	o.state.Overtaken = nil
-	return errors.Join(err, late, o.save())
+	return errors.Join(err, o.save())
+}
+
+// decided is the time of the document of a task: when the person decided it, if they did. What is built anew because another document came first was not decided anew.
+func (o *Owner) decided(t *task) time.Time {
+	if t.Wished != 0 {
+		return time.Unix(t.Wished, 0)
+	}
+	return o.now()
 }

@@ -373,7 +373,7 @@ func (o *Owner) GrantWrite(ctx context.Context, writer policies.ReaderID, fields
 	t.ReadsPerDay, t.Custody = 0, ""
 	fields = slices.Compact(slices.Sorted(slices.Values(fields)))
 	o.state.Tasks = append(o.state.Tasks, task{Kind: taskFollow, Stroke: policies.NewDocumentID(), Reader: writer, Fields: fields, Terms: t, Wished: o.now().Unix()})
-	return o.saveAndRun(ctx)
+	return o.told(o.saveAndRun(ctx))
 }
 
 // EndWrite ends what a contact may write, all of it if no field is named. What it wrote up to now stays readable, until the owner sets something newer; what it
@@ -382,7 +382,7 @@ func (o *Owner) EndWrite(ctx context.Context, writer policies.ReaderID, fields [
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	stroke := policies.NewDocumentID()
-	t := task{Kind: taskEndWrite, Stroke: stroke, Reader: writer, Fields: fields, Reason: policies.ReasonWithdrawn}
+	t := task{Kind: taskEndWrite, Stroke: stroke, Reader: writer, Fields: fields, Wished: o.now().Unix(), Reason: policies.ReasonWithdrawn}
 	unsent, sent := o.cancel(stroke, writer, fields, taskWrite, taskFollow)
 	if len(o.endItems(&t)) == 0 {
 		t.Blind = true // another device may have let it write what this one does not know of
@@ -400,10 +400,7 @@ func (o *Owner) EndWrite(ctx context.Context, writer policies.ReaderID, fields [
 		}
 	}
 	o.state.Tasks = append([]task{t}, o.state.Tasks...)
-	err := o.save()
-	if err == nil {
-		err = o.run(ctx)
-	}
+	err := o.saveAndRun(ctx)
 	if slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Stroke == stroke }) && !errors.Is(err, ErrNotStopped) {
 		return fmt.Errorf("%w: %w", ErrNotStopped, err)
 	}
@@ -416,7 +413,7 @@ func (o *Owner) buildWriteGrant(t *task, v *policies.VaultDocument) (*envelope.E
 		return nil, ErrNoContact
 	}
 	g := &writing.Grant{
-		Header: policies.NewHeader("write-grant", o.now()), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink(), Writer: policies.AuthorID(t.Reader),
+		Header: policies.NewHeader("write-grant", o.decided(t)), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink(), Writer: policies.AuthorID(t.Reader),
 		Purpose: t.Terms.Purpose, NotBefore: t.Terms.NotBefore, Expires: t.Terms.Expires,
 	}
 	var points []byte
@@ -475,7 +472,7 @@ func (o *Owner) endItems(t *task) map[policies.AuthorID][]writing.Ended {
 // buildWriteEnd makes the document that ends write grants of one writer, or nil if there is nothing to end.
 func (o *Owner) buildWriteEnd(t *task, v *policies.VaultDocument) (*envelope.Envelope, error) {
 	for writer, items := range o.endItems(t) {
-		d := &writing.End{Header: policies.NewHeader("write-end", o.now()), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink(), Writer: writer, Items: items}
+		d := &writing.End{Header: policies.NewHeader("write-end", o.decided(t)), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink(), Writer: writer, Items: items}
 		for i := range o.state.Written {
 			if w := &o.state.Written[i]; w.Author == writer {
 				d.Last = writing.Last{Version: w.Manifest.Version, Manifest: w.Manifest.Hash}

@@ -602,7 +602,7 @@ func TestReplacedTwiceUnderAWriter(t *testing.T) {
 }
 
 // TestWrittenUnseenByADevice: a writer wrote since the second device last looked, and the field moved on since. Whatever the second device then does, readers
-// keep, or get, the key for what was written; so also if the storefront does not show it.
+// keep, or get, the key for what was written; so also if what was written cannot be had.
 func TestWrittenUnseenByADevice(t *testing.T) {
 	phone, mail := policies.Field("phone.mobile"), policies.Field("email.home")
 	begin := func(t *testing.T, before bool) (*world, *Owner, *Reader, *Reader) {
