@@ -57,7 +57,7 @@ type Header struct {
 	Type  string     `json:"type"`
 	Suite string     `json:"suite"`
 	ID    DocumentID `json:"id"`
-	Time  int64      `json:"time"` // when it was made, Unix seconds, by the maker's clock
+	Time  int64      `json:"time"` // when it was made, or what it says was decided, Unix seconds, by the maker's clock
 }
 
 // NewHeader begins a document of a type.

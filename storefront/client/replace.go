@@ -518,7 +518,6 @@ func (o *Owner) resealSome(ctx context.Context, t *task, rest []task) error {
 	for _, author := range o.writersOf(nil) {
 		_ = o.syncWritten(ctx, author) // what cannot be had now is what this device knows
 	}
-	t = &o.state.Tasks[0]
 	batch, size := task{Kind: taskPublish, Stroke: policies.NewDocumentID(), Anew: true}, 0
 	version := o.state.Manifest.Version + 1
 	var last policies.Field

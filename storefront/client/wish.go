@@ -11,8 +11,8 @@ import (
 )
 
 // What a person wishes waits on one device while nobody can be reached. If the same person decides about the same thing on another device meanwhile, then the later decision
-// counts, whichever the vault hears first: a document that this device did not know when it was asked, and that was made after that by the clocks of the two devices. A wish
-// that is overtaken is not carried out, and the person is told.
+// counts, whichever the vault hears first. Documents are dated when the person decided, not when they were built: one that this device did not know when it was asked, and that
+// has a later date, overtakes what waits. A wish that is overtaken is not carried out, and the person is told.
 //
 // That is so of what is given to others. Of two values of a field the newest by the vault's order counts, as everywhere.
 
