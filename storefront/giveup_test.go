@@ -92,6 +92,22 @@ func TestGivingUpOverACrash(t *testing.T) {
 	}
 }
 
+// TestGivenUpTwice: a reader that did not hear the answer sends the same again. The owner hears of it once.
+func TestGivenUpTwice(t *testing.T) {
+	w := newWorld(t, loose)
+	anna, acme := w.member(policies.KindPerson), w.member(policies.KindBusiness)
+	anna.publish([]api.Item{anna.set("name", "Anna")})
+	document := acme.givesUp(anna, anna.give(acme, "billing", "name").ID, "name")
+	for range 3 {
+		w.must(acme.do("POST", api.PathRenunciations, document.Raw, nil))
+	}
+	var heard api.Renunciations
+	w.must(anna.do("GET", api.PathRenunciations, nil, &heard))
+	if len(heard.Renunciations) != 1 {
+		t.Errorf("heard of %d, want one", len(heard.Renunciations))
+	}
+}
+
 // TestGivingUpIsSentAtStart: what waited for the vault goes to it with the next start, and whoever asks meanwhile is not told that nothing was given up.
 func TestGivingUpIsSentAtStart(t *testing.T) {
 	w := newWorld(t, loose)
