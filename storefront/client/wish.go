@@ -2,8 +2,8 @@ package client
 
 import (
 	"errors"
-	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -18,6 +18,15 @@ import (
 
 // ErrOvertaken: it waited on this device, and on another one the person decided otherwise later.
 var ErrOvertaken = errors.New("you decided otherwise on another device since, and that counts; do it again if you want it all the same")
+
+// Overtaken is an [ErrOvertaken] that says what was not given: contacts by alias, each with its fields.
+type Overtaken struct{ What string }
+
+// Error is the message.
+func (e *Overtaken) Error() string { return e.What + ": " + ErrOvertaken.Error() }
+
+// Unwrap is [ErrOvertaken].
+func (e *Overtaken) Unwrap() error { return ErrOvertaken }
 
 // wished reports whether a task gives somebody fields because the person asked for it.
 func (t *task) wished() bool { return t.Wished != 0 }
@@ -114,15 +123,19 @@ func (o *Owner) told(err error) error {
 	if len(o.state.Overtaken) == 0 {
 		return err
 	}
+	var what []string
 	for _, one := range o.state.Overtaken {
 		name := one.Reader.String()
 		if c, ok := o.contact(one.Reader); ok {
 			name = c.Alias
 		}
-		err = errors.Join(err, fmt.Errorf("%s, %s: %w", name, one.Fields, ErrOvertaken))
+		for _, f := range one.Fields {
+			name += " " + string(f)
+		}
+		what = append(what, name)
 	}
 	o.state.Overtaken = nil
-	return errors.Join(err, o.save())
+	return errors.Join(err, &Overtaken{strings.Join(what, ", ")}, o.save())
 }
 
 // decided is the time of the document of a task: when the person decided it, if they did. What is built anew because another document came first was not decided anew.

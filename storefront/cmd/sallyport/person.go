@@ -158,11 +158,15 @@ func (s *session) reason(err error) string {
 	return strings.Join(parts, ": ")
 }
 
-// subject is what an error is of, as far as it is a word of no language: a file, a field, or what the person typed.
+// subject is what an error is of, as far as it is a word of no language: a file, a field, a contact, or what the person typed.
 func (s *session) subject(err error) string {
 	var file *fs.PathError
 	if errors.As(err, &file) {
 		return file.Path
+	}
+	var overtaken *client.Overtaken
+	if errors.As(err, &overtaken) {
+		return overtaken.What
 	}
 	text := err.Error()
 	for _, part := range append(strings.Split(text, ": "), strings.Split(text, `"`)...) {

@@ -163,6 +163,9 @@ func TestExplain(t *testing.T) {
 		{phrases.German, false, fmt.Errorf("finding it: %w", client.ErrNoContact), "sallyport: diesen Kontakt gibt es nicht; `sallyport me contacts` listet sie auf"},
 		{phrases.German, false, fmt.Errorf("%w: %q", client.ErrNoContact, "acme"), "sallyport: acme: diesen Kontakt gibt es nicht; `sallyport me contacts` listet sie auf"},
 		{phrases.German, false, fmt.Errorf("reading the card: %w", &fs.PathError{Op: "open", Path: "karte.vcf", Err: fs.ErrNotExist}), "sallyport: karte.vcf: diese Datei gibt es nicht"},
+		{phrases.German, false, errors.Join(policies.CodeUnavailable, &client.Overtaken{What: "acme address.home"}),
+			"sallyport: acme address.home: " + phrases.Say(phrases.German, "why.overtaken")},
+		{phrases.English, false, &client.Overtaken{What: "acme address.home"}, "sallyport: acme address.home: " + client.ErrOvertaken.Error()},
 		{phrases.German, false, fmt.Errorf("publishing: %w", (&session{lang: phrases.German}).adding(policies.CodeUnavailable, "usage.both", "field", "note")),
 			"sallyport: note ist zugleich erlaubt und abgelehnt: das Schaufenster oder der Tresor antwortet nicht; versuchen Sie es noch einmal"},
 	} {
