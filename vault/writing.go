@@ -57,8 +57,8 @@ func (v *Vault) grantWriting(ctx context.Context, e *envelope.Envelope) (*eviden
 	return v.receipt(&record, cp, e.Hash)
 }
 
-// endWriting ends fields of write grants. The last manifest that the owner names must be one that this vault has accepted. It need not be the newest: a writer who
-// published without a pause could hold up an end that had to name the newest, and whatever came after the named one does not count.
+// endWriting ends fields of write grants. The last manifest that the owner names must be one that this vault has accepted, and new enough (writing.CheckEnd). Of what
+// came after it nothing counts.
 func (v *Vault) endWriting(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
 	d, err := open(v, e, func(w *writing.End) policies.IdentityID { return policies.IdentityID(w.Owner) })
 	if err != nil {
@@ -92,6 +92,9 @@ func (v *Vault) endWriting(ctx context.Context, e *envelope.Envelope) (*evidence
 			if index, known := s.Document(w.Last.Manifest); !ok || !known || index != at {
 				return problem.New(policies.CodeNotFound, "the last manifest is none that this vault accepted")
 			}
+		}
+		if err := writing.CheckEnd(s.Writings(w.Owner, w.Writer), w, s.Head(w.Owner, w.Writer).Version); err != nil {
+			return problem.New(policies.CodeHeadMoved, "the writer published something newer than the last manifest; look at it and sign again")
 		}
 		writer = s.Pseudonym(policies.IdentityID(w.Writer))
 		return nil

@@ -321,6 +321,41 @@ func TestWriteGrantsRefused(t *testing.T) {
 	o.seq, o.prev = o.seq+1, hash
 }
 
+// Where a newer write grant takes the place of an older one, the end of the older names the writer's newest manifest: what the owner has not seen is not lost.
+func TestEndWhileTheWriterGoesOn(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	a := o.author(w.enrol())
+	g := o.letWrite(a.party, nil, "phone.mobile", "email.home")
+	phone := o.grantAuthor(r, a, 1, "phone.mobile")
+	nothing := *a
+	a.set("phone.mobile", "p1")
+	older := *a
+	a.set("phone.mobile", "p2")
+	next := o.letWrite(a.party, func(d *writing.Grant) { d.Fields[0].Epoch = 2 }, "phone.mobile")
+
+	blind, _ := o.writeEndOf(&nothing, false, g, "phone.mobile") // as a device signs it that a storefront told that nothing was written
+	refusedWith(t, w, blind, policies.CodeHeadMoved)
+	stale, _ := o.writeEndOf(&older, true, g, "email.home", "phone.mobile")
+	refusedWith(t, w, stale, policies.CodeHeadMoved)
+	if got, _ := r.readFrom(a, phone, "phone.mobile"); got.Outcome != policies.CodeReleased {
+		t.Fatalf("after the refusals: %s", got.Outcome)
+	}
+	o.endWriting(a, true, g, "phone.mobile")
+	if got, _ := r.readFrom(a, phone, "phone.mobile"); got.Outcome != policies.CodeReleased {
+		t.Errorf("what the end kept: %s", got.Outcome)
+	}
+
+	// Nobody holds up an end that stops the writer.
+	a.set("email.home", "e")
+	s, hash := o.writeEndOf(&older, true, next, "phone.mobile")
+	w.accepted(s)
+	o.seq, o.prev = o.seq+1, hash
+	s, hash = o.writeEndOf(&nothing, false, g, "email.home")
+	w.accepted(s)
+	o.seq, o.prev = o.seq+1, hash
+}
+
 // What a writer publishes beyond the write grant, before, after or beside it, is never released.
 func TestWhatAWriterMayWrite(t *testing.T) {
 	w := newWorld(t)

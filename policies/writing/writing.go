@@ -3,7 +3,7 @@
 // A [Grant] makes somebody an author of some fields, an [End] ends that; both are links of the owner's chain. The author signs manifests of its own, per owner, and seals
 // items with the points that the grant carries sealed: it can read nothing by them, not even what it wrote. A manifest shows nobody what is in it, so there are two
 // decisions, both pure. [CheckAuthor]: may this author publish now? [Check]: does this item count? The vault asks the first when a manifest comes and the second
-// when somebody reads; an auditor asks both again.
+// when somebody reads. A third, [CheckEnd], is about the end of a grant. An auditor asks all of them again.
 //
 // Of several authors' items the newest by the vault's order counts (policies.AnswerItem).
 package writing
@@ -100,7 +100,7 @@ type End struct {
 	Owner         policies.OwnerID  `json:"owner"`
 	policies.Link                   // seq, prev
 	Writer        policies.AuthorID `json:"writer"`
-	Last          Last              `json:"last,omitzero"` // the newest of the writer's manifests that the owner goes by; absent: none
+	Last          Last              `json:"last,omitzero"` // the newest of the writer's manifests that the owner goes by ([CheckEnd]); absent: none
 	Items         []Ended           `json:"items"`
 }
 
@@ -195,6 +195,40 @@ func Check(writings []Standing, w Item) error {
 		}
 	}
 	return code
+}
+
+// CheckEnd decides whether an end names a manifest that is new enough; head is the version of the writer's newest, 0 if there is none. Any that was accepted will do to stop
+// a writer: one who published without a pause could hold up an end that had to name the newest. But where a newer grant takes the place of the one that ends, the writer
+// goes on, and nobody wants to lose what it wrote since: that end must name the newest. It returns [policies.CodeHeadMoved] if it does not.
+func CheckEnd(writings []Standing, d *End, head uint64) error {
+	if d.Last.Version == head {
+		return nil
+	}
+	type item struct {
+		grant policies.DocumentID
+		field policies.Field
+	}
+	ends := make(map[item]bool, len(d.Items))
+	for _, e := range d.Items {
+		ends[item{e.Grant, e.Field}] = true
+	}
+	stays := map[policies.Field]uint64{} // the index of the newest grant that lets the writer go on with a field
+	for _, one := range writings {
+		for _, w := range one.Grant.Fields {
+			if _, over := one.Ended[w.Field]; !over && !ends[item{one.Grant.ID, w.Field}] {
+				stays[w.Field] = max(stays[w.Field], one.Index)
+			}
+		}
+	}
+	for _, one := range writings {
+		for _, w := range one.Grant.Fields {
+			// What was ended before stays as it was ended first.
+			if _, over := one.Ended[w.Field]; !over && ends[item{one.Grant.ID, w.Field}] && one.Index < stays[w.Field] {
+				return policies.CodeHeadMoved
+			}
+		}
+	}
+	return nil
 }
 
 // CheckAuthor decides whether an author who is not the owner may publish at a time: whether any field of any write grant is in force. Which fields a manifest is

@@ -159,6 +159,50 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// An end must name the writer's newest manifest where a newer grant lets the writer go on, and nowhere else.
+func TestCheckEnd(t *testing.T) {
+	grant := func(id byte, index uint64, ended []policies.Field, fields ...policies.Field) Standing {
+		s := Standing{Grant: &Grant{Header: policies.Header{ID: policies.DocumentID{id}}}, Index: index, Ended: map[policies.Field]Ended{}}
+		for _, f := range fields {
+			s.Grant.Fields = append(s.Grant.Fields, Field{f, uint64(id)})
+		}
+		for _, f := range ended {
+			s.Ended[f] = Ended{Field: f}
+		}
+		return s
+	}
+	item := func(id byte, f policies.Field) Ended { return Ended{Grant: policies.DocumentID{id}, Field: f} }
+	old, next := grant(1, 10, nil, "phone", "mail"), grant(2, 20, nil, "phone")
+	over := grant(2, 20, []policies.Field{"phone"}, "phone", "mail")
+	for _, c := range []struct {
+		name      string
+		standing  []Standing
+		last      uint64
+		items     []Ended
+		headMoved bool
+	}{
+		{"the newest is named", []Standing{old, next}, 7, []Ended{item(1, "phone")}, false},
+		{"an older, and the writer goes on", []Standing{old, next}, 6, []Ended{item(1, "phone")}, true},
+		{"in whatever order they are listed", []Standing{next, old}, 6, []Ended{item(1, "phone")}, true},
+		{"none, and the writer goes on", []Standing{old, next}, 0, []Ended{item(1, "phone")}, true},
+		{"behind an item that stops the writer", []Standing{old, next}, 6, []Ended{item(1, "mail"), item(1, "phone")}, true},
+		{"an older, and the writer is stopped", []Standing{old}, 6, []Ended{item(1, "phone")}, false},
+		{"stopped altogether", []Standing{old, next}, 6, []Ended{item(1, "phone"), item(2, "phone")}, false},
+		{"the newer one ends, and the older goes on", []Standing{old, next}, 6, []Ended{item(2, "phone")}, false},
+		{"the newer one is about another field", []Standing{old, next}, 6, []Ended{item(1, "mail")}, false},
+		{"the newer one was ended before", []Standing{old, over}, 6, []Ended{item(1, "phone")}, false},
+		{"the newer one was ended for another field", []Standing{old, over}, 6, []Ended{item(1, "mail")}, true},
+		{"the older one was ended before", []Standing{grant(1, 10, []policies.Field{"phone"}, "phone"), next}, 6, []Ended{item(1, "phone")}, false},
+		{"the one between two", []Standing{old, next, grant(3, 30, nil, "phone")}, 6, []Ended{item(2, "phone")}, true},
+		{"a grant that is not there", []Standing{next}, 6, []Ended{item(1, "phone")}, false},
+	} {
+		err := CheckEnd(c.standing, &End{Last: Last{Version: c.last}, Items: c.items}, 7)
+		if c.headMoved && err != policies.CodeHeadMoved || !c.headMoved && err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
 func TestCheckAuthor(t *testing.T) {
 	g := validGrant()
 	over := map[policies.Field]Ended{"bank.iban": {}, "phone.mobile": {}}

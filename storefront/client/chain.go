@@ -198,6 +198,8 @@ func (o *Owner) advance(ctx context.Context) error {
 	}
 	stroke := t.Stroke
 	enrolledAgain := false
+	var goesOn []policies.AuthorID // writers whose newest manifest could not be had, or who are faster: the end of what they do not need any more waits for another time
+	moved := 0
 	for range 5 {
 		if t.Cancelled && t.Kind == taskWrite { // sent again it might come into force: it needs no keys
 			return o.settleCancelled(ctx)
@@ -265,7 +267,7 @@ func (o *Owner) advance(ctx context.Context) error {
 					}
 				}
 				t = &o.state.Tasks[0]
-				t.unsure = unsure
+				t.unsure = append(unsure, goesOn...)
 			}
 			if t.Kind == taskPublish {
 				if len(o.carryOver(t)) > 0 { // to whoever did not give it up since this device last asked
@@ -337,6 +339,21 @@ func (o *Owner) advance(ctx context.Context) error {
 				return nil
 			}
 			t = &o.state.Tasks[0]
+			t.Envelope = nil
+		case errors.Is(err, policies.CodeHeadMoved) && t.Kind == taskEndWrite: // the writer goes on under a newer grant, and published meanwhile
+			d, err2 := policies.Decode[writing.End](e)
+			if err2 != nil {
+				return fmt.Errorf("%w: %w", ErrState, err2)
+			}
+			err2 = o.syncWritten(ctx, d.Writer)
+			t = &o.state.Tasks[0]
+			moved++
+			if err2 != nil || o.seenOf(d.Writer) <= d.Last.Version || moved > 3 {
+				if t.Reason != policies.ReasonSuperseded {
+					return errors.Join(err, err2)
+				}
+				goesOn = append(goesOn, d.Writer)
+			}
 			t.Envelope = nil
 		case errors.Is(err, policies.CodeBehind) && t.Kind == taskPublish:
 			if err := o.republish(ctx, v); err != nil {

@@ -94,32 +94,122 @@ func TestMisplacedItemOfAnEndedWriter(t *testing.T) {
 	w.reads("after the owner set it", acme, o, phone, "newest")
 }
 
-// TestWriteCrossesARotation: what a writer wrote arrives while the field moves on. It does not count, and the owner's value is read as before.
+// TestWriteCrossesARotation: what a writer wrote under the old keys arrives at each moment of the field's move to new ones. It counts all the same, to those who could read before
+// and to those who may from now on.
 func TestWriteCrossesARotation(t *testing.T) {
 	const phone = policies.Field("phone.mobile")
-	ctx, w := t.Context(), newWorld(t)
-	o, _, acme, bank, _ := w.clinic()
-	w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{phone}, GrantOptions{}))
-	var once atomic.Bool
-	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
-		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/manifests") && once.CompareAndSwap(false, true) {
-			w.must(o.Rotate(ctx, phone)) // while it is under way
-		}
-		next.ServeHTTP(rw, r)
-	})
-	w.must(bank.Write(ctx, o.ID(), set(phone, "theirs")))
-	w.hostile(nil)
-	w.must(o.Sync(ctx))
-	w.reads("who could read before", acme, o, phone, "one")
-	later, _ := w.reader("Later")
-	w.connect(o, later, "later")
-	w.must(o.Grant(ctx, later.ID(), []policies.Field{phone}, GrantOptions{}))
-	w.reads("who may read from now on", later, o, phone, "one")
-	w.must(o.Set(ctx, set(phone, "newer")))
-	w.reads("after the owner set it", later, o, phone, "newer")
-	w.must(o.EndWrite(ctx, bank.ID(), nil))
-	w.must(o.Sync(ctx))
-	w.reads("after the writer was ended", later, o, phone, "newer")
+	for name, at := range map[string]struct {
+		path  string
+		after bool
+	}{
+		"before the field moves":                  {"/manifests", false},
+		"when the field has moved":                {"/manifests", true},
+		"before the writer is given the new keys": {"/write-grants", false},
+		"between new keys and the end of the old": {"/write-grants", true},
+		"just before the end of the old":          {"/write-ends", false},
+		"after the end of the old":                {"/write-ends", true},
+		"when all is done":                        {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, w := t.Context(), newWorld(t)
+			o, _, acme, bank, _ := w.clinic()
+			w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{phone}, GrantOptions{}))
+			held, arrive, arrived := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			var first, once atomic.Bool
+			let := func() {
+				if once.CompareAndSwap(false, true) {
+					close(arrive)
+					<-arrived
+				}
+			}
+			w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+				if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/manifests") && first.CompareAndSwap(false, true) {
+					close(held)
+					<-arrive
+					next.ServeHTTP(rw, r)
+					close(arrived)
+					return
+				}
+				here := r.Method == http.MethodPost && at.path != "" && strings.HasSuffix(r.URL.Path, at.path) && first.Load()
+				if here && !at.after {
+					let()
+				}
+				next.ServeHTTP(rw, r)
+				if here && at.after {
+					let()
+				}
+			})
+			written := make(chan error, 1)
+			go func() { written <- bank.Write(ctx, o.ID(), set(phone, "theirs")) }()
+			<-held
+			w.must(o.Rotate(ctx, phone))
+			if at.path == "" {
+				let()
+			} else if !once.Load() {
+				t.Error("the moment never came")
+				let()
+			}
+			w.must(<-written)
+			w.hostile(nil)
+			w.must(o.Sync(ctx))
+			w.wantBy(acme, o, phone, "theirs", author(bank))
+			later, _ := w.reader("Later")
+			w.connect(o, later, "later")
+			w.must(o.Grant(ctx, later.ID(), []policies.Field{phone}, GrantOptions{}))
+			w.wantBy(later, o, phone, "theirs", author(bank))
+			w.must(o.Set(ctx, set(phone, "newer")))
+			w.reads("after the owner set it", later, o, phone, "newer")
+			w.must(o.EndWrite(ctx, bank.ID(), nil))
+			w.must(o.Sync(ctx))
+			w.reads("after the writer was ended", later, o, phone, "newer")
+		})
+	}
+}
+
+// TestToldThatNothingWasWritten: the storefront hides what a writer wrote from a device that never saw anything of the writer's, while the device moves the field. Nothing
+// is lost by that, and the older permission ends when the storefront is honest again.
+func TestToldThatNothingWasWritten(t *testing.T) {
+	const phone = policies.Field("phone.mobile")
+	for name, hide := range map[string]func(http.ResponseWriter){
+		"nothing was written": func(rw http.ResponseWriter) { problem.Write(rw, policies.CodeNotFound) },
+		"silence":             func(rw http.ResponseWriter) { http.Error(rw, "silence", http.StatusBadGateway) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, w := t.Context(), newWorld(t)
+			o, _, acme, bank, _ := w.clinic()
+			w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{phone}, GrantOptions{}))
+			w.must(bank.Write(ctx, o.ID(), set(phone, "theirs")))
+			w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+				if a := r.URL.Query().Get("author"); a != "" && a != o.ID().String() {
+					hide(rw)
+					return
+				}
+				next.ServeHTTP(rw, r)
+			})
+			w.must(o.Rotate(ctx, phone))
+			w.must(o.Sync(ctx))
+			live := func() (n int) {
+				for _, i := range o.Writers(false) {
+					if i.Status == "in force" {
+						n++
+					}
+				}
+				return n
+			}
+			if n := live(); n != 2 {
+				t.Errorf("%d permissions are in force while the storefront hides what was written, want both", n)
+			}
+			w.hostile(nil)
+			w.wantBy(acme, o, phone, "theirs", author(bank))
+			w.must(o.Sync(ctx))
+			if n := live(); n != 1 {
+				t.Errorf("%d permissions are in force, want one", n)
+			}
+			w.wantBy(acme, o, phone, "theirs", author(bank))
+			w.must(bank.Write(ctx, o.ID(), set(phone, "again")))
+			w.wantBy(acme, o, phone, "again", author(bank))
+		})
+	}
 }
 
 // TestTwoQueues: both devices were offline. The wider wish was made first, the narrower one after it. The device with the wider one comes online first.

@@ -257,17 +257,18 @@ func (r *Reader) carryOut(ctx context.Context, w *writingFor) error {
 			if err := w.accepted(e); err != nil {
 				return err
 			}
-			w.done()
-			return r.save()
+			if moved, err := r.movedOn(ctx, w); err != nil || !moved {
+				return errors.Join(err, r.save())
+			}
 		case errors.Is(err, policies.CodeChain):
 			if err := r.fetchWriting(ctx, w, v); err != nil {
 				return err
 			}
-			if w.Manifest.Hash == policies.Hash(e.Hash) { // it was accepted after all
-				w.done()
-				return r.save()
+			if w.Manifest.Hash != policies.Hash(e.Hash) {
+				w.Envelope, w.Set = nil, nil
+			} else if moved, err := r.movedOn(ctx, w); err != nil || !moved { // it was accepted after all
+				return errors.Join(err, r.save())
 			}
-			w.Envelope, w.Set = nil, nil
 		case errors.Is(err, policies.CodeBehind) && !whole:
 			whole = true // of an item that another machine wrote this one has no ciphertext: if that is lost it must be written again
 		case final(err):
@@ -278,6 +279,27 @@ func (r *Reader) carryOut(ctx context.Context, w *writingFor) error {
 		}
 	}
 	return fmt.Errorf("%w: other machines, or the storefront, keep coming first", policies.CodeChain)
+}
+
+// movedOn ends a wish that is published, unless a field of it had moved to newer keys before the vault accepted it: then it may not count, and is to be written again. What
+// is accepted before the field moves is kept (writing.CheckEnd).
+func (r *Reader) movedOn(ctx context.Context, w *writingFor) (bool, error) {
+	grants, err := r.fetchWriteGrants(ctx, w.Owner)
+	if err != nil {
+		return false, fmt.Errorf("it is published, and whether it counts could not be asked: %w", err)
+	}
+	for _, item := range w.Set {
+		l, err := policies.ParseLeaf(item.Leaf)
+		if err != nil {
+			return false, fmt.Errorf("%w: %w", ErrState, err)
+		}
+		if _, epoch, err := r.mayWrite(grants, l.Field); err == nil && epoch > l.Epoch {
+			w.Envelope, w.Set = nil, nil
+			return true, nil
+		}
+	}
+	w.done()
+	return false, nil
 }
 
 // merged is the items with what is set on top, in tree order.
@@ -363,13 +385,13 @@ func (r *Reader) buildWriting(ctx context.Context, w *writingFor, v *policies.Va
 	return nil
 }
 
-// authorKey opens the point of a field from the newest write grant that is in force.
-func (r *Reader) authorKey(kem *pre.BlobKey, grants []heldWriteGrant, f policies.Field) (*pre.AuthorKey, error) {
+// mayWrite finds the newest write grant by which a field may be written, and the epoch to write in.
+func (r *Reader) mayWrite(grants []heldWriteGrant, f policies.Field) (*heldWriteGrant, uint64, error) {
 	code := policies.CodeNoWriteGrant
-	for i := len(grants) - 1; i >= 0; i-- {
+	for i := range slices.Backward(grants) {
 		g := &grants[i]
-		at := slices.IndexFunc(g.Fields, func(w writing.Field) bool { return w.Field == f })
-		if at < 0 {
+		epoch, ok := g.Epoch(f)
+		if !ok {
 			continue
 		}
 		// The vault judges by its clock. By this one, what is clearly over is not tried.
@@ -377,14 +399,24 @@ func (r *Reader) authorKey(kem *pre.BlobKey, grants []heldWriteGrant, f policies
 			code = policies.CodeWriteEnded
 			continue
 		}
-		points, err := kem.Open(g.Info(), g.Sealed)
-		if err != nil || len(points) != 33*len(g.Fields) {
-			return nil, fmt.Errorf("%w: the write grant does not open", ErrUntrue)
-		}
-		defer clear(points)
-		return pre.ParseAuthorKey(policies.Slot{Owner: g.Owner, Field: f, Epoch: g.Fields[at].Epoch, Author: g.Writer}, points[33*at:33*at+33])
+		return g, epoch, nil
 	}
-	return nil, code
+	return nil, 0, code
+}
+
+// authorKey opens the point of a field from the newest write grant that is in force.
+func (r *Reader) authorKey(kem *pre.BlobKey, grants []heldWriteGrant, f policies.Field) (*pre.AuthorKey, error) {
+	g, epoch, err := r.mayWrite(grants, f)
+	if err != nil {
+		return nil, err
+	}
+	points, err := kem.Open(g.Info(), g.Sealed)
+	if err != nil || len(points) != 33*len(g.Fields) {
+		return nil, fmt.Errorf("%w: the write grant does not open", ErrUntrue)
+	}
+	defer clear(points)
+	at := slices.IndexFunc(g.Fields, func(w writing.Field) bool { return w.Field == f })
+	return pre.ParseAuthorKey(policies.Slot{Owner: g.Owner, Field: f, Epoch: epoch, Author: g.Writer}, points[33*at:33*at+33])
 }
 
 // fetchWriting takes over this reader's newest manifest for an owner, which another machine of it may have made: signed by this very identity, accepted by the vault, and no older

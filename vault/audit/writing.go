@@ -47,6 +47,13 @@ func (s *replay) endWriting(r *Record, p *prepared, b *batch) {
 	var faults []Reason
 	faults = s.advance(d.Owner, d.Link, p.signed.Hash, d.Audience).add(faults)
 	proof := s.signed(b, p, policies.IdentityID(d.Owner))
+	var version uint64
+	if h := s.heads[headKey{d.Owner, d.Writer}]; h != nil {
+		version = h.version
+	}
+	if s.lostReason() == "" && writing.CheckEnd(s.writings(d.Owner, d.Writer), d, version) != nil {
+		faults = append(faults, reason(ReasonWriteGrant, "the end names manifest %d, and the writer, who goes on, had published a newer one", d.Last.Version))
+	}
 	for i, item := range d.Items {
 		w := s.writes[item.Grant]
 		if w == nil || w.writing.Grant.Owner != d.Owner || w.writing.Grant.Writer != d.Writer {

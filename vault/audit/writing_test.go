@@ -104,6 +104,21 @@ func TestRecheckOfWriters(t *testing.T) {
 			w.o.endWriting(w.n, w.o.key, w.n.leaf(), w.may, "phone")
 			return w.s.readFrom(w.n, w.g, "phone", nil)
 		}},
+		{"an end that a newer grant takes the place of, and the newest is named", "", "", 0, func(w *scene) uint64 {
+			w.n.write(w.n.key)
+			w.o.letWrite(w.n.person, w.o.key, nil, "phone")
+			w.n.write(w.n.key)
+			w.o.endWriting(w.n, w.o.key, w.n.leaf(), w.may, "phone")
+			return w.s.readFrom(w.n, w.g, "phone", nil)
+		}},
+		{"an end that a newer grant takes the place of, and an older is named", "", "", 1, func(w *scene) uint64 {
+			w.n.write(w.n.key)
+			w.o.letWrite(w.n.person, w.o.key, nil, "phone")
+			older := *w.n
+			w.n.write(w.n.key)
+			w.o.endWriting(&older, w.o.key, older.leaf(), w.may, "phone")
+			return w.s.readFrom(w.n, w.g, "phone", nil)
+		}},
 		{"no write grant", "no_write_grant", "written by", 1, func(w *scene) uint64 {
 			n := &pen{person: w.enrol(), o: w.o}
 			g := w.o.grant(w.r, w.o.key, func(g *policies.Grant) { g.Fields[0].Author = n.author() }, "phone")
