@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/tests/stage"
+	"github.com/sallyport/sallyport/tests/stage/search"
 )
 
 // consents is what the commands print of requests with --json.
@@ -110,7 +111,7 @@ func TestConsent(t *testing.T) {
 		t.Errorf("the request is of %q", c.Alias)
 	}
 	// What is asked of Zoë is on the storefront's disk as ciphertext alone.
-	found, read, err := stage.Search([]stage.Marker{{Name: "a reason", Value: []byte("when nobody opens")}}, s.StorefrontData())
+	found, read, err := search.Folders([]search.Marker{{Name: "a reason", Value: []byte("when nobody opens")}}, s.StorefrontData())
 	must(t, err)
 	if len(found) > 0 || read == 0 {
 		t.Errorf("of %d bytes the storefront holds, some are what was asked: %v", read, found)

@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport/sallyport/storefront/client/safe"
 	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
+	"github.com/sallyport/sallyport/tests/stage/search"
 )
 
 // by is what `biz read --json` says of one field.
@@ -270,18 +271,18 @@ func TestHosting(t *testing.T) {
 	})
 
 	step("secure storage: no value and no root outside the devices, and in these only sealed", func(t *testing.T) {
-		var markers []stage.Marker
+		var markers []search.Marker
 		for _, text := range []string{"+49 30 1111111", "+49 30 3333333", "+49 30 5555555", "+49 30 8888888", "DE02120300000000202051", "DE02500105170137075030", "alice@example.org"} {
-			markers = append(markers, stage.Marker{Name: text, Value: []byte(text)})
+			markers = append(markers, search.Marker{Name: text, Value: []byte(text)})
 		}
 		for _, name := range []string{"alice", "carol", "shop", "bank"} {
 			var state struct {
 				Root []byte `json:"root"`
 			}
 			must(t, json.Unmarshal(loadState(t, s, name), &state))
-			markers = append(markers, stage.Marker{Name: "root of " + name, Value: state.Root})
+			markers = append(markers, search.Marker{Name: "root of " + name, Value: state.Root})
 		}
-		found, read, err := stage.Search(markers, s.StorefrontData(), s.VaultData(), s.TokenFolder(), filepath.Join(s.Dir(), "profiles"))
+		found, read, err := search.Folders(markers, s.StorefrontData(), s.VaultData(), s.TokenFolder(), filepath.Join(s.Dir(), "profiles"))
 		must(t, err)
 		for _, f := range found {
 			t.Error(f)

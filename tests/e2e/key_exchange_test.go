@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/policies/problem"
 	storefrontapi "github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/tests/stage"
+	"github.com/sallyport/sallyport/tests/stage/search"
 	"github.com/sallyport/sallyport/vault/keyserver/api"
 	"github.com/sallyport/sallyport/vault/pre/password"
 )
@@ -254,7 +255,7 @@ func TestKeyExchange(t *testing.T) {
 	})
 	t.Run("neither password nor code is anywhere", func(t *testing.T) {
 		must(t, k.server.Stop())
-		k.silent(t, []stage.Marker{{Name: "the first password", Value: []byte(firstPassword)}, {Name: "the second password", Value: []byte(secondPassword)}, {Name: "the phone number", Value: []byte("151 999")}})
+		k.silent(t, []search.Marker{{Name: "the first password", Value: []byte(firstPassword)}, {Name: "the second password", Value: []byte(secondPassword)}, {Name: "the phone number", Value: []byte("151 999")}})
 		must(t, k.server.Start(t.Context()))
 	})
 	t.Run("the account goes with the person", func(t *testing.T) {
@@ -337,13 +338,13 @@ func (k *keyExchange) putBack(t *testing.T, from string) {
 }
 
 // silent searches everything that key server, vault and storefront keep and say.
-func (k *keyExchange) silent(t *testing.T, markers []stage.Marker) {
+func (k *keyExchange) silent(t *testing.T, markers []search.Marker) {
 	t.Helper()
 	var folders []string
 	for _, name := range []string{"keyserver", "keyserver.log", "vault", "vault.log", "storefront", "storefront.log"} {
 		folders = append(folders, filepath.Join(k.Dir(), name))
 	}
-	found, read, err := stage.Search(markers, folders...)
+	found, read, err := search.Folders(markers, folders...)
 	must(t, err)
 	for _, f := range found {
 		t.Error(f)

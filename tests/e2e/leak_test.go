@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/tests/stage"
+	"github.com/sallyport/sallyport/tests/stage/search"
 	"github.com/sallyport/sallyport/vault/pre"
 )
 
@@ -34,11 +35,11 @@ import (
 type secrets struct {
 	t       *testing.T
 	s       *stage.Stage
-	markers []stage.Marker
+	markers []search.Marker
 	known   map[string]bool
 
 	// controls are what must be found, or the search is blind: ciphertexts, points E, signatures.
-	controls []stage.Marker
+	controls []search.Marker
 }
 
 func (c *secrets) add(name string, value []byte) {
@@ -48,14 +49,14 @@ func (c *secrets) add(name string, value []byte) {
 	}
 	if key := name + string(value); !c.known[key] {
 		c.known[key] = true
-		c.markers = append(c.markers, stage.Marker{Name: name, Value: bytes.Clone(value)})
+		c.markers = append(c.markers, search.Marker{Name: name, Value: bytes.Clone(value)})
 	}
 }
 
 func (c *secrets) control(name string, value []byte) {
 	if key := name + string(value); !c.known[key] {
 		c.known[key] = true
-		c.controls = append(c.controls, stage.Marker{Name: name, Value: bytes.Clone(value)})
+		c.controls = append(c.controls, search.Marker{Name: name, Value: bytes.Clone(value)})
 	}
 }
 
@@ -294,7 +295,7 @@ func squeeze(t *testing.T, into string, folders ...string) {
 type place struct {
 	name     string
 	folders  []string
-	controls []stage.Marker
+	controls []search.Marker
 }
 
 // places are both databases, the log and the signer's state, the token's folder without the PIN, what the daemons print, and every message on its
@@ -303,19 +304,19 @@ func (c *secrets) places(recordings string) []place {
 	c.t.Helper()
 	m := publicOf(c.t, c.s)
 	state := openState(c.t, c.s, "alice")
-	ct := stage.Marker{Name: "a grant's ciphertext", Value: state.Grants[0].Doc.Ciphertext[100:164]}
+	ct := search.Marker{Name: "a grant's ciphertext", Value: state.Grants[0].Doc.Ciphertext[100:164]}
 	owner := state.Grants[0].Doc.Owner
 	return []place{
-		{"the storefront's database", []string{c.s.StorefrontData()}, append([]stage.Marker{ct}, c.controls...)},
-		{"the key-use log", []string{c.s.VaultLog()}, []stage.Marker{ct}},
-		{"the signer's state", []string{filepath.Join(c.s.VaultData(), "state")}, []stage.Marker{{Name: "the log's id", Value: m.logID}}},
-		{"the vault's database", []string{filepath.Join(c.s.VaultData(), "database")}, []stage.Marker{{Name: "the owner's id", Value: owner[:]}}},
-		{"the token's folder", []string{c.s.TokenFolder()}, []stage.Marker{{Name: "the public import key", Value: m.modulus}}},
-		{"the ceremony's folder", []string{c.s.Ceremony()}, []stage.Marker{{Name: "the public import key", Value: m.modulus}}},
-		{"what the vault prints", []string{c.s.Vault.Log}, []stage.Marker{{Name: "that it is ready", Value: []byte("msg=ready")}}},
-		{"what the storefront prints", []string{c.s.Storefront.Log}, []stage.Marker{{Name: "that it is ready", Value: []byte("msg=ready")}}},
-		{"messages of clients and storefront", []string{filepath.Join(recordings, "front")}, append([]stage.Marker{ct}, c.controls...)},
-		{"messages of storefront and vault", []string{filepath.Join(recordings, "hop")}, append([]stage.Marker{ct}, c.controls...)},
+		{"the storefront's database", []string{c.s.StorefrontData()}, append([]search.Marker{ct}, c.controls...)},
+		{"the key-use log", []string{c.s.VaultLog()}, []search.Marker{ct}},
+		{"the signer's state", []string{filepath.Join(c.s.VaultData(), "state")}, []search.Marker{{Name: "the log's id", Value: m.logID}}},
+		{"the vault's database", []string{filepath.Join(c.s.VaultData(), "database")}, []search.Marker{{Name: "the owner's id", Value: owner[:]}}},
+		{"the token's folder", []string{c.s.TokenFolder()}, []search.Marker{{Name: "the public import key", Value: m.modulus}}},
+		{"the ceremony's folder", []string{c.s.Ceremony()}, []search.Marker{{Name: "the public import key", Value: m.modulus}}},
+		{"what the vault prints", []string{c.s.Vault.Log}, []search.Marker{{Name: "that it is ready", Value: []byte("msg=ready")}}},
+		{"what the storefront prints", []string{c.s.Storefront.Log}, []search.Marker{{Name: "that it is ready", Value: []byte("msg=ready")}}},
+		{"messages of clients and storefront", []string{filepath.Join(recordings, "front")}, append([]search.Marker{ct}, c.controls...)},
+		{"messages of storefront and vault", []string{filepath.Join(recordings, "hop")}, append([]search.Marker{ct}, c.controls...)},
 	}
 }
 
@@ -351,12 +352,12 @@ func (c *secrets) search(recordings, when string, blind ...string) {
 		dir := t.TempDir()
 		squeeze(t, filepath.Join(dir, "squeezed"), p.folders...)
 		unfold(t, filepath.Join(dir, "unfolded"), filepath.Join(dir, "squeezed"))
-		found, read, err := stage.Search(c.markers, dir)
+		found, read, err := search.Folders(c.markers, dir)
 		must(t, err)
 		for _, f := range found {
 			t.Errorf("%s, %s: %s", p.name, when, f)
 		}
-		seen, _, err := stage.Search(p.controls, dir)
+		seen, _, err := search.Folders(p.controls, dir)
 		must(t, err)
 		if len(seen) == 0 && !slices.Contains(blind, p.name) {
 			t.Errorf("%s, %s: nothing of %d controls in %d bytes: this search sees nothing", p.name, when, len(p.controls), read)
@@ -475,7 +476,7 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	must(t, os.WriteFile(filepath.Join(decoy, "twice"), heap.Bytes(), 0o600))
 	unfold(t, filepath.Join(decoy, "inside"), decoy)
-	found, _, err := stage.Search(c.markers, filepath.Join(decoy, "inside"))
+	found, _, err := search.Folders(c.markers, filepath.Join(decoy, "inside"))
 	must(t, err)
 	sighted := map[string]bool{}
 	for _, f := range found {

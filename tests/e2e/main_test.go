@@ -14,6 +14,9 @@ import (
 // binaries are the six commands, built once for all tests.
 var binaries stage.Binaries
 
+// begun is what the stages of one test leave to those of the next.
+var begun stage.Reuse
+
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		root, err := stage.ModuleRoot()
@@ -41,6 +44,7 @@ func openStage(t *testing.T, o stage.Options) *stage.Stage {
 // openStageOf is openStage with other commands.
 func openStageOf(t *testing.T, bin stage.Binaries, o stage.Options) *stage.Stage {
 	t.Helper()
+	o.Reuse = &begun
 	o.Bin = bin
 	if o.Dir == "" {
 		o.Dir = filepath.Join(t.TempDir(), "stage")

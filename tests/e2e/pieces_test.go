@@ -6,6 +6,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/tests/stage"
+	"github.com/sallyport/sallyport/tests/stage/search"
 )
 
 // contacts is what me contacts prints with --json.
@@ -97,7 +98,7 @@ func TestPieces(t *testing.T) {
 	if after := derives(t, s); after != before+1 {
 		t.Errorf("a piece cost %d uses of a key", after-before)
 	}
-	found, read, err := stage.Search([]stage.Marker{{Name: "Ben's number", Value: []byte("+49 151 23456701")}}, s.Dir())
+	found, read, err := search.Folders([]search.Marker{{Name: "Ben's number", Value: []byte("+49 151 23456701")}}, s.Dir())
 	must(t, err)
 	if len(found) > 0 || read == 0 {
 		t.Errorf("of %d bytes some hold the number in the clear: %v", read, found)

@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/hashicorp"
 	"github.com/sallyport/sallyport/tests/stage"
+	"github.com/sallyport/sallyport/tests/stage/search"
 )
 
 // pinVaultTest is a stage whose vault gets its PIN from a real HashiCorp Vault, and nowhere else: the file is gone.
@@ -263,11 +264,11 @@ func (p *pinVaultTest) nowhere(t *testing.T) {
 		t.Error("the audit log does not show the reading")
 	}
 	must(t, os.WriteFile(filepath.Join(shown, "audit.log"), audit, 0o600))
-	markers := []stage.Marker{{Name: "the PIN", Value: p.pin}}
+	markers := []search.Marker{{Name: "the PIN", Value: p.pin}}
 	for _, token := range p.tokens {
-		markers = append(markers, stage.Marker{Name: "a wrapping token", Value: []byte(token)})
+		markers = append(markers, search.Marker{Name: "a wrapping token", Value: []byte(token)})
 	}
-	found, read, err := stage.Search(markers, p.Dir(), shown)
+	found, read, err := search.Folders(markers, p.Dir(), shown)
 	must(t, err)
 	for _, f := range found {
 		t.Error(f)

@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
+	"github.com/sallyport/sallyport/tests/stage/search"
 )
 
 // stepsOfRequester are the rows of the storefront's README: what happens in each of the 27 steps, and which kinds of entries it makes.
@@ -242,11 +243,11 @@ func TestRequester(t *testing.T) {
 	play(t, s, exitDone, "zoe", "me", "verify")
 
 	// Nothing of it is in the clear on a disk; and an auditor finds every release justified.
-	var markers []stage.Marker
+	var markers []search.Marker
 	for _, text := range []string{"2500 EUR", "9500 EUR", "net income of a month"} {
-		markers = append(markers, stage.Marker{Name: text, Value: []byte(text)})
+		markers = append(markers, search.Marker{Name: text, Value: []byte(text)})
 	}
-	found, read, err := stage.Search(markers, s.StorefrontData())
+	found, read, err := search.Folders(markers, s.StorefrontData())
 	must(t, err)
 	if len(found) > 0 || read < 1<<16 {
 		t.Errorf("of %d bytes the storefront holds, some are what was asked or answered: %v", read, found)

@@ -16,6 +16,9 @@ import (
 // binaries are the five commands, built once for all tests.
 var binaries stage.Binaries
 
+// begun is what the stages of one test leave to those of the next.
+var begun stage.Reuse
+
 var seedFlag = flag.Uint64("seed", 0, "what randomness begins with; 0: SALLYPORT_SEED, or the time")
 
 // Limits of a stage whose subject is not rates.
@@ -78,6 +81,7 @@ func openStage(t *testing.T, o stage.Options) *stage.Stage {
 	if o.Dir == "" {
 		o.Dir = filepath.Join(t.TempDir(), "stage")
 	}
+	o.Reuse = &begun
 	s, err := stage.Open(t.Context(), o)
 	must(t, err)
 	t.Cleanup(func() {

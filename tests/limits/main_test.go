@@ -17,6 +17,9 @@ var measure = flag.Duration("measure", 0, "how long each measurement lasts; 0: t
 // binaries are the five commands, built once for all tests.
 var binaries stage.Binaries
 
+// begun is what the stages of one test leave to those of the next.
+var begun stage.Reuse
+
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		flag.Parse()
@@ -44,6 +47,7 @@ func TestMain(m *testing.M) {
 func openStage(t *testing.T, o stage.Options) *stage.Stage {
 	t.Helper()
 	o.Bin, o.Dir = binaries, filepath.Join(t.TempDir(), "stage")
+	o.Reuse = &begun
 	s, err := stage.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

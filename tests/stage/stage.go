@@ -35,8 +35,15 @@ type Options struct {
 	StorefrontAt, OwnersAt string
 	// VaultHost and StorefrontHost put the daemons elsewhere than on loopback.
 	VaultHost, StorefrontHost Host
+	// Reuse takes the token and the ceremony of an earlier stage that is closed, if the addresses in it fit. Nil: a new one.
+	Reuse *Reuse
 	// Say hears of each step. Nil: nobody.
 	Say func(string)
+}
+
+// plain reports whether the ceremony, and the certificates, are those of any stage.
+func (o *Options) plain() bool {
+	return o.StorefrontAt == "" && o.OwnersAt == "" && o.StorefrontHost.Listen == "" && o.VaultHost.Listen == "" && o.VaultHost.Owners == ""
 }
 
 // Host is where a daemon runs and listens. The zero value is loopback and a free port.
@@ -55,6 +62,8 @@ type Stage struct {
 	join                                 string
 	storefront, vaultDoor, ownersAddress string
 	env                                  []string
+	reuse                                *Reuse
+	begun                                *begun
 }
 
 // ModuleRoot is the folder of go.mod, found from the working folder upwards.
@@ -95,40 +104,15 @@ func Open(ctx context.Context, o Options) (s *Stage, err error) {
 			s = nil
 		}
 	}()
-	ports, err := freePorts(3)
-	if err != nil {
-		return s, err
-	}
-	certificates := []string{"dev-tls", s.path("tls")}
-	for i, address := range []string{o.StorefrontHost.Listen, o.VaultHost.Listen, o.VaultHost.Owners} {
-		if address == "" {
-			continue
-		}
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return s, err
-		}
-		ports[i], certificates = address, append(certificates, "--host", host)
-	}
-	s.storefront, s.vaultDoor, s.ownersAddress = ports[0], ports[1], ports[2]
-	say("making a throwaway token")
-	if _, err := s.hsm(ctx, "dev-token", s.path("token")); err != nil {
+	if err := s.begin(ctx, o, say); err != nil {
 		return s, err
 	}
 	s.env = append([]string{"SOFTHSM2_CONF=" + s.SoftHSMConf()}, o.Env...)
-	say("holding the ceremony")
-	storefrontURL, ownersURL := or(o.StorefrontAt, "https://"+s.storefront), or(o.OwnersAt, "https://"+s.ownersAddress)
-	if _, err := s.hsm(ctx, "init", "--dev", "--yes", "--dir", s.Ceremony(), "--storefront", storefrontURL, "--owners", ownersURL); err != nil {
-		return s, err
-	}
 	link, err := os.ReadFile(s.path("ceremony", "join.txt"))
 	if err != nil {
 		return s, err
 	}
 	s.join = strings.TrimSpace(string(link))
-	if _, err := s.hsm(ctx, certificates...); err != nil {
-		return s, err
-	}
 	if err := s.configure(o); err != nil {
 		return s, err
 	}
@@ -145,6 +129,52 @@ func Open(ctx context.Context, o Options) (s *Stage, err error) {
 		return s, err
 	}
 	return s, nil
+}
+
+// begin fills the folder with a token, a ceremony and certificates, and sets the addresses that these name.
+func (s *Stage) begin(ctx context.Context, o Options, say func(string)) error {
+	if o.Reuse != nil && o.plain() {
+		if b := o.Reuse.take(o.Bin.HSM); b != nil {
+			s.reuse, s.begun = o.Reuse, b
+			s.storefront, s.vaultDoor, s.ownersAddress = b.ports[0], b.ports[1], b.ports[2]
+			return b.put(s.dir)
+		}
+	}
+	ports, err := freePorts(3)
+	if err != nil {
+		return err
+	}
+	certificates := []string{"dev-tls", s.path("tls")}
+	for i, address := range []string{o.StorefrontHost.Listen, o.VaultHost.Listen, o.VaultHost.Owners} {
+		if address == "" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return err
+		}
+		ports[i], certificates = address, append(certificates, "--host", host)
+	}
+	s.storefront, s.vaultDoor, s.ownersAddress = ports[0], ports[1], ports[2]
+	say("making a throwaway token")
+	if _, err := s.hsm(ctx, "dev-token", s.path("token")); err != nil {
+		return err
+	}
+	s.env = append([]string{"SOFTHSM2_CONF=" + s.SoftHSMConf()}, o.Env...)
+	say("holding the ceremony")
+	storefrontURL, ownersURL := or(o.StorefrontAt, "https://"+s.storefront), or(o.OwnersAt, "https://"+s.ownersAddress)
+	if _, err := s.hsm(ctx, "init", "--dev", "--yes", "--dir", s.Ceremony(), "--storefront", storefrontURL, "--owners", ownersURL); err != nil {
+		return err
+	}
+	if _, err := s.hsm(ctx, certificates...); err != nil {
+		return err
+	}
+	if o.Reuse == nil || !o.plain() {
+		return nil
+	}
+	s.reuse = o.Reuse
+	s.begun, err = s.remember()
+	return err
 }
 
 func or(a, b string) string {
@@ -360,5 +390,10 @@ func (s *Stage) Close() error {
 			errs = append(errs, d.Stop())
 		}
 	}
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	if err == nil && s.begun != nil {
+		s.reuse.give(s.begun)
+		s.begun = nil
+	}
+	return err
 }

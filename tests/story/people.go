@@ -11,7 +11,7 @@ import (
 
 	"github.com/emersion/go-vcard"
 
-	"github.com/sallyport/sallyport/tests/stage"
+	"github.com/sallyport/sallyport/tests/stage/search"
 )
 
 //go:embed people.vcf
@@ -24,7 +24,7 @@ type person struct {
 	street  string
 	iban    string // empty for some
 	card    []byte
-	secrets []stage.Marker // every value on the card that is long enough not to occur by chance
+	secrets []search.Marker // every value on the card that is long enough not to occur by chance
 }
 
 // people reads the cast.
@@ -48,7 +48,7 @@ func people() ([]*person, error) {
 		// Six bytes do not occur by chance; six or seven digits, in a file of numbers, do.
 		hide := func(what, value string) {
 			if value = strings.TrimSpace(value); len(value) >= 8 || len(value) >= 6 && strings.Trim(value, "0123456789") != "" {
-				p.secrets = append(p.secrets, stage.Marker{Name: what + " of " + p.profile, Value: []byte(value)})
+				p.secrets = append(p.secrets, search.Marker{Name: what + " of " + p.profile, Value: []byte(value)})
 			}
 		}
 		hide("name", p.name)
@@ -78,11 +78,11 @@ func people() ([]*person, error) {
 }
 
 // secrets are all markers of all people, once each.
-func secrets(cast []*person) []stage.Marker {
-	var all []stage.Marker
+func secrets(cast []*person) []search.Marker {
+	var all []search.Marker
 	for _, p := range cast {
 		all = append(all, p.secrets...)
 	}
-	slices.SortFunc(all, func(a, b stage.Marker) int { return bytes.Compare(a.Value, b.Value) })
-	return slices.CompactFunc(all, func(a, b stage.Marker) bool { return bytes.Equal(a.Value, b.Value) })
+	slices.SortFunc(all, func(a, b search.Marker) int { return bytes.Compare(a.Value, b.Value) })
+	return slices.CompactFunc(all, func(a, b search.Marker) bool { return bytes.Equal(a.Value, b.Value) })
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/sallyport/sallyport/tests/stage"
+	"github.com/sallyport/sallyport/tests/stage/search"
 )
 
 // limits let the whole cast come from one address at once; a real storefront has less patience.
@@ -331,7 +332,7 @@ const movedTo = "Am Alten Speicher 5"
 
 func (p *play) update(ctx context.Context) (string, error) {
 	who := p.people[0]
-	who.secrets = append(who.secrets, stage.Marker{Name: "new street of " + who.profile, Value: []byte(movedTo)})
+	who.secrets = append(who.secrets, search.Marker{Name: "new street of " + who.profile, Value: []byte(movedTo)})
 	if err := p.run(ctx, 0, nil, who.profile, "me", "set", "address.home", "street="+movedTo, "locality=Stralsund", "code=18439", "country=Deutschland"); err != nil {
 		return "", err
 	}
@@ -454,7 +455,7 @@ func (p *play) search(ctx context.Context) (string, error) {
 		return "", err
 	}
 	folders := []string{p.stage.StorefrontData(), p.stage.VaultData(), p.stage.TokenFolder(), p.stage.Vault.Log, p.stage.Storefront.Log, p.published()}
-	public, _, err := stage.Search([]stage.Marker{{Name: "a business's public name", Value: []byte(p.bank.name)}}, folders...)
+	public, _, err := search.Folders([]search.Marker{{Name: "a business's public name", Value: []byte(p.bank.name)}}, folders...)
 	if err != nil {
 		return "", err
 	}
@@ -462,7 +463,7 @@ func (p *play) search(ctx context.Context) (string, error) {
 		return "", errors.New("the search does not find even what is public, so it proves nothing")
 	}
 	markers := secrets(p.people)
-	found, read, err := stage.Search(markers, folders...)
+	found, read, err := search.Folders(markers, folders...)
 	if err != nil {
 		return "", err
 	}

@@ -27,7 +27,7 @@ const (
 	ReasonGrantChain        = "grant_chain"        // the grant is not the next document of the owner's chain
 	ReasonHead              = "head"               // the item was proven under another head than the newest
 	ReasonHeadSignature     = "head_signature"     // the head is not signed by its author
-	ReasonWriteGrant        = "write_grant"        // the write grant, or its end, is not signed by the owner, or not the next document of the owner's chain
+	ReasonWriteGrant        = "write_grant"        // the write grant, or its end, is not signed by the owner, or not the next document of the owner's chain; or the end leaves out what the writer wrote last
 	ReasonLeaf              = "leaf"               // two items of one field under one head
 	ReasonVersion           = "version"            // an older version than one that was released before
 	ReasonSessionSignature  = "session_signature"  // the session is not signed by the reader

@@ -1,4 +1,4 @@
-package stage
+package search
 
 import (
 	"encoding/base64"
@@ -35,11 +35,11 @@ func TestSearchFinds(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "deep"), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		found, read, err := Search([]Marker{{"the street", []byte(value)}}, dir)
+		found, read, err := Folders([]Marker{{"the street", []byte(value)}}, dir)
 		if err != nil || len(found) == 0 || read != int64(len(content)) {
 			t.Errorf("%s: found %v, read %d, error %v", name, found, read, err)
 		}
-		if found, _, _ := Search([]Marker{{"another", []byte("Hämeentie 13")}}, dir); len(found) != 0 {
+		if found, _, _ := Folders([]Marker{{"another", []byte("Hämeentie 13")}}, dir); len(found) != 0 {
 			t.Errorf("%s: found what is not there: %v", name, found)
 		}
 	}
@@ -57,7 +57,7 @@ func TestSearchFindsLoggedBytes(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "log"), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if found, _, err := Search([]Marker{{"the key", key}}, dir); err != nil || len(found) != 1 {
+		if found, _, err := Folders([]Marker{{"the key", key}}, dir); err != nil || len(found) != 1 {
 			t.Errorf("%s: found %v, error %v", name, found, err)
 		}
 	}
