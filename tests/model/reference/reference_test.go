@@ -427,6 +427,12 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.letWrite(52, 56, EndWrite, OK)
 			h.read(60, 70, "released", 1, 1)
 		}},
+		"what was written while its field moved to other keys stays": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 54, "1", OK, 2)
+			h.add(45, 56, "ana/1", Rotate, OK, func(e *Event) { e.Fields = []string{"a"} })
+			h.read(60, 70, "released", 1, 1)
+		}},
 		"a field that the owner removed is as others wrote it": {true, func(h *history) {
 			h.letWrite(20, 30, GrantWrite, OK)
 			h.write(40, 50, "1", OK, 2)

@@ -12,7 +12,7 @@ type write struct {
 	acked      bool  // its own answer was a success
 	dead       int64 // reads that begin later cannot be explained by it; never if they can
 	until      int64 // of one that publishes older values anew: what they were by then; end says nothing of it
-	lost       bool  // what a writer wrote while its field moved to other keys, or its permission ended: it may never count
+	lost       bool  // what a writer wrote while its permission ended: it may never count
 }
 
 // before reports whether w took effect before x, whatever happened.

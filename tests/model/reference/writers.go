@@ -19,28 +19,12 @@ func (m *model) authors(owner, field string) map[string]bool {
 // others counts those who ever may write a field besides its owner.
 func (m *model) others(owner, field string) int { return len(m.authors(owner, field)) - 1 }
 
-// turning reports whether a write may have come while its field moved to other keys, or its permission ended. It is accepted, under keys that are given up at the same moment, and may never count.
-func (m *model) turning(w *write, owner, writer, field string) bool {
+// ending reports whether a write may have come while its permission ended. It is accepted if the writer may go on with another field, and then may never count.
+func (m *model) ending(w *write, owner, writer, field string) bool {
 	for i := range m.events {
 		x := &m.events[i]
-		if x.owner() != owner || x.Start >= w.end || m.settled(i) <= w.start || refusedAtHome(x) {
-			continue
-		}
-		switch x.Do {
-		case EndWrite:
-			if x.Reader == writer && slices.Contains(m.meant(x), field) {
-				return true
-			}
-		case Rotate:
-			if slices.Contains(x.Fields, field) {
-				return true
-			}
-		case Replace, Restore:
+		if x.Do == EndWrite && x.owner() == owner && x.Reader == writer && x.Start < w.end && m.settled(i) > w.start && !refusedAtHome(x) && slices.Contains(m.meant(x), field) {
 			return true
-		case Revoke, Stop:
-			if !x.Keep && slices.Contains(m.meant(x), field) {
-				return true
-			}
 		}
 	}
 	return false
