@@ -8,18 +8,22 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"unicode/utf16"
+
+	"golang.org/x/sys/unix"
 )
 
 // Finding is a place where something was found that must not be there.
 type Finding struct {
 	File   string
-	Offset int
+	Offset int64
 	What   string // the marker's name, never its value
 	Form   string // the encoding it was found in
 }
@@ -71,19 +75,19 @@ func (m Marker) forms() map[string][]byte {
 	return out
 }
 
-// Folders reads every file under the folders and reports every marker found in any form. It also returns how many bytes it
-// read, so that a caller can see that it searched something.
+// Folders reads all that was written to every file under the folders and reports every marker found in any form. It also returns how many bytes the
+// files have, so that a caller can see that it searched something.
 func Folders(markers []Marker, folders ...string) (found []Finding, read int64, err error) {
 	type form struct {
 		marker, name string
 		bytes        []byte
 	}
 	// One pass a file: forms are bucketed by their first four bytes, and few places begin with the first two of any.
-	index, begins := map[[4]byte][]form{}, new([1 << 16]bool)
+	index, begins, longest := map[[4]byte][]form{}, new([1 << 16]bool), 0
 	for _, m := range markers {
 		for name, b := range m.forms() {
 			index[[4]byte(b)] = append(index[[4]byte(b)], form{m.Name, name, b})
-			begins[binary.BigEndian.Uint16(b)] = true
+			begins[binary.BigEndian.Uint16(b)], longest = true, max(longest, len(b))
 		}
 	}
 	for _, folder := range folders {
@@ -91,21 +95,22 @@ func Folders(markers []Marker, folders ...string) (found []Finding, read int64, 
 			if err != nil || !d.Type().IsRegular() {
 				return err
 			}
-			data, err := os.ReadFile(path)
+			size, err := written(path, longest, func(data []byte, at int64) {
+				for i := 0; i+4 <= len(data); i++ {
+					if !begins[binary.BigEndian.Uint16(data[i:])] {
+						continue
+					}
+					for _, f := range index[[4]byte(data[i:])] {
+						if bytes.HasPrefix(data[i:], f.bytes) {
+							found = append(found, Finding{path, at + int64(i), f.marker, f.name})
+						}
+					}
+				}
+			})
 			if err != nil {
 				return err
 			}
-			read += int64(len(data))
-			for i := 0; i+4 <= len(data); i++ {
-				if !begins[binary.BigEndian.Uint16(data[i:])] {
-					continue
-				}
-				for _, f := range index[[4]byte(data[i:])] {
-					if bytes.HasPrefix(data[i:], f.bytes) {
-						found = append(found, Finding{path, i, f.marker, f.name})
-					}
-				}
-			}
+			read += size
 			return nil
 		})
 		if err != nil {
@@ -113,4 +118,38 @@ func Folders(markers []Marker, folders ...string) (found []Finding, read int64, 
 		}
 	}
 	return found, read, nil
+}
+
+// written reads what was ever written of a file, stretch by stretch with its place, and returns the file's size. The rest of a file that was made large in advance, as
+// databases do, is zeros: of these each stretch has so many more on both sides as a form is long.
+func written(path string, longest int, use func(data []byte, at int64)) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	size := info.Size()
+	for end := int64(0); end < size; {
+		begin, err := f.Seek(end, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) { // nothing more
+			break
+		} else if err != nil {
+			return 0, err
+		}
+		if end, err = f.Seek(begin, unix.SEEK_HOLE); err != nil {
+			return 0, err
+		}
+		begin = max(0, begin-int64(longest))
+		data := make([]byte, min(size, end+int64(longest))-begin)
+		n, err := f.ReadAt(data, begin)
+		if err != nil && !errors.Is(err, io.EOF) { // it may have become shorter
+			return 0, err
+		}
+		use(data[:n], begin)
+	}
+	return size, nil
 }

@@ -3,9 +3,11 @@ package search
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -59,6 +61,30 @@ func TestSearchFindsLoggedBytes(t *testing.T) {
 		}
 		if found, _, err := Folders([]Marker{{"the key", key}}, dir); err != nil || len(found) != 1 {
 			t.Errorf("%s: found %v, error %v", name, found, err)
+		}
+	}
+}
+
+// TestSearchFindsInSparseFiles: what stands far behind, alone between zeros, or at the edge of what was written.
+func TestSearchFindsInSparseFiles(t *testing.T) {
+	value := []byte("Kopernikusstraße 27a")
+	var wide []byte // UTF-16BE: begins with a zero, which is not written here
+	for _, u := range utf16.Encode([]rune(string(value))) {
+		wide = append(wide, byte(u>>8), byte(u))
+	}
+	const block = 64 << 10
+	for _, at := range []int64{0, block - 7, 5 * block, 9*block + 1, 16*block - int64(len(wide))} {
+		path := filepath.Join(t.TempDir(), "sparse")
+		f, err := os.Create(path)
+		if err == nil {
+			err = errors.Join(f.Truncate(16*block), func() error { _, err := f.WriteAt(wide[1:], at+1); return err }(), f.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, read, err := Folders([]Marker{{"the street", value}}, filepath.Dir(path))
+		if err != nil || !slices.ContainsFunc(found, func(f Finding) bool { return f.Offset == at }) || read != 16*block {
+			t.Errorf("at %d: found %v, read %d, error %v", at, found, read, err)
 		}
 	}
 }
