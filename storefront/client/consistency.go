@@ -51,6 +51,12 @@ type seen struct {
 	Contradicted string           `json:"contradicted,omitzero"` // a checkpoint that contradicts the kept one, as it was signed
 }
 
+// clone shares nothing with the original.
+func (s seen) clone() seen {
+	s.Waiting = slices.Clone(s.Waiting)
+	return s
+}
+
 // View is what a device knows of the key-use log.
 type View struct {
 	Size         uint64    `json:"size"`                  // of the kept checkpoint; 0: none yet

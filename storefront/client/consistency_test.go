@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -251,6 +252,30 @@ func TestTwoWhoCompare(t *testing.T) {
 		if err := o.Compare(ctx, note); !errors.Is(err, ErrUntrue) || errors.Is(err, ErrFork) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestSeenWhileItIsStored: what was handed over to be stored stays as it was, whatever is seen meanwhile.
+func TestSeenWhileItIsStored(t *testing.T) {
+	var tr trust
+	for i := range uint64(maxWaiting) {
+		tr.wait(seenCheckpoint{Size: 2 + i}, time.Unix(5, 0))
+	}
+	var b base
+	tr.store(&b)
+	was := slices.Clone(b.Seen.Waiting)
+	tr.wait(seenCheckpoint{Size: 500}, time.Unix(6, 0))
+	tr.joined(seenCheckpoint{Size: 3})
+	if !slices.Equal(b.Seen.Waiting, was) {
+		t.Errorf("what is stored changed: %v, was %v", b.Seen.Waiting, was)
+	}
+	var again trust
+	if err := again.load(&b); err != nil {
+		t.Fatal(err)
+	}
+	again.wait(seenCheckpoint{Size: 600}, time.Unix(7, 0))
+	if !slices.Equal(b.Seen.Waiting, was) {
+		t.Errorf("what was loaded changed: %v, was %v", b.Seen.Waiting, was)
 	}
 }
 

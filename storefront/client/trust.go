@@ -33,7 +33,7 @@ type trust struct {
 
 // load takes over what was stored. A stored document was verified when it came; the pin is compared again.
 func (t *trust) load(b *base) error {
-	t.checkpoint, t.seen = b.Checkpoint, b.Seen
+	t.checkpoint, t.seen = b.Checkpoint, b.Seen.clone()
 	if b.Vault == nil {
 		return nil
 	}
@@ -48,11 +48,11 @@ func (t *trust) load(b *base) error {
 	return nil
 }
 
-// store writes back what is to be kept.
+// store writes back what is to be kept. The state may be encoded while more is seen.
 func (t *trust) store(b *base) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b.Checkpoint, b.Seen, t.changed = t.checkpoint, t.seen, false
+	b.Checkpoint, b.Seen, t.changed = t.checkpoint, t.seen.clone(), false
 	if t.document != nil {
 		b.Vault, b.Version = t.raw, t.document.Version
 	}
