@@ -131,7 +131,7 @@ var codeText = map[Code]string{
 	CodeUnknown:        "the signer is not enrolled; enrol the identity first",
 	CodeUnauthorized:   "not logged in, or not as the one this belongs to; log in again",
 	CodeChain:          "another document came first; fetch the chain and sign again on top of it",
-	CodeHeadMoved:      "the owner published meanwhile; ask again",
+	CodeHeadMoved:      "something newer was published meanwhile; ask again",
 	CodeBehind:         "the storefront has lost data that the vault knows of; the owner must publish again",
 	CodeSession:        "the session is unknown or has ended; open a new one",
 	CodeReplay:         "this request was sent before",

@@ -129,6 +129,7 @@ type grantRecord struct {
 type writeRecord struct {
 	Grant jsontext.Value   `json:"grant"`
 	Ended []policies.Field `json:"ended,omitempty"`
+	Kept  []policies.Hash  `json:"kept,omitempty"` // leaves that may be read on
 }
 
 func (s *Storefront) load(ctx context.Context, key []byte, v any) (version uint64, err error) {

@@ -52,7 +52,7 @@ func (s *Storefront) indexWriteGrant(ctx context.Context, d *writing.Grant, env 
 		}
 		for _, item := range later.Items {
 			if item.Grant == d.ID {
-				record.end(item.Field)
+				record.end(item)
 			}
 		}
 		return nil
@@ -90,11 +90,11 @@ func (s *Storefront) indexWriteEnd(ctx context.Context, d *writing.End, env *env
 	if err != nil {
 		return err
 	}
-	byGrant := make(map[policies.DocumentID][]policies.Field)
+	byGrant := make(map[policies.DocumentID][]writing.Ended)
 	for _, item := range d.Items {
-		byGrant[item.Grant] = append(byGrant[item.Grant], item.Field)
+		byGrant[item.Grant] = append(byGrant[item.Grant], item)
 	}
-	for id, fields := range byGrant {
+	for id, items := range byGrant {
 		at, err := s.store.Get(ctx, key(kindWritePlaces, d.Owner[:], id[:]))
 		if errors.Is(err, store.ErrNotFound) {
 			continue // not indexed; if it is later, the chain says that it ended
@@ -107,8 +107,8 @@ func (s *Storefront) indexWriteEnd(ctx context.Context, d *writing.End, env *env
 			return err
 		}
 		news := false
-		for _, f := range fields {
-			news = record.end(f) || news
+		for _, item := range items {
+			news = record.end(item) || news
 		}
 		if !news {
 			continue
@@ -125,12 +125,15 @@ func (s *Storefront) indexWriteEnd(ctx context.Context, d *writing.End, env *env
 	return s.store.Commit(ctx, changes...)
 }
 
-// end notes that a field ended, and reports whether that is news.
-func (r *writeRecord) end(f policies.Field) bool {
-	if slices.Contains(r.Ended, f) {
+// end notes that a field ended, and reports whether that is news. What is ended twice stays as it was ended first.
+func (r *writeRecord) end(item writing.Ended) bool {
+	if slices.Contains(r.Ended, item.Field) {
 		return false
 	}
-	r.Ended = append(r.Ended, f)
+	r.Ended = append(r.Ended, item.Field)
+	if !item.Kept.IsZero() {
+		r.Kept = append(r.Kept, item.Kept)
+	}
 	return true
 }
 
@@ -207,6 +210,8 @@ func (s *Storefront) getWriterGrants(c *call) error {
 			out.Grants = append(out.Grants, api.WriterGrant{Grant: w.record.Grant, Ended: w.record.Ended})
 			size += len(w.record.Grant)
 		}
+		out.Kept = append(out.Kept, w.record.Kept...)
+		size += len(w.record.Kept) * hex.EncodedLen(len(policies.Hash{}))
 		return nil
 	})
 	if err != nil && err != errPageFull {

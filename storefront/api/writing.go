@@ -17,6 +17,10 @@ const (
 type WriterGrants struct {
 	Grants []WriterGrant `json:"grants"`
 	After  string        `json:"after,omitempty"` // cursor of the next page; empty: there is none
+
+	// Kept are leaves, by their hashes, that owners kept when they ended what lets the caller write: of the grants of this page, and of those between them that are in force no
+	// more. Nobody signed them.
+	Kept []policies.Hash `json:"kept,omitempty"`
 }
 
 // WriterGrant is a write grant and which of its fields have ended. The vault goes by its own record.

@@ -199,8 +199,8 @@ func (o *Owner) advance(ctx context.Context) error {
 	stroke := t.Stroke
 	enrolledAgain := false
 	var goesOn []policies.AuthorID // writers whose newest manifest could not be had, or who are faster: the end of what they do not need any more waits for another time
-	moved := 0
-	for range 5 {
+	moved := map[policies.AuthorID]int{}
+	for tries := 0; tries < 5; tries++ {
 		if t.Cancelled && t.Kind == taskWrite { // sent again it might come into force: it needs no keys
 			return o.settleCancelled(ctx)
 		}
@@ -347,12 +347,16 @@ func (o *Owner) advance(ctx context.Context) error {
 			}
 			err2 = o.syncWritten(ctx, d.Writer)
 			t = &o.state.Tasks[0]
-			moved++
-			if err2 != nil || o.seenOf(d.Writer) <= d.Last.Version || moved > 3 {
-				if t.Reason != policies.ReasonSuperseded {
-					return errors.Join(err, err2)
-				}
+			hidden := err2 != nil || o.seenOf(d.Writer) <= d.Last.Version
+			switch moved[d.Writer]++; {
+			case t.Reason != policies.ReasonSuperseded && hidden:
+				return errors.Join(err, err2)
+			case t.Reason != policies.ReasonSuperseded:
+			case hidden || moved[d.Writer] > 2:
 				goesOn = append(goesOn, d.Writer)
+				fallthrough
+			default:
+				tries-- // nothing that waits behind it is held up by how many writers there are, or by what they do
 			}
 			t.Envelope = nil
 		case errors.Is(err, policies.CodeBehind) && t.Kind == taskPublish:

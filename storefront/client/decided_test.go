@@ -2,7 +2,9 @@ package client
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,7 +23,7 @@ func (w *world) misplaces(o *Owner, r *Reader, by, f policies.Field, epoch, vers
 	ctx := w.t.Context()
 	v, err := r.vault(ctx)
 	w.must(err)
-	grants, err := r.fetchWriteGrants(ctx, o.ID())
+	grants, _, err := r.fetchWriteGrants(ctx, o.ID())
 	w.must(err)
 	kem := pre.NewBlobKey(r.root.KEMSeed())
 	defer kem.Zero()
@@ -208,6 +210,129 @@ func TestToldThatNothingWasWritten(t *testing.T) {
 			w.wantBy(acme, o, phone, "theirs", author(bank))
 			w.must(bank.Write(ctx, o.ID(), set(phone, "again")))
 			w.wantBy(acme, o, phone, "again", author(bank))
+		})
+	}
+}
+
+// TestWrittenOnceComesBackNever: what a writer wrote is accepted and counts, and the writer does not learn it: killed, or not answered. The field moves, and something newer is
+// written. When the writer finishes what it began, that stays the newest.
+func TestWrittenOnceComesBackNever(t *testing.T) {
+	const phone, mail = policies.Field("phone.mobile"), policies.Field("email.home")
+	for name, c := range map[string]struct{ killed, machine bool }{
+		"killed, the owner writes":             {true, false},
+		"killed, another machine writes":       {true, true},
+		"not answered, the owner writes":       {false, false},
+		"not answered, another machine writes": {false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, w := t.Context(), newWorld(t)
+			o, _, acme, bank, bm := w.clinic()
+			w.must(o.GrantWrite(ctx, bank.ID(), []policies.Field{phone, mail}, GrantOptions{}))
+			w.must(bank.Write(ctx, o.ID(), set(mail, "first")))
+			second, err := OpenReader(&memory{state: slices.Clone(bm.state)}, Options{})
+			w.must(err)
+			defer second.Close()
+			var posted atomic.Bool
+			w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+				if posted.Load() {
+					http.Error(rw, "silence", http.StatusBadGateway)
+					return
+				}
+				next.ServeHTTP(rw, r)
+				if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/manifests") {
+					posted.Store(true)
+				}
+			})
+			if err := bank.Write(ctx, o.ID(), set(phone, "old")); !errors.Is(err, policies.CodeUnavailable) {
+				t.Fatalf("it heard that it counts: %v", err)
+			}
+			w.hostile(nil)
+			w.reads("accepted", acme, o, phone, "old")
+			w.must(o.Rotate(ctx, phone))
+			w.reads("moved to new keys", acme, o, phone, "old")
+			if c.machine {
+				w.must(second.Write(ctx, o.ID(), set(phone, "newest")))
+			} else {
+				w.must(o.Set(ctx, set(phone, "newest")))
+			}
+			again := bank
+			if c.killed {
+				if again, err = OpenReader(bm, Options{}); err != nil {
+					t.Fatal(err)
+				}
+				defer again.Close()
+			}
+			w.must(again.Write(ctx, o.ID(), set(mail, "second")))
+			w.reads("when the writer has finished", acme, o, phone, "newest")
+			w.reads("and what it wrote then", acme, o, mail, "second")
+		})
+	}
+}
+
+// TestWritersHoldNothingUp: whatever those who write do, and whatever the storefront shows of it, a field moves to new keys, a reader who is stopped is stopped, and what waits
+// behind it is done. What was written is not lost.
+func TestWritersHoldNothingUp(t *testing.T) {
+	const phone, mail = policies.Field("phone.mobile"), policies.Field("email.home")
+	for name, c := range map[string]struct {
+		writers int
+		fast    bool
+	}{"six whom the storefront hides": {6, false}, "three who never pause": {3, true}} {
+		t.Run(name, func(t *testing.T) {
+			ctx, w := t.Context(), newWorld(t)
+			o, _, acme, bank, _ := w.clinic()
+			var writers []*Reader
+			var begun atomic.Bool
+			var busy atomic.Int64
+			w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+				a := r.URL.Query().Get("author")
+				switch {
+				case c.fast && begun.Load() && r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/write-ends"):
+					for i, one := range writers {
+						if err := one.Write(ctx, o.ID(), set(phone, fmt.Sprintf("by %d, again %d", i, busy.Add(1)))); err != nil {
+							t.Error(err)
+						}
+					}
+				case !c.fast && a != "" && a != o.ID().String() && strings.HasSuffix(r.URL.Path, "/mirror"):
+					problem.Write(rw, policies.CodeNotFound)
+					return
+				}
+				next.ServeHTTP(rw, r)
+			})
+			for i := range c.writers {
+				r, _ := w.reader(fmt.Sprint("Writer ", i))
+				w.connect(o, r, fmt.Sprint("writer ", i))
+				w.must(o.GrantWrite(ctx, r.ID(), []policies.Field{phone}, GrantOptions{}))
+				w.must(r.Write(ctx, o.ID(), set(phone, fmt.Sprint("by ", i))))
+				writers = append(writers, r)
+			}
+			w.must(o.Grant(ctx, bank.ID(), []policies.Field{phone, mail}, GrantOptions{}))
+			begun.Store(true)
+			w.must(o.Revoke(ctx, acme.ID(), nil, RevokeOptions{}))
+			w.must(o.Sync(ctx))
+			w.must(o.Set(ctx, set(mail, "newer")))
+			if n := len(o.state.Tasks); n != 0 {
+				t.Errorf("%d tasks wait: %s", n, o.state.Tasks[0].Kind)
+			}
+			w.reads("another field", bank, o, mail, "newer")
+			w.hostile(nil)
+			w.must(o.Sync(ctx))
+			want := fmt.Sprint("by ", c.writers-1)
+			if c.fast {
+				want = fmt.Sprintf("by %d, again %d", c.writers-1, busy.Load())
+			}
+			w.reads("what was written last", bank, o, phone, want)
+			if v := w.read(acme, o, phone); v.Err == nil {
+				t.Error("who was stopped reads")
+			}
+			live := 0
+			for _, i := range o.Writers(false) {
+				if i.Status == "in force" {
+					live++
+				}
+			}
+			if live != c.writers {
+				t.Errorf("%d permissions are in force, want one for each writer", live)
+			}
 		})
 	}
 }

@@ -49,7 +49,7 @@ func (r *Reader) Writable(ctx context.Context) ([]Writable, error) {
 	if err := r.ready(ctx); err != nil {
 		return nil, err
 	}
-	grants, err := r.fetchWriteGrants(ctx, policies.OwnerID{})
+	grants, _, err := r.fetchWriteGrants(ctx, policies.OwnerID{})
 	if err != nil {
 		return nil, err
 	}
@@ -77,10 +77,12 @@ type heldWriteGrant struct {
 	ended []policies.Field
 }
 
-// fetchWriteGrants pages through the write grants of one owner, or of all, to this reader, in the order of each owner's chain.
-func (r *Reader) fetchWriteGrants(ctx context.Context, owner policies.OwnerID) ([]heldWriteGrant, error) {
-	fail := func(err error) ([]heldWriteGrant, error) { return nil, fmt.Errorf("fetching write grants: %w", err) }
-	var out []heldWriteGrant
+// fetchWriteGrants pages through the write grants of one owner, or of all, to this reader, in the order of each owner's chain. Kept are the leaves that may be read on
+// though what they were written under has ended, as the storefront says.
+func (r *Reader) fetchWriteGrants(ctx context.Context, owner policies.OwnerID) (out []heldWriteGrant, kept []policies.Hash, err error) {
+	fail := func(err error) ([]heldWriteGrant, []policies.Hash, error) {
+		return nil, nil, fmt.Errorf("fetching write grants: %w", err)
+	}
 	for after := ""; ; {
 		q := url.Values{}
 		if after != "" {
@@ -117,10 +119,11 @@ func (r *Reader) fetchWriteGrants(ctx context.Context, owner policies.OwnerID) (
 			}
 			out = append(out, heldWriteGrant{*g, one.Ended})
 		}
+		kept = append(kept, page.Kept...)
 		if page.After == "" || page.After == after {
-			return out, nil
+			return out, kept, nil
 		}
-		if len(page.Grants) == 0 || len(out) > maxOffered {
+		if len(page.Grants)+len(page.Kept) == 0 || len(out)+len(kept) > maxOffered {
 			return fail(fmt.Errorf("%w: its pages have no end", ErrUntrue))
 		}
 		after = page.After
@@ -223,6 +226,7 @@ func (r *Reader) carryOut(ctx context.Context, w *writingFor) error {
 		return err
 	}
 	whole := false // send all leaves: the storefront lost some
+	first := "other machines, or the storefront, keep coming first"
 	for range 5 {
 		if w.Envelope == nil {
 			if err := r.buildWriting(ctx, w, v); err != nil {
@@ -257,16 +261,17 @@ func (r *Reader) carryOut(ctx context.Context, w *writingFor) error {
 			if err := w.accepted(e); err != nil {
 				return err
 			}
-			if moved, err := r.movedOn(ctx, w); err != nil || !moved {
+			if again, err := r.movedOn(ctx, w, v); err != nil || !again {
 				return errors.Join(err, r.save())
 			}
+			first = "the field moves to new keys all the time"
 		case errors.Is(err, policies.CodeChain):
 			if err := r.fetchWriting(ctx, w, v); err != nil {
 				return err
 			}
 			if w.Manifest.Hash != policies.Hash(e.Hash) {
 				w.Envelope, w.Set = nil, nil
-			} else if moved, err := r.movedOn(ctx, w); err != nil || !moved { // it was accepted after all
+			} else if again, err := r.movedOn(ctx, w, v); err != nil || !again { // it was accepted after all
 				return errors.Join(err, r.save())
 			}
 		case errors.Is(err, policies.CodeBehind) && !whole:
@@ -278,28 +283,52 @@ func (r *Reader) carryOut(ctx context.Context, w *writingFor) error {
 			return err
 		}
 	}
-	return fmt.Errorf("%w: other machines, or the storefront, keep coming first", policies.CodeChain)
+	return fmt.Errorf("%w: %s", policies.CodeChain, first)
 }
 
-// movedOn ends a wish that is published, unless a field of it had moved to newer keys before the vault accepted it: then it may not count, and is to be written again. What
-// is accepted before the field moves is kept (writing.CheckEnd).
-func (r *Reader) movedOn(ctx context.Context, w *writingFor) (bool, error) {
-	grants, err := r.fetchWriteGrants(ctx, w.Owner)
+// movedOn ends a wish that is published, but for what does not count: whose field had moved to newer keys before the vault accepted it, and which no end kept. That is to be
+// written again. What is accepted before the older permission ends is kept (writing.CheckEnd). It may be asked long after, by a process that was killed: what another
+// machine of this reader's wrote since stays.
+func (r *Reader) movedOn(ctx context.Context, w *writingFor, v *policies.VaultDocument) (bool, error) {
+	grants, kept, err := r.fetchWriteGrants(ctx, w.Owner)
 	if err != nil {
 		return false, fmt.Errorf("it is published, and whether it counts could not be asked: %w", err)
 	}
+	lost := map[policies.Field]string{}
 	for _, item := range w.Set {
 		l, err := policies.ParseLeaf(item.Leaf)
 		if err != nil {
 			return false, fmt.Errorf("%w: %w", ErrState, err)
 		}
-		if _, epoch, err := r.mayWrite(grants, l.Field); err == nil && epoch > l.Epoch {
-			w.Envelope, w.Set = nil, nil
-			return true, nil
+		stands := slices.Contains(kept, l.Hash()) || slices.ContainsFunc(grants, func(g heldWriteGrant) bool {
+			epoch, ok := g.Epoch(l.Field)
+			return ok && epoch == l.Epoch && !slices.Contains(g.ended, l.Field)
+		})
+		if _, epoch, err := r.mayWrite(grants, l.Field); err == nil && epoch > l.Epoch && !stands {
+			lost[l.Field] = string(item.Leaf)
 		}
 	}
-	w.done()
-	return false, nil
+	if len(lost) > 0 {
+		if err := r.fetchWriting(ctx, w, v); err != nil {
+			return false, err
+		}
+		maps.DeleteFunc(lost, func(_ policies.Field, leaf string) bool {
+			return !slices.ContainsFunc(w.Items, func(item api.Item) bool { return string(item.Leaf) == leaf })
+		})
+	}
+	if len(lost) == 0 {
+		w.done()
+		return false, nil
+	}
+	w.Wish = slices.DeleteFunc(w.Wish, func(wish wishedValue) bool {
+		_, again := lost[wish.Field]
+		if !again {
+			clear(wish.Value)
+		}
+		return !again
+	})
+	w.Envelope, w.Set = nil, nil
+	return true, nil
 }
 
 // merged is the items with what is set on top, in tree order.
@@ -350,7 +379,7 @@ func (w *writingFor) accepted(e *envelope.Envelope) error {
 
 // buildWriting seals the wish under the points of the newest write grants and signs the next manifest over it.
 func (r *Reader) buildWriting(ctx context.Context, w *writingFor, v *policies.VaultDocument) error {
-	grants, err := r.fetchWriteGrants(ctx, w.Owner)
+	grants, _, err := r.fetchWriteGrants(ctx, w.Owner)
 	if err != nil {
 		return err
 	}

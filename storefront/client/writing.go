@@ -446,7 +446,7 @@ func (o *Owner) buildWriteGrant(t *task, v *policies.VaultDocument) (*envelope.E
 // endItems lists what a task is to end: what a writer may write, or what newer write grants to the same writer took the place of.
 func (o *Owner) endItems(t *task) map[policies.AuthorID][]writing.Ended {
 	out := map[policies.AuthorID][]writing.Ended{}
-	for i := range o.state.Writers {
+	for i := range slices.Backward(o.state.Writers) { // the newest first: no document leaves a newer one in force than it ends
 		g := &o.state.Writers[i]
 		for _, w := range g.Doc.Fields {
 			ends := policies.ReaderID(g.Doc.Writer) == t.Reader && (len(t.Fields) == 0 || slices.Contains(t.Fields, w.Field)) && t.means(g.Doc.Purpose, g.Doc.Expires)

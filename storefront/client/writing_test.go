@@ -226,7 +226,7 @@ func TestAWriterReadsNothing(t *testing.T) {
 		}
 	}
 	// With the points it was given and all its keys: the capsules of every author, taken from the storefront's disk, do not open.
-	grants, err := bank.fetchWriteGrants(ctx, o.ID())
+	grants, _, err := bank.fetchWriteGrants(ctx, o.ID())
 	w.must(err)
 	kem := pre.NewBlobKey(bank.root.KEMSeed())
 	points, err := kem.Open(grants[0].Info(), grants[0].Sealed)
@@ -258,7 +258,7 @@ func TestAWriterReadsNothing(t *testing.T) {
 		}
 	}
 	// The points of another writer are sealed to that one alone.
-	others, err := other.fetchWriteGrants(ctx, o.ID())
+	others, _, err := other.fetchWriteGrants(ctx, o.ID())
 	w.must(err)
 	if _, err := kem.Open(others[0].Info(), others[0].Sealed); err == nil {
 		t.Error("the points of another writer open")

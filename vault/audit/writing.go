@@ -47,11 +47,15 @@ func (s *replay) endWriting(r *Record, p *prepared, b *batch) {
 	var faults []Reason
 	faults = s.advance(d.Owner, d.Link, p.signed.Hash, d.Audience).add(faults)
 	proof := s.signed(b, p, policies.IdentityID(d.Owner))
-	var version uint64
-	if h := s.heads[headKey{d.Owner, d.Writer}]; h != nil {
-		version = h.version
+	h := s.heads[headKey{d.Owner, d.Writer}]
+	if h == nil {
+		h = new(head)
 	}
-	if s.lostReason() == "" && writing.CheckEnd(s.writings(d.Owner, d.Writer), d, version) != nil {
+	switch {
+	case s.lostReason() != "":
+	case d.Last.Version > h.version || d.Last.Version == h.version && d.Last.Manifest != h.manifest:
+		faults = append(faults, reason(ReasonWriteGrant, "the end names manifest %d, which is none of the writer's that the vault accepted", d.Last.Version))
+	case writing.CheckEnd(s.writings(d.Owner, d.Writer), d, h.version) != nil:
 		faults = append(faults, reason(ReasonWriteGrant, "the end names manifest %d, and the writer, who goes on, had published a newer one", d.Last.Version))
 	}
 	for i, item := range d.Items {

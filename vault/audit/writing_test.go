@@ -119,6 +119,21 @@ func TestRecheckOfWriters(t *testing.T) {
 			w.o.endWriting(&older, w.o.key, older.leaf(), w.may, "phone")
 			return w.s.readFrom(w.n, w.g, "phone", nil)
 		}},
+		{"an end that names a manifest that never was", "", "", 1, func(w *scene) uint64 {
+			w.n.write(w.n.key)
+			w.o.letWrite(w.n.person, w.o.key, nil, "phone")
+			other := *w.n
+			other.manifest = policies.Hash{9, 9}
+			w.o.endWriting(&other, w.o.key, w.n.leaf(), w.may, "phone")
+			return w.s.readFrom(w.n, w.g, "phone", nil)
+		}},
+		{"an end that names a manifest that is still to come", "", "", 1, func(w *scene) uint64 {
+			w.n.write(w.n.key)
+			next := *w.n
+			next.version++
+			w.o.endWriting(&next, w.o.key, w.n.leaf(), w.may, "phone")
+			return w.s.readFrom(w.n, w.g, "phone", nil)
+		}},
 		{"no write grant", "no_write_grant", "written by", 1, func(w *scene) uint64 {
 			n := &pen{person: w.enrol(), o: w.o}
 			g := w.o.grant(w.r, w.o.key, func(g *policies.Grant) { g.Fields[0].Author = n.author() }, "phone")
