@@ -27,7 +27,7 @@ import (
 // cjk are the writing systems that are written together, and with Latin letters.
 var cjk = [][]string{{"Han", "Hiragana", "Katakana"}, {"Han", "Bopomofo"}, {"Han", "Hangul"}}
 
-// Check refuses a name that must not be verified: one without a letter, one not in the form NFC or with white space at its ends or twice in a row, and one whose letters are of more
+// Check refuses a name that must not be verified: one without a letter, or with none that looks like one, one not in the form NFC or with white space at its ends or twice in a row, and one whose letters are of more
 // than one writing system, apart from those that are written together (Latin, Han, Hiragana and Katakana, say). This is "highly restrictive" of UTS #39. The error is
 // [policies.ErrMalformed].
 func Check(name string) error {
@@ -35,6 +35,8 @@ func Check(name string) error {
 	switch {
 	case !strings.ContainsFunc(name, unicode.IsLetter):
 		return bad("has a letter")
+	case !slices.ContainsFunc(Keys(name), func(k string) bool { return k != "" }): // nothing that others could be held against
+		return bad("has a letter that does not look like punctuation")
 	case strings.ContainsFunc(name, invisible):
 		return bad("has no characters that nobody sees")
 	case !norm.NFC.IsNormalString(name):

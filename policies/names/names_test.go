@@ -25,6 +25,7 @@ func TestCheck(t *testing.T) {
 		"現代자동차 Hyundai":       "",
 		"שלום":                "",
 		"4711":                "has a letter",
+		"ǃǃ ǃ":                "look like punctuation", // clicks of Khoisan languages
 		"":                    "has a letter",
 		"Аcme":                "Cyrillic and Latin", // the first letter is Cyrillic
 		"Acme Αθήνα":          "Greek and Latin",
