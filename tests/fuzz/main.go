@@ -147,11 +147,12 @@ func (f *fuzzer) fuzz(ctx context.Context, target string) (result, error) {
 	corpus := filepath.Join(f.cache, filepath.FromSlash(pkg))
 	before := names(filepath.Join(corpus, name))
 	begin := time.Now()
+	// Inputs that reach something new are not made smaller: by default up to a minute goes into each, and of documents of some kilobytes nothing else got a turn.
 	// The target ends by itself; the limit is for one that hangs.
 	limited, cancel := context.WithTimeout(ctx, f.each+2*time.Minute)
 	defer cancel()
 	c := exec.CommandContext(limited, binary, "-test.run=^$", "-test.fuzz=^"+name+"$", "-test.fuzztime="+f.each.String(),
-		"-test.fuzzcachedir="+corpus, "-test.parallel=1")
+		"-test.fuzzminimizetime=0", "-test.fuzzcachedir="+corpus, "-test.parallel=1")
 	c.Dir = filepath.Join(f.root, filepath.FromSlash(pkg))
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
 	c.WaitDelay = 10 * time.Second
