@@ -348,15 +348,14 @@ func (o *Owner) advance(ctx context.Context) error {
 			err2 = o.syncWritten(ctx, d.Writer)
 			t = &o.state.Tasks[0]
 			hidden := err2 != nil || o.seenOf(d.Writer) <= d.Last.Version
-			switch moved[d.Writer]++; {
-			case t.Reason != policies.ReasonSuperseded && hidden:
-				return errors.Join(err, err2)
-			case t.Reason != policies.ReasonSuperseded:
-			case hidden || moved[d.Writer] > 2:
-				goesOn = append(goesOn, d.Writer)
-				fallthrough
-			default:
+			moved[d.Writer]++
+			if t.Reason == policies.ReasonSuperseded {
 				tries-- // nothing that waits behind it is held up by how many writers there are, or by what they do
+				if hidden || moved[d.Writer] > 2 {
+					goesOn = append(goesOn, d.Writer)
+				}
+			} else if hidden {
+				return errors.Join(err, err2)
 			}
 			t.Envelope = nil
 		case errors.Is(err, policies.CodeBehind) && t.Kind == taskPublish:

@@ -1,6 +1,6 @@
 // Package search looks through folders for what must not be there.
 //
-// It has no goroutines, and reads every byte of large folders: tests/run builds it without the race detector.
+// It has no goroutines, and looks at every byte that was written to large folders: tests/run builds it without the race detector.
 package search
 
 import (

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf16"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestSearchFinds: the search that proves absence must find what is there, in every form and at every alignment.
@@ -86,5 +88,29 @@ func TestSearchFindsInSparseFiles(t *testing.T) {
 		if err != nil || !slices.ContainsFunc(found, func(f Finding) bool { return f.Offset == at }) || read != 16*block {
 			t.Errorf("at %d: found %v, read %d, error %v", at, found, read, err)
 		}
+	}
+}
+
+// TestSearchFindsInMappedFiles: what a database has written into a file that it maps into its memory, and that no disk has seen yet.
+func TestSearchFindsInMappedFiles(t *testing.T) {
+	value := []byte("Kopernikusstraße 27a")
+	const size, at = 8 << 20, 5<<20 + 11
+	path := filepath.Join(t.TempDir(), "mapped")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	memory, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(memory)
+	copy(memory[at:], value)
+	if found, _, err := Folders([]Marker{{"the street", value}}, filepath.Dir(path)); err != nil || len(found) != 1 || found[0].Offset != at {
+		t.Errorf("found %v, error %v", found, err)
 	}
 }
