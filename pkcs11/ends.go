@@ -5,31 +5,46 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // endsAtOnce is how many keys end in one group. What they share, two searches and a sync, is then little beside their own, and an import that
 // comes meanwhile waits a fraction of a second.
 const endsAtOnce = 128
 
-// A pendingEnd is the end of a key that one caller waits for.
+// splitEnds is how many keys of a group are worth a second worker, which destroys half of them.
+const splitEnds = 32
+
+// An EndingKey is a key that is to be destroyed: what lies under ID and is not
+// the key that Import returned Check of stays, and the key is looked for under
+// every name. The zero check is that of every key.
+type EndingKey struct {
+	ID    KeyID
+	Check KeyCheck
+}
+
+// A pendingEnd is that of one key.
 type pendingEnd struct {
 	member
 	check KeyCheck
 }
 
-// Destroy is Token.Destroy. No worker has a derive with the key under way when
-// the object is destroyed. If the first worker dies over it, or over another key of its group, ErrKeyMissing may
-// mean that it had destroyed the key.
+// Destroy is DestroyKeys of one, whatever its check value.
 func (p *Pool) Destroy(ctx context.Context, id KeyID) error {
-	return p.DestroyKey(ctx, id, KeyCheck{})
+	return p.DestroyKeys(ctx, EndingKey{ID: id})[0]
 }
 
-// DestroyKey is Destroy of a key that Import returned the check value of: what
-// lies under id and is another key stays, and the key is looked for under
-// every name. ErrKeyRenamed says that it was found under another one, and is
-// destroyed: somebody with the PIN changed it.
-func (p *Pool) DestroyKey(ctx context.Context, id KeyID, check KeyCheck) error {
-	return p.ends.join(ctx, p, &pendingEnd{memberFor(id), check}, func(group []*pendingEnd) {
+// DestroyKeys is Token.Destroy of each key. No worker has a derive with it
+// under way when the object is destroyed. If the first worker dies over it, or
+// over another key of its group, ErrKeyMissing may mean that it had destroyed
+// the key. ErrKeyRenamed says that the key with the check value was found under
+// another name, and is destroyed: somebody with the PIN changed it.
+func (p *Pool) DestroyKeys(ctx context.Context, keys ...EndingKey) (errs []error) {
+	all := make([]*pendingEnd, len(keys))
+	for i, k := range keys {
+		all[i] = &pendingEnd{memberFor(k.ID), k.Check}
+	}
+	p.ends.join(ctx, p, all, func(group []*pendingEnd) {
 		if len(group) == 0 {
 			return
 		}
@@ -40,6 +55,10 @@ func (p *Pool) DestroyKey(ctx context.Context, id KeyID, check KeyCheck) error {
 			close(e.done)
 		}
 	})
+	for _, e := range all {
+		errs = append(errs, e.err)
+	}
+	return errs
 }
 
 // destroy is Destroy of one key. The caller holds admin.
@@ -88,25 +107,42 @@ func (p *Pool) endThrough(group []*pendingEnd, again int) {
 	}
 }
 
-// endOnce has one worker end a group, and another, if there is one, look for what is left of it.
+// endOnce has one worker end a group, and another, if there is one, look for what is left of it. Of a large group each of the two ends a half, and looks for what is
+// left of the other's: SoftHSM reads the whole folder to destroy an object.
 func (p *Pool) endOnce(group []*pendingEnd) {
-	worker, err := p.some(context.Background())
+	first, err := p.some(context.Background())
 	if err != nil {
 		answer(group, reply{}, fmt.Errorf("calling token worker: %w", err))
 		return
 	}
-	defer worker.loops.Done()
-	r, err := worker.call(callOf("destroy", group), p.config.SlowTimeout)
-	answer(group, r, err)
-	ended := only(group, func(e *pendingEnd) bool { return e.err == nil })
-	if len(ended) == 0 {
-		return
-	}
-	if other := p.beside(worker); other != nil {
+	defer first.loops.Done()
+	other := p.beside(first)
+	if other != nil {
 		defer other.loops.Done()
-		r, err := other.call(callOf("gone", ended), p.config.SlowTimeout)
-		answer(ended, r, err)
 	}
+	half := len(group)
+	if other != nil && half >= splitEnds {
+		half /= 2
+	}
+	ask := func(w *worker, method string, ends []*pendingEnd) {
+		if len(ends) > 0 && w != nil {
+			r, err := w.call(callOf(method, ends), p.config.SlowTimeout)
+			answer(ends, r, err)
+		}
+	}
+	both(func() { ask(first, "destroy", group[:half]) }, func() { ask(other, "destroy", group[half:]) })
+	ended := func(ends []*pendingEnd) []*pendingEnd {
+		return only(ends, func(e *pendingEnd) bool { return e.err == nil })
+	}
+	both(func() { ask(other, "gone", ended(group[:half])) }, func() { ask(first, "gone", ended(group[half:])) })
+}
+
+// both does two things at a time.
+func both(one, other func()) {
+	var all sync.WaitGroup
+	all.Go(other)
+	one()
+	all.Wait()
 }
 
 // answer fills in what a worker said of each key.

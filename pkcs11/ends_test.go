@@ -53,7 +53,7 @@ func importTogether(t *testing.T, p *Pool, n int, wrap func(*ecdh.PrivateKey) []
 func endTogether(t *testing.T, p *Pool, keys []aKey) []error {
 	t.Helper()
 	errs := make([]error, len(keys))
-	together(t, &p.ends, len(keys), func(i int) { errs[i] = p.DestroyKey(t.Context(), keys[i].id, keys[i].check) })
+	together(t, &p.ends, len(keys), func(i int) { errs[i] = p.DestroyKeys(t.Context(), EndingKey{keys[i].id, keys[i].check})[0] })
 	return errs
 }
 
@@ -350,11 +350,11 @@ func TestEndWithdrawn(t *testing.T) {
 	p.ends.lead <- struct{}{} // nobody leads a group
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := p.DestroyKey(ctx, key.id, key.check); !errors.Is(err, context.DeadlineExceeded) {
+	if err := p.DestroyKeys(ctx, EndingKey{key.id, key.check})[0]; !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("waited in vain: %v", err)
 	}
 	closed := make(chan error)
-	go func() { closed <- p.DestroyKey(context.WithoutCancel(ctx), key.id, key.check) }()
+	go func() { closed <- p.DestroyKeys(context.WithoutCancel(ctx), EndingKey{key.id, key.check})[0] }()
 	eventually(t, "another who waits", func() bool {
 		p.ends.mu.Lock()
 		defer p.ends.mu.Unlock()

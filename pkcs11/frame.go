@@ -202,11 +202,11 @@ type call struct {
 	AAD    []byte  `json:"aad,omitempty"`
 	Name   KeyName `json:"name,omitempty"`
 
-	Period  uint32      `json:"period,omitzero"`
-	Sealed  []SealedKey `json:"sealed,omitempty"`
-	Imports []keyImport `json:"imports,omitempty"`
-	Keys    []KeyID     `json:"keys,omitempty"`
-	Checks  []KeyCheck  `json:"checks,omitempty"`
+	Period  uint32       `json:"period,omitzero"`
+	Sealed  []SealedKey  `json:"sealed,omitempty"`
+	Imports []WrappedKey `json:"imports,omitempty"`
+	Keys    []KeyID      `json:"keys,omitempty"`
+	Checks  []KeyCheck   `json:"checks,omitempty"`
 }
 
 type reply struct {

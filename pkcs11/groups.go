@@ -3,15 +3,15 @@ package pkcs11
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 )
 
 // What makes and ends resident keys goes in groups, as the records of a log do: while one group is on its way into the token the next gathers, and all of it
-// shares the syncs of the token's folder and the searches, which walk all objects of the token. Who comes alone waits for nobody.
+// shares the syncs of the token's folder and the searches, which walk all objects of the token. What comes alone waits for nobody, and what comes together goes
+// together.
 
-// A member of a group is one caller's.
+// A member of a group is one key.
 type member struct {
 	id   KeyID
 	err  error
@@ -35,13 +35,21 @@ type groups[M interface {
 	waiting []M        // those that are in no group yet, oldest first
 }
 
-// join returns when m was in a group that was carried out, or was withdrawn before it was in any. carry is given a group, which may be empty, and closes done
-// of each member.
-func (g *groups[M]) join(ctx context.Context, p *Pool, m M, carry func([]M)) error {
+// join returns when each of some members was in a group that was carried out, or was withdrawn before it was in any. carry is given a group, which may be empty,
+// and closes done of each of it.
+func (g *groups[M]) join(ctx context.Context, p *Pool, members []M, carry func([]M)) {
 	g.mu.Lock()
-	g.waiting = append(g.waiting, m)
+	g.waiting = append(g.waiting, members...)
 	g.mu.Unlock()
-	runtime.Gosched() // the keys of one grant come from as many goroutines, and the first of them is not to go alone
+	for _, m := range members {
+		if err := g.await(ctx, p, m, carry); err != nil {
+			m.common().err = err
+		}
+	}
+}
+
+// await is join of one that waits. An error says that it was withdrawn.
+func (g *groups[M]) await(ctx context.Context, p *Pool, m M, carry func([]M)) error {
 	done := m.common().done
 	for !ended(done) {
 		select {
@@ -61,7 +69,7 @@ func (g *groups[M]) join(ctx context.Context, p *Pool, m M, carry func([]M)) err
 			<-done
 		}
 	}
-	return m.common().err
+	return nil
 }
 
 // withdraw takes one out again. false: it is in a group.

@@ -7,23 +7,32 @@ import (
 	"fmt"
 )
 
-// A pendingImport is one caller's.
+// A pendingImport is that of one key.
 type pendingImport struct {
 	member
-	key   keyImport
+	key   WrappedKey
 	check KeyCheck
 }
 
-// Import is as Token.Import, but who sees the key in the token, and derives
-// with it, is a process other than the one that imported. When it returns nil
-// every worker knows the key. If a worker dies over it, or the key is not there for
-// the other, what is left is destroyed and another is asked, as often as there
-// are workers: one that was started since is among them. An error of kind
-// ErrTokenBroken leaves the outcome open: see Keys. The check value is for
-// DestroyKey.
+// Import is ImportKeys of one.
 func (p *Pool) Import(ctx context.Context, id KeyID, path string, wrapped []byte) (KeyCheck, error) {
-	i := &pendingImport{member: memberFor(id), key: keyImport{id, path, wrapped}}
-	err := p.importing.join(ctx, p, i, func(group []*pendingImport) {
+	checks, errs := p.ImportKeys(ctx, WrappedKey{id, path, wrapped})
+	return checks[0], errs[0]
+}
+
+// ImportKeys is as Token.Import of each key, but who sees it in the token, and
+// derives with it, is a process other than the one that imported. A key whose
+// error is nil is known to every worker. If a worker dies over it, or the key is
+// not there for the other, what is left is destroyed and another is asked, as
+// often as there are workers: one that was started since is among them. An error
+// of kind ErrTokenBroken leaves the outcome open: see Keys. The check values are
+// for DestroyKeys.
+func (p *Pool) ImportKeys(ctx context.Context, keys ...WrappedKey) (checks []KeyCheck, errs []error) {
+	all := make([]*pendingImport, len(keys))
+	for i, k := range keys {
+		all[i] = &pendingImport{member: memberFor(k.ID), key: k}
+	}
+	p.importing.join(ctx, p, all, func(group []*pendingImport) {
 		if len(group) == 0 {
 			return
 		}
@@ -31,7 +40,10 @@ func (p *Pool) Import(ctx context.Context, id KeyID, path string, wrapped []byte
 		defer p.admin.Unlock()
 		p.carryOut(group, p.config.Workers)
 	})
-	return i.check, err
+	for _, i := range all {
+		checks, errs = append(checks, i.check), append(errs, i.err)
+	}
+	return checks, errs
 }
 
 // carryOut has a group imported. What a worker died over, or the other does not find, is tried again so often, each alone: a key that kills workers keeps nobody

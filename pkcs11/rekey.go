@@ -153,7 +153,7 @@ func (t *Token) deriveResident(s cryptoki.Session, r *DeriveRequest) ([32]byte, 
 // A fresh session is of this process, which remembers what it asked for even if
 // a full disk took half of it. [Pool.Import] asks another process.
 func (t *Token) Import(ctx context.Context, id KeyID, path string, wrapped []byte) error {
-	xs, errs := t.importKeys(ctx, []keyImport{{id, path, wrapped}})
+	xs, errs := t.importKeys(ctx, []WrappedKey{{id, path, wrapped}})
 	clear(xs)
 	if errs[0] != nil {
 		return errs[0]
@@ -166,8 +166,9 @@ func (t *Token) Import(ctx context.Context, id KeyID, path string, wrapped []byt
 	return err
 }
 
-// A keyImport is a re-encryption key on its way into the token.
-type keyImport struct {
+// A WrappedKey is a re-encryption key on its way into the token, wrapped under
+// the import key. Path is the import path that the grant names.
+type WrappedKey struct {
 	ID      KeyID  `json:"id"`
 	Path    string `json:"path"`
 	Wrapped []byte `json:"wrapped"`
@@ -185,7 +186,7 @@ const (
 // SoftHSM waits for the disk many times for each key, so several are unwrapped side by side. It answers CKR_GENERAL_ERROR to an unwrap whose objects come and go
 // in another thread: so nothing else of this process that searches, makes or destroys runs meanwhile, and a key that does not come is brought again alone, when all others are there. Only what it gets
 // then is its answer.
-func (t *Token) importKeys(ctx context.Context, keys []keyImport) (xs [][32]byte, errs []error) {
+func (t *Token) importKeys(ctx context.Context, keys []WrappedKey) (xs [][32]byte, errs []error) {
 	const op = "importing key"
 	xs, errs = make([][32]byte, len(keys)), make([]error, len(keys))
 	alone := []bool{true}
@@ -214,7 +215,7 @@ func (t *Token) importKeys(ctx context.Context, keys []keyImport) (xs [][32]byte
 }
 
 // importOne brings a key that is not in the token.
-func (t *Token) importOne(s cryptoki.Session, k *keyImport) (x [32]byte, err error) {
+func (t *Token) importOne(s cryptoki.Session, k *WrappedKey) (x [32]byte, err error) {
 	if t.knows(k.ID) {
 		return x, ErrKeyExists
 	}
@@ -233,13 +234,13 @@ func (t *Token) importOne(s cryptoki.Session, k *keyImport) (x [32]byte, err err
 	return x, err
 }
 
-func (k *keyImport) named() []cryptoki.Attribute {
+func (k *WrappedKey) named() []cryptoki.Attribute {
 	return []cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, k.ID[:])}
 }
 
 // unwrapAll unwraps keys side by side. alone says which are to be brought alone: those that the token was asked for and that did not come. It returns their ids, under which something may be in the
 // token. Whoever calls it holds the slow lane.
-func (t *Token) unwrapAll(ctx context.Context, op string, keys []keyImport, xs [][32]byte, errs []error, alone []bool) (left []KeyID) {
+func (t *Token) unwrapAll(ctx context.Context, op string, keys []WrappedKey, xs [][32]byte, errs []error, alone []bool) (left []KeyID) {
 	next := make(chan int)
 	var all sync.WaitGroup
 	for range min(len(keys), unwrapsAtOnce) {
@@ -505,9 +506,10 @@ func (t *Token) learnFresh(ctx context.Context, ids []KeyID) error {
 	})
 }
 
-// unlearnt finds the re-encryption keys that this process does not know, in one search for all of them.
+// unlearnt finds the re-encryption keys that this process does not know, in one search for all of them. SoftHSM decrypts a label that it compares: so it is read only of
+// what is not known.
 func (t *Token) unlearnt(s cryptoki.Session) (map[KeyID][]cryptoki.Object, error) {
-	found, err := t.module.Find(s, rekeys())
+	found, err := t.module.Find(s, []cryptoki.Attribute{cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY), cryptoki.Bool(cryptoki.CKA_TOKEN, true)})
 	if err != nil {
 		return nil, err
 	}
@@ -520,6 +522,14 @@ func (t *Token) unlearnt(s cryptoki.Session) (map[KeyID][]cryptoki.Object, error
 	unlearnt := make(map[KeyID][]cryptoki.Object)
 	for _, o := range found {
 		if _, ok := known[o]; ok {
+			continue
+		}
+		switch label, err := t.module.Read(s, o, cryptoki.CKA_LABEL); {
+		case gone(err) || err == cryptoki.CKR_ATTRIBUTE_TYPE_INVALID: // destroyed by another process since it was found; or without a name
+			continue
+		case err != nil:
+			return nil, err
+		case string(label.Value) != rekeyLabel: // another key of the vault's
 			continue
 		}
 		id, ok, err := t.idOf(s, o)

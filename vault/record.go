@@ -185,6 +185,13 @@ func (f *flights) end(keys []KeyID) {
 	f.landed.Broadcast()
 }
 
+// any reports whether a use of the key is under way.
+func (f *flights) any(key KeyID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.flights[key] > 0
+}
+
 // drain returns when no use of the key is under way. That no new one begins is for the ledger.
 func (f *flights) drain(key KeyID) {
 	f.mu.Lock()

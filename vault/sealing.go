@@ -177,17 +177,17 @@ func (v *Vault) sweepSealed(wanted map[sealed.ID]bool) error {
 }
 
 // importSealed imports one key and stores it.
-func (v *Vault) importSealed(ctx context.Context, w wrappedKey) error {
+func (v *Vault) importSealed(ctx context.Context, w WrappedKey) error {
 	v.sealing.gate.RLock()
 	defer v.sealing.gate.RUnlock()
-	key, err := v.cfg.Token.ImportSealed(ctx, w.id, w.path, w.key)
+	key, err := v.cfg.Token.ImportSealed(ctx, w)
 	if err != nil {
 		return err
 	}
 	if key.Period < v.sealing.newest {
 		return fmt.Errorf("the token used sealing key %d, and has %d", key.Period, v.sealing.newest)
 	}
-	return v.sealing.store.Put(sealed.ID(w.id), sealed.Key(key))
+	return v.sealing.store.Put(sealed.ID(w.Key), sealed.Key(key))
 }
 
 // destroySealed ends sealed keys, once uses of them that were decided before are over. It returns the period of the last sealing key under which one of them

@@ -281,7 +281,7 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 	wrapped, invalid := v.unseal(g, e.Hash, keys)
 	defer func() {
 		for _, w := range wrapped {
-			clear(w.key)
+			clear(w.Wrapped)
 		}
 	}()
 	record := func(ctx context.Context, d decision) ([]ledger.Record, keylog.Checkpoint, error) {
@@ -373,16 +373,9 @@ func (v *Vault) endImports(ctx context.Context) {
 	}
 }
 
-// wrappedKey is a re-encryption key as the token takes it.
-type wrappedKey struct {
-	id   KeyID
-	path string
-	key  []byte
-}
-
 // unseal opens the keys of a grant and checks that they are the ones it names: one for each field and enrolled token, for the real import key
 // of that token, by the path that the vault document gives, with the digest that the owner signed.
-func (v *Vault) unseal(g *policies.Grant, hash policies.Hash, keys []api.SealedKey) ([]wrappedKey, error) {
+func (v *Vault) unseal(g *policies.Grant, hash policies.Hash, keys []api.SealedKey) ([]WrappedKey, error) {
 	if offered := v.custodies(); !slices.Contains(offered, g.Custody) {
 		return nil, problem.New(policies.CodeCustody, "this vault offers the custody %q", offered)
 	}
@@ -390,7 +383,7 @@ func (v *Vault) unseal(g *policies.Grant, hash policies.Hash, keys []api.SealedK
 	if len(keys) != len(g.Fields)*len(tokens) {
 		return nil, problem.New(policies.CodeMalformed, "the grant needs %d keys, not %d", len(g.Fields)*len(tokens), len(keys))
 	}
-	var out []wrappedKey
+	var out []WrappedKey
 	for i := range g.Fields {
 		f := &g.Fields[i]
 		if len(f.Keys) != len(tokens) {
@@ -415,7 +408,7 @@ func (v *Vault) unseal(g *policies.Grant, hash policies.Hash, keys []api.SealedK
 			if err != nil {
 				return out, policies.CodeImport
 			}
-			out = append(out, wrappedKey{id: keyID(g.ID, f.Field, f.Author), path: named.Path, key: wrapped})
+			out = append(out, WrappedKey{Key: keyID(g.ID, f.Field, f.Author), Path: named.Path, Wrapped: wrapped})
 			if digest := sha256.Sum256(wrapped); subtle.ConstantTimeCompare(digest[:], named.Digest[:]) != 1 {
 				return out, policies.CodeImport
 			}
@@ -424,35 +417,52 @@ func (v *Vault) unseal(g *policies.Grant, hash policies.Hash, keys []api.SealedK
 	return out, nil
 }
 
-// importKeys imports the keys of a grant, side by side, and returns what tells each of the resident ones from others, in their order. On an error some may be in.
-func (v *Vault) importKeys(ctx context.Context, custody policies.Custody, keys []wrappedKey) (checks []byte, err error) {
-	var all sync.WaitGroup
-	found, errs := make([]KeyCheck, len(keys)), make([]error, len(keys))
-	for i, w := range keys {
-		all.Go(func() { found[i], errs[i] = v.importKey(ctx, custody, w) })
-	}
-	all.Wait()
-	if custody == policies.CustodyResident {
-		for _, check := range found {
-			checks = append(checks, check[:]...)
+// importKeys imports the keys of a grant, and returns what tells each of the resident ones from others, in their order. On an error some may be in.
+func (v *Vault) importKeys(ctx context.Context, custody policies.Custody, keys []WrappedKey) (checks []byte, err error) {
+	if custody == policies.CustodySealed {
+		errs := make([]error, len(keys))
+		var all sync.WaitGroup
+		for i, w := range keys {
+			all.Go(func() { errs[i] = v.importSealed(ctx, w) })
 		}
+		all.Wait()
+		return nil, cmp.Or(errs...)
 	}
-	return checks, cmp.Or(errs...)
+	found := v.cfg.Token.Import(ctx, keys)
+	if err := v.importAgain(ctx, keys, found); err != nil {
+		return nil, err
+	}
+	for _, k := range found {
+		if k.Err != nil {
+			return nil, k.Err
+		}
+		checks = append(checks, k.Check[:]...)
+	}
+	return checks, nil
 }
 
-// importKey imports one key. A key of that id that is there already was left by an import that failed, since the grant is not in force.
-func (v *Vault) importKey(ctx context.Context, custody policies.Custody, w wrappedKey) (KeyCheck, error) {
-	if custody == policies.CustodySealed {
-		return KeyCheck{}, v.importSealed(ctx, w)
+// importAgain imports those keys anew that were in the token already: a failed import left them, since the grant is not in force.
+func (v *Vault) importAgain(ctx context.Context, keys []WrappedKey, found []Imported) error {
+	var left []WrappedKey
+	var ends []EndingKey
+	var places []int
+	for i, k := range keys {
+		if errors.Is(found[i].Err, ErrKeyExists) {
+			left, ends, places = append(left, k), append(ends, EndingKey{Key: k.Key}), append(places, i)
+		}
 	}
-	check, err := v.cfg.Token.Import(ctx, w.id, w.path, w.key)
-	if !errors.Is(err, ErrKeyExists) {
-		return check, err
+	if len(left) == 0 {
+		return nil
 	}
-	if err := v.cfg.Token.Destroy(ctx, w.id, KeyCheck{}); err != nil && !errors.Is(err, ErrKeyMissing) {
-		return KeyCheck{}, err
+	for _, err := range v.cfg.Token.Destroy(ctx, ends) {
+		if err != nil && !errors.Is(err, ErrKeyMissing) {
+			return err
+		}
 	}
-	return v.cfg.Token.Import(ctx, w.id, w.path, w.key)
+	for n, again := range v.cfg.Token.Import(ctx, left) {
+		found[places[n]] = again
+	}
+	return nil
 }
 
 // abandon ends an import that did not succeed: the log says so, and then none of its keys stays. The record comes first. If it cannot be made the outcome
@@ -578,16 +588,36 @@ func (v *Vault) endKeys(ctx context.Context, ends []end) (period uint32) {
 	return period
 }
 
-// destroyResident has the token destroy keys once uses of them that were decided before are over. They go to the token at once, which shares among them what is slow.
+// destroyResident has the token destroy keys once uses of them that were decided before are over: those that nobody uses at once and together, each of the others
+// when its use is over.
 func (v *Vault) destroyResident(ctx context.Context, ends []*end) {
+	var idle []*end
 	var all sync.WaitGroup
 	for _, e := range ends {
+		if !v.flights.any(e.key) {
+			idle = append(idle, e)
+			continue
+		}
 		all.Go(func() {
 			v.flights.drain(e.key)
-			e.err = v.cfg.Token.Destroy(ctx, e.key, e.check)
+			v.destroyNow(ctx, []*end{e})
 		})
 	}
+	v.destroyNow(ctx, idle)
 	all.Wait()
+}
+
+func (v *Vault) destroyNow(ctx context.Context, ends []*end) {
+	if len(ends) == 0 {
+		return
+	}
+	keys := make([]EndingKey, len(ends))
+	for i, e := range ends {
+		keys[i] = EndingKey{e.key, e.check}
+	}
+	for i, err := range v.cfg.Token.Destroy(ctx, keys) {
+		ends[i].err = err
+	}
 }
 
 // destroy finishes a recorded revocation. A sealed key is forgotten by the token and deleted by the vault. What a host may have kept of

@@ -98,21 +98,40 @@ type Derived struct {
 	Err error
 }
 
+// WrappedKey is a re-encryption key on its way into the token: wrapped under the token's import key, by the import path that the grant names.
+type WrappedKey struct {
+	Key     KeyID
+	Path    string
+	Wrapped []byte
+}
+
+// Imported is what came of the import of a resident key.
+type Imported struct {
+	Check KeyCheck
+	Err   error
+}
+
+// EndingKey is a resident key that is to be destroyed.
+type EndingKey struct {
+	Key   KeyID
+	Check KeyCheck
+}
+
 // Token is what the vault needs of a PKCS#11 device.
 type Token interface {
-	// Import unwraps a key. When it returns nil the key is a P-256 key that derives, and would survive a power cut. When it returns an
-	// error nothing stays behind, except after ErrKeyExists the key that was there before.
-	Import(ctx context.Context, key KeyID, path string, wrapped []byte) (KeyCheck, error)
+	// Import unwraps keys, each for itself, and answers in their order. One without an error is a P-256 key that derives, and would survive a power cut. Of one
+	// with an error nothing stays behind, except after ErrKeyExists the key that was there before.
+	Import(ctx context.Context, keys []WrappedKey) []Imported
 	// Derive carries out uses, each for itself, and answers in their order.
 	Derive(ctx context.Context, uses []Use) []Derived
-	// Destroy removes a key for good. It is called for many keys at once, and each has an answer of its own. When it returns nil the key is gone, durably. ErrKeyMissing says that it was not there, durably. With a check
-	// value it removes that key and no other: ErrKeyRenamed says that it lay under another name, and is gone, durably.
-	Destroy(ctx context.Context, key KeyID, check KeyCheck) error
+	// Destroy removes keys for good, each for itself, and answers in their order. nil says that the key is gone, durably. ErrKeyMissing says that it was not
+	// there, durably. With a check value it removes that key and no other: ErrKeyRenamed says that it lay under another name, and is gone, durably.
+	Destroy(ctx context.Context, keys []EndingKey) []error
 	// Keys are the re-encryption keys that the token holds.
 	Keys(ctx context.Context) ([]KeyID, error)
 
 	// ImportSealed unwraps a key, makes sure that it works, and returns it wrapped under the newest sealing key. Nothing of it stays in the token.
-	ImportSealed(ctx context.Context, key KeyID, path string, wrapped []byte) (SealedKey, error)
+	ImportSealed(ctx context.Context, key WrappedKey) (SealedKey, error)
 	// Forget ends the life of a sealed key in the token. When it returns nil no use of it is under way and none will be, also if it comes along again.
 	Forget(ctx context.Context, key KeyID) error
 	// Reseal moves keys to the newest sealing key, inside the token. It moves all of them, or none and fails; ErrKeyMissing says that one does not unwrap.

@@ -60,7 +60,17 @@ func (s *softToken) call(op string) error {
 	return s.hook(op)
 }
 
-func (s *softToken) Import(_ context.Context, key KeyID, path string, wrapped []byte) (KeyCheck, error) {
+func (s *softToken) Import(_ context.Context, keys []WrappedKey) []Imported {
+	found := make([]Imported, len(keys))
+	var all sync.WaitGroup
+	for i, k := range keys {
+		all.Go(func() { found[i].Check, found[i].Err = s.importOne(k.Key, k.Path, k.Wrapped) })
+	}
+	all.Wait()
+	return found
+}
+
+func (s *softToken) importOne(key KeyID, path string, wrapped []byte) (KeyCheck, error) {
 	if err := s.call("import"); err != nil {
 		return KeyCheck{}, err
 	}
@@ -107,7 +117,15 @@ func (s *softToken) Derive(_ context.Context, uses []Use) []Derived {
 	return out
 }
 
-func (s *softToken) Destroy(_ context.Context, key KeyID, check KeyCheck) error {
+func (s *softToken) Destroy(_ context.Context, keys []EndingKey) []error {
+	errs := make([]error, len(keys))
+	for i, k := range keys {
+		errs[i] = s.destroyOne(k.Key, k.Check)
+	}
+	return errs
+}
+
+func (s *softToken) destroyOne(key KeyID, check KeyCheck) error {
 	if err := s.call("destroy"); err != nil {
 		return err
 	}
@@ -207,13 +225,13 @@ func sealer(key [16]byte) cipher.AEAD {
 	return aead
 }
 
-func (s *softToken) ImportSealed(_ context.Context, _ KeyID, path string, wrapped []byte) (SealedKey, error) {
+func (s *softToken) ImportSealed(_ context.Context, key WrappedKey) (SealedKey, error) {
 	if err := s.call("import"); err != nil {
 		return SealedKey{}, err
 	}
 	s.mu.Lock()
-	rk, err := pre.ParseReEncryptionKey(wrapped)
-	if err != nil || path != testPath {
+	rk, err := pre.ParseReEncryptionKey(key.Wrapped)
+	if err != nil || key.Path != testPath {
 		s.mu.Unlock()
 		return SealedKey{}, fmt.Errorf("refused: %v", err)
 	}

@@ -13,9 +13,17 @@ import (
 // token is a pool of token workers in the words of the vault.
 type token struct{ pool *pkcs11.Pool }
 
-func (t token) Import(ctx context.Context, key vault.KeyID, path string, wrapped []byte) (vault.KeyCheck, error) {
-	check, err := t.pool.Import(ctx, pkcs11.KeyID(key), path, wrapped)
-	return vault.KeyCheck(check), translate(err)
+func (t token) Import(ctx context.Context, keys []vault.WrappedKey) []vault.Imported {
+	ask := make([]pkcs11.WrappedKey, len(keys))
+	for i, k := range keys {
+		ask[i] = pkcs11.WrappedKey{ID: pkcs11.KeyID(k.Key), Path: k.Path, Wrapped: k.Wrapped}
+	}
+	checks, errs := t.pool.ImportKeys(ctx, ask...)
+	out := make([]vault.Imported, len(keys))
+	for i := range out {
+		out[i] = vault.Imported{Check: vault.KeyCheck(checks[i]), Err: translate(errs[i])}
+	}
+	return out
 }
 
 func (t token) Derive(ctx context.Context, uses []vault.Use) []vault.Derived {
@@ -32,8 +40,16 @@ func (t token) Derive(ctx context.Context, uses []vault.Use) []vault.Derived {
 	return out
 }
 
-func (t token) Destroy(ctx context.Context, key vault.KeyID, check vault.KeyCheck) error {
-	return translate(t.pool.DestroyKey(ctx, pkcs11.KeyID(key), pkcs11.KeyCheck(check)))
+func (t token) Destroy(ctx context.Context, keys []vault.EndingKey) []error {
+	ask := make([]pkcs11.EndingKey, len(keys))
+	for i, k := range keys {
+		ask[i] = pkcs11.EndingKey{ID: pkcs11.KeyID(k.Key), Check: pkcs11.KeyCheck(k.Check)}
+	}
+	errs := t.pool.DestroyKeys(ctx, ask...)
+	for i := range errs {
+		errs[i] = translate(errs[i])
+	}
+	return errs
 }
 
 // Keys is asked once, before anything is derived or imported: what an earlier vault left unfinished goes first.
@@ -49,8 +65,8 @@ func (t token) Keys(ctx context.Context) ([]vault.KeyID, error) {
 	return out, err
 }
 
-func (t token) ImportSealed(ctx context.Context, key vault.KeyID, path string, wrapped []byte) (vault.SealedKey, error) {
-	k, err := t.pool.ImportSealed(ctx, pkcs11.KeyID(key), path, wrapped)
+func (t token) ImportSealed(ctx context.Context, key vault.WrappedKey) (vault.SealedKey, error) {
+	k, err := t.pool.ImportSealed(ctx, pkcs11.KeyID(key.Key), key.Path, key.Wrapped)
 	return vault.SealedKey(k), translate(err)
 }
 
