@@ -107,8 +107,11 @@ func (p *Pool) endThrough(group []*pendingEnd, again int) {
 	}
 }
 
-// endOnce has one worker end a group, and another, if there is one, look for what is left of it. Of a large group each of the two ends a half, and looks for what is
-// left of the other's: SoftHSM reads the whole folder to destroy an object.
+// endOnce has a worker end a group, and another look for what is left of it. If there are two, each of them ends what it knows by its handle, of a large group a half,
+// and looks for the other's: SoftHSM reads the whole folder for each object that it destroys. What they do not know is searched for.
+//
+// Neither searches before both have destroyed. So each still knows all keys of the other's half when it looks, and one whose file is there then is there for
+// it, though the two may have counted the same number of changes: see the known limits in the package's README.
 func (p *Pool) endOnce(group []*pendingEnd) {
 	first, err := p.some(context.Background())
 	if err != nil {
@@ -116,25 +119,49 @@ func (p *Pool) endOnce(group []*pendingEnd) {
 		return
 	}
 	defer first.loops.Done()
-	other := p.beside(first)
-	if other != nil {
+	if other := p.beside(first); other != nil {
 		defer other.loops.Done()
-	}
-	half := len(group)
-	if other != nil && half >= splitEnds {
-		half /= 2
-	}
-	ask := func(w *worker, method string, ends []*pendingEnd) {
-		if len(ends) > 0 && w != nil {
-			r, err := w.call(callOf(method, ends), p.config.SlowTimeout)
-			answer(ends, r, err)
+		half := len(group)
+		if half >= splitEnds {
+			half /= 2
 		}
+		both(func() { p.endBy(first, "destroyKnown", group[:half]) }, func() { p.endBy(other, "destroyKnown", group[half:]) })
+		both(func() { p.lookBeside(first, group[:half]) }, func() { p.lookBeside(other, group[half:]) })
+		group = only(group, func(e *pendingEnd) bool { return errors.Is(e.err, ErrKeyMissing) })
 	}
-	both(func() { ask(first, "destroy", group[:half]) }, func() { ask(other, "destroy", group[half:]) })
-	ended := func(ends []*pendingEnd) []*pendingEnd {
-		return only(ends, func(e *pendingEnd) bool { return e.err == nil })
+	p.endBy(first, "destroy", group)
+	p.lookBeside(first, group)
+}
+
+// endBy has a worker end keys. One that says of a key that it is still there is killed: what it remembers of the token is not to be gone by.
+func (p *Pool) endBy(w *worker, method string, ends []*pendingEnd) {
+	if len(ends) == 0 {
+		return
 	}
-	both(func() { ask(other, "gone", ended(group[:half])) }, func() { ask(first, "gone", ended(group[half:])) })
+	r, err := w.call(callOf(method, ends), p.config.SlowTimeout)
+	answer(ends, r, err)
+	if slices.ContainsFunc(ends, func(e *pendingEnd) bool { return errors.Is(e.err, ErrTokenBroken) }) {
+		w.kill()
+		<-w.dead
+	}
+}
+
+// lookBeside has a worker other than the one that ended keys look for what is left of them, and another if it dies over that. If there is none, nobody looks.
+func (p *Pool) lookBeside(by *worker, ends []*pendingEnd) {
+	ends = only(ends, func(e *pendingEnd) bool { return e.err == nil })
+	for left := p.config.Workers; len(ends) > 0; left-- {
+		w := p.beside(by)
+		if w == nil {
+			return
+		}
+		r, err := w.call(callOf("gone", ends), p.config.SlowTimeout)
+		w.loops.Done()
+		if left > 0 && !p.closed() && (errors.Is(err, ErrTokenBroken) || errors.Is(err, ErrSessionBroken)) {
+			continue
+		}
+		answer(ends, r, err)
+		return
+	}
 }
 
 // both does two things at a time.

@@ -52,9 +52,11 @@ func importTogether(t *testing.T, p *Pool, n int, wrap func(*ecdh.PrivateKey) []
 // endTogether ends keys in one group, as far as it holds them, and returns what was said of each.
 func endTogether(t *testing.T, p *Pool, keys []aKey) []error {
 	t.Helper()
-	errs := make([]error, len(keys))
-	together(t, &p.ends, len(keys), func(i int) { errs[i] = p.DestroyKeys(t.Context(), EndingKey{keys[i].id, keys[i].check})[0] })
-	return errs
+	var ends []EndingKey
+	for _, k := range keys {
+		ends = append(ends, EndingKey{k.id, k.check})
+	}
+	return p.DestroyKeys(t.Context(), ends...)
 }
 
 // together has n callers wait for one group, as far as it holds them, and returns when all were answered.
@@ -117,14 +119,21 @@ func sameKeys(t *testing.T, got []KeyID, want ...KeyID) {
 // TestEndsInGroups: keys that end at once share their searches, and each has an answer of its own. While no worker ran a host with the PIN destroyed one of them, gave
 // two others each other's ids, hid a fourth, and made one under a fifth's id that cannot be destroyed.
 func TestEndsInGroups(t *testing.T) {
+	t.Run("by one worker", func(t *testing.T) { endsInGroups(t, 20, 10) })
+	t.Run("by two", func(t *testing.T) { endsInGroups(t, splitEnds+4, 14) })
+}
+
+// endsInGroups: those from the one called spared on are not in the group.
+func endsInGroups(t *testing.T, spared int, most uint64) {
 	profile, public := ceremony(t)
 	first := pool(t, profile, nil)
-	const n = 24
+	n := spared + 4
 	keys := importTogether(t, first, n, func(k *ecdh.PrivateKey) []byte { return wrappedKey(t, public, k) })
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	const gone, one, other, hidden, twin, wrong, stays, spared = 3, 5, 7, 9, 11, 13, 15, 20 // and those from the last on are not in the group
+	const gone, hidden, wrong, stays = 3, 9, 13, 15
+	one, other, twin := 5, spared-3, spared-1 // of a group that two workers share, in the half of the other one
 	stuck := newID()
 
 	host := open(t, profile, User, 1)
@@ -164,8 +173,19 @@ func TestEndsInGroups(t *testing.T) {
 	group[stays] = aKey{id: stuck}
 	before := p.Calls()
 	errs := endTogether(t, p, group)
-	if searches := p.Calls()["C_FindObjectsInit"] - before["C_FindObjectsInit"]; searches > 10 {
+	if searches := p.Calls()["C_FindObjectsInit"] - before["C_FindObjectsInit"]; searches > most {
 		t.Errorf("%d searches for the end of %d keys", searches, len(group))
+	}
+	if len(group) >= splitEnds {
+		p.mu.Lock()
+		for _, w := range p.workers {
+			w.mu.Lock()
+			if n := w.calls["C_DestroyObject"]; n < uint64(len(group)/2) {
+				t.Errorf("a worker destroyed %d objects of %d keys", n, len(group))
+			}
+			w.mu.Unlock()
+		}
+		p.mu.Unlock()
 	}
 	for i, err := range errs {
 		var want error
@@ -280,6 +300,11 @@ func TestEndsWhileWorkersDie(t *testing.T) {
 // TestEndSeenByAnother: while a group ends, somebody puts the files of one of its keys back, which the worker that destroyed it does not notice. The key is gone all the same when its end
 // is acknowledged, and so are the others.
 func TestEndSeenByAnother(t *testing.T) {
+	t.Run("by one worker", func(t *testing.T) { endSeenByAnother(t, 16) })
+	t.Run("by two", func(t *testing.T) { endSeenByAnother(t, splitEnds+8) })
+}
+
+func endSeenByAnother(t *testing.T, n int) {
 	profile, public := ceremony(t)
 	p := pool(t, profile, nil)
 	files := func() map[string][]byte {
@@ -305,7 +330,7 @@ func TestEndSeenByAnother(t *testing.T) {
 	if len(back) != 2 {
 		t.Fatalf("%d new files, want an object and its lock", len(back))
 	}
-	keys = append(keys, importTogether(t, p, 15, wrap)...)
+	keys = append(keys, importTogether(t, p, n-1, wrap)...)
 	stop, restored := make(chan struct{}), make(chan int, 1)
 	go func() {
 		n := 0

@@ -174,10 +174,10 @@ type WrappedKey struct {
 	Wrapped []byte `json:"wrapped"`
 }
 
-// importsAtOnce is how many keys one importKeys takes, and unwrapsAtOnce how many of them are unwrapped side by side.
+// importsAtOnce is how many keys one importKeys takes, and unwrapsAtOnce how many of them are unwrapped side by side: SoftHSM waits for the disk most of the time.
 const (
 	importsAtOnce = 16
-	unwrapsAtOnce = 8
+	unwrapsAtOnce = 16
 )
 
 // importKeys unwraps several keys into the token, with one sync for all of them. Each has an answer of its own. What it returns of a key that is in
@@ -649,6 +649,47 @@ func (t *Token) destroyKeys(ctx context.Context, ids []KeyID, checks []KeyCheck)
 		t.fail(ErrTokenBroken) // it says that it destroyed a key, and has it
 	}
 	return errs
+}
+
+// destroyKnown destroys the keys that this process knows by their handles, without a search, and syncs. It is not for who wants to know that nothing is left: something
+// else may have a key's name. ErrKeyMissing says that it knows no such key, or that what it knows has another name by now or is another key.
+func (t *Token) destroyKnown(ctx context.Context, ids []KeyID, checks []KeyCheck) []error {
+	const op = "destroying known key"
+	errs := make([]error, len(ids))
+	t.forget(ids...)
+	for i, id := range ids {
+		errs[i] = t.do(ctx, t.slow, op, func(s cryptoki.Session) error {
+			t.forget(id) // again: Keys may have run meanwhile
+			t.mu.RLock()
+			o := t.ended[id]
+			t.mu.RUnlock()
+			if o == 0 {
+				return ErrKeyMissing
+			}
+			its, ok, err := t.idOf(s, o)
+			if err != nil {
+				return err
+			}
+			if !ok || its != id {
+				return ErrKeyMissing
+			}
+			ours, err := t.these(s, []cryptoki.Object{o}, checks[i])
+			if err != nil {
+				return err
+			}
+			if len(ours) == 0 {
+				return ErrKeyMissing
+			}
+			if err := t.module.DestroyObject(s, o); err != nil {
+				return err
+			}
+			t.mu.Lock()
+			t.ended[id] = 0
+			t.mu.Unlock()
+			return nil
+		})
+	}
+	return each(errs, t.do(context.WithoutCancel(ctx), t.slow, op, func(cryptoki.Session) error { return t.sync() }))
 }
 
 // gone tells of each key whether it is out of the token, in a fresh session. One that is still there is ErrTokenBroken.

@@ -226,9 +226,12 @@ func (s *server) answer(c call) (r reply) {
 			}
 		}
 		clear(xs)
-	case "destroy", "gone":
+	case "destroy", "destroyKnown", "gone":
 		does := t.destroyKeys
-		if c.Method == "gone" {
+		switch c.Method {
+		case "destroyKnown":
+			does = t.destroyKnown
+		case "gone":
 			does = t.gone
 		}
 		if len(c.Checks) != len(c.Keys) {

@@ -31,6 +31,7 @@ import (
 //	proved    raw with what must come before the acknowledgement, one key at a time: a derive and a sync of the token's folder; or a derive, and another with
 //	          the key loaded back
 //
+// All end what they made after each round, which is not counted: SoftHSM reads the whole folder for each new object, so a token with more keys is a slower one.
 // Rounds alternate; each ratio is that of neighbouring rounds. Beside the rates stands what the vault and its workers take of the processors, and what raw
 // does: that ratio does not depend on what else the machine does.
 
@@ -166,19 +167,44 @@ func (t *town) install(ctx context.Context, n int) (rate float64, cpu map[string
 	}
 	all.Wait()
 	length := time.Since(begin)
+	after := cpuTimes(t.stage)
 	cpu = map[string]float64{}
-	for name, after := range cpuTimes(t.stage) {
+	for name, used := range after {
 		if name != "storefront" { // has no part in it
-			cpu[name] = float64((after - before[name]).Microseconds()) / float64(n)
+			cpu[name] = float64((used - before[name]).Microseconds()) / float64(n)
 		}
 	}
+	if err := errors.Join(errs...); err != nil {
+		return 0, nil, err
+	}
+	for i, batch := range batches {
+		all.Go(func() { errs[i] = t.end(ctx, t.owners[i], batch) })
+	}
+	all.Wait()
 	return float64(n) / length.Seconds(), cpu, errors.Join(errs...)
+}
+
+// end revokes grants of an owner.
+func (t *town) end(ctx context.Context, o *townOwner, grants []*prepared) error {
+	r := &policies.Revocation{Header: policies.NewHeader("revocation", time.Now()), Audience: t.doc.Vault, Owner: o.id, Link: o.link, Reason: policies.ReasonWithdrawn}
+	for _, p := range grants {
+		r.Items = append(r.Items, policies.RevokedItem{Grant: p.made.id, Field: townField, Author: policies.AuthorID(o.id)})
+	}
+	e, err := policies.Sign(o.key, r)
+	if err != nil {
+		return err
+	}
+	o.link = policies.Link{Seq: o.link.Seq + 1, Prev: e.Hash}
+	return t.submit(ctx, e)
 }
 
 // parts measures what some parts of an import take alone: the medians of a hundred.
 func (f *Install) parts(ctx context.Context, t *town) error {
 	p, err := t.prepare(t.owners[0])
 	if err != nil {
+		return err
+	}
+	if err := t.hand(ctx, p); err != nil { // a key to derive with
 		return err
 	}
 	folder, err := os.Open(t.stage.TokenFolder())
