@@ -8,7 +8,7 @@ import (
 	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
 )
 
-// TestDestroyKey: while no worker runs a host with the PIN gives two keys each other's ids and hides a third. Each is destroyed for good when its turn
+// TestDestroyKeys: while no worker runs a host with the PIN gives two keys each other's ids and hides a third. Each is destroyed for good when its turn
 // comes, under whatever name it lies, and the others go on.
 func TestDestroyKeys(t *testing.T) {
 	profile, public := ceremony(t)
@@ -61,10 +61,10 @@ func TestDestroyKeys(t *testing.T) {
 		}
 		return got.Err
 	}
-	if err := p.DestroyKeys(t.Context(), EndingKey{ids[0], checks[0]})[0]; !errors.Is(err, ErrKeyRenamed) {
+	if err := p.DestroyKeys(t.Context(), EndingKey{ID: ids[0], Check: checks[0]})[0]; !errors.Is(err, ErrKeyRenamed) {
 		t.Fatalf("a key with another's id: %v", err)
 	}
-	if err := p.DestroyKeys(t.Context(), EndingKey{ids[0], checks[0]})[0]; !errors.Is(err, ErrKeyMissing) {
+	if err := p.DestroyKeys(t.Context(), EndingKey{ID: ids[0], Check: checks[0]})[0]; !errors.Is(err, ErrKeyMissing) {
 		t.Fatalf("once more: %v", err)
 	}
 	if held, err := p.Keys(t.Context()); err != nil || len(held) != 1 || held[0] != ids[0] {
@@ -73,10 +73,10 @@ func TestDestroyKeys(t *testing.T) {
 	if err := derives(ids[1], keys[0]); !errors.Is(err, ErrKeyMissing) {
 		t.Errorf("the destroyed key, under the other's id: %v", err)
 	}
-	if err := p.DestroyKeys(t.Context(), EndingKey{ids[2], checks[2]})[0]; !errors.Is(err, ErrKeyRenamed) {
+	if err := p.DestroyKeys(t.Context(), EndingKey{ID: ids[2], Check: checks[2]})[0]; !errors.Is(err, ErrKeyRenamed) {
 		t.Fatalf("a hidden key: %v", err)
 	}
-	if err := p.DestroyKeys(t.Context(), EndingKey{ids[1], checks[1]})[0]; !errors.Is(err, ErrKeyRenamed) {
+	if err := p.DestroyKeys(t.Context(), EndingKey{ID: ids[1], Check: checks[1]})[0]; !errors.Is(err, ErrKeyRenamed) {
 		t.Fatalf("the other key: %v", err)
 	}
 	if held, err := p.Keys(t.Context()); err != nil || len(held) != 0 {
@@ -87,10 +87,10 @@ func TestDestroyKeys(t *testing.T) {
 	if err != nil || check != checks[0] {
 		t.Fatalf("the same key has the check value %x, it had %x; %v", check, checks[0], err)
 	}
-	if err := p.DestroyKeys(t.Context(), EndingKey{ids[0], KeyCheck{1}})[0]; !errors.Is(err, ErrKeyMissing) {
+	if err := p.DestroyKeys(t.Context(), EndingKey{ID: ids[0], Check: KeyCheck{1}})[0]; !errors.Is(err, ErrKeyMissing) {
 		t.Fatalf("another check value: %v", err)
 	}
-	if err := p.DestroyKeys(t.Context(), EndingKey{ids[0], check})[0]; err != nil {
+	if err := p.DestroyKeys(t.Context(), EndingKey{ID: ids[0], Check: check})[0]; err != nil {
 		t.Fatal(err)
 	}
 }

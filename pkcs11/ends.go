@@ -5,15 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 )
 
-// endsAtOnce is how many keys end in one group. What they share, two searches and a sync, is then little beside their own, and an import that
+// endsAtOnce is how many keys end in one group. What they share, a search and a sync, is then little beside their own, and an import that
 // comes meanwhile waits a fraction of a second.
 const endsAtOnce = 128
-
-// splitEnds is how many keys of a group are worth a second worker, which destroys half of them.
-const splitEnds = 32
 
 // An EndingKey is a key that is to be destroyed: what lies under ID and is not
 // the key that Import returned Check of stays, and the key is looked for under
@@ -42,7 +38,7 @@ func (p *Pool) Destroy(ctx context.Context, id KeyID) error {
 func (p *Pool) DestroyKeys(ctx context.Context, keys ...EndingKey) (errs []error) {
 	all := make([]*pendingEnd, len(keys))
 	for i, k := range keys {
-		all[i] = &pendingEnd{memberFor(k.ID), k.Check}
+		all[i] = &pendingEnd{member: memberFor(k.ID), check: k.Check}
 	}
 	p.ends.join(ctx, p, all, func(group []*pendingEnd) {
 		if len(group) == 0 {
@@ -107,69 +103,32 @@ func (p *Pool) endThrough(group []*pendingEnd, again int) {
 	}
 }
 
-// endOnce has a worker end a group, and another look for what is left of it. If there are two, each of them ends what it knows by its handle, of a large group a half,
-// and looks for the other's: SoftHSM reads the whole folder for each object that it destroys. What they do not know is searched for.
-//
-// Neither searches before both have destroyed. So each still knows all keys of the other's half when it looks, and one whose file is there then is there for
-// it, though the two may have counted the same number of changes: see the known limits in the package's README.
+// endOnce has one worker end a group, and another look for what is left of it. What that one worker knows by its handle it destroys without a search, since another
+// looks; the rest it searches for. It alone destroys: see the known limits in the package's README.
 func (p *Pool) endOnce(group []*pendingEnd) {
-	first, err := p.some(context.Background())
+	w, err := p.some(context.Background())
 	if err != nil {
 		answer(group, reply{}, fmt.Errorf("calling token worker: %w", err))
 		return
 	}
-	defer first.loops.Done()
-	if other := p.beside(first); other != nil {
-		defer other.loops.Done()
-		half := len(group)
-		if half >= splitEnds {
-			half /= 2
-		}
-		both(func() { p.endBy(first, "destroyKnown", group[:half]) }, func() { p.endBy(other, "destroyKnown", group[half:]) })
-		both(func() { p.lookBeside(first, group[:half]) }, func() { p.lookBeside(other, group[half:]) })
-		group = only(group, func(e *pendingEnd) bool { return errors.Is(e.err, ErrKeyMissing) })
+	defer w.loops.Done()
+	p.endBy(w, "destroyKnown", group)
+	unknown := only(group, func(e *pendingEnd) bool { return errors.Is(e.err, ErrKeyMissing) })
+	p.endBy(w, "destroy", unknown)
+	ended := only(group, func(e *pendingEnd) bool { return e.err == nil })
+	if len(ended) == 0 {
+		return
 	}
-	p.endBy(first, "destroy", group)
-	p.lookBeside(first, group)
+	r, err := p.otherLooks(w, callOf("gone", ended))
+	answer(ended, r, err)
 }
 
-// endBy has a worker end keys. One that says of a key that it is still there is killed: what it remembers of the token is not to be gone by.
+// endBy has a worker end keys. What came of each is filled in.
 func (p *Pool) endBy(w *worker, method string, ends []*pendingEnd) {
-	if len(ends) == 0 {
-		return
-	}
-	r, err := w.call(callOf(method, ends), p.config.SlowTimeout)
-	answer(ends, r, err)
-	if slices.ContainsFunc(ends, func(e *pendingEnd) bool { return errors.Is(e.err, ErrTokenBroken) }) {
-		w.kill()
-		<-w.dead
-	}
-}
-
-// lookBeside has a worker other than the one that ended keys look for what is left of them, and another if it dies over that. If there is none, nobody looks.
-func (p *Pool) lookBeside(by *worker, ends []*pendingEnd) {
-	ends = only(ends, func(e *pendingEnd) bool { return e.err == nil })
-	for left := p.config.Workers; len(ends) > 0; left-- {
-		w := p.beside(by)
-		if w == nil {
-			return
-		}
-		r, err := w.call(callOf("gone", ends), p.config.SlowTimeout)
-		w.loops.Done()
-		if left > 0 && !p.closed() && (errors.Is(err, ErrTokenBroken) || errors.Is(err, ErrSessionBroken)) {
-			continue
-		}
+	if len(ends) > 0 {
+		r, err := w.call(callOf(method, ends), p.config.SlowTimeout)
 		answer(ends, r, err)
-		return
 	}
-}
-
-// both does two things at a time.
-func both(one, other func()) {
-	var all sync.WaitGroup
-	all.Go(other)
-	one()
-	all.Wait()
 }
 
 // answer fills in what a worker said of each key.

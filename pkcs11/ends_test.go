@@ -54,7 +54,7 @@ func endTogether(t *testing.T, p *Pool, keys []aKey) []error {
 	t.Helper()
 	var ends []EndingKey
 	for _, k := range keys {
-		ends = append(ends, EndingKey{k.id, k.check})
+		ends = append(ends, EndingKey{ID: k.id, Check: k.check})
 	}
 	return p.DestroyKeys(t.Context(), ends...)
 }
@@ -119,21 +119,14 @@ func sameKeys(t *testing.T, got []KeyID, want ...KeyID) {
 // TestEndsInGroups: keys that end at once share their searches, and each has an answer of its own. While no worker ran a host with the PIN destroyed one of them, gave
 // two others each other's ids, hid a fourth, and made one under a fifth's id that cannot be destroyed.
 func TestEndsInGroups(t *testing.T) {
-	t.Run("by one worker", func(t *testing.T) { endsInGroups(t, 20, 10) })
-	t.Run("by two", func(t *testing.T) { endsInGroups(t, splitEnds+4, 14) })
-}
-
-// endsInGroups: those from the one called spared on are not in the group.
-func endsInGroups(t *testing.T, spared int, most uint64) {
 	profile, public := ceremony(t)
 	first := pool(t, profile, nil)
-	n := spared + 4
+	const n = 24
 	keys := importTogether(t, first, n, func(k *ecdh.PrivateKey) []byte { return wrappedKey(t, public, k) })
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	const gone, hidden, wrong, stays = 3, 9, 13, 15
-	one, other, twin := 5, spared-3, spared-1 // of a group that two workers share, in the half of the other one
+	const gone, one, other, hidden, twin, wrong, stays, spared = 3, 5, 7, 9, 11, 13, 15, 20 // and those from the last on are not in the group
 	stuck := newID()
 
 	host := open(t, profile, User, 1)
@@ -173,19 +166,8 @@ func endsInGroups(t *testing.T, spared int, most uint64) {
 	group[stays] = aKey{id: stuck}
 	before := p.Calls()
 	errs := endTogether(t, p, group)
-	if searches := p.Calls()["C_FindObjectsInit"] - before["C_FindObjectsInit"]; searches > most {
+	if searches := p.Calls()["C_FindObjectsInit"] - before["C_FindObjectsInit"]; searches > 10 {
 		t.Errorf("%d searches for the end of %d keys", searches, len(group))
-	}
-	if len(group) >= splitEnds {
-		p.mu.Lock()
-		for _, w := range p.workers {
-			w.mu.Lock()
-			if n := w.calls["C_DestroyObject"]; n < uint64(len(group)/2) {
-				t.Errorf("a worker destroyed %d objects of %d keys", n, len(group))
-			}
-			w.mu.Unlock()
-		}
-		p.mu.Unlock()
 	}
 	for i, err := range errs {
 		var want error
@@ -300,11 +282,6 @@ func TestEndsWhileWorkersDie(t *testing.T) {
 // TestEndSeenByAnother: while a group ends, somebody puts the files of one of its keys back, which the worker that destroyed it does not notice. The key is gone all the same when its end
 // is acknowledged, and so are the others.
 func TestEndSeenByAnother(t *testing.T) {
-	t.Run("by one worker", func(t *testing.T) { endSeenByAnother(t, 16) })
-	t.Run("by two", func(t *testing.T) { endSeenByAnother(t, splitEnds+8) })
-}
-
-func endSeenByAnother(t *testing.T, n int) {
 	profile, public := ceremony(t)
 	p := pool(t, profile, nil)
 	files := func() map[string][]byte {
@@ -330,7 +307,7 @@ func endSeenByAnother(t *testing.T, n int) {
 	if len(back) != 2 {
 		t.Fatalf("%d new files, want an object and its lock", len(back))
 	}
-	keys = append(keys, importTogether(t, p, n-1, wrap)...)
+	keys = append(keys, importTogether(t, p, 15, wrap)...)
 	stop, restored := make(chan struct{}), make(chan int, 1)
 	go func() {
 		n := 0
@@ -375,11 +352,13 @@ func TestEndWithdrawn(t *testing.T) {
 	p.ends.lead <- struct{}{} // nobody leads a group
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := p.DestroyKeys(ctx, EndingKey{key.id, key.check})[0]; !errors.Is(err, context.DeadlineExceeded) {
+	if err := p.DestroyKeys(ctx, EndingKey{ID: key.id, Check: key.check})[0]; !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("waited in vain: %v", err)
 	}
 	closed := make(chan error)
-	go func() { closed <- p.DestroyKeys(context.WithoutCancel(ctx), EndingKey{key.id, key.check})[0] }()
+	go func() {
+		closed <- p.DestroyKeys(context.WithoutCancel(ctx), EndingKey{ID: key.id, Check: key.check})[0]
+	}()
 	eventually(t, "another who waits", func() bool {
 		p.ends.mu.Lock()
 		defer p.ends.mu.Unlock()
@@ -392,4 +371,132 @@ func TestEndWithdrawn(t *testing.T) {
 		t.Errorf("closed: %v", err)
 	}
 	sameKeys(t, held(t, profile), key.id)
+}
+
+// asHost does something as another process with the PIN, while the pool runs.
+func asHost(t *testing.T, profile Profile, does func(host *Token, s cryptoki.Session) error) {
+	t.Helper()
+	host := open(t, profile, User, 1)
+	defer host.Close()
+	if err := host.do(t.Context(), host.slow, "attacking", func(s cryptoki.Session) error { return does(host, s) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestEndWhenTheLookerDies: a key is in the token twice, which the worker that knows it does not find out, and the one that is to look for what is left dies. When the end is acknowledged, no such
+// key is there. dies is the call that kills a worker, once.
+func TestEndWhenTheLookerDies(t *testing.T) {
+	for _, dies := range []string{"gone", "destroyKnown", "destroy", "none"} {
+		t.Run(dies, func(t *testing.T) {
+			profile, public := ceremony(t)
+			p := pool(t, profile, func(c *PoolConfig) {
+				c.Env = append(workerEnv(), "SALLYPORT_TEST_PLAYS=fragile worker", "SALLYPORT_TEST_DIES="+dies+":"+filepath.Join(t.TempDir(), "died"))
+			})
+			var blob []byte // of the last
+			keys := importTogether(t, p, 40, func(k *ecdh.PrivateKey) []byte {
+				blob = wrappedKey(t, public, k)
+				return bytes.Clone(blob)
+			})
+			twin := len(keys) - 1
+			asHost(t, profile, func(host *Token, s cryptoki.Session) error {
+				again := WrappedKey{ID: keys[twin].id, Path: OAEPDirect, Wrapped: blob}
+				_, err := host.unwrap(s, Resident, again.Path, again.Wrapped, again.named()...)
+				return err
+			})
+			errs := endTogether(t, p, keys)
+			left := held(t, profile)
+			for i, err := range errs {
+				if err != nil && !errors.Is(err, ErrKeyMissing) { // which one may be told of whose worker died
+					t.Errorf("end %d: %v", i, err)
+				}
+				if slices.Contains(left, keys[i].id) {
+					t.Errorf("the end of key %d is acknowledged (%v), and it is in the token", i, err)
+				}
+			}
+		})
+	}
+}
+
+// TestNamesOfAHost: a host with the PIN makes a private key with a label longer than anybody reads, and gives one of ours an id of a hundred bytes. Imports go on, no worker is killed for it, and
+// all keys end, that one too.
+func TestNamesOfAHost(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, nil)
+	wrap := func(k *ecdh.PrivateKey) []byte { return wrappedKey(t, public, k) }
+	keys := importTogether(t, p, 4, wrap)
+	asHost(t, profile, func(host *Token, s cryptoki.Session) error {
+		_, _, err := host.module.GenerateKeyPair(s, cryptoki.Plain(cryptoki.CKM_EC_KEY_PAIR_GEN),
+			[]cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_TOKEN, false), cryptoki.Bytes(cryptoki.CKA_EC_PARAMS, p256Params)},
+			[]cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_TOKEN, true), cryptoki.Bool(cryptoki.CKA_PRIVATE, true), cryptoki.Bytes(cryptoki.CKA_LABEL, make([]byte, 1<<20+1))})
+		if err != nil {
+			return err
+		}
+		found, err := host.module.Find(s, byID(keys[1].id))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%d objects, %v", len(found), err)
+		}
+		return host.module.SetAttributes(s, found[0], []cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_ID, make([]byte, 100))})
+	})
+	workers := func() (pids []int) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, w := range p.workers {
+			pids = append(pids, w.cmd.Process.Pid)
+		}
+		slices.Sort(pids)
+		return pids
+	}
+	before := workers()
+	keys = append(keys, importTogether(t, p, 4, wrap)...)
+	for i, err := range endTogether(t, p, keys) {
+		if err != nil && !(i == 1 && errors.Is(err, ErrKeyRenamed)) {
+			t.Errorf("end %d: %v", i, err)
+		}
+	}
+	if after := workers(); !slices.Equal(before, after) {
+		t.Errorf("workers %v, were %v", after, before)
+	}
+	sameKeys(t, held(t, profile))
+	asHost(t, profile, func(host *Token, s cryptoki.Session) error {
+		left, err := host.module.Find(s, rekeys())
+		if len(left) > 0 {
+			t.Errorf("%d keys are left under other ids", len(left))
+		}
+		return err
+	})
+}
+
+// TestEndsOfWhoLeft: a caller leaves while the first of several groups is on its way. What was not taken up by then stays, and the caller is told so.
+func TestEndsOfWhoLeft(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, nil)
+	keys := importTogether(t, p, 12, func(k *ecdh.PrivateKey) []byte { return wrappedKey(t, public, k) })
+	p.ends.most = 1
+	ctx, leave := context.WithCancel(t.Context())
+	p.admin.Lock()
+	done := make(chan []error)
+	go func() {
+		var ends []EndingKey
+		for _, k := range keys {
+			ends = append(ends, EndingKey{ID: k.id, Check: k.check})
+		}
+		done <- p.DestroyKeys(ctx, ends...)
+	}()
+	eventually(t, "the first group", func() bool {
+		p.ends.mu.Lock()
+		defer p.ends.mu.Unlock()
+		return len(p.ends.waiting) == len(keys)-1
+	})
+	leave()
+	p.admin.Unlock()
+	var left []KeyID
+	for i, err := range <-done {
+		if i == 0 && err != nil || i > 0 && !errors.Is(err, context.Canceled) {
+			t.Errorf("end %d: %v", i, err)
+		}
+		if i > 0 {
+			left = append(left, keys[i].id)
+		}
+	}
+	sameKeys(t, held(t, profile), left...)
 }

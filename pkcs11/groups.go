@@ -15,7 +15,8 @@ import (
 type member struct {
 	id   KeyID
 	err  error
-	done chan struct{} // closed when err is there, and what else came of it
+	done chan struct{}   // closed when err is there, and what else came of it
+	left <-chan struct{} // closed when its caller does not wait any more
 }
 
 func memberFor(id KeyID) member { return member{id: id, done: make(chan struct{})} }
@@ -39,56 +40,55 @@ type groups[M interface {
 // and closes done of each of it.
 func (g *groups[M]) join(ctx context.Context, p *Pool, members []M, carry func([]M)) {
 	g.mu.Lock()
-	g.waiting = append(g.waiting, members...)
+	for _, m := range members {
+		m.common().left = ctx.Done()
+		g.waiting = append(g.waiting, m)
+	}
 	g.mu.Unlock()
 	for _, m := range members {
-		if err := g.await(ctx, p, m, carry); err != nil {
-			m.common().err = err
+		for done := m.common().done; !ended(done); {
+			switch {
+			case p.closed():
+				g.withdraw(members, &Error{Op: g.op, Kind: p.cause})
+				<-done // if it is on its way, the caller gets to know what came of it
+				continue
+			case ctx.Err() != nil:
+				g.withdraw(members, fmt.Errorf("%s: %w", g.op, ctx.Err()))
+				<-done
+				continue
+			}
+			select {
+			case <-done:
+			case g.lead <- struct{}{}:
+				carry(g.next()) // in which ours may not be
+				<-g.lead
+			case <-p.closing:
+			case <-ctx.Done():
+			}
 		}
 	}
 }
 
-// await is join of one that waits. An error says that it was withdrawn.
-func (g *groups[M]) await(ctx context.Context, p *Pool, m M, carry func([]M)) error {
-	done := m.common().done
-	for !ended(done) {
-		select {
-		case <-done:
-		case g.lead <- struct{}{}:
-			carry(g.next()) // in which ours may not be
-			<-g.lead
-		case <-p.closing:
-			if g.withdraw(m) {
-				return &Error{Op: g.op, Kind: p.cause}
-			}
-			<-done // it is on its way: the caller gets to know what came of it
-		case <-ctx.Done():
-			if g.withdraw(m) {
-				return fmt.Errorf("%s: %w", g.op, ctx.Err())
-			}
-			<-done
-		}
-	}
-	return nil
-}
-
-// withdraw takes one out again. false: it is in a group.
-func (g *groups[M]) withdraw(m M) bool {
+// withdraw takes those out again that are in no group yet, and gives each the error.
+func (g *groups[M]) withdraw(members []M, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n := slices.Index(g.waiting, m)
-	if n >= 0 {
-		g.waiting = slices.Delete(g.waiting, n, n+1)
-	}
-	return n >= 0
+	g.waiting = slices.DeleteFunc(g.waiting, func(m M) bool {
+		out := slices.Contains(members, m)
+		if out {
+			m.common().err = err
+			close(m.common().done)
+		}
+		return out
+	})
 }
 
-// next takes the oldest. Of two of one key the second is for a later group, which finds what the first one did.
+// next takes the oldest whose callers wait. Of two of one key the second is for a later group, which finds what the first one did.
 func (g *groups[M]) next() (group []M) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting = slices.DeleteFunc(g.waiting, func(m M) bool {
-		take := len(group) < g.most && !slices.ContainsFunc(group, func(o M) bool { return o.common().id == m.common().id })
+		take := len(group) < g.most && !ended(m.common().left) && !slices.ContainsFunc(group, func(o M) bool { return o.common().id == m.common().id })
 		if take {
 			group = append(group, m)
 		}

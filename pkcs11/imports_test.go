@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -13,11 +14,17 @@ import (
 // poison kills a fragile worker that is to import it. In base64 it is the same four characters over and over, so each piece of it shows.
 var poison = bytes.Repeat([]byte{0xde, 0xad, 0xbe}, 128)
 
-// fragile is what a worker reads whose module does not survive a certain input.
+// fragile is what a worker reads whose module does not survive a certain input, or, once, a certain call.
 type fragile struct{ io.Reader }
 
 func (f fragile) Read(b []byte) (int, error) {
 	n, err := f.Reader.Read(b)
+	if method, marker, ok := strings.Cut(os.Getenv("SALLYPORT_TEST_DIES"), ":"); ok && bytes.Contains(b[:n], []byte(`"method":"`+method+`"`)) {
+		if f, err := os.OpenFile(marker, os.O_CREATE|os.O_EXCL, 0o600); err == nil {
+			f.Close()
+			os.Exit(9)
+		}
+	}
 	if bytes.Contains(b[:n], bytes.Repeat([]byte("3q2+"), 8)) {
 		os.Exit(9)
 	}

@@ -621,9 +621,9 @@ func (p *Pool) witnessed(ctx context.Context, what, question call) error {
 // errDiffers: a worker does not find in the token what another made.
 var errDiffers = errors.New("it answers something else")
 
-// sees asks a worker what it finds in the token.
-func (p *Pool) sees(w *worker, question call, want []byte) error {
-	found, err := w.call(question, p.config.SlowTimeout)
+// otherSees asks a worker that is not the maker what it finds.
+func (p *Pool) otherSees(maker *worker, question call, want []byte) error {
+	found, err := p.otherLooks(maker, question)
 	if err == nil && !bytes.Equal(found.Data, want) {
 		err = errDiffers
 	}
@@ -631,18 +631,19 @@ func (p *Pool) sees(w *worker, question call, want []byte) error {
 	return err
 }
 
-// otherSees asks a worker that is not the maker, and another if it died, and has seen nothing.
-func (p *Pool) otherSees(maker *worker, question call, want []byte) error {
+// otherLooks asks a worker that is not the one that made or destroyed something, and another if it died, and has seen nothing.
+func (p *Pool) otherLooks(than *worker, question call) (reply, error) {
 	for left := p.config.Workers; ; left-- {
-		w, release, err := p.other(maker)
+		var r reply
+		w, release, err := p.other(than)
 		if err == nil {
-			err = p.sees(w, question, want)
+			r, err = w.call(question, p.config.SlowTimeout)
 			release()
 		}
 		if left > 0 && !p.closed() && (errors.Is(err, ErrTokenBroken) || errors.Is(err, ErrSessionBroken)) {
 			continue
 		}
-		return err
+		return r, err
 	}
 }
 

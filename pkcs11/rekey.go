@@ -524,12 +524,11 @@ func (t *Token) unlearnt(s cryptoki.Session) (map[KeyID][]cryptoki.Object, error
 		if _, ok := known[o]; ok {
 			continue
 		}
-		switch label, err := t.module.Read(s, o, cryptoki.CKA_LABEL); {
-		case gone(err) || err == cryptoki.CKR_ATTRIBUTE_TYPE_INVALID: // destroyed by another process since it was found; or without a name
-			continue
-		case err != nil:
+		label, ok, err := t.short(s, o, cryptoki.CKA_LABEL)
+		if err != nil {
 			return nil, err
-		case string(label.Value) != rekeyLabel: // another key of the vault's
+		}
+		if !ok || string(label) != rekeyLabel { // another key of the vault's, or of somebody else
 			continue
 		}
 		id, ok, err := t.idOf(s, o)
@@ -545,12 +544,25 @@ func (t *Token) unlearnt(s cryptoki.Session) (map[KeyID][]cryptoki.Object, error
 
 // idOf reads the id of a re-encryption key. ok is false if it is not one of ours, or was destroyed by another process since it was found.
 func (t *Token) idOf(s cryptoki.Session, o cryptoki.Object) (id KeyID, ok bool, err error) {
-	var value [64]byte
-	n, err := t.module.ReadInto(s, o, cryptoki.CKA_ID, value[:])
-	if err == cryptoki.CKR_OBJECT_HANDLE_INVALID {
-		return id, false, nil
+	value, ok, err := t.short(s, o, cryptoki.CKA_ID)
+	if err != nil || !ok || len(value) != len(id) {
+		return id, false, err
 	}
-	return KeyID(value[:len(id)]), n == len(id), err
+	return KeyID(value), true, nil
+}
+
+// short reads an attribute that is no longer than ours are. ok is false if it is longer, if there is none, or if the object was destroyed by another process since it was found: a host
+// can give its own objects any names.
+func (t *Token) short(s cryptoki.Session, o cryptoki.Object, typ uint) (value []byte, ok bool, err error) {
+	var buf [64]byte
+	n, err := t.module.ReadInto(s, o, typ, buf[:])
+	switch {
+	case err == nil:
+		return buf[:n], true, nil
+	case gone(err), err == cryptoki.ErrLength, err == cryptoki.CKR_BUFFER_TOO_SMALL, err == cryptoki.CKR_ATTRIBUTE_TYPE_INVALID:
+		return nil, false, nil
+	}
+	return nil, false, err
 }
 
 // forget makes keys unknown to Derive. On return no derive uses them.
@@ -651,8 +663,8 @@ func (t *Token) destroyKeys(ctx context.Context, ids []KeyID, checks []KeyCheck)
 	return errs
 }
 
-// destroyKnown destroys the keys that this process knows by their handles, without a search, and syncs. It is not for who wants to know that nothing is left: something
-// else may have a key's name. ErrKeyMissing says that it knows no such key, or that what it knows has another name by now or is another key.
+// destroyKnown destroys the keys that this process knows by their handles, without a search, and syncs. That nothing is left is for another to find: the same key may lie
+// there twice. ErrKeyMissing says that it knows no such key, or that what it knows has another name by now or is another key.
 func (t *Token) destroyKnown(ctx context.Context, ids []KeyID, checks []KeyCheck) []error {
 	const op = "destroying known key"
 	errs := make([]error, len(ids))

@@ -185,8 +185,8 @@ func (f *flights) end(keys []KeyID) {
 	f.landed.Broadcast()
 }
 
-// any reports whether a use of the key is under way.
-func (f *flights) any(key KeyID) bool {
+// inUse reports whether a use of the key is under way.
+func (f *flights) inUse(key KeyID) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.flights[key] > 0

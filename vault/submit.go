@@ -594,7 +594,7 @@ func (v *Vault) destroyResident(ctx context.Context, ends []*end) {
 	var idle []*end
 	var all sync.WaitGroup
 	for _, e := range ends {
-		if !v.flights.any(e.key) {
+		if !v.flights.inUse(e.key) {
 			idle = append(idle, e)
 			continue
 		}
