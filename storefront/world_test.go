@@ -194,7 +194,15 @@ type softToken struct {
 	keys map[vault.KeyID]*pre.ReEncryptionKey
 }
 
-func (k *softToken) Import(_ context.Context, id vault.KeyID, _ string, wrapped []byte) (vault.KeyCheck, error) {
+func (k *softToken) Import(_ context.Context, keys []vault.WrappedKey) []vault.Imported {
+	found := make([]vault.Imported, len(keys))
+	for i, w := range keys {
+		found[i].Check, found[i].Err = k.importOne(w.Key, w.Wrapped)
+	}
+	return found
+}
+
+func (k *softToken) importOne(id vault.KeyID, wrapped []byte) (vault.KeyCheck, error) {
 	key, err := pre.ParseReEncryptionKey(wrapped)
 	if err != nil {
 		return vault.KeyCheck{}, err
@@ -226,11 +234,13 @@ func (k *softToken) Derive(_ context.Context, uses []vault.Use) []vault.Derived 
 	return out
 }
 
-func (k *softToken) Destroy(_ context.Context, id vault.KeyID, _ vault.KeyCheck) error {
+func (k *softToken) Destroy(_ context.Context, keys []vault.EndingKey) []error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.keys, id)
-	return nil
+	for _, e := range keys {
+		delete(k.keys, e.Key)
+	}
+	return make([]error, len(keys))
 }
 
 func (k *softToken) Keys(context.Context) ([]vault.KeyID, error) {

@@ -615,8 +615,9 @@ func (v *Vault) destroyNow(ctx context.Context, ends []*end) {
 	for i, e := range ends {
 		keys[i] = EndingKey{e.key, e.check}
 	}
-	for i, err := range v.cfg.Token.Destroy(ctx, keys) {
-		ends[i].err = err
+	errs := v.cfg.Token.Destroy(ctx, keys)
+	for i, e := range ends {
+		e.err = errs[i]
 	}
 }
 

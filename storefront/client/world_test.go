@@ -63,7 +63,15 @@ type softToken struct {
 	keys    map[vault.KeyID]*pre.ReEncryptionKey
 }
 
-func (k *softToken) Import(_ context.Context, id vault.KeyID, _ string, wrapped []byte) (vault.KeyCheck, error) {
+func (k *softToken) Import(_ context.Context, keys []vault.WrappedKey) []vault.Imported {
+	found := make([]vault.Imported, len(keys))
+	for i, w := range keys {
+		found[i].Check, found[i].Err = k.importOne(w.Key, w.Wrapped)
+	}
+	return found
+}
+
+func (k *softToken) importOne(id vault.KeyID, wrapped []byte) (vault.KeyCheck, error) {
 	pkcs8, err := rsa.DecryptOAEP(sha1.New(), nil, k.private, wrapped, nil)
 	if err != nil {
 		return vault.KeyCheck{}, err
@@ -102,17 +110,20 @@ func (k *softToken) Derive(_ context.Context, uses []vault.Use) []vault.Derived 
 	return out
 }
 
-func (k *softToken) Destroy(_ context.Context, id vault.KeyID, check vault.KeyCheck) error {
+func (k *softToken) Destroy(_ context.Context, keys []vault.EndingKey) []error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	at, there := k.find(id, check)
-	if there {
-		delete(k.keys, at)
+	errs := make([]error, len(keys))
+	for i, e := range keys {
+		at, there := k.find(e.Key, e.Check)
+		if there {
+			delete(k.keys, at)
+		}
+		if there && at != e.Key {
+			errs[i] = vault.ErrKeyRenamed
+		}
 	}
-	if there && at != id {
-		return vault.ErrKeyRenamed
-	}
-	return nil
+	return errs
 }
 
 // checkOf is a key's check value. A token hashes x(rk·G); any function of the key does here.
@@ -149,8 +160,8 @@ func (k *softToken) Keys(context.Context) ([]vault.KeyID, error) {
 	return out, nil
 }
 
-func (k *softToken) ImportSealed(_ context.Context, _ vault.KeyID, _ string, wrapped []byte) (vault.SealedKey, error) {
-	pkcs8, err := rsa.DecryptOAEP(sha1.New(), nil, k.private, wrapped, nil)
+func (k *softToken) ImportSealed(_ context.Context, key vault.WrappedKey) (vault.SealedKey, error) {
+	pkcs8, err := rsa.DecryptOAEP(sha1.New(), nil, k.private, key.Wrapped, nil)
 	return vault.SealedKey{Period: 7, Blob: pkcs8}, err
 }
 
