@@ -100,6 +100,8 @@ func TestKeyExchange(t *testing.T) {
 	t.Run("recovery kit", func(t *testing.T) {
 		first := k.sheet(t, "print")
 		play(t, k.Stage, 0, "anna", "me", "kit", "test", "--code-file", k.secret(t, strings.ToLower(first)))
+		play(t, k.Stage, 1, "anna", "me", "kit", "print", "--output", filepath.Join(t.TempDir(), "no folder", "sheet")) // which leaves the sheet before as it is
+		play(t, k.Stage, 0, "anna", "me", "kit", "test", "--code-file", k.secret(t, first))
 		k.restore(t, 0, "from-paper", "--kit", "--code-file", k.secret(t, first))
 		k.has(t, "from-paper", "+49 151 999")
 		second := k.sheet(t, "replace")

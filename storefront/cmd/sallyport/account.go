@@ -153,33 +153,42 @@ type meKitPrint struct {
 }
 
 func (c *meKitPrint) Run(s *session) error {
-	if c.Output != "" {
-		if _, err := os.Lstat(c.Output); err == nil {
-			return fmt.Errorf("%s: %w", c.Output, errFile)
-		}
-	}
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+		// A new sheet ends the one before, so where it goes is made sure of first.
+		if c.Output != "" {
+			if _, err := os.Lstat(c.Output); err == nil {
+				return fmt.Errorf("%s: %w", c.Output, errFile)
+			}
+			if err := profile.WriteFile(c.Output, nil); err != nil {
+				return err
+			}
+		}
 		kit, err := o.NewKit(s.ctx, c.Server, c.Replace)
 		if err != nil {
+			if c.Output != "" {
+				os.Remove(c.Output)
+			}
 			return s.elsewhere(err)
 		}
 		defer kit.Zero()
-		info, err := o.Account(s.ctx)
-		if err != nil {
-			return err
+		server := c.Server
+		if info, err := o.Account(s.ctx); err == nil { // else the code is worth more than the address
+			server = info.Server
 		}
-		sheet, err := s.sheet(o.ID().String(), info.Server, kit.Text())
+		sheet, err := s.sheet(o.ID().String(), server, kit.Text())
 		if err != nil {
 			return err
 		}
 		if c.Output != "" {
 			if err := profile.WriteFile(c.Output, []byte(sheet)); err != nil {
+				os.Remove(c.Output)
+				s.print(map[string]any{"id": o.ID(), "server": server, "code": kit.Text()}, func(w io.Writer) { fmt.Fprint(w, sheet) }) // it is the only one that works by now
 				return err
 			}
 			s.print(map[string]any{"sheet": c.Output}, func(w io.Writer) { fmt.Fprintln(w, s.say("kit.written", "file", c.Output)) })
 			return nil
 		}
-		s.print(map[string]any{"id": o.ID(), "server": info.Server, "code": kit.Text()}, func(w io.Writer) { fmt.Fprint(w, sheet) })
+		s.print(map[string]any{"id": o.ID(), "server": server, "code": kit.Text()}, func(w io.Writer) { fmt.Fprint(w, sheet) })
 		return nil
 	})
 }
