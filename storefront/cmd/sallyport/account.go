@@ -166,7 +166,7 @@ func (c *meKitPrint) Run(s *session) error {
 		kit, err := o.NewKit(s.ctx, c.Server, c.Replace)
 		if err != nil {
 			if c.Output != "" {
-				os.Remove(c.Output)
+				_ = os.Remove(c.Output)
 			}
 			return s.elsewhere(err)
 		}
@@ -181,7 +181,7 @@ func (c *meKitPrint) Run(s *session) error {
 		}
 		if c.Output != "" {
 			if err := profile.WriteFile(c.Output, []byte(sheet)); err != nil {
-				os.Remove(c.Output)
+				_ = os.Remove(c.Output)
 				s.print(map[string]any{"id": o.ID(), "server": server, "code": kit.Text()}, func(w io.Writer) { fmt.Fprint(w, sheet) }) // it is the only one that works by now
 				return err
 			}
