@@ -499,4 +499,11 @@ func TestEndsOfWhoLeft(t *testing.T) {
 		}
 	}
 	sameKeys(t, held(t, profile), left...)
+	// Another who leads does not take up what the one who left has not taken back yet.
+	waits, gone := &pendingEnd{member: memberFor(newID())}, &pendingEnd{member: memberFor(newID())}
+	gone.left = ctx.Done()
+	g := groups[*pendingEnd]{most: 2, waiting: []*pendingEnd{gone, waits}}
+	if group := g.next(); !slices.Equal(group, []*pendingEnd{waits}) {
+		t.Errorf("a group of %d, with who left in it: %t", len(group), slices.Contains(group, gone))
+	}
 }

@@ -260,6 +260,20 @@ func TestHosting(t *testing.T) {
 		reads(t, s, "gym", "alice", "phone.mobile", policies.CodeRevoked)
 	})
 
+	step("stopping a business ends what it may write, too", func(t *testing.T) {
+		play(t, s, exitDone, "alice", "me", "grant", "gym", "phone.mobile", "--write-only")
+		if r := play(t, s, exitDone, "alice", "me", "stop", "gym"); !strings.Contains(r.Stdout, "STOPPED") {
+			t.Errorf("it says %q", r.Stdout)
+		}
+		play(t, s, exitRefused, "gym", "biz", "write", "alice", "phone.mobile", "+49 30 9999999")
+		play(t, s, exitDone, "alice", "me", "grant", "gym", "phone.mobile", "--write")
+		play(t, s, exitDone, "gym", "biz", "write", "alice", "phone.mobile", "+49 30 9999999")
+		play(t, s, exitDone, "alice", "me", "stop", "gym", "phone.mobile")
+		play(t, s, exitRefused, "gym", "biz", "write", "alice", "phone.mobile", "+49 30 0000000")
+		reads(t, s, "gym", "alice", "phone.mobile", policies.CodeRevoked)
+		play(t, s, exitRefused, "alice", "me", "stop", "gym") // there is nothing left
+	})
+
 	step("post-quantum transmission on all links", func(t *testing.T) {
 		classical := func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256} }
 		for _, url := range []string{s.StorefrontURL(), s.OwnersURL(), s.VaultURL()} {

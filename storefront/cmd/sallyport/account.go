@@ -153,12 +153,13 @@ type meKitPrint struct {
 }
 
 func (c *meKitPrint) Run(s *session) error {
+	if c.Output != "" {
+		if _, err := os.Lstat(c.Output); err == nil {
+			return fmt.Errorf("%s: %w", c.Output, errFile)
+		}
+	}
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
-		// A new sheet ends the one before, so where it goes is made sure of first.
-		if c.Output != "" {
-			if _, err := os.Lstat(c.Output); err == nil {
-				return fmt.Errorf("%s: %w", c.Output, errFile)
-			}
+		if c.Output != "" { // a new sheet ends the one before, so where it goes is made sure of first
 			if err := profile.WriteFile(c.Output, nil); err != nil {
 				return err
 			}

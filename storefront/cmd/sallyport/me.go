@@ -486,6 +486,30 @@ func parseDuration(text string) (time.Duration, error) {
 	return time.Duration(n) * unit, nil
 }
 
+// given expands the names of fields to what a reader was given of them, no name to none, and reports whether it may write any of that.
+func given(o *client.Owner, reader policies.ReaderID, names []string) (fields []policies.Field, writes bool, err error) {
+	var have []policies.Field
+	for _, g := range o.Grants(false) {
+		if g.Reader == reader {
+			have = append(have, g.Field)
+		}
+	}
+	writers := slices.DeleteFunc(o.Writers(false), func(w client.WriterInfo) bool { return policies.ReaderID(w.Writer) != reader })
+	for _, w := range writers {
+		have = append(have, w.Field)
+	}
+	if fields, err = catalogue.Expand(names, have); err != nil {
+		return nil, false, err
+	}
+	return fields, slices.ContainsFunc(writers, func(w client.WriterInfo) bool { return len(fields) == 0 || slices.Contains(fields, w.Field) }), nil
+}
+
+func (s *session) printWriteEnded(name string, writer policies.ReaderID, fields []policies.Field) {
+	s.print(map[string]any{"writer": writer, "ended": fields, "stopped": true}, func(w io.Writer) {
+		fmt.Fprintln(w, s.say("stopped.write", "reader", name))
+	})
+}
+
 type meRevoke struct {
 	Reader   string   `arg:"" help:"${flag_reader}"`
 	Fields   []string `arg:"" optional:"" help:"${flag_revoke_fields}"`
@@ -500,42 +524,29 @@ func (c *meRevoke) Run(s *session) error {
 		if err != nil {
 			return err
 		}
-		var have []policies.Field
-		reads, writes := false, false
-		for _, g := range o.Grants(false) {
-			if g.Reader == reader {
-				have, reads = append(have, g.Field), true
-			}
-		}
-		for _, w := range o.Writers(false) {
-			if policies.ReaderID(w.Writer) == reader {
-				have, writes = append(have, w.Field), true
-			}
-		}
-		fields, err := catalogue.Expand(c.Fields, have)
+		fields, writes, err := given(o, reader, c.Fields)
 		if err != nil {
 			return err
 		}
-		writes = writes && (len(fields) == 0 || slices.ContainsFunc(o.Writers(false), func(w client.WriterInfo) bool {
-			return policies.ReaderID(w.Writer) == reader && slices.Contains(fields, w.Field)
-		}))
+		var ending error // which keeps nobody from being stopped reading
 		if writes || c.WriteOnly {
-			if err := o.EndWrite(s.ctx, reader, fields); err != nil {
-				return err
-			}
-			if c.WriteOnly || !reads {
-				s.print(map[string]any{"writer": reader, "ended": fields, "stopped": true}, func(w io.Writer) {
-					fmt.Fprintln(w, s.say("stopped.write", "reader", c.Reader))
-				})
-				return nil
+			if ending = o.EndWrite(s.ctx, reader, fields); c.WriteOnly {
+				if ending == nil {
+					s.printWriteEnded(c.Reader, reader, fields)
+				}
+				return ending
 			}
 		}
 		sealed := slices.ContainsFunc(o.Grants(false), func(g client.GrantInfo) bool {
 			return g.Reader == reader && g.Custody == policies.CustodySealed && (len(fields) == 0 || slices.Contains(fields, g.Field))
 		})
 		err = o.Revoke(s.ctx, reader, fields, client.RevokeOptions{KeepEpoch: c.NoRotate})
-		if err != nil && !errors.Is(err, client.ErrNotRotated) {
-			return err
+		if writes && ending == nil && errors.Is(err, policies.CodeNoGrant) { // it could only write
+			s.printWriteEnded(c.Reader, reader, fields)
+			return nil
+		}
+		if ending != nil || err != nil && !errors.Is(err, client.ErrNotRotated) {
+			return errors.Join(ending, err)
 		}
 		s.print(map[string]any{"reader": reader, "revoked": fields, "stopped": true, "rotated": err == nil && !c.NoRotate, "sealed": sealed}, func(w io.Writer) {
 			if len(fields) > 0 {

@@ -17,7 +17,6 @@ import (
 	"github.com/sallyport/sallyport/policies/consent"
 	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/storefront/client"
-	"github.com/sallyport/sallyport/storefront/client/catalogue"
 	"github.com/sallyport/sallyport/storefront/client/profile"
 )
 
@@ -239,19 +238,21 @@ func (c *meStop) Run(s *session) error {
 		if err != nil {
 			return err
 		}
-		var have []policies.Field
-		for _, g := range o.Grants(false) {
-			if g.Reader == reader {
-				have = append(have, g.Field)
-			}
-		}
-		fields, err := catalogue.Expand(c.Fields, have)
+		fields, writes, err := given(o, reader, c.Fields)
 		if err != nil {
 			return err
 		}
+		var ending error // which keeps nobody from being stopped reading
+		if writes {
+			ending = o.EndWrite(s.ctx, reader, fields)
+		}
 		stopped, err := o.Stop(s.ctx, reader, fields)
+		if writes && ending == nil && errors.Is(err, policies.CodeNoGrant) { // it could only write
+			s.printWriteEnded(c.Reader, reader, fields)
+			return nil
+		}
 		if err != nil && stopped.Stopped.IsZero() {
-			return err
+			return errors.Join(ending, err)
 		}
 		letter := s.deletionLetter(&stopped, o.ID())
 		if c.Letter != "" {
@@ -265,6 +266,9 @@ func (c *meStop) Run(s *session) error {
 		}{stopped, letter}
 		s.print(result, func(w io.Writer) {
 			fmt.Fprintln(w, s.say("stopped", "reader", c.Reader, "fields", join(stopped.Fields)))
+			if writes && ending == nil {
+				fmt.Fprintln(w, s.say("stopped.write", "reader", c.Reader))
+			}
 			fmt.Fprintln(w, s.say("stop.when", "when", when(stopped.Stopped)))
 			if stopped.LastRead.IsZero() {
 				fmt.Fprintln(w, s.say("stop.unread"))
@@ -276,10 +280,11 @@ func (c *meStop) Run(s *session) error {
 				fmt.Fprintln(w, s.say("stop.letter", "file", c.Letter))
 			}
 		})
-		if errors.Is(err, policies.CodeUnavailable) {
+		if ending == nil && errors.Is(err, policies.CodeUnavailable) {
 			s.note("%s", s.say("stop.later"))
 			return nil
 		}
+		err = errors.Join(ending, err)
 		if err != nil {
 			s.note("%s", s.explain(err))
 			return errQuiet{err}
