@@ -69,6 +69,8 @@ type ConsentEvent struct {
 	Status  consent.State       `json:"status,omitzero"`
 	Fields  []policies.Field    `json:"fields,omitempty"` // granted now; of a deletion, to be deleted; of an order, to be deposited
 	Until   time.Time           `json:"until,omitzero"`
+
+	Invitation string `json:"invitation,omitzero"` // the reference of the invitation that was accepted
 }
 
 func (e *askedEntry) request() (*consent.Request, error) {
@@ -123,7 +125,10 @@ func (r *Reader) askFor(ctx context.Context, owner policies.OwnerID, source poli
 	}
 	request := consent.Request{
 		Addressed: r.address("consent-request", policies.IdentityID(owner), policies.Hash{}, ask.Waits), Fields: ask.Fields, Purpose: ask.Purpose,
-		Duration: int64(ask.Duration / time.Second), Nonce: policies.NewNonce(), Invitation: k.contact.Invited,
+		Duration: int64(ask.Duration / time.Second), Nonce: policies.NewNonce(),
+	}
+	if len(k.contact.Invited) > 0 {
+		request.Invitation = k.contact.Invited[0]
 	}
 	var e *envelope.Envelope
 	var letter api.Message
@@ -437,7 +442,7 @@ func (r *Reader) openInvitation(token []byte) (reference string, expires time.Ti
 	return reference, time.Unix(int64(end), 0), nil
 }
 
-// takeAcceptance makes a contact of who accepted an invitation, with the reference as alias. Each invitation serves one owner.
+// takeAcceptance makes a contact of who accepted an invitation, by its reference. Each invitation serves one owner; an owner may accept several.
 func (r *Reader) takeAcceptance(ctx context.Context, d *consent.Acceptance) error {
 	reference, expires, err := r.openInvitation(d.Invitation)
 	if err != nil {
@@ -456,21 +461,14 @@ func (r *Reader) takeAcceptance(ctx context.Context, d *consent.Acceptance) erro
 	if err := r.freeAlias(reference, owner); err != nil {
 		return fmt.Errorf("%w: %w", policies.CodeInvitation, err)
 	}
-	if _, err := r.Connect(ctx, links.Contact{Role: "owner", ID: d.From, Nonce: d.Nonce}, reference); err != nil {
+	_, doc, err := r.identity(ctx, d.From)
+	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if k, met := r.owner(owner); met {
-		k.contact.Invited = id
-		if err := r.put(k); err != nil {
-			return err
-		}
+	if _, err := r.meet(owner, d.Nonce, reference, id, doc); err != nil {
+		return err
 	}
-	if !used {
-		r.happened(ConsentEvent{Kind: EventAccepted, Owner: owner})
-	}
-	return nil
+	return r.ready(ctx)
 }
 
 // Invited tells what became of an invitation: accepted, expired or open.

@@ -60,7 +60,10 @@ func (c *formerContact) person() (*safe.Person, error) {
 	if err != nil || line.ID != policies.IdentityID(c.ID) {
 		return nil, fmt.Errorf("%w: contact: %w", ErrState, err)
 	}
-	p := &safe.Person{ID: c.ID, Alias: c.Alias, Mark: mark(c.Mark), Purpose: c.Purpose, Invited: c.Invited, Keys: newestSeen(line)}
+	p := &safe.Person{ID: c.ID, Alias: c.Alias, Mark: mark(c.Mark), Purpose: c.Purpose, Keys: newestSeen(line)}
+	if !c.Invited.IsZero() {
+		p.Invite(c.Invited, c.Alias)
+	}
 	for _, r := range c.Relations {
 		rel := safe.Relation{Nonce: r.Nonce, Hash: r.Hash}
 		if r.Raw != nil {

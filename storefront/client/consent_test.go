@@ -567,17 +567,17 @@ func TestInvitations(t *testing.T) {
 		t.Errorf("the request names the invitation %s, %v", d.Invitation, err)
 	}
 	// A request that names no invitation, or one that the person did not accept, is thrown away.
-	invitedBy := func(token policies.Hash) (before policies.Hash) {
+	invitedBy := func(tokens ...policies.Hash) (before []policies.Hash) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		k, _ := r.owner(o.ID())
-		before, k.contact.Invited = k.contact.Invited, token
+		before, k.contact.Invited = k.contact.Invited, tokens
 		return before
 	}
-	for what, one := range map[string]policies.Hash{"none": {}, "another": {7}} {
-		real := invitedBy(one)
+	for what, by := range map[string][]policies.Hash{"none": nil, "another": {{7}}} {
+		real := invitedBy(by...)
 		w.asks(r, o, delivery())
-		invitedBy(real)
+		invitedBy(real...)
 		mail, err := o.Receive(ctx)
 		w.must(err)
 		if len(mail.Refused) != 1 || !errors.Is(mail.Refused[0], policies.CodeNotInvited) || len(o.Inbox(true)) != 1 {
@@ -625,6 +625,41 @@ func TestInvitations(t *testing.T) {
 	}
 	if _, _, err := r.Invited(foreign); !errors.Is(err, policies.CodeInvitation) {
 		t.Errorf("another's invitation: %v", err)
+	}
+	// The same person accepts another invitation of the business. The first stays used, the person keeps its first name, and is found by both.
+	second, err := r.Invite("K-4", end)
+	w.must(err)
+	w.must(o.Accept(ctx, second, "acme"))
+	w.hears(r, 1)
+	w.must(r.Close())
+	r, err = OpenReader(rm, Options{})
+	w.must(err)
+	status(link, "accepted")
+	if got, reference, err := r.Invited(second); got != "accepted" || reference != "K-4" || err != nil {
+		t.Errorf("the second invitation is %q, %v", got, err)
+	}
+	if list := r.Contacts(); len(list) != 1 || list[0].Alias != "K-1/ö" {
+		t.Errorf("contacts %+v", list)
+	}
+	for _, name := range []string{"K-1/ö", "K-4"} {
+		if id, err := r.Find(name); id != o.ID() || err != nil {
+			t.Errorf("%s is %s, %v", name, id, err)
+		}
+	}
+	if events := r.Events(0); len(events) != 2 || events[0].Alias != "K-1/ö" || events[0].Invitation != "K-1/ö" || events[1].Alias != "K-1/ö" || events[1].Invitation != "K-4" {
+		t.Errorf("events %+v", events)
+	}
+	w.must(other.Accept(ctx, link, ""))
+	refuses(r, "the first invitation of somebody who accepted a second")
+	later, err := r.Invite("K-4", end.Add(time.Minute))
+	w.must(err)
+	w.must(other.Accept(ctx, later, ""))
+	refuses(r, "a new link of a reference that is somebody else's second")
+	w.looks(o, 0)
+	w.asks(r, o, delivery())
+	w.looks(o, 1)
+	if list := o.Inbox(false); len(list) != 2 || len(o.state.Contacts[0].Invitations) != 2 {
+		t.Errorf("after the second: %+v", list)
 	}
 	// Nobody became a contact whom nobody invited.
 	if n := len(r.Contacts()); n != 1 {

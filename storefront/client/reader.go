@@ -313,23 +313,30 @@ func (r *Reader) Connect(ctx context.Context, code links.Contact, alias string) 
 	if err != nil {
 		return Contact{}, err
 	}
-	contact, err := r.meet(owner, code.Nonce, alias, doc)
+	contact, err := r.meet(owner, code.Nonce, alias, policies.Hash{}, doc)
 	if err != nil {
 		return Contact{}, err
 	}
 	return contact, r.ready(ctx)
 }
 
-// meet enters an owner into the book, with a relationship of this nonce.
-func (r *Reader) meet(owner policies.OwnerID, nonce policies.Nonce, alias string, first *policies.Identity) (Contact, error) {
+// meet enters an owner into the book, with a relationship of this nonce. Who came by an invitation keeps the first one's reference as alias until it is given another by hand,
+// and is found by the references of all.
+func (r *Reader) meet(owner policies.OwnerID, nonce policies.Nonce, alias string, invitation policies.Hash, doc *policies.Identity) (Contact, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := &safe.Person{ID: owner}
+	p := safe.Person{ID: owner}
 	if k, met := r.owner(owner); met {
-		p = k.contact // in place: reads may be under way, and raise the mark
+		p = *k.contact
 	}
-	if alias != "" && alias != p.Alias {
+	invited := !invitation.IsZero()
+	again := invited && len(p.Invited) > 0 && p.Alias != ""
+	if alias != "" && alias != p.Alias && !again {
 		p.Alias, p.Named = alias, r.now().Unix()
+	}
+	first := invited && !slices.Contains(p.Invited, invitation)
+	if first {
+		p.Invite(invitation, alias)
 	}
 	if !slices.ContainsFunc(p.Relations, func(rel safe.Relation) bool { return rel.Nonce == nonce }) {
 		made := policies.NewHeader("relationship", r.now())
@@ -337,13 +344,18 @@ func (r *Reader) meet(owner policies.OwnerID, nonce policies.Nonce, alias string
 		if err != nil {
 			return Contact{}, err
 		}
-		p.Relations = append(p.Relations, safe.Relation{Nonce: nonce, Hash: policies.Hash(e.Hash), ID: made.ID, Time: made.Time})
+		p.Relations = append(slices.Clone(p.Relations), safe.Relation{Nonce: nonce, Hash: policies.Hash(e.Hash), ID: made.ID, Time: made.Time})
 	}
-	if err := r.book.Put(p); err != nil {
+	if err := r.book.Put(&p); err != nil {
 		return Contact{}, err
 	}
-	if k, _ := r.owner(owner); len(k.line.Holders) == 0 && k.contact.Keys.Generation == 0 {
-		k.line = succession.Begin(policies.IdentityID(owner), first)
+	k, _ := r.owner(owner)
+	*k.contact = p // in place: reads may be under way, and raise the mark
+	if len(k.line.Holders) == 0 && k.contact.Keys.Generation == 0 {
+		k.line = succession.Begin(policies.IdentityID(owner), doc)
+	}
+	if first {
+		r.happened(ConsentEvent{Kind: EventAccepted, Owner: owner, Invitation: alias})
 	}
 	r.settled = false
 	return public(owner, p.Alias), r.saveLocked()

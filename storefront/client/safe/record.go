@@ -3,32 +3,47 @@ package safe
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/policies"
 )
 
 // A record is the length of what follows (an unsigned varint, as binary.AppendUvarint writes it), and then, in this order:
 //
-//	id (32), alias (length, bytes), invitation (0, or 1 and 32), whether a relationship is unposted (0 or 1),
-//	named (varint), relationships (count; each nonce 16, hash 32, and 0, or 1, document id 32 and time),
+//	id (32), alias (length, bytes),
+//	invitations (0: none; 1 and 32: one, whose reference is the alias; else 2, their count, each 32, and their references: count, each length, bytes),
+//	whether a relationship is unposted (0 or 1), named (varint), relationships (count; each nonce 16, hash 32, and 0, or 1, document id 32 and time),
 //	mark, marks of others (count; each author 32 and mark), purpose (length, bytes), granted, generation of the keys and, unless it is 0, their document (32)
 //
 // where a mark is a version and, unless that is 0, a hash (32). Numbers, counts and lengths are unsigned varints. Each record has one form: what decodes encodes to the same bytes.
 
 // Bounds of a record.
 const (
-	maxRecord    = 64 << 10
-	maxAlias     = 255
-	maxPurpose   = 1 << 10
-	maxRelations = 512
-	maxMarks     = 512
+	maxRecord     = 64 << 10
+	maxAlias      = 255
+	maxInvited    = 64
+	maxReferences = 64
+	maxPurpose    = 1 << 10
+	maxRelations  = 512
+	maxMarks      = 512
 )
+
+// inOrder reports whether invitations and references are as [Person.Invite] leaves them.
+func (p *Person) inOrder() bool {
+	return slices.Equal(p.Invited, union(p.Invited, nil, compareHashes)) && slices.Equal(p.References, union(p.References, nil, strings.Compare)) &&
+		!slices.ContainsFunc(p.References, func(name string) bool { return name == "" || len(name) > maxAlias })
+}
 
 func encode(p *Person) ([]byte, error) {
 	switch {
 	case len(p.Alias) > maxAlias:
 		return nil, fmt.Errorf("%w: an alias of %d bytes", ErrRecord, len(p.Alias))
+	case len(p.Invited) > maxInvited || len(p.References) > maxReferences:
+		return nil, fmt.Errorf("%w: %d invitations, %d references", ErrRecord, len(p.Invited), len(p.References))
+	case !p.inOrder():
+		return nil, fmt.Errorf("%w: invitations that are not in order, each once", ErrRecord)
 	case len(p.Purpose) > maxPurpose:
 		return nil, fmt.Errorf("%w: a purpose of %d bytes", ErrRecord, len(p.Purpose))
 	case len(p.Relations) > maxRelations || len(p.Marks) > maxMarks:
@@ -55,8 +70,22 @@ func encode(p *Person) ([]byte, error) {
 	}
 	out = append(out, p.ID[:]...)
 	text(p.Alias)
-	if flag(!p.Invited.IsZero()) {
-		out = append(out, p.Invited[:]...)
+	switch {
+	case len(p.Invited) == 0 && len(p.References) == 0:
+		number(0)
+	case len(p.Invited) == 1 && len(p.References) == 1 && p.References[0] == p.Alias:
+		number(1)
+		out = append(out, p.Invited[0][:]...)
+	default:
+		number(2)
+		number(uint64(len(p.Invited)))
+		for i := range p.Invited {
+			out = append(out, p.Invited[i][:]...)
+		}
+		number(uint64(len(p.References)))
+		for _, name := range p.References {
+			text(name)
+		}
 	}
 	flag(p.Unposted())
 	number(uint64(p.Named))
@@ -80,6 +109,9 @@ func encode(p *Person) ([]byte, error) {
 	if number(p.Keys.Generation) {
 		out = append(out, p.Keys.Document[:]...)
 	}
+	if len(out) > maxRecord {
+		return nil, fmt.Errorf("%w: %d bytes", ErrRecord, len(out))
+	}
 	return append(binary.AppendUvarint(nil, uint64(len(out))), out...), nil
 }
 
@@ -87,9 +119,43 @@ func encode(p *Person) ([]byte, error) {
 type raw struct {
 	id       policies.OwnerID
 	alias    []byte
-	invited  []byte // empty: none
+	invited  []byte // one after another
+	more     []byte // references, each length and bytes, where they are not just the alias
+	alone    bool   // the alias is the reference
 	unposted bool
 	size     int // of the record with its length
+}
+
+// names are the alias and the references.
+func (r *raw) names() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		if !yield(r.alias) {
+			return
+		}
+		for c := (cursor{rest: r.more}); len(c.rest) > 0; {
+			if !yield(c.take(c.number())) {
+				return
+			}
+		}
+	}
+}
+
+func (r *raw) named(alias string) bool {
+	for name := range r.names() {
+		if string(name) == alias {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *raw) cameBy(invitation policies.Hash) bool {
+	for token := range slices.Chunk(r.invited, len(invitation)) {
+		if string(token) == string(invitation[:]) {
+			return true
+		}
+	}
+	return false
 }
 
 // cursor reads the parts of a record. After an error it reads nothing.
@@ -161,8 +227,19 @@ func skim(b []byte) (r raw, rest cursor, err error) {
 	r.size = size
 	copy(r.id[:], c.take(32))
 	r.alias = c.take(c.count(maxAlias))
-	if c.flag() {
-		r.invited = c.take(32)
+	switch c.number() {
+	case 0:
+	case 1:
+		r.invited, r.alone = c.take(32), true
+	case 2:
+		r.invited = c.take(32 * c.count(maxInvited))
+		n, from := c.count(maxReferences), c.rest
+		for range n {
+			c.take(c.count(maxAlias))
+		}
+		r.more = from[:len(from)-len(c.rest)]
+	default:
+		c.bad = true
 	}
 	r.unposted = c.flag()
 	if c.bad {
@@ -178,7 +255,15 @@ func decode(b []byte) (p Person, size int, err error) {
 		return p, 0, err
 	}
 	p.ID, p.Alias = r.id, string(r.alias)
-	copy(p.Invited[:], r.invited)
+	for token := range slices.Chunk(r.invited, len(policies.Hash{})) {
+		p.Invited = append(p.Invited, policies.Hash(token))
+	}
+	for c := (cursor{rest: r.more}); len(c.rest) > 0; {
+		p.References = append(p.References, string(c.take(c.number())))
+	}
+	if r.alone {
+		p.References = []string{p.Alias}
+	}
 	p.Named = int64(c.number())
 	for range c.count(maxRelations) {
 		var rel Relation

@@ -25,24 +25,27 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"iter"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/policies"
 )
 
 // Person is what is kept of one.
 type Person struct {
-	ID        policies.OwnerID
-	Alias     string // at most 255 bytes
-	Named     int64  // when the alias was given, Unix seconds
-	Relations []Relation
-	Mark      Mark         // of the owner's own manifests
-	Marks     []AuthorMark // of others who write for the owner
-	Purpose   string       // of the newest grant seen
-	Granted   uint64       // its place in the owner's chain
-	Invited   policies.Hash
-	Keys      Keys
+	ID         policies.OwnerID
+	Alias      string   // at most 255 bytes
+	Named      int64    // when the alias was given, Unix seconds
+	References []string // of the invitations that the person accepted, in order; most often the alias alone
+	Relations  []Relation
+	Mark       Mark            // of the owner's own manifests
+	Marks      []AuthorMark    // of others who write for the owner
+	Purpose    string          // of the newest grant seen
+	Granted    uint64          // its place in the owner's chain
+	Invited    []policies.Hash // the invitations that the person accepted: hashes of their tokens, in order
+	Keys       Keys
 }
 
 // Relation is one relationship document of the business with a person. What the storefront has not got yet can be signed again from ID and Time.
@@ -83,6 +86,34 @@ func (p *Person) Of(author policies.AuthorID) *Mark {
 	}
 	p.Marks = append(p.Marks, AuthorMark{Author: author})
 	return &p.Marks[len(p.Marks)-1].Mark
+}
+
+// Names are what the person is found by: the alias, if there is one, and the references.
+func (p *Person) Names() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if p.Alias != "" && !yield(p.Alias) {
+			return
+		}
+		for _, name := range p.References {
+			if name != p.Alias && !yield(name) {
+				return
+			}
+		}
+	}
+}
+
+// Invite adds an invitation that the person accepted: the hash of its token, and its reference.
+func (p *Person) Invite(token policies.Hash, reference string) {
+	p.Invited, p.References = union(p.Invited, []policies.Hash{token}, compareHashes), union(p.References, []string{reference}, strings.Compare)
+}
+
+func compareHashes(a, b policies.Hash) int { return slices.Compare(a[:], b[:]) }
+
+// union is what is in either of two sets, in order, each once.
+func union[E comparable](a, b []E, compare func(E, E) int) []E {
+	both := slices.Concat(a, b)
+	slices.SortFunc(both, compare)
+	return slices.Compact(both)
 }
 
 // Unposted reports whether the storefront does not have a relationship yet.
@@ -153,17 +184,17 @@ func (b *Book) Get(id policies.OwnerID) (Person, bool) {
 	return p, true
 }
 
-// Named finds a person by alias. [ErrShared]: several have it.
+// Named finds a person by alias or another name. [ErrShared]: several have it.
 func (b *Book) Named(alias string) (id policies.OwnerID, found bool, err error) {
 	if alias == "" {
 		return id, false, nil
 	}
-	return b.lookUp(&b.aliases, []byte(alias), func(r *raw) bool { return string(r.alias) == alias })
+	return b.lookUp(&b.aliases, []byte(alias), func(r *raw) bool { return r.named(alias) })
 }
 
 // Came finds who came by an invitation.
 func (b *Book) Came(invitation policies.Hash) (id policies.OwnerID, found bool) {
-	id, found, _ = b.lookUp(&b.invited, invitation[:], func(r *raw) bool { return string(r.invited) == string(invitation[:]) })
+	id, found, _ = b.lookUp(&b.invited, invitation[:], func(r *raw) bool { return r.cameBy(invitation) })
 	return id, found
 }
 
@@ -334,16 +365,20 @@ func (b *Book) take(at place, r *raw) {
 		if ok {
 			b.people--
 			b.live -= old.size
-			if string(old.alias) != string(r.alias) {
-				b.aliases.drop(old.alias, was)
+			for name := range old.names() {
+				b.aliases.drop(name, was)
 			}
 		}
 	}
 	b.ids.at[h] = at
 	b.people++
 	b.live += r.size
-	b.aliases.add(b, at, r, r.alias)
-	b.invited.add(b, at, r, r.invited)
+	for name := range r.names() {
+		b.aliases.add(b, at, r, name)
+	}
+	for token := range slices.Chunk(r.invited, len(policies.Hash{})) {
+		b.invited.add(b, at, r, token)
+	}
 	if r.unposted {
 		b.posts[r.id] = struct{}{}
 	} else {
@@ -454,8 +489,10 @@ func (b *Book) Join(records []byte) (news int, conflicts []Conflict, err error) 
 		if at, ok := b.find(theirs.ID); ok && string(b.from(at)[:b.raw(at).size]) == string(joined) {
 			continue
 		}
-		if id, taken, shared := b.Named(ours.Alias); shared != nil || taken && id != ours.ID {
-			conflicts = append(conflicts, Conflict{theirs.ID, fmt.Sprintf("the alias %q is somebody else's too", ours.Alias)})
+		for name := range ours.Names() {
+			if id, taken, shared := b.Named(name); shared != nil || taken && id != ours.ID {
+				conflicts = append(conflicts, Conflict{theirs.ID, fmt.Sprintf("the alias %q is somebody else's too", name)})
+			}
 		}
 		if err := b.Put(&ours); err != nil {
 			return news, conflicts, err
@@ -470,6 +507,7 @@ func (p *Person) join(o *Person) (conflicts []string) {
 	if o.Named > p.Named || o.Named == p.Named && o.Alias > p.Alias {
 		p.Alias, p.Named = o.Alias, o.Named
 	}
+	p.Invited, p.References = union(p.Invited, o.Invited, compareHashes), union(p.References, o.References, strings.Compare)
 	added := false
 	for _, r := range o.Relations {
 		i := slices.IndexFunc(p.Relations, func(have Relation) bool { return have.Hash == r.Hash })
@@ -498,9 +536,6 @@ func (p *Person) join(o *Person) (conflicts []string) {
 	slices.SortFunc(p.Marks, func(a, b AuthorMark) int { return slices.Compare(a.Author[:], b.Author[:]) })
 	if o.Granted > p.Granted || o.Granted == p.Granted && o.Purpose > p.Purpose {
 		p.Purpose, p.Granted = o.Purpose, o.Granted
-	}
-	if slices.Compare(o.Invited[:], p.Invited[:]) > 0 {
-		p.Invited = o.Invited
 	}
 	if o.Keys.Generation == p.Keys.Generation && o.Keys.Document != p.Keys.Document {
 		conflicts = append(conflicts, fmt.Sprintf("two documents that made their keys of generation %d", p.Keys.Generation))

@@ -26,7 +26,7 @@ func person(i int) *Person {
 	p.ID = policies.OwnerID(id)
 	p.Relations = []Relation{{Nonce: policies.Nonce(id[:16]), Hash: policies.HashKey(id[:])}}
 	p.Mark = Mark{uint64(i%100 + 1), policies.HashKey(id[:8])}
-	p.Invited = policies.HashKey(id[1:])
+	p.Invite(policies.HashKey(id[1:]), p.Alias)
 	return p
 }
 
@@ -36,6 +36,7 @@ func rich(i int) *Person {
 	p.Relations = append(p.Relations, Relation{Nonce: policies.Nonce{9}, Hash: policies.Hash{9}, ID: policies.DocumentID{7}, Time: 1_700_000_123})
 	p.Marks = []AuthorMark{{policies.AuthorID{5}, Mark{3, policies.Hash{4}}}, {policies.AuthorID{6}, Mark{}}}
 	p.Keys = Keys{2, policies.Hash{8}}
+	p.Invite(policies.Hash{3}, fmt.Sprintf("second of %d", i))
 	return p
 }
 
@@ -96,12 +97,13 @@ func TestBook(t *testing.T) {
 		people = append(people, person(i))
 	}
 	people = append(people, rich(5000))
+	people[7].Invited, people[7].References = nil, nil // met otherwise: the alias is a mere alias
 	put(t, b, people...)
 	want(t, b, people...)
 	if id, found, err := b.Named("CUST-0000007"); id != people[7].ID || !found || err != nil {
 		t.Errorf("by alias: %v, %v, %v", id, found, err)
 	}
-	if id, found := b.Came(people[8].Invited); id != people[8].ID || !found {
+	if id, found := b.Came(people[8].Invited[0]); id != people[8].ID || !found {
 		t.Errorf("by invitation: %v, %v", id, found)
 	}
 	if u := b.Unposted(); len(u) != 1 || u[0] != people[3000].ID {
@@ -149,6 +151,7 @@ func TestCollisions(t *testing.T) {
 	for i := range 20 {
 		people = append(people, person(i))
 	}
+	people[3].Invited, people[3].References = nil, nil
 	put(t, b, people...)
 	people[3].Alias = "third"
 	put(t, b, people[3], people[5], people[3])
@@ -159,7 +162,7 @@ func TestCollisions(t *testing.T) {
 	if _, found, _ := b.Named("CUST-0000003"); found {
 		t.Error("a former alias is found")
 	}
-	if id, found := b.Came(people[4].Invited); id != people[4].ID || !found || b.Len() != 20 || len(b.IDs()) != 20 {
+	if id, found := b.Came(people[4].Invited[0]); id != people[4].ID || !found || b.Len() != 20 || len(b.IDs()) != 20 {
 		t.Errorf("%d people, %d ids", b.Len(), len(b.IDs()))
 	}
 }
@@ -423,6 +426,77 @@ func TestJoin(t *testing.T) {
 func canonical(t testing.TB, p Person) []byte {
 	p.Relations = slices.SortedFunc(slices.Values(p.Relations), func(a, b Relation) int { return slices.Compare(a.Hash[:], b.Hash[:]) })
 	return mustEncode(t, &p)
+}
+
+// TestSeveralInvitations: who accepted several is found by the references and tokens of all, whatever the alias becomes, and on all machines.
+func TestSeveralInvitations(t *testing.T) {
+	a, b := NewBook(0), NewBook(0)
+	one, two := person(1), person(1)
+	token := policies.Hash{3}
+	one.Invite(token, "K-2")
+	one.Invite(token, "K-2")
+	put(t, a, one)
+	two.Alias, two.Named = "anna", one.Named+5
+	two.Invite(policies.Hash{4}, "K-3")
+	put(t, b, two)
+	for _, books := range [][2]*Book{{a, b}, {b, a}} {
+		if _, conflicts, err := books[0].Join(books[1].Records()); len(conflicts) > 0 || err != nil {
+			t.Fatal(conflicts, err)
+		}
+	}
+	for round := range 3 { // as it was put, read anew, packed
+		for what, book := range map[string]*Book{"first": a, "second": b} {
+			for _, name := range []string{"anna", "CUST-0000001", "K-2", "K-3"} {
+				if id, found, err := book.Named(name); id != one.ID || !found || err != nil {
+					t.Errorf("%d: %q is %v, %v on the %s machine", round, name, found, err, what)
+				}
+			}
+			for _, invitation := range []policies.Hash{one.Invited[0], one.Invited[1], token, {4}} {
+				if id, found := book.Came(invitation); id != one.ID || !found {
+					t.Errorf("%d: an invitation is nobody's on the %s machine", round, what)
+				}
+			}
+		}
+		if round == 0 {
+			again := NewBook(0)
+			if err := again.takePage(a.Records()); err != nil {
+				t.Fatal(err)
+			}
+			a = again
+		}
+		got, _ := a.Get(one.ID)
+		for range 3 << 12 {
+			put(t, a, &got)
+		}
+	}
+	// Another person of one of the names makes it mean nobody, and no more than that one.
+	other := person(2)
+	other.Alias = "K-3"
+	put(t, a, other)
+	if _, _, err := a.Named("K-3"); !errors.Is(err, ErrShared) {
+		t.Errorf("a name of two: %v", err)
+	}
+	if id, _, err := a.Named("K-2"); id != one.ID || err != nil {
+		t.Errorf("a name of one: %v", err)
+	}
+	// A record that could not be read again is not taken.
+	before := a.Records()
+	for i := range maxInvited + 1 {
+		other.Invite(policies.Hash{9, byte(i)}, "K-9")
+	}
+	full := person(3)
+	for i := range maxMarks {
+		full.Marks = append(full.Marks, AuthorMark{policies.AuthorID{byte(i), byte(i >> 8)}, Mark{1, policies.Hash{1}}})
+	}
+	for i := range maxRelations {
+		full.Relations = append(full.Relations, Relation{Hash: policies.Hash{byte(i), byte(i >> 8)}, ID: policies.DocumentID{1}})
+	}
+	full.Relations = full.Relations[1:]
+	for _, p := range []*Person{other, full} {
+		if err := a.Put(p); !errors.Is(err, ErrRecord) || !bytes.Equal(a.Records(), before) {
+			t.Errorf("a record that is too large: %v", err)
+		}
+	}
 }
 
 // TestConflicts: what cannot both be so is named.
