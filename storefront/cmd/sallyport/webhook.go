@@ -52,6 +52,7 @@ type webhook struct {
 	secret []byte
 	http   *http.Client
 	first  time.Duration // pause after the first failure
+	tries  int           // for one event; 0: until it is taken
 	tell   func(string, ...any)
 }
 
@@ -92,10 +93,17 @@ func signWebhook(secret []byte, id, timestamp string, body []byte) string {
 	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
+// webhookTries is how often a listener that is to end tries to send an event: some 15 seconds, and what the tries themselves take.
+const webhookTries = 5
+
+// errNotTaken: the webhook did not take an event in as many tries as there were to be.
+var errNotTaken = fmt.Errorf("%w: the webhook does not take what is sent; the next listener begins with it", policies.CodeUnavailable)
+
 // errGone: the receiving side says that it wants no more events.
 var errGone = errors.New("the webhook answers 410 Gone; nothing more is sent to it")
 
-// deliver sends an event until it is taken, with growing pauses. It gives up only when ctx ends or the other side is gone for good.
+// deliver sends an event until it is taken, with growing pauses. It gives up when ctx ends, when the other side is gone for good ([errGone]), or after
+// h.tries ([errNotTaken]).
 func (h *webhook) deliver(ctx context.Context, e *client.ConsentEvent) error {
 	kind := e.Kind
 	if e.Status != "" {
@@ -106,10 +114,13 @@ func (h *webhook) deliver(ctx context.Context, e *client.ConsentEvent) error {
 		return fmt.Errorf("encoding an event: %w", err)
 	}
 	id := "msg_" + policies.HashKey(body).String()[:32] // the same for the same event, whoever sends it
-	for pause := h.first; ; pause = min(2*pause, webhookPause) {
+	for tried, pause := 1, h.first; ; tried, pause = tried+1, min(2*pause, webhookPause) {
 		err := h.try(ctx, id, body)
-		if err == nil || errors.Is(err, errGone) || ctx.Err() != nil {
+		switch {
+		case err == nil || errors.Is(err, errGone) || ctx.Err() != nil:
 			return err
+		case tried == h.tries:
+			return fmt.Errorf("%w: event %d: %w", errNotTaken, e.Number, err)
 		}
 		h.tell("event %d was not taken (%v); again in %s", e.Number, err, pause)
 		sleep(ctx, pause)

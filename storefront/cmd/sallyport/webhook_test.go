@@ -73,6 +73,11 @@ func TestWebhook(t *testing.T) {
 	if err := hook.deliver(ctx, event(7)); err == nil {
 		t.Error("given up, and no error")
 	}
+	// One that is to end does so after some tries, and says which event waits.
+	answers, ids, hook.tries = []int{500}, nil, 3
+	if err := hook.deliver(t.Context(), event(7)); !errors.Is(err, errNotTaken) || exitCode(err) != exitUnreachable || !strings.Contains(err.Error(), "event 7") || len(ids) != 3 {
+		t.Errorf("after %d tries: %v", len(ids), err)
+	}
 	for _, target := range []string{"http://shop.example/hook", "ftp://127.0.0.1/", "https://a:b@shop.example/", "shop.example", "https:///x"} {
 		if _, err := newWebhook(target, secret); !errors.Is(err, errUsage) {
 			t.Errorf("%s: %v", target, err)
