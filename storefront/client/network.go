@@ -53,6 +53,11 @@ func NewNetwork(link string, o Options) (Network, error) {
 	return n, n.validate()
 }
 
+// Join is the link that leads others, and other devices, there.
+func (n Network) Join() links.Join {
+	return links.Join{Vault: n.Vault, Ceremony: n.Ceremony, Storefront: n.Storefront, Owners: n.Owners}
+}
+
 func (n Network) with(o Options) Network {
 	if o.Storefront != "" {
 		n.Storefront = o.Storefront

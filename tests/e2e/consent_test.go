@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/tests/stage"
 	"github.com/sallyport/sallyport/tests/stage/search"
 )
@@ -187,6 +188,41 @@ func TestConsent(t *testing.T) {
 
 	// Step 7. What was denied is not asked for again.
 	refusedAs(t, s, "acme", policies.CodeAskedAgain, "biz", "ask", "CUST-2", "--fields", "address.home", "--reason", "please", "--purpose", "delivery")
+
+	// Ben accepts a second letter too, meant for a third customer number. He stays who he is, and the business finds him by both numbers; nobody else can use either.
+	play(t, s, 0, "ben", "me", "accept", links["CUST-3"], "--as", "acme")
+	if r := play(t, s, 0, "acme", "biz", "invited", out); r.Stdout != "CUST-1\taccepted\nCUST-2\taccepted\nCUST-3\taccepted\n" {
+		t.Errorf("invited:\n%s%s", r.Stdout, r.Stderr)
+	}
+	if r := play(t, s, 0, "acme", "biz", "listen", "--once"); r.Stdout != "5\tCUST-2\taccepted the invitation of CUST-3\n" {
+		t.Errorf("the business hears:\n%s", r.Stdout)
+	}
+	// It asks him for much. That would be all that he has, so he is asked whether he means it.
+	for field, value := range map[string]string{"email.home": "ben@example.org", "birthday": "1980-02-03", "note": "back door"} {
+		play(t, s, 0, "ben", "me", "set", field, value)
+	}
+	for _, denied := range []string{"address.home", "phone.mobile"} { // so that what he has left is what he may be asked for
+		play(t, s, 0, "ben", "me", "rm", denied)
+	}
+	var fields []string
+	for _, f := range said[struct {
+		Fields []client.FieldInfo `json:"fields"`
+	}](t, play(t, s, 0, "ben", "me", "ls", "--json")).Fields {
+		fields = append(fields, string(f.Field))
+	}
+	have := strings.Join(fields, ",")
+	all := said[consentRow](t, play(t, s, 0, "acme", "biz", "ask", "CUST-3", "--fields", have, "--reason", "a survey", "--purpose", "survey", "--json"))
+	if all.Alias != "CUST-2" {
+		t.Errorf("asked of %q", all.Alias)
+	}
+	play(t, s, 0, "ben", "me", "inbox")
+	if r := play(t, s, 1, "ben", "me", "answer", all.ID.String()[:8], "--grant", have); !strings.Contains(r.Stderr, "would read everything about you") {
+		t.Errorf("it says %q", r.Stderr)
+	}
+	status(all.ID, "pending")
+	play(t, s, 0, "ben", "me", "answer", all.ID.String()[:8], "--grant", have, "--yes")
+	play(t, s, 0, "acme", "biz", "listen", "--once")
+	reads(t, s, "acme", "CUST-3", "note", "")
 
 	// Step 8. Withdrawing is one command. It says when the business was stopped, when it last read, and that copies may remain; it asks for deletion.
 	letter := filepath.Join(files, "letter.txt")

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -100,7 +101,24 @@ func TestKeyExchange(t *testing.T) {
 	t.Run("recovery kit", func(t *testing.T) {
 		first := k.sheet(t, "print")
 		play(t, k.Stage, 0, "anna", "me", "kit", "test", "--code-file", k.secret(t, strings.ToLower(first)))
-		play(t, k.Stage, 1, "anna", "me", "kit", "print", "--output", filepath.Join(t.TempDir(), "no folder", "sheet")) // which leaves the sheet before as it is
+		// A new sheet ends the one before: it is made only when that was said, and there is a place for it. One that others could read is asked about.
+		if r := play(t, k.Stage, 1, "anna", "me", "kit", "print"); !strings.Contains(r.Stderr, "You have a sheet already") || r.Stdout != "" {
+			t.Errorf("it says %q, %q", r.Stdout, r.Stderr)
+		}
+		play(t, k.Stage, 1, "anna", "me", "kit", "replace", "--output", filepath.Join(t.TempDir(), "no folder", "sheet"))
+		cloud := filepath.Join(t.TempDir(), "Dropbox")
+		must(t, os.Mkdir(cloud, 0o700))
+		for _, args := range [][]string{{"kit", "replace", "--output"}, {"backup"}, {"export", "--format", "json", "--output"}} {
+			file := filepath.Join(cloud, args[0])
+			args = append(append([]string{"me"}, args...), file)
+			if r := play(t, k.Stage, 1, "anna", args...); !strings.Contains(r.Stderr, "Dropbox") {
+				t.Errorf("%q says %q", args, r.Stderr)
+			}
+			if _, err := os.Lstat(file); err == nil {
+				t.Errorf("%q wrote it all the same", args)
+			}
+		}
+		play(t, k.Stage, 0, "anna", "me", "export", "--output", filepath.Join(cloud, "card"), "--yes")
 		play(t, k.Stage, 0, "anna", "me", "kit", "test", "--code-file", k.secret(t, first))
 		k.restore(t, 0, "from-paper", "--kit", "--code-file", k.secret(t, first))
 		k.has(t, "from-paper", "+49 151 999")
@@ -109,6 +127,17 @@ func TestKeyExchange(t *testing.T) {
 		play(t, k.Stage, 0, "anna", "me", "kit", "test", "--code-file", k.secret(t, second))
 		k.restore(t, 0, "with-both", "--password", "--password-file", k.secret(t, firstPassword)) // the sheet did not touch the password
 		play(t, k.Stage, 1, "anna", "me", "kit", "off")                                           // it is asked whether that is meant
+		play(t, k.Stage, 0, "anna", "me", "kit", "off", "--yes")
+		// A sheet has all that a new device needs, but for the certificates of this test.
+		sheet := play(t, k.Stage, 0, "anna", "me", "kit", "print").Stdout
+		command := regexp.MustCompile(`(?m)^sallyport (me restore --kit .*) '(.*)'$`).FindStringSubmatch(sheet)
+		code := regexp.MustCompile(`(?m)^Code: +(.*)$`).FindStringSubmatch(sheet)
+		if command == nil || code == nil {
+			t.Fatalf("the sheet is\n%s", sheet)
+		}
+		args := append(append([]string{"--ca", k.CA()}, strings.Fields(command[1])...), command[2], "--code-file", k.secret(t, code[1]))
+		play(t, k.Stage, 0, "as-printed", args...)
+		k.has(t, "as-printed", "+49 151 999")
 		play(t, k.Stage, 0, "anna", "me", "kit", "off", "--yes")
 		k.restore(t, 3, "late", "--kit", "--code-file", k.secret(t, second))
 	})

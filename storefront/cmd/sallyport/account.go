@@ -140,25 +140,41 @@ func (c *mePasswordUnlock) Run(s *session) error {
 }
 
 type meKit struct {
-	Print   meKitPrint `cmd:"" help:"${help_kit_print}"`
-	Replace meKitPrint `cmd:"" help:"${help_kit_replace}"`
-	Test    meKitTest  `cmd:"" help:"${help_kit_test}"`
-	Off     meKitOff   `cmd:"" help:"${help_kit_off}"`
+	Print   meKitPrint   `cmd:"" help:"${help_kit_print}"`
+	Replace meKitReplace `cmd:"" help:"${help_kit_replace}"`
+	Test    meKitTest    `cmd:"" help:"${help_kit_test}"`
+	Off     meKitOff     `cmd:"" help:"${help_kit_off}"`
 }
 
 type meKitPrint struct {
 	Server  string `name:"account-server" help:"${flag_account_server}" placeholder:"URL"`
 	Output  string `help:"${flag_output}" placeholder:"FILE"`
 	Replace bool   `help:"${flag_account_replace}"`
+	Yes     bool   `help:"${flag_yes}"`
 }
 
-func (c *meKitPrint) Run(s *session) error {
+func (c *meKitPrint) Run(s *session) error { return c.print(s, false) }
+
+type meKitReplace struct{ meKitPrint }
+
+func (c *meKitReplace) Run(s *session) error { return c.print(s, true) }
+
+// print makes a new sheet. One that works is ended by it only if that was said.
+func (c *meKitPrint) print(s *session, again bool) error {
+	if err := s.fitFile(c.Output, c.Yes); err != nil {
+		return err
+	}
 	if c.Output != "" {
 		if _, err := os.Lstat(c.Output); err == nil {
 			return fmt.Errorf("%s: %w", c.Output, errFile)
 		}
 	}
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+		info, err := o.Account(s.ctx)
+		works := err == nil && info.Kit && !info.Outdated
+		if works && !again {
+			return s.adding(errUnsure, "kit.have")
+		}
 		if c.Output != "" { // a new sheet ends the one before, so where it goes is made sure of first
 			if err := profile.WriteFile(c.Output, nil); err != nil {
 				return err
@@ -172,36 +188,41 @@ func (c *meKitPrint) Run(s *session) error {
 			return s.elsewhere(err)
 		}
 		defer kit.Zero()
+		if works {
+			s.note("%s", s.say("kit.before"))
+		}
 		server := c.Server
 		if info, err := o.Account(s.ctx); err == nil { // else the code is worth more than the address
 			server = info.Server
 		}
-		sheet, err := s.sheet(o.ID().String(), server, kit.Text())
+		join := o.Network().Join().String()
+		sheet, err := s.sheet(o.ID(), server, join, kit.Text())
 		if err != nil {
 			return err
 		}
+		said := map[string]any{"id": o.ID(), "server": server, "join": join, "code": kit.Text()}
 		if c.Output != "" {
 			if err := profile.WriteFile(c.Output, []byte(sheet)); err != nil {
 				_ = os.Remove(c.Output)
-				s.print(map[string]any{"id": o.ID(), "server": server, "code": kit.Text()}, func(w io.Writer) { fmt.Fprint(w, sheet) }) // it is the only one that works by now
+				s.print(said, func(w io.Writer) { fmt.Fprint(w, sheet) }) // it is the only one that works by now
 				return err
 			}
 			s.print(map[string]any{"sheet": c.Output}, func(w io.Writer) { fmt.Fprintln(w, s.say("kit.written", "file", c.Output)) })
 			return nil
 		}
-		s.print(map[string]any{"id": o.ID(), "server": server, "code": kit.Text()}, func(w io.Writer) { fmt.Fprint(w, sheet) })
+		s.print(said, func(w io.Writer) { fmt.Fprint(w, sheet) })
 		return nil
 	})
 }
 
-// sheet is the recovery sheet: what to type, as text and as a QR code of the secret code alone.
-func (s *session) sheet(id, server, code string) (string, error) {
+// sheet is the recovery sheet: what to type, as text, and the secret code as a QR code too.
+func (s *session) sheet(id policies.OwnerID, server, join, code string) (string, error) {
 	q, err := qr.Encode(code, qr.M)
 	if err != nil {
 		return "", fmt.Errorf("drawing the QR code: %w", err)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\n", s.say("kit.sheet", "id", id, "server", server, "code", code))
+	fmt.Fprintf(&b, "%s\n\n", s.say("kit.sheet", "id", id, "server", server, "code", code, "join", join))
 	for y := -2; y < q.Size+2; y += 2 {
 		for x := -2; x < q.Size+2; x++ {
 			upper, lower := q.Black(x, y), q.Black(x, y+1)

@@ -275,7 +275,7 @@ func eventText(e *client.ConsentEvent) string {
 		client.EventConsent: string(e.Status), client.EventDeletion: "asks for deletion of", client.EventAccepted: "accepted the invitation",
 		client.EventOrder: "orders a deposit of", client.EventSlip: "sent the order to forward",
 	}[e.Kind]
-	if e.Invitation != e.Alias {
+	if e.Invitation != "" && e.Invitation != e.Alias {
 		what += " of " + oneLine(e.Invitation)
 	}
 	return strings.TrimSpace(fmt.Sprintf("%d\t%s\t%s\t%s", e.Number, who, what, join(e.Fields)))

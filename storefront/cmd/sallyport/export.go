@@ -21,6 +21,7 @@ import (
 type meExport struct {
 	Format string `help:"${flag_export_format}" default:"vcard" enum:"vcard,json,csv"`
 	Output string `help:"${flag_output}" placeholder:"FILE"`
+	Yes    bool   `help:"${flag_yes}"`
 }
 
 // exported is everything about a person, as `me export --format json` writes it: what they published, whom they met, what they allowed, and what the vault's
@@ -43,6 +44,9 @@ type exportedField struct {
 }
 
 func (c *meExport) Run(s *session) error {
+	if err := s.fitFile(c.Output, c.Yes); err != nil {
+		return err
+	}
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
 		all := exported{ID: o.ID(), Fields: []exportedField{}}
 		for _, f := range o.Fields() {

@@ -77,6 +77,9 @@ func (c *meInit) Run(s *session) error {
 	if err != nil {
 		return err
 	}
+	if err := s.fitFile(c.Backup, c.Yes); err != nil {
+		return err
+	}
 	p, err := s.createProfile("me", c.Yes)
 	if err != nil {
 		return err
@@ -384,6 +387,14 @@ func (s *session) contactTable(w io.Writer, list []client.Contact) {
 	t.Flush()
 }
 
+// fieldsOf are the fields that a person has.
+func fieldsOf(o *client.Owner) (have []policies.Field) {
+	for _, f := range o.Fields() {
+		have = append(have, f.Field)
+	}
+	return have
+}
+
 type meGrant struct {
 	Reader      string   `arg:"" help:"${flag_reader}"`
 	Fields      []string `arg:"" help:"${flag_grant_fields}"`
@@ -409,10 +420,7 @@ func (c *meGrant) Run(s *session) error {
 		if err != nil {
 			return err
 		}
-		var have []policies.Field
-		for _, f := range o.Fields() {
-			have = append(have, f.Field)
-		}
+		have := fieldsOf(o)
 		fields, err := catalogue.Expand(c.Fields, have)
 		if err != nil {
 			return err
@@ -697,9 +705,13 @@ func (c *meSync) Run(s *session) error {
 
 type meBackup struct {
 	File string `arg:"" help:"${flag_backup_file}"`
+	Yes  bool   `help:"${flag_yes}"`
 }
 
 func (c *meBackup) Run(s *session) error {
+	if err := s.fitFile(c.File, c.Yes); err != nil {
+		return err
+	}
 	return s.withOwner(func(o *client.Owner, p *profile.Profile) error {
 		recovery, err := o.Backup(!inside(c.File, p.Dir()), writeBackup(p, c.File))
 		if err != nil {

@@ -146,6 +146,7 @@ type meAnswer struct {
 	Deny    []string `help:"${flag_answer_deny}" placeholder:"FIELDS"`
 	DenyAll bool     `help:"${flag_answer_all}"`
 	Custody string   `help:"${flag_grant_custody}" default:"resident" enum:"resident,sealed"`
+	Yes     bool     `help:"${flag_yes}"`
 }
 
 func (c *meAnswer) Run(s *session) error {
@@ -162,6 +163,10 @@ func (c *meAnswer) Run(s *session) error {
 		if len(c.Grant)+len(c.Deny) == 0 && !c.DenyAll {
 			var err error
 			if grant, err = s.decide(o, c.Request); err != nil {
+				return err
+			}
+		} else if !c.Yes {
+			if err := s.sureOfAll(o, c.Request, grant); err != nil {
 				return err
 			}
 		}
@@ -190,7 +195,16 @@ func (s *session) decide(o *client.Owner, id string) ([]policies.Field, error) {
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil, s.adding(errUsage, "consent.no_terminal")
 	}
-	var found *client.Consent
+	found, err := requestOf(o, id)
+	if err != nil {
+		return nil, err
+	}
+	s.printRequest(s.stderr, found)
+	return s.askFields(found, bufio.NewReader(f), s.stderr)
+}
+
+// requestOf finds a request by its first digits.
+func requestOf(o *client.Owner, id string) (found *client.Consent, err error) {
 	for _, c := range o.Inbox(true) {
 		if len(id) >= 4 && strings.HasPrefix(c.ID.String(), id) {
 			found = &c
@@ -199,8 +213,20 @@ func (s *session) decide(o *client.Owner, id string) ([]policies.Field, error) {
 	if found == nil {
 		return nil, fmt.Errorf("%w: %q", policies.CodeNotAsked, id)
 	}
-	s.printRequest(s.stderr, found)
-	return s.askFields(found, bufio.NewReader(f), s.stderr)
+	return found, nil
+}
+
+// sureOfAll asks a person who is about to allow all the fields they have, and was not asked about each.
+func (s *session) sureOfAll(o *client.Owner, id string, grant []policies.Field) error {
+	have := fieldsOf(o)
+	if !everything(grant, have) {
+		return nil
+	}
+	asked, err := requestOf(o, id)
+	if err != nil {
+		return err
+	}
+	return s.sure("grant.all", "n", len(have), "reader", s.asker(asked))
 }
 
 // askFields asks about each field. Only yes, or its first letter, allows; an empty line denies.

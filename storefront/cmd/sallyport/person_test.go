@@ -253,6 +253,27 @@ func TestPlaces(t *testing.T) {
 			t.Errorf("%s: %v, and with --yes: %v", dir, err, sure)
 		}
 	}
+	// A link leads to where it leads. A file is asked about, and written where somebody says that they mean it.
+	for link, to := range map[string]string{"papers": "Dropbox/papers", "visitors": "open", "safe": "private"} {
+		if err := os.Symlink(filepath.Join(home, to), filepath.Join(home, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, asks := range map[string]bool{
+		"private/f": false, "ordinary/f": false, "sticky/f": false, "safe/f": false, "open/f": true, "group/f": true, "Dropbox/papers/f": true, "repo/deep/f": true, "cloud[1]/f": true,
+		"papers/f": true, "papers/a/b/f": true, "visitors/f": true,
+	} {
+		file = filepath.Join(home, file)
+		if err := s.fitFile(file, false); (err != nil) != asks || asks && !errors.Is(err, errUnsure) {
+			t.Errorf("%s: %v", file, err)
+		}
+		if err := s.fitFile(file, true); err != nil {
+			t.Errorf("%s, meant: %v", file, err)
+		}
+	}
+	if err := s.fit(filepath.Join(home, "visitors/me"), true); !errors.Is(err, errUnsure) {
+		t.Errorf("a profile behind a link: %v", err)
+	}
 }
 
 // TestEverything: who is about to share all they have is asked.

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -29,11 +30,7 @@ var syncedMarks = []struct {
 
 // synced says which service seems to copy a folder, or "".
 func synced(dir string) string {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return ""
-	}
-	for at := abs; ; at = filepath.Dir(at) {
+	for _, at := range above(dir) {
 		for _, m := range syncedMarks {
 			for _, name := range m.names {
 				if filepath.Base(at) == name {
@@ -46,10 +43,32 @@ func synced(dir string) string {
 				}
 			}
 		}
-		if at == filepath.Dir(at) {
-			return ""
+	}
+	return ""
+}
+
+// above is a folder and all that it is in, by its name and by where links lead.
+func above(dir string) (out []string) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil
+	}
+	up := func(at string) {
+		for ; at != filepath.Dir(at); at = filepath.Dir(at) {
+			out = append(out, at)
+		}
+		out = append(out, at)
+	}
+	up(dir)
+	for _, at := range slices.Clone(out) { // the deepest that exists
+		if led, err := filepath.EvalSymlinks(at); err == nil {
+			if led != at {
+				up(led)
+			}
+			break
 		}
 	}
+	return out
 }
 
 // escapeGlob makes a folder's name mean itself in a pattern.
@@ -60,11 +79,7 @@ func escapeGlob(name string) string {
 // shared reports whether others on this computer can change what is at a path: some folder on the way to it is another user's, or is open for others to write
 // and not sticky. Nobody is kept from a folder below by its own mode if they can put another one in its place.
 func shared(dir string) (bool, error) {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return false, err
-	}
-	for at := abs; ; at = filepath.Dir(at) {
+	for _, at := range above(dir) {
 		var st unix.Stat_t
 		err := unix.Stat(at, &st)
 		switch {
@@ -76,10 +91,8 @@ func shared(dir string) (bool, error) {
 		case st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0:
 			return true, nil
 		}
-		if at == filepath.Dir(at) {
-			return false, nil
-		}
 	}
+	return false, nil
 }
 
 // fit refuses a place for a person's profile where others could get at it, and asks about one that seems to be copied elsewhere.
@@ -93,6 +106,24 @@ func (s *session) fit(dir string, yes bool) error {
 	}
 	if what := synced(dir); what != "" && !yes {
 		return s.adding(errUnsure, "place.synced", "dir", dir, "what", what)
+	}
+	return nil
+}
+
+// fitFile asks about a place for a file with a person's secrets or data, where others could get at it.
+func (s *session) fitFile(file string, yes bool) error {
+	if file == "" || yes {
+		return nil
+	}
+	open, err := shared(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	if open {
+		return s.sure("place.file.shared", "file", file)
+	}
+	if what := synced(filepath.Dir(file)); what != "" {
+		return s.sure("place.file.synced", "file", file, "what", what)
 	}
 	return nil
 }

@@ -14,12 +14,13 @@ import (
 type meReplace struct {
 	LostDevice bool     `help:"${flag_replace_lost}" xor:"why"`
 	Stolen     bool     `help:"${flag_replace_stolen}" xor:"why"`
-	Fields     []string `help:"${flag_replace_fields}" xor:"why" placeholder:"FIELD"`
-	Cancel     bool     `help:"${flag_replace_cancel}" xor:"why"`
+	Fields     []string `help:"${flag_replace_fields}" xor:"how,what" placeholder:"FIELD"`
+	Cancel     bool     `help:"${flag_replace_cancel}" xor:"why,what"`
 	Backup     string   `help:"${flag_replace_backup}" placeholder:"FILE"`
 	OldBackup  string   `help:"${flag_replace_old}" placeholder:"FILE" xor:"how"`
 	Announce   bool     `help:"${flag_replace_announce}" xor:"how"`
 	Password   string   `name:"new-password-file" help:"${flag_replace_password}" placeholder:"FILE"`
+	Yes        bool     `help:"${flag_yes}"`
 }
 
 func (c *meReplace) Run(s *session) error {
@@ -32,12 +33,17 @@ func (c *meReplace) Run(s *session) error {
 			s.print(map[string]any{"cancelled": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("replace.cancelled")) })
 			return nil
 		})
+	case c.Stolen && len(c.Fields) > 0:
+		return s.adding(errUsage, "usage.replace.stolen")
 	case len(c.Fields) > 0:
 		return (&meRotate{Fields: c.Fields}).Run(s)
 	case !c.LostDevice && !c.Stolen:
 		return s.adding(errUsage, "usage.replace")
 	case c.Backup == "":
 		return s.adding(errUsage, "usage.backup")
+	}
+	if err := s.fitFile(c.Backup, c.Yes); err != nil {
+		return err
 	}
 	opts := client.ReplaceOptions{Reason: succession.Lost, Announce: c.Announce}
 	if c.Stolen {
