@@ -72,15 +72,15 @@ type commands struct {
 
 // Global is what every command takes.
 type Global struct {
-	Profile        string `help:"Folder of the profile. Default: ~/.config/sallyport/me or .../biz." env:"SALLYPORT_PROFILE" placeholder:"DIR"`
-	PassphraseFile string `help:"Read the passphrase from this file (mode 0600) instead of asking." env:"SALLYPORT_PASSPHRASE_FILE" placeholder:"FILE"`
+	Profile        string `help:"${flag_shared_profile}" env:"SALLYPORT_PROFILE" placeholder:"DIR"`
+	PassphraseFile string `help:"${flag_shared_passphrase}" env:"SALLYPORT_PASSPHRASE_FILE" placeholder:"FILE"`
 	KeyFile        string `help:"Open the profile with a key file (32 random bytes, mode 0600) instead of a passphrase." placeholder:"FILE" hidden:""`
-	JSON           bool   `name:"json" help:"Print one JSON value instead of text."`
-	Lang           string `help:"Language of what a person reads: en or de. Default: that of the system." env:"SALLYPORT_LANG" placeholder:"LANG"`
-	Details        bool   `help:"Print errors whole, for whoever helps."`
-	Storefront     string `help:"Use this storefront instead of the stored one." placeholder:"URL"`
-	VaultURL       string `help:"Use this address for the second route, straight to the vault." placeholder:"URL"`
-	CA             string `name:"ca" help:"PEM file of the TLS certificates to trust, for set-ups with their own. Stored at init." placeholder:"FILE"`
+	JSON           bool   `name:"json" help:"${flag_shared_json}"`
+	Lang           string `help:"${flag_shared_lang}" env:"SALLYPORT_LANG" placeholder:"LANG"`
+	Details        bool   `help:"${flag_shared_details}"`
+	Storefront     string `help:"${flag_shared_storefront}" placeholder:"URL"`
+	VaultURL       string `help:"${flag_shared_vault}" placeholder:"URL"`
+	CA             string `name:"ca" help:"${flag_shared_ca}" placeholder:"FILE"`
 }
 
 // session is what a command runs with.
@@ -115,7 +115,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			code = int(e)
 		}
 	}()
-	parsed, global, err := parse(args, lang, stdout, stderr)
+	parsed, global, err := parse(args, helpLanguage(args, lang), stdout, stderr)
 	if err != nil {
 		if lang != phrases.English && slices.Contains(args, "me") {
 			s := &session{Global: &Global{}, lang: lang, words: args}
@@ -133,6 +133,19 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return s.fail(err)
 	}
 	return exitOK
+}
+
+// helpLanguage is the language of help: English for businesses, operators and auditors.
+func helpLanguage(args []string, person phrases.Language) phrases.Language {
+	for _, word := range args {
+		switch word {
+		case "me":
+			return person
+		case "biz", "audit", "operator":
+			return phrases.English
+		}
+	}
+	return person
 }
 
 // parse reads a command line.

@@ -75,6 +75,7 @@ func TestPlainHelp(t *testing.T) {
 				look("me", n)
 			}
 		}
+		look("shared flags", &kong.Node{Flags: parser.Model.Flags})
 		if commands < 20 {
 			t.Fatalf("%d commands", commands)
 		}
