@@ -697,3 +697,26 @@ func TestAwait(t *testing.T) {
 		t.Errorf("waiting for nothing: %v", err)
 	}
 }
+
+// TestLastReadOfMany: when a contact last read is found however much others read since.
+func TestLastReadOfMany(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, r, _ := w.met()
+	other, _ := w.reader("Globex")
+	w.connect(o, other, "globex")
+	for _, reader := range []*Reader{r, other} {
+		w.must(o.Grant(ctx, reader.ID(), []policies.Field{"phone.mobile"}, GrantOptions{Purpose: "calls", Duration: time.Hour}))
+	}
+	w.wantRead(r, o, "phone.mobile", "+49 1")
+	items := slices.Repeat([]Item{{Owner: o.ID(), Field: "phone.mobile"}}, 100)
+	for range 11 {
+		values, err := other.Read(ctx, items...)
+		w.must(err)
+		w.must(values[99].Err)
+	}
+	stopped, err := o.Stop(ctx, r.ID(), nil)
+	w.must(err)
+	if stopped.LastRead.IsZero() || stopped.Stopped.Before(stopped.LastRead) {
+		t.Errorf("stopped: %+v", stopped)
+	}
+}

@@ -50,8 +50,9 @@ func (o *Owner) History(ctx context.Context, limit int) (_ []Event, err error) {
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
 	var out []Event
-	err = o.eachEntry(ctx, limit, false, func(index uint64, at time.Time, entry evidence.Entry, d *evidence.Details) {
+	err = o.eachEntry(ctx, limit, false, func(index uint64, at time.Time, entry evidence.Entry, d *evidence.Details) bool {
 		out = append(out, o.event(index, at, entry, d))
+		return true
 	})
 	if err != nil {
 		return out, err
@@ -59,9 +60,9 @@ func (o *Owner) History(ctx context.Context, limit int) (_ []Event, err error) {
 	return out, o.save()
 }
 
-// eachEntry calls visit for the newest entries of the history, at most limit, newest first, each verified. Strict: only under checkpoints that are
+// eachEntry calls visit for the newest entries of the history, at most limit, newest first, each verified, until it returns false. Strict: only under checkpoints that are
 // proven to have what the kept one has.
-func (o *Owner) eachEntry(ctx context.Context, limit int, strict bool, visit func(uint64, time.Time, evidence.Entry, *evidence.Details)) error {
+func (o *Owner) eachEntry(ctx context.Context, limit int, strict bool, visit func(uint64, time.Time, evidence.Entry, *evidence.Details) bool) error {
 	v, err := o.vault(ctx)
 	if err != nil {
 		return err
@@ -111,7 +112,9 @@ func (o *Owner) eachEntry(ctx context.Context, limit int, strict bool, visit fun
 				return fmt.Errorf("entry %d of the history: %w: it is about somebody else", e.Index, ErrUntrue)
 			}
 			n, last = n+1, e.Index
-			visit(e.Index, at, entry, details)
+			if !visit(e.Index, at, entry, details) {
+				return nil
+			}
 		}
 		if before = h.Before; before == 0 {
 			break
@@ -191,15 +194,15 @@ func (o *Owner) sentence(e *Event, entry evidence.Entry, d *evidence.Details) (p
 		}
 		return "history.grant", fill
 	case evidence.EntryRevocation:
-		if len(d.Items) == 1 {
-			return "history.revocation.one", []any{"what", d.Items[0].Field}
+		if n := fieldsEnded(d.Items); n != 1 {
+			return "history.revocation", []any{"n", n}
 		}
-		return "history.revocation", []any{"n", len(d.Items)}
+		return "history.revocation.one", []any{"what", d.Items[0].Field}
 	case evidence.EntryGivenUp:
-		if len(d.Items) == 1 {
-			return "history.renunciation.one", []any{"reader", reader, "what", d.Items[0].Field}
+		if n := fieldsEnded(d.Items); n != 1 {
+			return "history.renunciation", []any{"reader", reader, "n", n}
 		}
-		return "history.renunciation", []any{"reader", reader, "n", len(d.Items)}
+		return "history.renunciation.one", []any{"reader", reader, "what", d.Items[0].Field}
 	case evidence.EntrySuccession:
 		return "history.succession", fill
 	case evidence.EntryFreeze, evidence.EntryThaw:
@@ -229,6 +232,15 @@ func (o *Owner) sentence(e *Event, entry evidence.Entry, d *evidence.Details) (p
 		return "history.refusal", fill
 	}
 	return "history.other", fill
+}
+
+// fieldsEnded is of how many fields permissions ended: of one there may be several, of an earlier time too.
+func fieldsEnded(items []policies.RevokedItem) int {
+	fields := map[policies.Field]bool{}
+	for _, i := range items {
+		fields[i.Field] = true
+	}
+	return len(fields)
 }
 
 // byWriter is the phrase for an entry about what somebody else writes.

@@ -571,10 +571,11 @@ func TestSwappedKeys(t *testing.T) {
 	w.token.mu.Unlock()
 	w.wantRead(b, o, "tax.id", "t")
 	var notes []string
-	w.must(o.eachEntry(ctx, 10, false, func(_ uint64, _ time.Time, entry evidence.Entry, d *evidence.Details) {
+	w.must(o.eachEntry(ctx, 10, false, func(_ uint64, _ time.Time, entry evidence.Entry, d *evidence.Details) bool {
 		if entry.Kind == evidence.EntryDestroyed {
 			notes = append(notes, d.Note)
 		}
+		return true
 	}))
 	if !slices.Equal(notes, []string{"1 under another name"}) {
 		t.Errorf("the log says of the end of the key %q", notes)

@@ -572,8 +572,8 @@ type Stopped struct {
 	LastRead time.Time         `json:"last_read,omitzero"` // zero: no read of these fields is in the newest entries of the history
 }
 
-// historyOfStop is how many of the newest entries of the history are searched for the last read.
-const historyOfStop = 1000
+// historyOfStop is how many of the newest entries of the history are searched for the last read at most: 200 answers of the vault.
+const historyOfStop = 20_000
 
 // Stop withdraws: it revokes fields of a reader, all if none is named, with [Owner.Revoke] and its errors, finds out when the reader was stopped and when one of
 // the fields was last read, and sends the reader a withdrawal for each consent that is concerned and a signed request to delete what it has. After [ErrNotStopped] the
@@ -625,13 +625,14 @@ func (o *Owner) Stop(ctx context.Context, reader policies.ReaderID, fields []pol
 
 // lastRead looks in the history for when a reader last read one of some fields, and when it was stopped.
 func (o *Owner) lastRead(ctx context.Context, reader policies.ReaderID, fields []policies.Field) (read, stopped time.Time, err error) {
-	err = o.eachEntry(ctx, historyOfStop, false, func(_ uint64, at time.Time, entry evidence.Entry, d *evidence.Details) {
+	err = o.eachEntry(ctx, historyOfStop, false, func(_ uint64, at time.Time, entry evidence.Entry, d *evidence.Details) bool {
 		switch {
 		case entry.Kind == evidence.EntryRevocation && stopped.IsZero() && slices.ContainsFunc(d.Items, func(i policies.RevokedItem) bool { return o.endedFor(reader, fields, i) }):
 			stopped = at
 		case entry.Kind == evidence.EntryUse && entry.Outcome == policies.CodeReleased && read.IsZero() && d.Reader == reader && slices.Contains(fields, d.Field):
 			read = at
 		}
+		return read.IsZero() || stopped.IsZero()
 	})
 	return read, stopped, err
 }

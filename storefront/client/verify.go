@@ -64,9 +64,10 @@ func (o *Owner) Verify(ctx context.Context) (_ *Verification, err error) {
 	}
 	var h recorded
 	n := 0
-	err = o.eachEntry(ctx, 1<<30, true, func(index uint64, _ time.Time, entry evidence.Entry, d *evidence.Details) {
+	err = o.eachEntry(ctx, 1<<30, true, func(index uint64, _ time.Time, entry evidence.Entry, d *evidence.Details) bool {
 		n++
 		h.add(index, entry, d)
+		return true
 	})
 	if err != nil {
 		return nil, err

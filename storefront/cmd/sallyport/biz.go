@@ -322,7 +322,7 @@ func (c *bizRead) Run(s *session) error {
 			if single {
 				fmt.Fprintln(w, rows[0].Text)
 				if !rows[0].WrittenBy.IsZero() {
-					s.note("Written by %s, not by %s.", rows[0].WrittenBy, c.Owner)
+					s.note("Written by %s, not by %s.", cmp.Or(r.Alias(policies.OwnerID(rows[0].WrittenBy)), rows[0].WrittenBy.String()), c.Owner)
 				}
 				return
 			}

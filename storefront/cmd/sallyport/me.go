@@ -595,7 +595,7 @@ func (c *meGrants) Run(s *session) error {
 		s.print(map[string]any{"grants": list, "writers": writers}, func(w io.Writer) {
 			t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 			for _, g := range list {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who(g.Alias, g.Reader), g.Field, s.say("grant."+g.Status), s.say("grants.row", "custody", g.Custody, "date", g.Expires.Format("2006-01-02"), "purpose", oneLine(g.Purpose)))
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who(g.Alias, g.Reader), g.Field, s.say("grant."+g.Status), s.say("grants.row", "custody", s.say("custody."+string(g.Custody)), "date", g.Expires.Format("2006-01-02"), "purpose", oneLine(g.Purpose)))
 			}
 			for _, g := range writers {
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who(g.Alias, g.Writer), g.Field, s.say("grant."+g.Status), s.say("grants.writer", "date", g.Expires.Format("2006-01-02"), "purpose", oneLine(g.Purpose)))
