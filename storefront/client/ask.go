@@ -125,10 +125,7 @@ func (r *Reader) askFor(ctx context.Context, owner policies.OwnerID, source poli
 	}
 	request := consent.Request{
 		Addressed: r.address("consent-request", policies.IdentityID(owner), policies.Hash{}, ask.Waits), Fields: ask.Fields, Purpose: ask.Purpose,
-		Duration: int64(ask.Duration / time.Second), Nonce: policies.NewNonce(),
-	}
-	if len(k.contact.Invited) > 0 {
-		request.Invitation = k.contact.Invited[0]
+		Duration: int64(ask.Duration / time.Second), Nonce: policies.NewNonce(), Invitation: k.contact.Newest(),
 	}
 	var e *envelope.Envelope
 	var letter api.Message

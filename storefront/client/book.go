@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -62,7 +63,7 @@ func (c *formerContact) person() (*safe.Person, error) {
 	}
 	p := &safe.Person{ID: c.ID, Alias: c.Alias, Mark: mark(c.Mark), Purpose: c.Purpose, Keys: newestSeen(line)}
 	if !c.Invited.IsZero() {
-		p.Invite(c.Invited, c.Alias)
+		p.Invite(c.Invited, c.Alias, time.Unix(0, 0))
 	}
 	for _, r := range c.Relations {
 		rel := safe.Relation{Nonce: r.Nonce, Hash: r.Hash}

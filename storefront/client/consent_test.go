@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/storefront/api"
+	"github.com/sallyport/sallyport/storefront/client/safe"
 	"github.com/sallyport/sallyport/vault/pre"
 )
 
@@ -567,14 +568,14 @@ func TestInvitations(t *testing.T) {
 		t.Errorf("the request names the invitation %s, %v", d.Invitation, err)
 	}
 	// A request that names no invitation, or one that the person did not accept, is thrown away.
-	invitedBy := func(tokens ...policies.Hash) (before []policies.Hash) {
+	invitedBy := func(invitations ...safe.Invitation) (before []safe.Invitation) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		k, _ := r.owner(o.ID())
-		before, k.contact.Invited = k.contact.Invited, tokens
+		before, k.contact.Invited = k.contact.Invited, invitations
 		return before
 	}
-	for what, by := range map[string][]policies.Hash{"none": nil, "another": {{7}}} {
+	for what, by := range map[string][]safe.Invitation{"none": nil, "another": {{Token: policies.Hash{7}}}} {
 		real := invitedBy(by...)
 		w.asks(r, o, delivery())
 		invitedBy(real...)
@@ -719,4 +720,114 @@ func TestLastReadOfMany(t *testing.T) {
 	if stopped.LastRead.IsZero() || stopped.Stopped.Before(stopped.LastRead) {
 		t.Errorf("stopped: %+v", stopped)
 	}
+}
+
+// TestInvitationAfterRestore: a person whose device was restored from a backup that is older than the first invitation accepts another, and can be asked.
+func TestInvitationAfterRestore(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	r, _ := w.reader("Acme")
+	w.must(o.Set(ctx, set("address.home", "Road 1"), set("phone.mobile", "+49 1")))
+	var plain []byte
+	_, err := o.Backup(false, func(b []byte) error { plain = bytes.Clone(b); return nil })
+	w.must(err)
+	end := time.Now().Add(time.Hour)
+	first, err := r.Invite("K-1", end)
+	w.must(err)
+	w.must(o.Accept(ctx, first, "acme"))
+	w.hears(r, 1)
+	w.looks(o, 0)
+	o, err = RestoreOwner(new(memory), plain, Options{})
+	w.must(err)
+	w.must(o.Sync(ctx))
+	second := first
+	for i := 2; bytes.Compare(hashOf(second), hashOf(first)) <= 0; i++ { // by chance every other one
+		second, err = r.Invite(fmt.Sprint("K-", i), end)
+		w.must(err)
+	}
+	w.must(o.Accept(ctx, second, "acme"))
+	w.hears(r, 1)
+	w.looks(o, 0)
+	w.asks(r, o, delivery())
+	w.looks(o, 1)
+}
+
+func hashOf(l links.Invite) []byte { h := policies.HashKey(l.Token); return h[:] }
+
+// TestAcceptanceKilled: killed after the book was written and before the state, the business still hears that an invitation was accepted, once.
+func TestAcceptanceKilled(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	r, m := w.shelved()
+	link, err := r.Invite("K-1", time.Now().Add(time.Hour))
+	w.must(err)
+	w.must(o.Accept(ctx, link, "shop"))
+	m.limit = m.saves
+	if _, err := r.Receive(ctx, 0); !errors.Is(err, errCrash) {
+		t.Fatalf("it was not killed: %v", err)
+	}
+	w.must(r.safe.Close())
+	m.limit = 0
+	r = w.again(m)
+	defer r.Close()
+	w.hears(r, 1)
+	if status, _, err := r.Invited(link); status != "accepted" || err != nil {
+		t.Errorf("the invitation is %s, %v", status, err)
+	}
+	if events := r.Events(0); len(events) != 1 || events[0].Kind != EventAccepted {
+		t.Errorf("events %+v", events)
+	}
+}
+
+// TestManyAcceptances: who uses one link over and over does not use up what the business keeps of them: a code from hand to hand is taken afterwards.
+func TestManyAcceptances(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	r, _ := w.reader("Acme")
+	link, err := r.Invite("K-1", time.Now().Add(time.Hour))
+	w.must(err)
+	w.must(o.Accept(ctx, link, "acme"))
+	w.hears(r, 1)
+	_, doc, err := r.identity(ctx, policies.IdentityID(o.ID()))
+	w.must(err)
+	for range 520 { // as 520 messages of one more acceptance each do
+		_, err := r.meet(o.ID(), policies.NewNonce(), "K-1", policies.HashKey(link.Token), doc)
+		w.must(err)
+		w.must(r.ready(ctx)) // posts it
+	}
+	code, err := o.Code()
+	w.must(err)
+	if _, err := r.Connect(ctx, code, ""); err != nil {
+		t.Errorf("a code from hand to hand: %v", err)
+	}
+}
+
+// TestMetAgainWhileRead: reads of a person go on while the person accepts an invitation again. It is for the race detector.
+func TestMetAgainWhileRead(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	r, _ := w.shelved()
+	o := w.customer(r, "shop", "text")
+	code := policies.NewNonce()
+	_, doc, err := r.identity(ctx, policies.IdentityID(o.ID()))
+	w.must(err)
+	done, stopped := make(chan bool), make(chan bool)
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				if _, err := r.meet(o.ID(), code, "", policies.Hash{}, doc); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	for i := range 20 {
+		w.must(o.Set(ctx, set("own/a", fmt.Sprint("text ", i))))
+		w.wantRead(r, o, "own/a", fmt.Sprint("text ", i))
+	}
+	close(done)
+	<-stopped
 }

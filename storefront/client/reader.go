@@ -320,23 +320,21 @@ func (r *Reader) Connect(ctx context.Context, code links.Contact, alias string) 
 	return contact, r.ready(ctx)
 }
 
-// meet enters an owner into the book, with a relationship of this nonce. Who came by an invitation keeps the first one's reference as alias until it is given another by hand,
-// and is found by the references of all.
+// meet enters an owner into the book, with a relationship of this nonce, and the invitation that they came by, whose reference the alias is then.
 func (r *Reader) meet(owner policies.OwnerID, nonce policies.Nonce, alias string, invitation policies.Hash, doc *policies.Identity) (Contact, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := safe.Person{ID: owner}
-	if k, met := r.owner(owner); met {
-		p = *k.contact
+	known, met := r.owner(owner)
+	if met {
+		p = *known.contact
 	}
-	invited := !invitation.IsZero()
-	again := invited && len(p.Invited) > 0 && p.Alias != ""
-	if alias != "" && alias != p.Alias && !again {
-		p.Alias, p.Named = alias, r.now().Unix()
-	}
-	first := invited && !slices.Contains(p.Invited, invitation)
-	if first {
-		p.Invite(invitation, alias)
+	first, invited := false, !invitation.IsZero()
+	switch {
+	case invited:
+		first = p.Invite(invitation, alias, r.now())
+	case alias != "" && alias != p.Alias:
+		p.Call(alias, r.now())
 	}
 	if !slices.ContainsFunc(p.Relations, func(rel safe.Relation) bool { return rel.Nonce == nonce }) {
 		made := policies.NewHeader("relationship", r.now())
@@ -344,21 +342,32 @@ func (r *Reader) meet(owner policies.OwnerID, nonce policies.Nonce, alias string
 		if err != nil {
 			return Contact{}, err
 		}
-		p.Relations = append(slices.Clone(p.Relations), safe.Relation{Nonce: nonce, Hash: policies.Hash(e.Hash), ID: made.ID, Time: made.Time})
+		p.Relate(safe.Relation{Nonce: nonce, Hash: policies.Hash(e.Hash), ID: made.ID, Time: made.Time})
 	}
 	if err := r.book.Put(&p); err != nil {
 		return Contact{}, err
 	}
-	k, _ := r.owner(owner)
-	*k.contact = p // in place: reads may be under way, and raise the mark
-	if len(k.line.Holders) == 0 && k.contact.Keys.Generation == 0 {
-		k.line = succession.Begin(policies.IdentityID(owner), doc)
+	if !met {
+		known, _ = r.owner(owner)
 	}
-	if first {
+	c := known.contact // of which reads that are under way know the rest, and raise the mark
+	c.Alias, c.Named, c.Invited, c.Relations = p.Alias, p.Named, p.Invited, p.Relations
+	if len(known.line.Holders) == 0 && c.Keys.Generation == 0 {
+		known.line = succession.Begin(policies.IdentityID(owner), doc)
+	}
+	if first || invited && !r.heardOf(owner, alias) {
 		r.happened(ConsentEvent{Kind: EventAccepted, Owner: owner, Invitation: alias})
 	}
 	r.settled = false
 	return public(owner, p.Alias), r.saveLocked()
+}
+
+// heardOf reports whether the events tell that an owner accepted the invitation of a reference. The book may know it before them: it is written first. The caller
+// holds mu.
+func (r *Reader) heardOf(owner policies.OwnerID, reference string) bool {
+	return slices.ContainsFunc(r.state.Mail.Events, func(e ConsentEvent) bool {
+		return e.Kind == EventAccepted && e.Owner == owner && (e.Invitation == reference || e.Invitation == "")
+	})
 }
 
 func (r *Reader) freeAlias(alias string, owner policies.OwnerID) error {

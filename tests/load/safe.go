@@ -135,8 +135,8 @@ func makeSafe(o *opening) (safe.Head, error) {
 		rand.Read(invitation[:])
 		relation := safe.Relation{Nonce: policies.NewNonce()}
 		rand.Read(relation.Hash[:])
-		p.Alias, p.Named, p.Relations = fmt.Sprintf("customer-%07d", i), 1_800_000_000, []safe.Relation{relation}
-		p.Invite(invitation, p.Alias)
+		p.Relations = []safe.Relation{relation}
+		p.Invite(invitation, fmt.Sprintf("customer-%07d", i), time.Unix(1_800_000_000, 0))
 		p.Mark.Version, p.Purpose, p.Granted = 3, "delivery of what was ordered", 4
 		if err := s.Put(&p); err != nil {
 			return safe.Head{}, err

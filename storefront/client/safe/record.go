@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strings"
 
 	"github.com/sallyport/sallyport/policies"
 )
@@ -13,7 +12,7 @@ import (
 // A record is the length of what follows (an unsigned varint, as binary.AppendUvarint writes it), and then, in this order:
 //
 //	id (32), alias (length, bytes),
-//	invitations (0: none; 1 and 32: one, whose reference is the alias; else 2, their count, each 32, and their references: count, each length, bytes),
+//	invitations (0: none; 1 and a token (32): one, whose reference is the alias, taken when that was given; else 2 and their count; each token, reference (length, bytes) and time),
 //	whether a relationship is unposted (0 or 1), named (varint), relationships (count; each nonce 16, hash 32, and 0, or 1, document id 32 and time),
 //	mark, marks of others (count; each author 32 and mark), purpose (length, bytes), granted, generation of the keys and, unless it is 0, their document (32)
 //
@@ -21,28 +20,26 @@ import (
 
 // Bounds of a record.
 const (
-	maxRecord     = 64 << 10
-	maxAlias      = 255
-	maxInvited    = 64
-	maxReferences = 64
-	maxPurpose    = 1 << 10
-	maxRelations  = 512
-	maxMarks      = 512
+	maxRecord    = 64 << 10
+	maxAlias     = 255
+	maxInvited   = 64
+	maxPurpose   = 1 << 10
+	maxRelations = 512
+	maxMarks     = 512
 )
 
-// inOrder reports whether invitations and references are as [Person.Invite] leaves them.
-func (p *Person) inOrder() bool {
-	return slices.Equal(p.Invited, union(p.Invited, nil, compareHashes)) && slices.Equal(p.References, union(p.References, nil, strings.Compare)) &&
-		!slices.ContainsFunc(p.References, func(name string) bool { return name == "" || len(name) > maxAlias })
+// alone reports whether the person accepted one invitation, which gave them their name.
+func (p *Person) alone() bool {
+	return len(p.Invited) == 1 && p.Invited[0].Reference == p.Alias && p.Invited[0].Time == p.Named
 }
 
 func encode(p *Person) ([]byte, error) {
 	switch {
 	case len(p.Alias) > maxAlias:
 		return nil, fmt.Errorf("%w: an alias of %d bytes", ErrRecord, len(p.Alias))
-	case len(p.Invited) > maxInvited || len(p.References) > maxReferences:
-		return nil, fmt.Errorf("%w: %d invitations, %d references", ErrRecord, len(p.Invited), len(p.References))
-	case !p.inOrder():
+	case len(p.Invited) > maxInvited:
+		return nil, fmt.Errorf("%w: %d invitations", ErrRecord, len(p.Invited))
+	case !slices.Equal(p.Invited, union(p.Invited, nil)):
 		return nil, fmt.Errorf("%w: invitations that are not in order, each once", ErrRecord)
 	case len(p.Purpose) > maxPurpose:
 		return nil, fmt.Errorf("%w: a purpose of %d bytes", ErrRecord, len(p.Purpose))
@@ -71,20 +68,21 @@ func encode(p *Person) ([]byte, error) {
 	out = append(out, p.ID[:]...)
 	text(p.Alias)
 	switch {
-	case len(p.Invited) == 0 && len(p.References) == 0:
+	case len(p.Invited) == 0:
 		number(0)
-	case len(p.Invited) == 1 && len(p.References) == 1 && p.References[0] == p.Alias:
+	case p.alone():
 		number(1)
-		out = append(out, p.Invited[0][:]...)
+		out = append(out, p.Invited[0].Token[:]...)
 	default:
 		number(2)
 		number(uint64(len(p.Invited)))
-		for i := range p.Invited {
-			out = append(out, p.Invited[i][:]...)
-		}
-		number(uint64(len(p.References)))
-		for _, name := range p.References {
-			text(name)
+		for _, i := range p.Invited {
+			if len(i.Reference) > maxAlias {
+				return nil, fmt.Errorf("%w: a reference of %d bytes", ErrRecord, len(i.Reference))
+			}
+			out = append(out, i.Token[:]...)
+			text(i.Reference)
+			number(uint64(i.Time))
 		}
 	}
 	flag(p.Unposted())
@@ -119,39 +117,54 @@ func encode(p *Person) ([]byte, error) {
 type raw struct {
 	id       policies.OwnerID
 	alias    []byte
-	invited  []byte // one after another
-	more     []byte // references, each length and bytes, where they are not just the alias
-	alone    bool   // the alias is the reference
+	invited  []byte // the tokens of those of form 1, or all of form 2
+	alone    bool   // form 1
+	given    uint64 // when the alias was
 	unposted bool
 	size     int // of the record with its length
 }
 
-// names are the alias and the references.
-func (r *raw) names() iter.Seq[[]byte] {
+// invitation reads one of form 2.
+func (c *cursor) invitation() (token, reference []byte, time uint64) {
+	return c.take(32), c.take(c.count(maxAlias)), c.number()
+}
+
+// tokens are those of the invitations.
+func (r *raw) tokens() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		if !yield(r.alias) {
+		if r.alone {
+			yield(r.invited)
 			return
 		}
-		for c := (cursor{rest: r.more}); len(c.rest) > 0; {
-			if !yield(c.take(c.number())) {
+		for c := (cursor{rest: r.invited}); len(c.rest) > 0; {
+			if token, _, _ := c.invitation(); !yield(token) {
 				return
 			}
 		}
 	}
 }
 
-func (r *raw) named(alias string) bool {
-	for name := range r.names() {
-		if string(name) == alias {
-			return true
+// names are what [Person.Names] says.
+func (r *raw) names() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		if !yield(r.alias) || r.alone {
+			return
+		}
+		for c := (cursor{rest: r.invited}); len(c.rest) > 0; {
+			if _, reference, time := c.invitation(); int64(time) >= int64(r.given) && !yield(reference) {
+				return
+			}
 		}
 	}
-	return false
 }
 
-func (r *raw) cameBy(invitation policies.Hash) bool {
-	for token := range slices.Chunk(r.invited, len(invitation)) {
-		if string(token) == string(invitation[:]) {
+func (r *raw) is(name string) bool { return has(r.names(), name) }
+
+func (r *raw) cameBy(token policies.Hash) bool { return has(r.tokens(), string(token[:])) }
+
+func has(list iter.Seq[[]byte], what string) bool {
+	for one := range list {
+		if string(one) == what {
 			return true
 		}
 	}
@@ -232,16 +245,16 @@ func skim(b []byte) (r raw, rest cursor, err error) {
 	case 1:
 		r.invited, r.alone = c.take(32), true
 	case 2:
-		r.invited = c.take(32 * c.count(maxInvited))
-		n, from := c.count(maxReferences), c.rest
+		n, from := c.count(maxInvited), c.rest
 		for range n {
-			c.take(c.count(maxAlias))
+			c.invitation()
 		}
-		r.more = from[:len(from)-len(c.rest)]
+		r.invited = from[:len(from)-len(c.rest)]
 	default:
 		c.bad = true
 	}
 	r.unposted = c.flag()
+	r.given = c.number()
 	if c.bad {
 		return r, c, ErrRecord
 	}
@@ -255,16 +268,15 @@ func decode(b []byte) (p Person, size int, err error) {
 		return p, 0, err
 	}
 	p.ID, p.Alias = r.id, string(r.alias)
-	for token := range slices.Chunk(r.invited, len(policies.Hash{})) {
-		p.Invited = append(p.Invited, policies.Hash(token))
-	}
-	for c := (cursor{rest: r.more}); len(c.rest) > 0; {
-		p.References = append(p.References, string(c.take(c.number())))
-	}
+	p.Named = int64(r.given)
 	if r.alone {
-		p.References = []string{p.Alias}
+		p.Invited = []Invitation{{policies.Hash(r.invited), p.Alias, p.Named}}
+	} else {
+		for i := (cursor{rest: r.invited}); len(i.rest) > 0; {
+			token, reference, time := i.invitation()
+			p.Invited = append(p.Invited, Invitation{policies.Hash(token), string(reference), int64(time)})
+		}
 	}
-	p.Named = int64(c.number())
 	for range c.count(maxRelations) {
 		var rel Relation
 		copy(rel.Nonce[:], c.take(uint64(len(rel.Nonce))))

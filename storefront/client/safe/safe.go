@@ -22,6 +22,7 @@
 package safe
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -29,23 +30,30 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/policies"
 )
 
 // Person is what is kept of one.
 type Person struct {
-	ID         policies.OwnerID
-	Alias      string   // at most 255 bytes
-	Named      int64    // when the alias was given, Unix seconds
-	References []string // of the invitations that the person accepted, in order; most often the alias alone
-	Relations  []Relation
-	Mark       Mark            // of the owner's own manifests
-	Marks      []AuthorMark    // of others who write for the owner
-	Purpose    string          // of the newest grant seen
-	Granted    uint64          // its place in the owner's chain
-	Invited    []policies.Hash // the invitations that the person accepted: hashes of their tokens, in order
-	Keys       Keys
+	ID        policies.OwnerID
+	Alias     string // at most 255 bytes
+	Named     int64  // when the alias was given, Unix seconds
+	Relations []Relation
+	Mark      Mark         // of the owner's own manifests
+	Marks     []AuthorMark // of others who write for the owner
+	Purpose   string       // of the newest grant seen
+	Granted   uint64       // its place in the owner's chain
+	Invited   []Invitation // that the person accepted, by token
+	Keys      Keys
+}
+
+// Invitation is one that a person accepted.
+type Invitation struct {
+	Token     policies.Hash // hash of its token
+	Reference string        // at most 255 bytes
+	Time      int64         // when it was taken, Unix seconds
 }
 
 // Relation is one relationship document of the business with a person. What the storefront has not got yet can be signed again from ID and Time.
@@ -88,32 +96,84 @@ func (p *Person) Of(author policies.AuthorID) *Mark {
 	return &p.Marks[len(p.Marks)-1].Mark
 }
 
-// Names are what the person is found by: the alias, if there is one, and the references.
+// Names are what the person is found by: the alias, if there is one, and the references of invitations that were accepted since it was given.
 func (p *Person) Names() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		if p.Alias != "" && !yield(p.Alias) {
 			return
 		}
-		for _, name := range p.References {
-			if name != p.Alias && !yield(name) {
+		for i := range p.Invited {
+			if p.names(i) && !yield(p.Invited[i].Reference) {
 				return
 			}
 		}
 	}
 }
 
-// Invite adds an invitation that the person accepted: the hash of its token, and its reference.
-func (p *Person) Invite(token policies.Hash, reference string) {
-	p.Invited, p.References = union(p.Invited, []policies.Hash{token}, compareHashes), union(p.References, []string{reference}, strings.Compare)
+// names reports whether the reference of an invitation is another name.
+func (p *Person) names(i int) bool {
+	return p.Invited[i].Time >= p.Named && p.Invited[i].Reference != p.Alias
 }
 
-func compareHashes(a, b policies.Hash) int { return slices.Compare(a[:], b[:]) }
+// Call gives the person an alias. What they were found by before, they are not any more.
+func (p *Person) Call(alias string, now time.Time) {
+	p.Alias, p.Named = alias, max(now.Unix(), p.Named+1)
+}
 
-// union is what is in either of two sets, in order, each once.
-func union[E comparable](a, b []E, compare func(E, E) int) []E {
+// Invite adds an invitation that the person accepted. The reference of the first one is the alias; those of others are further names. It reports false, and does nothing,
+// if that is known.
+func (p *Person) Invite(token policies.Hash, reference string, now time.Time) bool {
+	if slices.ContainsFunc(p.Invited, func(i Invitation) bool { return i.Token == token }) {
+		return false
+	}
+	if reference != p.Alias && (len(p.Invited) == 0 || p.Alias == "") {
+		p.Call(reference, now)
+	}
+	p.Invited = union(p.Invited, []Invitation{{token, reference, max(now.Unix(), p.Named)}})
+	return true
+}
+
+// Newest is the token of the invitation that was accepted last, if there is one.
+func (p *Person) Newest() (token policies.Hash) {
+	if len(p.Invited) > 0 {
+		token = slices.MaxFunc(p.Invited, later).Token
+	}
+	return token
+}
+
+func byToken(a, b Invitation) int { return slices.Compare(a.Token[:], b.Token[:]) }
+
+func later(a, b Invitation) int { return cmp.Or(cmp.Compare(a.Time, b.Time), byToken(a, b)) }
+
+// union is what is in either of two lists, by token, each once.
+func union(a, b []Invitation) []Invitation {
 	both := slices.Concat(a, b)
-	slices.SortFunc(both, compare)
-	return slices.Compact(both)
+	slices.SortFunc(both, func(a, b Invitation) int {
+		return cmp.Or(byToken(a, b), -cmp.Compare(a.Time, b.Time), strings.Compare(a.Reference, b.Reference))
+	})
+	return slices.CompactFunc(both, func(a, b Invitation) bool { return a.Token == b.Token })
+}
+
+// Relate adds a relationship document. Of those that the storefront has, which are kept only so that the same code gives no second one, some make room.
+func (p *Person) Relate(r Relation) {
+	p.Relations = append(slices.Clone(p.Relations), r)
+	p.trim()
+}
+
+// trim keeps the greatest hashes of relationships that the storefront has, so that machines that join keep the same.
+func (p *Person) trim() {
+	for len(p.Relations) > maxRelations {
+		least := -1
+		for i := range p.Relations {
+			if r := &p.Relations[i]; r.ID.IsZero() && (least < 0 || slices.Compare(r.Hash[:], p.Relations[least].Hash[:]) < 0) {
+				least = i
+			}
+		}
+		if least < 0 {
+			return
+		}
+		p.Relations = slices.Delete(p.Relations, least, least+1)
+	}
 }
 
 // Unposted reports whether the storefront does not have a relationship yet.
@@ -189,7 +249,7 @@ func (b *Book) Named(alias string) (id policies.OwnerID, found bool, err error) 
 	if alias == "" {
 		return id, false, nil
 	}
-	return b.lookUp(&b.aliases, []byte(alias), func(r *raw) bool { return r.named(alias) })
+	return b.lookUp(&b.aliases, []byte(alias), func(r *raw) bool { return r.is(alias) })
 }
 
 // Came finds who came by an invitation.
@@ -376,7 +436,7 @@ func (b *Book) take(at place, r *raw) {
 	for name := range r.names() {
 		b.aliases.add(b, at, r, name)
 	}
-	for token := range slices.Chunk(r.invited, len(policies.Hash{})) {
+	for token := range r.tokens() {
 		b.invited.add(b, at, r, token)
 	}
 	if r.unposted {
@@ -483,8 +543,9 @@ func (b *Book) Join(records []byte) (news int, conflicts []Conflict, err error) 
 			conflicts = append(conflicts, Conflict{theirs.ID, what})
 		}
 		joined, err := encode(&ours)
-		if err != nil {
-			return news, conflicts, err
+		if err != nil { // of this one the records do not fit together; what is known here stays
+			conflicts = append(conflicts, Conflict{theirs.ID, err.Error()})
+			continue
 		}
 		if at, ok := b.find(theirs.ID); ok && string(b.from(at)[:b.raw(at).size]) == string(joined) {
 			continue
@@ -507,7 +568,13 @@ func (p *Person) join(o *Person) (conflicts []string) {
 	if o.Named > p.Named || o.Named == p.Named && o.Alias > p.Alias {
 		p.Alias, p.Named = o.Alias, o.Named
 	}
-	p.Invited, p.References = union(p.Invited, o.Invited, compareHashes), union(p.References, o.References, strings.Compare)
+	p.Invited = union(p.Invited, o.Invited)
+	if n := len(p.Invited) - maxInvited; n > 0 { // the newest are kept, whoever joins with whom
+		slices.SortFunc(p.Invited, later)
+		p.Invited = slices.Delete(p.Invited, 0, n)
+		slices.SortFunc(p.Invited, byToken)
+		conflicts = append(conflicts, fmt.Sprintf("more than %d invitations that the person accepted", maxInvited))
+	}
 	added := false
 	for _, r := range o.Relations {
 		i := slices.IndexFunc(p.Relations, func(have Relation) bool { return have.Hash == r.Hash })
@@ -520,6 +587,7 @@ func (p *Person) join(o *Person) (conflicts []string) {
 	}
 	if added {
 		slices.SortFunc(p.Relations, func(a, b Relation) int { return slices.Compare(a.Hash[:], b.Hash[:]) })
+		p.trim()
 	}
 	joinMark := func(m *Mark, o Mark, whose string) {
 		if m.Version == o.Version && m.Hash != o.Hash {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"testing"
@@ -26,7 +27,7 @@ func person(i int) *Person {
 	p.ID = policies.OwnerID(id)
 	p.Relations = []Relation{{Nonce: policies.Nonce(id[:16]), Hash: policies.HashKey(id[:])}}
 	p.Mark = Mark{uint64(i%100 + 1), policies.HashKey(id[:8])}
-	p.Invite(policies.HashKey(id[1:]), p.Alias)
+	p.Invite(policies.HashKey(id[1:]), p.Alias, time.Unix(p.Named, 0))
 	return p
 }
 
@@ -36,7 +37,7 @@ func rich(i int) *Person {
 	p.Relations = append(p.Relations, Relation{Nonce: policies.Nonce{9}, Hash: policies.Hash{9}, ID: policies.DocumentID{7}, Time: 1_700_000_123})
 	p.Marks = []AuthorMark{{policies.AuthorID{5}, Mark{3, policies.Hash{4}}}, {policies.AuthorID{6}, Mark{}}}
 	p.Keys = Keys{2, policies.Hash{8}}
-	p.Invite(policies.Hash{3}, fmt.Sprintf("second of %d", i))
+	p.Invite(policies.Hash{3}, fmt.Sprintf("second of %d", i), time.Unix(p.Named+7, 0))
 	return p
 }
 
@@ -97,13 +98,13 @@ func TestBook(t *testing.T) {
 		people = append(people, person(i))
 	}
 	people = append(people, rich(5000))
-	people[7].Invited, people[7].References = nil, nil // met otherwise: the alias is a mere alias
+	people[7].Invited = nil // met otherwise: the alias is a mere alias
 	put(t, b, people...)
 	want(t, b, people...)
 	if id, found, err := b.Named("CUST-0000007"); id != people[7].ID || !found || err != nil {
 		t.Errorf("by alias: %v, %v, %v", id, found, err)
 	}
-	if id, found := b.Came(people[8].Invited[0]); id != people[8].ID || !found {
+	if id, found := b.Came(people[8].Invited[0].Token); id != people[8].ID || !found {
 		t.Errorf("by invitation: %v, %v", id, found)
 	}
 	if u := b.Unposted(); len(u) != 1 || u[0] != people[3000].ID {
@@ -151,7 +152,7 @@ func TestCollisions(t *testing.T) {
 	for i := range 20 {
 		people = append(people, person(i))
 	}
-	people[3].Invited, people[3].References = nil, nil
+	people[3].Invited = nil
 	put(t, b, people...)
 	people[3].Alias = "third"
 	put(t, b, people[3], people[5], people[3])
@@ -162,7 +163,7 @@ func TestCollisions(t *testing.T) {
 	if _, found, _ := b.Named("CUST-0000003"); found {
 		t.Error("a former alias is found")
 	}
-	if id, found := b.Came(people[4].Invited[0]); id != people[4].ID || !found || b.Len() != 20 || len(b.IDs()) != 20 {
+	if id, found := b.Came(people[4].Invited[0].Token); id != people[4].ID || !found || b.Len() != 20 || len(b.IDs()) != 20 {
 		t.Errorf("%d people, %d ids", b.Len(), len(b.IDs()))
 	}
 }
@@ -428,16 +429,18 @@ func canonical(t testing.TB, p Person) []byte {
 	return mustEncode(t, &p)
 }
 
-// TestSeveralInvitations: who accepted several is found by the references and tokens of all, whatever the alias becomes, and on all machines.
+// TestSeveralInvitations: who accepted several is found by the references of all, until they are given another name, and by the tokens of all for ever, on all machines.
 func TestSeveralInvitations(t *testing.T) {
 	a, b := NewBook(0), NewBook(0)
 	one, two := person(1), person(1)
-	token := policies.Hash{3}
-	one.Invite(token, "K-2")
-	one.Invite(token, "K-2")
+	at := func(seconds int64) time.Time { return time.Unix(one.Named+seconds, 0) }
+	if !one.Invite(policies.Hash{3}, "K-2", at(3)) || one.Invite(policies.Hash{3}, "K-2", at(4)) {
+		t.Error("an invitation that is known is news, or a new one is not")
+	}
+	one.Invite(policies.Hash{5}, "K-5", at(20))
 	put(t, a, one)
-	two.Alias, two.Named = "anna", one.Named+5
-	two.Invite(policies.Hash{4}, "K-3")
+	two.Call("anna", at(10))
+	two.Invite(policies.Hash{4}, "K-3", at(11))
 	put(t, b, two)
 	for _, books := range [][2]*Book{{a, b}, {b, a}} {
 		if _, conflicts, err := books[0].Join(books[1].Records()); len(conflicts) > 0 || err != nil {
@@ -446,15 +449,18 @@ func TestSeveralInvitations(t *testing.T) {
 	}
 	for round := range 3 { // as it was put, read anew, packed
 		for what, book := range map[string]*Book{"first": a, "second": b} {
-			for _, name := range []string{"anna", "CUST-0000001", "K-2", "K-3"} {
-				if id, found, err := book.Named(name); id != one.ID || !found || err != nil {
-					t.Errorf("%d: %q is %v, %v on the %s machine", round, name, found, err, what)
+			for name, found := range map[string]bool{"anna": true, "K-3": true, "K-5": true, "K-2": false, "CUST-0000001": false} {
+				if id, got, err := book.Named(name); got != found || found && id != one.ID || err != nil {
+					t.Errorf("%d: %q is %v, %v, %v on the %s machine", round, name, id, got, err, what)
 				}
 			}
-			for _, invitation := range []policies.Hash{one.Invited[0], one.Invited[1], token, {4}} {
-				if id, found := book.Came(invitation); id != one.ID || !found {
+			for _, token := range []policies.Hash{one.Invited[0].Token, {3}, {4}, {5}} {
+				if id, found := book.Came(token); id != one.ID || !found {
 					t.Errorf("%d: an invitation is nobody's on the %s machine", round, what)
 				}
+			}
+			if got, _ := book.Get(one.ID); got.Newest() != (policies.Hash{5}) {
+				t.Errorf("%d: the newest is %s on the %s machine", round, got.Newest(), what)
 			}
 		}
 		if round == 0 {
@@ -476,26 +482,37 @@ func TestSeveralInvitations(t *testing.T) {
 	if _, _, err := a.Named("K-3"); !errors.Is(err, ErrShared) {
 		t.Errorf("a name of two: %v", err)
 	}
-	if id, _, err := a.Named("K-2"); id != one.ID || err != nil {
+	if id, _, err := a.Named("K-5"); id != one.ID || err != nil {
 		t.Errorf("a name of one: %v", err)
 	}
 	// A record that could not be read again is not taken.
 	before := a.Records()
 	for i := range maxInvited + 1 {
-		other.Invite(policies.Hash{9, byte(i)}, "K-9")
+		other.Invite(policies.Hash{9, byte(i)}, "K-9", at(0))
 	}
 	full := person(3)
 	for i := range maxMarks {
 		full.Marks = append(full.Marks, AuthorMark{policies.AuthorID{byte(i), byte(i >> 8)}, Mark{1, policies.Hash{1}}})
 	}
-	for i := range maxRelations {
+	for i := range maxRelations - 1 {
 		full.Relations = append(full.Relations, Relation{Hash: policies.Hash{byte(i), byte(i >> 8)}, ID: policies.DocumentID{1}})
 	}
-	full.Relations = full.Relations[1:]
 	for _, p := range []*Person{other, full} {
 		if err := a.Put(p); !errors.Is(err, ErrRecord) || !bytes.Equal(a.Records(), before) {
 			t.Errorf("a record that is too large: %v", err)
 		}
+	}
+}
+
+// TestFormerRecord: the record of one invitation is the bytes that it always was.
+func TestFormerRecord(t *testing.T) {
+	p := &Person{ID: policies.OwnerID{1}, Alias: "K-1", Named: 300, Invited: []Invitation{{policies.Hash{2}, "K-1", 300}}}
+	want := slices.Concat([]byte{78}, p.ID[:], []byte{3}, []byte("K-1"), []byte{1}, p.Invited[0].Token[:], []byte{0, 0xac, 2, 0, 0, 0, 0, 0, 0})
+	if got := mustEncode(t, p); !bytes.Equal(got, want) {
+		t.Errorf("it is\n%x, not\n%x", got, want)
+	}
+	if got, _, err := decode(want); err != nil || !reflect.DeepEqual(&got, p) {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
@@ -589,5 +606,68 @@ func BenchmarkOpen(b *testing.B) {
 		b.ReportMetric(float64(s.size)/1e6, "MB-file")
 		b.ReportMetric(took.Seconds(), "s")
 		s.Close()
+	}
+}
+
+// TestJoinOfFullRecords: two machines whose records of one person are each within bounds can be joined, and everybody else's records with them.
+func TestJoinOfFullRecords(t *testing.T) {
+	for what, fill := range map[string]func(p *Person, machine byte){
+		"invitations": func(p *Person, machine byte) {
+			for i := range 40 {
+				p.Invite(policies.Hash{machine, byte(i)}, "K-1", time.Unix(int64(i), 0))
+			}
+		},
+		"relationships": func(p *Person, machine byte) {
+			for i := range 300 {
+				p.Relations = append(p.Relations, Relation{Nonce: policies.Nonce{machine, byte(i), byte(i >> 8)}, Hash: policies.Hash{machine, byte(i), byte(i >> 8)}})
+			}
+		},
+	} {
+		a, b := NewBook(0), NewBook(0)
+		for machine, book := range []*Book{a, b} {
+			p := person(1)
+			fill(p, byte(machine+1))
+			put(t, book, p)
+		}
+		put(t, b, person(2)) // somebody else, whom only one machine met; stored after the full one
+		if _, _, err := a.Join(b.Records()); err != nil {
+			t.Errorf("%s: machines can never be joined again: %v", what, err)
+		}
+		if _, ok := a.Get(person(2).ID); !ok {
+			t.Errorf("%s: somebody else is lost to this machine", what)
+		}
+	}
+}
+
+// TestReferenceOfTheWrongPerson: a reference that came to two people (two machines, or a letter that the wrong person used) can be given back by naming the wrong one
+// anew, as it could when it was an alias.
+func TestReferenceOfTheWrongPerson(t *testing.T) {
+	b := NewBook(0)
+	right, wrong := person(1), person(2)
+	for i, p := range []*Person{right, wrong} {
+		p.Alias, p.Invited = "", nil
+		p.Invite(policies.Hash{byte(i + 1)}, "K-1", time.Unix(p.Named, 0))
+	}
+	put(t, b, right, wrong)
+	wrong.Call("not K-1", time.Unix(wrong.Named, 0)) // biz connect --as, within the second
+	put(t, b, wrong)
+	if id, found, err := b.Named("K-1"); id != right.ID || !found || err != nil {
+		t.Errorf("K-1 is %v, %v, %v", id, found, err)
+	}
+}
+
+// TestFormerAlias: in a record of an older program, where somebody who had accepted an invitation was renamed by hand, the alias is that: another alias later takes its place.
+func TestFormerAlias(t *testing.T) {
+	p := person(1)
+	p.Alias, p.Invited = "anna", []Invitation{{policies.Hash{1}, "anna", p.Named}} // encodes to the bytes of an older program's record of {Alias: anna, Invited: 1}, whose invitation was for K-1
+	b := NewBook(0)
+	if err := b.takePage(mustEncode(t, p)); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := b.Get(p.ID)
+	got.Call("bella", time.Unix(got.Named, 0))
+	put(t, b, &got)
+	if _, found, _ := b.Named("anna"); found {
+		t.Error("a former alias, no reference, is found for ever")
 	}
 }

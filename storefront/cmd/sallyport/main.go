@@ -137,7 +137,10 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 // helpLanguage is the language of help: English for businesses, operators and auditors.
 func helpLanguage(args []string, person phrases.Language) phrases.Language {
-	for _, word := range args {
+	for i, word := range args {
+		if i > 0 && strings.HasPrefix(args[i-1], "--") && !strings.Contains(args[i-1], "=") && args[i-1] != "--json" && args[i-1] != "--details" && args[i-1] != "--help" {
+			continue // a flag's value
+		}
 		switch word {
 		case "me":
 			return person
@@ -212,8 +215,7 @@ func (s *session) fail(err error) int {
 }
 
 var hints = map[int]string{
-	exitNotStopped:  "The revocation is kept. Run `sallyport me sync` until it says so: until then the reader may still read.",
-	exitUnreachable: "What you asked for is kept where that is possible; `sallyport me sync` tries again.",
+	exitUnreachable: "Nothing is lost: run it again later.",
 	exitLocked:      "Check --profile, and --passphrase-file or --key-file.",
 	exitUntrue:      "Nothing of it was used. If it stays, tell the operator, and do not trust this storefront until it is explained.",
 }

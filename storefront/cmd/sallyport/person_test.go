@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"go/ast"
@@ -295,5 +296,58 @@ func TestExportTable(t *testing.T) {
 	want := "field,version,value\r\nnote,3,\"'=HYPERLINK(\"\"x\"\")\"\r\nname,1,\"a,\r\nb\"\r\n"
 	if string(out) != want || err != nil {
 		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// TestHelpLanguage: which language help is in depends on the command, not on what somebody calls a folder or a contact.
+func TestHelpLanguage(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		want string
+	}{
+		{"me grant --help --lang de", "Nicht noch einmal fragen"},
+		{"--profile biz me grant --help --lang de", "Nicht noch einmal fragen"},
+		{"--profile audit me grant --help --lang de", "Nicht noch einmal fragen"},
+		{"--profile me biz read --help --lang de", "Folder of the profile"},
+		{"--lang de biz read --help", "Folder of the profile"},
+	} {
+		var out, errs bytes.Buffer
+		if code := Run(t.Context(), strings.Fields(c.args), strings.NewReader(""), &out, &errs); code != exitOK || !strings.Contains(out.String(), c.want) {
+			t.Errorf("%s: code %d, no %q in\n%.600s%s", c.args, code, c.want, out.String(), errs.String())
+		}
+	}
+}
+
+// TestPlacesByLinks: what others can put in the place of a link on the way counts too, and so does where a link leads before "..".
+func TestPlacesByLinks(t *testing.T) {
+	home := t.TempDir()
+	for dir, mode := range map[string]os.FileMode{"private": 0o700, "open": 0o777, "Dropbox": 0o700, "Dropbox/papers": 0o700} {
+		if err := errors.Join(os.MkdirAll(filepath.Join(home, dir), 0o700), os.Chmod(filepath.Join(home, dir), mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, l := range [][2]string{{"open/way", "private"}, {"by", "open/way"}, {"papers", "Dropbox/papers"}} {
+		if err := os.Symlink(filepath.Join(home, l[1]), filepath.Join(home, l[0])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &session{Global: &Global{}, lang: phrases.English, stdin: strings.NewReader("")}
+	if err := s.fit(home+"/by/me", true); !errors.Is(err, errUnsure) {
+		t.Errorf("a profile behind a link that others can replace: %v", err)
+	}
+	for _, file := range []string{"by/f", "papers/../f"} {
+		if err := s.fitFile(home+"/"+file, false); !errors.Is(err, errUnsure) {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+	t.Chdir(home)
+	if err := s.fitFile("papers/f", false); !errors.Is(err, errUnsure) {
+		t.Errorf("a relative name: %v", err)
+	}
+	t.Chdir(home + "/papers")
+	for _, file := range []string{"f", "./f", "../f"} {
+		if err := s.fitFile(file, false); !errors.Is(err, errUnsure) {
+			t.Errorf("%s in a folder that is a link: %v", file, err)
+		}
 	}
 }

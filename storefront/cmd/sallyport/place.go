@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -29,46 +28,65 @@ var syncedMarks = []struct {
 }
 
 // synced says which service seems to copy a folder, or "".
-func synced(dir string) string {
-	for _, at := range above(dir) {
+func synced(dir string) (string, error) {
+	way, err := onTheWay(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, at := range way {
 		for _, m := range syncedMarks {
 			for _, name := range m.names {
 				if filepath.Base(at) == name {
-					return m.what
+					return m.what, nil
 				}
 			}
 			for _, pattern := range m.files {
 				if found, err := filepath.Glob(filepath.Join(escapeGlob(at), pattern)); err == nil && len(found) > 0 {
-					return m.what
+					return m.what, nil
 				}
 			}
 		}
 	}
-	return ""
+	return "", nil
 }
 
-// above is a folder and all that it is in, by its name and by where links lead.
-func above(dir string) (out []string) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil
-	}
-	up := func(at string) {
-		for ; at != filepath.Dir(at); at = filepath.Dir(at) {
-			out = append(out, at)
+// onTheWay are the folders and links that the system goes through on the way to a folder, with it: each can lead elsewhere. Of what does not exist the names count.
+func onTheWay(dir string) ([]string, error) {
+	way := []string{"/"}
+	if !filepath.IsAbs(dir) {
+		here, err := os.Getwd() // by the name that its user sees, if that is true
+		if err != nil {
+			return nil, err
 		}
-		out = append(out, at)
+		dir = here + "/" + dir
 	}
-	up(dir)
-	for _, at := range slices.Clone(out) { // the deepest that exists
-		if led, err := filepath.EvalSymlinks(at); err == nil {
-			if led != at {
-				up(led)
-			}
-			break
+	at, links := "/", 0
+	for rest := strings.Split(dir, "/"); len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			at = filepath.Dir(at)
+			continue
 		}
+		next := filepath.Join(at, name)
+		way = append(way, next)
+		target, err := os.Readlink(next)
+		if err != nil { // no link, or not there
+			at = next
+			continue
+		}
+		if links++; links > 255 {
+			return nil, &fs.PathError{Op: "readlink", Path: next, Err: unix.ELOOP}
+		}
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		rest = append(strings.Split(target, "/"), rest...)
 	}
-	return out
+	return way, nil
 }
 
 // escapeGlob makes a folder's name mean itself in a pattern.
@@ -79,14 +97,18 @@ func escapeGlob(name string) string {
 // shared reports whether others on this computer can change what is at a path: some folder on the way to it is another user's, or is open for others to write
 // and not sticky. Nobody is kept from a folder below by its own mode if they can put another one in its place.
 func shared(dir string) (bool, error) {
-	for _, at := range above(dir) {
-		var st unix.Stat_t
-		err := unix.Stat(at, &st)
+	way, err := onTheWay(dir)
+	if err != nil {
+		return false, err
+	}
+	for _, at := range way {
+		var st, link unix.Stat_t
+		err := errors.Join(unix.Lstat(at, &link), unix.Stat(at, &st))
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // it will be made, for its user alone
 		case err != nil:
 			return false, &fs.PathError{Op: "stat", Path: at, Err: err}
-		case st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		case others(st.Uid) || others(link.Uid):
 			return true, nil
 		case st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0:
 			return true, nil
@@ -94,6 +116,9 @@ func shared(dir string) (bool, error) {
 	}
 	return false, nil
 }
+
+// others reports whether something belongs to another user, who is not root.
+func others(uid uint32) bool { return uid != 0 && int(uid) != os.Geteuid() }
 
 // fit refuses a place for a person's profile where others could get at it, and asks about one that seems to be copied elsewhere.
 func (s *session) fit(dir string, yes bool) error {
@@ -104,7 +129,11 @@ func (s *session) fit(dir string, yes bool) error {
 	if open {
 		return s.adding(errUnsure, "place.shared", "dir", dir)
 	}
-	if what := synced(dir); what != "" && !yes {
+	what, err := synced(dir)
+	if err != nil {
+		return err
+	}
+	if what != "" && !yes {
 		return s.adding(errUnsure, "place.synced", "dir", dir, "what", what)
 	}
 	return nil
@@ -115,14 +144,19 @@ func (s *session) fitFile(file string, yes bool) error {
 	if file == "" || yes {
 		return nil
 	}
-	open, err := shared(filepath.Dir(file))
+	folder, _ := filepath.Split(file) // as the system goes there, which is not how names are cleaned
+	open, err := shared(folder)
 	if err != nil {
 		return err
 	}
 	if open {
 		return s.sure("place.file.shared", "file", file)
 	}
-	if what := synced(filepath.Dir(file)); what != "" {
+	what, err := synced(folder)
+	if err != nil {
+		return err
+	}
+	if what != "" {
 		return s.sure("place.file.synced", "file", file, "what", what)
 	}
 	return nil
