@@ -40,6 +40,9 @@ type AccountInfo struct {
 	Outdated bool `json:"outdated"`
 }
 
+// ErrKit: there is a recovery sheet that works.
+var ErrKit = errors.New("there is a recovery sheet already")
+
 // ErrNoAccount: the owner has not set a password or printed a sheet on this device.
 var ErrNoAccount = errors.New("there is no password and no recovery sheet yet")
 
@@ -110,20 +113,20 @@ func (o *Owner) inquire(ctx context.Context, k *keyServer, q keys.Question) (*ke
 
 // current refuses to go on from another version than the key server's. With replace, it takes over what the other device did: its version, and its locks if
 // they are of the same profile key.
-func (o *Owner) current(ctx context.Context, k *keyServer, replace bool) error {
+func (o *Owner) current(ctx context.Context, k *keyServer, replace bool) (sheet bool, err error) {
 	got, err := o.inquire(ctx, k, keys.Question{Act: keys.ActState})
 	if err != nil {
-		return err
+		return false, err
 	}
 	a := &o.state.Account
 	if got.Version == a.Version && got.Hash == a.Hash {
-		return nil
+		return a.Kit != nil, nil
 	}
 	if !replace {
-		return policies.CodeOutdated
+		return false, policies.CodeOutdated
 	}
 	if got.Version < a.Version || got.Version == 0 {
-		return fmt.Errorf("%w: the account server has an older state than this device saw", ErrRollback)
+		return false, fmt.Errorf("%w: the account server has an older state than this device saw", ErrRollback)
 	}
 	// One that an older key of this person signed is theirs too: it is the newest that the account server took.
 	var d *keys.Account
@@ -134,7 +137,7 @@ func (o *Owner) current(ctx context.Context, k *keyServer, replace bool) error {
 		}
 	}
 	if err != nil || hash != got.Hash || d.Owner != policies.OwnerID(o.id) || d.Version != got.Version {
-		return fmt.Errorf("%w: the account is not one that this person signed", ErrUntrue)
+		return false, fmt.Errorf("%w: the account is not one that this person signed", ErrUntrue)
 	}
 	a.Version, a.Hash, a.Password, a.Kit = got.Version, got.Hash, nil, nil
 	if len(a.Key) == 32 {
@@ -143,7 +146,7 @@ func (o *Owner) current(ctx context.Context, k *keyServer, replace bool) error {
 			a.Password, a.Kit = d.Password, d.Kit
 		}
 	}
-	return nil
+	return d.Kit != nil, nil
 }
 
 // put signs and stores the next version of the account, with the profile as it is now, and remembers it. change sets the locks.
@@ -198,7 +201,7 @@ func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, rep
 	if err != nil {
 		return err
 	}
-	if err := o.current(ctx, k, replace); err != nil {
+	if _, err := o.current(ctx, k, replace); err != nil {
 		return err
 	}
 	owner := policies.OwnerID(o.id)
@@ -231,17 +234,22 @@ func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, rep
 	return errors.Join(wrapErr, err)
 }
 
-// NewKit makes a recovery sheet in place of the one before, which opens nothing any more, and returns its code. Whoever has the code has the profile.
-func (o *Owner) NewKit(ctx context.Context, server string, replace bool) (_ *password.Kit, err error) {
+// NewKit makes a recovery sheet and returns its code. Whoever has the code has the profile. One that works opens nothing any more afterwards, which is told; unless again says
+// that this is meant, it is [ErrKit], and nothing happens. For server and replace see [Owner.SetPassword].
+func (o *Owner) NewKit(ctx context.Context, server string, replace, again bool) (_ *password.Kit, ended bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
 	k, err := o.account(ctx, server)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if err := o.current(ctx, k, replace); err != nil {
-		return nil, err
+	sheet, err := o.current(ctx, k, replace)
+	if err != nil {
+		return nil, false, err
+	}
+	if ended = sheet && !o.accountOutdated(); ended && !again {
+		return nil, false, ErrKit
 	}
 	owner, kit := policies.OwnerID(o.id), password.NewKit()
 	locks := kit.Keys(owner)
@@ -253,9 +261,9 @@ func (o *Owner) NewKit(ctx context.Context, server string, replace bool) (_ *pas
 		d.Kit = l
 	})
 	if err = errors.Join(wrapErr, err); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return kit, nil
+	return kit, ended, nil
 }
 
 // DropKit switches the recovery sheet off.
@@ -267,7 +275,7 @@ func (o *Owner) DropKit(ctx context.Context, replace bool) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := o.current(ctx, k, replace); err != nil {
+	if _, err := o.current(ctx, k, replace); err != nil {
 		return err
 	}
 	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Kit = nil })
@@ -307,6 +315,13 @@ func (o *Owner) Account(ctx context.Context) (_ AccountInfo, err error) {
 	return AccountInfo{Server: a.Server, Password: a.Password != nil, Kit: a.Kit != nil, Tried: got.Tried, Elsewhere: got.Version != a.Version || got.Hash != a.Hash, Outdated: o.accountOutdated()}, nil
 }
 
+// AccountServer is the URL of the account server that this device knows, "" if none.
+func (o *Owner) AccountServer() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.state.Account.Server
+}
+
 // AccountOutdated reports whether password and sheet, as this device knows them, open what was replaced since.
 func (o *Owner) AccountOutdated() bool {
 	o.mu.Lock()
@@ -331,7 +346,7 @@ func (o *Owner) SwitchOff(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := o.current(ctx, k, true); err != nil {
+	if _, err := o.current(ctx, k, true); err != nil {
 		return err
 	}
 	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Password, d.Kit = nil, nil })

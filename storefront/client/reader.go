@@ -332,7 +332,9 @@ func (r *Reader) meet(owner policies.OwnerID, nonce policies.Nonce, alias string
 	first, invited := false, !invitation.IsZero()
 	switch {
 	case invited:
-		first = p.Invite(invitation, alias, r.now())
+		if first = p.Invite(invitation, alias, r.now()); !first && len(p.Relations) >= safe.MaxRelations/2 { // the rest is for codes that are handed over
+			return Contact{}, fmt.Errorf("%w: this person has used %s too often", policies.CodeInvitation, alias)
+		}
 	case alias != "" && alias != p.Alias:
 		p.Call(alias, r.now())
 	}
@@ -342,7 +344,7 @@ func (r *Reader) meet(owner policies.OwnerID, nonce policies.Nonce, alias string
 		if err != nil {
 			return Contact{}, err
 		}
-		p.Relate(safe.Relation{Nonce: nonce, Hash: policies.Hash(e.Hash), ID: made.ID, Time: made.Time})
+		p.Relations = append(slices.Clone(p.Relations), safe.Relation{Nonce: nonce, Hash: policies.Hash(e.Hash), ID: made.ID, Time: made.Time})
 	}
 	if err := r.book.Put(&p); err != nil {
 		return Contact{}, err
@@ -630,7 +632,10 @@ func (g *verifiedGrant) open(r *Reader, c *safe.Person) (*pre.GrantSecret, error
 		if len(r.line.Holders) > 1 { // or to a key that it gave up, by an owner's device that has not seen the new one; it will, and grants anew
 			g.err = policies.CodeSuspended
 		}
-		for _, rel := range c.Relations {
+		r.mu.Lock()
+		relations := slices.Clone(c.Relations) // of which some may be posted, or added, meanwhile
+		r.mu.Unlock()
+		for _, rel := range relations {
 			if rel.Hash == g.doc.Relationship {
 				key := r.root.ReaderKey(c.ID, rel.Nonce)
 				g.secret, g.err = key.OpenGrant(g.doc.Ciphertext)

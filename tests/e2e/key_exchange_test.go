@@ -141,6 +141,21 @@ func TestKeyExchange(t *testing.T) {
 		play(t, k.Stage, 0, "anna", "me", "kit", "off", "--yes")
 		k.restore(t, 3, "late", "--kit", "--code-file", k.secret(t, second))
 	})
+	t.Run("a sheet that another device printed", func(t *testing.T) {
+		code := k.sheet(t, "print")
+		// Only kit replace ends a sheet that works, whichever device printed it.
+		if r, err := k.Sallyport(t.Context(), "laptop", "me", "kit", "print", "--replace"); err != nil || r.Code == 0 || strings.Contains(r.Stdout, "RECOVERY") {
+			t.Errorf("kit print --replace ended the sheet of another device and says %q, %v", r.Stderr, err)
+		}
+		if r, err := k.Sallyport(t.Context(), "anna", "me", "kit", "test", "--code-file", k.secret(t, code)); err != nil || r.Code != 0 {
+			t.Errorf("the sheet opens nothing any more: %q, %v", r.Stderr, err)
+		}
+		// Where another device switched the sheet off there is none.
+		play(t, k.Stage, 0, "laptop", "me", "kit", "off", "--yes", "--replace")
+		if r, err := k.Sallyport(t.Context(), "anna", "me", "kit", "print"); err != nil || strings.Contains(r.Stderr, "You have a sheet already") {
+			t.Errorf("it says %q, %v", r.Stderr, err)
+		}
+	})
 	t.Run("a storefront that mints tokens gets no profile", func(t *testing.T) {
 		token := k.mint(t, k.anna)
 		e, err := k.guess(t.Context(), token, k.anna)

@@ -18,14 +18,16 @@ import (
 //
 // where a mark is a version and, unless that is 0, a hash (32). Numbers, counts and lengths are unsigned varints. Each record has one form: what decodes encodes to the same bytes.
 
+// MaxRelations is how many relationships are kept of one person.
+const MaxRelations = 512
+
 // Bounds of a record.
 const (
-	maxRecord    = 64 << 10
-	maxAlias     = 255
-	maxInvited   = 64
-	maxPurpose   = 1 << 10
-	maxRelations = 512
-	maxMarks     = 512
+	maxRecord  = 64 << 10
+	maxAlias   = 255
+	maxInvited = 64
+	maxPurpose = 1 << 10
+	maxMarks   = 512
 )
 
 // alone reports whether the person accepted one invitation, which gave them their name.
@@ -43,7 +45,7 @@ func encode(p *Person) ([]byte, error) {
 		return nil, fmt.Errorf("%w: invitations that are not in order, each once", ErrRecord)
 	case len(p.Purpose) > maxPurpose:
 		return nil, fmt.Errorf("%w: a purpose of %d bytes", ErrRecord, len(p.Purpose))
-	case len(p.Relations) > maxRelations || len(p.Marks) > maxMarks:
+	case len(p.Relations) > MaxRelations || len(p.Marks) > maxMarks:
 		return nil, fmt.Errorf("%w: %d relationships, %d authors", ErrRecord, len(p.Relations), len(p.Marks))
 	}
 	out := make([]byte, 0, 256+64*len(p.Relations)+80*len(p.Marks))
@@ -277,7 +279,7 @@ func decode(b []byte) (p Person, size int, err error) {
 			p.Invited = append(p.Invited, Invitation{policies.Hash(token), string(reference), int64(time)})
 		}
 	}
-	for range c.count(maxRelations) {
+	for range c.count(MaxRelations) {
 		var rel Relation
 		copy(rel.Nonce[:], c.take(uint64(len(rel.Nonce))))
 		copy(rel.Hash[:], c.take(32))

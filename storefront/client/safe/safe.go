@@ -154,28 +154,6 @@ func union(a, b []Invitation) []Invitation {
 	return slices.CompactFunc(both, func(a, b Invitation) bool { return a.Token == b.Token })
 }
 
-// Relate adds a relationship document. Of those that the storefront has, which are kept only so that the same code gives no second one, some make room.
-func (p *Person) Relate(r Relation) {
-	p.Relations = append(slices.Clone(p.Relations), r)
-	p.trim()
-}
-
-// trim keeps the greatest hashes of relationships that the storefront has, so that machines that join keep the same.
-func (p *Person) trim() {
-	for len(p.Relations) > maxRelations {
-		least := -1
-		for i := range p.Relations {
-			if r := &p.Relations[i]; r.ID.IsZero() && (least < 0 || slices.Compare(r.Hash[:], p.Relations[least].Hash[:]) < 0) {
-				least = i
-			}
-		}
-		if least < 0 {
-			return
-		}
-		p.Relations = slices.Delete(p.Relations, least, least+1)
-	}
-}
-
 // Unposted reports whether the storefront does not have a relationship yet.
 func (p *Person) Unposted() bool {
 	return slices.ContainsFunc(p.Relations, func(r Relation) bool { return !r.ID.IsZero() })
@@ -587,7 +565,6 @@ func (p *Person) join(o *Person) (conflicts []string) {
 	}
 	if added {
 		slices.SortFunc(p.Relations, func(a, b Relation) int { return slices.Compare(a.Hash[:], b.Hash[:]) })
-		p.trim()
 	}
 	joinMark := func(m *Mark, o Mark, whose string) {
 		if m.Version == o.Version && m.Hash != o.Hash {

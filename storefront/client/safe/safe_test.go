@@ -494,7 +494,7 @@ func TestSeveralInvitations(t *testing.T) {
 	for i := range maxMarks {
 		full.Marks = append(full.Marks, AuthorMark{policies.AuthorID{byte(i), byte(i >> 8)}, Mark{1, policies.Hash{1}}})
 	}
-	for i := range maxRelations - 1 {
+	for i := range MaxRelations - 1 {
 		full.Relations = append(full.Relations, Relation{Hash: policies.Hash{byte(i), byte(i >> 8)}, ID: policies.DocumentID{1}})
 	}
 	for _, p := range []*Person{other, full} {
@@ -630,8 +630,16 @@ func TestJoinOfFullRecords(t *testing.T) {
 			put(t, book, p)
 		}
 		put(t, b, person(2)) // somebody else, whom only one machine met; stored after the full one
-		if _, _, err := a.Join(b.Records()); err != nil {
-			t.Errorf("%s: machines can never be joined again: %v", what, err)
+		before, _ := a.Get(person(1).ID)
+		_, conflicts, err := a.Join(b.Records())
+		if err != nil || len(conflicts) == 0 {
+			t.Errorf("%s: machines can never be joined again: %v, or nobody is told: %v", what, err, conflicts)
+		}
+		after, _ := a.Get(before.ID)
+		for _, rel := range before.Relations { // on which permissions rest
+			if !slices.Contains(after.Relations, rel) {
+				t.Errorf("%s: a relationship is lost", what)
+			}
 		}
 		if _, ok := a.Get(person(2).ID); !ok {
 			t.Errorf("%s: somebody else is lost to this machine", what)

@@ -170,31 +170,23 @@ func (c *meKitPrint) print(s *session, again bool) error {
 		}
 	}
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
-		info, err := o.Account(s.ctx)
-		works := err == nil && info.Kit && !info.Outdated
-		if works && !again {
-			return s.adding(errUnsure, "kit.have")
-		}
 		if c.Output != "" { // a new sheet ends the one before, so where it goes is made sure of first
 			if err := profile.WriteFile(c.Output, nil); err != nil {
 				return err
 			}
 		}
-		kit, err := o.NewKit(s.ctx, c.Server, c.Replace)
+		kit, ended, err := o.NewKit(s.ctx, c.Server, c.Replace, again)
+		if err != nil && c.Output != "" {
+			_ = os.Remove(c.Output)
+		}
 		if err != nil {
-			if c.Output != "" {
-				_ = os.Remove(c.Output)
-			}
 			return s.elsewhere(err)
 		}
 		defer kit.Zero()
-		if works {
+		if ended {
 			s.note("%s", s.say("kit.before"))
 		}
-		server := c.Server
-		if info, err := o.Account(s.ctx); err == nil { // else the code is worth more than the address
-			server = info.Server
-		}
+		server := o.AccountServer()
 		join := o.Network().Join().String()
 		sheet, err := s.sheet(o.ID(), server, join, kit.Text())
 		if err != nil {

@@ -196,7 +196,7 @@ type bizListen struct {
 	Webhook    string `help:"Send each event to this URL: https, or http on this machine." placeholder:"URL"`
 	SecretFile string `help:"The secret (32 random bytes, mode 0600) that signs what is sent; made if it is missing. Give the receiving program the same." placeholder:"FILE"`
 	From       int64  `help:"Begin after the event of this number instead of where the last listener ended; 0 sends all that are kept again." default:"-1" placeholder:"NUMBER"`
-	Once       bool   `help:"End when everything that is there has been told, or the webhook took nothing for some 15 seconds."`
+	Once       bool   `help:"End when everything that is there has been told, or the webhook did not take an event in five tries."`
 	Count      int    `help:"End after so many events; 0 never."`
 }
 

@@ -203,17 +203,18 @@ func (s *session) decide(o *client.Owner, id string) ([]policies.Field, error) {
 	return s.askFields(found, bufio.NewReader(f), s.stderr)
 }
 
-// requestOf finds a request by its first digits.
-func requestOf(o *client.Owner, id string) (found *client.Consent, err error) {
+// requestOf finds a request by its first digits, as [client.Owner.Answer] does.
+func requestOf(o *client.Owner, id string) (*client.Consent, error) {
+	var found []client.Consent
 	for _, c := range o.Inbox(true) {
 		if len(id) >= 4 && strings.HasPrefix(c.ID.String(), id) {
-			found = &c
+			found = append(found, c)
 		}
 	}
-	if found == nil {
+	if len(found) != 1 {
 		return nil, fmt.Errorf("%w: %q", policies.CodeNotAsked, id)
 	}
-	return found, nil
+	return &found[0], nil
 }
 
 // sureOfAll asks a person who is about to allow all the fields they have, and was not asked about each.
@@ -225,6 +226,11 @@ func (s *session) sureOfAll(o *client.Owner, id string, grant []policies.Field) 
 	asked, err := requestOf(o, id)
 	if err != nil {
 		return err
+	}
+	if slices.ContainsFunc(grant, func(f policies.Field) bool {
+		return !slices.ContainsFunc(asked.Asked, func(a consent.AskedField) bool { return a.Field == f })
+	}) {
+		return nil // more than was asked for, which is refused
 	}
 	return s.sure("grant.all", "n", len(have), "reader", s.asker(asked))
 }

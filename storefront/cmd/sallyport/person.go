@@ -62,7 +62,7 @@ var reasons = []struct {
 	id  string
 }{
 	{client.ErrRotationRefused, "why.rotation_refused"}, {client.ErrNotRotated, "why.not_rotated"}, {client.ErrReplaced, "why.replaced"}, {client.ErrRecovery, "why.recovery"},
-	{client.ErrNoAccount, "why.no_account"}, {client.ErrNotSame, "why.not_same"}, {errUnsure, "why.unsure"},
+	{client.ErrNoAccount, "why.no_account"}, {client.ErrNotSame, "why.not_same"}, {client.ErrKit, "kit.have"}, {errUnsure, "why.unsure"},
 	{errNoTerminal, "why.no_terminal"}, {errDuration, "why.duration"}, {errUsage, "why.usage"},
 	{client.ErrNoContact, "why.no_contact"}, {client.ErrNotConnected, "why.not_connected"}, {client.ErrNoField, "why.no_field"}, {catalogue.ErrUnknownField, "why.unknown_field"},
 	{catalogue.ErrCard, "why.card"}, {client.ErrUntold, "why.untold"}, {client.ErrNewer, "why.newer"}, {client.ErrOvertaken, "why.overtaken"}, {client.ErrFork, "why.fork"}, {policies.ErrPin, "why.pin"},
@@ -119,12 +119,15 @@ func (s *session) adding(err error, id string, pairs ...any) error {
 // explain is an error for a person, as a message.
 func (s *session) explain(err error) string { return s.say("error", "text", s.reason(err)) }
 
+// fuller are errors of which the catalogue says in English too what to do.
+var fuller = []error{client.ErrNoContact, client.ErrKit, policies.CodeNotAsked}
+
 // reason is an error for a person. What errors say of themselves is English, so only who reads English sees it beside the phrases; others see it on a line of
 // its own, if there is no phrase or they want it whole. What has words of the craft is seen only by who wants it.
 func (s *session) reason(err error) string {
 	text, why := err.Error(), s.why(err)
 	plain := phrases.Plain(text) || s.Details
-	if s.lang == phrases.English {
+	if s.lang == phrases.English && !slices.ContainsFunc(fuller, func(one error) bool { return errors.Is(err, one) }) {
 		switch {
 		case plain:
 			return text // it says why itself, and what of

@@ -14,12 +14,12 @@ import (
 type meReplace struct {
 	LostDevice bool     `help:"${flag_replace_lost}" xor:"why"`
 	Stolen     bool     `help:"${flag_replace_stolen}" xor:"why"`
-	Fields     []string `help:"${flag_replace_fields}" xor:"how,what" placeholder:"FIELD"`
+	Fields     []string `help:"${flag_replace_fields}" xor:"how,what,whole,account" placeholder:"FIELD"`
 	Cancel     bool     `help:"${flag_replace_cancel}" xor:"why,what"`
-	Backup     string   `help:"${flag_replace_backup}" placeholder:"FILE"`
+	Backup     string   `help:"${flag_replace_backup}" placeholder:"FILE" xor:"whole"`
 	OldBackup  string   `help:"${flag_replace_old}" placeholder:"FILE" xor:"how"`
 	Announce   bool     `help:"${flag_replace_announce}" xor:"how"`
-	Password   string   `name:"new-password-file" help:"${flag_replace_password}" placeholder:"FILE"`
+	Password   string   `name:"new-password-file" help:"${flag_replace_password}" placeholder:"FILE" xor:"account"`
 	Yes        bool     `help:"${flag_yes}"`
 }
 

@@ -93,11 +93,11 @@ func signWebhook(secret []byte, id, timestamp string, body []byte) string {
 	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// webhookTries is how often a listener that is to end tries to send an event: some 15 seconds, and what the tries themselves take.
+// webhookTries is how often a listener that is to end tries to send an event: with pauses of 15 seconds in all, and at most [webhookTimeout] for each try.
 const webhookTries = 5
 
 // errNotTaken: the webhook did not take an event in as many tries as there were to be.
-var errNotTaken = fmt.Errorf("%w: the webhook does not take what is sent; the next listener begins with it", policies.CodeUnavailable)
+var errNotTaken = fmt.Errorf("%w: the webhook does not take what is sent", policies.CodeUnavailable)
 
 // errGone: the receiving side says that it wants no more events.
 var errGone = errors.New("the webhook answers 410 Gone; nothing more is sent to it")
@@ -120,7 +120,7 @@ func (h *webhook) deliver(ctx context.Context, e *client.ConsentEvent) error {
 		case err == nil || errors.Is(err, errGone) || ctx.Err() != nil:
 			return err
 		case tried == h.tries:
-			return fmt.Errorf("%w: event %d: %w", errNotTaken, e.Number, err)
+			return fmt.Errorf("%w: event %d (to begin with it: --from %d): %w", errNotTaken, e.Number, e.Number-1, err)
 		}
 		h.tell("event %d was not taken (%v); again in %s", e.Number, err, pause)
 		sleep(ctx, pause)
