@@ -233,6 +233,8 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		answer(e, p.freeze(ctx, p.owners[l.Who]))
 	case reference.Thaw:
 		answer(e, d.owner.Thaw(ctx))
+	case reference.Close:
+		answer(e, d.owner.CloseAccount(ctx))
 	case reference.Ask:
 		p.ask(ctx, d, l, e)
 	case reference.Hear:
@@ -266,6 +268,10 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		}
 		e.Result = result
 	case reference.Forge:
+		if l.Attack == "left" {
+			e.Result = p.tap.left(ctx, p.owners[l.Who])
+			break
+		}
 		if l.Attack == "old key" || l.Attack == "old root" {
 			if err := p.old(ctx, l, e); err != nil {
 				return nil, err
@@ -640,6 +646,22 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 			if err := run(Line{Who: name + device, Do: reference.Restore}); err != nil {
 				return events, err
 			}
+		}
+	}
+	// An account that somebody began to close is closed.
+	for _, owner := range p.script.Owners {
+		i := slices.IndexFunc(p.script.Lines, func(l Line) bool { return l.Do == reference.Close && strings.HasPrefix(l.Who, owner+"/") })
+		if i < 0 {
+			continue
+		}
+		if err := run(Line{Who: p.script.Lines[i].Who, Do: reference.Close}); err != nil {
+			return events, err
+		}
+		e := events[len(events)-1]
+		e.Do = reference.Calm
+		events = append(events, e)
+		if err := run(Line{Do: reference.Forge, Who: owner, Attack: "left"}); err != nil {
+			return events, err
 		}
 	}
 	for _, owner := range p.script.Owners {

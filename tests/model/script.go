@@ -37,6 +37,7 @@ import (
 //	ana/1 stop acme a                  # withdraws
 //	acme/1 suspend                     # a reader does: it suspends its grants, and has new keys
 //	ana/2 restore                      # until it is made anew from the newest backup
+//	ana/1 close                        # the account, for ever
 //	freeze ana                         # two operators do
 //	ana/1 thaw
 //	wait 500ms
@@ -231,7 +232,7 @@ func (s *Script) validate() error {
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && (l.Attack == "stolen" || l.Attack == "lost")
 		case reference.Suspend, reference.Hear:
 			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2")
-		case reference.Sync, reference.Thaw:
+		case reference.Sync, reference.Thaw, reference.Close:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2")
 		case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Answer, reference.Stop:
 			all := l.Do == reference.Revoke || l.Do == reference.EndWrite || l.Do == reference.Answer
@@ -339,8 +340,12 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 			l.With, killed = false, false
 			clear(busy)
 		}
-		if l.Do == reference.Kill && killed || l.Who != "" && busy[l.Who] {
+		if l.Do == reference.Kill && killed || l.Who != "" && busy[l.Who] || l.Do == reference.Close && len(s.Lines) < lines*3/4 {
 			continue
+		}
+		if l.Do == reference.Close && !l.With && d.IntN(2) == 0 { // on the way
+			s.Lines = append(s.Lines, Line{Who: d.one("vault", "storefront", "both"), Do: reference.Kill, After: d.ms(1, 30), Length: d.ms(1, 60)})
+			l.With, killed = true, true
 		}
 		killed = killed || l.Do == reference.Kill
 		busy[l.Who] = true
@@ -368,7 +373,7 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 		}
 		if l.Do == reference.Kill { // somebody meets it
 			for range 2 + d.IntN(2) {
-				if l := d.line(s, fields, sealed); l.Do != reference.Kill && l.Do != "wait" && !busy[l.Who] {
+				if l := d.line(s, fields, sealed); l.Do != reference.Kill && l.Do != "wait" && l.Do != reference.Close && !busy[l.Who] {
 					l.With = true
 					busy[l.Who] = true
 					s.Lines = append(s.Lines, l)
@@ -385,7 +390,7 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 	if d.IntN(25) == 0 {
 		l.Cut = d.ms(1, 60)
 	}
-	switch n := d.IntN(140); {
+	switch n := d.IntN(143); {
 	case n < 14:
 		l.Do = reference.Set
 	case n < 18:
@@ -507,6 +512,8 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 		l = Line{Who: reader + "/" + d.one("1", "2"), Do: reference.Hear}
 	case n < 138:
 		l.Do, l.Reader = reference.Stop, reader
+	case n < 141:
+		l.Do, l.Fields = reference.Close, nil
 	default:
 		l = Line{Do: "wait", Length: d.ms(200, 1200)}
 	}

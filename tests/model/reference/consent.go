@@ -44,6 +44,10 @@ func (m *model) asked(e *Event) {
 		}) {
 			m.violation(e, "nothing was denied")
 		}
+	case "account_closed":
+		if closed, _ := m.shut(e, e.Owner); !closed {
+			m.violation(e, "nobody closed the account")
+		}
 	case "unavailable":
 		if !m.trouble(e) {
 			m.violation(e, "nothing was away")

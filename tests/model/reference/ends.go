@@ -117,6 +117,9 @@ func (m *model) gaveUp(e *Event) {
 	if m.replaced(e) {
 		return
 	}
+	if closed, _ := m.shut(e, e.Owner); closed && (e.Result == "no_grant" || e.Result == "account_closed") {
+		return
+	}
 	switch e.Result {
 	case OK:
 		// What is over anyway, of a grant that is in force otherwise, may be given up too.

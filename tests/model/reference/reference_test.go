@@ -66,6 +66,14 @@ func TestForgedOutcomes(t *testing.T) {
 		if settles(e) && e.Result == OK && e.owner() == "ana" { // of whom nothing was replaced
 			try(e, "replaced", func(e *Event) { e.Result = Replaced })
 		}
+		if settles(e) && e.owner() != "dora" {
+			try(e, "account_closed", func(e *Event) { e.Result = "account_closed" })
+		}
+		if e.Do == Close {
+			for _, r := range []string{NotStopped, Untold, "account_closed"} {
+				try(e, r, func(e *Event) { e.Result = r })
+			}
+		}
 		if e.Result == Replaced {
 			try(e, "it worked", func(e *Event) { e.Result = OK })
 		}
@@ -88,7 +96,7 @@ func TestForgedOutcomes(t *testing.T) {
 				try(e, r, func(e *Event) { e.Result = r })
 			}
 		}
-		if (e.Do == Write || e.Do == EndWrite || e.Do == GiveUp) && e.Result != OK {
+		if (e.Do == Write || e.Do == EndWrite || e.Do == GiveUp || e.Do == Freeze || settles(e) && e.Result == "account_closed") && e.Result != OK {
 			try(e, "it worked", func(e *Event) { e.Result = OK })
 		}
 		if e.Do != Read && e.Do != Sync || e.Result != OK || troubled(events, e) {
@@ -118,6 +126,9 @@ func TestForgedOutcomes(t *testing.T) {
 				continue
 			}
 			for _, r := range refusals {
+				if closedBefore(events, e, &it) && (r == "no_grant" || r == "grant_revoked") { // either, while the storefront deletes what it has
+					continue
+				}
 				if r != it.Result && !(r == "grant_revoked" && it.Result == "no_grant" && everRevoked(events, e, it)) {
 					set(r, func(it *Item) { it.Result, it.Version, it.Number = r, 0, 0 })
 				}
@@ -139,6 +150,15 @@ func TestForgedOutcomes(t *testing.T) {
 func troubled(events []Event, e *Event) bool {
 	for _, k := range events {
 		if k.Do == Kill && k.Start < e.End && e.Start < k.End {
+			return true
+		}
+	}
+	return false
+}
+
+func closedBefore(events []Event, e *Event, it *Item) bool {
+	for _, c := range events {
+		if c.Do == Close && c.owner() == it.Owner && c.Start < e.End {
 			return true
 		}
 	}
@@ -213,6 +233,10 @@ func (h *history) giveUp(from, to int64, result string) {
 
 func (h *history) replace(from, to int64, device, result string) {
 	h.add(from, to, "ana/"+device, Replace, result, nil)
+}
+
+func (h *history) close(from, to int64, device, result string) {
+	h.add(from, to, "ana/"+device, Close, result, nil)
 }
 
 func (h *history) restore(from, to int64, device string) {
@@ -607,7 +631,54 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(32, 36, "ana/1", Stop, OK, func(e *Event) { e.Reader, e.Fields = "acme", []string{"b"} })
 			h.readOf("b", "released")
 		}},
-		"a root is replaced again": {false, func(h *history) { h.replace(20, 30, "1", OK); h.replace(40, 50, "1", "succession_pending") }},
+		"a closed account is not read": {false, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "released", 1, 1) }},
+		"but refused":                  {true, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "no_grant", 0, 0) }},
+		"not for another reason":       {false, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "not_found", 0, 0) }},
+		"nor before":                   {false, func(h *history) { h.read(12, 14, "no_grant", 0, 0); h.close(20, 30, "1", OK) }},
+		"while it is closed, both": {true, func(h *history) {
+			h.close(20, 50, "1", OK)
+			h.read(25, 28, "released", 1, 1)
+			h.read(30, 40, "grant_revoked", 0, 0)
+		}},
+		"not in the other order": {false, func(h *history) {
+			h.close(20, 50, "1", OK)
+			h.read(25, 28, "no_grant", 0, 0)
+			h.read(30, 40, "released", 1, 1)
+		}},
+		"a closing whose answer was lost may be": {true, func(h *history) {
+			h.kill(20, 30)
+			h.close(20, 30, "1", NotStopped)
+			h.read(40, 50, "released", 1, 1)
+			h.read(60, 70, "no_grant", 0, 0)
+		}},
+		"until the device says so": {false, func(h *history) {
+			h.kill(20, 30)
+			h.close(20, 30, "1", NotStopped)
+			h.close(32, 36, "1", OK)
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"also of a storefront that was not told": {false, func(h *history) {
+			h.kill(20, 30)
+			h.close(20, 30, "1", Untold)
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"its lost answer while all is well":        {false, func(h *history) { h.close(20, 30, "1", NotStopped) }},
+		"nothing is published in a closed account": {false, func(h *history) { h.close(20, 30, "1", OK); h.set(40, 50, "2", OK, 2, "a") }},
+		"the other device is told":                 {true, func(h *history) { h.close(20, 30, "1", OK); h.set(40, 50, "2", "account_closed", 2, "a") }},
+		"only if it is":                            {false, func(h *history) { h.set(40, 50, "2", "account_closed", 2, "a") }},
+		"and may close it too":                     {true, func(h *history) { h.close(20, 30, "1", OK); h.close(40, 50, "2", OK) }},
+		"nor does anybody write in it": {false, func(h *history) {
+			h.letWrite(12, 14, GrantWrite, OK)
+			h.close(20, 30, "1", OK)
+			h.write(40, 50, "1", OK, 2)
+		}},
+		"who is refused": {true, func(h *history) {
+			h.letWrite(12, 14, GrantWrite, OK)
+			h.close(20, 30, "1", OK)
+			h.write(40, 50, "1", "no_write_grant", 2)
+		}},
+		"it is not opened by a thaw": {false, func(h *history) { h.close(20, 30, "1", OK); h.add(40, 50, "ana/2", Thaw, OK, nil) }},
+		"a root is replaced again":   {false, func(h *history) { h.replace(20, 30, "1", OK); h.replace(40, 50, "1", "succession_pending") }},
 		"once the first time is over": {true, func(h *history) {
 			h.kill(20, 30)
 			h.replace(20, 30, "1", "unavailable")

@@ -38,6 +38,7 @@ const (
 	GiveUp  = "give-up" // a reader ends what it may read
 	Freeze  = "freeze"  // two operators stop all reading of an owner
 	Thaw    = "thaw"    // an owner ends that
+	Close   = "close"   // an owner ends the account, for ever
 	Kill    = "kill"    // a daemon is killed and, at the event's end, serves again
 	Replay  = "replay"  // somebody sends again what was sent before
 	Forge   = "forge"   // somebody publishes in an owner's name
@@ -55,6 +56,7 @@ const (
 	NoRecovery = "no_recovery" // it lacks the recovery key in force; nothing was begun
 	NotAsked   = "not_asked"   // this device knows of no request that waits
 	Newer      = "newer"       // the writer wrote something else meanwhile; nothing was begun
+	Untold     = "untold"      // the account is closed, and the storefront was not told
 	Overtaken  = "overtaken"   // what this device had waiting is not carried out: another decided about it later
 )
 

@@ -162,8 +162,15 @@ func (m *model) wrote(e *Event) {
 	if m.replaced(e) {
 		return
 	}
+	closed, open := m.shut(e, e.Owner)
+	if closed && (e.Result == "no_write_grant" || e.Result == "account_closed") {
+		return
+	}
 	switch e.Result {
 	case OK:
+		if !open {
+			m.violation(e, "the account was closed")
+		}
 		for _, f := range e.Fields {
 			if !may(f, GrantWrite) {
 				m.violation(e, "%s may not be written", f)
