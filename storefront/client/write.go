@@ -428,6 +428,10 @@ func (r *Reader) mayWrite(grants []heldWriteGrant, f policies.Field) (*heldWrite
 			code = policies.CodeWriteEnded
 			continue
 		}
+		if r.now().Unix() < g.NotBefore { // the vault would take it with what else the manifest says, and it would never count
+			code = policies.CodeNotYet
+			continue
+		}
 		return g, epoch, nil
 	}
 	return nil, 0, code
