@@ -35,6 +35,7 @@ type play struct {
 	mu      sync.Mutex                   // guards what follows
 	backups map[string][][]byte          // of each owner, the newest last
 	former  map[string][]*devices.Drawer // what devices of an owner had before the root was replaced
+	over    map[may]time.Time            // when the last permission of a writer ends by itself; zero: never
 }
 
 // device is a device of an owner, or a reader with a session of its own. Several of one have one identity: one was made from the other's backup.
@@ -56,7 +57,7 @@ type known struct {
 // everything, every grant is revoked, and everybody tries again. An error says that the world is not fit for use any more.
 func (w *World) Play(ctx context.Context, s *Script) ([]reference.Event, error) {
 	w.played++
-	p := &play{World: w, script: s, owners: map[string]policies.OwnerID{}, names: map[policies.AuthorID]string{}, readers: map[string]policies.ReaderID{}, devices: map[string]*device{}, backups: map[string][][]byte{}, former: map[string][]*devices.Drawer{}}
+	p := &play{World: w, script: s, owners: map[string]policies.OwnerID{}, names: map[policies.AuthorID]string{}, readers: map[string]policies.ReaderID{}, devices: map[string]*device{}, backups: map[string][][]byte{}, former: map[string][]*devices.Drawer{}, over: map[may]time.Time{}}
 	defer p.close()
 	if err := p.cast(ctx); err != nil {
 		return nil, fmt.Errorf("before the script began: %w", err)
@@ -217,7 +218,12 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 	case reference.Revoke:
 		answer(e, d.owner.Revoke(ctx, p.readers[l.Reader], fields, client.RevokeOptions{KeepEpoch: l.Keep}))
 	case reference.GrantWrite:
-		answer(e, d.owner.GrantWrite(ctx, p.readers[l.Reader], fields, client.GrantOptions{}))
+		o := client.GrantOptions{Duration: l.Terms.For}
+		if l.Terms.From != 0 {
+			o.Begins = time.Now().Add(l.Terms.From)
+		}
+		p.limited(l)
+		answer(e, d.owner.GrantWrite(ctx, p.readers[l.Reader], fields, o))
 	case reference.EndWrite:
 		answer(e, d.owner.EndWrite(ctx, p.readers[l.Reader], fields))
 	case reference.Write:
@@ -697,8 +703,23 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 			}
 		}
 	}
-	// Who could write cannot any more, and what it wrote stays.
+	// Who could write cannot any more, and what it wrote stays: first those whose time is over, then all.
 	if writers := p.writers(); len(writers) > 0 {
+		for _, w := range writers {
+			over := p.over[w]
+			if over.IsZero() {
+				continue
+			}
+			time.Sleep(time.Until(over))
+			for _, l := range []Line{
+				{Who: w.writer + "/1", Do: reference.Write, Fields: []string{w.owner + ":" + p.fields()[0]}},
+				{Do: reference.Forge, Who: w.owner, Reader: w.writer, Attack: "writer"},
+			} {
+				if err := run(l); err != nil {
+					return events, err
+				}
+			}
+		}
 		for _, w := range writers {
 			for _, l := range []Line{
 				{Who: w.owner + "/1", Do: reference.EndWrite, Reader: w.writer},
@@ -722,6 +743,21 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 		}
 	}
 	return events, all()
+}
+
+// limited notes when a permission to write ends by itself, with what the clock leaves open.
+func (p *play) limited(l *Line) {
+	owner, _, _ := strings.Cut(l.Who, "/")
+	w := may{owner, l.Reader}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before, known := p.over[w]
+	switch over := time.Now().Add(l.Terms.From + l.Terms.For + 1100*time.Millisecond); {
+	case l.Terms.For == 0 || known && before.IsZero():
+		p.over[w] = time.Time{}
+	case over.After(before):
+		p.over[w] = over
+	}
 }
 
 // may is an owner and somebody who writes for that owner.

@@ -22,7 +22,7 @@ import (
 //	ana/2 sync                         # a second device of ana's
 //	ana/2 revoke acme a keep           # no fields: all; "keep": rotates nothing
 //	| kill vault after=20ms down=30ms  # or storefront, or both
-//	ana/1 grant-write acme a           # acme may write a
+//	ana/1 grant-write acme a           # acme may write a; for=2s from=1s as above
 //	acme/1 write ana:a                 # and does
 //	ana/1 adopt acme a                 # or reject
 //	ana/1 end-write acme               # no fields: all
@@ -444,6 +444,12 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 		l = Line{Who: d.one(owner, reader) + "/" + d.one("1", "2"), Do: reference.Restart}
 	case n < 104:
 		l.Do, l.Reader = reference.GrantWrite, reader
+		if d.IntN(3) == 0 {
+			l.Terms.For = time.Duration(1+d.IntN(2)) * time.Second
+		}
+		if d.IntN(8) == 0 {
+			l.Terms.From = time.Second
+		}
 	case n < 107:
 		l.Do, l.Reader = reference.EndWrite, reader
 		if d.IntN(3) == 0 {

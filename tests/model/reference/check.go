@@ -33,6 +33,8 @@ type Rules struct {
 	FrozenReads    bool // all reading of an owner was stopped, and a reader is expected to read
 	SuspendedReads bool // a reader is expected to read what it suspended
 	DeniedReads    bool // a reader is expected to read what it asked for and was denied
+	LateWrites     bool // a writer whose time is over is expected to write on
+	EarlyWrites    bool // and one whose time has not come, to write already
 	OldDevices     bool // a device that was replaced is expected to go on
 	ClosedReads    bool // a reader is expected to read of an account that is closed
 	ClosedGoesOn   bool // so is its owner, to go on
@@ -206,7 +208,7 @@ func refusedAtHome(e *Event) bool {
 	case EndWrite:
 		return e.Result == "no_write_grant"
 	case Write:
-		return e.Result == "no_write_grant" || e.Result == "write_ended"
+		return e.Result == "no_write_grant" || e.Result == "write_ended" || e.Result == "grant_not_yet_valid"
 	case Adopt, Reject:
 		return e.Result == NoField || e.Result == Newer || e.Result == "not_found"
 	}
@@ -256,7 +258,7 @@ func (m *model) write() {
 			m.ops[e] = &op
 			for _, f := range fields {
 				r, k := w, slot{owner, author, f}
-				r.lost = author != owner && m.ending(&w, owner, author, f)
+				r.lost = author != owner && (m.ending(&w, owner, author, f) || m.elapsing(&w, owner, author, f))
 				m.values[k] = append(m.value(k), &r)
 			}
 		}
@@ -681,7 +683,7 @@ func (m *model) item(e *Event, it *Item) {
 		}
 	case "grant_not_yet_valid":
 		for _, w := range granted {
-			if w.Terms.From != 0 && seconds(e.Start) < seconds(w.Start+int64(w.Terms.From))+1 {
+			if w.early(e) {
 				because = append(because, w)
 			}
 		}
@@ -723,6 +725,11 @@ func (m *model) item(e *Event, it *Item) {
 // expired reports whether a grant may have been over during a read.
 func (w *write) expired(e *Event) bool {
 	return w.Terms.For != 0 && seconds(e.End) >= seconds(w.Start+int64(w.Terms.From+w.Terms.For))
+}
+
+// early reports whether a grant may not have begun during an event.
+func (w *write) early(e *Event) bool {
+	return w.Terms.From != 0 && seconds(e.Start) < seconds(w.Start+int64(w.Terms.From))+1
 }
 
 func (m *model) expired(granted []*write, e *Event) bool {

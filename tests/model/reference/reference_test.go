@@ -96,6 +96,9 @@ func TestForgedOutcomes(t *testing.T) {
 				try(e, r, func(e *Event) { e.Result = r })
 			}
 		}
+		if e.Do == Write && e.Result != "grant_not_yet_valid" {
+			try(e, "grant_not_yet_valid", func(e *Event) { e.Result = "grant_not_yet_valid" })
+		}
 		if (e.Do == Write || e.Do == EndWrite || e.Do == GiveUp || e.Do == Freeze || settles(e) && e.Result == "account_closed") && e.Result != OK {
 			try(e, "it worked", func(e *Event) { e.Result = OK })
 		}
@@ -215,6 +218,10 @@ func (h *history) read(from, to int64, result string, number int, version uint64
 
 func (h *history) letWrite(from, to int64, do, result string) {
 	h.add(from, to, "ana/1", do, result, func(e *Event) { e.Reader, e.Fields = "globex", []string{"a"} })
+}
+
+func (h *history) letWriteFor(from, to int64, terms Terms) {
+	h.add(from, to, "ana/1", GrantWrite, OK, func(e *Event) { e.Reader, e.Fields, e.Terms = "globex", []string{"a"}, terms })
 }
 
 func (h *history) write(from, to int64, device, result string, number int) {
@@ -508,6 +515,55 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.write(40, 50, "1", OK, 2)
 			h.letWrite(52, 56, Reject, OK)
 			h.read(60, 70, "released", 2, 2)
+		}},
+		"nor after its time": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 1e9})
+			h.write(2500, 2510, "1", OK, 2)
+		}},
+		"of which it is told": {true, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 1e9})
+			h.write(40, 50, "1", OK, 2)
+			h.readBy(60, 70, "globex", 2, 1)
+			h.write(2500, 2510, "1", "write_ended", 3)
+			h.readBy(2600, 2610, "globex", 2, 1)
+		}},
+		"but not in its time": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 5e9})
+			h.write(2500, 2510, "1", "write_ended", 2)
+		}},
+		"nor before it": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{From: 3e9})
+			h.write(1500, 1510, "1", OK, 2)
+		}},
+		"of which it is told too": {true, func(h *history) {
+			h.letWriteFor(20, 30, Terms{From: 3e9})
+			h.write(1500, 1510, "1", "grant_not_yet_valid", 2)
+		}},
+		"but not when it has come": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{From: 1e9})
+			h.write(2500, 2510, "1", "grant_not_yet_valid", 2)
+		}},
+		"what was written in its time stays": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 2e9})
+			h.write(40, 50, "1", OK, 2)
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"until its writer writes something else after it": {true, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 2e9})
+			h.add(31, 32, "ana/1", GrantWrite, OK, func(e *Event) { e.Reader, e.Fields = "globex", []string{"c"} })
+			h.write(40, 50, "1", OK, 2)
+			h.add(4400, 4410, "globex/1", Write, OK, func(e *Event) { e.Owner, e.Fields, e.Number = "ana", []string{"c"}, 3 })
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"what was written when it was over may not count": {true, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 1e9})
+			h.write(900, 1100, "1", OK, 2)
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"new terms take the place of older ones": {true, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 1e9})
+			h.letWriteFor(2500, 2510, Terms{For: 5e9})
+			h.write(2600, 2610, "1", OK, 2)
 		}},
 		"a lost answer to a writer leaves both": {true, func(h *history) {
 			h.letWrite(20, 30, GrantWrite, OK)
