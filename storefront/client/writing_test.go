@@ -673,6 +673,10 @@ func TestWriteTooEarly(t *testing.T) {
 	w.wantRead(r, o, "note", "n")
 	w.must(r.Write(ctx, o.ID(), set("note", "n3")))
 	w.wantRead(r, o, "note", "n3")
+	w.must(o.GrantWrite(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{Begins: time.Now().Add(time.Hour)}))
+	if err := r.Write(ctx, o.ID(), set("note", "n4")); !errors.Is(err, policies.CodeNotYet) {
+		t.Errorf("what took the place of a permission: %v", err)
+	}
 	grants, _, err := r.fetchWriteGrants(ctx, o.ID())
 	w.must(err)
 	r.now = func() time.Time { return time.Now().Add(2 * time.Hour) }
