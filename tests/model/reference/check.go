@@ -35,6 +35,9 @@ type Rules struct {
 	DeniedReads    bool // a reader is expected to read what it asked for and was denied
 	LateWrites     bool // a writer whose time is over is expected to write on
 	EarlyWrites    bool // and one whose time has not come, to write already
+	WideDeposits   bool // a source is expected to deposit what the owner did not order
+	DepositsAgain  bool // or once more
+	StrangersLook  bool // a reader is expected to look up whom only the introduced may
 	OldDevices     bool // a device that was replaced is expected to go on
 	ClosedReads    bool // a reader is expected to read of an account that is closed
 	ClosedGoesOn   bool // so is its owner, to go on
@@ -137,7 +140,11 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 			continue
 		}
 		sum.Operations++
-		sum.Answers[strings.Join(strings.Fields(e.Do+" "+e.Terms.Custody+" "+e.Result), " ")]++
+		do := e.Do
+		if e.deposits() {
+			do = e.Attack
+		}
+		sum.Answers[strings.Join(strings.Fields(do+" "+e.Terms.Custody+" "+e.Result), " ")]++
 		switch e.Do {
 		case Read:
 			for i := range e.Items {
@@ -152,8 +159,12 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 				sum.Unknown++
 			}
 			m.suspended(e)
-		case Ask, Hear:
+		case Ask, Hear, Specify:
 			m.asked(e)
+		case Register, LookUp, Forward:
+			m.registry(e)
+		case Collect:
+			m.collected(e, &sum)
 		case GiveUp:
 			if e.Result != OK && !refusedAtHome(e) {
 				sum.Unknown++
@@ -208,6 +219,9 @@ func refusedAtHome(e *Event) bool {
 	case EndWrite:
 		return e.Result == "no_write_grant"
 	case Write:
+		if e.deposits() && slices.Contains([]string{NotAsked, "wider_than_asked", "order_used"}, e.Result) {
+			return true
+		}
 		return e.Result == "no_write_grant" || e.Result == "write_ended" || e.Result == "grant_not_yet_valid"
 	case Adopt, Reject:
 		return e.Result == NoField || e.Result == Newer || e.Result == "not_found"
@@ -296,15 +310,23 @@ func (m *model) write() {
 			publishes(o, o, m.everSet(o))
 		case Grant, Answer:
 			permits(m.permits, e.Fields)
+			if e.letsWrite() && e.Do == Answer {
+				for _, f := range e.Fields {
+					r, k := w, permitKey{o, e.Source, f}
+					m.writers[k] = append(m.writers.at(k), &r)
+				}
+			}
 		case Revoke, Stop:
 			if !e.Keep {
 				moves(o)
 			}
 			permits(m.permits, m.meant(e))
+			m.halves(&w)
 		case GrantWrite:
 			permits(m.writers, e.Fields)
 		case EndWrite:
 			permits(m.writers, m.meant(e))
+			m.halves(&w)
 		case GiveUp:
 			for _, f := range e.Fields {
 				r, k := w, permitKey{e.Owner, o, f}
@@ -402,7 +424,7 @@ func (m *model) meant(e *Event) []string {
 	var out []string
 	for i := range m.events {
 		x := &m.events[i]
-		if x.owner() == e.owner() && x.Reader == e.Reader && (e.revokes() && x.grants() || e.Do == EndWrite && x.Do == GrantWrite) {
+		if x.owner() == e.owner() && x.Reader == e.Reader && e.revokes() && x.grants() || e.Do == EndWrite && x.owner() == e.owner() && x.lets(e.Reader) {
 			out = append(out, x.Fields...)
 		}
 	}
@@ -446,6 +468,10 @@ func (m *model) answer(e *Event) {
 		m.violation(e, "another device replaced the root, and this one goes on, or is expected to")
 	}
 	switch e.Result {
+	case TakenBack:
+		if !m.rival(e) {
+			m.violation(e, "no other device ended anything of it")
+		}
 	case OK:
 		if e.Do == Answer {
 			m.decided(e)
@@ -574,7 +600,7 @@ func (m *model) item(e *Event, it *Item) {
 	absent := slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event == nil || w.Do == Remove })
 	written, unwritten := m.written(e, it) // by somebody else
 	granted := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || !w.grants() })
-	revoked := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || !w.revokes() && w.Do != GiveUp })
+	revoked := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || !w.revokes() && w.Do != GiveUp && w.Do != EndWrite })
 	nothing := slices.ContainsFunc(mayPermit, func(w *write) bool { return w.Event == nil })
 	bad := func(why string) {
 		m.violation(e, "%s:%s is %s: %s", it.Owner, it.Field, it.Result, why)

@@ -42,7 +42,7 @@ func (m *model) regranting(w *write, owner, reader, field string) bool {
 				return true
 			}
 		case Grant, Answer:
-			if x.Reader == reader && slices.Contains(x.Fields, field) {
+			if (x.Reader == reader || x.letsWrite()) && slices.Contains(x.Fields, field) {
 				return true
 			}
 		}

@@ -96,6 +96,29 @@ func TestForgedOutcomes(t *testing.T) {
 				try(e, r, func(e *Event) { e.Result = r })
 			}
 		}
+		if e.Do == LookUp && e.Reader == "globex" || e.Do == Specify || e.Do == Forward {
+			for _, r := range []string{OK, "not_introduced", "no_contact", NotAsked, "not_the_source"} {
+				if r != e.Result && !(e.Do == Specify && r == OK) && !(e.Do == Forward && r == "no_contact") {
+					try(e, r, func(e *Event) { e.Result = r })
+				}
+			}
+		}
+		if e.deposits() {
+			for _, r := range []string{OK, "wider_than_asked", "order_used", NotAsked, "no_write_grant", "write_ended"} {
+				if r != e.Result {
+					try(e, r, func(e *Event) { e.Result = r })
+				}
+			}
+			try(e, "without an order", func(e *Event) { e.Result, e.About, e.Asked = OK, "", nil })
+		}
+		if e.Do == Collect && e.Result == OK {
+			try(e, NotAsked, func(e *Event) { e.Result = NotAsked })
+			for j := range e.Items {
+				if e.Items[j].Number != 0 {
+					try(e, "not the source's", func(e *Event) { e.Items[j].Number, e.Items[j].Author = 117, "" })
+				}
+			}
+		}
 		if e.Do == Write && e.Result != "grant_not_yet_valid" {
 			try(e, "grant_not_yet_valid", func(e *Event) { e.Result = "grant_not_yet_valid" })
 		}

@@ -34,7 +34,7 @@ func (m *model) ending(w *write, owner, writer, field string) bool {
 func (m *model) elapsing(w *write, owner, writer, field string) bool {
 	for i := range m.events {
 		x := &m.events[i]
-		if x.Do != GrantWrite || x.owner() != owner || x.Reader != writer || x.Start >= w.end || !slices.Contains(x.Fields, field) {
+		if !x.lets(writer) || x.owner() != owner || refusedAtHome(x) || x.Start >= w.end || !slices.Contains(x.Fields, field) {
 			continue
 		}
 		begins, ends := seconds(x.Start+int64(x.Terms.From)), seconds(x.Start+int64(x.Terms.From+x.Terms.For))
@@ -52,7 +52,7 @@ func (m *model) lapsed(w *write, owner, writer, field string, e *Event) bool {
 	}
 	for i := range m.events {
 		x := &m.events[i]
-		if x.Do != GrantWrite || x.Terms.For == 0 || x.owner() != owner || x.Reader != writer || x.Start >= w.end || !slices.Contains(x.Fields, field) {
+		if !x.lets(writer) || x.Terms.For == 0 || x.owner() != owner || refusedAtHome(x) || x.Start >= w.end || !slices.Contains(x.Fields, field) {
 			continue
 		}
 		ends := seconds(x.Start + int64(x.Terms.From+x.Terms.For))
@@ -167,7 +167,7 @@ func (m *model) writersAnswer(e *Event) bool {
 	switch {
 	case e.Do == EndWrite && e.Result == "no_write_grant":
 		for _, f := range m.meant(e) {
-			if !slices.ContainsFunc(m.writers.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || w.Do == EndWrite || w.expired(e) }) {
+			if !slices.ContainsFunc(m.writers.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || !w.letsWrite() || w.expired(e) }) {
 				m.violation(e, "%s may be written", f)
 			}
 		}
@@ -191,12 +191,18 @@ func (m *model) writersAnswer(e *Event) bool {
 func (m *model) wrote(e *Event) {
 	may := func(f string, do string) bool {
 		return slices.ContainsFunc(m.writers.at(permitKey{e.Owner, e.owner(), f}).possible(e.Start, e.End), func(w *write) bool {
-			return w.Event != nil && w.Do == do && (do != GrantWrite || m.inTime(w, e)) || w.Event == nil && do == ""
+			switch {
+			case w.Event == nil:
+				return do == ""
+			case w.letsWrite():
+				return do == GrantWrite && m.inTime(w, e)
+			}
+			return do == EndWrite
 		})
 	}
 	untimely := func(is func(*write) bool) bool {
 		return slices.ContainsFunc(e.Fields, func(f string) bool {
-			return slices.ContainsFunc(m.writers.at(permitKey{e.Owner, e.owner(), f}).possible(e.Start, e.End), func(w *write) bool { return w.Event != nil && w.Do == GrantWrite && is(w) })
+			return slices.ContainsFunc(m.writers.at(permitKey{e.Owner, e.owner(), f}).possible(e.Start, e.End), func(w *write) bool { return w.Event != nil && w.letsWrite() && is(w) })
 		})
 	}
 	late := untimely(func(w *write) bool { return w.expired(e) })
@@ -206,6 +212,9 @@ func (m *model) wrote(e *Event) {
 	}
 	closed, open := m.shut(e, e.Owner)
 	if closed && (e.Result == "no_write_grant" || e.Result == "account_closed") {
+		return
+	}
+	if e.deposits() && m.deposited(e) {
 		return
 	}
 	switch e.Result {
