@@ -269,6 +269,27 @@ func (h *history) close(from, to int64, device, result string) {
 	h.add(from, to, "ana/"+device, Close, result, nil)
 }
 
+// specified has an owner answer acme's specification of what globex is to deposit.
+func (h *history) specified(from, to int64, result string, terms Terms) {
+	h.add(from, to, "ana/1", Answer, result, func(e *Event) {
+		e.Reader, e.Fields, e.Asked, e.Source, e.About, e.Terms, e.Over = "acme", []string{"b"}, []string{"a", "b"}, "globex", "1", terms, result == "consent_expired"
+	})
+}
+
+func (h *history) deposit(from, to int64, result string, number int, fields ...string) {
+	h.add(from, to, "globex/1", Write, result, func(e *Event) {
+		e.Attack, e.Owner, e.Fields, e.Asked, e.Number, e.About = "deposit", "ana", fields, []string{"b"}, number, "1"
+	})
+}
+
+func (h *history) lookUp(from, to int64, result string) {
+	h.add(from, to, "acme/1", LookUp, result, func(e *Event) { e.Reader = "globex" })
+}
+
+func (h *history) introduce(from, to int64) {
+	h.add(from, to, "ana/1", Introduce, OK, func(e *Event) { e.Reader, e.To = "globex", "acme" })
+}
+
 func (h *history) restore(from, to int64, device string) {
 	h.add(from, to, "ana/"+device, Restore, OK, nil)
 }
@@ -709,6 +730,58 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.answer(20, 30, OK, nil, "b")
 			h.add(32, 36, "ana/1", Stop, OK, func(e *Event) { e.Reader, e.Fields = "acme", []string{"b"} })
 			h.readOf("b", "released")
+		}},
+		"a source deposits what was ordered": {true, func(h *history) { h.specified(20, 30, OK, Terms{}); h.deposit(40, 50, OK, 2, "b") }},
+		"not what was not":                   {false, func(h *history) { h.specified(20, 30, OK, Terms{}); h.deposit(40, 50, OK, 2, "a") }},
+		"what was not is refused":            {true, func(h *history) { h.specified(20, 30, OK, Terms{}); h.deposit(40, 50, "wider_than_asked", 2, "a") }},
+		"not the other":                      {false, func(h *history) { h.specified(20, 30, OK, Terms{}); h.deposit(40, 50, "wider_than_asked", 2, "b") }},
+		"not without an answer":              {false, func(h *history) { h.deposit(40, 50, OK, 2, "b") }},
+		"not before it":                      {false, func(h *history) { h.deposit(12, 14, OK, 2, "b"); h.specified(20, 30, OK, Terms{}) }},
+		"nor after a denial": {false, func(h *history) {
+			h.specified(20, 30, "consent_expired", Terms{Waits: 1})
+			h.deposit(40, 50, OK, 2, "b")
+		}},
+		"nor when its time is over": {false, func(h *history) { h.specified(20, 30, OK, Terms{For: 1e9}); h.deposit(2500, 2510, OK, 2, "b") }},
+		"nor after the owner ended what it may write": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.add(32, 36, "ana/1", EndWrite, OK, func(e *Event) { e.Reader = "globex" })
+			h.deposit(40, 50, OK, 2, "b")
+		}},
+		"what was deposited is read": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.deposit(32, 36, OK, 2, "b")
+			h.readOf("b", "released")
+		}},
+		"by the source": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.deposit(32, 36, OK, 2, "b")
+			h.readOf("b", "released")
+			it := &(*h)[len(*h)-1].Items[0]
+			it.Number, it.Author = 2, "globex"
+		}},
+		"nothing is deposited twice": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.deposit(32, 36, OK, 2, "b")
+			h.deposit(40, 50, OK, 3, "b")
+		}},
+		"but again, if the answer was lost": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.kill(32, 36)
+			h.deposit(32, 36, "unavailable", 2, "b")
+			h.deposit(40, 50, "order_used", 3, "b")
+		}},
+		"whoever is looked up by introduction only is not by strangers": {false, func(h *history) { h.add(20, 30, "globex/1", Register, OK, nil); h.lookUp(40, 50, OK) }},
+		"who are refused":            {true, func(h *history) { h.add(20, 30, "globex/1", Register, OK, nil); h.lookUp(40, 50, "not_introduced") }},
+		"not if it is for everybody": {false, func(h *history) { h.lookUp(40, 50, "not_introduced") }},
+		"but by who was introduced": {true, func(h *history) {
+			h.add(20, 30, "globex/1", Register, OK, nil)
+			h.introduce(32, 36)
+			h.lookUp(40, 50, OK)
+		}},
+		"and is not refused": {false, func(h *history) {
+			h.add(20, 30, "globex/1", Register, OK, nil)
+			h.introduce(32, 36)
+			h.lookUp(40, 50, "not_introduced")
 		}},
 		"a closed account is not read": {false, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "released", 1, 1) }},
 		"but refused":                  {true, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "no_grant", 0, 0) }},
