@@ -45,19 +45,25 @@ func (s *Storefront) postClosure(c *call) error {
 	}
 	ctx, cancel := detach(c.ctx)
 	defer cancel()
-	receipt, err := s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})
-	if err != nil {
-		return err
+	receipt, refused := s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})
+	if refused != nil && !errors.Is(refused, policies.CodeClosed) { // by another device, past this storefront
+		return refused
+	}
+	answer := func() error {
+		if refused != nil {
+			return refused
+		}
+		return c.json(http.StatusOK, receipt)
 	}
 	if s.closed(ctx, c.subject) != nil { // it is being deleted already
-		return c.json(http.StatusOK, receipt)
+		return answer()
 	}
 	// Without this line on disk there is no receipt, and the owner's device sends the closure again: the vault answers it as before.
 	if err := s.markClosed(ctx, c.subject, &closureRecord{env.Raw}); err != nil {
 		return fmt.Errorf("noting that an account is closed: %w", err)
 	}
 	s.running.Go(func() { s.wipe(context.WithoutCancel(ctx), c.subject) })
-	return c.json(http.StatusOK, receipt)
+	return answer()
 }
 
 func (s *Storefront) markClosed(ctx context.Context, id policies.IdentityID, r *closureRecord) error {

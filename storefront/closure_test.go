@@ -93,3 +93,24 @@ func TestClosure(t *testing.T) {
 		w.must(other.do("GET", fill(api.PathMirror, other.id)+"?author="+other.id.String(), nil, nil))
 	}
 }
+
+// TestNoLoginWhileDeleting: nobody logs in to an account that is closed, also not while its key is still there to be deleted: such a login would outlast the key.
+func TestNoLoginWhileDeleting(t *testing.T) {
+	w := newWorld(t, Limits{})
+	o := w.member(policies.KindPerson)
+	logIn := func() error {
+		var c api.LoginChallenge
+		if err := o.open("POST", api.PathChallenges, api.ChallengeRequest{Subject: o.id, Key: o.key.Public()}, &c); err != nil {
+			return err
+		}
+		return o.open("POST", api.PathLogins, api.LoginAnswer{ID: c.ID, Proof: o.answer(&c, o.host())}, new(api.Login))
+	}
+	w.must(logIn())
+	w.must(w.front.markClosed(t.Context(), o.id, &closureRecord{o.closure().Raw}))
+	if err := logIn(); !errors.Is(err, policies.CodeClosed) {
+		t.Errorf("logging in: %v", err)
+	}
+	if err := o.do("GET", api.PathMessages, nil, nil); !errors.Is(err, policies.CodeUnauthorized) {
+		t.Errorf("with the login before: %v", err)
+	}
+}

@@ -319,6 +319,15 @@ func (o *Owner) advance(ctx context.Context) error {
 			}
 			o.saveSoon()
 			return nil
+		case errors.Is(err, errOlder):
+			if err := o.older(ctx, v, stroke, err); err != nil {
+				return err
+			}
+			if !o.first(stroke) {
+				return nil
+			}
+			t = &o.state.Tasks[0]
+			t.Envelope = nil
 		case errors.Is(err, policies.CodeChain):
 			known, revoke, refusal := o.state.Known, t.Kind == taskRevoke || t.Kind == taskEndWrite, err
 			err := o.syncChain(ctx)
@@ -707,7 +716,10 @@ func (o *Owner) deliver(ctx context.Context, t *task, v *policies.VaultDocument,
 	case taskWrite:
 		err = o.post(ctx, v, request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: &vaultapi.Submission{Envelope: e.Raw}, login: true}, e)
 	case taskSucceed, taskNotice:
-		_, err = o.deliverSuccession(ctx, v, e)
+		var vaults bool
+		if vaults, err = o.deliverSuccession(ctx, v, e); vaults && errors.Is(err, policies.CodeSuccessionOld) {
+			err = fmt.Errorf("%w: %w", errOlder, err)
+		}
 	case taskThaw:
 		err = o.deliverThaw(ctx, v, e)
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // CloseAccount ends the owner's account for ever: nobody reads anything any more, the keys are destroyed in the token, the storefront deletes what it has, and the vault erases
-// what lies beside the owner's log entries 48 hours later. It returns nil when a verified receipt says that the vault recorded it. What is on this device stays until the
+// what lies beside the owner's log entries 48 hours later. It returns nil when a verified receipt says that the vault recorded it, or the vault itself that another device closed it. What is on this device stays until the
 // caller deletes it; readers keep what they have read. [ErrNotStopped]: nothing proves it yet; call it again. [ErrUntold]: the vault has closed it, and the storefront, which was silent,
 // still has what nobody can read any more; call it again, before the device forgets its keys.
 func (o *Owner) CloseAccount(ctx context.Context) (err error) {
@@ -70,17 +70,21 @@ func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e
 	if err == nil || o.wire.owners == nil || o.provenMoved(ctx, v, err, policies.Hash(e.Hash)) {
 		return nil, err
 	}
-	if errors.Is(err, policies.CodeClosed) && o.state.Closed { // it deleted everything, the login's key too, and the answer was lost
+	told := errors.Is(err, policies.CodeClosed) // it deleted everything, the login's key too, and the answer was lost, or another device was told
+	if told && o.state.Closed {
 		return nil, nil
 	}
 	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
 	defer cancel()
 	in := &vaultapi.Submission{Envelope: e.Raw}
-	if err2 := o.post(second, v, request{method: "POST", path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e); err2 != nil {
-		if errors.Is(err2, policies.CodeChain) {
-			return nil, err2
-		}
+	err2 := o.post(second, v, request{method: "POST", path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e)
+	switch {
+	case errors.Is(err2, policies.CodeChain):
+		return nil, err2
+	case err2 != nil && !errors.Is(err2, policies.CodeClosed): // by another device, as the vault itself says
 		return nil, fmt.Errorf("%w; and over the second route: %w", err, err2)
+	case told:
+		return nil, nil
 	}
 	return err, nil
 }

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/problem"
 )
 
 // TestCloseAccount: after the receipt nobody reads anything, the token has no key, the storefront knows nobody of that id and registers them never again, and other devices are told.
@@ -77,5 +80,57 @@ func TestCloseAccountPastTheStorefront(t *testing.T) {
 	}
 	if v := w.read(r, o, "note"); v.Err == nil {
 		t.Errorf("read %q", v.Bytes)
+	}
+}
+
+// TestCloseAccountOfTwo: the second device of a closed account may close it too, and then forget its keys; also if the first told the vault alone: the storefront hears of it by the second.
+func TestCloseAccountOfTwo(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	for _, away := range []bool{false, true} {
+		o, _ := w.owner()
+		r, _ := w.reader("R")
+		w.must(o.Set(ctx, set("note", "n")))
+		w.connect(o, r, "r")
+		w.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+		two := second(t, w, o)
+		if away {
+			w.silent("/closure")
+		}
+		if err := o.CloseAccount(ctx); err != nil && !(away && errors.Is(err, ErrUntold)) {
+			t.Fatal(err)
+		}
+		if away {
+			if err := two.CloseAccount(ctx); !errors.Is(err, ErrUntold) || !two.Closed() {
+				t.Fatalf("while the storefront is silent: %v", err)
+			}
+			w.hostile(nil)
+		}
+		w.must(two.CloseAccount(ctx))
+		if !two.Closed() {
+			t.Error("the second device does not know that the account is closed")
+		}
+		w.wantRefusal(r, o, "note", policies.CodeNoGrant)
+		if err := two.Sync(ctx); !errors.Is(err, policies.CodeClosed) {
+			t.Errorf("the storefront was told by the first: %t: %v", !away, err)
+		}
+		w.must(o.CloseAccount(ctx))
+	}
+	// Nothing is closed, and the storefront says so.
+	o, _ := w.owner()
+	w.must(o.Set(ctx, set("note", "n")))
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.HasSuffix(r.URL.Path, "/closure") {
+			problem.Write(rw, policies.CodeClosed)
+			return
+		}
+		next.ServeHTTP(rw, r)
+	})
+	w.secondRoute(false)
+	if err := o.CloseAccount(ctx); !errors.Is(err, ErrNotStopped) || o.Closed() {
+		t.Errorf("the storefront says that it is closed, and the vault nothing: %v", err)
+	}
+	w.secondRoute(true)
+	if err := o.CloseAccount(ctx); err != nil || !o.Closed() {
+		t.Errorf("the vault has it: %v", err)
 	}
 }

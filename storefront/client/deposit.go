@@ -465,15 +465,20 @@ func (r *Reader) attest(e *orderEntry, values []Change) (customer policies.Owner
 		return customer, nil, policies.CodeWriteEnded
 	}
 	customer = policies.OwnerID(d.From)
-	for _, v := range values {
+	begun := func(f policies.Field) int {
+		return slices.IndexFunc(e.Deposits, func(have depositEntry) bool { return have.Field == f })
+	}
+	for _, v := range values { // what is refused for one field uses up no other
 		if !slices.Contains(d.Fields, v.Field) {
 			return customer, nil, fmt.Errorf("%w: %s", policies.CodeTooWide, v.Field)
 		}
-		plain := policies.Hash(sha256.Sum256(v.Value))
-		at := slices.IndexFunc(e.Deposits, func(have depositEntry) bool { return have.Field == v.Field })
-		if at >= 0 && (e.Deposits[at].Done || e.Deposits[at].Plain != plain) {
+		if at := begun(v.Field); at >= 0 && (e.Deposits[at].Done || e.Deposits[at].Plain != sha256.Sum256(v.Value)) {
 			return customer, nil, fmt.Errorf("%w: %s", policies.CodeOrderUsed, v.Field)
 		}
+	}
+	for _, v := range values {
+		plain := policies.Hash(sha256.Sum256(v.Value))
+		at := begun(v.Field)
 		if at < 0 {
 			a, err := policies.Sign(r.signing, &deposit.Attestation{
 				Header: policies.NewHeader("deposit-attestation", r.now()), Source: r.id, Owner: customer, Requester: s.From, Field: v.Field,

@@ -176,6 +176,9 @@ func TestDeposit(t *testing.T) {
 	if err := employer.Deposit(ctx, id, set("phone.mobile", "x")); !errors.Is(err, policies.CodeTooWide) {
 		t.Errorf("another field: %v", err)
 	}
+	if err := employer.Deposit(ctx, id, set("income.net", "y"), set("phone.mobile", "x")); !errors.Is(err, policies.CodeTooWide) {
+		t.Errorf("another field besides: %v", err)
+	}
 	if err := mole.Deposit(ctx, id, set("income.net", "x")); !errors.Is(err, policies.CodeNotAsked) {
 		t.Errorf("without an order: %v", err)
 	}

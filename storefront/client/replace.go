@@ -285,7 +285,24 @@ func (o *Owner) deliverSuccession(ctx context.Context, v *policies.VaultDocument
 	case decided(err):
 		return false, err
 	}
-	return false, fmt.Errorf("%w; and over the second route: %w", err, err2)
+	return decided(err2), fmt.Errorf("%w; and over the second route: %w", err, err2)
+}
+
+// errOlder: the vault itself says that a newer succession than the one which waits came first.
+var errOlder = errors.New("another succession came first")
+
+// older finds out whose succession came first, when the vault said over its own listener that one did: of the root that waits here too, sent by a device that was made from the same backup,
+// which this one then learns of; or of another root, and then this device is of no use any more. It is the vault that answers this too: a storefront that says so could forge it.
+func (o *Owner) older(ctx context.Context, v *policies.VaultDocument, stroke policies.DocumentID, cause error) error {
+	_, err := o.ask(ctx, v)
+	switch {
+	case errors.Is(err, policies.CodeKeyReplaced), errors.Is(err, policies.CodeSignature): // in force are neither the keys of this device nor those that wait
+		o.drop(stroke)
+		return errors.Join(fmt.Errorf("%w: %w", ErrReplaced, cause), o.save())
+	case err != nil:
+		return fmt.Errorf("%w; and asking the vault which: %w", cause, err)
+	}
+	return o.recover(ctx, cause)
 }
 
 // applySuccession takes over a succession or a notice of the chain.

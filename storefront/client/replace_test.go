@@ -768,3 +768,88 @@ func TestReplacedIsSaid(t *testing.T) {
 		}
 	}
 }
+
+// TestReplacedByTwo: two devices replace the root, and the storefront was away when the vault heard the first. The second is told that it was replaced, but only if the vault itself says what
+// came first: a storefront that says so makes nobody believe it.
+func TestReplacedByTwo(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	posted := func(answer func(http.ResponseWriter)) {
+		w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/successions") {
+				answer(rw)
+				return
+			}
+			next.ServeHTTP(rw, r)
+		})
+	}
+	away := func(rw http.ResponseWriter) { http.Error(rw, "silence", http.StatusBadGateway) }
+	old := func(rw http.ResponseWriter) { problem.Write(rw, policies.CodeSuccessionOld) }
+	for what, front := range map[string]func(http.ResponseWriter){"honest": nil, "away": away, "it says so too": old} {
+		one, _ := w.owner()
+		w.must(one.Set(ctx, set("own/a", "a")))
+		two := second(t, w, one)
+		posted(away)
+		if err := one.Replace(ctx, stolen(), keep(new([]byte))); !errors.Is(err, policies.CodeUnavailable) || one.line.Newest().Generation != 2 {
+			t.Fatalf("%s: the first: %v", what, err)
+		}
+		if w.hostile(nil); front != nil {
+			posted(front)
+		}
+		if err := two.Replace(ctx, stolen(), keep(new([]byte))); !errors.Is(err, ErrReplaced) || !errors.Is(err, policies.CodeSuccessionOld) {
+			t.Errorf("%s: the second: %v", what, err)
+		}
+		if len(two.state.Tasks) != 0 || two.state.Replacing != nil {
+			t.Errorf("%s: %d tasks wait", what, len(two.state.Tasks))
+		}
+		w.hostile(nil)
+		w.must(one.Sync(ctx))
+	}
+
+	// Nothing was replaced, and the storefront lies.
+	one, _ := w.owner()
+	w.must(one.Set(ctx, set("own/a", "a")))
+	posted(old)
+	for _, up := range []bool{false, true} {
+		w.secondRoute(up)
+		if err := one.Replace(ctx, stolen(), keep(new([]byte))); errors.Is(err, ErrReplaced) {
+			t.Errorf("the vault answers: %t: %v", up, err)
+		}
+	}
+	w.hostile(nil)
+	w.must(one.Sync(ctx))
+	if one.line.Newest().Generation != 2 {
+		t.Error("the root is the one before")
+	}
+}
+
+// TestReplacedByItsOwnBackup: what came first at the vault is the same replacement, sent by a device that was made from the same backup. This one goes on with it.
+func TestReplacedByItsOwnBackup(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	one, _, acme, _ := w.household(1)
+	two := second(t, w, one)
+	var backup []byte
+	w.silent("/successions")
+	w.secondRoute(false)
+	if err := one.Replace(ctx, stolen(), keep(&backup)); !errors.Is(err, policies.CodeUnavailable) {
+		t.Fatal(err)
+	}
+	fresh, err := RestoreOwner(new(memory), backup, Options{})
+	w.must(err)
+	if err := fresh.Sync(ctx); err == nil {
+		t.Fatal("the storefront is silent")
+	}
+	w.must(two.Set(ctx, set("own/f0", "meanwhile"))) // the place in the chain is taken
+	w.secondRoute(true)
+	if err := one.Sync(ctx); err == nil || one.line.Newest().Generation != 2 {
+		t.Fatalf("generation %d: %v", one.line.Newest().Generation, err)
+	}
+	if err := fresh.Sync(ctx); errors.Is(err, ErrReplaced) || fresh.line.Newest().Generation != 2 {
+		t.Fatalf("generation %d: %v", fresh.line.Newest().Generation, err)
+	}
+	w.hostile(nil)
+	w.must(fresh.Sync(ctx))
+	w.must(fresh.Set(ctx, set("own/f0", "later")))
+	w.wantRead(acme, fresh, "own/f0", "later")
+}

@@ -425,7 +425,13 @@ func (r *Reader) mayWrite(grants []heldWriteGrant, f policies.Field) (*heldWrite
 		}
 		// The vault judges by its clock. By this one, what is clearly over is not tried.
 		if slices.Contains(g.ended, f) || r.now().Unix() >= g.Expires {
-			code = policies.CodeWriteEnded
+			if code == policies.CodeNoWriteGrant { // a newer one takes its place
+				code = policies.CodeWriteEnded
+			}
+			continue
+		}
+		if r.now().Unix() < g.NotBefore { // the vault would take it with what else the manifest says, and it would never count
+			code = policies.CodeNotYet
 			continue
 		}
 		return g, epoch, nil

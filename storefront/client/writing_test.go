@@ -656,3 +656,31 @@ func TestWrittenUnseenByADevice(t *testing.T) {
 		})
 	}
 }
+
+// TestWriteTooEarly: who may write one field is not told that another was written whose time has not come: the vault, which sees only a manifest, would take it, and nobody would ever read it.
+func TestWriteTooEarly(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _ := w.owner()
+	r, _ := w.reader("R")
+	w.connect(o, r, "r")
+	w.must(o.Set(ctx, set("note", "n"), set("tax.id", "t")))
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note", "tax.id"}, GrantOptions{}))
+	w.must(o.GrantWrite(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+	w.must(o.GrantWrite(ctx, r.ID(), []policies.Field{"tax.id"}, GrantOptions{Begins: time.Now().Add(time.Hour)}))
+	if err := r.Write(ctx, o.ID(), set("note", "n2"), set("tax.id", "t2")); !errors.Is(err, policies.CodeNotYet) {
+		t.Errorf("both: %v", err)
+	}
+	w.wantRead(r, o, "note", "n")
+	w.must(r.Write(ctx, o.ID(), set("note", "n3")))
+	w.wantRead(r, o, "note", "n3")
+	w.must(o.GrantWrite(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{Begins: time.Now().Add(time.Hour)}))
+	if err := r.Write(ctx, o.ID(), set("note", "n4")); !errors.Is(err, policies.CodeNotYet) {
+		t.Errorf("what took the place of a permission: %v", err)
+	}
+	grants, _, err := r.fetchWriteGrants(ctx, o.ID())
+	w.must(err)
+	r.now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	if _, _, err := r.mayWrite(grants, "tax.id"); err != nil {
+		t.Errorf("when its time has come: %v", err)
+	}
+}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/consent"
+	attested "github.com/sallyport/sallyport/policies/deposit"
+	"github.com/sallyport/sallyport/policies/registry"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/tests/devices"
@@ -35,6 +37,7 @@ type play struct {
 	mu      sync.Mutex                   // guards what follows
 	backups map[string][][]byte          // of each owner, the newest last
 	former  map[string][]*devices.Drawer // what devices of an owner had before the root was replaced
+	over    map[may]time.Time            // when the last permission of a writer ends by itself; zero: never
 }
 
 // device is a device of an owner, or a reader with a session of its own. Several of one have one identity: one was made from the other's backup.
@@ -56,7 +59,7 @@ type known struct {
 // everything, every grant is revoked, and everybody tries again. An error says that the world is not fit for use any more.
 func (w *World) Play(ctx context.Context, s *Script) ([]reference.Event, error) {
 	w.played++
-	p := &play{World: w, script: s, owners: map[string]policies.OwnerID{}, names: map[policies.AuthorID]string{}, readers: map[string]policies.ReaderID{}, devices: map[string]*device{}, backups: map[string][][]byte{}, former: map[string][]*devices.Drawer{}}
+	p := &play{World: w, script: s, owners: map[string]policies.OwnerID{}, names: map[policies.AuthorID]string{}, readers: map[string]policies.ReaderID{}, devices: map[string]*device{}, backups: map[string][][]byte{}, former: map[string][]*devices.Drawer{}, over: map[may]time.Time{}}
 	defer p.close()
 	if err := p.cast(ctx); err != nil {
 		return nil, fmt.Errorf("before the script began: %w", err)
@@ -174,7 +177,7 @@ func (p *play) together(ctx context.Context, lines []Line, first int) ([]referen
 
 // line plays one line. An error is one of the world, not of the line.
 func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, error) {
-	e := &reference.Event{Line: n + 1, Who: l.Who, Do: l.Do, Fields: l.Fields, Reader: l.Reader, Terms: l.Terms, Keep: l.Keep, Cut: l.Cut != 0, Attack: l.Attack, Again: l.Again}
+	e := &reference.Event{Line: n + 1, Who: l.Who, Do: l.Do, Fields: l.Fields, Reader: l.Reader, Terms: l.Terms, Keep: l.Keep, Cut: l.Cut != 0, Attack: l.Attack, Again: l.Again, To: l.To}
 	d := p.devices[l.Who]
 	if d != nil {
 		d.mu.Lock()
@@ -217,7 +220,12 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 	case reference.Revoke:
 		answer(e, d.owner.Revoke(ctx, p.readers[l.Reader], fields, client.RevokeOptions{KeepEpoch: l.Keep}))
 	case reference.GrantWrite:
-		answer(e, d.owner.GrantWrite(ctx, p.readers[l.Reader], fields, client.GrantOptions{}))
+		o := client.GrantOptions{Duration: l.Terms.For}
+		if l.Terms.From != 0 {
+			o.Begins = time.Now().Add(l.Terms.From)
+		}
+		p.limited(l)
+		answer(e, d.owner.GrantWrite(ctx, p.readers[l.Reader], fields, o))
 	case reference.EndWrite:
 		answer(e, d.owner.EndWrite(ctx, p.readers[l.Reader], fields))
 	case reference.Write:
@@ -233,7 +241,25 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		answer(e, p.freeze(ctx, p.owners[l.Who]))
 	case reference.Thaw:
 		answer(e, d.owner.Thaw(ctx))
-	case reference.Ask:
+	case reference.Close:
+		answer(e, d.owner.CloseAccount(ctx))
+	case reference.Register:
+		answer(e, d.reader.Register(ctx, registry.Introduced))
+	case reference.Introduce:
+		answer(e, d.owner.Introduce(ctx, p.readers[l.Reader], p.readers[l.To], "a customer of mine"))
+	case reference.LookUp:
+		if _, err := d.reader.Receive(ctx, 0); err != nil {
+			answer(e, err)
+			break
+		}
+		_, err := d.reader.LookUp(ctx, policies.IdentityID(p.readers[l.Reader]), "")
+		answer(e, err)
+	case reference.Forward, reference.Collect:
+		p.forward(ctx, d, l, e)
+	case deposit:
+		e.Number = n + 1
+		p.deposit(ctx, d, l, e)
+	case reference.Ask, reference.Specify:
 		p.ask(ctx, d, l, e)
 	case reference.Hear:
 		p.hear(ctx, d, e)
@@ -266,6 +292,10 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		}
 		e.Result = result
 	case reference.Forge:
+		if l.Attack == "left" {
+			e.Result = p.tap.left(ctx, p.owners[l.Who])
+			break
+		}
 		if l.Attack == "old key" || l.Attack == "old root" {
 			if err := p.old(ctx, l, e); err != nil {
 				return nil, err
@@ -351,8 +381,81 @@ func (p *play) ask(ctx context.Context, d *device, l *Line, e *reference.Event) 
 	for _, f := range ofOne(l, e) {
 		terms.Fields = append(terms.Fields, consent.AskedField{Field: f, Reason: "it is needed"})
 	}
-	_, err := d.reader.Ask(ctx, p.owners[e.Owner], terms)
+	var c client.Consent
+	var err error
+	if l.Do == reference.Specify {
+		e.Source = l.Reader
+		c, err = d.reader.Specify(ctx, p.owners[e.Owner], policies.IdentityID(p.readers[l.Reader]), terms)
+	} else {
+		c, err = d.reader.Ask(ctx, p.owners[e.Owner], terms)
+	}
+	if !c.ID.IsZero() {
+		e.About = c.ID.String()
+	}
 	answer(e, err)
+}
+
+// forward hands on what an owner ordered for the newest specification of a reader's, or collects what was deposited for it.
+func (p *play) forward(ctx context.Context, d *device, l *Line, e *reference.Event) {
+	if _, err := d.reader.Receive(ctx, 0); err != nil {
+		answer(e, err)
+		return
+	}
+	e.Result = reference.NotAsked
+	list := d.reader.Consents()
+	i := slices.IndexFunc(list, func(c client.Consent) bool { return !c.Source.IsZero() && c.Order != "" })
+	for j, c := range list {
+		if !c.Source.IsZero() && c.Order != "" && c.Time.After(list[i].Time) {
+			i = j
+		}
+	}
+	if i < 0 {
+		return
+	}
+	c := list[i]
+	e.About, e.Source, e.Owner = c.ID.String(), p.names[policies.AuthorID(c.Source)], p.names[policies.AuthorID(c.Party)]
+	e.Start = time.Now().UnixNano()
+	if l.Do == reference.Forward {
+		answer(e, d.reader.Forward(ctx, e.About))
+		return
+	}
+	values, err := d.reader.Collect(ctx, e.About)
+	answer(e, err)
+	for i := range values {
+		e.Items = append(e.Items, p.outcome(e.Owner, &values[i].Value))
+	}
+	if err != nil {
+		for _, f := range c.Fields {
+			e.Items = append(e.Items, reference.Item{Owner: e.Owner, Field: string(f)})
+		}
+	}
+}
+
+// deposit carries out the newest order of an owner's.
+func (p *play) deposit(ctx context.Context, d *device, l *Line, e *reference.Event) {
+	var changes []client.Change
+	for _, f := range ofOne(l, e) {
+		changes = append(changes, client.Change{Field: f, Value: fmt.Appendf(nil, "%s %s %d", e.Owner, f, e.Number)})
+	}
+	e.Do, e.Attack = reference.Write, deposit
+	if _, err := d.reader.Receive(ctx, 0); err != nil {
+		answer(e, err)
+		return
+	}
+	e.Result = reference.NotAsked
+	for _, o := range d.reader.Orders() {
+		if o.Customer != p.owners[e.Owner] {
+			continue
+		}
+		e.About, e.Asked, e.Over = o.ID.String(), nil, !time.Now().Before(o.Until)
+		for _, a := range o.Asked {
+			e.Asked = append(e.Asked, string(a.Field))
+		}
+	}
+	e.Start = time.Now().UnixNano()
+	if e.About != "" {
+		answer(e, d.reader.Deposit(ctx, e.About, changes...))
+	}
 }
 
 // hear has a reader hear what was answered.
@@ -383,6 +486,12 @@ func (p *play) reply(ctx context.Context, d *device, l *Line, e *reference.Event
 		e.Result = reference.NotAsked
 		return
 	}
+	e.About, e.Source = request.ID.String(), p.names[policies.AuthorID(request.Source)]
+	if e.Source != "" { // it may write from now on, for as long as that says
+		p.mu.Lock()
+		p.over[may{strings.Split(l.Who, "/")[0], e.Source}] = time.Time{}
+		p.mu.Unlock()
+	}
 	for _, f := range request.Asked {
 		e.Asked = append(e.Asked, string(f.Field))
 	}
@@ -402,8 +511,10 @@ func (p *play) reply(ctx context.Context, d *device, l *Line, e *reference.Event
 	}
 	e.Start = time.Now().UnixNano()
 	e.Over = !time.Now().Before(request.Expires)
-	_, err := d.owner.Answer(ctx, request.ID.String(), fields, "")
-	answer(e, err)
+	c, err := d.owner.Answer(ctx, request.ID.String(), fields, "")
+	if answer(e, err); err == nil && c.Status == consent.Pending {
+		e.Result = reference.TakenBack
+	}
 }
 
 // freeze has two operators stop all reading of an owner.
@@ -436,6 +547,9 @@ func (p *play) settle(ctx context.Context, d *device, l *Line, e *reference.Even
 
 // number is the number in a value, -1 if it is none of this owner and field.
 func number(owner, field string, value []byte) int {
+	if inner, _, err := attested.Unwrap(value); err == nil {
+		value = inner
+	}
 	text, ok := strings.CutPrefix(string(value), owner+" "+field+" ")
 	n, err := strconv.Atoi(text)
 	if !ok || err != nil {
@@ -461,19 +575,29 @@ func (p *play) read(ctx context.Context, d *device, l *Line, e *reference.Event)
 		owner, field, _ := strings.Cut(word, ":")
 		it := reference.Item{Owner: owner, Field: field, Known: items[i].Known, By: p.author(owner, items[i].Author)}
 		if err == nil {
-			switch v := &values[i]; {
-			case v.Err != nil:
-				it.Result = code(v.Err)
-			case v.Unchanged:
-				it.Result, it.Author, it.Version, it.At = string(policies.CodeUnchanged), p.author(owner, v.Author), v.Version, v.Time.UnixMilli()
-			default:
-				it.Result, it.Author, it.Version, it.At = string(policies.CodeReleased), p.author(owner, v.Author), v.Version, v.Time.UnixMilli()
-				it.Number = number(owner, field, v.Bytes)
+			v := &values[i]
+			got := p.outcome(owner, v)
+			it.Result, it.Author, it.Version, it.Number, it.At = got.Result, got.Author, got.Version, got.Number, got.At
+			if v.Err == nil && !v.Unchanged {
 				d.known[word] = known{v.Author, v.Version}
 			}
 		}
 		e.Items = append(e.Items, it)
 	}
+}
+
+// outcome is what a reader was given.
+func (p *play) outcome(owner string, v *client.Value) reference.Item {
+	it := reference.Item{Owner: owner, Field: string(v.Field)}
+	if v.Err != nil {
+		it.Result = code(v.Err)
+		return it
+	}
+	it.Author, it.Version, it.At = p.author(owner, v.Author), v.Version, v.Time.UnixMilli()
+	if it.Result = string(policies.CodeUnchanged); !v.Unchanged {
+		it.Result, it.Number = string(policies.CodeReleased), number(owner, it.Field, v.Bytes)
+	}
+	return it
 }
 
 // replace gives an owner, or a reader, a new root. What the device had is kept, as a thief might.
@@ -642,6 +766,22 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 			}
 		}
 	}
+	// An account that somebody began to close is closed.
+	for _, owner := range p.script.Owners {
+		i := slices.IndexFunc(p.script.Lines, func(l Line) bool { return l.Do == reference.Close && strings.HasPrefix(l.Who, owner+"/") })
+		if i < 0 {
+			continue
+		}
+		if err := run(Line{Who: p.script.Lines[i].Who, Do: reference.Close}); err != nil {
+			return events, err
+		}
+		e := events[len(events)-1]
+		e.Do = reference.Calm
+		events = append(events, e)
+		if err := run(Line{Do: reference.Forge, Who: owner, Attack: "left"}); err != nil {
+			return events, err
+		}
+	}
 	for _, owner := range p.script.Owners {
 		// The first learns what the second finished, and the other way round.
 		for _, device := range []string{"/1", "/2", "/1", "/2"} {
@@ -675,8 +815,23 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 			}
 		}
 	}
-	// Who could write cannot any more, and what it wrote stays.
+	// Who could write cannot any more, and what it wrote stays: first those whose time is over, then all.
 	if writers := p.writers(); len(writers) > 0 {
+		for _, w := range writers {
+			over := p.over[w]
+			if over.IsZero() {
+				continue
+			}
+			time.Sleep(time.Until(over))
+			for _, l := range []Line{
+				{Who: w.writer + "/1", Do: reference.Write, Fields: []string{w.owner + ":" + p.fields()[0]}},
+				{Do: reference.Forge, Who: w.owner, Reader: w.writer, Attack: "writer"},
+			} {
+				if err := run(l); err != nil {
+					return events, err
+				}
+			}
+		}
 		for _, w := range writers {
 			for _, l := range []Line{
 				{Who: w.owner + "/1", Do: reference.EndWrite, Reader: w.writer},
@@ -702,6 +857,21 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 	return events, all()
 }
 
+// limited notes when a permission to write ends by itself, with what the clock leaves open.
+func (p *play) limited(l *Line) {
+	owner, _, _ := strings.Cut(l.Who, "/")
+	w := may{owner, l.Reader}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before, known := p.over[w]
+	switch over := time.Now().Add(l.Terms.From + l.Terms.For + 1100*time.Millisecond); {
+	case l.Terms.For == 0 || known && before.IsZero():
+		p.over[w] = time.Time{}
+	case over.After(before):
+		p.over[w] = over
+	}
+}
+
 // may is an owner and somebody who writes for that owner.
 type may struct{ owner, writer string }
 
@@ -710,7 +880,11 @@ func (p *play) writers() (out []may) {
 	for i := range p.script.Lines {
 		l := &p.script.Lines[i]
 		owner, _, _ := strings.Cut(l.Who, "/")
-		if w := (may{owner, l.Reader}); l.Do == reference.GrantWrite && !slices.Contains(out, w) {
+		w := may{owner, l.Reader}
+		if l.Do == reference.Specify {
+			w.owner, _, _ = strings.Cut(l.Fields[0], ":")
+		}
+		if (l.Do == reference.GrantWrite || l.Do == reference.Specify) && !slices.Contains(out, w) {
 			out = append(out, w)
 		}
 	}

@@ -157,6 +157,30 @@ func (t *tap) again(ctx context.Context, p posted) string {
 	return string(problem.Of(problem.Read(resp.StatusCode, resp.Header.Get("Content-Type"), resp.Body)).Code)
 }
 
+// left is what the storefront says to somebody who asks for the identity of an account that was closed: it deletes what it has soon after.
+func (t *tap) left(ctx context.Context, owner policies.OwnerID) string {
+	for tries := 0; ; tries++ {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, t.target.JoinPath(strings.Replace(api.PathIdentity, "{id}", owner.String(), 1)).String(), nil)
+		if err != nil {
+			return err.Error()
+		}
+		r.Host = t.listener.Addr().String()
+		resp, err := t.client.Do(r)
+		if err != nil {
+			return string(policies.CodeUnavailable)
+		}
+		if resp.StatusCode != http.StatusOK {
+			defer resp.Body.Close()
+			return string(problem.Of(problem.Read(resp.StatusCode, resp.Header.Get("Content-Type"), resp.Body)).Code)
+		}
+		resp.Body.Close()
+		if tries == 100 {
+			return "it is there still"
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
 func (t *tap) close() error {
 	if t.server == nil {
 		return t.listener.Close()

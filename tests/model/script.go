@@ -22,7 +22,7 @@ import (
 //	ana/2 sync                         # a second device of ana's
 //	ana/2 revoke acme a keep           # no fields: all; "keep": rotates nothing
 //	| kill vault after=20ms down=30ms  # or storefront, or both
-//	ana/1 grant-write acme a           # acme may write a
+//	ana/1 grant-write acme a           # acme may write a; for=2s from=1s as above
 //	acme/1 write ana:a                 # and does
 //	ana/1 adopt acme a                 # or reject
 //	ana/1 end-write acme               # no fields: all
@@ -37,6 +37,14 @@ import (
 //	ana/1 stop acme a                  # withdraws
 //	acme/1 suspend                     # a reader does: it suspends its grants, and has new keys
 //	ana/2 restore                      # until it is made anew from the newest backup
+//	ana/1 close                        # the account, for ever
+//	globex/1 register                  # only who was introduced may look it up
+//	ana/1 introduce globex to=acme
+//	acme/1 look-up globex
+//	acme/1 specify globex ana:a ana:b  # purpose=p for=2s as above; ana answers it as a request
+//	acme/1 forward                     # what ana orders, to globex
+//	globex/1 deposit ana:a
+//	acme/1 collect
 //	freeze ana                         # two operators do
 //	ana/1 thaw
 //	wait 500ms
@@ -52,6 +60,7 @@ type Line struct {
 	Who, Do       string
 	Fields        []string // of a read, or a write: owner:field
 	Reader        string   // or writer
+	To            string   // of an introduction
 	Terms         reference.Terms
 	Keep, Known   bool
 	Again         bool
@@ -79,6 +88,7 @@ func (l *Line) String() string {
 	add("%s", l.Who, l.Do == reference.Kill || l.Do == reference.Forge || l.Do == reference.Freeze)
 	add("%s", l.Reader, l.Reader != "")
 	words = append(words, l.Fields...)
+	add("to=%s", l.To, l.To != "")
 	add("limit=%d", l.Terms.Limit, l.Terms.Limit != 0)
 	add("purpose=%s", l.Terms.Purpose, l.Terms.Purpose != "")
 	add("from=%s", l.Terms.From, l.Terms.From != 0)
@@ -183,6 +193,8 @@ func parseLine(words []string) (l Line, err error) {
 			l.Fields = append(l.Fields, w)
 		case name == "limit":
 			l.Terms.Limit, err = strconv.Atoi(value)
+		case name == "to":
+			l.To = value
 		case name == "purpose":
 			l.Terms.Purpose = value
 		case name == "custody":
@@ -209,10 +221,13 @@ func parseLine(words []string) (l Line, err error) {
 	return l, nil
 }
 
+// deposit is a write that carries out an order.
+const deposit = "deposit"
+
 // concerns reports whether what an owner does is about a reader, or a writer.
 func concerns(do string) bool {
 	switch do {
-	case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Adopt, reference.Reject, reference.Answer, reference.Stop:
+	case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Adopt, reference.Reject, reference.Answer, reference.Stop, reference.Introduce, reference.LookUp, reference.Specify:
 		return true
 	}
 	return false
@@ -229,19 +244,23 @@ func (s *Script) validate() error {
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && len(l.Fields) > 0
 		case reference.Replace:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && (l.Attack == "stolen" || l.Attack == "lost")
-		case reference.Suspend, reference.Hear:
+		case reference.Suspend, reference.Hear, reference.Register, reference.Forward, reference.Collect:
 			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2")
-		case reference.Sync, reference.Thaw:
+		case reference.Sync, reference.Thaw, reference.Close:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2")
 		case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Answer, reference.Stop:
 			all := l.Do == reference.Revoke || l.Do == reference.EndWrite || l.Do == reference.Answer
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && (all || len(l.Fields) > 0)
 		case reference.Adopt, reference.Reject:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && len(l.Fields) == 1
+		case reference.Introduce:
+			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && slices.Contains(s.Readers, l.To) && l.To != l.Reader
+		case reference.LookUp:
+			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && l.Reader != name
 		case reference.Restart, reference.Restore:
 			good = (device == "1" || device == "2") && (slices.Contains(s.Owners, name) || slices.Contains(s.Readers, name))
-		case reference.Read, reference.Write, reference.GiveUp, reference.Ask:
-			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2") && len(l.Fields) > 0 && !slices.ContainsFunc(l.Fields, func(f string) bool {
+		case reference.Read, reference.Write, reference.GiveUp, reference.Ask, reference.Specify, deposit:
+			good = (l.Do != reference.Specify || slices.Contains(s.Readers, l.Reader) && l.Reader != name) && slices.Contains(s.Readers, name) && (device == "1" || device == "2") && len(l.Fields) > 0 && !slices.ContainsFunc(l.Fields, func(f string) bool {
 				owner, field, ok := strings.Cut(f, ":")
 				return !ok || field == "" || !slices.Contains(s.Owners, owner) || l.Do != reference.Read && !strings.HasPrefix(l.Fields[0], owner+":")
 			})
@@ -339,8 +358,18 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 			l.With, killed = false, false
 			clear(busy)
 		}
-		if l.Do == reference.Kill && killed || l.Who != "" && busy[l.Who] {
+		if len(s.Readers) > 1 && d.IntN(40) == 0 {
+			s.Lines = append(s.Lines, d.deposit(s, fields, sealed)...)
+			clear(busy)
+			killed = false
 			continue
+		}
+		if l.Do == reference.Kill && killed || l.Who != "" && busy[l.Who] || l.Do == reference.Close && len(s.Lines) < lines*3/4 {
+			continue
+		}
+		if l.Do == reference.Close && !l.With && d.IntN(2) == 0 { // on the way
+			s.Lines = append(s.Lines, Line{Who: d.one("vault", "storefront", "both"), Do: reference.Kill, After: d.ms(1, 30), Length: d.ms(1, 60)})
+			l.With, killed = true, true
 		}
 		killed = killed || l.Do == reference.Kill
 		busy[l.Who] = true
@@ -368,7 +397,7 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 		}
 		if l.Do == reference.Kill { // somebody meets it
 			for range 2 + d.IntN(2) {
-				if l := d.line(s, fields, sealed); l.Do != reference.Kill && l.Do != "wait" && !busy[l.Who] {
+				if l := d.line(s, fields, sealed); l.Do != reference.Kill && l.Do != "wait" && l.Do != reference.Close && !busy[l.Who] {
 					l.With = true
 					busy[l.Who] = true
 					s.Lines = append(s.Lines, l)
@@ -379,13 +408,62 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 	return s
 }
 
+// deposit is all that a deposit takes, with something in between now and then, or something left out.
+func (d dice) deposit(s *Script, fields []string, sealed bool) (out []Line) {
+	owner := d.one(s.Owners...)
+	at := d.IntN(len(s.Readers))
+	reader, source := s.Readers[at], s.Readers[(at+1+d.IntN(len(s.Readers)-1))%len(s.Readers)]
+	named := d.some(fields)
+	var of []string
+	for _, f := range named {
+		of = append(of, owner+":"+f)
+	}
+	ask := Line{Who: reader + "/1", Do: reference.Specify, Reader: source, Fields: of}
+	if d.IntN(4) == 0 {
+		ask.Terms.For = time.Duration(2+d.IntN(2)) * time.Second
+	}
+	if d.IntN(3) == 0 {
+		ask.Terms.Purpose = d.one("billing", "delivery")
+	}
+	beyond := of
+	if d.IntN(5) == 0 {
+		beyond = append(slices.Clone(of), owner+":beyond")
+	}
+	for _, l := range []Line{
+		{Who: source + "/1", Do: reference.Register},
+		{Who: owner + "/1", Do: reference.Introduce, Reader: source, To: reader},
+		{Who: reader + "/1", Do: reference.LookUp, Reader: source},
+		ask,
+		{Who: owner + "/" + d.one("1", "1", "2"), Do: reference.Answer, Reader: reader, Fields: d.some(named)},
+		{Who: reader + "/1", Do: reference.Forward},
+		{Who: source + "/1", Do: deposit, Fields: of[:1]},
+		{Who: source + "/1", Do: deposit, Fields: beyond},
+		{Who: reader + "/1", Do: reference.Collect},
+	} {
+		switch {
+		case l.Do == reference.Register && d.IntN(2) == 0, d.IntN(16) == 0:
+			continue
+		case d.IntN(8) == 0 && len(out) > 0:
+			out = append(out, Line{Who: d.one("vault", "storefront", "both"), Do: reference.Kill, After: d.ms(1, 40), Length: d.ms(1, 60)})
+			l.With = true
+		case d.IntN(8) == 0:
+			if other := d.line(s, fields, sealed); other.Do != reference.Close && other.Do != reference.Replace && other.Do != reference.Suspend {
+				out = append(out, other)
+				l.With = other.Who != l.Who && other.Do != "wait"
+			}
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
 func (d dice) line(s *Script, fields []string, sealed bool) Line {
 	owner, reader := d.one(s.Owners...), d.one(s.Readers...)
 	l := Line{Who: owner + "/" + d.one("1", "1", "2"), Fields: d.some(fields)}
 	if d.IntN(25) == 0 {
 		l.Cut = d.ms(1, 60)
 	}
-	switch n := d.IntN(140); {
+	switch n := d.IntN(143); {
 	case n < 14:
 		l.Do = reference.Set
 	case n < 18:
@@ -439,6 +517,12 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 		l = Line{Who: d.one(owner, reader) + "/" + d.one("1", "2"), Do: reference.Restart}
 	case n < 104:
 		l.Do, l.Reader = reference.GrantWrite, reader
+		if d.IntN(3) == 0 {
+			l.Terms.For = time.Duration(1+d.IntN(2)) * time.Second
+		}
+		if d.IntN(8) == 0 {
+			l.Terms.From = time.Second
+		}
 	case n < 107:
 		l.Do, l.Reader = reference.EndWrite, reader
 		if d.IntN(3) == 0 {
@@ -507,6 +591,8 @@ func (d dice) line(s *Script, fields []string, sealed bool) Line {
 		l = Line{Who: reader + "/" + d.one("1", "2"), Do: reference.Hear}
 	case n < 138:
 		l.Do, l.Reader = reference.Stop, reader
+	case n < 141:
+		l.Do, l.Fields = reference.Close, nil
 	default:
 		l = Line{Do: "wait", Length: d.ms(200, 1200)}
 	}

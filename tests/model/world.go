@@ -273,6 +273,8 @@ func code(err error) string {
 		return "untrue"
 	case errors.Is(err, client.ErrState):
 		return "state"
+	case errors.Is(err, client.ErrUntold):
+		return reference.Untold
 	case errors.Is(err, client.ErrNotStopped):
 		return reference.NotStopped
 	case errors.Is(err, client.ErrNotRotated):

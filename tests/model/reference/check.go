@@ -33,7 +33,15 @@ type Rules struct {
 	FrozenReads    bool // all reading of an owner was stopped, and a reader is expected to read
 	SuspendedReads bool // a reader is expected to read what it suspended
 	DeniedReads    bool // a reader is expected to read what it asked for and was denied
+	LateWrites     bool // a writer whose time is over is expected to write on
+	EarlyWrites    bool // and one whose time has not come, to write already
+	WideDeposits   bool // a source is expected to deposit what the owner did not order
+	DepositsAgain  bool // or once more
+	StrangersLook  bool // a reader is expected to look up whom only the introduced may
 	OldDevices     bool // a device that was replaced is expected to go on
+	ClosedReads    bool // a reader is expected to read of an account that is closed
+	ClosedGoesOn   bool // so is its owner, to go on
+	ClosedStays    bool // and the storefront to keep what it has of it
 	ThawedStops    bool // and to read nothing after the owner ended that
 }
 
@@ -67,6 +75,7 @@ type model struct {
 	permits  permissions
 	writers  permissions
 	frozen   map[string]register // by owner
+	closed   map[string]register // by owner
 	suspends permissions         // of nothing; without a field
 	owners   []string
 	done     []int64                        // of each event, see settled
@@ -105,7 +114,7 @@ type use struct {
 // Check holds a trace against the model. The trace is complete: what happened before it is nothing, and all writes are in it.
 func Check(events []Event, rules Rules) (Summary, []Violation) {
 	m := &model{
-		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{}, suspends: permissions{},
+		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{}, closed: map[string]register{}, suspends: permissions{},
 		versions: map[authorOf]map[uint64]*Event{}, numbers: map[*Event]uint64{}, anew: map[restated]uint64{}, shown: map[slot]map[uint64]int{}, highest: map[slot][]seen{},
 		changes: map[string][]*write{}, sets: map[string]map[int]*Event{},
 		ops: map[*Event]*write{}, uses: map[permitKey][]use{},
@@ -125,13 +134,17 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 		case Restart, Restore:
 			continue
 		case Calm:
-			if e.Result != OK {
+			if _, open := m.shut(e, e.owner()); e.Result != OK && (open || e.Result != "account_closed" && e.Result != NotStopped) {
 				m.violation(e, "with everything running again, the device does not finish")
 			}
 			continue
 		}
 		sum.Operations++
-		sum.Answers[strings.Join(strings.Fields(e.Do+" "+e.Terms.Custody+" "+e.Result), " ")]++
+		do := e.Do
+		if e.deposits() {
+			do = e.Attack
+		}
+		sum.Answers[strings.Join(strings.Fields(do+" "+e.Terms.Custody+" "+e.Result), " ")]++
 		switch e.Do {
 		case Read:
 			for i := range e.Items {
@@ -146,15 +159,23 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 				sum.Unknown++
 			}
 			m.suspended(e)
-		case Ask, Hear:
+		case Ask, Hear, Specify:
 			m.asked(e)
+		case Register, LookUp, Forward:
+			m.registry(e)
+		case Collect:
+			m.collected(e, &sum)
 		case GiveUp:
 			if e.Result != OK && !refusedAtHome(e) {
 				sum.Unknown++
 			}
 			m.gaveUp(e)
 		case Freeze:
-			if e.Result != OK && (e.Result != "unavailable" || !m.trouble(e)) {
+			closed, open := m.shut(e, e.owner())
+			if e.Result == OK && !open {
+				m.violation(e, "the account was closed")
+			}
+			if e.Result != OK && (e.Result != "unavailable" || !m.trouble(e)) && (e.Result != "account_closed" || !closed) {
 				m.violation(e, "nothing was away")
 			}
 		case Write:
@@ -198,7 +219,10 @@ func refusedAtHome(e *Event) bool {
 	case EndWrite:
 		return e.Result == "no_write_grant"
 	case Write:
-		return e.Result == "no_write_grant" || e.Result == "write_ended"
+		if e.deposits() && slices.Contains([]string{NotAsked, "wider_than_asked", "order_used"}, e.Result) {
+			return true
+		}
+		return e.Result == "no_write_grant" || e.Result == "write_ended" || e.Result == "grant_not_yet_valid"
 	case Adopt, Reject:
 		return e.Result == NoField || e.Result == Newer || e.Result == "not_found"
 	}
@@ -221,7 +245,7 @@ func (m *model) write() {
 	for i := range m.events {
 		e := &m.events[i]
 		switch e.Do {
-		case Write, GiveUp, Freeze, Restore, Suspend:
+		case Write, GiveUp, Freeze, Restore, Suspend, Close:
 		default:
 			if !settles(e) {
 				continue
@@ -230,7 +254,7 @@ func (m *model) write() {
 		if _, must := m.outdated(e); refusedAtHome(e) || must && e.Result == Replaced {
 			continue
 		}
-		w := write{Event: e, start: e.Start, end: never, order: e.Start, dead: never, acked: e.Result == OK || e.revokes() && e.Result == NotRotated}
+		w := write{Event: e, start: e.Start, end: never, order: e.Start, dead: never, acked: e.Result == OK || e.revokes() && e.Result == NotRotated || e.Result == Untold}
 		settled := m.settled(i)
 		if w.end = settled; w.acked {
 			w.end = e.End
@@ -248,7 +272,7 @@ func (m *model) write() {
 			m.ops[e] = &op
 			for _, f := range fields {
 				r, k := w, slot{owner, author, f}
-				r.lost = author != owner && m.ending(&w, owner, author, f)
+				r.lost = author != owner && (m.ending(&w, owner, author, f) || m.elapsing(&w, owner, author, f))
 				m.values[k] = append(m.value(k), &r)
 			}
 		}
@@ -286,15 +310,23 @@ func (m *model) write() {
 			publishes(o, o, m.everSet(o))
 		case Grant, Answer:
 			permits(m.permits, e.Fields)
+			if e.letsWrite() && e.Do == Answer {
+				for _, f := range e.Fields {
+					r, k := w, permitKey{o, e.Source, f}
+					m.writers[k] = append(m.writers.at(k), &r)
+				}
+			}
 		case Revoke, Stop:
 			if !e.Keep {
 				moves(o)
 			}
 			permits(m.permits, m.meant(e))
+			m.halves(&w)
 		case GrantWrite:
 			permits(m.writers, e.Fields)
 		case EndWrite:
 			permits(m.writers, m.meant(e))
+			m.halves(&w)
 		case GiveUp:
 			for _, f := range e.Fields {
 				r, k := w, permitKey{e.Owner, o, f}
@@ -305,6 +337,11 @@ func (m *model) write() {
 			}
 		case Freeze, Thaw:
 			freezes()
+		case Close:
+			if w.start, w.order = e.Start, e.Start; m.closed[o] == nil {
+				m.closed[o] = newRegister()
+			}
+			m.closed[o] = append(m.closed[o], &w)
 		case Suspend:
 			for _, owner := range m.owners {
 				r, k := w, permitKey{owner: owner, reader: o}
@@ -339,7 +376,7 @@ func (m *model) settles(i int) int64 {
 	}
 	settled := int64(never)
 	switch e.Do {
-	case Write, Adopt, Reject, Answer, GiveUp, Freeze, Sync:
+	case Write, Adopt, Reject, Answer, GiveUp, Freeze, Sync, Close:
 		return settled
 	}
 	for j := range m.events {
@@ -387,7 +424,7 @@ func (m *model) meant(e *Event) []string {
 	var out []string
 	for i := range m.events {
 		x := &m.events[i]
-		if x.owner() == e.owner() && x.Reader == e.Reader && (e.revokes() && x.grants() || e.Do == EndWrite && x.Do == GrantWrite) {
+		if x.owner() == e.owner() && x.Reader == e.Reader && e.revokes() && x.grants() || e.Do == EndWrite && x.owner() == e.owner() && x.lets(e.Reader) {
 			out = append(out, x.Fields...)
 		}
 	}
@@ -424,10 +461,17 @@ func (m *model) rival(e *Event) bool {
 func (m *model) answer(e *Event) {
 	o := e.owner()
 	old, must := m.outdated(e)
+	if m.ended(e) {
+		return
+	}
 	if must && e.Result == OK || must && m.rules.OldDevices {
 		m.violation(e, "another device replaced the root, and this one goes on, or is expected to")
 	}
 	switch e.Result {
+	case TakenBack:
+		if !m.rival(e) {
+			m.violation(e, "no other device ended anything of it")
+		}
 	case OK:
 		if e.Do == Answer {
 			m.decided(e)
@@ -452,8 +496,12 @@ func (m *model) answer(e *Event) {
 		if !m.trouble(e) {
 			m.violation(e, "nothing was away")
 		}
+	case Untold:
+		if e.Do != Close || !m.trouble(e) {
+			m.violation(e, "nothing was away, or there is nothing to tell")
+		}
 	case NotStopped, NotRotated:
-		if !m.trouble(e) && !m.rival(e) && !old {
+		if !m.trouble(e) && !old && (e.Do == Close && !m.beside(e) || !m.rival(e)) {
 			m.violation(e, "nothing was away, and no other device at work")
 		}
 	case Overtaken:
@@ -502,13 +550,20 @@ func (m *model) attack(e *Event) {
 		"read": {"replayed", "request_expired", "unknown_session"},
 		// accepted: the newest once more, or one that its owner still waits for. What a writer wrote is refused for its permission first. key_replaced: one that was never
 		// accepted, and whose signer, of this script or one before it on the same stage, has other keys since.
-		"document":  {"chain_moved", "malformed", "accepted", "no_write_grant", "write_ended", "key_replaced"},
+		"document":  {"chain_moved", "malformed", "accepted", "no_write_grant", "write_ended", "key_replaced", "account_closed"},
 		"author":    {"no_write_grant"},
 		"writer":    {"no_write_grant", "write_ended"},
 		"signature": {"bad_signature"},
 		"old key":   {"key_replaced"},
 		"old root":  {"opens nothing"},
+		"left":      {"account_closed"},
 	}[e.Attack]
+	if closed, _ := m.shut(e, e.owner()); closed && slices.Contains([]string{"author", "writer", "signature", "old key"}, e.Attack) {
+		allowed = append(allowed, "account_closed")
+	}
+	if e.Attack == "left" && m.rules.ClosedStays {
+		m.violation(e, "the storefront is expected to keep what it has")
+	}
 	if e.Result == "unavailable" && m.trouble(e) || slices.Contains(allowed, e.Result) {
 		return
 	}
@@ -545,7 +600,7 @@ func (m *model) item(e *Event, it *Item) {
 	absent := slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event == nil || w.Do == Remove })
 	written, unwritten := m.written(e, it) // by somebody else
 	granted := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || !w.grants() })
-	revoked := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || !w.revokes() && w.Do != GiveUp })
+	revoked := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || !w.revokes() && w.Do != GiveUp && w.Do != EndWrite })
 	nothing := slices.ContainsFunc(mayPermit, func(w *write) bool { return w.Event == nil })
 	bad := func(why string) {
 		m.violation(e, "%s:%s is %s: %s", it.Owner, it.Field, it.Result, why)
@@ -553,6 +608,15 @@ func (m *model) item(e *Event, it *Item) {
 	frozen, thawed := m.stopped(e, it.Owner)
 	if !thawed && !slices.Contains([]string{"no_grant", "grant_revoked", "suspended", "not_found", "frozen", "unavailable", "log_stopped", "log_full", "unknown_session", "storefront_behind"}, it.Result) {
 		bad("all reading of this owner was stopped")
+	}
+	shut, open := m.shut(e, it.Owner)
+	if !open {
+		if !slices.Contains([]string{"no_grant", "grant_revoked", "unavailable", "log_stopped", "log_full", "unknown_session", "storefront_behind"}, it.Result) {
+			bad("the account was closed")
+		}
+		if m.rules.ClosedReads {
+			bad("a reader is expected to read of a closed account")
+		}
 	}
 	suspended, renewed := m.renewed(e, it)
 	if !renewed && !slices.Contains([]string{"no_grant", "grant_revoked", "suspended", "not_found", "unavailable", "log_stopped", "log_full", "unknown_session", "storefront_behind"}, it.Result) {
@@ -589,7 +653,7 @@ func (m *model) item(e *Event, it *Item) {
 			bad("a stranger is expected to read")
 		}
 		// A grant that is on its way may be with the vault and not yet on the storefront; one that was revoked before it ever was, too.
-		if !nothing && !(len(revoked) > 0 && !m.wasGranted(permits, e)) {
+		if otherwise := nothing || len(revoked) > 0 && !m.wasGranted(permits, e); !m.shutBy(e, it.Owner, otherwise) && !otherwise {
 			bad("there was a grant")
 		}
 	case "grant_revoked":
@@ -600,8 +664,11 @@ func (m *model) item(e *Event, it *Item) {
 			bad("a revoked reader is expected to read")
 		}
 		because = revoked
-		if len(revoked) == 0 && !m.otherPurpose(permits, granted, e) {
+		if otherwise := len(revoked) > 0 || m.otherPurpose(permits, granted, e); !m.shutBy(e, it.Owner, otherwise) && !otherwise {
 			bad("nothing was revoked")
+		}
+		if shut {
+			because = nil
 		}
 	case "suspended":
 		if m.rules.SuspendedReads {
@@ -642,7 +709,7 @@ func (m *model) item(e *Event, it *Item) {
 		}
 	case "grant_not_yet_valid":
 		for _, w := range granted {
-			if w.Terms.From != 0 && seconds(e.Start) < seconds(w.Start+int64(w.Terms.From))+1 {
+			if w.early(e) {
 				because = append(because, w)
 			}
 		}
@@ -684,6 +751,11 @@ func (m *model) item(e *Event, it *Item) {
 // expired reports whether a grant may have been over during a read.
 func (w *write) expired(e *Event) bool {
 	return w.Terms.For != 0 && seconds(e.End) >= seconds(w.Start+int64(w.Terms.From+w.Terms.For))
+}
+
+// early reports whether a grant may not have begun during an event.
+func (w *write) early(e *Event) bool {
+	return w.Terms.From != 0 && seconds(e.Start) < seconds(w.Start+int64(w.Terms.From))+1
 }
 
 func (m *model) expired(granted []*write, e *Event) bool {

@@ -44,6 +44,16 @@ func (m *model) asked(e *Event) {
 		}) {
 			m.violation(e, "nothing was denied")
 		}
+	case "no_contact": // this session did not look the source up
+		if e.Do != Specify || !m.heard(e) && slices.ContainsFunc(m.events, func(x Event) bool {
+			return x.Do == LookUp && x.Who == e.Who && x.Reader == e.Source && x.Result == OK && x.End < e.Start
+		}) {
+			m.violation(e, "it looked that one up")
+		}
+	case "account_closed":
+		if closed, _ := m.shut(e, e.Owner); !closed {
+			m.violation(e, "nobody closed the account")
+		}
 	case "unavailable":
 		if !m.trouble(e) {
 			m.violation(e, "nothing was away")

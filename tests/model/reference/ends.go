@@ -42,7 +42,7 @@ func (m *model) regranting(w *write, owner, reader, field string) bool {
 				return true
 			}
 		case Grant, Answer:
-			if x.Reader == reader && slices.Contains(x.Fields, field) {
+			if (x.Reader == reader || x.letsWrite()) && slices.Contains(x.Fields, field) {
 				return true
 			}
 		}
@@ -115,6 +115,9 @@ func (m *model) gaveUp(e *Event) {
 		return slices.ContainsFunc(m.permits.at(permitKey{e.Owner, e.owner(), f}).possible(e.Start, e.End), able)
 	}
 	if m.replaced(e) {
+		return
+	}
+	if closed, _ := m.shut(e, e.Owner); closed && (e.Result == "no_grant" || e.Result == "account_closed") {
 		return
 	}
 	switch e.Result {

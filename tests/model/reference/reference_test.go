@@ -66,6 +66,14 @@ func TestForgedOutcomes(t *testing.T) {
 		if settles(e) && e.Result == OK && e.owner() == "ana" { // of whom nothing was replaced
 			try(e, "replaced", func(e *Event) { e.Result = Replaced })
 		}
+		if settles(e) && e.owner() != "dora" {
+			try(e, "account_closed", func(e *Event) { e.Result = "account_closed" })
+		}
+		if e.Do == Close {
+			for _, r := range []string{NotStopped, Untold, "account_closed"} {
+				try(e, r, func(e *Event) { e.Result = r })
+			}
+		}
 		if e.Result == Replaced {
 			try(e, "it worked", func(e *Event) { e.Result = OK })
 		}
@@ -88,7 +96,33 @@ func TestForgedOutcomes(t *testing.T) {
 				try(e, r, func(e *Event) { e.Result = r })
 			}
 		}
-		if (e.Do == Write || e.Do == EndWrite || e.Do == GiveUp) && e.Result != OK {
+		if e.Do == LookUp && e.Reader == "globex" || e.Do == Specify || e.Do == Forward {
+			for _, r := range []string{OK, "not_introduced", "no_contact", NotAsked, "not_the_source"} {
+				if r != e.Result && !(e.Do == Specify && r == OK) && !(e.Do == Forward && r == "no_contact") {
+					try(e, r, func(e *Event) { e.Result = r })
+				}
+			}
+		}
+		if e.deposits() {
+			for _, r := range []string{OK, "wider_than_asked", "order_used", NotAsked, "no_write_grant", "write_ended"} {
+				if r != e.Result {
+					try(e, r, func(e *Event) { e.Result = r })
+				}
+			}
+			try(e, "without an order", func(e *Event) { e.Result, e.About, e.Asked = OK, "", nil })
+		}
+		if e.Do == Collect && e.Result == OK {
+			try(e, NotAsked, func(e *Event) { e.Result = NotAsked })
+			for j := range e.Items {
+				if e.Items[j].Number != 0 {
+					try(e, "not the source's", func(e *Event) { e.Items[j].Number, e.Items[j].Author = 117, "" })
+				}
+			}
+		}
+		if e.Do == Write && e.Result != "grant_not_yet_valid" {
+			try(e, "grant_not_yet_valid", func(e *Event) { e.Result = "grant_not_yet_valid" })
+		}
+		if (e.Do == Write || e.Do == EndWrite || e.Do == GiveUp || e.Do == Freeze || settles(e) && e.Result == "account_closed") && e.Result != OK {
 			try(e, "it worked", func(e *Event) { e.Result = OK })
 		}
 		if e.Do != Read && e.Do != Sync || e.Result != OK || troubled(events, e) {
@@ -118,6 +152,9 @@ func TestForgedOutcomes(t *testing.T) {
 				continue
 			}
 			for _, r := range refusals {
+				if closedBefore(events, e, &it) && (r == "no_grant" || r == "grant_revoked") { // either, while the storefront deletes what it has
+					continue
+				}
 				if r != it.Result && !(r == "grant_revoked" && it.Result == "no_grant" && everRevoked(events, e, it)) {
 					set(r, func(it *Item) { it.Result, it.Version, it.Number = r, 0, 0 })
 				}
@@ -139,6 +176,15 @@ func TestForgedOutcomes(t *testing.T) {
 func troubled(events []Event, e *Event) bool {
 	for _, k := range events {
 		if k.Do == Kill && k.Start < e.End && e.Start < k.End {
+			return true
+		}
+	}
+	return false
+}
+
+func closedBefore(events []Event, e *Event, it *Item) bool {
+	for _, c := range events {
+		if c.Do == Close && c.owner() == it.Owner && c.Start < e.End {
 			return true
 		}
 	}
@@ -197,6 +243,10 @@ func (h *history) letWrite(from, to int64, do, result string) {
 	h.add(from, to, "ana/1", do, result, func(e *Event) { e.Reader, e.Fields = "globex", []string{"a"} })
 }
 
+func (h *history) letWriteFor(from, to int64, terms Terms) {
+	h.add(from, to, "ana/1", GrantWrite, OK, func(e *Event) { e.Reader, e.Fields, e.Terms = "globex", []string{"a"}, terms })
+}
+
 func (h *history) write(from, to int64, device, result string, number int) {
 	h.add(from, to, "globex/"+device, Write, result, func(e *Event) { e.Owner, e.Fields, e.Number = "ana", []string{"a"}, number })
 }
@@ -213,6 +263,31 @@ func (h *history) giveUp(from, to int64, result string) {
 
 func (h *history) replace(from, to int64, device, result string) {
 	h.add(from, to, "ana/"+device, Replace, result, nil)
+}
+
+func (h *history) close(from, to int64, device, result string) {
+	h.add(from, to, "ana/"+device, Close, result, nil)
+}
+
+// specified has an owner answer acme's specification of what globex is to deposit.
+func (h *history) specified(from, to int64, result string, terms Terms) {
+	h.add(from, to, "ana/1", Answer, result, func(e *Event) {
+		e.Reader, e.Fields, e.Asked, e.Source, e.About, e.Terms, e.Over = "acme", []string{"b"}, []string{"a", "b"}, "globex", "1", terms, result == "consent_expired"
+	})
+}
+
+func (h *history) deposit(from, to int64, result string, number int, fields ...string) {
+	h.add(from, to, "globex/1", Write, result, func(e *Event) {
+		e.Attack, e.Owner, e.Fields, e.Asked, e.Number, e.About = "deposit", "ana", fields, []string{"b"}, number, "1"
+	})
+}
+
+func (h *history) lookUp(from, to int64, result string) {
+	h.add(from, to, "acme/1", LookUp, result, func(e *Event) { e.Reader = "globex" })
+}
+
+func (h *history) introduce(from, to int64) {
+	h.add(from, to, "ana/1", Introduce, OK, func(e *Event) { e.Reader, e.To = "globex", "acme" })
 }
 
 func (h *history) restore(from, to int64, device string) {
@@ -485,6 +560,55 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.letWrite(52, 56, Reject, OK)
 			h.read(60, 70, "released", 2, 2)
 		}},
+		"nor after its time": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 1e9})
+			h.write(2500, 2510, "1", OK, 2)
+		}},
+		"of which it is told": {true, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 1e9})
+			h.write(40, 50, "1", OK, 2)
+			h.readBy(60, 70, "globex", 2, 1)
+			h.write(2500, 2510, "1", "write_ended", 3)
+			h.readBy(2600, 2610, "globex", 2, 1)
+		}},
+		"but not in its time": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 5e9})
+			h.write(2500, 2510, "1", "write_ended", 2)
+		}},
+		"nor before it": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{From: 3e9})
+			h.write(1500, 1510, "1", OK, 2)
+		}},
+		"of which it is told too": {true, func(h *history) {
+			h.letWriteFor(20, 30, Terms{From: 3e9})
+			h.write(1500, 1510, "1", "grant_not_yet_valid", 2)
+		}},
+		"but not when it has come": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{From: 1e9})
+			h.write(2500, 2510, "1", "grant_not_yet_valid", 2)
+		}},
+		"what was written in its time stays": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 2e9})
+			h.write(40, 50, "1", OK, 2)
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"until its writer writes something else after it": {true, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 2e9})
+			h.add(31, 32, "ana/1", GrantWrite, OK, func(e *Event) { e.Reader, e.Fields = "globex", []string{"c"} })
+			h.write(40, 50, "1", OK, 2)
+			h.add(4400, 4410, "globex/1", Write, OK, func(e *Event) { e.Owner, e.Fields, e.Number = "ana", []string{"c"}, 3 })
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"what was written when it was over may not count": {true, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 1e9})
+			h.write(900, 1100, "1", OK, 2)
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"new terms take the place of older ones": {true, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 1e9})
+			h.letWriteFor(2500, 2510, Terms{For: 5e9})
+			h.write(2600, 2610, "1", OK, 2)
+		}},
 		"a lost answer to a writer leaves both": {true, func(h *history) {
 			h.letWrite(20, 30, GrantWrite, OK)
 			h.kill(40, 50)
@@ -607,7 +731,106 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(32, 36, "ana/1", Stop, OK, func(e *Event) { e.Reader, e.Fields = "acme", []string{"b"} })
 			h.readOf("b", "released")
 		}},
-		"a root is replaced again": {false, func(h *history) { h.replace(20, 30, "1", OK); h.replace(40, 50, "1", "succession_pending") }},
+		"a source deposits what was ordered": {true, func(h *history) { h.specified(20, 30, OK, Terms{}); h.deposit(40, 50, OK, 2, "b") }},
+		"not what was not":                   {false, func(h *history) { h.specified(20, 30, OK, Terms{}); h.deposit(40, 50, OK, 2, "a") }},
+		"what was not is refused":            {true, func(h *history) { h.specified(20, 30, OK, Terms{}); h.deposit(40, 50, "wider_than_asked", 2, "a") }},
+		"not the other":                      {false, func(h *history) { h.specified(20, 30, OK, Terms{}); h.deposit(40, 50, "wider_than_asked", 2, "b") }},
+		"not without an answer":              {false, func(h *history) { h.deposit(40, 50, OK, 2, "b") }},
+		"not before it":                      {false, func(h *history) { h.deposit(12, 14, OK, 2, "b"); h.specified(20, 30, OK, Terms{}) }},
+		"nor after a denial": {false, func(h *history) {
+			h.specified(20, 30, "consent_expired", Terms{Waits: 1})
+			h.deposit(40, 50, OK, 2, "b")
+		}},
+		"nor when its time is over": {false, func(h *history) { h.specified(20, 30, OK, Terms{For: 1e9}); h.deposit(2500, 2510, OK, 2, "b") }},
+		"nor after the owner ended what it may write": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.add(32, 36, "ana/1", EndWrite, OK, func(e *Event) { e.Reader = "globex" })
+			h.deposit(40, 50, OK, 2, "b")
+		}},
+		"what was deposited is read": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.deposit(32, 36, OK, 2, "b")
+			h.readOf("b", "released")
+		}},
+		"by the source": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.deposit(32, 36, OK, 2, "b")
+			h.readOf("b", "released")
+			it := &(*h)[len(*h)-1].Items[0]
+			it.Number, it.Author = 2, "globex"
+		}},
+		"nothing is deposited twice": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.deposit(32, 36, OK, 2, "b")
+			h.deposit(40, 50, OK, 3, "b")
+		}},
+		"but again, if the answer was lost": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.kill(32, 36)
+			h.deposit(32, 36, "unavailable", 2, "b")
+			h.deposit(40, 50, "order_used", 3, "b")
+		}},
+		"whoever is looked up by introduction only is not by strangers": {false, func(h *history) { h.add(20, 30, "globex/1", Register, OK, nil); h.lookUp(40, 50, OK) }},
+		"who are refused":            {true, func(h *history) { h.add(20, 30, "globex/1", Register, OK, nil); h.lookUp(40, 50, "not_introduced") }},
+		"not if it is for everybody": {false, func(h *history) { h.lookUp(40, 50, "not_introduced") }},
+		"but by who was introduced": {true, func(h *history) {
+			h.add(20, 30, "globex/1", Register, OK, nil)
+			h.introduce(32, 36)
+			h.lookUp(40, 50, OK)
+		}},
+		"and is not refused": {false, func(h *history) {
+			h.add(20, 30, "globex/1", Register, OK, nil)
+			h.introduce(32, 36)
+			h.lookUp(40, 50, "not_introduced")
+		}},
+		"a closed account is not read": {false, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "released", 1, 1) }},
+		"but refused":                  {true, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "no_grant", 0, 0) }},
+		"not for another reason":       {false, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "not_found", 0, 0) }},
+		"nor before":                   {false, func(h *history) { h.read(12, 14, "no_grant", 0, 0); h.close(20, 30, "1", OK) }},
+		"while it is closed, both": {true, func(h *history) {
+			h.close(20, 50, "1", OK)
+			h.read(25, 28, "released", 1, 1)
+			h.read(30, 40, "grant_revoked", 0, 0)
+		}},
+		"not in the other order": {false, func(h *history) {
+			h.close(20, 50, "1", OK)
+			h.read(25, 28, "no_grant", 0, 0)
+			h.read(30, 40, "released", 1, 1)
+		}},
+		"a closing whose answer was lost may be": {true, func(h *history) {
+			h.kill(20, 30)
+			h.close(20, 30, "1", NotStopped)
+			h.read(40, 50, "released", 1, 1)
+			h.read(60, 70, "no_grant", 0, 0)
+		}},
+		"until the device says so": {false, func(h *history) {
+			h.kill(20, 30)
+			h.close(20, 30, "1", NotStopped)
+			h.close(32, 36, "1", OK)
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"also of a storefront that was not told": {false, func(h *history) {
+			h.kill(20, 30)
+			h.close(20, 30, "1", Untold)
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"its lost answer while all is well":        {false, func(h *history) { h.close(20, 30, "1", NotStopped) }},
+		"nothing is published in a closed account": {false, func(h *history) { h.close(20, 30, "1", OK); h.set(40, 50, "2", OK, 2, "a") }},
+		"the other device is told":                 {true, func(h *history) { h.close(20, 30, "1", OK); h.set(40, 50, "2", "account_closed", 2, "a") }},
+		"only if it is":                            {false, func(h *history) { h.set(40, 50, "2", "account_closed", 2, "a") }},
+		"and may close it too":                     {true, func(h *history) { h.close(20, 30, "1", OK); h.close(40, 50, "2", OK) }},
+		"nor does anybody write in it": {false, func(h *history) {
+			h.letWrite(12, 14, GrantWrite, OK)
+			h.close(20, 30, "1", OK)
+			h.write(40, 50, "1", OK, 2)
+		}},
+		"who is refused": {true, func(h *history) {
+			h.letWrite(12, 14, GrantWrite, OK)
+			h.close(20, 30, "1", OK)
+			h.write(40, 50, "1", "no_write_grant", 2)
+		}},
+		"it is not opened by a thaw": {false, func(h *history) { h.close(20, 30, "1", OK); h.add(40, 50, "ana/2", Thaw, OK, nil) }},
+		"a root is replaced again":   {false, func(h *history) { h.replace(20, 30, "1", OK); h.replace(40, 50, "1", "succession_pending") }},
 		"once the first time is over": {true, func(h *history) {
 			h.kill(20, 30)
 			h.replace(20, 30, "1", "unavailable")

@@ -33,11 +33,19 @@ const (
 	Replace = "replace" // an owner's device was lost or stolen: the root is replaced, and other devices are of no use any more
 	Restore = "restore" // a device is made anew from the newest backup
 
+	Register  = "register"  // a reader lets nobody look it up but by introduction
+	Introduce = "introduce" // an owner introduces a contact to another
+	LookUp    = "look-up"   // a reader looks another one up
+	Specify   = "specify"   // a reader asks an owner for fields that another one, a source, is to deposit; to answer it lets the source write them and the reader read them
+	Forward   = "forward"   // a reader hands on to the source what the owner orders
+	Collect   = "collect"   // a reader reads what the source deposited, with its attestations. A deposit is a write with Attack "deposit"
+
 	Read    = "read"    // a reader reads
 	Suspend = "suspend" // a reader's keys were stolen: it suspends all its grants and replaces the keys; its other devices are of no use any more
 	GiveUp  = "give-up" // a reader ends what it may read
 	Freeze  = "freeze"  // two operators stop all reading of an owner
 	Thaw    = "thaw"    // an owner ends that
+	Close   = "close"   // an owner ends the account, for ever
 	Kill    = "kill"    // a daemon is killed and, at the event's end, serves again
 	Replay  = "replay"  // somebody sends again what was sent before
 	Forge   = "forge"   // somebody publishes in an owner's name
@@ -54,7 +62,9 @@ const (
 	Replaced   = "replaced"    // another device replaced the root: this one is of no use any more
 	NoRecovery = "no_recovery" // it lacks the recovery key in force; nothing was begun
 	NotAsked   = "not_asked"   // this device knows of no request that waits
+	TakenBack  = "taken_back"  // of an answer to a specification, one half was ended on the way, and so it was
 	Newer      = "newer"       // the writer wrote something else meanwhile; nothing was begun
+	Untold     = "untold"      // the account is closed, and the storefront was not told
 	Overtaken  = "overtaken"   // what this device had waiting is not carried out: another decided about it later
 )
 
@@ -73,7 +83,10 @@ type Event struct {
 	Owner  string   `json:"owner,omitempty"`  // of a write, of what is given up: whose fields
 	Terms  Terms    `json:"terms,omitzero"`   // of a grant; of an answer, those of the request
 	Asked  []string `json:"asked,omitempty"`  // of an answer: what was asked for
-	Over   bool     `json:"over,omitempty"`   // of an answer: the request's time was over before it
+	Over   bool     `json:"over,omitempty"`   // of an answer: the request's time was over before it; of a deposit: the order's
+	Source string   `json:"source,omitempty"` // of a specification, its answer, and what follows: who is to deposit
+	To     string   `json:"to,omitempty"`     // of an introduction: to whom
+	About  string   `json:"about,omitempty"`  // the specification that something is about
 	Again  bool     `json:"again,omitempty"`  // of an answer: it had been answered
 	Keep   bool     `json:"keep,omitempty"`   // a revocation that rotates nothing
 	Cut    bool     `json:"cut,omitempty"`    // the device's process was ended on the way
@@ -110,6 +123,19 @@ func (it *Item) author() string { return cmp.Or(it.Author, it.Owner) }
 // grants reports whether an owner's operation lets a reader read, as a denial does not, and revokes whether it ends that.
 func (e *Event) grants() bool { return e.Do == Grant || e.Do == Answer && len(e.Fields) > 0 }
 
+// lets reports whether an owner's operation lets somebody write its fields.
+func (e *Event) lets(writer string) bool {
+	return e.Do == GrantWrite && e.Reader == writer || e.Do == Answer && e.Source == writer && len(e.Fields) > 0
+}
+
+// letsWrite reports whether it lets anybody.
+func (e *Event) letsWrite() bool {
+	return e.Do == GrantWrite || e.Do == Answer && e.Source != "" && len(e.Fields) > 0
+}
+
+// deposits reports whether a write carries out an order.
+func (e *Event) deposits() bool { return e.Do == Write && e.Attack == "deposit" }
+
 func (e *Event) revokes() bool { return e.Do == Revoke || e.Do == Stop }
 
 // owner is whose device or session it is.
@@ -122,7 +148,7 @@ func (e *Event) owner() string {
 func (e *Event) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "line %d: %s %s", e.Line, e.Who, e.Do)
-	for _, word := range append([]string{e.Reader, e.Owner, e.Attack}, e.Fields...) {
+	for _, word := range append([]string{e.Reader, e.To, e.Owner, e.Source, e.Attack}, e.Fields...) {
 		if word != "" {
 			b.WriteString(" " + word)
 		}

@@ -30,6 +30,41 @@ func (m *model) ending(w *write, owner, writer, field string) bool {
 	return false
 }
 
+// elapsing reports whether the time of a permission may have begun, or ended, during a write. It is accepted if the writer may write another field then, and may never count.
+func (m *model) elapsing(w *write, owner, writer, field string) bool {
+	for i := range m.events {
+		x := &m.events[i]
+		if !x.lets(writer) || x.owner() != owner || refusedAtHome(x) || x.Start >= w.end || !slices.Contains(x.Fields, field) {
+			continue
+		}
+		begins, ends := seconds(x.Start+int64(x.Terms.From)), seconds(x.Start+int64(x.Terms.From+x.Terms.For))
+		if x.Terms.From != 0 && seconds(w.start) <= begins || x.Terms.For != 0 && seconds(w.start) <= ends && seconds(w.end) >= ends {
+			return true
+		}
+	}
+	return false
+}
+
+// lapsed reports whether what somebody wrote in the time of a permission may not count any more when an event ends: the vault sees the writer's newest manifest only, and that may have come after the time.
+func (m *model) lapsed(w *write, owner, writer, field string, e *Event) bool {
+	if w.Event == nil || w.Do != Write {
+		return false
+	}
+	for i := range m.events {
+		x := &m.events[i]
+		if !x.lets(writer) || x.Terms.For == 0 || x.owner() != owner || refusedAtHome(x) || x.Start >= w.end || !slices.Contains(x.Fields, field) {
+			continue
+		}
+		ends := seconds(x.Start + int64(x.Terms.From+x.Terms.For))
+		if slices.ContainsFunc(m.events, func(next Event) bool {
+			return next.Do == Write && next.owner() == writer && next.Owner == owner && next.Start < e.End && !refusedAtHome(&next) && (next.Result != OK || seconds(next.End) >= ends)
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
 // leftBehind reports whether a value that somebody else wrote may be gone by some time: its field moved to other keys since, and the owner has adopted or rejected it. The keys that it
 // lies under are ended then, with whatever moves next.
 func (m *model) leftBehind(w *write, owner, writer, field string, by int64) bool {
@@ -63,7 +98,7 @@ func (m *model) written(e *Event, it *Item) (written, unwritten bool) {
 		none := false
 		for _, w := range m.value(slot{it.Owner, author, it.Field}).possible(e.Start, e.End) {
 			written = written || w.Event != nil
-			none = none || w.Event == nil || w.lost || m.leftBehind(w, it.Owner, author, it.Field, e.End)
+			none = none || w.Event == nil || w.lost || m.lapsed(w, it.Owner, author, it.Field, e) || m.leftBehind(w, it.Owner, author, it.Field, e.End)
 		}
 		unwritten = unwritten && none
 	}
@@ -85,7 +120,7 @@ func (m *model) newest(e *Event, it *Item) {
 		}
 		other := m.value(slot{it.Owner, author, it.Field}).possible(e.Start, e.End)
 		if !slices.ContainsFunc(other, func(p *write) bool {
-			return p.Event == nil || p.Do == Remove || p.lost || slices.ContainsFunc(possible, func(w *write) bool { return m.carries(w, it) && w.end >= p.start })
+			return p.Event == nil || p.Do == Remove || p.lost || m.lapsed(p, it.Owner, author, it.Field, e) || slices.ContainsFunc(possible, func(w *write) bool { return m.carries(w, it) && w.end >= p.start })
 		}) {
 			m.violation(e, "%s:%s: #%d by %s is not the newest: %s wrote later", it.Owner, it.Field, it.Number, it.author(), author)
 		}
@@ -132,7 +167,7 @@ func (m *model) writersAnswer(e *Event) bool {
 	switch {
 	case e.Do == EndWrite && e.Result == "no_write_grant":
 		for _, f := range m.meant(e) {
-			if !slices.ContainsFunc(m.writers.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || w.Do == EndWrite }) {
+			if !slices.ContainsFunc(m.writers.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || !w.letsWrite() || w.expired(e) }) {
 				m.violation(e, "%s may be written", f)
 			}
 		}
@@ -156,14 +191,37 @@ func (m *model) writersAnswer(e *Event) bool {
 func (m *model) wrote(e *Event) {
 	may := func(f string, do string) bool {
 		return slices.ContainsFunc(m.writers.at(permitKey{e.Owner, e.owner(), f}).possible(e.Start, e.End), func(w *write) bool {
-			return w.Event != nil && w.Do == do || w.Event == nil && do == ""
+			switch {
+			case w.Event == nil:
+				return do == ""
+			case w.letsWrite():
+				return do == GrantWrite && m.inTime(w, e)
+			}
+			return do == EndWrite
 		})
 	}
+	untimely := func(is func(*write) bool) bool {
+		return slices.ContainsFunc(e.Fields, func(f string) bool {
+			return slices.ContainsFunc(m.writers.at(permitKey{e.Owner, e.owner(), f}).possible(e.Start, e.End), func(w *write) bool { return w.Event != nil && w.letsWrite() && is(w) })
+		})
+	}
+	late := untimely(func(w *write) bool { return w.expired(e) })
+	early := untimely(func(w *write) bool { return w.early(e) })
 	if m.replaced(e) {
+		return
+	}
+	closed, open := m.shut(e, e.Owner)
+	if closed && (e.Result == "no_write_grant" || e.Result == "account_closed") {
+		return
+	}
+	if e.deposits() && m.deposited(e) {
 		return
 	}
 	switch e.Result {
 	case OK:
+		if !open {
+			m.violation(e, "the account was closed")
+		}
 		for _, f := range e.Fields {
 			if !may(f, GrantWrite) {
 				m.violation(e, "%s may not be written", f)
@@ -173,8 +231,15 @@ func (m *model) wrote(e *Event) {
 		if m.rules.EndedWrites && slices.ContainsFunc(e.Fields, func(f string) bool { return may(f, EndWrite) }) {
 			m.violation(e, "a writer whose permission ended is expected to write")
 		}
-		if !slices.ContainsFunc(e.Fields, func(f string) bool { return may(f, EndWrite) || e.Result == "no_write_grant" && may(f, "") }) {
+		if m.rules.LateWrites && late {
+			m.violation(e, "a writer whose time is over is expected to write on")
+		}
+		if !late && !slices.ContainsFunc(e.Fields, func(f string) bool { return may(f, EndWrite) || e.Result == "no_write_grant" && may(f, "") }) {
 			m.violation(e, "all of it may be written")
+		}
+	case "grant_not_yet_valid":
+		if !early || m.rules.EarlyWrites {
+			m.violation(e, "its time has come, or is expected to")
 		}
 	case "unavailable", "log_stopped", "log_full":
 		if !m.trouble(e) {
