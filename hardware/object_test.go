@@ -366,3 +366,37 @@ func TestWeakKeys(t *testing.T) {
 		t.Errorf("put back: %v", err)
 	}
 }
+
+// TestNoGradeForWeakKeys: a full probe attacks keys of its own, so a token whose serving keys were weakened gets no new grade, and no document says that it has one.
+func TestNoGradeForWeakKeys(t *testing.T) {
+	b, _ := held(t)
+	document, err := os.ReadFile(filepath.Join(b.dir, vaultFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := func() error {
+		probe := &pkcs11.FullProbe{User: b.pin(t)}
+		_, err := (&Reissue{Dir: b.dir, CeremonyKey: b.ceremony.CeremonyKey, Passphrase: []byte(testPassphrase), Probe: probe}).Run(t.Context())
+		return err
+	}
+	for key, typ := range map[pkcs11.KeyName]uint64{pkcs11.ImportResident: ckaModifiable, pkcs11.LogKey: ckaCopyable} {
+		o := b.objects(t)[key]
+		changed := bytes.Clone(o.data)
+		changed[o.at[typ].start] ^= 0xff
+		if err := os.WriteFile(o.path, changed, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if named, ok := errors.AsType[*pkcs11.AttributeError](again()); !ok || named.Key != key || named.Attribute != names[typ] {
+			t.Errorf("%s of %s was weakened: %v", names[typ], key, named)
+		}
+		if now, err := os.ReadFile(filepath.Join(b.dir, vaultFile)); err != nil || !bytes.Equal(now, document) {
+			t.Errorf("a document was signed all the same, %v", err)
+		}
+		if err := os.WriteFile(o.path, o.data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := again(); err != nil {
+		t.Errorf("put back: %v", err)
+	}
+}

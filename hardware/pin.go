@@ -75,7 +75,7 @@ func ReadSecret(source string, development bool) ([]byte, error) {
 }
 
 func readSecretFile(path string) ([]byte, error) {
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // or a pipe that nobody writes to would be waited for
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPINSource, err)
 	}

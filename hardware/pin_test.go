@@ -64,6 +64,10 @@ func TestReadPIN(t *testing.T) {
 	}
 	t.Cleanup(func() { os.Chmod(credentials, 0o700) })
 
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, source string
 		development  bool
@@ -76,6 +80,7 @@ func TestReadPIN(t *testing.T) {
 		{"two lines", "file:" + write("e", "12\n34\n", 0o600), false, ""},
 		{"empty", "file:" + write("f", "", 0o600), false, ""},
 		{"newline alone", "file:" + write("g", "\n", 0o600), false, ""},
+		{"a pipe that nobody writes to", "file:" + pipe, false, ""},
 		{"readable by the group", "file:" + write("h", "1234", 0o640), false, ""},
 		{"readable by all", "file:" + write("i", "1234", 0o604), true, ""},
 		{"NUL", "file:" + write("j", "12\x0034", 0o600), false, ""},

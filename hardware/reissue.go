@@ -26,7 +26,7 @@ type Reissue struct {
 	// custody.
 	Custodies []policies.Custody
 	// Probe, if set, is a full probe to hold first, for a new grade in transcript and vault document. Its profile and selector
-	// are filled in here. Module is the library, if it is not in a usual place.
+	// are filled in here. Before it, the vault's own keys are compared with the transcript, as [Record.Verify] does. Module is the library, if it is not in a usual place.
 	Probe  *pkcs11.FullProbe
 	Module string
 }
@@ -69,6 +69,10 @@ func (c *Reissue) Run(ctx context.Context) (*Record, error) {
 		_, facts, err := record.usable(c.Module, true)
 		if err != nil {
 			return nil, err
+		}
+		// The probe attacks keys of its own, so it says what the token can be; these are the keys that serve.
+		if _, err := record.Verify(ctx, c.Module, c.Probe.User, true); err != nil {
+			return nil, fmt.Errorf("the vault's own keys are to be as the ceremony made them, before there is a grade: %w", err)
 		}
 		c.Probe.Profile, c.Probe.Selector = facts, record.selector()
 		found, err := c.Probe.Run(ctx)

@@ -58,7 +58,14 @@ type Limits struct {
 
 // WithDefaults puts the defaults where a limit is zero and refuses limits that make no sense.
 func (l Limits) WithDefaults() (Limits, error) {
-	if min(l.OpenRate, l.IdentityRate, l.LoginRate, l.FieldRate, l.DocumentRate, l.MessageRate) < 0 || min(l.OpenBurst, l.IdentityBurst, l.LoginBurst, l.FieldBurst, l.DocumentBurst, l.MessageBurst, l.Messages, l.MessagesEach) < 0 ||
+	for name, rate := range map[string]float64{
+		"open_rate": l.OpenRate, "identity_rate": l.IdentityRate, "login_rate": l.LoginRate, "field_rate": l.FieldRate, "document_rate": l.DocumentRate, "message_rate": l.MessageRate,
+	} {
+		if !(rate >= 0 && rate <= 1e9) { // which NaN is not either
+			return l, fmt.Errorf("limits: %s is %v: it is a number a second, at most 1000000000", name, rate)
+		}
+	}
+	if min(l.OpenBurst, l.IdentityBurst, l.LoginBurst, l.FieldBurst, l.DocumentBurst, l.MessageBurst, l.Messages, l.MessagesEach) < 0 ||
 		min(l.Callers, l.Fields, l.Relationships, l.Logins, l.Sessions, l.CachedLeaves, l.CachedBytes) < 0 || min(l.OwnerBytes, l.Memory, l.MemoryEach, l.MessageBytes) < 0 || l.Login < 0 {
 		return l, errors.New("limits: a limit is below zero")
 	}

@@ -33,7 +33,8 @@ With --full, to look at a new HSM, on a token that was initialised by the vendor
   sallyport-hsm probe --full --label test --pin-file user.pin --so-pin-file so.pin --yes
 
 Grades: A, every attack of a host that has the user's PIN is refused in both custodies; B, in custody resident; C, such a host can take a key out;
-U, the token cannot do the work. All keys that are attacked are session objects made for it. No PIN is guessed.`
+U, the token cannot do the work. All keys that are attacked are session objects made for it. No PIN is guessed. With --dir, the ceremony's own keys
+must be as its transcript says, or there is no grade.`
 }
 
 // errGrade: the token is below the grade that was asked for.
@@ -69,6 +70,9 @@ func (c *probeCommand) Run(t *terminal) error {
 		}
 		return nil
 	}
+	if err := c.own(t, probe.User); err != nil {
+		return err
+	}
 	found, err := probe.Run(t.ctx)
 	if err != nil {
 		return err
@@ -85,6 +89,22 @@ func (c *probeCommand) Run(t *terminal) error {
 		err = fmt.Errorf("%w: it is %s, at least %s is wanted", errGrade, found.Grade, c.Minimum)
 	}
 	return err
+}
+
+// own compares the keys of the ceremony whose token is probed with its transcript: the probe itself attacks throw-away keys.
+func (c *probeCommand) own(t *terminal, pin pkcs11.Secret) error {
+	if c.Dir == "" {
+		return nil
+	}
+	record, err := hardware.ReadRecord(string(c.Dir))
+	if err != nil {
+		return err
+	}
+	if _, err := record.Verify(t.ctx, string(c.Module), pin, record.Vault.DevMode); err != nil {
+		return fmt.Errorf("the vault's own keys are not as the ceremony made them, so the token gets no grade: %w", err)
+	}
+	t.warn("the vault's own keys are as the ceremony made them")
+	return nil
 }
 
 // token says which token is meant, and fills in what a development vault has beside its folder.

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/policies"
+
+	"golang.org/x/sys/unix"
 )
 
 func phrase(t testing.TB, text string) *Secret {
@@ -273,4 +275,15 @@ func FuzzSealed(f *testing.F) {
 			t.Errorf("opened something that was never sealed: %q", plain)
 		}
 	})
+}
+
+// TestSecretPipe: a secret's file that is a pipe is refused, and not waited for.
+func TestSecretPipe(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadSecretFile(pipe, 100); !errors.Is(err, ErrFormat) {
+		t.Errorf("a pipe: %v", err)
+	}
 }

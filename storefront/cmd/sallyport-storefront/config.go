@@ -117,6 +117,8 @@ func (c *config) validate() error {
 		return fmt.Errorf("configuration: not set: %s", strings.Join(missing, ", "))
 	case c.Connections < 1 || c.Each < 1 || c.Vault.InFlight < 1:
 		return errors.New("configuration: connections, connections_each and vault.in_flight are at least 1")
+	case c.Reserve < 8<<20:
+		return errors.New("configuration: reserve is at least 8388608 (8 MiB)")
 	case min(c.HeaderTimeout, c.RequestTimeout, c.AnswerTimeout, c.IdleTimeout) < time.Second:
 		return errors.New("configuration: header_timeout, request_timeout, answer_timeout and idle_timeout are durations such as \"10s\", at least a second")
 	}

@@ -174,6 +174,10 @@ func TestConfigurationRefused(t *testing.T) {
 		"no connections":     "connections=0\n" + good,
 		"none of an address": "connections_each=0\n" + good,
 		"no time":            "idle_timeout='1ms'\n" + good,
+		"no reserve":         "reserve=100\n" + good,
+		"a rate of NaN":      good + "[limits]\nopen_rate=nan\n",
+		"a rate of infinity": good + "[limits]\nfield_rate=inf\n",
+		"a rate below zero":  good + "[limits]\nlogin_rate=-1\n",
 		"bad duration":       good + "[limits]\nlogin='soon'\n",
 	} {
 		if c, err := loadConfig(write(t, text)); err == nil {

@@ -95,12 +95,14 @@ func (c *config) validate() error {
 		return fmt.Errorf("configuration: %w", choice)
 	case err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil:
 		return errors.New("configuration: storefront.introspection is an https URL")
-	case c.Workers < 1 || c.Threads < 1:
-		return errors.New("configuration: workers and threads are at least 1")
+	case c.Workers < 1 || c.Workers > 64 || c.Threads < 1 || c.Threads > 64:
+		return errors.New("configuration: workers and threads are from 1 to 64")
 	case c.Reserve < 0:
 		return errors.New("configuration: reserve is not negative")
-	case c.PerSecond <= 0 || c.Burst < 1 || c.Connections < 1 || c.Each < 1 || c.Tries <= 0:
-		return errors.New("configuration: per_second, burst, connections, connections_each and tries are more than 0")
+	case !(c.PerSecond > 0 && c.PerSecond <= 1e9 && c.Tries > 0 && c.Tries <= 1e9): // which NaN is not either
+		return errors.New("configuration: per_second and tries are numbers, more than 0 and at most 1000000000")
+	case c.Burst < 1 || c.Connections < 1 || c.Each < 1:
+		return errors.New("configuration: burst, connections and connections_each are more than 0")
 	}
 	return nil
 }

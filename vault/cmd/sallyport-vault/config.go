@@ -177,6 +177,7 @@ func (c *config) validate() error {
 	_, auditors := c.Audit.identities()
 	_, operators := c.Freeze.identities()
 	_, witnesses := c.Publish.witnesses()
+	limits := c.bounded()
 	d := &c.Storefront
 	files := []string{d.Certificate, d.Key, d.ClientCA}
 	_, socket := strings.CutPrefix(d.Listen, "unix:")
@@ -195,16 +196,14 @@ func (c *config) validate() error {
 		return errors.New("configuration: storefront.certificate, storefront.key and storefront.client_ca are needed, or a unix: socket")
 	case !pkcs11.Grade(c.MinimumGrade).Known():
 		return errors.New("configuration: minimum_grade is one of A, B, unproven, C, U")
-	case c.Workers < 1 || c.Threads < 1:
-		return errors.New("configuration: workers and threads are at least 1")
-	case c.LiveKeys < 1:
-		return errors.New("configuration: live_keys is at least 1")
+	case c.Workers < 1 || c.Workers > 64 || c.Threads < 1 || c.Threads > 64:
+		return errors.New("configuration: workers and threads are from 1 to 64")
+	case c.LiveKeys < 1 || c.LiveKeys > 10_000_000:
+		return errors.New("configuration: live_keys is from 1 to 10000000")
 	case c.SealingCheck < time.Second:
 		return errors.New("configuration: sealing_check is at least a second, such as \"1m\"")
-	case c.Owners.PerSecond <= 0 || c.Owners.Burst < 1 || c.Owners.Connections < 1 || c.Owners.Each < 1:
-		return errors.New("configuration: owners.per_second, owners.burst, owners.connections and owners.connections_each are more than 0")
-	case c.Limits.Refusals <= 0 || c.Limits.RefusalBurst < 2 || c.Limits.RefusalsOverall <= 0 || c.Limits.Sessions < 1 || c.Limits.SessionRate <= 0 || c.Limits.SessionRequests < 1 || c.Limits.Queries <= 0 || c.Limits.QueryBurst < 1 || c.Limits.Evidence <= 0 || c.Limits.EvidenceBurst < 1:
-		return errors.New("configuration: the limits are more than 0, and limits.refusal_burst is at least 2")
+	case limits != nil:
+		return fmt.Errorf("configuration: %w", limits)
 	case c.Publish.Interval < 100*time.Millisecond:
 		return errors.New("configuration: publish.interval is at least \"100ms\"")
 	case c.Publish.Dir != "" && (inside(c.Publish.Dir, c.Log) || inside(c.Publish.Dir, c.State)):
@@ -223,6 +222,29 @@ func (c *config) validate() error {
 		return errors.New("configuration: cold_after and cold_bytes are not negative, and need the folder cold")
 	case c.Cold != "" && c.ColdAfter == 0 && c.ColdBytes == 0:
 		return errors.New("configuration: cold needs cold_after or cold_bytes: when to move")
+	}
+	return nil
+}
+
+// bounded refuses a limit that is none, and names it.
+func (c *config) bounded() error {
+	l := &c.Limits
+	for name, rate := range map[string]float64{
+		"owners.per_second": c.Owners.PerSecond, "limits.refusals": l.Refusals, "limits.refusals_overall": l.RefusalsOverall, "limits.session_rate": l.SessionRate,
+		"limits.queries": l.Queries, "limits.evidence": l.Evidence,
+	} {
+		if !(rate > 0 && rate <= 1e9) { // which NaN is not either
+			return fmt.Errorf("%s is %v: it is a number a second, more than 0 and at most 1000000000", name, rate)
+		}
+	}
+	for name, bound := range map[string][2]int{
+		"owners.burst": {c.Owners.Burst, 1}, "owners.connections": {c.Owners.Connections, 1}, "owners.connections_each": {c.Owners.Each, 1},
+		"limits.refusal_burst": {l.RefusalBurst, 2}, "limits.sessions": {l.Sessions, 1}, "limits.session_requests": {l.SessionRequests, 1},
+		"limits.query_burst": {l.QueryBurst, 1}, "limits.evidence_burst": {l.EvidenceBurst, 1},
+	} {
+		if bound[0] < bound[1] {
+			return fmt.Errorf("%s is %d: it is at least %d", name, bound[0], bound[1])
+		}
 	}
 	return nil
 }

@@ -72,8 +72,10 @@ func loadConfig(path string) (*config, error) {
 		return nil, errors.New("configuration: state and seen are two folders, not in one backup")
 	case (c.Certificate == "") != (c.CertificateKey == ""):
 		return nil, errors.New("configuration: certificate and certificate_key go together")
-	case c.PerSecond <= 0 || c.Burst < 1 || c.Connections < 1 || c.Each < 1:
-		return nil, errors.New("configuration: per_second, burst, connections and connections_each are more than 0")
+	case !(c.PerSecond > 0 && c.PerSecond <= 1e9): // which NaN is not either
+		return nil, errors.New("configuration: per_second is a number, more than 0 and at most 1000000000")
+	case c.Burst < 1 || c.Connections < 1 || c.Each < 1:
+		return nil, errors.New("configuration: burst, connections and connections_each are more than 0")
 	}
 	return &c, nil
 }

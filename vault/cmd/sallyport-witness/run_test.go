@@ -77,6 +77,8 @@ func TestConfigurationRefuses(t *testing.T) {
 		"key='x'\nstate='x'\nseen='x'":   "two folders",
 		good + "certificate='x'\n":       "go together",
 		good + "burst=0\n":               "more than 0",
+		good + "per_second=nan\n":        "per_second",
+		good + "per_second=inf\n":        "per_second",
 		good + "[[log]]\nsurprise='x'":   "surprise",
 		good + "[":                       "reading",
 		good + "connections='several'\n": "connections",
