@@ -251,3 +251,42 @@ func TestNotTakenSays(t *testing.T) {
 		t.Errorf("it says %q", errs.String())
 	}
 }
+
+// FuzzReferences: a customer list that somebody else's program wrote gives references each once, or an error.
+func FuzzReferences(f *testing.F) {
+	f.Add([]byte("reference,name\nK-1,\"Zoë, B.\"\n\"K,2\",x\n"), "reference")
+	f.Add([]byte("\ufeffid\r\n1\r\n"), "id")
+	f.Fuzz(func(t *testing.T, text []byte, column string) {
+		got, err := referencesOf(bytes.NewReader(text), column)
+		if err != nil {
+			return
+		}
+		seen := map[string]bool{}
+		for _, reference := range got {
+			if seen[reference] {
+				t.Errorf("%q came twice", reference)
+			}
+			seen[reference] = true
+		}
+	})
+}
+
+// FuzzInvitations: a file of invitations that is read gives links that are links, in its order.
+func FuzzInvitations(f *testing.F) {
+	link := links.Invite{Reader: policies.IdentityID{1}, Token: []byte("t")}
+	f.Add([]byte("reference,link,expires\nK-1," + link.String() + ",2027-01-15T08:00:00Z\n"))
+	f.Add([]byte("reference,link,expires\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		rows := 0
+		err := eachInvitation(bytes.NewReader(text), func(_ string, link links.Invite, _ time.Time) error {
+			rows++
+			if again, err := links.ParseInvite(link.String()); err != nil || again.Reader != link.Reader || !bytes.Equal(again.Token, link.Token) {
+				t.Errorf("row %d: %v, %v", rows, link, err)
+			}
+			return nil
+		})
+		if err == nil && rows > bytes.Count(text, []byte("\n"))+1 {
+			t.Errorf("%d rows of %q", rows, text)
+		}
+	})
+}
