@@ -322,6 +322,7 @@ func (m *model) write() {
 		case Grant, Answer:
 			permits(m.permits, e.Fields)
 			if e.letsWrite() && e.Do == Answer {
+				m.back(&w)
 				for _, f := range e.Fields {
 					r, k := w, permitKey{o, e.Source, f}
 					m.writers[k] = append(m.writers.at(k), &r)
@@ -485,8 +486,8 @@ func (m *model) answer(e *Event) {
 	}
 	switch e.Result {
 	case TakenBack:
-		if !m.rival(e) {
-			m.violation(e, "no other device ended anything of it")
+		if !m.rival(e) && (e.Terms.For == 0 || seconds(e.End) < seconds(e.Start+int64(e.Terms.For))) {
+			m.violation(e, "no other device ended anything of it, and its time was not over")
 		}
 	case OK:
 		if e.Do == Answer {
