@@ -461,3 +461,27 @@ func TestReadersOfDeposits(t *testing.T) {
 	w.must(employer.Write(ctx, zoe.ID(), set("income.net", "2500")))
 	w.wantBy(shop, zoe, "income.net", "2500", policies.AuthorID(employer.ID()))
 }
+
+// TestIntroducedEarly: who was introduced, and looked somebody up while everybody could, may still do so when only the introduced may.
+func TestIntroducedEarly(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	zoe, _ := w.owner()
+	employer, _ := w.reader("Works")
+	bank, _ := w.reader("Bank")
+	mole, _ := w.reader("Mole")
+	w.connect(zoe, employer, "employer")
+	w.connect(zoe, bank, "bank")
+	w.must(zoe.Introduce(ctx, employer.ID(), bank.ID(), "my employer"))
+	w.hears(bank, 1)
+	for _, r := range []*Reader{bank, mole} {
+		_, err := r.LookUp(ctx, policies.IdentityID(employer.ID()), "works")
+		w.must(err)
+	}
+	w.must(employer.Register(ctx, registry.Introduced))
+	if _, err := bank.LookUp(ctx, policies.IdentityID(employer.ID()), "works"); err != nil {
+		t.Errorf("the bank: %v", err)
+	}
+	if _, err := mole.LookUp(ctx, policies.IdentityID(employer.ID()), "works"); !errors.Is(err, policies.CodeNotIntroduced) {
+		t.Errorf("a stranger: %v", err)
+	}
+}

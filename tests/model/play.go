@@ -243,6 +243,12 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		answer(e, d.owner.Thaw(ctx))
 	case reference.Close:
 		answer(e, d.owner.CloseAccount(ctx))
+	case reference.Password:
+		answer(e, d.owner.SetPassword(ctx, p.keys, passwordOf(l.Attack), l.Again))
+	case reference.Unlock:
+		answer(e, d.owner.UnlockPassword(ctx))
+	case reference.Guess:
+		answer(e, p.guess(ctx, p.owners[l.Who], l.Attack))
 	case reference.Register:
 		answer(e, d.reader.Register(ctx, registry.Introduced))
 	case reference.Introduce:
@@ -600,6 +606,22 @@ func (p *play) outcome(owner string, v *client.Value) reference.Item {
 	return it
 }
 
+// passwordOf makes a password that is long enough out of a word.
+func passwordOf(word string) []byte { return []byte("correct horse battery " + word) }
+
+// guess makes a new device with a password.
+func (p *play) guess(ctx context.Context, owner policies.OwnerID, word string) error {
+	o, err := client.RestoreFromAccount(ctx, new(devices.Drawer), p.network, client.WayBack{Server: p.keys, Owner: owner, Password: passwordOf(word)}, client.Options{})
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	if o.ID() != owner {
+		return errors.New("the profile is of somebody else")
+	}
+	return nil
+}
+
 // replace gives an owner, or a reader, a new root. What the device had is kept, as a thief might.
 func (p *play) replace(ctx context.Context, d *device, l *Line) error {
 	name, _, _ := strings.Cut(l.Who, "/")
@@ -716,7 +738,7 @@ func (d *device) restart() (err error) {
 
 func (p *play) kill(ctx context.Context, l *Line, e *reference.Event) error {
 	time.Sleep(l.After)
-	victims := map[string][]*stage.Daemon{"vault": {p.stage.Vault}, "storefront": {p.stage.Storefront}, "both": {p.stage.Vault, p.stage.Storefront}}[l.Who]
+	victims := map[string][]*stage.Daemon{"vault": {p.stage.Vault}, "storefront": {p.stage.Storefront}, "both": {p.stage.Vault, p.stage.Storefront}, "keys": {&p.keyServer.Daemon}}[l.Who]
 	e.Start = time.Now().UnixNano()
 	for _, d := range victims {
 		d.Kill()

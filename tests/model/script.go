@@ -45,6 +45,10 @@ import (
 //	acme/1 forward                     # what ana orders, to globex
 //	globex/1 deposit ana:a
 //	acme/1 collect
+//	ana/1 password one                 # sets it, or changes it; "again": whatever another device changed
+//	guess ana two                      # somebody with a new device tries one
+//	ana/1 unlock                       # begins the count of tries anew
+//	kill keys                          # the key server
 //	freeze ana                         # two operators do
 //	ana/1 thaw
 //	wait 500ms
@@ -75,7 +79,7 @@ func (l *Line) String() string {
 	if l.With {
 		words = append([]string{"|"}, words...)
 	}
-	if l.Do == reference.Kill || l.Do == reference.Replay || l.Do == reference.Forge || l.Do == reference.Freeze || l.Do == "wait" {
+	if l.Do == reference.Kill || l.Do == reference.Replay || l.Do == reference.Forge || l.Do == reference.Freeze || l.Do == reference.Guess || l.Do == "wait" {
 		words = words[:len(words)-2]
 		words = append(words, l.Do)
 	}
@@ -84,6 +88,7 @@ func (l *Line) String() string {
 			words = append(words, fmt.Sprintf(format, value))
 		}
 	}
+	add("%s", l.Who, l.Do == reference.Guess)
 	add("%s", l.Attack, l.Attack != "")
 	add("%s", l.Who, l.Do == reference.Kill || l.Do == reference.Forge || l.Do == reference.Freeze)
 	add("%s", l.Reader, l.Reader != "")
@@ -160,6 +165,11 @@ func parseLine(words []string) (l Line, err error) {
 	switch words[0] {
 	case reference.Kill, reference.Freeze:
 		l.Do, l.Who, words = words[0], words[1], words[2:]
+	case reference.Guess:
+		if len(words) < 3 {
+			return l, fmt.Errorf("whose, and which?")
+		}
+		l.Do, l.Who, l.Attack, words = words[0], words[1], words[2], words[3:]
 	case reference.Replay:
 		l.Do, l.Attack, words = words[0], words[1], words[2:]
 	case reference.Forge:
@@ -173,7 +183,7 @@ func parseLine(words []string) (l Line, err error) {
 		return l, err
 	default:
 		l.Who, l.Do, words = words[0], words[1], words[2:]
-		if l.Do == reference.Replace && len(words) > 0 {
+		if (l.Do == reference.Replace || l.Do == reference.Password) && len(words) > 0 {
 			l.Attack, words = words[0], words[1:]
 		}
 		if concerns(l.Do) && len(words) > 0 {
@@ -246,7 +256,11 @@ func (s *Script) validate() error {
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && (l.Attack == "stolen" || l.Attack == "lost")
 		case reference.Suspend, reference.Hear, reference.Register, reference.Forward, reference.Collect:
 			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2")
-		case reference.Sync, reference.Thaw, reference.Close:
+		case reference.Password:
+			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && l.Attack != ""
+		case reference.Guess:
+			good = slices.Contains(s.Owners, l.Who) && l.Attack != ""
+		case reference.Sync, reference.Thaw, reference.Close, reference.Unlock:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2")
 		case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Answer, reference.Stop:
 			all := l.Do == reference.Revoke || l.Do == reference.EndWrite || l.Do == reference.Answer
@@ -265,7 +279,7 @@ func (s *Script) validate() error {
 				return !ok || field == "" || !slices.Contains(s.Owners, owner) || l.Do != reference.Read && !strings.HasPrefix(l.Fields[0], owner+":")
 			})
 		case reference.Kill:
-			good = l.Who == "vault" || l.Who == "storefront" || l.Who == "both"
+			good = l.Who == "vault" || l.Who == "storefront" || l.Who == "both" || l.Who == "keys"
 		case reference.Freeze:
 			good = slices.Contains(s.Owners, l.Who)
 		case reference.Replay:
@@ -364,6 +378,12 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 			killed = false
 			continue
 		}
+		if d.IntN(90) == 0 {
+			s.Lines = append(s.Lines, d.passwords(s)...)
+			clear(busy)
+			killed = false
+			continue
+		}
 		if l.Do == reference.Kill && killed || l.Who != "" && busy[l.Who] || l.Do == reference.Close && len(s.Lines) < lines*3/4 {
 			continue
 		}
@@ -406,6 +426,32 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 		}
 	}
 	return s
+}
+
+// passwords are somebody who sets one, or changes it, and others who guess, once or until no more is taken, with the key server killed in between.
+func (d dice) passwords(s *Script) (out []Line) {
+	owner := d.one(s.Owners...)
+	words := []string{"one", "two", "three"}
+	guesses := d.IntN(4)
+	if d.IntN(3) == 0 {
+		guesses = 9 + d.IntN(5)
+	}
+	out = append(out, Line{Who: owner + "/1", Do: reference.Password, Attack: d.one(words...)})
+	for range guesses {
+		if d.IntN(5) == 0 {
+			out = append(out, Line{Who: d.one("keys", "keys", "keys", "storefront"), Do: reference.Kill, After: d.ms(1, 300), Length: d.ms(1, 40)})
+		}
+		l := Line{Who: owner, Do: reference.Guess, Attack: d.one("none", "none", "none", "none", d.one(words...)), With: d.IntN(3) == 0}
+		l.With = l.With || len(out) > 0 && out[len(out)-1].Do == reference.Kill
+		out = append(out, l)
+	}
+	switch d.IntN(4) {
+	case 0:
+		out = append(out, Line{Who: owner + "/" + d.one("1", "2"), Do: reference.Unlock})
+	case 1:
+		out = append(out, Line{Who: owner + "/" + d.one("1", "2"), Do: reference.Password, Attack: d.one(words...), Again: d.IntN(2) == 0})
+	}
+	return append(out, Line{Who: owner, Do: reference.Guess, Attack: d.one(words...)})
 }
 
 // deposit is all that a deposit takes, with something in between now and then, or something left out.

@@ -33,6 +33,9 @@ type World struct {
 	vault   *vaultclient.Client
 	sealed  bool // the vault offers custody sealed
 
+	keyServer *stage.KeyServer
+	keys      string // its address
+
 	operators [2]*client.Reader // who may stop all reading of an owner
 
 	mallory  *client.Reader
@@ -59,10 +62,20 @@ func OpenWorld(ctx context.Context, bin stage.Binaries, dir string) (w *World, e
 	if w.tap, err = newTap(); err != nil {
 		return w, err
 	}
+	door, introspection, err := stage.KeyServerDoor(dir)
+	if err != nil {
+		return w, err
+	}
 	w.stage, err = stage.Open(ctx, stage.Options{
-		Dir: dir, Bin: bin, VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits, StorefrontAt: w.tap.url(),
+		Dir: dir, Bin: bin, VaultConfig: ownersLimits, StorefrontConfig: storefrontLimits + door, StorefrontAt: w.tap.url(),
 	})
 	if err != nil {
+		return w, err
+	}
+	if w.keyServer, err = w.stage.NewKeyServer(ctx, introspection, "per_second = 100000.0\nburst = 100000\ntries = 100000.0"); err != nil {
+		return w, err
+	}
+	if w.keys, err = w.keyServer.URL(); err != nil {
 		return w, err
 	}
 	pem, err := os.ReadFile(w.stage.CA())
@@ -187,6 +200,9 @@ func (w *World) Close() error {
 	if w.vault != nil {
 		w.vault.Close()
 	}
+	if w.keyServer != nil {
+		errs = append(errs, w.keyServer.Stop())
+	}
 	if w.stage != nil {
 		errs = append(errs, w.stage.Close())
 	}
@@ -291,6 +307,8 @@ func code(err error) string {
 		return reference.Overtaken
 	case errors.Is(err, client.ErrNoContact):
 		return "no_contact"
+	case errors.Is(err, client.ErrNoAccount):
+		return "no_account"
 	}
 	return string(problem.Of(err).Code)
 }

@@ -38,6 +38,9 @@ type Rules struct {
 	WideDeposits   bool // a source is expected to deposit what the owner did not order
 	DepositsAgain  bool // or once more
 	StrangersLook  bool // a reader is expected to look up whom only the introduced may
+	OldPasswords   bool // a password that was changed is expected to open the profile
+	ElevenGuesses  bool // an eleventh is expected to be taken
+	AnyPassword    bool // a wrong one is expected to open it
 	OldDevices     bool // a device that was replaced is expected to go on
 	ClosedReads    bool // a reader is expected to read of an account that is closed
 	ClosedGoesOn   bool // so is its owner, to go on
@@ -89,6 +92,8 @@ type model struct {
 	ops      map[*Event]*write // of publications
 	uses     map[permitKey][]use
 	kills    [][2]int64
+	secrets  map[string]register // by owner: passwords
+	halts    [][2]int64          // when the key server was away
 	out      []Violation
 }
 
@@ -114,7 +119,7 @@ type use struct {
 // Check holds a trace against the model. The trace is complete: what happened before it is nothing, and all writes are in it.
 func Check(events []Event, rules Rules) (Summary, []Violation) {
 	m := &model{
-		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{}, closed: map[string]register{}, suspends: permissions{},
+		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{}, closed: map[string]register{}, secrets: map[string]register{}, suspends: permissions{},
 		versions: map[authorOf]map[uint64]*Event{}, numbers: map[*Event]uint64{}, anew: map[restated]uint64{}, shown: map[slot]map[uint64]int{}, highest: map[slot][]seen{},
 		changes: map[string][]*write{}, sets: map[string]map[int]*Event{},
 		ops: map[*Event]*write{}, uses: map[permitKey][]use{},
@@ -165,6 +170,8 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 			m.registry(e)
 		case Collect:
 			m.collected(e, &sum)
+		case Password, Unlock, Guess:
+			m.secret(e)
 		case GiveUp:
 			if e.Result != OK && !refusedAtHome(e) {
 				sum.Unknown++
@@ -212,6 +219,8 @@ func refusedAtHome(e *Event) bool {
 		return e.Result == NoField || e.Result == "no_grant"
 	case Thaw:
 		return e.Result == "not_found"
+	case Password:
+		return e.Result == "outdated"
 	case Answer: // to deny is to grant nothing
 		return e.Result == NoField || e.Result == NotAsked || e.Result == "wider_than_asked" || e.Result == "consent_expired" || e.Result == "already_answered"
 	case Replace:
@@ -233,19 +242,21 @@ func refusedAtHome(e *Event) bool {
 func (m *model) write() {
 	for i := range m.events {
 		e := &m.events[i]
-		if e.Do == Kill {
+		if e.Do == Kill && e.Who == "keys" {
+			m.halts = append(m.halts, [2]int64{e.Start, e.End})
+		} else if e.Do == Kill {
 			m.kills = append(m.kills, [2]int64{e.Start, e.End})
 		}
 	}
 	for i := range m.events {
-		if e := &m.events[i]; settles(e) && !slices.Contains(m.owners, e.owner()) {
+		if e := &m.events[i]; (settles(e) || e.Do == Password) && !slices.Contains(m.owners, e.owner()) {
 			m.owners = append(m.owners, e.owner())
 		}
 	}
 	for i := range m.events {
 		e := &m.events[i]
 		switch e.Do {
-		case Write, GiveUp, Freeze, Restore, Suspend, Close:
+		case Write, GiveUp, Freeze, Restore, Suspend, Close, Password:
 		default:
 			if !settles(e) {
 				continue
@@ -311,6 +322,7 @@ func (m *model) write() {
 		case Grant, Answer:
 			permits(m.permits, e.Fields)
 			if e.letsWrite() && e.Do == Answer {
+				m.back(&w)
 				for _, f := range e.Fields {
 					r, k := w, permitKey{o, e.Source, f}
 					m.writers[k] = append(m.writers.at(k), &r)
@@ -337,6 +349,11 @@ func (m *model) write() {
 			}
 		case Freeze, Thaw:
 			freezes()
+		case Password:
+			if w.start, w.order = e.Start, e.Start; m.secrets[o] == nil {
+				m.secrets[o] = newRegister()
+			}
+			m.secrets[o] = append(m.secrets[o], &w)
 		case Close:
 			if w.start, w.order = e.Start, e.Start; m.closed[o] == nil {
 				m.closed[o] = newRegister()
@@ -376,7 +393,7 @@ func (m *model) settles(i int) int64 {
 	}
 	settled := int64(never)
 	switch e.Do {
-	case Write, Adopt, Reject, Answer, GiveUp, Freeze, Sync, Close:
+	case Write, Adopt, Reject, Answer, GiveUp, Freeze, Sync, Close, Password:
 		return settled
 	}
 	for j := range m.events {
@@ -469,8 +486,8 @@ func (m *model) answer(e *Event) {
 	}
 	switch e.Result {
 	case TakenBack:
-		if !m.rival(e) {
-			m.violation(e, "no other device ended anything of it")
+		if !m.rival(e) && (e.Terms.For == 0 || seconds(e.End) < seconds(e.Start+int64(e.Terms.For))) {
+			m.violation(e, "no other device ended anything of it, and its time was not over")
 		}
 	case OK:
 		if e.Do == Answer {

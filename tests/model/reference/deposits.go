@@ -24,6 +24,23 @@ func (m *model) halves(w *write) {
 	}
 }
 
+// back notes that an answer to a specification whose outcome is unknown may be taken back by the device itself: its time was over before both halves were in force.
+func (m *model) back(w *write) {
+	if w.Result == OK {
+		return
+	}
+	taken := *w.Event
+	taken.Do = Stop
+	for _, f := range w.Fields {
+		r := *w
+		r.Event, r.acked, r.end = &taken, false, never
+		read, written := permitKey{w.owner(), w.Reader, f}, permitKey{w.owner(), w.Source, f}
+		m.permits[read] = append(m.permits.at(read), &r)
+		again := r
+		m.writers[written] = append(m.writers.at(written), &again)
+	}
+}
+
 // heard reports whether something that was sent to a reader may have been taken by another session of it, or may not be kept any more by this one, before an event.
 func (m *model) heard(e *Event) bool {
 	return slices.ContainsFunc(m.events, func(x Event) bool {

@@ -103,6 +103,13 @@ func TestForgedOutcomes(t *testing.T) {
 				}
 			}
 		}
+		if e.Do == Guess || e.Do == Password || e.Do == Unlock {
+			for _, r := range []string{OK, "password_wrong", "password_locked", "outdated", "no_account", "not_found"} {
+				if r != e.Result && !(e.Do != Guess && r == OK) && !(e.Do == Password && r == "outdated" && e.Who != "dora/1" && !e.Again) {
+					try(e, r, func(e *Event) { e.Result = r })
+				}
+			}
+		}
 		if e.deposits() {
 			for _, r := range []string{OK, "wider_than_asked", "order_used", NotAsked, "no_write_grant", "write_ended"} {
 				if r != e.Result {
@@ -175,7 +182,7 @@ func TestForgedOutcomes(t *testing.T) {
 
 func troubled(events []Event, e *Event) bool {
 	for _, k := range events {
-		if k.Do == Kill && k.Start < e.End && e.Start < k.End {
+		if k.Do == Kill && (k.Who != "keys" || e.Do == Guess || e.Do == Password || e.Do == Unlock) && k.Start < e.End && e.Start < k.End {
 			return true
 		}
 	}
@@ -288,6 +295,21 @@ func (h *history) lookUp(from, to int64, result string) {
 
 func (h *history) introduce(from, to int64) {
 	h.add(from, to, "ana/1", Introduce, OK, func(e *Event) { e.Reader, e.To = "globex", "acme" })
+}
+
+func (h *history) password(from, to int64, device, result, which string) {
+	h.add(from, to, "ana/"+device, Password, result, func(e *Event) { e.Attack = which })
+}
+
+func (h *history) guess(from, to int64, result, which string) {
+	h.add(from, to, "ana", Guess, result, func(e *Event) { e.Attack = which })
+}
+
+// guesses are some wrong ones, each of which was taken.
+func (h *history) guesses(n int64) {
+	for i := range n {
+		h.guess(100+20*i, 110+20*i, "password_wrong", "two")
+	}
 }
 
 func (h *history) restore(from, to int64, device string) {
@@ -782,6 +804,59 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(20, 30, "globex/1", Register, OK, nil)
 			h.introduce(32, 36)
 			h.lookUp(40, 50, "not_introduced")
+		}},
+		"the password opens the profile":       {true, func(h *history) { h.password(20, 30, "1", OK, "one"); h.guess(40, 50, OK, "one") }},
+		"another one does not":                 {false, func(h *history) { h.password(20, 30, "1", OK, "one"); h.guess(40, 50, OK, "two") }},
+		"nor any if there is none":             {false, func(h *history) { h.guess(40, 50, OK, "one") }},
+		"the password is not said to be wrong": {false, func(h *history) { h.password(20, 30, "1", OK, "one"); h.guess(40, 50, "password_wrong", "one") }},
+		"one that was changed does not open it": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.password(20, 30, "1", OK, "two")
+			h.guess(40, 50, OK, "one")
+		}},
+		"while it is changed, both": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.password(20, 60, "1", OK, "two")
+			h.guess(22, 30, OK, "two")
+		}},
+		"of a change whose answer was lost too": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.kill(20, 30)
+			h.password(20, 30, "1", "unavailable", "two")
+			h.guess(40, 50, OK, "one")
+		}},
+		"an eleventh guess": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(10)
+			h.guess(400, 410, "password_wrong", "two")
+		}},
+		"is refused": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(10)
+			h.guess(400, 410, "password_locked", "one")
+		}},
+		"the tenth is not": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.guess(400, 410, "password_locked", "two")
+		}},
+		"nor the eleventh after a right one": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.guess(400, 410, OK, "one")
+			h.guess(420, 430, "password_locked", "two")
+		}},
+		"or after the owner's device began anew": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(10)
+			h.add(400, 410, "ana/1", Unlock, OK, nil)
+			h.guess(420, 430, "password_locked", "one")
+		}},
+		"a crash does not begin anew": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(10)
+			h.add(400, 410, "keys", Kill, OK, nil)
+			h.guess(420, 430, "password_wrong", "two")
 		}},
 		"a closed account is not read": {false, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "released", 1, 1) }},
 		"but refused":                  {true, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "no_grant", 0, 0) }},

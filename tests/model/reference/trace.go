@@ -40,6 +40,10 @@ const (
 	Forward   = "forward"   // a reader hands on to the source what the owner orders
 	Collect   = "collect"   // a reader reads what the source deposited, with its attestations. A deposit is a write with Attack "deposit"
 
+	Password = "password" // an owner sets the password for a new device, or changes it; Attack: which
+	Unlock   = "unlock"   // an owner begins the count of tries anew
+	Guess    = "guess"    // somebody with a new device tries a password
+
 	Read    = "read"    // a reader reads
 	Suspend = "suspend" // a reader's keys were stolen: it suspends all its grants and replaces the keys; its other devices are of no use any more
 	GiveUp  = "give-up" // a reader ends what it may read

@@ -1,0 +1,146 @@
+package reference
+
+import "slices"
+
+// tries is how many passwords are taken until a right one, or the owner's device, begins the count anew.
+const tries = 10
+
+// secret checks what somebody was told who sets a password, guesses one, or begins the count of tries anew.
+func (m *model) secret(e *Event) {
+	o := e.owner()
+	away := m.trouble(e) || slices.ContainsFunc(m.halts, func(k [2]int64) bool { return k[0] < e.End && e.Start < k[1] })
+	closed, _ := m.shut(e, o)
+	old, must := m.outdated(e)
+	if e.Do == Guess {
+		old, must = false, false
+	}
+	switch e.Result {
+	case OK:
+		if must {
+			m.violation(e, "another device replaced the root, and this one goes on")
+		}
+	case "unavailable":
+		if !away {
+			m.violation(e, "nothing was away")
+		}
+		return
+	case Replaced, "key_replaced", "unauthorized":
+		// A login and an access token end with the storefront's process, an owner's with its keys.
+		if !old && !(e.Result == "unauthorized" && away) {
+			m.violation(e, "no other device replaced the root, and nothing was away")
+		}
+		return
+	case "account_closed":
+		if !closed {
+			m.violation(e, "nobody closed the account")
+		}
+		return
+	}
+	switch e.Do {
+	case Guess:
+		m.guessed(e, away)
+	case Password:
+		// Another device changed it, or this one does not know what it did itself: its answer was lost, or it was made anew.
+		if e.Result != OK && !(e.Result == "outdated" && !e.Again && slices.ContainsFunc(m.events, func(x Event) bool {
+			return x.owner() == o && x.Start < e.End && (x.Do == Password && (x.Who != e.Who || x.Result != OK) && x.Start != e.Start || x.Do == Restore || x.Do == Replace)
+		})) {
+			m.violation(e, "an owner is never told so")
+		}
+	case Unlock:
+		if e.Result != OK && !(e.Result == "no_account" && !slices.ContainsFunc(m.events, func(x Event) bool {
+			return x.Do == Password && x.Who == e.Who && x.Result == OK && x.End < e.Start && !slices.ContainsFunc(m.events, func(r Event) bool { return r.Do == Restore && r.Who == e.Who && r.End > x.Start && r.Start < e.End })
+		})) {
+			m.violation(e, "an owner is never told so")
+		}
+	}
+}
+
+// guessed checks the outcome of a guess.
+func (m *model) guessed(e *Event, away bool) {
+	o := e.owner()
+	r := m.secrets[o]
+	if r == nil {
+		r = newRegister()
+	}
+	possible := r.possible(e.Start, e.End)
+	right := slices.ContainsFunc(possible, func(w *write) bool { return w.Event != nil && w.Attack == e.Attack })
+	wrong := slices.ContainsFunc(possible, func(w *write) bool { return w.Event == nil || w.Attack != e.Attack })
+	least, most := m.tried(e)
+	switch e.Result {
+	case OK:
+		if !right {
+			m.violation(e, "it is not the password")
+		}
+		if len(possible) == 1 && m.rules.AnyPassword {
+			m.violation(e, "another one is expected to open it")
+		}
+	case "password_wrong":
+		if m.rules.AnyPassword {
+			m.violation(e, "any password is expected to open it")
+		}
+		if m.rules.OldPasswords && slices.ContainsFunc(r, func(w *write) bool { return w.Event != nil && w.Attack == e.Attack && w.end < e.Start }) {
+			m.violation(e, "the one before is expected to open it")
+		}
+		if !wrong {
+			m.violation(e, "it is the password")
+		}
+	case "password_locked":
+		if m.rules.ElevenGuesses {
+			m.violation(e, "one more is expected to be taken")
+		}
+		if most < tries {
+			m.violation(e, "only %d were tried", most)
+		}
+		return
+	case "not_found": // the key server forgot the attempt when it was killed
+		if !away {
+			m.violation(e, "nothing was away")
+		}
+		return
+	default:
+		m.violation(e, "nobody is told so")
+		return
+	}
+	if least >= tries {
+		m.violation(e, "%d were tried before", least)
+	}
+}
+
+// tried is how many guesses were counted, at least and at most, since the count last began anew, when a guess came. Each counts before its outcome is known.
+func (m *model) tried(e *Event) (least, most int) {
+	anew := func(x *Event) bool {
+		if x.owner() != e.owner() || x.Do != Guess {
+			return x.owner() == e.owner() && x.Do == Unlock
+		}
+		return x.Result == OK || (x.Result == "unavailable" || x.Result == "unauthorized") && slices.ContainsFunc(m.secrets[x.owner()].possible(x.Start, x.End), func(w *write) bool {
+			return w.Event != nil && w.Attack == x.Attack // it may have been right, and its answer lost
+		})
+	}
+	var perhaps, surely int64 // when it began anew
+	for i := range m.events {
+		x := &m.events[i]
+		if !anew(x) || x.Start >= e.End || x.Do == Guess && x.Start == e.Start {
+			continue
+		}
+		perhaps = max(perhaps, x.End)
+		if x.Result == OK && x.End <= e.Start {
+			surely = max(surely, x.Start)
+		}
+	}
+	for i := range m.events {
+		x := &m.events[i]
+		if x.Do != Guess || x.owner() != e.owner() || x.Start == e.Start && x.End == e.End || x.Start >= e.End {
+			continue
+		}
+		if x.Result == "password_wrong" && x.Start >= perhaps && x.End <= e.Start {
+			least++
+		}
+		if x.Result != "password_locked" && x.End >= surely && (x.Result != OK || x.End > e.Start) {
+			most++
+			if x.Result == "unavailable" { // it may have been sent again
+				most += 2
+			}
+		}
+	}
+	return least, most
+}
