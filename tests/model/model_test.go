@@ -98,6 +98,18 @@ func TestScriptText(t *testing.T) {
 		if again.String() != s.String() {
 			t.Fatalf("wrote\n%s\nread\n%s", s, again)
 		}
+		kills := 0
+		for i := range s.Lines {
+			if !s.Lines[i].With {
+				kills = 0
+			}
+			if s.Lines[i].Do == reference.Kill {
+				kills++
+			}
+			if kills > 1 {
+				t.Fatalf("line %d: killed twice at once\n%s", i+1, s)
+			}
+		}
 		if !slices.EqualFunc(again.Lines, s.Lines, func(a, b Line) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
 			t.Fatalf("seed %d: not the same lines", s.Seed)
 		}

@@ -364,33 +364,35 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 		s.Lines = append(s.Lines, Line{Who: o + "/2", Do: reference.Sync})
 	}
 	busy := map[string]bool{} // who has something to do in the group of lines
-	killed := false
+	killed, apart := false, false
 	for len(s.Lines) < lines {
 		l := d.line(s, fields, sealed)
-		l.With = d.IntN(5) < 2
+		if l.Do == reference.Close && len(s.Lines) < lines*3/4 { // nothing happens to an account after that
+			continue
+		}
+		l.With = d.IntN(5) < 2 && !apart
 		if !l.With || l.Do == "wait" {
 			l.With, killed = false, false
 			clear(busy)
 		}
 		if len(s.Readers) > 1 && d.IntN(40) == 0 {
 			s.Lines = append(s.Lines, d.deposit(s, fields, sealed)...)
-			clear(busy)
-			killed = false
+			apart = true // what follows is not at the same time: a daemon is not killed twice at once
 			continue
 		}
 		if d.IntN(90) == 0 {
 			s.Lines = append(s.Lines, d.passwords(s)...)
-			clear(busy)
-			killed = false
+			apart = true // what follows is not at the same time: a daemon is not killed twice at once
 			continue
 		}
-		if l.Do == reference.Kill && killed || l.Who != "" && busy[l.Who] || l.Do == reference.Close && len(s.Lines) < lines*3/4 {
+		if l.Do == reference.Kill && killed || l.Who != "" && busy[l.Who] {
 			continue
 		}
 		if l.Do == reference.Close && !l.With && d.IntN(2) == 0 { // on the way
 			s.Lines = append(s.Lines, Line{Who: d.one("vault", "storefront", "both"), Do: reference.Kill, After: d.ms(1, 30), Length: d.ms(1, 60)})
 			l.With, killed = true, true
 		}
+		apart = false
 		killed = killed || l.Do == reference.Kill
 		busy[l.Who] = true
 		s.Lines = append(s.Lines, l)
