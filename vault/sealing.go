@@ -64,9 +64,30 @@ type sealing struct {
 	decoys  atomic.Int64 // keys in the token that call themselves sealing keys and are none
 
 	// The mover's own.
-	trouble string // the last error that it logged
+	unmoved string // the last error that it logged
 	refused int    // how many times in a row it met keys that do not unwrap
 	ending  ending
+}
+
+// What the health says when keys of custody sealed are used, and are not stored or not destroyed.
+const (
+	// keysStopped: whether the last change is on disk is unknown. The start reads the file anew and finishes what is recorded.
+	keysStopped = "the file of sealed keys could not be written: in custody sealed nothing is granted, and no revocation is completed, until the disk is mended and the vault started again"
+	keysFull    = "no room for another sealed key: in custody sealed nothing is granted until there is"
+)
+
+// keysTrouble tells what is wrong with the store, empty if nothing is. Reads go on in either custody, and so does everything in custody resident.
+func (v *Vault) keysTrouble() string {
+	if v.sealing.store == nil {
+		return ""
+	}
+	switch err := v.sealing.store.Health(); {
+	case errors.Is(err, sealed.ErrStopped):
+		return keysStopped
+	case errors.Is(err, sealed.ErrFull) && slices.Contains(v.custodies(), policies.CustodySealed):
+		return keysFull
+	}
+	return ""
 }
 
 // ending is the sealing key whose end is on record and which the token still has.
@@ -293,10 +314,10 @@ func (v *Vault) keepSealing() {
 		if err != nil {
 			text = err.Error()
 		}
-		if text != v.sealing.trouble && text != "" { // said once, not every time
+		if text != v.sealing.unmoved && text != "" { // said once, not every time
 			v.cfg.Logger.Error("sealed keys are not moved to the newest sealing key; it is tried again", "error", text)
 		}
-		v.sealing.trouble = text
+		v.sealing.unmoved = text
 		select {
 		case <-ctx.Done():
 			return
