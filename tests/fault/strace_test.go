@@ -29,6 +29,7 @@ type failing struct {
 	call  string
 	file  string // of the vault's folder, or of the token's for a worker; empty: any
 	error string
+	when  int    // which call of each thread; 0: the first
 	says  string // in the storefront's health from then on until a restart; empty: it stays well
 }
 
@@ -48,20 +49,21 @@ const callBound = 80 * time.Second
 // token's generation fails; the ftruncate that comes before each stands for the others. Without its index, or with a token that did not do it, the vault goes on.
 func failingCalls() (out []failing) {
 	for _, f := range []failing{
-		{"vault", "pwrite64", "log/journal-*", "EIO", unknown},
-		{"vault", "fdatasync", "log/journal-*", "EIO", unknown},
-		{"vault", "pwrite64", "log/hashes", "EIO", unknown},
-		{"vault", "pwrite64", "log/offsets", "EIO", unknown},
-		{"vault", "pwrite64", "state/signer-state", "EIO", unknown},
-		{"vault", "fdatasync", "state/signer-state", "EIO", unknown},
-		{"vault", "pwrite64", "keys/sealed-keys.1", "EIO", unsealed},
-		{"vault", "fdatasync", "keys/sealed-keys.1", "EIO", unsealed},
-		{"vault", "msync", "", "EIO", ""},
-		{"worker", "syncfs", "", "EIO", ""},
-		{"worker", "ftruncate", "", "EIO", ""},
-		{"worker", "write", "*/generation", "EIO", ""},
-		{"worker", "unlink", "", "EIO", ""},
-		{"storefront", "msync", "", "EIO", broken},
+		{"vault", "pwrite64", "log/journal-*", "EIO", 0, unknown},
+		{"vault", "fdatasync", "log/journal-*", "EIO", 0, unknown},
+		{"vault", "pwrite64", "log/hashes", "EIO", 0, unknown},
+		{"vault", "pwrite64", "log/offsets", "EIO", 0, unknown},
+		{"vault", "pwrite64", "state/signer-state", "EIO", 0, unknown},
+		{"vault", "fdatasync", "state/signer-state", "EIO", 0, unknown},
+		{"vault", "pwrite64", "keys/sealed-keys.1", "EIO", 0, unsealed},
+		{"vault", "fdatasync", "keys/sealed-keys.1", "EIO", 0, unsealed},
+		{"vault", "msync", "", "EIO", 0, ""},
+		{"worker", "syncfs", "", "EIO", 0, ""},
+		{"worker", "ftruncate", "", "EIO", 0, ""},
+		{"worker", "ftruncate", "", "EIO", 30, ""}, // one key takes 33
+		{"worker", "write", "*/generation", "EIO", 0, ""},
+		{"worker", "unlink", "", "EIO", 0, ""},
+		{"storefront", "msync", "", "EIO", 0, broken},
 	} {
 		out = append(out, f)
 		if *everyCall {
@@ -74,7 +76,7 @@ func failingCalls() (out []failing) {
 
 // inject makes calls of processes fail, once in each thread, until it is told to stop; it waits until one has failed.
 func inject(ctx context.Context, f failing, files []string, log string, pids ...int) (stop func(), failed bool, err error) {
-	args := []string{"-f", "-qq", "-o", log, "-e", "trace=" + f.call, "-e", "inject=" + f.call + ":error=" + f.error + ":when=1"}
+	args := []string{"-f", "-qq", "-o", log, "-e", "trace=" + f.call, "-e", fmt.Sprintf("inject=%s:error=%s:when=%d", f.call, f.error, max(f.when, 1))}
 	for _, pid := range pids {
 		args = append(args, "-p", strconv.Itoa(pid))
 	}
@@ -120,7 +122,7 @@ func TestFailingCalls(t *testing.T) {
 		if !strings.Contains(f.who+" "+f.call+" "+f.file, *onlyCall) {
 			continue
 		}
-		what := fmt.Sprintf("%s of the %s fails with %s %s", f.call, f.who, f.error, f.file)
+		what := strings.TrimSpace(fmt.Sprintf("%s %d of the %s fails with %s %s", f.call, max(f.when, 1), f.who, f.error, f.file))
 		begin := time.Now()
 		w.demand(what, w.round(func() (down []*stage.Daemon, err error) {
 			var files []string
