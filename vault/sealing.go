@@ -66,6 +66,7 @@ type sealing struct {
 	// The mover's own.
 	unmoved string // the last error that it logged
 	refused int    // how many times in a row it met keys that do not unwrap
+	few     int    // and how many times they were few. A token that recovers in the middle of a round leaves few of many, and the next round finds those
 	ending  ending
 }
 
@@ -369,14 +370,23 @@ func (v *Vault) moveKeys(ctx context.Context) error {
 			break
 		}
 	}
-	if n := len(lost.ids); n == 0 {
+	n, few := len(lost.ids), lost.few(len(v.sealing.store.IDs()))
+	v.sealing.refused++
+	v.sealing.few++
+	if n == 0 {
 		v.sealing.refused = 0
-	} else if v.sealing.refused++; v.sealing.refused < giveUp {
+	}
+	if n == 0 || !few {
+		v.sealing.few = 0
+	}
+	switch {
+	case n == 0:
+	case v.sealing.refused < giveUp || few && v.sealing.few < giveUp:
 		return fmt.Errorf("%d of them do not unwrap", n)
-	} else if !lost.few(len(v.sealing.store.IDs())) {
+	case !few:
 		return fmt.Errorf("%d of them do not unwrap, which is too many to give up: older sealing keys are kept, and with them copies of revoked keys; "+
 			"find out what changed in the token, its module or its profile", n)
-	} else {
+	default:
 		v.cfg.Logger.Error("sealed keys do not unwrap, and are not moved; their owners must grant again", "keys", n, "file", v.sealing.store.File())
 		v.sealing.missing.Store(max(v.sealing.missing.Load(), int64(n)))
 	}
