@@ -717,7 +717,7 @@ func (s *Storefront) getConsistency(c *call) error {
 	return c.json(http.StatusOK, proof)
 }
 
-// getHealth tells whether reads can be served.
+// getHealth tells whether reads can be served, and changes accepted.
 func (s *Storefront) getHealth(c *call) error {
 	h := api.Health{Status: "ok"}
 	degraded := func(reason string) { h.Status, h.Reason = "degraded", reason }
@@ -726,6 +726,8 @@ func (s *Storefront) getHealth(c *call) error {
 	switch v, err := s.vault.Health(ctx); {
 	case err != nil:
 		degraded("the vault does not answer")
+	case v.Status == "degraded":
+		degraded("the vault: " + v.Reason)
 	case v.Status != "ok":
 		degraded("the vault uses no keys: " + v.Reason)
 	}

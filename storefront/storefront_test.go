@@ -448,6 +448,18 @@ func TestRoutes(t *testing.T) {
 	if h.Status != "ok" {
 		t.Errorf("health: %+v", h)
 	}
+	for _, v := range []vaultapi.Health{{Status: "degraded", Reason: "a file"}, {Status: "stopped", Reason: "a log"}} {
+		w.vault.mu.Lock()
+		w.vault.health = &v
+		w.vault.mu.Unlock()
+		w.must(anna.open("GET", api.PathHealth, nil, &h))
+		if h.Status != "degraded" || !strings.Contains(h.Reason, v.Reason) || strings.Contains(h.Reason, "no keys") != (v.Status == "stopped") {
+			t.Errorf("the vault's health is %+v, the storefront's %+v", v, h)
+		}
+	}
+	w.vault.mu.Lock()
+	w.vault.health = nil
+	w.vault.mu.Unlock()
 	// Queries.
 	for _, q := range []string{
 		fill(api.PathChain, anna.owner()) + "?after=-1", fill(api.PathHistory, anna.owner()) + "?limit=100000", fill(api.PathHistory, anna.owner()) + "?before=x",

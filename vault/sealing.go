@@ -64,9 +64,31 @@ type sealing struct {
 	decoys  atomic.Int64 // keys in the token that call themselves sealing keys and are none
 
 	// The mover's own.
-	trouble string // the last error that it logged
+	unmoved string // the last error that it logged
 	refused int    // how many times in a row it met keys that do not unwrap
+	few     int    // and how many times they were few. A token that recovers in the middle of a round leaves few of many, and the next round finds those
 	ending  ending
+}
+
+// What the health says when keys of custody sealed are used, and are not stored or not destroyed.
+const (
+	// keysStopped: whether the last change is on disk is unknown. The start reads the file anew and finishes what is recorded.
+	keysStopped = "the file of sealed keys could not be written: in custody sealed nothing is granted, and no revocation is completed, until the disk is mended and the vault started again"
+	keysFull    = "no room for another sealed key: in custody sealed nothing is granted until there is"
+)
+
+// keysTrouble tells what is wrong with the store, empty if nothing is. Reads go on in either custody, and so does everything in custody resident.
+func (v *Vault) keysTrouble() string {
+	if v.sealing.store == nil {
+		return ""
+	}
+	switch err := v.sealing.store.Health(); {
+	case errors.Is(err, sealed.ErrStopped):
+		return keysStopped
+	case errors.Is(err, sealed.ErrFull) && slices.Contains(v.custodies(), policies.CustodySealed):
+		return keysFull
+	}
+	return ""
 }
 
 // ending is the sealing key whose end is on record and which the token still has.
@@ -293,10 +315,10 @@ func (v *Vault) keepSealing() {
 		if err != nil {
 			text = err.Error()
 		}
-		if text != v.sealing.trouble && text != "" { // said once, not every time
+		if text != v.sealing.unmoved && text != "" { // said once, not every time
 			v.cfg.Logger.Error("sealed keys are not moved to the newest sealing key; it is tried again", "error", text)
 		}
-		v.sealing.trouble = text
+		v.sealing.unmoved = text
 		select {
 		case <-ctx.Done():
 			return
@@ -348,14 +370,23 @@ func (v *Vault) moveKeys(ctx context.Context) error {
 			break
 		}
 	}
-	if n := len(lost.ids); n == 0 {
+	n, few := len(lost.ids), lost.few(len(v.sealing.store.IDs()))
+	v.sealing.refused++
+	v.sealing.few++
+	if n == 0 {
 		v.sealing.refused = 0
-	} else if v.sealing.refused++; v.sealing.refused < giveUp {
+	}
+	if n == 0 || !few {
+		v.sealing.few = 0
+	}
+	switch {
+	case n == 0:
+	case v.sealing.refused < giveUp || few && v.sealing.few < giveUp:
 		return fmt.Errorf("%d of them do not unwrap", n)
-	} else if !lost.few(len(v.sealing.store.IDs())) {
+	case !few:
 		return fmt.Errorf("%d of them do not unwrap, which is too many to give up: older sealing keys are kept, and with them copies of revoked keys; "+
 			"find out what changed in the token, its module or its profile", n)
-	} else {
+	default:
 		v.cfg.Logger.Error("sealed keys do not unwrap, and are not moved; their owners must grant again", "keys", n, "file", v.sealing.store.File())
 		v.sealing.missing.Store(max(v.sealing.missing.Load(), int64(n)))
 	}

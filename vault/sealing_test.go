@@ -8,11 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
@@ -630,12 +633,80 @@ func TestKeysThatCannotBeStored(t *testing.T) {
 		t.Fatalf("without room: %v", err)
 	}
 	r.value(first, r.read(first).Items[0])
+	if h := w.vault.Health(); h.Status != "degraded" || h.Reason != keysFull {
+		t.Errorf("health %+v", h)
+	}
 	w.restart(true)
 	w.accepted(s)
 	o.seq, o.prev = o.seq+1, hash
 	if w.held() != 2 {
 		t.Errorf("%d keys", w.held())
 	}
+}
+
+// readOnlyKeys makes every write to the open file of sealed keys fail, and no read.
+func (w *world) readOnlyKeys() {
+	w.t.Helper()
+	fds, err := filepath.Glob("/proc/self/fd/*")
+	must(w.t, err)
+	for _, fd := range fds {
+		if at, err := os.Readlink(fd); err != nil || at != w.keysFile() {
+			continue
+		}
+		n, err := strconv.Atoi(filepath.Base(fd))
+		must(w.t, err)
+		f, err := os.Open(w.keysFile())
+		must(w.t, err)
+		must(w.t, unix.Dup3(int(f.Fd()), n, unix.O_CLOEXEC))
+		must(w.t, f.Close())
+		return
+	}
+	w.t.Fatal("the file of sealed keys is not open")
+}
+
+// TestKeysFileThatCannotBeWritten: the health says that custody sealed is at a standstill and what ends that, owners are told too, everything else goes on, and a
+// restart finishes what was begun.
+func TestKeysFileThatCannotBeWritten(t *testing.T) {
+	w := sealedWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	kept, ended := ask{o, o.grant(r, nil, "name"), "name", 0}, ask{o, o.grant(r, nil, "name"), "name", 0}
+	if h := w.vault.Health(); h.Status != "ok" || h.Reason != "" {
+		t.Fatalf("at first: %+v", h)
+	}
+	w.readOnlyKeys()
+
+	revocation, hash := o.revocationOf(nil, ended.grant, "name")
+	_, err := w.submit(revocation)
+	if p := problem.Of(err); p.Code != policies.CodeTokenFailure || !strings.Contains(p.Detail, "started the vault again") {
+		t.Errorf("a revocation: %v", err)
+	}
+	o.seq, o.prev = o.seq+1, hash
+	h := w.vault.Health()
+	if h.Status != "degraded" || h.Reason != keysStopped || !h.Sealing.Stopped {
+		t.Errorf("health %+v, %+v", h, h.Sealing)
+	}
+	if item := r.read(ended).Items[0]; item.Outcome != policies.CodeRevoked {
+		t.Errorf("a read under the revoked grant: %s", item.Outcome)
+	}
+	r.value(kept, r.read(kept).Items[0])
+	s, _, _ := o.grantOf(r, nil, "name")
+	if p := problem.Of(func() error { _, err := w.submit(s); return err }()); p.Code != policies.CodeUnavailable || !strings.Contains(p.Detail, "started the vault again") {
+		t.Errorf("a grant: %v", p)
+	}
+	w.custody = policies.CustodyResident
+	resident := ask{o, o.grant(r, nil, "name"), "name", 0}
+	r.value(resident, r.read(resident).Items[0])
+	o.revoke(resident.grant, "name")
+	w.custody = policies.CustodySealed
+
+	w.restart(true)
+	if h := w.vault.Health(); h.Status != "ok" || h.Reason != "" || h.Sealed != 1 || w.held() != 1 {
+		t.Errorf("after a restart: %+v, %d keys", h, w.held())
+	}
+	w.accepted(revocation)
+	r.value(kept, r.read(kept).Items[0])
+	o.grant(r, nil, "name")
 }
 
 // TestTokenThatSealsUnderAnOlderKey is a token that breaks its promise: the vault does not store what it would lose.

@@ -325,7 +325,10 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 		if err := v.abandon(ctx, importing); err != nil {
 			return nil, err
 		}
-		if errors.Is(err, sealed.ErrFull) || errors.Is(err, sealed.ErrStopped) { // nothing that the token said
+		if errors.Is(err, sealed.ErrStopped) {
+			return nil, problem.New(policies.CodeUnavailable, "the vault cannot store a key in custody sealed until its operator has mended a disk and started the vault again")
+		}
+		if errors.Is(err, sealed.ErrFull) { // nothing that the token said
 			return nil, problem.New(policies.CodeUnavailable, "the vault cannot store another key now; the operator must look")
 		}
 		if errors.Is(err, ErrTokenFull) { // says nothing about the key
@@ -628,7 +631,7 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 	details := evidence.Details{Owner: r.Owner, Document: r.Hash, Index: r.Index, Items: r.Items, Token: v.cfg.Serial, Custody: policies.CustodyResident}
 	ends := v.endsOf(r)
 	details.Period = v.endKeys(ctx, ends)
-	absent, renamed, left := 0, 0, 0
+	absent, renamed, left, stopped := 0, 0, 0, false
 	for i := range ends {
 		e := &ends[i]
 		if e.custody == policies.CustodySealed {
@@ -646,7 +649,11 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 		default:
 			v.cfg.Logger.Error("a revoked key is still there; it is refused all the same", "grant", grant, "custody", string(e.custody), "error", e.err.Error())
 			left++
+			stopped = stopped || errors.Is(e.err, sealed.ErrStopped)
 		}
+	}
+	if stopped { // sending it again does not help before
+		return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed before the vault's operator has mended a disk and started the vault again")
 	}
 	if left > 0 {
 		return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed yet; send the revocation again")

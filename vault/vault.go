@@ -555,10 +555,14 @@ func (v *Vault) Health() api.Health {
 		}
 	}
 	err := v.cfg.Log.Health()
+	if reason := v.keysTrouble(); reason != "" && (err == nil || goesOn(err)) {
+		h.Status, h.Reason = "degraded", reason
+		return h
+	}
 	if err == nil {
 		return h
 	}
-	if !errors.Is(err, keylog.ErrStaleCopy) && !errors.Is(err, keylog.ErrCold) { // with which key use goes on
+	if !goesOn(err) {
 		h.Status = "stopped"
 	}
 	h.Reason = "the key-use log cannot record; the log of the vault says why"
@@ -569,6 +573,11 @@ func (v *Vault) Health() api.Health {
 		}
 	}
 	return h
+}
+
+// goesOn tells whether keys are used in spite of what is wrong with the log.
+func goesOn(err error) bool {
+	return errors.Is(err, keylog.ErrStaleCopy) || errors.Is(err, keylog.ErrCold)
 }
 
 // Document is the vault document's envelope.

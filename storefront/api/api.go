@@ -45,7 +45,7 @@ const (
 // MaxBody is the longest request body in bytes, for publications; other routes allow less.
 const MaxBody = 16 << 20
 
-// Health tells whether reads can be served.
+// Health tells whether reads can be served, and changes accepted.
 type Health struct {
 	Status string `json:"status"` // "ok" or "degraded"
 	Reason string `json:"reason,omitempty"`

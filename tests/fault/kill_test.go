@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -13,9 +14,9 @@ import (
 	"github.com/sallyport/sallyport/tests/stage"
 )
 
-var kills = flag.Int("kills", 15, "how often TestKills kills")
+var kills = flag.Int("kills", 15, "how often TestKills kills a daemon; kills of token workers come on top, one to four of these")
 
-// TestKills kills vault, storefront, both, one token worker or all of them at random moments under a mixed load, sometimes again while they start,
+// TestKills kills vault, storefront or both, and besides now and then one token worker or all of them, at random moments under a mixed load, sometimes again while they start,
 // and starts them with no repair in between. No acknowledged write is lost, no value was given without its record, no revocation is undone, what was
 // half done is finished or undone, and nothing stays in the token that no grant stands for.
 func TestKills(t *testing.T) {
@@ -63,29 +64,34 @@ func TestKills(t *testing.T) {
 			return nil, nil
 		}
 	}
+	killed := map[string]int{}
+	strike := func(what string, strike func() ([]*stage.Daemon, error)) {
+		w.demand("after killing "+what, w.round(strike))
+		what, _, _ = strings.Cut(what, ",")
+		killed[what]++
+	}
 	for round := range *kills {
-		var what string
-		var strike func() ([]*stage.Daemon, error)
-		again := w.random.IntN(4) == 0
-		switch k := w.random.IntN(10); {
-		case k < 3:
-			what, strike = "after killing the vault", kill(again, s.Vault)
-		case k < 5:
-			what, strike = "after killing the storefront", kill(again, s.Storefront)
-		case k < 8:
-			what, strike = "after killing both", kill(again, s.Vault, s.Storefront)
-		case k < 9:
-			what, strike = "after killing a token worker", workers(1)
-		default:
-			what, strike = "after killing all token workers", workers(100)
-		}
+		again, more := w.random.IntN(4) == 0, ""
 		if again {
-			what += ", again while starting"
+			more = ", again while starting"
 		}
-		w.demand(what, w.round(strike))
+		switch k := w.random.IntN(8); {
+		case k < 3:
+			strike("the vault"+more, kill(again, s.Vault))
+		case k < 5:
+			strike("the storefront"+more, kill(again, s.Storefront))
+		default:
+			strike("both"+more, kill(again, s.Vault, s.Storefront))
+		}
+		switch round % 8 {
+		case 3:
+			strike("a token worker", workers(1))
+		case 7:
+			strike("all token workers", workers(100))
+		}
 		progress(t, round, *kills, w.summary())
 	}
-	t.Log(w.summary())
+	t.Logf("killed %v; %s", killed, w.summary())
 }
 
 // children are the processes that a process has started and that still live.

@@ -1,13 +1,11 @@
 package fault
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -126,15 +124,7 @@ func TestKillsDuringMove(t *testing.T) {
 	}
 	must(t, s.Vault.Stop())
 	must(t, s.Vault.Start(ctx)) // which removes what no grant stands for
-	data, err := os.ReadFile(filepath.Join(s.VaultData(), "keys", "sealed-keys.1"))
-	must(t, err)
-	slots := 0
-	for at := 0; at+512 <= len(data); at += 512 {
-		if !bytes.Equal(data[at:at+512], make([]byte, 512)) {
-			slots++
-		}
-	}
-	if slots != len(kept) {
+	if slots := sealedSlots(t, s); slots != len(kept) {
 		t.Errorf("%d keys are stored for %d permissions", slots, len(kept))
 	}
 	t.Logf("killed %d times in %d moves of %d keys", killed, rounds, len(kept))

@@ -239,7 +239,7 @@ func (w *world) audit(ctx context.Context) (wrong []string) {
 	objects := 0
 	for deadline := time.Now().Add(75 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		// While the vault makes its signer state's copy anew there is one more, for as long as a sync takes.
-		if objects = w.objects(); objects == w.empty+live || time.Now().After(deadline) {
+		if objects = w.objects(); objects == w.empty+live && sealedSlots(t, w.s) == sealed || time.Now().After(deadline) {
 			break
 		}
 	}
@@ -257,7 +257,23 @@ func (w *world) audit(ctx context.Context) (wrong []string) {
 	if objects != w.empty+live {
 		fail("the token has %d objects and had %d without grants; %d keys in custody resident are in force", objects, w.empty, live)
 	}
+	if stored := sealedSlots(t, w.s); stored != sealed {
+		fail("the vault stores %d sealed keys; %d are in force", stored, sealed)
+	}
 	return wrong
+}
+
+// sealedSlots counts the keys in the vault's file of sealed keys, whose slots are zeros when they hold none.
+func sealedSlots(t *testing.T, s *stage.Stage) (n int) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(s.VaultData(), "keys", "sealed-keys.1"))
+	must(t, err)
+	for slot := range slices.Chunk(data, 512) {
+		if len(bytes.Trim(slot, "\x00")) > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // order holds the log against itself: no use of what the log itself says is not granted or has ended, and no revocation or import that was not

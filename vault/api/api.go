@@ -114,7 +114,8 @@ type SealedEvidence struct {
 
 // Health tells whether keys can be used, and if not why.
 type Health struct {
-	Status  string `json:"status"` // "ok" or "stopped"
+	// Status is "ok", "degraded" (keys are used, but not everything is done that owners ask for) or "stopped". Ok with a reason: something needs the operator, and nobody else notices.
+	Status  string `json:"status"`
 	Reason  string `json:"reason,omitempty"`
 	LogSize uint64 `json:"log_size"`
 	DevMode bool   `json:"dev_mode,omitempty"`
@@ -169,7 +170,7 @@ type Sealing struct {
 	Older   uint64 `json:"older,omitzero"`    // keys that are still under an older one, and are being moved
 	Missing uint64 `json:"missing,omitzero"`  // keys of grants in force that are lost; their owners must grant again
 	Decoys  uint64 `json:"decoys,omitzero"`   // keys in the token that call themselves sealing keys and are none: not used, but somebody with the PIN made them
-	Stopped bool   `json:"stopped,omitempty"` // no new grant is taken: the keys' file could not be written
+	Stopped bool   `json:"stopped,omitempty"` // the keys' file could not be written: until the vault is started again no grant of custody sealed is taken and no revocation in it is completed
 }
 
 // Call is a reader's signed request together with what the storefront found for each of its items.

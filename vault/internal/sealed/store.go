@@ -388,6 +388,16 @@ func (s *Store) Fault() error {
 	return s.fault
 }
 
+// Health tells why the next [Store.Put] would be refused, as far as that is known: an error of the kind [ErrStopped] or [ErrFull]; nil if it would not.
+func (s *Store) Health() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.fault != nil || len(s.free) > 0 {
+		return s.fault
+	}
+	return s.roomToGrow()
+}
+
 // Settle ends the start: it removes the keys that are not wanted, and reports how many those were, and which of the wanted are missing. Slots
 // that did not open are emptied if nothing is missing, since then they hold nothing that anybody was promised.
 func (s *Store) Settle(wanted map[ID]bool) (removed int, missing []ID, err error) {
@@ -435,15 +445,8 @@ func (s *Store) take() (uint32, error) {
 		return 0, s.fault
 	}
 	if len(s.free) == 0 {
-		if s.slots+growth > maxSlots {
-			return 0, fmt.Errorf("%w: the file has its %d slots", ErrFull, maxSlots)
-		}
-		free, err := s.cfg.disk.room(s.cfg.Dir)
-		if err != nil {
-			return 0, fmt.Errorf("measuring free space: %w", err)
-		}
-		if free < s.cfg.Reserve {
-			return 0, fmt.Errorf("%w: %d bytes free, the reserve is %d", ErrFull, free, s.cfg.Reserve)
+		if err := s.roomToGrow(); err != nil {
+			return 0, err
 		}
 		if err := s.cfg.disk.grow(s.file, int64(s.slots)*slotSize, growth*slotSize); err != nil {
 			return 0, fmt.Errorf("%w: %w", ErrFull, err) // no slot was written yet, so nothing is in doubt
@@ -457,6 +460,21 @@ func (s *Store) take() (uint32, error) {
 	at := s.free[last]
 	s.free = s.free[:last]
 	return at, nil
+}
+
+// roomToGrow is called with mu held.
+func (s *Store) roomToGrow() error {
+	if s.slots+growth > maxSlots {
+		return fmt.Errorf("%w: the file has its %d slots", ErrFull, maxSlots)
+	}
+	free, err := s.cfg.disk.room(s.cfg.Dir)
+	if err != nil {
+		return fmt.Errorf("measuring free space: %w", err)
+	}
+	if free < s.cfg.Reserve {
+		return fmt.Errorf("%w: %d bytes free, the reserve is %d", ErrFull, free, s.cfg.Reserve)
+	}
+	return nil
 }
 
 func (s *Store) give(slots []uint32) {
