@@ -133,7 +133,12 @@ func Open(ctx context.Context, o Options) (s *Stage, err error) {
 
 // begin fills the folder with a token, a ceremony and certificates, and sets the addresses that these name.
 func (s *Stage) begin(ctx context.Context, o Options, say func(string)) error {
-	if o.Reuse != nil && o.plain() {
+	there, err := os.ReadDir(s.dir) // disks of the caller's: what lies on them is to be written there, and durable, as a ceremony does it
+	if err != nil {
+		return err
+	}
+	reuse := o.Reuse != nil && o.plain() && len(there) == 0
+	if reuse {
 		if b := o.Reuse.take(o.Bin.HSM); b != nil {
 			s.reuse, s.begun = o.Reuse, b
 			s.storefront, s.vaultDoor, s.ownersAddress = b.ports[0], b.ports[1], b.ports[2]
@@ -169,7 +174,7 @@ func (s *Stage) begin(ctx context.Context, o Options, say func(string)) error {
 	if _, err := s.hsm(ctx, certificates...); err != nil {
 		return err
 	}
-	if o.Reuse == nil || !o.plain() {
+	if !reuse {
 		return nil
 	}
 	s.reuse = o.Reuse
