@@ -154,7 +154,9 @@ func TestFailingCalls(t *testing.T) {
 			// It failed once and would succeed now. Nobody may rely on that.
 			time.Sleep(300 * time.Millisecond)
 			h, err := w.health(t.Context())
-			if f.says == "" && !well(h, err) || f.says != "" && (err != nil || h.Status != "degraded" || !strings.Contains(h.Reason, f.says)) {
+			// A call that fails in all workers at once leaves none to sign the log's root, which stops it.
+			unsigned := err == nil && f.who == "worker" && strings.Contains(h.Reason, unknown)
+			if f.says == "" && !unsigned && !well(h, err) || f.says != "" && (err != nil || h.Status != "degraded" || !strings.Contains(h.Reason, f.says)) {
 				return nil, fmt.Errorf("the health is %+v, %v; want %q", h, err, f.says)
 			}
 			daemon.Kill()
