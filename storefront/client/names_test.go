@@ -343,7 +343,7 @@ func TestGiveUp(t *testing.T) {
 	w.must(err)
 	told := 0
 	for _, e := range events {
-		if strings.Contains(e.Text, "acme gave up 2 permissions by itself") {
+		if strings.Contains(e.Text, "acme gave up the permissions for 2 fields by itself") {
 			told++
 		}
 	}
