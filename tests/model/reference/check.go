@@ -118,6 +118,11 @@ type use struct {
 
 // Check holds a trace against the model. The trace is complete: what happened before it is nothing, and all writes are in it.
 func Check(events []Event, rules Rules) (Summary, []Violation) {
+	return check(events, rules, false)
+}
+
+// check is Check, and ends at the first violation where that is enough.
+func check(events []Event, rules Rules, enough bool) (Summary, []Violation) {
 	m := &model{
 		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{}, closed: map[string]register{}, secrets: map[string]register{}, suspends: permissions{},
 		versions: map[authorOf]map[uint64]*Event{}, numbers: map[*Event]uint64{}, anew: map[restated]uint64{}, shown: map[slot]map[uint64]int{}, highest: map[slot][]seen{},
@@ -132,6 +137,9 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 	}
 	slices.SortStableFunc(byEnd, func(a, b *Event) int { return cmp.Compare(a.End, b.End) })
 	for _, e := range byEnd {
+		if enough && len(m.out) > 0 {
+			return sum, m.out
+		}
 		switch e.Do {
 		case Kill:
 			sum.Kills++

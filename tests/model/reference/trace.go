@@ -144,8 +144,10 @@ func (e *Event) revokes() bool { return e.Do == Revoke || e.Do == Stop }
 
 // owner is whose device or session it is.
 func (e *Event) owner() string {
-	name, _, _ := strings.Cut(e.Who, "/")
-	return name
+	if i := strings.IndexByte(e.Who, '/'); i >= 0 {
+		return e.Who[:i]
+	}
+	return e.Who
 }
 
 // String is the event for people.
