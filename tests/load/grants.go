@@ -562,5 +562,24 @@ func runGrants(ctx context.Context, n int, file string) error {
 		return err
 	}
 	reportGrants(f)
-	return write(file, f)
+	return errors.Join(write(file, f), f.judge())
+}
+
+// What is asked of a vault with up to 100,000 grants in custody sealed: a token of fewer than 20 objects, and to serve again within five seconds of a start, on a machine that
+// does nothing else.
+const (
+	askedGrants  = 100_000
+	askedObjects = 20
+	askedSeconds = 5
+)
+
+func (f *Restart) judge() error {
+	slowest := max(f.Killed.Ready, f.KilledReading.Ready, f.Stopped.Ready, f.Storefront.Ready)
+	switch {
+	case f.TokenObjects >= askedObjects:
+		return fmt.Errorf("the token has %d objects: fewer than %d are asked", f.TokenObjects, askedObjects)
+	case f.Grants <= askedGrants && slowest > askedSeconds:
+		return fmt.Errorf("a start took %.1f s: at most %d are asked, on a machine that does nothing else", slowest, askedSeconds)
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -34,4 +35,19 @@ func TestManyGrants(t *testing.T) {
 		t.Errorf("read %+v", f)
 	}
 	t.Logf("%+v", f)
+}
+
+func TestJudge(t *testing.T) {
+	good := Restart{Grants: 100_000, TokenObjects: 19, Killed: Start{Ready: 5}}
+	for what, f := range map[string]Restart{
+		"many objects": {Grants: 10, TokenObjects: 20}, "a slow start": {Grants: 100_000, Killed: Start{Ready: 5.1}}, "a slow storefront": {Grants: 1, Storefront: Start{Ready: 9}},
+	} {
+		if f.judge() == nil {
+			t.Errorf("%s: nothing is said", what)
+		}
+	}
+	more := Restart{Grants: 200_000, TokenObjects: 10, Stopped: Start{Ready: 9}}
+	if err := errors.Join(good.judge(), more.judge()); err != nil {
+		t.Error(err)
+	}
 }
