@@ -120,7 +120,7 @@ func (s *session) adding(err error, id string, pairs ...any) error {
 func (s *session) explain(err error) string { return s.say("error", "text", s.reason(err)) }
 
 // fuller are errors of which the catalogue says in English too what to do.
-var fuller = []error{client.ErrNoContact, client.ErrKit, policies.CodeNotAsked}
+var fuller = []error{client.ErrNoContact, client.ErrNoAccount, client.ErrKit, policies.CodeNotAsked}
 
 // reason is an error for a person. What errors say of themselves is English, so only who reads English sees it beside the phrases; others see it on a line of
 // its own, if there is no phrase or they want it whole. What has words of the craft is seen only by who wants it.

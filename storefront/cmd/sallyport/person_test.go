@@ -162,6 +162,7 @@ func TestExplain(t *testing.T) {
 		{phrases.German, false, errors.New("no capsule"), "sallyport: etwas ist schiefgegangen; --details zeigt es denen, die Ihnen helfen"},
 		{phrases.German, false, errors.New("no door"), "sallyport: das hat nicht geklappt\nIm Wortlaut, auf Englisch: no door"},
 		{phrases.German, false, fmt.Errorf("p: %w", profile.ErrUnlock), "sallyport: das geht nicht auf: Das Passwort ist ein anderes, oder die Datei ist beschädigt"},
+		{phrases.English, false, client.ErrNoAccount, "sallyport: you have no password and no recovery sheet yet; name the account server with --account-server"},
 		{phrases.German, false, fmt.Errorf("finding it: %w", client.ErrNoContact), "sallyport: diesen Kontakt gibt es nicht; `sallyport me contacts` listet sie auf. Wer Sie eingeladen hat, wird einer, sobald dort nachgesehen wurde und Sie danach `sallyport me inbox` aufrufen"},
 		{phrases.German, false, fmt.Errorf("%w: %q", client.ErrNoContact, "acme"), "sallyport: acme: diesen Kontakt gibt es nicht; `sallyport me contacts` listet sie auf. Wer Sie eingeladen hat, wird einer, sobald dort nachgesehen wurde und Sie danach `sallyport me inbox` aufrufen"},
 		{phrases.German, false, fmt.Errorf("reading the card: %w", &fs.PathError{Op: "open", Path: "karte.vcf", Err: fs.ErrNotExist}), "sallyport: karte.vcf: diese Datei gibt es nicht"},
