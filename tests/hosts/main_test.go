@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -66,14 +67,15 @@ func outside() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if _, err := stage.Build(ctx, root, filepath.Join(dir, "bin")); err != nil {
+	built, err := stage.Build(ctx, root, filepath.Join(dir, "bin"))
+	if err != nil {
 		return 0, err
 	}
 	// The child ends with this thread, which is the first.
 	child := exec.Command("/proc/self/exe", os.Args[1:]...)
 	child.Args[0] = os.Args[0]
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
-	child.Env = append(os.Environ(), binariesVariable+"="+filepath.Join(dir, "bin"), "TMPDIR="+dir)
+	child.Env = append(os.Environ(), binariesVariable+"="+filepath.Dir(built.Vault), "TMPDIR="+dir)
 	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
 	if err := child.Start(); err != nil {
 		return 0, fmt.Errorf("starting the tests in a network namespace: %w", err)
@@ -97,11 +99,11 @@ func outside() (int, error) {
 // there any more.
 func tidy(dir string) {
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		programs, _ := filepath.Glob("/proc/[0-9]*/exe")
+		environments, _ := filepath.Glob("/proc/[0-9]*/environ")
 		found := false
-		for _, link := range programs {
-			if program, err := os.Readlink(link); err == nil && strings.HasPrefix(program, dir+"/") {
-				pid, _ := strconv.Atoi(strings.Split(link, "/")[2])
+		for _, path := range environments {
+			if all, err := os.ReadFile(path); err == nil && slices.Contains(strings.Split(string(all), "\x00"), "TMPDIR="+dir) {
+				pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
 				found = syscall.Kill(pid, syscall.SIGKILL) == nil || found
 			}
 		}
