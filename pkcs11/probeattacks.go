@@ -12,18 +12,19 @@ import (
 
 // Mechanisms that only an attacker asks for (PKCS#11 2.40, pkcs11t.h).
 const (
-	mechRSAPKCS          = 0x0001
-	mechExtractKey       = 0x0365 // CKM_EXTRACT_KEY_FROM_KEY
-	mechSHA256Derivation = 0x0393 // CKM_SHA256_KEY_DERIVATION
-	mechECDSASHA256      = 0x1044
-	mechECDHCofactor     = 0x1051
-	mechAESECB           = 0x1081
-	mechAESCBC           = 0x1082
-	mechAESCBCPad        = 0x1085
-	mechAESKeyWrap       = 0x2109
-	mechAESKeyWrapPad    = 0x210A
-	mechAESKWP           = 0x210B // of PKCS#11 3.0
-	kdfSHA1              = 2      // CKD_SHA1_KDF
+	mechRSAPKCS           = 0x0001
+	mechExtractKey        = 0x0365 // CKM_EXTRACT_KEY_FROM_KEY
+	mechSHA256Derivation  = 0x0393 // CKM_SHA256_KEY_DERIVATION
+	mechECDSASHA256       = 0x1044
+	mechECDHCofactor      = 0x1051
+	mechAESECB            = 0x1081
+	mechAESCBC            = 0x1082
+	mechAESCBCPad         = 0x1085
+	mechAESECBEncryptData = 0x1104 // CKM_AES_ECB_ENCRYPT_DATA
+	mechAESKeyWrap        = 0x2109
+	mechAESKeyWrapPad     = 0x210A
+	mechAESKWP            = 0x210B // of PKCS#11 3.0
+	kdfSHA1               = 2      // CKD_SHA1_KDF
 
 	ckaPrivateExponent = 0x123
 	ckaPrime1          = 0x124
@@ -573,6 +574,9 @@ func (p *prober) attackSealing(t *trial) {
 	attack("sign by CMAC", "CKA_SIGN", "have the block cipher at a point of its choice", []uint{cryptoki.CKM_AES_CMAC}, p.sign(cryptoki.CKM_AES_CMAC, t.sealing, make([]byte, 16)))
 	attack("derive a hash of itself", "CKA_DERIVE", "derive a key that is known to depend on it", []uint{mechSHA256Derivation}, func(s cryptoki.Session) error {
 		return p.derives(s, cryptoki.Plain(mechSHA256Derivation), t.sealing, omitted(readable(), cryptoki.CKA_KEY_TYPE))
+	})
+	attack("derive by encrypting", "CKA_DERIVE", "have the block cipher at a point of its choice, and seal a key of its own choice with it", []uint{mechAESECBEncryptData}, func(s cryptoki.Session) error {
+		return p.derives(s, cryptoki.Data(mechAESECBEncryptData, block), t.sealing, append(readable(), cryptoki.Ulong(cryptoki.CKA_VALUE_LEN, 16)))
 	})
 	for _, x := range []struct {
 		name string

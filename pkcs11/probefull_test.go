@@ -183,8 +183,8 @@ func TestConclusion(t *testing.T) {
 }
 
 // A weak ceremony: each attribute that protects a key is turned or left out,
-// alone, and the full probe names it. Where weak is exploitable on SoftHSM, an
-// attack succeeds besides.
+// alone, and the full probe names it. TestWeaknessesTaken does what each weakness
+// is good for.
 //
 // SoftHSM's RSA keys take long to make, so the import keys are of one pair from
 // software, brought in with the attributes under test; what that changes by
@@ -262,13 +262,7 @@ func TestWeakCeremony(t *testing.T) {
 	if err := p.ownPair(&pair.PublicKey); err != nil {
 		t.Fatal(err)
 	}
-	imported := func(acting []cryptoki.Attribute) (cryptoki.Object, error) {
-		pair.Precompute()
-		return m.CreateObject(p.home, append(slices.Clone(acting), cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY), cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_RSA),
-			cryptoki.Bytes(cryptoki.CKA_MODULUS, pair.N.Bytes()), cryptoki.Bytes(cryptoki.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
-			cryptoki.Bytes(ckaPrivateExponent, pair.D.Bytes()), cryptoki.Bytes(0x124, pair.Primes[0].Bytes()), cryptoki.Bytes(0x125, pair.Primes[1].Bytes()),
-			cryptoki.Bytes(0x126, pair.Precomputed.Dp.Bytes()), cryptoki.Bytes(0x127, pair.Precomputed.Dq.Bytes()), cryptoki.Bytes(0x128, pair.Precomputed.Qinv.Bytes())))
-	}
+	imported := func(acting []cryptoki.Attribute) (cryptoki.Object, error) { return createImport(p, pair, acting) }
 
 	broken := make(map[string]int) // key and attribute: attacks that succeeded
 	named := make(map[string]bool)
@@ -352,7 +346,7 @@ func TestWeakCeremony(t *testing.T) {
 		})
 	}
 
-	// Every protective attribute of every key was weak at least once, and these weaknesses were taken advantage of.
+	// Every protective attribute of every key was weak at least once.
 	for _, name := range []KeyName{ImportResident, ImportSealed, SealingKey(1)} {
 		key := string(name)
 		if name.sealing() {

@@ -115,6 +115,7 @@ const (
 	ecdh
 	gcm
 	raw
+	data
 )
 
 // A Mechanism is a mechanism's number and its parameter.
@@ -134,6 +135,9 @@ func Plain(number uint) Mechanism { return Mechanism{number: number} }
 func With(number uint, parameter []byte) Mechanism {
 	return Mechanism{number: number, kind: raw, iv: parameter}
 }
+
+// Data is a mechanism whose parameter is CK_KEY_DERIVATION_STRING_DATA: where bytes are, and how many.
+func Data(number uint, b []byte) Mechanism { return Mechanism{number: number, kind: data, iv: b} }
 
 // ECDHThen is a mechanism of the ECDH family with a key derivation function behind it.
 func ECDHThen(number, kdf uint, point []byte) Mechanism {
@@ -165,6 +169,12 @@ func (m Mechanism) build() (list []*p11.Mechanism, free func()) {
 		parameter = p11.NewECDH1DeriveParams(m.kdf, nil, m.point)
 	case raw:
 		parameter = m.iv
+	case data:
+		// The parameter holds a pointer, so what it points to must be C memory.
+		held := C.CBytes(m.iv)
+		free = func() { C.free(held) }
+		pointer := unsafe.Slice((*byte)(unsafe.Pointer(&held)), unsafe.Sizeof(held))
+		parameter = append(bytes.Clone(pointer), ulong(uint(len(m.iv)))...)
 	case gcm:
 		p := p11.NewGCMParams(m.iv, m.aad, 128)
 		parameter, free = p, p.Free
