@@ -381,7 +381,7 @@ func (v *Vault) derive(ctx context.Context, reads []*read, records []ledger.Reco
 		if errors.Is(err, ErrKeyMissing) {
 			it.outcome = policies.CodeKeyMissing
 		}
-		v.cfg.Logger.Error("the token did not carry out a use", "grant", it.grant.Document.ID.String(), "error", err.Error())
+		v.cfg.Logger.Error("the token did not carry out a use", "key", it.key.String(), "grant", it.grant.Document.ID.String(), "field", string(records[places[n]].Details.Field), "error", err.Error())
 		use := &records[places[n]]
 		d := use.Details
 		failed = append(failed, ledger.Record{

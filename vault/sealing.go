@@ -193,6 +193,11 @@ func (v *Vault) sweepSealed(wanted map[sealed.ID]bool) error {
 	}
 	if len(missing) > 0 {
 		v.cfg.Logger.Error("sealed keys of grants in force are lost; their owners must grant again", "keys", len(missing), "file", v.sealing.store.File())
+		lost := make(map[sealed.ID]bool, len(missing))
+		for _, id := range missing {
+			lost[id] = true
+		}
+		v.nameLost("it is not in "+v.sealing.store.File()+", or damaged there", func(key KeyID) bool { return lost[sealed.ID(key)] })
 	}
 	v.sealing.missing.Store(int64(len(missing)))
 	return nil

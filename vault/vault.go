@@ -49,6 +49,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -73,6 +74,9 @@ type KeyID [32]byte
 func keyID(grant policies.DocumentID, field policies.Field, author policies.AuthorID) KeyID {
 	return sha256.Sum256(policies.Encode("key-id", grant[:], []byte(field), author[:]))
 }
+
+// String is as tools show the key's CKA_ID.
+func (k KeyID) String() string { return hex.EncodeToString(k[:]) }
 
 // KeyCheck tells one re-encryption key from another, whatever name the token's host gives it: 16 bytes of a hash of x(rk·G). It is in the `grant`
 // entry, so that a revocation destroys the key that was granted. The zero value, of grants before it was there, checks nothing.
@@ -111,6 +115,12 @@ type Imported struct {
 	Err   error
 }
 
+// Checked is what the token has under a resident key's name.
+type Checked struct {
+	Check KeyCheck
+	Err   error
+}
+
 // EndingKey is a resident key that is to be destroyed.
 type EndingKey struct {
 	Key   KeyID
@@ -127,6 +137,8 @@ type Token interface {
 	// Destroy removes keys for good, each for itself, and answers in their order. nil says that the key is gone, durably. ErrKeyMissing says that it was not
 	// there, durably. With a check value it removes that key and no other: ErrKeyRenamed says that it lay under another name, and is gone, durably.
 	Destroy(ctx context.Context, keys []EndingKey) []error
+	// Checks are the check values of resident keys as the token has them now, each for itself, in their order.
+	Checks(ctx context.Context, keys []KeyID) []Checked
 	// Keys are the re-encryption keys that the token holds.
 	Keys(ctx context.Context) ([]KeyID, error)
 
@@ -215,7 +227,8 @@ type Vault struct {
 	stopped   bool          // run's own: the last commit failed
 	recorder  sync.WaitGroup
 	chores    sync.WaitGroup
-	warned    time.Time // of the disk, by the chores
+	warned    time.Time    // of the disk, by the chores
+	lost      atomic.Int64 // keys of grants in force that were not there, or not right, at the start
 	closing   chan struct{}
 	closeOnce sync.Once
 	closeErr  error
@@ -314,6 +327,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	}
 	v.chores.Go(v.keep)
 	v.chores.Go(v.keepErasing)
+	v.chores.Go(v.checkKeys)
 	if v.sealing.store != nil {
 		v.chores.Go(v.keepSealing)
 	}
@@ -391,15 +405,12 @@ func (v *Vault) sweep(ctx context.Context) error {
 		return fmt.Errorf("listing the token's keys: %w", err)
 	}
 	wanted, sealedWanted := map[KeyID]bool{}, map[sealed.ID]bool{}
-	v.ledger.Read(func(s *ledger.State) {
-		s.EachKey(func(g *ledger.Grant, f *policies.GrantedField) {
-			key := keyID(g.Document.ID, f.Field, f.Author)
-			if g.Document.Custody == policies.CustodySealed {
-				sealedWanted[sealed.ID(key)] = true
-			} else {
-				wanted[key] = true
-			}
-		})
+	v.eachKey(func(key KeyID, g *ledger.Grant, _ *policies.GrantedField) {
+		if g.Document.Custody == policies.CustodySealed {
+			sealedWanted[sealed.ID(key)] = true
+		} else {
+			wanted[key] = true
+		}
 	})
 	var orphans []*end
 	for _, key := range held {
@@ -419,7 +430,8 @@ func (v *Vault) sweep(ctx context.Context) error {
 		v.cfg.Logger.Info("destroyed keys that no grant stands for", "keys", len(orphans))
 	}
 	if len(wanted) > 0 {
-		v.cfg.Logger.Error("keys of grants in force are not in the token; their owners must grant again", "keys", len(wanted))
+		v.cfg.Logger.Error("keys of grants in force are not in the token; their owners must grant again", "keys", len(wanted), "token", v.cfg.Serial)
+		v.nameLost("it is not in the token", func(key KeyID) bool { return wanted[key] })
 	}
 	return v.sweepSealed(sealedWanted)
 }
@@ -560,6 +572,9 @@ func (v *Vault) Health() api.Health {
 		return h
 	}
 	if err == nil {
+		if n := v.lost.Load(); n > 0 {
+			h.Reason = fmt.Sprintf("%d keys of grants in force were lost or changed at the start; the log of the vault names them", n)
+		}
 		return h
 	}
 	if !goesOn(err) {

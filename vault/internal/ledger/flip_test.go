@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"os/exec"
@@ -27,6 +28,8 @@ func serveFlips() {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		s := newState()
 		x := testIndex(lines.Text())
+		var log bytes.Buffer
+		x.log = slog.New(slog.NewTextHandler(&log, nil))
 		_, err := x.load(s)
 		x.drop() // before the answer: the folder is removed then
 		switch {
@@ -35,7 +38,7 @@ func serveFlips() {
 		case err != nil:
 			fmt.Printf("failed: %s\n", strings.ReplaceAll(err.Error(), "\n", " "))
 		default:
-			fmt.Printf("state %s\n", digest(s))
+			fmt.Printf("state %s\t%s\n", digest(s), strings.ReplaceAll(log.String(), "\n", " "))
 		}
 	}
 }
@@ -54,25 +57,25 @@ func digest(s *State) string {
 // TestFlippedBits flips one bit after the other in the files of a database that was closed and of one that was killed.
 func TestFlippedBits(t *testing.T) {
 	n, random := bits.Number(t, 120)
-	judgeChanges(t, n, func(f, _ *bits.Folder, dir string) (what, kind string) {
+	judgeChanges(t, n, func(f, _ *bits.Folder, dir string) (what, kind, file string) {
 		flip := f.Draw(random)
 		must(t, f.Put(dir, flip))
 		kind = filepath.Ext(flip.File)
 		if kind == "" {
 			kind = flip.File
 		}
-		return flip.String(), kind
+		return flip.String(), kind, filepath.Join(dir, flip.File)
 	})
 }
 
 // TestTampered changes more than a bit: runs of bytes and files are cut, deleted, doubled, exchanged, or put back to what they were two flushes before.
 func TestTampered(t *testing.T) {
 	n, random := bits.Number(t, 60)
-	judgeChanges(t, n, func(f, older *bits.Folder, dir string) (what, kind string) {
+	judgeChanges(t, n, func(f, older *bits.Folder, dir string) (what, kind, file string) {
 		must(t, f.Restore(dir))
 		if random.IntN(20) == 0 {
 			must(t, older.Restore(dir))
-			return "all of it as it was", "older"
+			return "all of it as it was", "older", ""
 		}
 		var did []string
 		for want := 1 + random.IntN(2); len(did) < want; {
@@ -82,13 +85,13 @@ func TestTampered(t *testing.T) {
 				did = append(did, what)
 			}
 		}
-		return strings.Join(did, "; "), "tampered"
+		return strings.Join(did, "; "), "tampered", ""
 	})
 }
 
 // judgeChanges has a database changed that was closed, and one that was killed, and read. It is read as the log's state, or as that of an earlier flush
-// from which the log makes it whole, or found useless; it never kills the process twice.
-func judgeChanges(t *testing.T, n int, change func(f, older *bits.Folder, dir string) (what, kind string)) {
+// from which the log makes it whole, or found useless, with the file named if one was changed; it never kills the process twice.
+func judgeChanges(t *testing.T, n int, change func(f, older *bits.Folder, dir string) (what, kind, file string)) {
 	log := newLog(t)
 	base := filepath.Join(t.TempDir(), "db")
 	keep := func() *bits.Folder {
@@ -162,26 +165,31 @@ func judgeChanges(t *testing.T, n int, change func(f, older *bits.Folder, dir st
 		state := []string{"closed", "killed"}[i%2]
 		os.RemoveAll(dir) // a folder of its own for each: a Badger that failed to open may still be at work in the last one
 		dir = filepath.Join(aside, fmt.Sprint(i))
-		what, kind := change(states[state], older, dir)
-		said, class := ask(dir), ""
+		what, kind, file := change(states[state], older, dir)
+		said, logged, _ := strings.Cut(ask(dir), "\t")
+		class := ""
 		switch {
 		case said == truth[state]:
 			class = "harmless"
 		case (state == "killed" || kind == "older" || kind == "tampered") && said == before: // the last flush is not whole, so it never happened, and the log is read from the one before
 			class = "the flush before"
+			if !strings.Contains(logged, file) {
+				t.Errorf("%s, %s: the flush before is read, and no file is named: %s", state, what, logged)
+			}
 			l := open(t, log, dir)
 			if got := "state " + digest(l.state); got != truth[state] {
 				t.Errorf("%s, %s: with the log it is %s, want %s", state, what, got, truth[state])
 			}
 			must(t, l.Close())
 		case strings.HasPrefix(said, "useless: "):
-			class = "detected"
-			if strings.Contains(said, "damaged file") {
-				class = "detected, file named"
+			class = "detected, file named"
+			if !strings.Contains(said, file) {
+				class = "detected, no file named"
+				t.Errorf("%s, %s: %s", state, what, said)
 			}
 		case said == "died":
 			class = "died, detected"
-			if again := ask(dir); !strings.HasPrefix(again, "useless: ") {
+			if again := ask(dir); !strings.HasPrefix(again, "useless: ") || !strings.Contains(again, file) {
 				t.Errorf("%s, %s: it died and then said %q", state, what, again)
 			}
 		default:

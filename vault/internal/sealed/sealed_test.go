@@ -8,14 +8,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	mathrand "math/rand/v2"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/tests/fault/bits"
 )
 
 func must(t testing.TB, err error) {
@@ -300,44 +302,77 @@ func TestHostileFile(t *testing.T) {
 	})
 }
 
-// TestFlippedBits flips single bits anywhere: one key at most is gone, and none is another.
+// TestFlippedBits flips single bits anywhere in the file, before the store opens and while it is open: one key at most is gone, which is said with the file named, and
+// none is another.
 func TestFlippedBits(t *testing.T) {
+	flips, random := bits.Number(t, 400)
 	cfg := testConfig(filepath.Join(t.TempDir(), "keys"))
 	const n = 50
 	s := filled(t, cfg, n)
 	must(t, s.Close())
-	data, err := os.ReadFile(s.File())
+	folder, err := bits.Keep(cfg.Dir)
 	must(t, err)
-	random := mathrand.New(mathrand.NewPCG(1, 2))
-	lost, harmless := 0, 0
-	for range 400 {
-		at, bit := random.IntN(n*slotSize+4*slotSize), byte(1)<<random.IntN(8)
-		data[at] ^= bit
-		must(t, os.WriteFile(s.File(), data, 0o600))
-		data[at] ^= bit
+	classes := map[string]int{}
+	for i := range flips {
+		flip := folder.Draw(random)
+		if random.IntN(4) > 0 { // not behind the values
+			flip.Byte = random.IntN(n * slotSize)
+		}
+		what := flip.String()
+		must(t, folder.Restore(cfg.Dir))
+		var log bytes.Buffer
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		running := i%2 == 1
+		if !running {
+			must(t, folder.Put(cfg.Dir, flip))
+		}
 		open := openStore(t, cfg)
+		if running {
+			var b [1]byte
+			_, err := open.file.ReadAt(b[:], int64(flip.Byte))
+			must(t, err)
+			b[0] ^= 1 << flip.Bit
+			_, err = open.file.WriteAt(b[:], int64(flip.Byte))
+			must(t, err)
+			what += ", while it is open"
+		}
 		wanted, missing := map[ID]bool{}, 0
+		said := ""
 		for i := range n {
 			wanted[id(i)] = true
-			if got, err := open.Get(id(i)); err != nil {
+			got, err := open.Get(id(i))
+			if err == nil && (!bytes.Equal(got.Blob, key(i, 1).Blob) || got.Period != 1) {
+				t.Fatalf("%s: key %d is another", what, i)
+			}
+			if err != nil {
 				missing++
-			} else if !bytes.Equal(got.Blob, key(i, 1).Blob) || got.Period != 1 {
-				t.Fatalf("a flip at byte %d made another key of %d", at, i)
+				said += err.Error()
 			}
 		}
-		_, gone, err := open.Settle(wanted)
-		if err != nil || len(gone) != missing || missing > 1 {
-			t.Fatalf("a flip at byte %d: %d keys are gone, %d are said to be, %v", at, missing, len(gone), err)
+		if !running {
+			_, gone, err := open.Settle(wanted)
+			if err != nil || len(gone) != missing {
+				t.Fatalf("%s: %d keys are gone, %d are said to be, %v", what, missing, len(gone), err)
+			}
 		}
-		if missing == 1 {
-			lost++
-		} else {
-			harmless++
+		class := "harmless"
+		if missing > 0 {
+			class = "detected, file named"
+			if missing > 1 || !strings.Contains(said+log.String(), open.File()) {
+				t.Errorf("%s: %d keys are gone; said: %s; log: %s", what, missing, said, log.String())
+			}
 		}
+		if running {
+			class = "open: " + class
+		}
+		classes[class]++
 		must(t, open.Close())
 	}
-	if lost == 0 || harmless == 0 {
-		t.Fatalf("%d flips cost a key, %d none: nothing was tested", lost, harmless)
+	for _, c := range slices.Sorted(maps.Keys(classes)) {
+		t.Logf("%5d %s", classes[c], c)
+	}
+	if len(classes) < 4 {
+		t.Errorf("something never happened: %v", classes)
 	}
 }
 
