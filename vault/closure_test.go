@@ -201,7 +201,7 @@ func TestClosureCutShort(t *testing.T) {
 	}
 }
 
-// TestSuspendedThenClosed: a business that suspended its grants and closed its account later leaves a log from which the vault starts, with its database and without.
+// TestSuspendedThenClosed: a business that suspended its grants, took new keys and closed its account later leaves a log from which the vault starts, with its database and without.
 func TestSuspendedThenClosed(t *testing.T) {
 	w := newWorld(t)
 	o := w.owner()
@@ -212,8 +212,12 @@ func TestSuspendedThenClosed(t *testing.T) {
 	must(t, err)
 	w.accepted(api.Submission{Envelope: e.Raw})
 	o.seq, o.prev = o.seq+1, policies.Hash(e.Hash)
-	s, _ := o.closureOf(nil)
+	_, e = o.successionOf(o.link(), 231, o.recovery, nil)
+	o.take(e)
+	o.key, o.recovery = newSigner(231), recoveryKey(231)
+	s, closure := o.closureOf(nil)
 	w.accepted(s)
+	_, late := o.successionOf(policies.Link{Seq: o.seq + 2, Prev: policies.Hash(closure.Hash)}, 232, o.recovery, nil)
 	w.clock.move(leastKeep + time.Hour)
 	w.log.Roll()
 	other := w.owner()
@@ -225,5 +229,6 @@ func TestSuspendedThenClosed(t *testing.T) {
 		if _, err := w.submit(s); err != nil {
 			t.Errorf("sent again: %v", err)
 		}
+		w.refuses(api.Submission{Envelope: late.Raw}, policies.CodeClosed, "new keys")
 	}
 }
