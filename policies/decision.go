@@ -29,11 +29,8 @@ func Check(g *Grant, u Use, now time.Time) error {
 	if u.Revoked {
 		return CodeRevoked
 	}
-	if now.Unix() < g.NotBefore {
-		return CodeNotYet
-	}
-	if now.Unix() >= g.Expires {
-		return CodeGrantExpired
+	if code := g.InForce(now); code != "" {
+		return code
 	}
 	if u.Purpose != g.Purpose {
 		return CodePurpose
@@ -45,4 +42,15 @@ func Check(g *Grant, u Use, now time.Time) error {
 		return CodeLimit
 	}
 	return nil
+}
+
+// InForce is why a grant is not in force at a time, if it is not: its time has not come, or is over.
+func (g *Grant) InForce(now time.Time) Code {
+	if now.Unix() < g.NotBefore {
+		return CodeNotYet
+	}
+	if now.Unix() >= g.Expires {
+		return CodeGrantExpired
+	}
+	return ""
 }

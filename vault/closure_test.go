@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 	"github.com/sallyport/sallyport/vault/keylog"
@@ -197,5 +198,37 @@ func TestClosureCutShort(t *testing.T) {
 		if _, err := w.vault.Submit(context.Background(), s); err != nil {
 			t.Errorf("sent again: %v", err)
 		}
+	}
+}
+
+// TestSuspendedThenClosed: a business that suspended its grants, took new keys and closed its account later leaves a log from which the vault starts, with its database and without.
+func TestSuspendedThenClosed(t *testing.T) {
+	w := newWorld(t)
+	o := w.owner()
+	o.set("name", "n")
+	e, err := policies.Sign(o.key, &succession.Suspension{
+		Header: policies.NewHeader("suspension", w.clock.now()), Audience: w.document.Vault, Reader: policies.ReaderID(o.id), Link: o.link(),
+	})
+	must(t, err)
+	w.accepted(api.Submission{Envelope: e.Raw})
+	o.seq, o.prev = o.seq+1, policies.Hash(e.Hash)
+	_, e = o.successionOf(o.link(), 231, o.recovery, nil)
+	o.take(e)
+	o.key, o.recovery = newSigner(231), recoveryKey(231)
+	s, closure := o.closureOf(nil)
+	w.accepted(s)
+	_, late := o.successionOf(policies.Link{Seq: o.seq + 2, Prev: policies.Hash(closure.Hash)}, 232, o.recovery, nil)
+	w.clock.move(leastKeep + time.Hour)
+	w.log.Roll()
+	other := w.owner()
+	other.set("name", "m")
+	w.restart(true)
+	until(t, "erased", func() bool { return len(w.vault.ErasedAccounts(0)) == 1 })
+	for _, database := range []bool{false, true} {
+		w.restart(database)
+		if _, err := w.submit(s); err != nil {
+			t.Errorf("sent again: %v", err)
+		}
+		w.refuses(api.Submission{Envelope: late.Raw}, policies.CodeClosed, "new keys")
 	}
 }

@@ -293,8 +293,8 @@ func (v *Vault) refuse(now time.Time, r *read) policies.Code {
 	return ""
 }
 
-// permit decides one item: released, unchanged, or why not. A stranger to the grant learns nothing of the owner's data, not even
-// whether there is any.
+// permit decides one item: released, unchanged, or why not. A stranger to the grant, and a reader whose grant is not in force, learns nothing
+// of the owner's data, not even whether there is any.
 func (v *Vault) permit(s *ledger.State, now time.Time, r *read, i int) policies.Code {
 	it, ask, offer := &r.items[i], &r.request.Items[i], &r.call.Items[i]
 	it.grant = s.Grant(offer.Grant)
@@ -313,6 +313,9 @@ func (v *Vault) permit(s *ledger.State, now time.Time, r *read, i int) policies.
 	}
 	if s.Frozen(ask.Owner) {
 		return policies.CodeFrozen
+	}
+	if code := it.grant.Document.InForce(now); code != "" {
+		return code
 	}
 	if it.fault != "" {
 		return it.fault

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -34,7 +35,10 @@ func (v *Vault) succeed(ctx context.Context, e *envelope.Envelope) (*evidence.Re
 	if before == nil {
 		return nil, v.stranger(policies.CodeUnknown)
 	}
-	line := before.Line()
+	line, err := v.line(before)
+	if err != nil {
+		return nil, err
+	}
 	doc, err := line.Open(e)
 	if err != nil {
 		return nil, v.stranger(err)
@@ -58,6 +62,29 @@ func (v *Vault) succeed(ctx context.Context, e *envelope.Envelope) (*evidence.Re
 		return nil, err
 	}
 	return v.receipt(&record, cp, e.Hash)
+}
+
+// line is an identity as a succession must follow it, with all keys of the document in force: a client does not follow one that keeps a key.
+func (v *Vault) line(i *ledger.Identity) (succession.Line, error) {
+	line, index, closed := i.Line(), uint64(0), false
+	v.ledger.Read(func(s *ledger.State) { index, _ = s.Document(i.Document); closed = s.Closed(i.ID) })
+	if closed { // nothing of it is accepted, and where the document is need not be known any more
+		return line, nil
+	}
+	record, err := v.read(index)
+	if err != nil {
+		return line, err
+	}
+	h := &line.Holders[0]
+	switch d := record.Document.(type) {
+	case *policies.Identity:
+		h.KEMKey, h.LoginKey = d.KEMKey, d.LoginKey
+	case *succession.Document:
+		h.KEMKey, h.LoginKey = d.KEMKey, d.LoginKey
+	default:
+		return line, fmt.Errorf("%w: entry %d is no document of an identity's keys", ledger.ErrOrder, index)
+	}
+	return line, nil
 }
 
 // timely says whether a succession may take effect now. With the recovery key it may.

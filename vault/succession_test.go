@@ -157,6 +157,28 @@ func TestForgedSuccession(t *testing.T) {
 	o.set("name", "n2") // the old key is in force still
 }
 
+// TestSuccessionWithAnOldKey: a key that stays, of any of the three, is refused, after the first succession too: no client would follow it, and the identity would be lost for ever.
+func TestSuccessionWithAnOldKey(t *testing.T) {
+	w := newWorld(t)
+	o := w.owner()
+	kemKey := pre.NewBlobKey([32]byte{partySeeds}).Public()
+	loginKey := kemKey
+	for seed := byte(221); seed < 223; seed++ {
+		for what, change := range map[string]func(*succession.Document){
+			"KEM":   func(d *succession.Document) { d.KEMKey = kemKey },
+			"login": func(d *succession.Document) { d.LoginKey = loginKey },
+		} {
+			_, e := o.successionOf(o.link(), seed, o.recovery, change)
+			if _, err := w.submit(api.Submission{Envelope: e.Raw}); !errors.Is(err, policies.ErrMalformed) {
+				t.Errorf("seed %d, the %s key stays: %v", seed, what, err)
+			}
+		}
+		d, e := o.successionOf(o.link(), seed, o.recovery, nil)
+		o.take(e)
+		o.key, o.recovery, kemKey, loginKey = newSigner(seed), recoveryKey(seed), d.KEMKey, d.LoginKey
+	}
+}
+
 // TestSuccessionWithoutRecoveryKey: it is announced, takes 72 hours, and whoever holds the recovery key, or the key in force, ends it meanwhile.
 func TestSuccessionWithoutRecoveryKey(t *testing.T) {
 	w := newWorld(t)

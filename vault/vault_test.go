@@ -213,6 +213,8 @@ func hostileReads(t *testing.T, w *world) {
 		{"revoked", revoked, nil, nil, policies.CodeRevoked, false, false},
 		{"expired", expired, nil, nil, policies.CodeGrantExpired, false, false},
 		{"not yet", early, nil, nil, policies.CodeNotYet, false, false},
+		{"expired, without a leaf", expired, nil, item(func(i *api.CallItem) { i.Leaf = nil }), policies.CodeGrantExpired, false, false},
+		{"not yet, under an invented head", early, nil, item(func(i *api.CallItem) { i.Head = policies.Hash{9} }), policies.CodeNotYet, false, false},
 		{"over the limit", limited, nil, nil, policies.CodeLimit, false, false},
 		{"wrong purpose", g, func(d *policies.ReadRequest) { d.Purpose = "advertising" }, nil, policies.CodePurpose, false, false},
 		{"older item", g, nil, item(func(i *api.CallItem) { grant := i.Grant; *i = oldOffer; i.Grant = grant }), policies.CodeHeadMoved, false, false},

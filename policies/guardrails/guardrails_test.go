@@ -3,6 +3,7 @@ package guardrails
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -79,6 +80,22 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("refused by %q where it should not be", got)
 			}
 		})
+	}
+}
+
+// TestFarTimes: no grant is so long that a rule about its end, or its beginning, takes it for a short one.
+func TestFarTimes(t *testing.T) {
+	s := set(t, `@id("end") forbid (principal, action, resource) when { context.expires > datetime("2100-01-01") };
+		@id("beginning") forbid (principal, action, resource) when { context.granted > datetime("2100-01-01") };
+		@id("duration") forbid (principal, action, resource) when { context.expires.durationSince(context.time) > duration("36500d") };`)
+	if err := s.Vet(); err != nil {
+		t.Fatal(err)
+	}
+	for _, far := range []int64{253402300798, 253402300799, 253402300800, math.MaxInt64/1000 - 1, math.MaxInt64 / 1000, math.MaxInt64/1000 + 1, 2*(math.MaxInt64/1000) + 1700000000, 1 << 62, math.MaxInt64} {
+		got := s.Refusals(facts(func(f *Facts) { f.Grant.NotBefore, f.Grant.Expires = far-1, far }), monday)
+		if !slices.Equal(got, s.Names()) {
+			t.Errorf("a grant from %d to %d is refused by %q, want all three", far-1, far, got)
+		}
 	}
 }
 

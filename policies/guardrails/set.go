@@ -301,6 +301,9 @@ func (s *Set) Refusals(f *Facts, now time.Time) []string {
 	return out
 }
 
+// lastSecond is the end of the year 9999. A later time counts as that: in milliseconds it could be any time, also one long ago.
+const lastSecond = 253402300799
+
 // ask puts the facts into Cedar's words.
 func (f *Facts) ask(now time.Time) (cedar.EntityMap, cedar.Request) {
 	reader := cedar.NewEntityUID("Reader", cedar.String(f.Reader.String()))
@@ -319,7 +322,7 @@ func (f *Facts) ask(now time.Time) (cedar.EntityMap, cedar.Request) {
 		reader: {UID: reader, Attributes: cedar.NewRecord(cedar.RecordMap{"vouched": cedar.Boolean(f.Vouched)})},
 		field:  {UID: field, Parents: cedar.NewEntityUIDSet(above...)},
 	}
-	seconds := func(t int64) cedar.Datetime { return cedar.NewDatetimeFromMillis(t * 1000) }
+	seconds := func(t int64) cedar.Datetime { return cedar.NewDatetimeFromMillis(min(t, lastSecond) * 1000) }
 	return entities, cedar.Request{
 		Principal: reader, Action: cedar.NewEntityUID("Action", "read"), Resource: field,
 		Context: cedar.NewRecord(cedar.RecordMap{

@@ -2,6 +2,7 @@ package vectors
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -70,6 +71,9 @@ func guardrailFiles() []File {
 	one("a grant of a day", every+` when { context.time.durationSince(context.granted) >= duration("24h") }`, true)
 	one("a grant of a day, a millisecond before", every+` when { context.time.durationSince(context.granted) >= duration("24h") }`, false, "decided", uint64(monday.UnixMilli()-1))
 	one("ends tomorrow", every+` when { context.expires == datetime("2027-01-19T09:30:00Z") }`, true)
+	one("ends with the year 9999", every+` when { context.expires == datetime("9999-12-31T23:59:59Z") }`, true, "expires", uint64(253402300799))
+	one("a second later is no later", every+` when { context.expires == datetime("9999-12-31T23:59:59Z") }`, true, "expires", uint64(253402300800))
+	one("never begins and never ends", every+` when { context.granted > datetime("2100-01-01") && context.expires > datetime("2100-01-01") }`, true, "not_before", uint64(1<<62), "expires", uint64(math.MaxInt64))
 	one("items", every+` when { context.items > 2 }`, true)
 	one("used today", every+` when { context.used_today > 2 }`, false)
 	one("the time of day", every+` when { context.time.toTime() < duration("9h30m") }`, false)

@@ -49,7 +49,7 @@ const (
 	ReencryptMedia = "application/vnd.sallyport.reencrypt.v1"
 )
 
-// Submission is one signed document for the vault to act on: identity, manifest, grant, revocation or session.
+// Submission is one signed document for the vault to act on, of any type that section 4 of the specification names as one.
 type Submission struct {
 	Envelope jsontext.Value `json:"envelope"`
 	// Keys are a grant's wrapped re-encryption keys, one for each field and token that the grant names.

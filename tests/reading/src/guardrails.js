@@ -60,6 +60,8 @@ export const vet = (text) => {
   return named.map((r) => r.name)
 }
 
+const LAST_SECOND = 253402300799 // of the year 9999; a later time counts as that
+
 const moment = (ms) => ({ __extn: { fn: 'datetime', arg: new Date(ms).toISOString() } })
 
 /** refusals are the names of the rules that stand against a use, in their order. */
@@ -79,8 +81,8 @@ export const refusals = (text, use) => {
       custody: use.custody,
       grade: use.grade,
       token: use.token,
-      granted: moment(use.notBefore * 1000),
-      expires: moment(use.expires * 1000),
+      granted: moment(Math.min(use.notBefore, LAST_SECOND) * 1000),
+      expires: moment(Math.min(use.expires, LAST_SECOND) * 1000),
       items: use.items,
       used_today: use.usedToday,
       time: moment(use.decided),

@@ -85,8 +85,10 @@ func (s *State) suspend(r *Record, d *succession.Suspension) error {
 	if i == nil {
 		return ErrOrder
 	}
-	if err := s.advance(r, policies.OwnerID(d.Reader), d.Link); err != nil {
-		return err
+	if _, over := s.gone[i.Pseudonym]; !over { // as with a succession; the entry itself is the reader's, and stays
+		if err := s.advance(r, policies.OwnerID(d.Reader), d.Link); err != nil {
+			return err
+		}
 	}
 	next := *i
 	next.Suspended = r.Index
