@@ -348,6 +348,9 @@ func (m *model) write() {
 			if e.replacesRoot() {
 				announces()
 			}
+			if e.Do == Rescue && !m.goesOn(e) {
+				continue
+			}
 			moves(o)
 			// The same values anew, but for those that others overtook: what was newest before may be on.
 			w.acked, w.end, w.until = false, never, settled

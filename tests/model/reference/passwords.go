@@ -21,13 +21,13 @@ func (m *model) secret(e *Event) {
 	}
 	without, surely := m.unrecoverable(e)
 	signs := e.changesAccount() || e.Do == Unlock
+	if signs && surely && (e.Result == OK || e.Result == "outdated" || e.Result == HasSheet) {
+		m.violation(e, "the recovery key did not sign the root")
+	}
 	switch e.Result {
 	case OK:
 		if must {
 			m.violation(e, "another device replaced the root, and this one goes on")
-		}
-		if signs && surely {
-			m.violation(e, "the recovery key did not sign the root")
 		}
 	case "not_the_recovery_key":
 		if !signs || !without {

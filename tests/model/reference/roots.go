@@ -43,10 +43,10 @@ func (m *model) announcing(e *Event) bool {
 	var learnt int64 // it began with nothing of before
 	for i := range m.events {
 		x := &m.events[i]
-		if x.Who != e.Who || x.End > e.Start || x.Result != OK {
+		if x.Who != e.Who || x.End > e.Start || x.Result != OK && (x.Do != Succeed || x.Result != NotAsked) {
 			continue
 		}
-		if x.Do == Object || x.Do == Succeed || x.Do == Sync && slices.ContainsFunc(m.events, func(y Event) bool {
+		if x.Do == Object || x.Do == Succeed && x.Result == OK || (x.Do == Sync || x.Do == Succeed) && slices.ContainsFunc(m.events, func(y Event) bool {
 			return y.owner() == e.owner() && (y.Do == Object || y.Do == Replace || y.Do == Succeed) && y.Result == OK && y.End <= x.Start
 		}) {
 			learnt = max(learnt, x.Start)

@@ -53,9 +53,15 @@ func (m *model) account(w *write) {
 	other := *w // the one of the two that it does not change is on, or dropped
 	other.maybe = !must || !w.acked
 	switch w.Do {
-	case SwitchOff:
-		add(m.secrets, *w)
-		add(m.sheets, *w)
+	case SwitchOff: // unless another device has seen to it
+		seen := *w
+		seen.maybe = slices.ContainsFunc(m.events, func(x Event) bool {
+			return x.changesAccount() && x.owner() == o && x.Who != w.Who && x.Start < w.Event.End && !refusedAtHome(&x) && !slices.ContainsFunc(m.events, func(r Event) bool {
+				return r.replacesRoot() && r.owner() == o && r.Result == OK && r.End < w.Event.Start && r.Start >= x.End
+			})
+		})
+		add(m.secrets, seen)
+		add(m.sheets, seen)
 		return
 	case Password:
 		add(m.secrets, *w)
@@ -107,7 +113,7 @@ func (m *model) apart(e *Event) bool {
 		if e.Again || e.Do == SwitchOff { // somebody else is faster
 			return (x.changesAccount() || x.Do == Unlock) && x.End > e.Start
 		}
-		return x.changesAccount() && (x.Who != e.Who || x.Result != OK) || x.Do == Restore || x.Do == Replace || x.Do == Succeed
+		return x.changesAccount() && !refusedAtHome(&x) && (x.Who != e.Who || x.Result != OK) || x.Do == Restore || x.Do == Replace || x.Do == Succeed
 	})
 }
 
@@ -128,8 +134,8 @@ func (m *model) sheet(e *Event) {
 			m.violation(e, "this device has an account")
 		}
 	case e.Result == HasSheet && e.Do == KitPrint:
-		if !works {
-			m.violation(e, "there is no sheet that works")
+		if !works || !e.Again && m.unknown(e) {
+			m.violation(e, "there is no sheet that works, or this device does not know")
 		}
 		if m.rules.SilentSheets {
 			m.violation(e, "another sheet is expected to be printed")
@@ -188,6 +194,19 @@ func (m *model) opened(e *Event, possible []*write) {
 	default:
 		m.violation(e, "nobody is told so")
 	}
+}
+
+// goesOn reports whether a device that was made with a sheet may go on with a new root: what it gets was put there while one was under way.
+func (m *model) goesOn(rescue *Event) bool {
+	for i := range m.events {
+		r := &m.events[i]
+		if r.replacesRoot() && r.owner() == rescue.owner() && r.Start < rescue.End && !refusedAtHome(r) && slices.ContainsFunc(m.accounts[r.owner()].possible(rescue.Start, rescue.End), func(put *write) bool {
+			return put.Event != nil && put.end > r.Start && put.start < m.settled(i)
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // stale reports whether a device that was made with a sheet may be of before a new root, and whether it certainly is: what it gets is what another one put there.
