@@ -35,6 +35,7 @@ func (p *play) announce(ctx context.Context, d *device, l *Line) error {
 // the time is over the vault decides.
 func (p *play) succeed(ctx context.Context, d *device, l *Line, e *reference.Event) error {
 	if err := d.owner.Sync(ctx); err != nil { // it takes over what the chain says first
+		e.Do = reference.Sync
 		answer(e, err)
 		return nil
 	}

@@ -320,11 +320,12 @@ func (m *model) write() {
 			}
 		}
 		announces := func() {
-			if r := w; m.roots[o] == nil {
-				m.roots[o] = append(newRegister(), &r)
-			} else {
-				m.roots[o] = append(m.roots[o], &r)
+			r := w
+			r.maybe = !w.acked // it may have been refused later
+			if m.roots[o] == nil {
+				m.roots[o] = newRegister()
 			}
+			m.roots[o] = append(m.roots[o], &r)
 		}
 		freezes := func() {
 			r := m.frozen[o]

@@ -998,6 +998,15 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(17, 18, "ana/1", SwitchOff, OK, nil)
 			h.rescue(20, 30, "2", OK, 12)
 		}},
+		"but not what another device set since": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.replace(15, 16, "1", OK)
+			h.restore(17, 18, "2")
+			h.sheet(19, 20, "2", KitPrint, OK, false)
+			(*h)[len(*h)-1].Again = true
+			h.add(21, 22, "ana/1", SwitchOff, OK, nil)
+			h.rescue(30, 40, "2", "kit_wrong", 19)
+		}},
 		"a device that was made with a sheet has everything": {false, func(h *history) {
 			h.sheet(12, 14, "1", KitPrint, OK, false)
 			h.set(15, 16, "1", OK, 2, "a")

@@ -48,21 +48,21 @@ func (m *model) account(w *write) {
 		return of[o]
 	}
 	add := func(of map[string]register, w write) { of[o] = append(at(of), &w) }
+	if w.Do == SwitchOff {
+		off := *w
+		may, must := m.seenTo(w.Event)
+		if off.maybe = may; !must {
+			add(m.accounts, off)
+			add(m.secrets, off)
+			add(m.sheets, off)
+		}
+		return
+	}
 	add(m.accounts, *w)
 	may, must := m.newRoot(w.Event)
 	other := *w // the one of the two that it does not change is on, or dropped
 	other.maybe = !must || !w.acked
 	switch w.Do {
-	case SwitchOff: // unless another device has seen to it
-		seen := *w
-		seen.maybe = slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.changesAccount() && x.owner() == o && x.Who != w.Who && x.Start < w.Event.End && !refusedAtHome(&x) && !slices.ContainsFunc(m.events, func(r Event) bool {
-				return r.replacesRoot() && r.owner() == o && r.Result == OK && r.End < w.Event.Start && r.Start >= x.End
-			})
-		})
-		add(m.secrets, seen)
-		add(m.sheets, seen)
-		return
 	case Password:
 		add(m.secrets, *w)
 		if may || w.Again {
@@ -74,6 +74,24 @@ func (m *model) account(w *write) {
 			add(m.secrets, other)
 		}
 	}
+}
+
+// seenTo reports whether another device may have changed the account since the root was replaced, so that nothing is left to be switched off, and whether it certainly has.
+func (m *model) seenTo(off *Event) (may, must bool) {
+	for i := range m.events {
+		x := &m.events[i]
+		if !x.changesAccount() || x.owner() != off.owner() || x.Who == off.Who || x.Start >= off.End || refusedAtHome(x) {
+			continue
+		}
+		since := func(is func(r *Event) bool) bool { // all that replaced the root
+			return !slices.ContainsFunc(m.events, func(r Event) bool {
+				return r.replacesRoot() && r.owner() == off.owner() && r.Start < off.End && !refusedAtHome(&r) && !is(&r)
+			})
+		}
+		may = may || since(func(r *Event) bool { return x.End > r.Start })
+		must = must || x.Result == OK && x.End <= off.Start && since(func(r *Event) bool { return r.Result == OK && x.Start >= r.End })
+	}
+	return may, must
 }
 
 // knows reports whether a device may know of an account, and whether it certainly does.
@@ -141,7 +159,8 @@ func (m *model) sheet(e *Event) {
 			m.violation(e, "another sheet is expected to be printed")
 		}
 	case e.Result == NotAsked && e.Do == SwitchOff:
-		if _, sure := m.newRoot(e); sure && must {
+		old, _ := m.outdated(e)
+		if _, sure := m.newRoot(e); sure && must && !old {
 			m.violation(e, "what password and sheet open was replaced")
 		}
 	case e.Do == KitTest, e.Do == Rescue:
