@@ -111,48 +111,53 @@ func (o *Owner) inquire(ctx context.Context, k *keyServer, q keys.Question) (*ke
 	return out, k.post(ctx, keys.PathAsk, keys.Signed{Identity: o.state.Identity, Successions: o.state.Successions, Document: e.Raw}, out)
 }
 
-// current refuses to go on from another version than the key server's. With replace, it takes over what the other device did: its version, and its locks if
-// they are of the same profile key.
-func (o *Owner) current(ctx context.Context, k *keyServer, replace bool) (sheet bool, err error) {
+// current refuses to go on from another version than the key server's. With replace, it takes over what the other device did: its version and its locks, which are of no use to this
+// device if the profile is under a key that it does not have.
+func (o *Owner) current(ctx context.Context, k *keyServer, replace bool) error {
 	got, err := o.inquire(ctx, k, keys.Question{Act: keys.ActState})
 	if err != nil {
-		return false, err
+		return err
 	}
 	a := &o.state.Account
 	if got.Version == a.Version && got.Hash == a.Hash {
-		return a.Kit != nil, nil
+		return nil
 	}
 	if !replace {
-		return false, policies.CodeOutdated
+		return policies.CodeOutdated
 	}
 	if got.Version < a.Version || got.Version == 0 {
-		return false, fmt.Errorf("%w: the account server has an older state than this device saw", ErrRollback)
+		return fmt.Errorf("%w: the account server has an older state than this device saw", ErrRollback)
 	}
 	// One that an older key of this person signed is theirs too: it is the newest that the account server took.
 	var d *keys.Account
 	var hash policies.Hash
+	var generation uint64
 	for i := len(o.line.Holders) - 1; i >= 0; i-- {
+		generation = o.line.Holders[i].Generation
 		if d, hash, err = keys.OpenAccount(got.Document, o.line.Holders[i].SigningKey); err == nil {
 			break
 		}
 	}
 	if err != nil || hash != got.Hash || d.Owner != policies.OwnerID(o.id) || d.Version != got.Version {
-		return false, fmt.Errorf("%w: the account is not one that this person signed", ErrUntrue)
+		return fmt.Errorf("%w: the account is not one that this person signed", ErrUntrue)
 	}
-	a.Version, a.Hash, a.Password, a.Kit = got.Version, got.Hash, nil, nil
+	a.Server, a.ID = k.base.String(), k.id
+	a.Version, a.Hash, a.Generation, a.Password, a.Kit = got.Version, got.Hash, generation, d.Password, d.Kit
+	var plain []byte
 	if len(a.Key) == 32 {
-		if plain, err := password.OpenProfile((*[32]byte)(a.Key), d.Owner, d.Profile); err == nil {
-			clear(plain)
-			a.Password, a.Kit = d.Password, d.Kit
-		}
+		plain, err = password.OpenProfile((*[32]byte)(a.Key), d.Owner, d.Profile)
 	}
-	return d.Kit != nil, nil
+	if clear(plain); plain == nil || err != nil {
+		clear(a.Key)
+		a.Key = nil
+	}
+	return nil
 }
 
 // put signs and stores the next version of the account, with the profile as it is now, and remembers it. change sets the locks.
 func (o *Owner) put(ctx context.Context, k *keyServer, change func(d *keys.Account, profileKey []byte)) error {
 	a := o.state.Account
-	// Whoever stole a device has the profile's key: after a replacement there is another one, and password and sheet are to be made anew.
+	// Whoever stole a device has the profile's key: after a replacement there is another one, and password and sheet are to be made anew. So they are where this device lacks the key.
 	if generation := o.line.Newest().Generation; len(a.Key) != 32 || a.Generation != generation {
 		a.Key, a.Generation, a.Password, a.Kit = make([]byte, 32), generation, nil, nil
 		rand.Read(a.Key) // never fails (crypto/rand)
@@ -201,7 +206,7 @@ func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, rep
 	if err != nil {
 		return err
 	}
-	if _, err := o.current(ctx, k, replace); err != nil {
+	if err := o.current(ctx, k, replace); err != nil {
 		return err
 	}
 	owner := policies.OwnerID(o.id)
@@ -244,11 +249,10 @@ func (o *Owner) NewKit(ctx context.Context, server string, replace, again bool) 
 	if err != nil {
 		return nil, false, err
 	}
-	sheet, err := o.current(ctx, k, replace)
-	if err != nil {
+	if err := o.current(ctx, k, replace); err != nil {
 		return nil, false, err
 	}
-	if ended = sheet && !o.accountOutdated(); ended && !again {
+	if ended = o.state.Account.Kit != nil && !o.accountOutdated(); ended && !again {
 		return nil, false, ErrKit
 	}
 	owner, kit := policies.OwnerID(o.id), password.NewKit()
@@ -275,7 +279,7 @@ func (o *Owner) DropKit(ctx context.Context, replace bool) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := o.current(ctx, k, replace); err != nil {
+	if err := o.current(ctx, k, replace); err != nil {
 		return err
 	}
 	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Kit = nil })
@@ -346,8 +350,11 @@ func (o *Owner) SwitchOff(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := o.current(ctx, k, true); err != nil {
+	if err := o.current(ctx, k, true); err != nil {
 		return err
+	}
+	if !o.accountOutdated() { // another device has seen to it, and what opens the account now is of the newest root
+		return o.save()
 	}
 	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Password, d.Kit = nil, nil })
 }

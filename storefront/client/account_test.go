@@ -2,13 +2,20 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
+	"net/http"
 	"net/url"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/problem"
 	keys "github.com/sallyport/sallyport/vault/keyserver/api"
 	"github.com/sallyport/sallyport/vault/pre"
 	"github.com/sallyport/sallyport/vault/pre/password"
@@ -100,5 +107,133 @@ func TestHostileKeyServer(t *testing.T) {
 		if _, _, err := open(o); !errors.Is(err, ErrUntrue) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// books is a key server that keeps one account and checks nothing but its version.
+type books struct {
+	mu      sync.Mutex
+	version uint64
+	newest  *envelope.Envelope
+	silent  bool // it takes no account
+}
+
+func (b *books) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	say := func(v any) {
+		text, _ := json.Marshal(v)
+		rw.Write(text)
+	}
+	answer := func() (a keys.Answer) {
+		if b.newest != nil {
+			a.Version, a.Hash, a.Document = b.version, b.newest.Hash, b.newest.Raw
+		}
+		return a
+	}
+	var in keys.Signed
+	if r.Method == "POST" {
+		body, _ := io.ReadAll(r.Body)
+		if err := envelope.Decode(body, &in); err != nil {
+			problem.Write(rw, err)
+			return
+		}
+	}
+	switch r.URL.Path {
+	case keys.PathServer:
+		say(keys.Server{ID: policies.VaultID{9}})
+	case keys.PathAsk:
+		say(answer())
+	case keys.PathAccount:
+		e, err := envelope.Parse(in.Document)
+		var d *keys.Account
+		if err == nil {
+			d, err = policies.Decode[keys.Account](e)
+		}
+		if err == nil && b.silent {
+			err = policies.CodeUnavailable
+		}
+		if err == nil && d.Version != b.version+1 {
+			err = policies.CodeOutdated
+		}
+		if err != nil {
+			problem.Write(rw, err)
+			return
+		}
+		b.version, b.newest = d.Version, e
+		say(answer())
+	}
+}
+
+// TestSheetOfAnotherDevice: a device that was made from a backup knows nothing of the account. It ends no sheet that works unless somebody says so, and tells of it; also after an
+// attempt that failed.
+func TestSheetOfAnotherDevice(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	b := new(books)
+	server := w.serve(b)
+	t.Cleanup(server.Close)
+	o, _ := w.owner()
+	kit, ended, err := o.NewKit(ctx, server.URL, false, false)
+	if w.must(err); kit == nil || ended {
+		t.Fatalf("the first sheet: %v, a sheet before it was ended: %t", kit, ended)
+	}
+	var backup []byte
+	_, err = o.Backup(false, keep(&backup))
+	w.must(err)
+	other, err := RestoreOwner(new(memory), backup, Options{})
+	w.must(err)
+	refused := func(what string, replace bool) {
+		t.Helper()
+		if _, _, err := other.NewKit(ctx, server.URL, replace, false); !errors.Is(err, ErrKit) {
+			t.Errorf("%s: %v, want that there is a sheet", what, err)
+		}
+	}
+	if _, _, err := other.NewKit(ctx, server.URL, false, false); !errors.Is(err, policies.CodeOutdated) {
+		t.Errorf("without asking what the other one did: %v", err)
+	}
+	refused("it counts", true)
+	b.silent = true
+	if _, _, err := other.NewKit(ctx, server.URL, true, true); !errors.Is(err, policies.CodeUnavailable) {
+		t.Errorf("of a server that takes nothing: %v", err)
+	}
+	b.silent = false
+	refused("after an attempt that failed", false)
+	if b.version != 1 {
+		t.Errorf("the account has version %d", b.version)
+	}
+	if _, ended, err := other.NewKit(ctx, server.URL, true, true); err != nil || !ended {
+		t.Errorf("in place of the other device's: %v, told that it is ended: %t", err, ended)
+	}
+	// The first learns of it in the same way.
+	if _, _, err := o.NewKit(ctx, server.URL, true, false); !errors.Is(err, ErrKit) {
+		t.Errorf("the first device: %v, want that there is a sheet", err)
+	}
+}
+
+// TestSwitchedOffByAnother: what another device set after the root was replaced is not switched off with what was set before.
+func TestSwitchedOffByAnother(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	b := new(books)
+	server := w.serve(b)
+	t.Cleanup(server.Close)
+	o, _ := w.owner()
+	_, _, err := o.NewKit(ctx, server.URL, false, false)
+	w.must(err)
+	var backup []byte
+	w.must(o.Replace(ctx, stolen(), keep(&backup)))
+	other, err := RestoreOwner(new(memory), backup, Options{})
+	w.must(err)
+	w.must(other.Sync(ctx))
+	if _, ended, err := other.NewKit(ctx, server.URL, true, false); err != nil || ended {
+		t.Fatalf("a sheet in place of one that opens what was replaced: %v, told that it is ended: %t", err, ended)
+	}
+	w.must(o.SwitchOff(ctx))
+	if info, err := o.Account(ctx); err != nil || !info.Kit || info.Elsewhere || info.Outdated {
+		t.Errorf("the first device says %+v, %v", info, err)
+	}
+	if info, err := other.Account(ctx); err != nil || !info.Kit || info.Elsewhere {
+		t.Errorf("the other says %+v, %v", info, err)
 	}
 }

@@ -382,7 +382,10 @@ func (o *Owner) advance(ctx context.Context) error {
 			// The vault does not know the document that was sent before: make another. Should this refusal be a lie, then the
 			// other one is not the next of the chain, and what was accepted comes to light.
 			t.Envelope = nil
-		case errors.Is(err, policies.CodeSuccessionPending) && !t.stops(): // a clock is early, or another change is announced; of a revocation it is a lie
+		case errors.Is(err, policies.CodeSuccessionPending) && t.Kind == taskNotice: // another change is announced, and this one is not
+			o.drop(stroke)
+			return errors.Join(err, o.save())
+		case errors.Is(err, policies.CodeSuccessionPending) && !t.stops(): // a clock is early; of a revocation it is a lie
 			o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return t.Stroke == stroke })
 			return errors.Join(err, o.save())
 		case errors.Is(err, errNotFrozen): // what was wanted is so
@@ -434,7 +437,7 @@ func (o *Owner) first(stroke policies.DocumentID) bool {
 // drop gives up an operation, but never a revocation.
 func (o *Owner) drop(stroke policies.DocumentID) {
 	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool {
-		if t.Stroke == stroke && t.Kind == taskSucceed {
+		if t.Stroke == stroke && (t.Kind == taskSucceed || t.Kind == taskNotice && !t.TakeBack) {
 			o.state.Replacing = nil
 		}
 		return t.Stroke == stroke && !t.stops()

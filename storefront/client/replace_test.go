@@ -267,6 +267,27 @@ func TestAnnouncedReplacement(t *testing.T) {
 	w.wantRead(acme, o, "own/f0", "value 0")
 }
 
+// TestAnnouncedByAnother: where another device has announced a change of keys, a second announcement is refused and leaves nothing behind: with the recovery key everything is replaced at once.
+func TestAnnouncedByAnother(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	o, m, acme, _ := w.household(1)
+	thief := reopen(m.clone(), w)
+	w.must(thief.Replace(ctx, ReplaceOptions{Reason: succession.Planned, Announce: true}, keep(new([]byte))))
+	if err := o.Replace(ctx, ReplaceOptions{Reason: succession.Stolen, Announce: true}, keep(new([]byte))); !errors.Is(err, policies.CodeSuccessionPending) {
+		t.Fatalf("a second announcement: %v", err)
+	}
+	if at, own := o.Announced(); at.IsZero() || own {
+		t.Errorf("the owner's device: %v, %v", at, own)
+	}
+	o = reopen(m, w)
+	w.must(o.Replace(ctx, stolen(), keep(new([]byte))))
+	if err := thief.Sync(ctx); !errors.Is(err, ErrReplaced) {
+		t.Errorf("the thief's device: %v", err)
+	}
+	w.wantRead(acme, o, "own/f0", "value 0")
+}
+
 // TestHiddenSuccession: a storefront that hides from a reader how the owner came to new keys, or makes it up, gets an error for it and no value is believed.
 func TestHiddenSuccession(t *testing.T) {
 	w := newWorld(t)

@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,41 +17,17 @@ import (
 // A patch changes a source file of the product, for one build: the text from, which is in it once, becomes to.
 type patch struct{ file, from, to string }
 
-// corruptVault builds a vault of patched sources, which are not touched: the go command is given copies in their place.
+// corruptVault builds a vault of patched sources.
 func corruptVault(t *testing.T, patches ...patch) stage.Binaries {
 	t.Helper()
 	root, err := stage.ModuleRoot()
 	must(t, err)
-	dir := t.TempDir()
-	sources := map[string]string{}
-	for _, p := range patches {
-		text, had := sources[p.file]
-		if !had {
-			data, err := os.ReadFile(filepath.Join(root, p.file))
-			must(t, err)
-			text = string(data)
-		}
-		if strings.Count(text, p.from) != 1 {
-			t.Fatalf("%s has changed: what this test replaces is in it %d times:\n%s", p.file, strings.Count(text, p.from), p.from)
-		}
-		sources[p.file] = strings.Replace(text, p.from, p.to, 1)
+	list := make([]stage.Patch, len(patches))
+	for i, p := range patches {
+		list[i] = stage.Patch{File: p.file, From: p.from, To: p.to}
 	}
-	replace := map[string]string{}
-	for file, text := range sources {
-		name := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
-		must(t, os.WriteFile(name, []byte(text), 0o600))
-		replace[filepath.Join(root, file)] = name
-	}
-	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	bin, err := stage.BuildVault(t.Context(), root, t.TempDir(), binaries, list...)
 	must(t, err)
-	must(t, os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600))
-	bin := binaries
-	bin.Vault = filepath.Join(dir, "sallyport-vault")
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-overlay", filepath.Join(dir, "overlay.json"), "-o", bin.Vault, "./vault/cmd/sallyport-vault")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building a corrupt vault: %v\n%s", err, out)
-	}
 	return bin
 }
 

@@ -37,6 +37,7 @@ type play struct {
 	mu      sync.Mutex                   // guards what follows
 	backups map[string][][]byte          // of each owner, the newest last
 	former  map[string][]*devices.Drawer // what devices of an owner had before the root was replaced
+	sheets  map[string][]sheet           // of each owner, in the order in which they were printed
 	over    map[may]time.Time            // when the last permission of a writer ends by itself; zero: never
 }
 
@@ -59,7 +60,7 @@ type known struct {
 // everything, every grant is revoked, and everybody tries again. An error says that the world is not fit for use any more.
 func (w *World) Play(ctx context.Context, s *Script) ([]reference.Event, error) {
 	w.played++
-	p := &play{World: w, script: s, owners: map[string]policies.OwnerID{}, names: map[policies.AuthorID]string{}, readers: map[string]policies.ReaderID{}, devices: map[string]*device{}, backups: map[string][][]byte{}, former: map[string][]*devices.Drawer{}, over: map[may]time.Time{}}
+	p := &play{World: w, script: s, owners: map[string]policies.OwnerID{}, names: map[policies.AuthorID]string{}, readers: map[string]policies.ReaderID{}, devices: map[string]*device{}, backups: map[string][][]byte{}, former: map[string][]*devices.Drawer{}, sheets: map[string][]sheet{}, over: map[may]time.Time{}}
 	defer p.close()
 	if err := p.cast(ctx); err != nil {
 		return nil, fmt.Errorf("before the script began: %w", err)
@@ -249,6 +250,27 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		answer(e, d.owner.UnlockPassword(ctx))
 	case reference.Guess:
 		answer(e, p.guess(ctx, p.owners[l.Who], l.Attack))
+	case reference.KitPrint, reference.KitReplace:
+		e.Number = n + 1
+		p.print(ctx, d, l, e)
+	case reference.KitOff:
+		answer(e, d.owner.DropKit(ctx, l.Again))
+	case reference.KitTest:
+		s := p.sheet(l)
+		e.Number = s.number
+		answer(e, d.owner.TestKit(ctx, s.kit))
+	case reference.SwitchOff:
+		p.switchOff(ctx, d, e)
+	case reference.Rescue:
+		p.rescue(ctx, d, l, e)
+	case reference.Announce:
+		answer(e, p.announce(ctx, d, l))
+	case reference.Object:
+		answer(e, d.owner.CancelReplacement(ctx))
+	case reference.Succeed:
+		if err := p.succeed(ctx, d, l, e); err != nil {
+			return nil, err
+		}
 	case reference.Register:
 		answer(e, d.reader.Register(ctx, registry.Introduced))
 	case reference.Introduce:
@@ -326,6 +348,12 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		return e, d.restart()
 	}
 	return e, nil
+}
+
+// name is whose device or session it is.
+func name(who string) string {
+	name, _, _ := strings.Cut(who, "/")
+	return name
 }
 
 // answer notes what somebody was told.
@@ -635,22 +663,26 @@ func (p *play) replace(ctx context.Context, d *device, l *Line) error {
 		o.Recovery = p.backups[name][n-1]
 	}
 	p.mu.Unlock()
-	keep := func(plain []byte) error {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.backups[name] = append(p.backups[name], bytes.Clone(plain))
-		return nil
-	}
 	if d.reader != nil {
-		return d.reader.Replace(ctx, o, keep)
+		return d.reader.Replace(ctx, o, p.keep(name))
 	}
-	err := d.owner.Replace(ctx, o, keep)
+	err := d.owner.Replace(ctx, o, p.keep(name))
 	if err == nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.former[name] = append(p.former[name], before)
 	}
 	return err
+}
+
+// keep keeps a backup that somebody makes.
+func (p *play) keep(name string) func(plain []byte) error {
+	return func(plain []byte) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.backups[name] = append(p.backups[name], bytes.Clone(plain))
+		return nil
+	}
 }
 
 // restore makes a device anew from the newest backup that is of use: of two devices that replaced the root at the same time one was too late.
@@ -776,6 +808,22 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 			}
 		}
 		return nil
+	}
+	// What is announced is taken back, or carried out when its time is over, in turns.
+	for _, owner := range p.script.Owners {
+		if !slices.ContainsFunc(p.script.Lines, func(l Line) bool { return l.Do == reference.Announce && name(l.Who) == owner }) {
+			continue
+		}
+		l := Line{Who: owner + "/1", Do: reference.Object}
+		if len(p.script.Lines)%2 == 0 {
+			time.Sleep(reference.Wait + 200*time.Millisecond)
+			l.Do = reference.Succeed
+		}
+		for _, l := range []Line{{Who: l.Who, Do: reference.Restore}, {Who: l.Who, Do: reference.Sync}, l} {
+			if err := run(l); err != nil {
+				return events, err
+			}
+		}
 	}
 	// Both devices of each are of one root again: that of a replacement which is in force, or which the second carries out.
 	for _, name := range slices.Concat(p.script.Owners, p.script.Readers) {

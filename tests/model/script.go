@@ -49,6 +49,13 @@ import (
 //	guess ana two                      # somebody with a new device tries one
 //	ana/1 unlock                       # begins the count of tries anew
 //	kill keys                          # the key server
+//	ana/1 kit-print                    # a recovery sheet; "again" as of a password; kit-replace ends one that works, kit-off switches it off
+//	ana/1 kit-test newest              # or older: the sheet before
+//	ana/2 rescue newest                # the device was lost, and is made anew with a sheet
+//	ana/1 switch-off                   # takes password and sheet away if they open what was replaced
+//	ana/1 announce stolen              # a new root, without the recovery key
+//	ana/2 object                       # takes it back
+//	ana/1 succeed                      # by its own clock the time is over, and it carries out what it announced
 //	freeze ana                         # two operators do
 //	ana/1 thaw
 //	wait 500ms
@@ -183,7 +190,7 @@ func parseLine(words []string) (l Line, err error) {
 		return l, err
 	default:
 		l.Who, l.Do, words = words[0], words[1], words[2:]
-		if (l.Do == reference.Replace || l.Do == reference.Password) && len(words) > 0 {
+		if names(l.Do) && len(words) > 0 {
 			l.Attack, words = words[0], words[1:]
 		}
 		if concerns(l.Do) && len(words) > 0 {
@@ -234,6 +241,15 @@ func parseLine(words []string) (l Line, err error) {
 // deposit is a write that carries out an order.
 const deposit = "deposit"
 
+// names reports whether a word says why, or which.
+func names(do string) bool {
+	switch do {
+	case reference.Replace, reference.Announce, reference.Password, reference.KitTest, reference.Rescue:
+		return true
+	}
+	return false
+}
+
 // concerns reports whether what an owner does is about a reader, or a writer.
 func concerns(do string) bool {
 	switch do {
@@ -252,7 +268,7 @@ func (s *Script) validate() error {
 		switch l.Do {
 		case reference.Set, reference.Remove, reference.Rotate:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && len(l.Fields) > 0
-		case reference.Replace:
+		case reference.Replace, reference.Announce:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && (l.Attack == "stolen" || l.Attack == "lost")
 		case reference.Suspend, reference.Hear, reference.Register, reference.Forward, reference.Collect:
 			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2")
@@ -260,7 +276,9 @@ func (s *Script) validate() error {
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && l.Attack != ""
 		case reference.Guess:
 			good = slices.Contains(s.Owners, l.Who) && l.Attack != ""
-		case reference.Sync, reference.Thaw, reference.Close, reference.Unlock:
+		case reference.KitTest, reference.Rescue:
+			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && (l.Attack == newest || l.Attack == older)
+		case reference.Sync, reference.Thaw, reference.Close, reference.Unlock, reference.KitPrint, reference.KitReplace, reference.KitOff, reference.SwitchOff, reference.Object, reference.Succeed:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2")
 		case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Answer, reference.Stop:
 			all := l.Do == reference.Revoke || l.Do == reference.EndWrite || l.Do == reference.Answer
@@ -385,6 +403,16 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 			apart = true // what follows is not at the same time: a daemon is not killed twice at once
 			continue
 		}
+		if d.IntN(60) == 0 {
+			s.Lines = append(s.Lines, d.sheets(s, fields, sealed)...)
+			apart = true
+			continue
+		}
+		if d.IntN(60) == 0 {
+			s.Lines = append(s.Lines, d.roots(s, fields, sealed)...)
+			apart = true
+			continue
+		}
 		if l.Do == reference.Kill && killed || l.Who != "" && busy[l.Who] {
 			continue
 		}
@@ -396,6 +424,11 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 		killed = killed || l.Do == reference.Kill
 		busy[l.Who] = true
 		s.Lines = append(s.Lines, l)
+		if l.Do == reference.Replace && d.IntN(3) > 0 { // as the command does
+			s.Lines = append(s.Lines, Line{Who: l.Who, Do: reference.SwitchOff})
+			clear(busy)
+			killed = false
+		}
 		if l.Do == reference.Replace || l.Do == reference.Suspend { // the other one is used once more, perhaps, and made anew
 			owner, device, _ := strings.Cut(l.Who, "/")
 			other := owner + "/" + map[string]string{"1": "2", "2": "1"}[device]

@@ -309,15 +309,21 @@ func code(err error) string {
 		return "no_contact"
 	case errors.Is(err, client.ErrNoAccount):
 		return "no_account"
+	case errors.Is(err, client.ErrKit):
+		return reference.HasSheet
 	}
 	return string(problem.Of(err).Code)
 }
 
-// build builds the commands into a folder.
+// build builds the commands into a folder, with a vault that is in a hurry.
 func build(ctx context.Context, dir string) (stage.Binaries, error) {
 	root, err := stage.ModuleRoot()
 	if err != nil {
 		return stage.Binaries{}, err
 	}
-	return stage.Build(ctx, root, filepath.Join(dir, "bin"))
+	bin, err := stage.Build(ctx, root, filepath.Join(dir, "bin"))
+	if err != nil {
+		return bin, err
+	}
+	return hurriedVault(ctx, bin, dir)
 }

@@ -204,22 +204,27 @@ func Build(ctx context.Context, module, bin string) (Binaries, error) {
 		return b, nil
 	}
 	b := binariesIn(bin)
-	// No version control stamp: git refuses to look into a clone that belongs to another user.
-	args := []string{"build", "-buildvcs=false", "-o", bin + string(filepath.Separator)}
+	args := []string{"-o", bin + string(filepath.Separator)}
 	args = append(args, "./hardware/cmd/sallyport-hsm", "./vault/cmd/sallyport-vault", "./storefront/cmd/sallyport-storefront", "./storefront/cmd/sallyport", "./vault/cmd/sallyport-witness", "./vault/cmd/sallyport-keyserver")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return b, err
 	}
-	cmd := exec.CommandContext(ctx, "go", args...)
+	return b, build(ctx, module, args...)
+}
+
+// build runs go build in a module.
+func build(ctx context.Context, module string, args ...string) error {
+	// No version control stamp: git refuses to look into a clone that belongs to another user.
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-buildvcs=false"}, args...)...)
 	cmd.Dir = module
 	// Interrupted, the go command removes its temporary folder.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return b, fmt.Errorf("building the commands: %w\n%s", err, out)
+		return fmt.Errorf("building the commands: %w\n%s", err, out)
 	}
-	return b, nil
+	return nil
 }
 
 // run runs a command to its end.

@@ -20,32 +20,38 @@ func (v Violation) String() string { return v.What + "\n    " + v.Event.String()
 
 // Rules can be made wrong on purpose, one at a time, to see that a trace then fails.
 type Rules struct {
-	RevokedReads   bool // a revoked reader is expected to read on
-	ExpiredReads   bool // so is one whose grant has expired
-	OlderVersions  bool // a reader is expected to be given the value before the newest
-	RemovedReads   bool // a removed field is expected to be there still
-	LimitsOneMore  bool // limits are expected one higher
-	StrangersReads bool // a reader without a grant is expected to read
-	EndedWrites    bool // a writer whose permission ended is expected to write on
-	OwnersOnly     bool // what a writer wrote is expected not to count
-	RejectedReads  bool // what was rejected is expected to count
-	GivenUpReads   bool // a reader is expected to read what it gave up
-	FrozenReads    bool // all reading of an owner was stopped, and a reader is expected to read
-	SuspendedReads bool // a reader is expected to read what it suspended
-	DeniedReads    bool // a reader is expected to read what it asked for and was denied
-	LateWrites     bool // a writer whose time is over is expected to write on
-	EarlyWrites    bool // and one whose time has not come, to write already
-	WideDeposits   bool // a source is expected to deposit what the owner did not order
-	DepositsAgain  bool // or once more
-	StrangersLook  bool // a reader is expected to look up whom only the introduced may
-	OldPasswords   bool // a password that was changed is expected to open the profile
-	ElevenGuesses  bool // an eleventh is expected to be taken
-	AnyPassword    bool // a wrong one is expected to open it
-	OldDevices     bool // a device that was replaced is expected to go on
-	ClosedReads    bool // a reader is expected to read of an account that is closed
-	ClosedGoesOn   bool // so is its owner, to go on
-	ClosedStays    bool // and the storefront to keep what it has of it
-	ThawedStops    bool // and to read nothing after the owner ended that
+	RevokedReads     bool // a revoked reader is expected to read on
+	ExpiredReads     bool // so is one whose grant has expired
+	OlderVersions    bool // a reader is expected to be given the value before the newest
+	RemovedReads     bool // a removed field is expected to be there still
+	LimitsOneMore    bool // limits are expected one higher
+	StrangersReads   bool // a reader without a grant is expected to read
+	EndedWrites      bool // a writer whose permission ended is expected to write on
+	OwnersOnly       bool // what a writer wrote is expected not to count
+	RejectedReads    bool // what was rejected is expected to count
+	GivenUpReads     bool // a reader is expected to read what it gave up
+	FrozenReads      bool // all reading of an owner was stopped, and a reader is expected to read
+	SuspendedReads   bool // a reader is expected to read what it suspended
+	DeniedReads      bool // a reader is expected to read what it asked for and was denied
+	LateWrites       bool // a writer whose time is over is expected to write on
+	EarlyWrites      bool // and one whose time has not come, to write already
+	WideDeposits     bool // a source is expected to deposit what the owner did not order
+	DepositsAgain    bool // or once more
+	StrangersLook    bool // a reader is expected to look up whom only the introduced may
+	OldPasswords     bool // a password that was changed is expected to open the profile
+	ElevenGuesses    bool // an eleventh is expected to be taken
+	AnyPassword      bool // a wrong one is expected to open it
+	OldSheets        bool // a sheet that was replaced, or switched off, is expected to work
+	AnySheet         bool // one that works, to open nothing
+	SilentSheets     bool // and one that works, to be ended without a word
+	EarlyRoots       bool // a root that is announced is expected to be in force at once
+	ObjectedRoots    bool // and one that somebody objected to, when its time is over
+	DeafToObjections bool // nobody is expected to be heard who objects
+	OldDevices       bool // a device that was replaced is expected to go on
+	ClosedReads      bool // a reader is expected to read of an account that is closed
+	ClosedGoesOn     bool // so is its owner, to go on
+	ClosedStays      bool // and the storefront to keep what it has of it
+	ThawedStops      bool // and to read nothing after the owner ended that
 }
 
 // Summary counts what was checked.
@@ -93,6 +99,9 @@ type model struct {
 	uses     map[permitKey][]use
 	kills    [][2]int64
 	secrets  map[string]register // by owner: passwords
+	sheets   map[string]register // by owner: recovery sheets
+	accounts map[string]register // by owner: versions of what a key server has
+	roots    map[string]register // by owner: whether a new one is announced
 	halts    [][2]int64          // when the key server was away
 	out      []Violation
 }
@@ -124,7 +133,7 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 // check is Check, and ends at the first violation where that is enough.
 func check(events []Event, rules Rules, enough bool) (Summary, []Violation) {
 	m := &model{
-		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{}, closed: map[string]register{}, secrets: map[string]register{}, suspends: permissions{},
+		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{}, closed: map[string]register{}, secrets: map[string]register{}, sheets: map[string]register{}, accounts: map[string]register{}, roots: map[string]register{}, suspends: permissions{},
 		versions: map[authorOf]map[uint64]*Event{}, numbers: map[*Event]uint64{}, anew: map[restated]uint64{}, shown: map[slot]map[uint64]int{}, highest: map[slot][]seen{},
 		changes: map[string][]*write{}, sets: map[string]map[int]*Event{},
 		ops: map[*Event]*write{}, uses: map[permitKey][]use{},
@@ -178,7 +187,7 @@ func check(events []Event, rules Rules, enough bool) (Summary, []Violation) {
 			m.registry(e)
 		case Collect:
 			m.collected(e, &sum)
-		case Password, Unlock, Guess:
+		case Password, Unlock, Guess, KitPrint, KitReplace, KitOff, KitTest, Rescue, SwitchOff:
 			m.secret(e)
 		case GiveUp:
 			if e.Result != OK && !refusedAtHome(e) {
@@ -227,8 +236,12 @@ func refusedAtHome(e *Event) bool {
 		return e.Result == NoField || e.Result == "no_grant"
 	case Thaw:
 		return e.Result == "not_found"
-	case Password:
-		return e.Result == "outdated"
+	case Password, KitPrint, KitReplace, KitOff, SwitchOff:
+		return slices.Contains([]string{"outdated", HasSheet, "no_account", NotAsked, "not_the_recovery_key"}, e.Result)
+	case Announce, Succeed:
+		return e.Result == "succession_pending" || e.Result == NotAsked
+	case Object:
+		return e.Result == "not_found"
 	case Answer: // to deny is to grant nothing
 		return e.Result == NoField || e.Result == NotAsked || e.Result == "wider_than_asked" || e.Result == "consent_expired" || e.Result == "already_answered"
 	case Replace:
@@ -257,16 +270,16 @@ func (m *model) write() {
 		}
 	}
 	for i := range m.events {
-		if e := &m.events[i]; (settles(e) || e.Do == Password) && !slices.Contains(m.owners, e.owner()) {
+		if e := &m.events[i]; (settles(e) || e.changesAccount()) && !slices.Contains(m.owners, e.owner()) {
 			m.owners = append(m.owners, e.owner())
 		}
 	}
 	for i := range m.events {
 		e := &m.events[i]
 		switch e.Do {
-		case Write, GiveUp, Freeze, Restore, Suspend, Close, Password:
+		case Write, GiveUp, Freeze, Suspend, Close:
 		default:
-			if !settles(e) {
+			if !settles(e) && !e.changesAccount() && !e.made() {
 				continue
 			}
 		}
@@ -306,6 +319,14 @@ func (m *model) write() {
 				of[k] = append(of.at(k), &r)
 			}
 		}
+		announces := func() {
+			r := w
+			r.maybe = !w.acked // it may have been refused later
+			if m.roots[o] == nil {
+				m.roots[o] = newRegister()
+			}
+			m.roots[o] = append(m.roots[o], &r)
+		}
 		freezes := func() {
 			r := m.frozen[o]
 			if r == nil {
@@ -322,7 +343,15 @@ func (m *model) write() {
 			publishes(e.Owner, o, e.Fields)
 		case Rotate:
 			moves(o)
-		case Replace, Restore:
+		case Announce, Object:
+			announces()
+		case Replace, Restore, Succeed, Rescue:
+			if e.replacesRoot() {
+				announces()
+			}
+			if e.Do == Rescue && !m.goesOn(e) {
+				continue
+			}
 			moves(o)
 			// The same values anew, but for those that others overtook: what was newest before may be on.
 			w.acked, w.end, w.until = false, never, settled
@@ -357,11 +386,8 @@ func (m *model) write() {
 			}
 		case Freeze, Thaw:
 			freezes()
-		case Password:
-			if w.start, w.order = e.Start, e.Start; m.secrets[o] == nil {
-				m.secrets[o] = newRegister()
-			}
-			m.secrets[o] = append(m.secrets[o], &w)
+		case Password, KitPrint, KitReplace, KitOff, SwitchOff:
+			m.account(&w)
 		case Close:
 			if w.start, w.order = e.Start, e.Start; m.closed[o] == nil {
 				m.closed[o] = newRegister()
@@ -396,12 +422,12 @@ func (m *model) settled(i int) int64 {
 
 func (m *model) settles(i int) int64 {
 	e := &m.events[i]
-	if e.Result == OK && e.Do != Restore { // which goes on with what had begun
+	if e.Result == OK && !e.made() { // which goes on with what had begun
 		return e.End
 	}
 	settled := int64(never)
 	switch e.Do {
-	case Write, Adopt, Reject, Answer, GiveUp, Freeze, Sync, Close, Password:
+	case Write, Adopt, Reject, Answer, GiveUp, Freeze, Sync, Close, Password, KitPrint, KitReplace, KitOff, SwitchOff:
 		return settled
 	}
 	for j := range m.events {
@@ -411,7 +437,7 @@ func (m *model) settles(i int) int64 {
 	}
 	// What a device had begun is gone with it.
 	for j := range m.events {
-		if x := &m.events[j]; x.Do == Restore && x.Who == e.Who && x.Start >= e.End && x.Start < settled {
+		if x := &m.events[j]; x.made() && x.Who == e.Who && x.Start >= e.End && x.Start < settled {
 			return never
 		}
 	}
@@ -421,7 +447,7 @@ func (m *model) settles(i int) int64 {
 // settles reports whether the success of an operation says that everything its device began before is done.
 func settles(e *Event) bool {
 	switch e.Do {
-	case Set, Remove, Grant, Revoke, Answer, Stop, Rotate, Sync, GrantWrite, EndWrite, Adopt, Reject, Thaw, Replace:
+	case Set, Remove, Grant, Revoke, Answer, Stop, Rotate, Sync, GrantWrite, EndWrite, Adopt, Reject, Thaw, Replace, Announce, Object, Succeed:
 		return true
 	}
 	return false
@@ -472,7 +498,7 @@ func (m *model) rival(e *Event) bool {
 	}
 	for i := range m.events {
 		x := &m.events[i]
-		if x.owner() != e.owner() || x.Who == e.Who || !settles(x) && x.Do != Restore || x.Start >= e.End {
+		if x.owner() != e.owner() || x.Who == e.Who || !settles(x) && !x.made() || x.Start >= e.End {
 			continue
 		}
 		if x.End >= learnt || !refusedAtHome(x) && m.settled(i) >= learnt {
@@ -492,6 +518,9 @@ func (m *model) answer(e *Event) {
 	if must && e.Result == OK || must && m.rules.OldDevices {
 		m.violation(e, "another device replaced the root, and this one goes on, or is expected to")
 	}
+	if m.root(e) {
+		return
+	}
 	switch e.Result {
 	case TakenBack:
 		if !m.rival(e) && (e.Terms.For == 0 || seconds(e.End) < seconds(e.Start+int64(e.Terms.For))) {
@@ -509,12 +538,8 @@ func (m *model) answer(e *Event) {
 		if !old || !m.trouble(e) {
 			m.violation(e, "no other device replaced the root, or nothing was away")
 		}
-	case "succession_pending":
-		if e.Do != Replace || !m.replacing(e) {
-			m.violation(e, "what this device replaced before is done")
-		}
 	case NoRecovery:
-		if e.Do != Replace || !slices.ContainsFunc(m.events, func(x Event) bool { return x.Do == Replace && x.owner() == o && x.Start < e.Start }) {
+		if e.Do != Replace || !slices.ContainsFunc(m.events, func(x Event) bool { return x.replacesRoot() && x.owner() == o && x.Start < e.Start }) {
 			m.violation(e, "nothing was replaced before")
 		}
 	case "unavailable":
@@ -858,10 +883,10 @@ func (m *model) valueOf(e *Event, it *Item) {
 	var because []*write
 	for _, w := range possible {
 		version, numbered := m.numbers[w.Event]
-		if w.Event != nil && restates(w) {
+		if w.Event != nil && w.restates() {
 			version, numbered = m.anew[restated{w.Event, it.Field}]
 		}
-		if w.Event != nil && m.carries(w, it) && (of == nil || of == w.Event || restates(w)) && (!numbered || version == it.Version) {
+		if w.Event != nil && m.carries(w, it) && (of == nil || of == w.Event || w.restates()) && (!numbered || version == it.Version) {
 			because = append(because, w)
 		}
 	}
@@ -869,7 +894,7 @@ func (m *model) valueOf(e *Event, it *Item) {
 		bad("#%d (version %d) is not what the newest documents say", it.Number, it.Version)
 		return
 	}
-	if len(because) == 1 && restates(because[0]) {
+	if len(because) == 1 && because[0].restates() {
 		m.anew[restated{because[0].Event, it.Field}] = it.Version
 		r.observed(because[0], e.Start, e.End)
 	} else if len(because) == 1 {
@@ -1060,6 +1085,6 @@ func (m *model) within(grant *Event, fields []string, author string) {
 // that was removed.
 func (m *model) divided(grant *Event) bool {
 	return len(grant.Fields) > 1 && slices.ContainsFunc(m.changes[grant.owner()], func(c *write) bool {
-		return (c.Do == Rotate || restates(c) || c.revokes() || c.Do == Set && m.removed(c.owner(), c.Fields)) && c.end >= grant.Start
+		return (c.Do == Rotate || c.restates() || c.revokes() || c.Do == Set && m.removed(c.owner(), c.Fields)) && c.end >= grant.Start
 	})
 }

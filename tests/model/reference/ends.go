@@ -27,7 +27,7 @@ func (m *model) regranting(w *write, owner, reader, field string) bool {
 			continue
 		}
 		switch x.Do {
-		case Replace, Restore:
+		case Replace, Restore, Succeed, Rescue:
 			return true
 		case Rotate, GrantWrite:
 			if slices.Contains(x.Fields, field) {
@@ -158,25 +158,32 @@ func (m *model) everSet(owner string) []string {
 // replacing reports whether a device may be in the middle of replacing the root, by itself or since it was made anew.
 func (m *model) replacing(e *Event) bool {
 	for i := range m.events {
-		if x := &m.events[i]; x.Who == e.Who && (x.Do == Replace || x.Do == Restore) && x.Start < e.Start && m.settled(i) >= e.Start {
+		if x := &m.events[i]; x.Who == e.Who && x.restates() && x.Start < e.Start && m.settled(i) >= e.Start {
 			return true
 		}
 	}
 	return false
 }
 
-// outdated reports whether another device may have replaced the root since this one was made, and whether it certainly had before the event.
+// outdated reports whether another device may have replaced the root since this one was made, and whether it certainly had before the event. One that was made with a sheet is what the sheet
+// opened: of before a new root, perhaps, which it replaced itself.
 func (m *model) outdated(e *Event) (may, must bool) {
 	for i := range m.events {
 		r := &m.events[i]
-		if r.Do != Replace && r.Do != Suspend || r.owner() != e.owner() || r.Who == e.Who || r.Start >= e.End || refusedAtHome(r) || r.Result == Replaced {
+		if !r.replacesRoot() && r.Do != Suspend || r.owner() != e.owner() || r.Start >= e.End || refusedAtHome(r) || r.Result == Replaced {
 			continue
 		}
-		renewed, perhaps := false, false
+		renewed, perhaps := r.Who == e.Who, r.Who == e.Who
 		for j := range m.events {
-			if x := &m.events[j]; x.Do == Restore && x.Who == e.Who && x.Start < e.End {
+			x := &m.events[j]
+			switch {
+			case x.Who != e.Who || x.Start >= e.End || x == e:
+			case x.Do == Restore:
 				renewed = renewed || x.Start >= r.End
 				perhaps = perhaps || x.End > r.Start
+			case x.made() && (x.Start > r.Start || r.Who != e.Who):
+				old, sure := m.stale(x, r)
+				renewed, perhaps = !old, !sure
 			}
 		}
 		may = may || !renewed

@@ -5,20 +5,35 @@ import "slices"
 // tries is how many passwords are taken until a right one, or the owner's device, begins the count anew.
 const tries = 10
 
-// secret checks what somebody was told who sets a password, guesses one, or begins the count of tries anew.
+// is reports whether a write to the register of passwords is of this one.
+func (w *write) is(password string) bool {
+	return w.Event != nil && w.Do == Password && w.Attack == password
+}
+
+// secret checks what somebody was told who sets a password, guesses one, or begins the count of tries anew; or prints, tries or ends a recovery sheet.
 func (m *model) secret(e *Event) {
 	o := e.owner()
 	away := m.trouble(e) || slices.ContainsFunc(m.halts, func(k [2]int64) bool { return k[0] < e.End && e.Start < k[1] })
 	closed, _ := m.shut(e, o)
 	old, must := m.outdated(e)
-	if e.Do == Guess {
+	if e.Do == Guess || e.Do == Rescue {
 		old, must = false, false
+	}
+	without, surely := m.unrecoverable(e)
+	signs := e.changesAccount() || e.Do == Unlock
+	if signs && surely && (e.Result == OK || e.Result == "outdated" || e.Result == HasSheet) {
+		m.violation(e, "the recovery key did not sign the root")
 	}
 	switch e.Result {
 	case OK:
 		if must {
 			m.violation(e, "another device replaced the root, and this one goes on")
 		}
+	case "not_the_recovery_key":
+		if !signs || !without {
+			m.violation(e, "the recovery key signed the root")
+		}
+		return
 	case "unavailable":
 		if !away {
 			m.violation(e, "nothing was away")
@@ -40,18 +55,18 @@ func (m *model) secret(e *Event) {
 	case Guess:
 		m.guessed(e, away)
 	case Password:
-		// Another device changed it, or this one does not know what it did itself: its answer was lost, or it was made anew.
-		if e.Result != OK && !(e.Result == "outdated" && !e.Again && slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.owner() == o && x.Start < e.End && (x.Do == Password && (x.Who != e.Who || x.Result != OK) && x.Start != e.Start || x.Do == Restore || x.Do == Replace)
-		})) {
+		if e.Result != OK && !(e.Result == "outdated" && m.apart(e)) {
 			m.violation(e, "an owner is never told so")
+		}
+		if e.Result == OK && !e.Again && m.unknown(e) {
+			m.violation(e, "another device changed the account, which this one does not know")
 		}
 	case Unlock:
-		if e.Result != OK && !(e.Result == "no_account" && !slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.Do == Password && x.Who == e.Who && x.Result == OK && x.End < e.Start && !slices.ContainsFunc(m.events, func(r Event) bool { return r.Do == Restore && r.Who == e.Who && r.End > x.Start && r.Start < e.End })
-		})) {
+		if _, sure := m.knows(e); e.Result != OK && !(e.Result == "no_account" && !sure) {
 			m.violation(e, "an owner is never told so")
 		}
+	default:
+		m.sheet(e)
 	}
 }
 
@@ -63,8 +78,8 @@ func (m *model) guessed(e *Event, away bool) {
 		r = newRegister()
 	}
 	possible := r.possible(e.Start, e.End)
-	right := slices.ContainsFunc(possible, func(w *write) bool { return w.Event != nil && w.Attack == e.Attack })
-	wrong := slices.ContainsFunc(possible, func(w *write) bool { return w.Event == nil || w.Attack != e.Attack })
+	right := slices.ContainsFunc(possible, func(w *write) bool { return w.is(e.Attack) })
+	wrong := slices.ContainsFunc(possible, func(w *write) bool { return !w.is(e.Attack) })
 	least, most := m.tried(e)
 	switch e.Result {
 	case OK:
@@ -78,7 +93,7 @@ func (m *model) guessed(e *Event, away bool) {
 		if m.rules.AnyPassword {
 			m.violation(e, "any password is expected to open it")
 		}
-		if m.rules.OldPasswords && slices.ContainsFunc(r, func(w *write) bool { return w.Event != nil && w.Attack == e.Attack && w.end < e.Start }) {
+		if m.rules.OldPasswords && slices.ContainsFunc(r, func(w *write) bool { return w.is(e.Attack) && w.end < e.Start }) {
 			m.violation(e, "the one before is expected to open it")
 		}
 		if !wrong {
@@ -108,12 +123,12 @@ func (m *model) guessed(e *Event, away bool) {
 
 // tried is how many guesses were counted, at least and at most, since the count last began anew, when a guess came. Each counts before its outcome is known.
 func (m *model) tried(e *Event) (least, most int) {
-	anew := func(x *Event) bool {
+	anew := func(x *Event) bool { // a right one, a new version of the account, or the owner's word
 		if x.owner() != e.owner() || x.Do != Guess {
-			return x.owner() == e.owner() && x.Do == Unlock
+			return x.owner() == e.owner() && (x.Do == Unlock || x.changesAccount() && !refusedAtHome(x))
 		}
 		return x.Result == OK || (x.Result == "unavailable" || x.Result == "unauthorized") && slices.ContainsFunc(m.secrets[x.owner()].possible(x.Start, x.End), func(w *write) bool {
-			return w.Event != nil && w.Attack == x.Attack // it may have been right, and its answer lost
+			return w.is(x.Attack) // it may have been right, and its answer lost
 		})
 	}
 	var perhaps, surely int64 // when it began anew

@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
 
-func load(t *testing.T) []Event {
+func load(t *testing.T, name string) []Event {
 	t.Helper()
-	data, err := os.ReadFile("testdata/everything.trace")
+	data, err := os.ReadFile("testdata/" + name + ".trace")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,13 +36,25 @@ func clone(events []Event) []Event {
 	return out
 }
 
-// TestForgedOutcomes takes the trace of testdata/scripts/everything.script, which the product made, and forges one outcome at a time: each must be
-// noticed.
+// TestForgedOutcomes takes the traces of scripts of testdata/scripts, which the product made, and forges one outcome at a time: each must be noticed.
 func TestForgedOutcomes(t *testing.T) {
-	events := load(t)
+	forged := forge(t, load(t, "everything"), true) + forge(t, load(t, "sheets-and-roots"), false)
+	if forged < 1000 {
+		t.Errorf("%d outcomes were forged", forged)
+	}
+	t.Logf("%d outcomes were forged", forged)
+}
+
+// forge forges each outcome of a trace, and returns how many it forged. Where every value is seen often enough, it forges each.
+func forge(t *testing.T, events []Event, values bool) int {
 	if _, violations := Check(clone(events), Rules{}); len(violations) > 0 {
 		t.Fatalf("the trace as it was: %v", violations)
 	}
+	ever := func(owner string, is func(*Event) bool) bool {
+		return slices.ContainsFunc(events, func(x Event) bool { return x.owner() == owner && is(&x) })
+	}
+	replaced := func(owner string) bool { return ever(owner, (*Event).replacesRoot) }
+	closed := func(owner string) bool { return ever(owner, func(x *Event) bool { return x.Do == Close }) }
 	forged := 0
 	try := func(e *Event, what string, change func(*Event)) {
 		t.Helper()
@@ -63,10 +76,10 @@ func TestForgedOutcomes(t *testing.T) {
 			try(e, "unavailable", func(e *Event) { e.Result = "unavailable" })
 			try(e, "internal", func(e *Event) { e.Result = "internal" })
 		}
-		if settles(e) && e.Result == OK && e.owner() == "ana" { // of whom nothing was replaced
+		if settles(e) && e.Result == OK && !replaced(e.owner()) {
 			try(e, "replaced", func(e *Event) { e.Result = Replaced })
 		}
-		if settles(e) && e.owner() != "dora" {
+		if settles(e) && !closed(e.owner()) {
 			try(e, "account_closed", func(e *Event) { e.Result = "account_closed" })
 		}
 		if e.Do == Close {
@@ -103,6 +116,25 @@ func TestForgedOutcomes(t *testing.T) {
 				}
 			}
 		}
+		if e.changesAccount() && e.Do != Password || e.Do == KitTest || e.Do == Rescue {
+			for _, r := range []string{OK, "outdated", HasSheet, "no_account", "kit_wrong", NotAsked, "not_the_recovery_key", "password_wrong"} {
+				if r != e.Result {
+					try(e, r, func(e *Event) { e.Result = r })
+				}
+			}
+			if e.Do == KitTest || e.Do == Rescue {
+				try(e, "with another sheet", func(e *Event) { e.Result, e.Number = OK, 9999 })
+			} else if e.Result == OK && (e.Do == KitPrint || e.Do == KitReplace) {
+				try(e, "the person hears something else", func(e *Event) { e.Over = !e.Over })
+			}
+		}
+		if e.Do == Announce || e.Do == Object || e.Do == Succeed {
+			for _, r := range []string{OK, "succession_pending", "not_found", NotAsked, "succession_unannounced", "replaced"} {
+				if r != e.Result {
+					try(e, r, func(e *Event) { e.Result = r })
+				}
+			}
+		}
 		if e.Do == Guess || e.Do == Password || e.Do == Unlock {
 			for _, r := range []string{OK, "password_wrong", "password_locked", "outdated", "no_account", "not_found"} {
 				if r != e.Result && !(e.Do != Guess && r == OK) && !(e.Do == Password && r == "outdated" && e.Who != "dora/1" && !e.Again) {
@@ -135,7 +167,14 @@ func TestForgedOutcomes(t *testing.T) {
 		if e.Do != Read && e.Do != Sync || e.Result != OK || troubled(events, e) {
 			continue
 		}
+		if e.Do == Sync && len(e.Items) > 0 {
+			try(e, "the device lacks something", func(e *Event) { e.Items = e.Items[1:] })
+		}
 		for j, it := range e.Items {
+			if !values {
+				try(e, "a value that nobody set", func(e *Event) { e.Items[j].Result, e.Items[j].Number = "released", 9999 })
+				continue
+			}
 			name := fmt.Sprintf("item %d, %s:%s", j, it.Owner, it.Field)
 			set := func(what string, change func(*Item)) {
 				t.Helper()
@@ -174,15 +213,12 @@ func TestForgedOutcomes(t *testing.T) {
 			}
 		}
 	}
-	if forged < 1000 {
-		t.Errorf("%d outcomes were forged", forged)
-	}
-	t.Logf("%d outcomes were forged", forged)
+	return forged
 }
 
 func troubled(events []Event, e *Event) bool {
 	for _, k := range events {
-		if k.Do == Kill && (k.Who != "keys" || e.Do == Guess || e.Do == Password || e.Do == Unlock) && k.Start < e.End && e.Start < k.End {
+		if k.Do == Kill && (k.Who != "keys" || e.Do == Guess || e.changesAccount() || e.Do == Unlock) && k.Start < e.End && e.Start < k.End {
 			return true
 		}
 	}
@@ -310,6 +346,27 @@ func (h *history) guesses(n int64) {
 	for i := range n {
 		h.guess(100+20*i, 110+20*i, "password_wrong", "two")
 	}
+}
+
+// sheet has a device print a recovery sheet, in place of one that works if do says so. Its number is the time at which it was printed.
+func (h *history) sheet(from, to int64, device, do, result string, ended bool) {
+	h.add(from, to, "ana/"+device, do, result, func(e *Event) { e.Number, e.Over = int(from), ended })
+}
+
+func (h *history) rescue(from, to int64, device, result string, number int) {
+	h.add(from, to, "ana/"+device, Rescue, result, func(e *Event) { e.Number = number })
+}
+
+func (h *history) announce(from, to int64, device, result string) {
+	h.add(from, to, "ana/"+device, Announce, result, nil)
+}
+
+func (h *history) object(from, to int64, device, result string) {
+	h.add(from, to, "ana/"+device, Object, result, nil)
+}
+
+func (h *history) succeed(from, to int64, device, result string) {
+	h.add(from, to, "ana/"+device, Succeed, result, nil)
 }
 
 func (h *history) restore(from, to int64, device string) {
@@ -858,10 +915,159 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(400, 410, "keys", Kill, OK, nil)
 			h.guess(420, 430, "password_wrong", "two")
 		}},
-		"a closed account is not read": {false, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "released", 1, 1) }},
-		"but refused":                  {true, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "no_grant", 0, 0) }},
-		"not for another reason":       {false, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "not_found", 0, 0) }},
-		"nor before":                   {false, func(h *history) { h.read(12, 14, "no_grant", 0, 0); h.close(20, 30, "1", OK) }},
+		"a sheet works":          {true, func(h *history) { h.sheet(12, 14, "1", KitPrint, OK, false); h.rescue(20, 30, "2", OK, 12) }},
+		"and must work":          {false, func(h *history) { h.sheet(12, 14, "1", KitPrint, OK, false); h.rescue(20, 30, "2", "kit_wrong", 12) }},
+		"another sheet does not": {false, func(h *history) { h.sheet(12, 14, "1", KitPrint, OK, false); h.rescue(20, 30, "2", OK, 13) }},
+		"nor one that was replaced": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.sheet(15, 16, "1", KitReplace, OK, true)
+			h.rescue(20, 30, "2", OK, 12)
+		}},
+		"of which the person is told": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.sheet(15, 16, "1", KitReplace, OK, false)
+		}},
+		"but not if there was none":    {false, func(h *history) { h.sheet(12, 14, "1", KitReplace, OK, true) }},
+		"no sheet is ended in silence": {false, func(h *history) { h.sheet(12, 14, "1", KitPrint, OK, false); h.sheet(15, 16, "1", KitPrint, OK, false) }},
+		"nor by another device, which would have to ask first": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.sheet(15, 16, "2", KitReplace, OK, true)
+		}},
+		"and then may replace it": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.sheet(15, 16, "2", KitPrint, "outdated", false)
+			h.sheet(17, 18, "2", KitReplace, OK, true)
+			(*h)[len(*h)-1].Again = true
+			h.rescue(20, 30, "1", "kit_wrong", 12)
+		}},
+		"a sheet that was switched off opens nothing": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.sheet(15, 16, "1", KitOff, OK, false)
+			h.rescue(20, 30, "2", OK, 12)
+		}},
+		"one whose answer was lost may be in force": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.kill(15, 16)
+			h.sheet(15, 16, "1", KitReplace, "unavailable", false)
+			h.rescue(20, 30, "2", "kit_wrong", 12)
+		}},
+		"or not": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.kill(15, 16)
+			h.sheet(15, 16, "1", KitReplace, "unavailable", false)
+			h.rescue(20, 30, "2", OK, 12)
+		}},
+		"a password ends no sheet": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.password(15, 16, "1", OK, "one")
+			h.rescue(20, 30, "2", "kit_wrong", 12)
+		}},
+		"but one of a new root does": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.replace(15, 16, "1", OK)
+			h.password(17, 18, "1", OK, "one")
+			h.rescue(20, 30, "2", OK, 12)
+		}},
+		"a sheet of before a new root makes no device that goes on": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.replace(15, 16, "1", OK)
+			h.rescue(20, 30, "2", OK, 12)
+			h.set(40, 50, "2", OK, 2, "a")
+		}},
+		"but one that is told why": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.replace(15, 16, "1", OK)
+			h.rescue(20, 30, "2", OK, 12)
+			h.set(40, 50, "2", Replaced, 2, "a")
+		}},
+		"also where that device had replaced it": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.replace(15, 16, "1", OK)
+			h.rescue(20, 30, "1", OK, 12)
+			h.set(40, 50, "1", Replaced, 2, "a")
+		}},
+		"one of after it does go on": {false, func(h *history) {
+			h.replace(11, 12, "1", OK)
+			h.sheet(13, 14, "1", KitPrint, OK, false)
+			h.rescue(20, 30, "2", OK, 13)
+			h.set(40, 50, "2", Replaced, 2, "a")
+		}},
+		"what is switched off after a new root opens nothing": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.replace(15, 16, "1", OK)
+			h.add(17, 18, "ana/1", SwitchOff, OK, nil)
+			h.rescue(20, 30, "2", OK, 12)
+		}},
+		"but not what another device set since": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.replace(15, 16, "1", OK)
+			h.restore(17, 18, "2")
+			h.sheet(19, 20, "2", KitPrint, OK, false)
+			(*h)[len(*h)-1].Again = true
+			h.add(21, 22, "ana/1", SwitchOff, OK, nil)
+			h.rescue(30, 40, "2", "kit_wrong", 19)
+		}},
+		"a device that was made with a sheet has everything": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.set(15, 16, "1", OK, 2, "a")
+			h.rescue(20, 30, "2", OK, 12)
+			h.synced(40, 50)
+		}},
+		"a root that is announced changes nothing": {false, func(h *history) { h.announce(20, 30, "1", OK); h.set(40, 50, "2", Replaced, 2, "a") }},
+		"not before its time":                      {false, func(h *history) { h.announce(20, 30, "1", OK); h.succeed(900, 910, "1", OK) }},
+		"of which its device is told":              {true, func(h *history) { h.announce(20, 30, "1", OK); h.succeed(900, 910, "1", "succession_pending") }},
+		"but then":                                 {false, func(h *history) { h.announce(20, 30, "1", OK); h.succeed(4000, 4010, "1", "succession_pending") }},
+		"and then the other device does not go on": {false, func(h *history) {
+			h.announce(20, 30, "1", OK)
+			h.succeed(4000, 4010, "1", OK)
+			h.set(4020, 4030, "2", OK, 2, "a")
+		}},
+		"readers do": {true, func(h *history) {
+			h.announce(20, 30, "1", OK)
+			h.succeed(4000, 4010, "1", OK)
+			h.read(4005, 4020, "released", 1, 2)
+		}},
+		"nobody carries out what was not announced": {false, func(h *history) { h.succeed(4000, 4010, "1", OK) }},
+		"nor what somebody objected to": {false, func(h *history) {
+			h.announce(20, 30, "1", OK)
+			h.object(40, 50, "2", OK)
+			h.succeed(4000, 4010, "1", OK)
+		}},
+		"whose device has nothing to do": {true, func(h *history) {
+			h.announce(20, 30, "1", OK)
+			h.object(40, 50, "2", OK)
+			h.succeed(4000, 4010, "1", NotAsked)
+			h.announce(4020, 4030, "1", OK)
+		}},
+		"an objection is heard":                 {false, func(h *history) { h.announce(20, 30, "1", OK); h.object(40, 50, "2", "not_found") }},
+		"where there is something to object to": {false, func(h *history) { h.object(40, 50, "2", OK) }},
+		"of two announcements the second waits": {false, func(h *history) { h.announce(20, 30, "1", OK); h.announce(40, 50, "2", OK) }},
+		"the recovery key does not": {true, func(h *history) {
+			h.announce(20, 30, "1", OK)
+			h.replace(40, 50, "2", OK)
+			h.set(60, 70, "1", Replaced, 2, "a")
+		}},
+		"and ends it": {false, func(h *history) {
+			h.announce(20, 30, "1", OK)
+			h.replace(40, 50, "2", OK)
+			h.restore(60, 70, "1")
+			h.succeed(4000, 4010, "1", OK)
+		}},
+		"a device whose announcement was refused has none": {false, func(h *history) {
+			h.announce(20, 30, "1", OK)
+			h.announce(40, 50, "2", "succession_pending")
+			h.replace(60, 70, "2", "succession_pending")
+		}},
+		"a key server takes nothing that a root signs which the recovery key did not": {false, func(h *history) {
+			h.announce(20, 30, "1", OK)
+			h.succeed(4000, 4010, "1", OK)
+			h.password(4020, 4030, "1", OK, "one")
+		}},
+		"and nothing else is refused for that": {false, func(h *history) { h.replace(20, 30, "1", OK); h.password(40, 50, "1", "not_the_recovery_key", "one") }},
+		"a closed account is not read":         {false, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "released", 1, 1) }},
+		"but refused":                          {true, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "no_grant", 0, 0) }},
+		"not for another reason":               {false, func(h *history) { h.close(20, 30, "1", OK); h.read(40, 50, "not_found", 0, 0) }},
+		"nor before":                           {false, func(h *history) { h.read(12, 14, "no_grant", 0, 0); h.close(20, 30, "1", OK) }},
 		"while it is closed, both": {true, func(h *history) {
 			h.close(20, 50, "1", OK)
 			h.read(25, 28, "released", 1, 1)

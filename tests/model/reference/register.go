@@ -12,6 +12,7 @@ type write struct {
 	acked      bool  // its own answer was a success
 	dead       int64 // reads that begin later cannot be explained by it; never if they can
 	until      int64 // of one that publishes older values anew: what they were by then; end says nothing of it
+	maybe      bool  // it may not have happened: it takes no other's place
 	lost       bool  // what a writer wrote while its permission ended: it may never count
 }
 
@@ -36,7 +37,7 @@ search:
 			continue
 		}
 		for _, x := range r {
-			if x.end < start && w.before(x) {
+			if !x.maybe && x.end < start && w.before(x) {
 				continue search
 			}
 		}

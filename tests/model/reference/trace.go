@@ -44,6 +44,17 @@ const (
 	Unlock   = "unlock"   // an owner begins the count of tries anew
 	Guess    = "guess"    // somebody with a new device tries a password
 
+	KitPrint   = "kit-print"   // an owner prints a recovery sheet
+	KitReplace = "kit-replace" // likewise, and ends one that works
+	KitOff     = "kit-off"     // an owner switches the sheet off
+	KitTest    = "kit-test"    // an owner finds out whether a sheet works; Attack: which
+	Rescue     = "rescue"      // a device is made anew with a sheet; Attack: which
+	SwitchOff  = "switch-off"  // a device whose root was replaced takes password and sheet away
+
+	Announce = "announce" // an owner announces a new root, without the recovery key
+	Object   = "object"   // an owner takes that back
+	Succeed  = "succeed"  // a device carries out what it announced
+
 	Read    = "read"    // a reader reads
 	Suspend = "suspend" // a reader's keys were stolen: it suspends all its grants and replaces the keys; its other devices are of no use any more
 	GiveUp  = "give-up" // a reader ends what it may read
@@ -65,7 +76,8 @@ const (
 	NotRotated = "not_rotated" // the reader is stopped; the rotation is under way
 	Replaced   = "replaced"    // another device replaced the root: this one is of no use any more
 	NoRecovery = "no_recovery" // it lacks the recovery key in force; nothing was begun
-	NotAsked   = "not_asked"   // this device knows of no request that waits
+	NotAsked   = "not_asked"   // this device knows of no request that waits, or of nothing that is to be done
+	HasSheet   = "has_sheet"   // there is a recovery sheet that works
 	TakenBack  = "taken_back"  // of an answer to a specification, one half was ended on the way, and so it was
 	Newer      = "newer"       // the writer wrote something else meanwhile; nothing was begun
 	Untold     = "untold"      // the account is closed, and the storefront was not told
@@ -82,20 +94,20 @@ type Event struct {
 	Result string   `json:"result"`           // OK or why not
 	Said   string   `json:"said,omitempty"`   // the same in the words that people see
 	Fields []string `json:"fields,omitempty"` // none in a revocation: all
-	Number int      `json:"number,omitempty"` // of a set or a write: the number that all its values carry, used once
+	Number int      `json:"number,omitempty"` // of a set or a write: the number that all its values carry, used once; of a sheet: the number of the line that printed it, 0: of no line
 	Reader string   `json:"reader,omitempty"` // of a grant, a revocation; who writes or wrote
 	Owner  string   `json:"owner,omitempty"`  // of a write, of what is given up: whose fields
 	Terms  Terms    `json:"terms,omitzero"`   // of a grant; of an answer, those of the request
 	Asked  []string `json:"asked,omitempty"`  // of an answer: what was asked for
-	Over   bool     `json:"over,omitempty"`   // of an answer: the request's time was over before it; of a deposit: the order's
+	Over   bool     `json:"over,omitempty"`   // of an answer: the request's time was over before it; of a deposit: the order's; of a sheet that was printed: the person was told that the one before opens nothing any more
 	Source string   `json:"source,omitempty"` // of a specification, its answer, and what follows: who is to deposit
 	To     string   `json:"to,omitempty"`     // of an introduction: to whom
 	About  string   `json:"about,omitempty"`  // the specification that something is about
-	Again  bool     `json:"again,omitempty"`  // of an answer: it had been answered
+	Again  bool     `json:"again,omitempty"`  // of an answer: it had been answered; of passwords and sheets: whatever another device changed
 	Keep   bool     `json:"keep,omitempty"`   // a revocation that rotates nothing
 	Cut    bool     `json:"cut,omitempty"`    // the device's process was ended on the way
 	Items  []Item   `json:"items,omitempty"`  // of a read; of a sync: what the device has then; of an adoption: what it was shown before
-	Attack string   `json:"attack,omitempty"` // of a replay or a forgery: what kind
+	Attack string   `json:"attack,omitempty"` // of a replay or a forgery: what kind; of others: why, or which
 }
 
 // Terms of a grant. Durations are nanoseconds.

@@ -79,7 +79,7 @@ func (m *model) leftBehind(w *write, owner, writer, field string, by int64) bool
 			decided = decided || x.Reader == writer && slices.Contains(x.Fields, field)
 		case Rotate:
 			moved = moved || slices.Contains(x.Fields, field)
-		case Replace, Restore:
+		case Replace, Restore, Succeed, Rescue:
 			moved = true
 		case Revoke, Stop:
 			moved = moved || !x.Keep && slices.Contains(m.meant(x), field)
@@ -127,9 +127,6 @@ func (m *model) newest(e *Event, it *Item) {
 	}
 }
 
-// restates reports whether a device published, or may have, everything anew: it replaced the root, or goes on with that.
-func restates(w *write) bool { return w.Do == Replace || w.Do == Restore }
-
 // carries reports whether a publication may be of a value: its own, or that of an older one.
 func (m *model) carries(w *write, it *Item) bool { return m.carried(w, it, 8) }
 
@@ -147,7 +144,7 @@ func (m *model) carried(w *write, it *Item, deep int) bool {
 		return of == w.Event
 	case Adopt:
 		return of.Do == Write && of.owner() == w.Reader && of.Start < w.end
-	case Reject, Replace, Restore:
+	case Reject, Replace, Restore, Succeed, Rescue:
 		// What the owner had then.
 		return slices.ContainsFunc(m.value(slot{it.Owner, it.Owner, it.Field}).possible(w.start, w.until), func(p *write) bool {
 			return p.Event != nil && p.Event != w.Event && p.start < w.until && !w.before(p) && m.carried(p, it, deep-1)
