@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -65,6 +66,9 @@ func TestForgedOutcomes(t *testing.T) {
 		}
 		if settles(e) && e.Result == OK && e.owner() == "ana" { // of whom nothing was replaced
 			try(e, "replaced", func(e *Event) { e.Result = Replaced })
+		}
+		if settles(e) && !slices.ContainsFunc(events, func(x Event) bool { return x.Do == Freeze && x.owner() == e.owner() }) {
+			try(e, ThawOld, func(e *Event) { e.Result = ThawOld })
 		}
 		if settles(e) && e.owner() != "dora" {
 			try(e, "account_closed", func(e *Event) { e.Result = "account_closed" })
@@ -683,6 +687,32 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.kill(20, 30)
 			h.add(20, 30, "ana/1", Thaw, "unavailable", nil)
 			h.set(33, 36, "1", "not_found", 2, "a")
+		}},
+		"a thaw that waited ends no later freeze": {false, func(h *history) {
+			h.kill(20, 30)
+			h.add(20, 30, "ana/1", Thaw, "unavailable", nil)
+			h.add(2040, 2050, "ana", Freeze, OK, nil)
+			h.read(2060, 2070, "released", 1, 1)
+		}},
+		"and is given up": {true, func(h *history) {
+			h.kill(20, 30)
+			h.add(20, 30, "ana/1", Thaw, "unavailable", nil)
+			h.add(2040, 2050, "ana", Freeze, OK, nil)
+			h.set(2052, 2055, "1", ThawOld, 2, "a")
+			h.read(2060, 2070, "frozen", 0, 0)
+		}},
+		"by its own device": {false, func(h *history) {
+			h.kill(20, 30)
+			h.add(20, 30, "ana/1", Thaw, "unavailable", nil)
+			h.add(2040, 2050, "ana", Freeze, OK, nil)
+			h.set(2052, 2055, "2", ThawOld, 2, "a")
+		}},
+		"one that was asked for again does": {true, func(h *history) {
+			h.kill(20, 30)
+			h.add(20, 30, "ana/1", Thaw, "unavailable", nil)
+			h.add(2040, 2050, "ana", Freeze, OK, nil)
+			h.add(2052, 2055, "ana/1", Thaw, OK, nil)
+			h.read(2060, 2070, "released", 1, 1)
 		}},
 		"a replaced root is read as before": {true, func(h *history) {
 			h.replace(20, 30, "1", OK)
