@@ -157,6 +157,7 @@ func (o *Owner) run(ctx context.Context) error {
 			old, err = err, nil
 		}
 	}
+	err = o.afterClosing(ctx, err)
 	o.takeBack()
 	o.ahead = ahead{}
 	if o.unsaved {

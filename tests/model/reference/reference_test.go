@@ -923,7 +923,14 @@ func TestWhatStatesAllow(t *testing.T) {
 		"nothing is published in a closed account": {false, func(h *history) { h.close(20, 30, "1", OK); h.set(40, 50, "2", OK, 2, "a") }},
 		"the other device is told":                 {true, func(h *history) { h.close(20, 30, "1", OK); h.set(40, 50, "2", "account_closed", 2, "a") }},
 		"only if it is":                            {false, func(h *history) { h.set(40, 50, "2", "account_closed", 2, "a") }},
-		"and may close it too":                     {true, func(h *history) { h.close(20, 30, "1", OK); h.close(40, 50, "2", OK) }},
+		"it waits for the end of nothing":          {false, func(h *history) { h.close(20, 30, "1", OK); h.revoke(40, 50, "2", NotStopped) }},
+		"which it is told is so":                   {true, func(h *history) { h.close(20, 30, "1", OK); h.revoke(40, 50, "2", "account_closed") }},
+		"unless nobody says it": {true, func(h *history) {
+			h.close(20, 30, "1", OK)
+			h.kill(40, 50)
+			h.revoke(40, 50, "2", NotStopped)
+		}},
+		"and may close it too": {true, func(h *history) { h.close(20, 30, "1", OK); h.close(40, 50, "2", OK) }},
 		"nor does anybody write in it": {false, func(h *history) {
 			h.letWrite(12, 14, GrantWrite, OK)
 			h.close(20, 30, "1", OK)
