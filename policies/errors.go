@@ -71,7 +71,7 @@ const (
 	CodeConsentExpired Code = "consent_expired"      // the request was not answered in time; the asking party asks again
 	CodeTooWide        Code = "wider_than_asked"     // the answer names a field that the request does not ask for
 	CodeRequired       Code = "required_denied"      // the answer grants something and denies a field that the request needs
-	CodeAskedAgain     Code = "asked_again_too_soon" // the person denied this lately; wait
+	CodeAskedAgain     Code = "asked_again_too_soon" // the person denied this lately, or took it back; wait
 	CodeInvitation     Code = "invitation_void"      // not an invitation of this business, an expired one, or one that somebody else used
 	CodeNotInvited     Code = "not_invited"          // the owner let this reader in by an invitation, and the request is by none or another
 	// Writers.
@@ -167,7 +167,7 @@ var codeText = map[Code]string{
 	CodeConsentExpired: "the request was not answered in time; whoever asked must ask again",
 	CodeTooWide:        "the answer names a field that was not asked for",
 	CodeRequired:       "the answer grants something, but not all that the request needs; grant that too, or deny everything",
-	CodeAskedAgain:     "the person denied this lately; ask again later",
+	CodeAskedAgain:     "the person denied this lately, or took it back; ask again later",
 	CodeInvitation:     "the invitation is not one of this business, has expired, or was used by somebody else",
 	CodeNotInvited:     "the request does not name the invitation by which the person let the reader in",
 	CodePasswordWrong:  "not the password of this account",

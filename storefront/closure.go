@@ -66,6 +66,31 @@ func (s *Storefront) postClosure(c *call) error {
 	return answer()
 }
 
+// closureAgain has the vault answer anew who closed their account and lost the answer: nobody logs in to it any more, and what proves it the vault gives to who has the document
+// that closed it. An account is closed by [Storefront.postClosure] only, which takes a login.
+func (s *Storefront) closureAgain(c *call, id policies.IdentityID, env *envelope.Envelope) error {
+	d, err := policies.Decode[policies.Closure](env)
+	if err != nil {
+		return err
+	}
+	if policies.IdentityID(d.Owner) != id {
+		return problem.New(policies.CodeMalformed, "the closure is of another owner than the path")
+	}
+	switch err := s.closed(c.ctx, id); {
+	case err == nil:
+		return problem.New(policies.CodeUnauthorized, "an account is closed by who is logged in to it")
+	case !errors.Is(err, policies.CodeClosed):
+		return err
+	}
+	ctx, cancel := detach(c.ctx)
+	defer cancel()
+	receipt, err := s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, receipt)
+}
+
 func (s *Storefront) markClosed(ctx context.Context, id policies.IdentityID, r *closureRecord) error {
 	old, err := s.store.Get(ctx, key(kindClosed, id[:]))
 	if err != nil && !errors.Is(err, store.ErrNotFound) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/registry"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/storefront/internal/store"
@@ -65,6 +66,8 @@ func TestClosure(t *testing.T) {
 		path := fill(api.PathClosure, o.id)
 		wantCode(t, other.do("POST", path, o.closure().Raw, nil), policies.CodeUnauthorized)
 		wantCode(t, o.do("POST", path, other.closure().Raw, nil), policies.CodeUnauthorized)
+		closing, again := o.closure().Raw, fill(api.PathSuccessions, o.id)
+		wantCode(t, o.open("POST", again, closing, nil), policies.CodeUnauthorized) // it is not closed, and nobody is logged in
 		if crash {
 			w.store.set(nil, func(changes []store.Change) error {
 				if len(changes) == 1 && changes[0].Key[0] == kindClosed {
@@ -73,7 +76,7 @@ func TestClosure(t *testing.T) {
 				return errors.New("killed")
 			})
 		}
-		w.must(o.do("POST", path, o.closure().Raw, nil))
+		w.must(o.do("POST", path, closing, nil))
 		if crash {
 			w.crash()
 		}
@@ -89,6 +92,14 @@ func TestClosure(t *testing.T) {
 		wantCode(t, o.open("POST", api.PathIdentities, o.identity.Raw, nil), policies.CodeClosed)
 		wantCode(t, o.open("POST", api.PathChallenges, api.ChallengeRequest{Subject: o.id, Key: envelope.NewSessionKey().Public()}, nil), policies.CodeClosed)
 		wantCode(t, o.post(late, nil), policies.CodeUnauthorized)
+		// Who has the document that closed it gets the vault's receipt again, and no other document does.
+		receipt := new(evidence.Receipt)
+		w.must(o.open("POST", again, closing, receipt))
+		if e, err := envelope.Parse(closing); err != nil || receipt.Document != policies.Hash(e.Hash) {
+			t.Errorf("the receipt is of %s: %v", receipt.Document, err)
+		}
+		wantCode(t, o.open("POST", again, o.closure().Raw, nil), policies.CodeClosed)
+		wantCode(t, o.open("POST", again, other.closure().Raw, nil), policies.CodeMalformed)
 		other.logIn()
 		w.must(other.do("GET", fill(api.PathMirror, other.id)+"?author="+other.id.String(), nil, nil))
 	}

@@ -56,6 +56,9 @@ func (s *Storefront) postSuccession(c *call) error {
 	if err != nil {
 		return err
 	}
+	if env.Type == "closure" {
+		return s.closureAgain(c, id, env)
+	}
 	line, known, err := s.line(c.ctx, id)
 	if err != nil {
 		return err

@@ -73,7 +73,7 @@ func (v *Vault) freeze(ctx context.Context, e *envelope.Envelope) (*evidence.Rec
 	return v.receipt(&record, cp, e.Hash)
 }
 
-// thaw ends what operators stopped. Only the owner can.
+// thaw ends what operators stopped. Only the owner can, and only what was stopped when the owner decided it: a thaw that waited somewhere ends no later freeze.
 func (v *Vault) thaw(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
 	d, err := open(v, e, func(t *freeze.Thaw) policies.IdentityID { return policies.IdentityID(t.Owner) })
 	if err != nil {
@@ -85,7 +85,11 @@ func (v *Vault) thaw(ctx context.Context, e *envelope.Envelope) (*evidence.Recei
 	if receipt, err := v.again(ctx, e.Hash); receipt != nil || err != nil {
 		return receipt, err
 	}
-	record, cp, err := accept(ctx, v, d, func(s *ledger.State, _ time.Time) error {
+	frozen, err := v.frozenSince(d.owner) // nobody freezes meanwhile: that takes the owner's lock too
+	if err != nil {
+		return nil, err
+	}
+	record, cp, err := accept(ctx, v, d, func(s *ledger.State, now time.Time) error {
 		if t.Audience != v.cfg.Document.Vault {
 			return policies.CodeWrongVault
 		}
@@ -94,6 +98,11 @@ func (v *Vault) thaw(ctx context.Context, e *envelope.Envelope) (*evidence.Recei
 		}
 		if !s.Frozen(d.owner) {
 			return problem.New(policies.CodeNotFound, "nothing is frozen")
+		}
+		if err := t.Ends(frozen, now); err != nil && t.Time < frozen.Unix() {
+			return problem.New(policies.CodeExpired, "the thaw was decided before the newest freeze; sign a new one, and if this one is new, check the clock")
+		} else if err != nil {
+			return problem.New(policies.CodeExpired, "the thaw is of a time to come; check the clock and sign a new one")
 		}
 		return nil
 	}, func() ledger.Record {
@@ -106,4 +115,18 @@ func (v *Vault) thaw(ctx context.Context, e *envelope.Envelope) (*evidence.Recei
 		return nil, err
 	}
 	return v.receipt(&record, cp, e.Hash)
+}
+
+// frozenSince is when the newest freeze of an owner was recorded, zero if nothing is frozen.
+func (v *Vault) frozenSince(owner policies.OwnerID) (time.Time, error) {
+	var index uint64
+	v.ledger.Read(func(s *ledger.State) { index = s.FrozenBy(owner) })
+	if index == 0 {
+		return time.Time{}, nil
+	}
+	r, err := v.read(index)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return r.Time, nil
 }

@@ -34,8 +34,13 @@ func (p *party) freezeOf(owner policies.OwnerID, order []byte, key *envelope.Pri
 }
 
 func (o *owner) thawOf(link policies.Link, key *envelope.PrivateKey) *envelope.Envelope {
+	return o.thawAt(o.w.clock.now(), link, key)
+}
+
+// thawAt is a thaw that was decided at a time.
+func (o *owner) thawAt(at time.Time, link policies.Link, key *envelope.PrivateKey) *envelope.Envelope {
 	o.w.t.Helper()
-	e, err := policies.Sign(key, &freeze.Thaw{Header: policies.NewHeader("thaw", o.w.clock.now()), Audience: o.w.document.Vault, Owner: policies.OwnerID(o.id), Link: link})
+	e, err := policies.Sign(key, &freeze.Thaw{Header: policies.NewHeader("thaw", at), Audience: o.w.document.Vault, Owner: policies.OwnerID(o.id), Link: link})
 	must(o.w.t, err)
 	return e
 }
@@ -155,4 +160,58 @@ func TestFreeze(t *testing.T) {
 	if len(told) != 3 {
 		t.Errorf("the log has %v", told)
 	}
+}
+
+// TestThawHeldBack: a storefront holds a thaw back, or it waits on a device, until the person has lost everything and two operators freeze. It does not end that freeze, although the owner's
+// chain did not move since and it is the next document of it: neither at once nor after a restart, nor where the thaw came between two freezes. A thaw that is decided
+// afterwards does. One of a time to come, as by a clock that is wrong, would end every freeze until then and is refused.
+func TestThawHeldBack(t *testing.T) {
+	w := newWorld(t)
+	one, two := w.enrol(), w.enrol()
+	w.operators = []policies.IdentityID{one.id, two.id}
+	restart := func(database bool) {
+		must(t, w.vault.Close(t.Context()))
+		w.log.Close()
+		w.reopen(database)
+	}
+	restart(true)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	item, id := ask{o, o.grant(r, nil, "name"), "name", 0}, policies.OwnerID(o.id)
+	read := func(want policies.Code) {
+		t.Helper()
+		r.openSession()
+		if got := r.read(item).Items[0].Outcome; got != want {
+			t.Errorf("a read: %s, want %s", got, want)
+		}
+	}
+	refused := func(e *envelope.Envelope, what string) {
+		t.Helper()
+		w.refuses(api.Submission{Envelope: e.Raw}, policies.CodeExpired, what)
+		read(policies.CodeFrozen)
+	}
+
+	before := o.thawOf(o.link(), o.key)
+	w.clock.move(2 * time.Second)
+	w.accepted(api.Submission{Envelope: two.freezeOf(id, one.orderOf(id, one.key), two.key).Raw})
+	refused(before, "a thaw of before the freeze")
+	between := o.thawOf(o.link(), o.key)
+	w.clock.move(2 * time.Second)
+	w.accepted(api.Submission{Envelope: one.freezeOf(id, two.orderOf(id, two.key), one.key).Raw})
+	for _, database := range []bool{true, false} {
+		refused(before, "a thaw of before both")
+		refused(between, "a thaw of between the two")
+		restart(database)
+	}
+	refused(o.thawAt(w.clock.now().Add(policies.ClockSkew+10*time.Second), o.link(), o.key), "a thaw of a time to come")
+	after := o.thawOf(o.link(), o.key)
+	first := w.accepted(api.Submission{Envelope: after.Raw})
+	read(policies.CodeReleased)
+	// Once it has ended what it may, it is answered as ever, and ends nothing more.
+	w.clock.move(2 * time.Second)
+	w.accepted(api.Submission{Envelope: two.freezeOf(id, one.orderOf(id, one.key), two.key).Raw})
+	if again := w.accepted(api.Submission{Envelope: after.Raw}); again.Evidence.Index != first.Evidence.Index {
+		t.Error("the same thaw was recorded twice")
+	}
+	read(policies.CodeFrozen)
 }

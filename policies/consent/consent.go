@@ -42,7 +42,7 @@ const (
 	MaxDuration = 100 * 365 * 24 * time.Hour
 	// Lifetime is how long a request may wait for its answer.
 	Lifetime = 60 * 24 * time.Hour
-	// Quiet is for how long after a denial the same field is not asked for again.
+	// Quiet is for how long after a denial or a withdrawal the same field is not asked for again.
 	Quiet = 30 * 24 * time.Hour
 )
 

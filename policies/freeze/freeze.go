@@ -6,7 +6,8 @@
 // and items stay as they are, so a freeze only narrows.
 //
 // Operators cannot take a freeze back. The person can, with a [Thaw]: a link of their own chain, signed by the key in force. Who finds the device again has that key; who finds
-// the first backup or a sheet gets it back, or a new one by a succession.
+// the first backup or a sheet gets it back, or a new one by a succession. A thaw ends what was frozen when the person decided it: one that waited on a device which is lost since, or
+// that somebody held back, does not end a freeze that came later.
 //
 // An order is taken once, and within a day ([Lifetime]): after a thaw neither operator alone, nor who kept a copy, freezes anew.
 package freeze
@@ -99,7 +100,7 @@ func (d *Document) First() (*Order, *envelope.Envelope, error) {
 	return o, e, err
 }
 
-// Thaw ends every freeze of the owner who signs it.
+// Thaw ends every freeze of the owner who signs it, up to its time: when the person decided it.
 type Thaw struct {
 	policies.Header
 	Audience      policies.VaultID `json:"aud"`
@@ -114,6 +115,15 @@ func (d *Thaw) Validate() error {
 	}
 	if d.Audience.IsZero() || d.Owner.IsZero() || d.Seq == 0 {
 		return fmt.Errorf("%w: thaw: vault, owner and seq are needed", policies.ErrMalformed)
+	}
+	return nil
+}
+
+// Ends refuses a thaw that was decided before the newest freeze was recorded, at frozen by the vault's log, to the second. No skew is allowed for: what was decided a minute
+// before a freeze must not end it, and a person whose clock is late asks again when it has got there. One of a later time than now can be would end what is not frozen yet.
+func (d *Thaw) Ends(frozen, now time.Time) error {
+	if d.Time < frozen.Unix() || now.Add(policies.ClockSkew).Unix() < d.Time {
+		return policies.CodeExpired
 	}
 	return nil
 }

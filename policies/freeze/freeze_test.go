@@ -95,6 +95,22 @@ func TestLive(t *testing.T) {
 	}
 }
 
+// TestEnds: a thaw ends what was frozen when it was decided, to the second, and is of no time to come.
+func TestEnds(t *testing.T) {
+	thaw := &Thaw{Header: policies.NewHeader(thawType, now)}
+	for _, c := range []struct {
+		frozen, now time.Duration
+		ends        bool
+	}{
+		{-time.Hour, 0, true}, {0, 0, true}, {time.Second - time.Millisecond, time.Second, true}, {time.Second, time.Second, false}, {time.Hour, 2 * time.Hour, false},
+		{-time.Hour, -policies.ClockSkew, true}, {-time.Hour, -policies.ClockSkew - time.Second, false}, {-time.Hour, 1000 * time.Hour, true},
+	} {
+		if err := thaw.Ends(now.Add(c.frozen), now.Add(c.now)); (err == nil) != c.ends || err != nil && !errors.Is(err, policies.CodeExpired) {
+			t.Errorf("frozen at %s, sent at %s: %v", c.frozen, c.now, err)
+		}
+	}
+}
+
 func FuzzFreeze(f *testing.F) {
 	e, err := envelope.Seal(key(4), document(f, nil))
 	if err != nil {

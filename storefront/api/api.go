@@ -20,7 +20,7 @@ const (
 	PathHealth        = "/v1/health"                      // GET, open: [Health]
 	PathIdentities    = "/v1/identities"                  // POST, open, an identity's envelope: evidence.Receipt
 	PathIdentity      = "/v1/identities/{id}"             // GET, open: the identity's envelope
-	PathSuccessions   = "/v1/identities/{id}/successions" // POST, open, the envelope of a succession, a notice or a suspension: evidence.Receipt. GET, open: [Successions]
+	PathSuccessions   = "/v1/identities/{id}/successions" // POST, open, the envelope of a succession, a notice, a suspension or a thaw, or again the closure of a closed account: evidence.Receipt. GET, open: [Successions]
 	PathChallenges    = "/v1/logins/challenges"           // POST, open, [ChallengeRequest]: [LoginChallenge]
 	PathLogins        = "/v1/logins"                      // POST, open, [LoginAnswer]: [Login]
 	PathRelationships = "/v1/relationships"               // POST, the reader's login, a relationship's envelope: 201. GET ?after=CURSOR or ?with=ID, the login's own: [Envelopes]

@@ -89,7 +89,7 @@ type Ask struct {
 	Waits    time.Duration // how long the owner has to answer; zero: 30 days
 }
 
-// Ask asks an owner who is a contact for fields. The request is saved and sent; if the storefront cannot be reached the next Receive sends it. What was denied
+// Ask asks an owner who is a contact for fields. The request is saved and sent; if the storefront cannot be reached the next Receive sends it. What was denied or withdrawn
 // less than [consent.Quiet] ago is not asked for again.
 func (r *Reader) Ask(ctx context.Context, owner policies.OwnerID, ask Ask) (Consent, error) {
 	return r.askFor(ctx, owner, policies.IdentityID{}, ask)
@@ -118,6 +118,9 @@ func (r *Reader) askFor(ctx context.Context, owner policies.OwnerID, source poli
 		if old.denies(before, &consent.Request{Fields: ask.Fields}, r.now()) {
 			return Consent{}, policies.CodeAskedAgain
 		}
+	}
+	if r.tookBack(owner, ask.Fields) {
+		return Consent{}, policies.CodeAskedAgain
 	}
 	k, met := r.owner(owner)
 	if !met {
@@ -151,6 +154,19 @@ func (r *Reader) askFor(ctx context.Context, owner policies.OwnerID, source poli
 	err = r.sendAll(ctx)
 	r.mu.Lock()
 	return c, err
+}
+
+// tookBack reports whether an owner, not long ago, demanded that one of some fields be deleted: they took it back, also if this reader had it without having asked. The caller holds mu.
+func (r *Reader) tookBack(owner policies.OwnerID, fields []consent.AskedField) bool {
+	for _, e := range slices.Backward(r.state.Mail.Events) {
+		if !quiet(e.Time.Unix(), r.now()) { // and all before it
+			return false
+		}
+		if e.Kind == EventDeletion && e.Owner == owner && asksFor(fields, e.Fields) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *Reader) consent(e *askedEntry) (Consent, error) {

@@ -147,16 +147,24 @@ func (o *Owner) run(ctx context.Context) error {
 	if changed {
 		err = o.save()
 	}
+	var old error // a thaw that was given up keeps nothing that waits behind it
 	for err == nil && len(o.state.Tasks) > 0 {
 		before := o.state.Tasks[0]
 		if err = o.advance(ctx); err != nil && before.stops() {
 			err = fmt.Errorf("%w: %w", ErrNotStopped, err)
 		}
+		if errors.Is(err, ErrThawOld) {
+			old, err = err, nil
+		}
 	}
+	err = o.afterClosing(ctx, err)
 	o.takeBack()
 	o.ahead = ahead{}
 	if o.unsaved {
 		err = errors.Join(err, o.save())
+	}
+	if old != nil {
+		err = errors.Join(old, err)
 	}
 	err = o.reason(ctx, err)
 	if err != nil && !errors.Is(err, ErrNotStopped) && slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.stops() }) {
@@ -388,6 +396,12 @@ func (o *Owner) advance(ctx context.Context) error {
 		case errors.Is(err, policies.CodeSuccessionPending) && !t.stops(): // a clock is early; of a revocation it is a lie
 			o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return t.Stroke == stroke })
 			return errors.Join(err, o.save())
+		case errors.Is(err, ErrThawOld): // signed anew it would end what the person did not mean
+			o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
+			if saveErr := o.save(); saveErr != nil {
+				return saveErr
+			}
+			return err
 		case errors.Is(err, errNotFrozen): // what was wanted is so
 			o.needless = stroke
 			o.state.Tasks = slices.Delete(o.state.Tasks, 0, 1)
@@ -516,7 +530,7 @@ func (o *Owner) build(t *task, v *policies.VaultDocument) (*envelope.Envelope, [
 		e, err := o.buildSuccession(v)
 		return e, nil, err
 	case taskThaw:
-		e, err := o.buildThaw(v)
+		e, err := o.buildThaw(t, v)
 		return e, nil, err
 	case taskNotice:
 		e, err := o.buildNotice(t, v)
@@ -1145,7 +1159,7 @@ func (o *Owner) sync(ctx context.Context) (err error) {
 	// Tasks first: a revocation must not wait for a storefront that is silent.
 	runErr := o.run(ctx)
 	defer func() { // what was given up is told, whatever else went well
-		if refused(runErr) && !errors.Is(err, runErr) {
+		if (refused(runErr) || errors.Is(runErr, ErrThawOld)) && !errors.Is(err, runErr) {
 			err = errors.Join(runErr, err)
 		}
 		err = o.told(err)

@@ -67,6 +67,14 @@ func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e
 	first, cancel := context.WithTimeout(ctx, 2*routeTimeout)
 	err = o.post(first, v, request{method: "POST", path: path(api.PathClosure, o.id.String()), raw: e.Raw, login: true}, e)
 	cancel()
+	if errors.Is(err, policies.CodeClosed) && !o.state.Closed { // by this very document, perhaps, and the answer was lost: then the vault gives its receipt again, and to that no login is needed
+		again, cancel := context.WithTimeout(ctx, 2*routeTimeout)
+		proven := o.post(again, v, request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: e.Raw}, e)
+		cancel()
+		if proven == nil {
+			return nil, nil
+		}
+	}
 	if err == nil || o.wire.owners == nil || o.provenMoved(ctx, v, err, policies.Hash(e.Hash)) {
 		return nil, err
 	}
@@ -94,4 +102,30 @@ func (o *Owner) Closed() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.state.Closed
+}
+
+// ErrEnded: the account is closed, as this device knows by its own closing or by the vault itself, which another device told. Nobody reads anything of it any more: the keys of all that was
+// granted are destroyed. So what waited to be ended has ended, and what else waited can never be done. It is a policies.CodeClosed too.
+var ErrEnded = fmt.Errorf("%w: nobody reads anything of it any more, and what was to be ended has ended with it", policies.CodeClosed)
+
+// afterClosing makes an [ErrEnded] of an error that says that the account is closed, and forgets what waits, if that is proven or the vault says it itself. The storefront's word is not enough: a
+// revocation would be forgotten by it.
+func (o *Owner) afterClosing(ctx context.Context, err error) error {
+	if !errors.Is(err, policies.CodeClosed) || errors.Is(err, ErrEnded) {
+		return err
+	}
+	if !o.state.Closed {
+		v, _ := o.trust.current()
+		if v == nil || o.wire.owners == nil {
+			return err
+		}
+		if _, why := o.ask(ctx, v); !errors.Is(why, policies.CodeClosed) { // somebody else's account, perhaps
+			return err
+		}
+	}
+	o.state.Tasks = nil
+	if err := o.save(); err != nil {
+		return err
+	}
+	return ErrEnded
 }

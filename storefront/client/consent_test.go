@@ -215,6 +215,92 @@ func TestDenial(t *testing.T) {
 	}
 }
 
+// TestAskedAgainAfterStop: what a person took back is not asked for again for a while, as what they denied: whether the business had it on a request or by a grant of the person's own, in whole or in part, and
+// also while the business has not been told yet. A business's program refuses to ask, and the person does not see what another program asks all the same.
+func TestAskedAgainAfterStop(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	one := func(f policies.Field) Ask {
+		a := delivery()
+		a.Fields = []consent.AskedField{{Field: f, Required: true, Reason: "refunds"}}
+		return a
+	}
+	both := delivery()
+	both.Fields = []consent.AskedField{{Field: "address.home", Required: true, Reason: "to deliver"}, {Field: "phone.mobile", Reason: "to call"}}
+	for _, asked := range []bool{true, false} {
+		o, om, r, _ := w.met()
+		if asked {
+			c := w.asks(r, o, both)
+			w.looks(o, 1)
+			_, err := o.Answer(ctx, c.ID.String(), []policies.Field{"address.home", "phone.mobile"}, "")
+			w.must(err)
+			w.hears(r, 2)
+			w.looks(o, 1)
+		} else {
+			w.must(o.Grant(ctx, r.ID(), []policies.Field{"address.home", "phone.mobile"}, GrantOptions{}))
+		}
+		_, err := o.Stop(ctx, r.ID(), []policies.Field{"address.home"})
+		w.must(err)
+		if _, err := r.Receive(ctx, 0); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range []Ask{one("address.home"), both} {
+			if _, err := r.Ask(ctx, o.ID(), a); !errors.Is(err, policies.CodeAskedAgain) {
+				t.Errorf("on a request: %t: what was taken back: %v", asked, err)
+			}
+		}
+		// Another field may be asked for, also one that was granted with it.
+		_, err = o.Receive(ctx)
+		w.must(err)
+		w.asks(r, o, one("bank.iban"))
+		w.asks(r, o, one("phone.mobile"))
+		w.looks(o, 2)
+		if n := len(o.Inbox(false)); n != 2 {
+			t.Errorf("on a request: %t: of other fields %d requests are shown", asked, n)
+		}
+		// A program that does not care, and a device that was started anew.
+		r.state.Mail.Asked, r.state.Mail.Events = nil, nil
+		o = reopen(om, w)
+		for _, a := range []Ask{one("address.home"), both} {
+			again := w.asks(r, o, a)
+			w.looks(o, 1)
+			all := o.Inbox(true)
+			if newest := all[len(all)-1]; newest.ID != again.ID || !newest.Hidden || len(o.Inbox(false)) != 2 {
+				t.Errorf("on a request: %t: what was taken back is shown again: %+v", asked, o.Inbox(false))
+			}
+		}
+		// After a month it is a new question, to both.
+		later := func() time.Time { return time.Now().Add(consent.Quiet + time.Hour) }
+		for i := range o.state.Mail.Taken {
+			if quiet(o.state.Mail.Taken[i].Time, later()) {
+				t.Error("a withdrawal lasts for ever")
+			}
+		}
+		r.happened(ConsentEvent{Kind: EventDeletion, Owner: o.ID(), Fields: []policies.Field{"address.home"}})
+		if !r.tookBack(o.ID(), one("address.home").Fields) || r.tookBack(policies.OwnerID{1}, one("address.home").Fields) || r.tookBack(o.ID(), one("bank.iban").Fields) {
+			t.Error("it is another's, or of another field")
+		}
+		if r.device.now = later; r.tookBack(o.ID(), one("address.home").Fields) {
+			t.Error("a withdrawal lasts for ever")
+		}
+		o.device.now = later
+		if o.tookBack(&consent.Request{Addressed: consent.Addressed{From: r.id}, Fields: one("address.home").Fields}) {
+			t.Error("a withdrawal lasts for ever")
+		}
+		o.device.now = time.Now
+		// While it is being taken back too.
+		w.silent("")
+		w.reachable(false)
+		if _, err := o.Stop(ctx, r.ID(), []policies.Field{"phone.mobile"}); !errors.Is(err, ErrNotStopped) {
+			t.Errorf("nobody answers: %v", err)
+		}
+		w.hostile(nil)
+		w.reachable(true)
+		if !o.tookBack(&consent.Request{Addressed: consent.Addressed{From: r.id}, Fields: one("phone.mobile").Fields}) {
+			t.Error("what is being taken back may be asked for")
+		}
+	}
+}
+
 // TestLateAnswers: a request is answered in its time or not at all.
 func TestLateAnswers(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)

@@ -14,40 +14,55 @@ import (
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
-// Thaw ends what two operators of the vault stopped: whoever may read reads again. It returns nil when the vault has recorded it; policies.CodeNotFound: nothing is stopped.
-// One that could not be sent is kept and sent later; if it has become needless by then, because another device came first, it is done.
+// Thaw ends what two operators of the vault stopped until now: whoever may read reads again. It returns nil when the vault has recorded it; policies.CodeNotFound: nothing is stopped.
+// One that could not be sent is kept and sent later; if it has become needless by then, because another device came first, it is done. It ends nothing that was stopped
+// after the person asked: the vault refuses it then, and it is given up ([ErrThawOld]). Called again it asks anew, and does not send what waited.
 func (o *Owner) Thaw(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Kind == taskThaw }) {
-		return o.run(ctx)
+	t := task{Kind: taskThaw, Stroke: policies.NewDocumentID(), Wished: o.now().Unix()}
+	// What was sent before may be in force, and ended an earlier stop only. It has a place in the chain then, where this one meets it.
+	at := slices.IndexFunc(o.state.Tasks, func(t task) bool { return t.Kind == taskThaw })
+	if at >= 0 {
+		o.state.Tasks[at] = t
+	} else {
+		o.state.Tasks = append(o.state.Tasks, t)
 	}
-	t := task{Kind: taskThaw, Stroke: policies.NewDocumentID()}
-	o.state.Tasks = append(o.state.Tasks, t)
-	if err := o.saveAndRun(ctx); err != nil || o.needless != t.Stroke {
+	if err := o.saveAndRun(ctx); err != nil || o.needless != t.Stroke || at >= 0 {
 		return err
 	}
 	return errNotFrozen
 }
 
+// ErrThawOld: two operators stopped all reading after the person had asked for the end of such a stop, or the device's clock is wrong.
+var ErrThawOld = errors.New("what you asked for ends only what was stopped before; if you mean the newest stop too, ask again, and if that does not help, set this device's clock right")
+
+// tooOld is an [ErrThawOld] by a refusal of the vault.
+func tooOld(err error) error { return fmt.Errorf("ending the stop: %w: %w", ErrThawOld, err) }
+
 // errNotFrozen is what the vault itself says to a thaw of nothing.
 var errNotFrozen = fmt.Errorf("%w: nothing is stopped", policies.CodeNotFound)
 
-// deliverThaw sends a thaw. That there is nothing to end the vault must say itself: if the storefront's word were enough, it could keep a person stopped who
+// deliverThaw sends a thaw. That there is nothing to end, or that it is too old, the vault must say itself: if the storefront's word were enough, it could keep a person stopped who
 // believes the opposite.
 func (o *Owner) deliverThaw(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) error {
 	vaults, err := o.deliverSuccession(ctx, v, e)
+	needless, old := errors.Is(err, policies.CodeNotFound), errors.Is(err, policies.CodeExpired)
 	switch {
-	case !errors.Is(err, policies.CodeNotFound) || o.wire.owners == nil:
+	case old && (vaults || o.wire.owners == nil):
+		return tooOld(err)
+	case !needless && !old || o.wire.owners == nil:
 		return err
 	case vaults:
 		return errNotFrozen
+	case old:
+		return fmt.Errorf("%w: that it is too old only the storefront says", policies.CodeUnavailable)
 	}
 	return fmt.Errorf("%w: that nothing is stopped only the storefront says", policies.CodeUnavailable)
 }
 
-func (o *Owner) buildThaw(v *policies.VaultDocument) (*envelope.Envelope, error) {
-	return policies.Sign(o.signing, &freeze.Thaw{Header: policies.NewHeader("thaw", o.now()), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink()})
+func (o *Owner) buildThaw(t *task, v *policies.VaultDocument) (*envelope.Envelope, error) {
+	return policies.Sign(o.signing, &freeze.Thaw{Header: policies.NewHeader("thaw", o.decided(t)), Audience: v.Vault, Owner: o.ID(), Link: o.nextLink()})
 }
 
 // FreezeOrder is the first half of a freeze: this operator, who has seen that it is the owner who asks, wants all reading of the owner stopped. The

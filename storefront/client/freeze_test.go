@@ -1,13 +1,18 @@
 package client
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/problem"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
 // TestNeedlessThaw: who ends what is not stopped is told so. A thaw that could not be sent is kept, and when another device came first it is done and nobody is
@@ -57,4 +62,137 @@ func TestNeedlessThaw(t *testing.T) {
 	w.must(o.Sync(ctx))
 	w.hostile(nil)
 	w.must(o.Set(ctx, set("note", "o")))
+}
+
+// freezers are two readers whom the vault takes for operators.
+func (w *world) freezers() (freeze func(*Owner)) {
+	one, _ := w.reader("One")
+	two, _ := w.reader("Two")
+	for i, r := range []*Reader{one, two} {
+		w.must(r.ready(w.t.Context())) // which enrols it
+		w.operators[i] = r.id
+	}
+	return func(o *Owner) {
+		w.t.Helper()
+		order, err := one.FreezeOrder(w.t.Context(), o.ID())
+		w.must(err)
+		w.must(two.Freeze(w.t.Context(), order))
+	}
+}
+
+// TestThawOfBefore: what waits on a device, or a storefront holds back, ends only what was stopped when the person asked. They have lost everything since and two operators stop all reading: it
+// stays stopped when the device that was lost goes on by itself, and when the storefront sends what it held back. The device gives the wish up, says so, and does what waits
+// behind it. When the person asks again, that is a new wish, and what became of the one before does not matter.
+func TestThawOfBefore(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	freeze := w.freezers()
+	o, m := w.owner()
+	r, _ := w.reader("R")
+	w.must(o.Set(ctx, set("note", "n")))
+	w.connect(o, r, "r")
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+	var held []byte
+	thaw := func(passed bool, ago time.Duration) { // whose answer is lost, or which is held back too
+		t.Helper()
+		w.reachable(false)
+		w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/successions") {
+				next.ServeHTTP(rw, r)
+				return
+			}
+			held, _ = io.ReadAll(r.Body)
+			if r.Body = io.NopCloser(bytes.NewReader(held)); passed {
+				next.ServeHTTP(httptest.NewRecorder(), r)
+			}
+			http.Error(rw, "silence", http.StatusBadGateway)
+		})
+		o.device.now = func() time.Time { return time.Now().Add(-ago) }
+		if err := o.Thaw(ctx); !errors.Is(err, policies.CodeUnavailable) {
+			t.Fatalf("nothing answers: %v", err)
+		}
+		w.hostile(nil)
+		w.reachable(true)
+		o = reopen(m, w)
+	}
+	left := func(n int) {
+		t.Helper()
+		if len(o.state.Tasks) != n {
+			t.Errorf("%d tasks are left, want %d", len(o.state.Tasks), n)
+		}
+	}
+
+	freeze(o)
+	thaw(false, 10*time.Second)
+	freeze(o)
+	if _, err := w.vault.Submit(ctx, vaultapi.Submission{Envelope: held}); !errors.Is(err, policies.CodeExpired) {
+		t.Errorf("what was held back: %v", err)
+	}
+	w.wantRefusal(r, o, "note", policies.CodeFrozen)
+	if err := o.Set(ctx, set("note", "m")); !errors.Is(err, ErrThawOld) {
+		t.Errorf("a device with a wish of before: %v", err)
+	}
+	left(0)
+	if text, err := o.Get(ctx, "note"); err != nil || string(text) != "m" {
+		t.Errorf("what was behind it is not done: %q, %v", text, err)
+	}
+	w.wantRefusal(r, o, "note", policies.CodeFrozen)
+	w.must(o.Sync(ctx))
+	w.must(o.Thaw(ctx))
+	w.wantRead(r, o, "note", "m")
+
+	// A look at everything says so too.
+	freeze(o)
+	thaw(false, 10*time.Second)
+	if err := o.Sync(ctx); !errors.Is(err, ErrThawOld) {
+		t.Errorf("a look at everything: %v", err)
+	}
+	left(0)
+	w.wantRefusal(r, o, "note", policies.CodeFrozen)
+
+	// It was in force and its answer was lost; then comes another stop. The person ends that too.
+	thaw(true, 0)
+	w.wantRead(r, o, "note", "m")
+	freeze(o)
+	w.wantRefusal(r, o, "note", policies.CodeFrozen)
+	w.must(o.Thaw(ctx))
+	w.wantRead(r, o, "note", "m")
+	left(0)
+
+	// The person asks again while a wish of before waits.
+	freeze(o)
+	thaw(false, 10*time.Second)
+	w.must(o.Thaw(ctx))
+	w.wantRead(r, o, "note", "m")
+
+	// That it is too old the vault must say.
+	freeze(o)
+	thaw(false, 0)
+	w.reachable(false)
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/successions") {
+			problem.Write(rw, policies.CodeExpired)
+			return
+		}
+		next.ServeHTTP(rw, r)
+	})
+	if err := o.Sync(ctx); !errors.Is(err, policies.CodeUnavailable) || errors.Is(err, ErrThawOld) {
+		t.Errorf("the storefront's word is enough: %v", err)
+	}
+	left(1)
+	w.reachable(true)
+	if err := o.Sync(ctx); errors.Is(err, ErrThawOld) { // the storefront, which is told afterwards, does not want it
+		t.Errorf("the vault has it: %v", err)
+	}
+	w.hostile(nil)
+	w.must(o.Sync(ctx))
+	w.wantRead(r, o, "note", "m")
+	left(0)
+
+	// A device whose clock is late is told.
+	freeze(o)
+	o.device.now = func() time.Time { return time.Now().Add(-10 * time.Second) }
+	if err := o.Thaw(ctx); !errors.Is(err, ErrThawOld) {
+		t.Errorf("by a clock that is late: %v", err)
+	}
+	left(0)
 }

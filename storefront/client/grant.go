@@ -184,7 +184,7 @@ type RevokeOptions struct {
 
 // Revoke stops a reader from reading fields, all of them if none is named, and rotates them for those who may still read. It returns
 // nil when a verified receipt says that the vault recorded it and everything after it is done too. [ErrNotStopped]: nothing proves that the
-// reader is stopped; it is kept and tried again. [ErrNotRotated]: stopped, and the rest is tried again, unless it is [ErrRotationRefused].
+// reader is stopped; it is kept and tried again. [ErrEnded]: stopped with all others. [ErrNotRotated]: stopped, and the rest is tried again, unless it is [ErrRotationRefused].
 func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []policies.Field, opts RevokeOptions) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -193,7 +193,9 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 	ended := o.granted(reader, fields)
 	if len(ended) == 0 && !sent {
 		// Another device may have granted what this one does not know of.
-		if err := o.syncChain(ctx); err != nil {
+		if err := o.afterClosing(ctx, o.syncChain(ctx)); errors.Is(err, ErrEnded) {
+			return err
+		} else if err != nil {
 			o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{
 				Kind: taskRevoke, Stroke: stroke, Reader: reader, Fields: fields, Wished: o.now().Unix(), Reason: policies.ReasonWithdrawn, Blind: true, Turn: !opts.KeepEpoch,
 			})
@@ -234,6 +236,9 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 	waits := slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.Stroke == rotation })
 	if refused(err) && !waits && slices.ContainsFunc(ended, func(f policies.Field) bool { return before[f] == o.fieldEpoch(f) }) {
 		return fmt.Errorf("%w: %w", ErrRotationRefused, err)
+	}
+	if errors.Is(err, ErrEnded) {
+		return err
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotRotated, err)

@@ -24,6 +24,7 @@ type ownerMail struct {
 	Outbox  []outgoing            `json:"outbox,omitzero"`
 	Stops   []stop                `json:"stops,omitzero"`
 	Invited []invited             `json:"invited,omitzero"`
+	Taken   []takenBack           `json:"taken,omitzero"` // of the last [consent.Quiet]
 	Muted   []policies.IdentityID `json:"muted,omitzero"`
 	Blocked []policies.IdentityID `json:"blocked,omitzero"`
 }
@@ -59,6 +60,21 @@ type stop struct {
 
 func (s *stop) same(other stop) bool {
 	return s.Reader == other.Reader && slices.Equal(s.Fields, other.Fields)
+}
+
+// takenBack is what a person took back from a reader.
+type takenBack struct {
+	Reader policies.ReaderID `json:"reader"`
+	Fields []policies.Field  `json:"fields"`
+	Time   int64             `json:"time"`
+}
+
+// quiet reports whether what was decided at a time is not asked for again yet.
+func quiet(at int64, now time.Time) bool { return now.Unix() < at+int64(consent.Quiet/time.Second) }
+
+// asksFor reports whether one of some fields is asked for.
+func asksFor(asked []consent.AskedField, fields []policies.Field) bool {
+	return slices.ContainsFunc(asked, func(f consent.AskedField) bool { return slices.Contains(fields, f.Field) })
 }
 
 // invited is an invitation that was accepted and has not led to a contact yet.
@@ -217,6 +233,7 @@ func (o *Owner) forgetOld() {
 	o.state.Mail.Invited = slices.DeleteFunc(o.state.Mail.Invited, func(i invited) bool {
 		return o.now().Unix() > i.Time+int64(api.MaxMessageLife/time.Second)
 	})
+	o.state.Mail.Taken = slices.DeleteFunc(o.state.Mail.Taken, func(w takenBack) bool { return !quiet(w.Time, o.now()) })
 }
 
 // takeMail takes one message in. The caller saves.
@@ -300,7 +317,7 @@ func (o *Owner) takeRequest(r *consent.Request, e *envelope.Envelope) error {
 	if err := r.Live(o.now()); err != nil {
 		return err
 	}
-	waiting, hidden := 0, slices.Contains(o.state.Mail.Muted, r.From)
+	waiting, hidden := 0, slices.Contains(o.state.Mail.Muted, r.From) || o.tookBack(r)
 	for i := range o.state.Mail.Inbox {
 		old := &o.state.Mail.Inbox[i]
 		before, err := old.request()
@@ -322,23 +339,40 @@ func (o *Owner) takeRequest(r *consent.Request, e *envelope.Envelope) error {
 	return nil
 }
 
-// denies reports whether a later request asks for something that was denied lately.
-func (e *inboxEntry) denies(before, later *consent.Request, now time.Time) bool {
-	if e.State == "" || len(e.Answers) == 0 {
-		return false
+// tookBack reports whether a request asks for something that the person took back from this reader lately, or is taking back: also what it was granted without a request.
+func (o *Owner) tookBack(r *consent.Request) bool {
+	for _, s := range o.state.Mail.Stops {
+		if policies.IdentityID(s.Reader) == r.From && (len(s.Fields) == 0 || asksFor(r.Fields, s.Fields)) {
+			return true
+		}
 	}
-	first, err := envelope.Parse(e.Answers[0].Answer)
-	if err != nil {
-		return false
-	}
-	a, err := policies.Decode[consent.Answer](first)
-	return err == nil && denied(before, a, later.Fields, now)
+	return slices.ContainsFunc(o.state.Mail.Taken, func(w takenBack) bool {
+		return policies.IdentityID(w.Reader) == r.From && quiet(w.Time, o.now()) && asksFor(r.Fields, w.Fields)
+	})
 }
 
-// denied reports whether an answer denied, not long ago, one of some fields.
-func denied(r *consent.Request, a *consent.Answer, fields []consent.AskedField, now time.Time) bool {
-	if now.Unix() >= a.Time+int64(consent.Quiet/time.Second) {
+// denies reports whether a later request asks for something that was denied or withdrawn lately.
+func (e *inboxEntry) denies(before, later *consent.Request, now time.Time) bool {
+	if e.State == "" {
 		return false
+	}
+	return slices.ContainsFunc(e.Answers, func(x exchanged) bool {
+		env, err := envelope.Parse(x.Answer)
+		if err != nil {
+			return false
+		}
+		a, err := policies.Decode[consent.Answer](env)
+		return err == nil && denied(before, a, later.Fields, now)
+	})
+}
+
+// denied reports whether an answer denied or withdrew, not long ago, one of some fields.
+func denied(r *consent.Request, a *consent.Answer, fields []consent.AskedField, now time.Time) bool {
+	if !quiet(a.Time, now) {
+		return false
+	}
+	if a.State == consent.Withdrawn {
+		return asksFor(fields, a.Fields)
 	}
 	return slices.ContainsFunc(fields, func(f consent.AskedField) bool { return r.Names(f.Field) && !slices.Contains(a.Fields, f.Field) })
 }
@@ -713,6 +747,7 @@ func (o *Owner) settleStops(ctx context.Context) error {
 		}
 		o.state.Mail.Outbox = append(o.state.Mail.Outbox, outgoingOf(e, letter, to))
 		o.state.Mail.Stops = slices.DeleteFunc(o.state.Mail.Stops, s.same)
+		o.state.Mail.Taken = append(o.state.Mail.Taken, takenBack{s.Reader, s.Fields, o.now().Unix()})
 		if err := o.save(); err != nil {
 			return err
 		}

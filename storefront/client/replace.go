@@ -275,7 +275,9 @@ func (o *Owner) deliverSuccession(ctx context.Context, v *policies.VaultDocument
 	defer cancel()
 	in := &vaultapi.Submission{Envelope: e.Raw}
 	err2 := o.post(second, v, request{method: http.MethodPost, path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e)
-	decided := func(err error) bool { return refused(err) || errors.Is(err, policies.CodeSuccessionPending) }
+	decided := func(err error) bool {
+		return refused(err) || errors.Is(err, policies.CodeSuccessionPending) || errors.Is(err, policies.CodeExpired)
+	}
 	switch {
 	case err2 == nil:
 		o.state.Untold = append(o.state.Untold, e.Raw)

@@ -49,6 +49,8 @@ type world struct {
 	logKey  ed25519.PrivateKey // of the log, for tests that make another one
 	token   *softToken
 
+	operators []policies.IdentityID // two, once there are (see freeze)
+
 	mu     sync.Mutex
 	hook   func(w http.ResponseWriter, r *http.Request, next http.Handler) // of the storefront; nil: honest
 	owners bool                                                            // the second route answers
@@ -252,7 +254,7 @@ func newWorld(t *testing.T) *world { return newWorldOf(t, policies.CustodyReside
 func newWorldOf(t *testing.T, custodies ...policies.Custody) *world {
 	t.Helper()
 	ctx, dir := context.Background(), t.TempDir()
-	w := &world{t: t, owners: true, token: &softToken{private: importKey(), keys: map[vault.KeyID]*pre.ReEncryptionKey{}}}
+	w := &world{t: t, owners: true, operators: make([]policies.IdentityID, 2), token: &softToken{private: importKey(), keys: map[vault.KeyID]*pre.ReEncryptionKey{}}}
 	_, logKey, _ := ed25519.GenerateKey(nil)
 	w.logKey = logKey
 	hpke, session := pre.NewBlobKey([32]byte{1}), pre.NewVaultKey([32]byte{2})
@@ -280,7 +282,7 @@ func newWorldOf(t *testing.T, custodies ...policies.Custody) *world {
 	w.must(vault.Create(ctx, log, signed, w.doc))
 	w.vault, err = vault.Open(ctx, vault.Config{
 		Envelope: signed, Document: w.doc, Token: w.token, Serial: "soft", Grade: "unproven", Log: log, ImportKey: hpke, SessionKey: session,
-		Keys: filepath.Join(dir, "keys"), Logger: slog.New(slog.DiscardHandler),
+		Keys: filepath.Join(dir, "keys"), Logger: slog.New(slog.DiscardHandler), Operators: w.operators,
 	})
 	w.must(err)
 	db, err := store.Open(store.Options{Dir: filepath.Join(dir, "data"), Reserve: 64 << 20})

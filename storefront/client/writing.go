@@ -377,7 +377,7 @@ func (o *Owner) GrantWrite(ctx context.Context, writer policies.ReaderID, fields
 }
 
 // EndWrite ends what a contact may write, all of it if no field is named. What it wrote up to now stays readable, until the owner sets something newer; what it
-// publishes from here on does not count. It returns nil when a verified receipt says that the vault recorded it, and otherwise is an [ErrNotStopped] and is tried again.
+// publishes from here on does not count. It returns nil when a verified receipt says that the vault recorded it, [ErrEnded]: it ended with the account; otherwise it is an [ErrNotStopped] and is tried again.
 func (o *Owner) EndWrite(ctx context.Context, writer policies.ReaderID, fields []policies.Field) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -386,7 +386,9 @@ func (o *Owner) EndWrite(ctx context.Context, writer policies.ReaderID, fields [
 	unsent, sent := o.cancel(stroke, writer, fields, taskWrite, taskFollow)
 	if len(o.endItems(&t)) == 0 {
 		t.Blind = true // another device may have let it write what this one does not know of
-		if err := o.syncChain(ctx); err != nil && !sent {
+		if err := o.afterClosing(ctx, o.syncChain(ctx)); errors.Is(err, ErrEnded) {
+			return err
+		} else if err != nil && !sent {
 			o.state.Tasks = slices.Insert(o.state.Tasks, 0, t)
 			return errors.Join(fmt.Errorf("%w: this device knows of no such permission, and could not ask for newer ones: %w", ErrNotStopped, err), o.save())
 		} else if err == nil {

@@ -303,6 +303,8 @@ func code(err error) string {
 		return reference.NoRecovery
 	case errors.Is(err, client.ErrNewer):
 		return reference.Newer
+	case errors.Is(err, client.ErrThawOld):
+		return reference.ThawOld
 	case errors.Is(err, client.ErrOvertaken):
 		return reference.Overtaken
 	case errors.Is(err, client.ErrNoContact):

@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"time"
+
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/freeze"
@@ -41,22 +43,26 @@ func (s *replay) freeze(r *Record, p *prepared, b *batch) {
 		document(r, p.details, b, first, ReasonFreeze, "the order is not signed by the first operator")
 	}
 	if one := s.identities[policies.IdentityID(d.Owner)]; one != nil {
-		one.frozen = r.Index
+		one.frozen, one.frozenAt = r.Index, r.Time
 	} else if s.lostReason() == "" {
 		faults = append(faults, reason(ReasonIdentity, "the owner is not enrolled"))
 	}
 	document(r, p.details, b, s.signed(b, p, d.Operator), ReasonFreeze, "the freeze is not signed by the second operator", faults...)
 }
 
-// thaw ends that.
+// thaw ends that, if the owner decided it afterwards. A vault refuses one that is older by a second; a minute is left to slow clocks here, because vaults once took any.
 func (s *replay) thaw(r *Record, p *prepared, b *batch) {
 	d := of[freeze.Thaw](r, p, b)
 	if d == nil {
 		return
 	}
 	faults := s.advance(d.Owner, d.Link, p.signed.Hash, d.Audience).add(nil)
-	if one := s.identities[policies.IdentityID(d.Owner)]; one != nil {
-		one.frozen = 0
+	if one := s.identities[policies.IdentityID(d.Owner)]; one != nil && one.frozen != 0 {
+		if d.Time < one.frozenAt.Add(-policies.ClockSkew).Unix() {
+			faults = append(faults, reason(ReasonFreeze, "the thaw is of %s, before the freeze of entry %d", time.Unix(d.Time, 0).UTC().Format(timeFormat), one.frozen))
+		} else {
+			one.frozen = 0
+		}
 	}
 	document(r, p.details, b, s.signed(b, p, policies.IdentityID(d.Owner)), ReasonFreeze, "the thaw is not signed by the owner", faults...)
 }

@@ -27,8 +27,11 @@ func (p *person) freeze(of *person, order []byte, key *envelope.PrivateKey) uint
 		&evidence.Details{Owner: of.owner(), Identity: p.id, Document: e.Hash}, e.Raw)
 }
 
-func (p *person) thaw(key *envelope.PrivateKey) uint64 {
-	d := &freeze.Thaw{Header: policies.NewHeader("thaw", p.w.now), Audience: p.w.doc.Vault, Owner: p.owner(), Link: p.link}
+func (p *person) thaw(key *envelope.PrivateKey) uint64 { return p.thawOf(p.w.now, key) }
+
+// thawOf is a thaw that was decided at another time than its record's.
+func (p *person) thawOf(at time.Time, key *envelope.PrivateKey) uint64 {
+	d := &freeze.Thaw{Header: policies.NewHeader("thaw", at), Audience: p.w.doc.Vault, Owner: p.owner(), Link: p.link}
 	e := must(policies.Sign(key, d))
 	p.took(d.Seq, e.Hash)
 	return p.w.add(p.w.tick(time.Millisecond), evidence.Entry{Kind: evidence.EntryThaw, Owner: p.pseudo, Outcome: policies.CodeAccepted},
@@ -87,6 +90,25 @@ func TestRecheckOfFreezes(t *testing.T) {
 			w.two.freeze(w.o, w.one.order(w.o.owner(), w.one.key), w.two.key)
 			return w.o.thaw(w.one.key)
 		}, false, ReasonFreeze, "not signed by the owner"},
+		{"a thaw that was held back since before the freeze", func(w *scene) uint64 {
+			before := w.now
+			w.tick(time.Hour)
+			w.two.freeze(w.o, w.one.order(w.o.owner(), w.one.key), w.two.key)
+			return w.o.thawOf(before, w.o.key)
+		}, false, ReasonFreeze, "before the freeze"},
+		{"one that was held back since between two freezes, after new keys", func(w *scene) uint64 {
+			w.two.freeze(w.o, w.one.order(w.o.owner(), w.one.key), w.two.key)
+			between := w.now
+			w.tick(time.Hour)
+			w.two.freeze(w.o, w.one.order(w.o.owner(), w.one.key), w.two.key)
+			w.o.succeed(recoveryKey(w.o.seed), nil)
+			return w.o.thawOf(between, newKey(w.o.seed))
+		}, false, ReasonFreeze, "before the freeze"},
+		{"one by a clock that is a minute late", func(w *scene) uint64 {
+			w.two.freeze(w.o, w.one.order(w.o.owner(), w.one.key), w.two.key)
+			w.o.thawOf(w.now.Add(-policies.ClockSkew), w.o.key)
+			return w.read()
+		}, false, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := &scene{world: newWorld()}
@@ -115,5 +137,25 @@ func TestRecheckOfFreezes(t *testing.T) {
 				t.Errorf("entry %d: %+v, want entry %d", f.Index, f.Reasons, entry)
 			}
 		})
+	}
+}
+
+// TestRecheckOfHeldBackThaws: a thaw that was held back since before a freeze does not justify what is released after it; one of later does.
+func TestRecheckOfHeldBackThaws(t *testing.T) {
+	w := newWorld()
+	o, r, one, two := w.enrol(), w.enrol(), w.enrol(), w.enrol()
+	o.publish(nil)
+	g := o.grant(r, o.key, nil, "phone")
+	s := r.open(r.key, nil)
+	before := w.now
+	w.tick(2 * time.Minute)
+	two.freeze(o, one.order(o.owner(), one.key), two.key)
+	thaw := o.thawOf(before, o.key)
+	released, _ := s.read(o, g, "phone", nil)
+	o.thaw(o.key)
+	s.read(o, g, "phone", nil)
+	report := w.recheck(t, Range{})
+	if report.Documents.Count != 1 || report.Documents.Listed[0].Index != thaw || report.Unjustified.Count != 1 || report.Unjustified.Listed[0].Index != released {
+		t.Errorf("entries %d and %d are wrong: %s", thaw, released, report.Bytes())
 	}
 }

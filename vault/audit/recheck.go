@@ -40,7 +40,7 @@ const (
 	ReasonPseudonym         = "pseudonym"          // the entry is under a pseudonym that is not the owner's or the reader's
 	ReasonIdentity          = "identity"           // owner or reader is not enrolled
 	ReasonIdentitySignature = "identity_signature" // the identity does not certify itself
-	ReasonFreeze            = "freeze"             // a freeze without two signatures, or by an order that was used before or was over; a thaw by somebody else
+	ReasonFreeze            = "freeze"             // a freeze without two signatures, or by an order that was used before or was over; a thaw by somebody else, or of before the freeze
 	ReasonSuccession        = "succession"         // an identity's keys were replaced by somebody who may not, or too soon
 	ReasonGuardrails        = "guardrails"         // the operator's rules are not signed by the ceremony key, or the entry does not name those in force
 	ReasonVoucher           = "voucher"            // a name was vouched for by somebody who may not, or that looks like another's

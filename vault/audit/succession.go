@@ -18,7 +18,8 @@ type standing struct {
 	successor  policies.Hash
 	since      time.Time
 	suspended  uint64 // as a reader: the index of the newest suspension
-	frozen     uint64 // as an owner: the index of the newest freeze, if no thaw came after it
+	frozen     uint64 // as an owner: the index of the newest freeze, if no thaw ended it
+	frozenAt   time.Time
 }
 
 // succeed gives an identity new keys from here on, and says what is wrong with that. Documents and sessions after it must be signed by them.
@@ -54,7 +55,7 @@ func (s *replay) succeed(r *Record, p *prepared, b *batch) {
 	signed := b.proof(p.signed, d.SigningKey, nil)
 	signed.second = authority
 	one.key = d.SigningKey
-	one.standing = standing{generation: d.Generation, document: p.signed.Hash, recovery: d.RecoveryHash, suspended: one.suspended, frozen: one.frozen}
+	one.standing = standing{generation: d.Generation, document: p.signed.Hash, recovery: d.RecoveryHash, suspended: one.suspended, frozen: one.frozen, frozenAt: one.frozenAt}
 	for _, open := range s.sessions {
 		if open.document.Reader == policies.ReaderID(d.Identity) && open.ended == 0 {
 			open.ended = r.Index

@@ -409,6 +409,7 @@ func (m *model) write() {
 			}
 		}
 	}
+	m.outlive()
 }
 
 // settled is when everything that the device of event i had begun by then was done. A device takes one thing after the other: the first
@@ -553,6 +554,10 @@ func (m *model) answer(e *Event) {
 	case NotStopped, NotRotated:
 		if !m.trouble(e) && !old && (e.Do == Close && !m.beside(e) || !m.rival(e)) {
 			m.violation(e, "nothing was away, and no other device at work")
+		}
+	case ThawOld:
+		if !m.thawedBefore(e) {
+			m.violation(e, "this device did not ask for the end of a freeze before another one came")
 		}
 	case Overtaken:
 		if !m.rival(e) {

@@ -57,6 +57,10 @@ func (m *model) ended(e *Event) bool {
 	if e.Result == OK && (told || !open && slices.Contains([]string{Set, Remove, Grant, Replace, Thaw}, e.Do)) {
 		m.violation(e, "the account was closed")
 	}
+	// What was to be ended has ended with the account, as the vault says: a device goes on waiting only while nobody says it.
+	if told && !m.trouble(e) && (e.Result == NotStopped || e.Result == NotRotated) {
+		m.violation(e, "the account was closed, and all reading with it")
+	}
 	// A device that was made anew since has nothing any more that it could end.
 	return closed && slices.Contains([]string{"account_closed", NotStopped, NotRotated, NoField, "no_grant"}, e.Result)
 }

@@ -39,10 +39,10 @@ func (m *model) asked(e *Event) {
 	switch e.Result {
 	case OK:
 	case "asked_again_too_soon":
-		if e.Do != Ask || !slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.Do == Answer && x.owner() == e.Owner && x.Reader == e.owner() && x.Start < e.End
+		if !slices.ContainsFunc(m.events, func(x Event) bool {
+			return (x.Do == Answer && e.Do == Ask || x.Do == Stop) && x.owner() == e.Owner && x.Reader == e.owner() && x.Start < e.End
 		}) {
-			m.violation(e, "nothing was denied")
+			m.violation(e, "nothing was denied or taken back")
 		}
 	case "no_contact": // this session did not look the source up
 		if e.Do != Specify || !m.heard(e) && slices.ContainsFunc(m.events, func(x Event) bool {

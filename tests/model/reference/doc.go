@@ -12,7 +12,7 @@
 //     another wrote is to publish a value that was there before. Of several authors' values the newest counts;
 //   - the permission of a reader for a field, written by granting, by answering a request for consent, by revoking and withdrawing, and by the reader who gives it up; and
 //     that of a writer;
-//   - whether all reading of an owner is stopped, written by freezing and thawing;
+//   - whether all reading of an owner is stopped, written by freezing and thawing. A thaw that waited on its device ends no freeze that came after it was asked for;
 //   - whether all that a reader has of an owner is suspended, written by the reader, and by the owner's device that hears of it and grants the same to the new keys.
 //
 // Rotation writes no register: it changes keys and nothing that anybody may or may not read. Nor does replacing the root, but that values may be published anew, as

@@ -18,6 +18,28 @@ func (m *model) stopped(e *Event, owner string) (frozen, thawed bool) {
 	return frozen, thawed
 }
 
+// outlive notes which thaws ended nothing any more after a freeze: those that were asked for before it, by the second, ended what was frozen then, if anything.
+func (m *model) outlive() {
+	for _, r := range m.frozen {
+		for _, f := range r {
+			for _, w := range r {
+				if f.Event != nil && w.Event != nil && f.Do == Freeze && f.acked && w.Do == Thaw && seconds(w.End) < seconds(f.Start) {
+					w.dead = min(w.dead, f.End)
+				}
+			}
+		}
+	}
+}
+
+// thawedBefore reports whether the device of an event may have asked for the end of a freeze before another freeze came.
+func (m *model) thawedBefore(e *Event) bool {
+	return slices.ContainsFunc(m.events, func(f Event) bool {
+		return f.Do == Freeze && f.owner() == e.owner() && f.Start < e.End && slices.ContainsFunc(m.events, func(x Event) bool {
+			return x.Do == Thaw && x.Who == e.Who && x.Start < f.End && (x.Start == e.Start || x.Start < e.Start && x.Result != OK && !refusedAtHome(&x))
+		})
+	})
+}
+
 // regranting reports whether an owner's device may have been about to grant the same anew when a reader gave it up: with a rotation, or because somebody was let write.
 // What is given up is what the reader had then.
 func (m *model) regranting(w *write, owner, reader, field string) bool {

@@ -79,6 +79,9 @@ func forge(t *testing.T, events []Event, values bool) int {
 		if settles(e) && e.Result == OK && !replaced(e.owner()) {
 			try(e, "replaced", func(e *Event) { e.Result = Replaced })
 		}
+		if settles(e) && !slices.ContainsFunc(events, func(x Event) bool { return x.Do == Freeze && x.owner() == e.owner() }) {
+			try(e, ThawOld, func(e *Event) { e.Result = ThawOld })
+		}
 		if settles(e) && !closed(e.owner()) {
 			try(e, "account_closed", func(e *Event) { e.Result = "account_closed" })
 		}
@@ -741,6 +744,32 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(20, 30, "ana/1", Thaw, "unavailable", nil)
 			h.set(33, 36, "1", "not_found", 2, "a")
 		}},
+		"a thaw that waited ends no later freeze": {false, func(h *history) {
+			h.kill(20, 30)
+			h.add(20, 30, "ana/1", Thaw, "unavailable", nil)
+			h.add(2040, 2050, "ana", Freeze, OK, nil)
+			h.read(2060, 2070, "released", 1, 1)
+		}},
+		"and is given up": {true, func(h *history) {
+			h.kill(20, 30)
+			h.add(20, 30, "ana/1", Thaw, "unavailable", nil)
+			h.add(2040, 2050, "ana", Freeze, OK, nil)
+			h.set(2052, 2055, "1", ThawOld, 2, "a")
+			h.read(2060, 2070, "frozen", 0, 0)
+		}},
+		"by its own device": {false, func(h *history) {
+			h.kill(20, 30)
+			h.add(20, 30, "ana/1", Thaw, "unavailable", nil)
+			h.add(2040, 2050, "ana", Freeze, OK, nil)
+			h.set(2052, 2055, "2", ThawOld, 2, "a")
+		}},
+		"one that was asked for again does": {true, func(h *history) {
+			h.kill(20, 30)
+			h.add(20, 30, "ana/1", Thaw, "unavailable", nil)
+			h.add(2040, 2050, "ana", Freeze, OK, nil)
+			h.add(2052, 2055, "ana/1", Thaw, OK, nil)
+			h.read(2060, 2070, "released", 1, 1)
+		}},
 		"a replaced root is read as before": {true, func(h *history) {
 			h.replace(20, 30, "1", OK)
 			h.read(25, 28, "released", 1, 1)
@@ -1099,7 +1128,14 @@ func TestWhatStatesAllow(t *testing.T) {
 		"nothing is published in a closed account": {false, func(h *history) { h.close(20, 30, "1", OK); h.set(40, 50, "2", OK, 2, "a") }},
 		"the other device is told":                 {true, func(h *history) { h.close(20, 30, "1", OK); h.set(40, 50, "2", "account_closed", 2, "a") }},
 		"only if it is":                            {false, func(h *history) { h.set(40, 50, "2", "account_closed", 2, "a") }},
-		"and may close it too":                     {true, func(h *history) { h.close(20, 30, "1", OK); h.close(40, 50, "2", OK) }},
+		"it waits for the end of nothing":          {false, func(h *history) { h.close(20, 30, "1", OK); h.revoke(40, 50, "2", NotStopped) }},
+		"which it is told is so":                   {true, func(h *history) { h.close(20, 30, "1", OK); h.revoke(40, 50, "2", "account_closed") }},
+		"unless nobody says it": {true, func(h *history) {
+			h.close(20, 30, "1", OK)
+			h.kill(40, 50)
+			h.revoke(40, 50, "2", NotStopped)
+		}},
+		"and may close it too": {true, func(h *history) { h.close(20, 30, "1", OK); h.close(40, 50, "2", OK) }},
 		"nor does anybody write in it": {false, func(h *history) {
 			h.letWrite(12, 14, GrantWrite, OK)
 			h.close(20, 30, "1", OK)

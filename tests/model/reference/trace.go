@@ -81,6 +81,7 @@ const (
 	TakenBack  = "taken_back"  // of an answer to a specification, one half was ended on the way, and so it was
 	Newer      = "newer"       // the writer wrote something else meanwhile; nothing was begun
 	Untold     = "untold"      // the account is closed, and the storefront was not told
+	ThawOld    = "thaw_old"    // an end of a freeze that had waited was given up, because another freeze came later
 	Overtaken  = "overtaken"   // what this device had waiting is not carried out: another decided about it later
 )
 

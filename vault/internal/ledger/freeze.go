@@ -6,9 +6,14 @@ import (
 )
 
 // Frozen reports whether nothing of an owner is released.
-func (s *State) Frozen(owner policies.OwnerID) bool {
-	i := s.identities[policies.IdentityID(owner)]
-	return i != nil && i.Frozen != 0
+func (s *State) Frozen(owner policies.OwnerID) bool { return s.FrozenBy(owner) != 0 }
+
+// FrozenBy is the index of the newest freeze of an owner, 0 if none is in force.
+func (s *State) FrozenBy(owner policies.OwnerID) uint64 {
+	if i := s.identities[policies.IdentityID(owner)]; i != nil {
+		return i.Frozen
+	}
+	return 0
 }
 
 // freeze stops all reading of an owner. The order of the first operator is remembered with the freeze, for ever: it is used once.
@@ -28,7 +33,7 @@ func (s *State) freeze(r *Record, d *freeze.Document) error {
 	return nil
 }
 
-// thaw ends that.
+// thaw ends that. Whether it was decided late enough the vault looks at before it records it, and an auditor afterwards: logs of before that rule are replayed as they are.
 func (s *State) thaw(r *Record, d *freeze.Thaw) error {
 	if !s.Frozen(d.Owner) {
 		return ErrOrder
