@@ -34,13 +34,11 @@ func ChooseToken(uri, module, pin string) (TokenChoice, error) {
 	if err != nil {
 		return TokenChoice{}, fmt.Errorf("%w: %w", ErrTokenChoice, err)
 	}
-	for _, a := range []struct{ name, value string }{
-		{"slot-id", u.SlotID}, {"slot-description", u.SlotDescription}, {"slot-manufacturer", u.SlotManufacturer},
-		{"library-manufacturer", u.LibraryManufacturer}, {"library-description", u.LibraryDescription}, {"library-version", u.LibraryVersion},
-		{"object", u.Object}, {"type", u.Type}, {"id", u.ID},
+	for _, name := range []string{
+		"slot-id", "slot-description", "slot-manufacturer", "library-manufacturer", "library-description", "library-version", "object", "type", "id",
 	} {
-		if a.value != "" {
-			return TokenChoice{}, fmt.Errorf("%w: %s in a PKCS#11 URI is not for choosing a token here; use serial and token (its label)", ErrTokenChoice, a.name)
+		if u.Has(name) {
+			return TokenChoice{}, fmt.Errorf("%w: %s in a PKCS#11 URI is not for choosing a token here; use serial and token (its label)", ErrTokenChoice, name)
 		}
 	}
 	if u.ModulePath != "" && !filepath.IsAbs(u.ModulePath) {
@@ -100,10 +98,10 @@ func (r *Record) Choose(u *pkcs11uri.URI) error {
 		return nil
 	}
 	t := r.Transcript.Token
-	for _, a := range []struct{ name, want, is string }{
-		{"serial", u.Serial, t.Serial}, {"label", u.Token, t.Label}, {"manufacturer", u.Manufacturer, t.Manufacturer}, {"model", u.Model, t.Model},
+	for _, a := range []struct{ attribute, name, want, is string }{
+		{"serial", "serial", u.Serial, t.Serial}, {"token", "label", u.Token, t.Label}, {"manufacturer", "manufacturer", u.Manufacturer, t.Manufacturer}, {"model", "model", u.Model, t.Model},
 	} {
-		if a.want != "" && a.want != a.is {
+		if u.Has(a.attribute) && a.want != a.is { // an empty one names a token of which this is empty
 			return fmt.Errorf("%w: the PKCS#11 URI names a token with %s %q; the ceremony's is %q, serial %s", ErrTokenChoice, a.name, a.want, t.Label, t.Serial)
 		}
 	}

@@ -37,6 +37,9 @@ func TestChooseToken(t *testing.T) {
 		{"pkcs11:slot-id=1", "", "", "", "", "slot-id"},
 		{"pkcs11:library-version=1.0", "", "", "", "", "library-version"},
 		{"pkcs11:object=key", "", "", "", "", "object"},
+		{"pkcs11:token=a;object=", "", "", "", "", "object"},
+		{"pkcs11:token=;serial=1", "", "", "", "", ""},
+		{"pkcs11:?pin-source=", "", "", "", "", "pin-source is empty"},
 		{"softhsm", "", "", "", "", "not a usable PKCS#11 URI"},
 	} {
 		got, err := ChooseToken(c.uri, c.module, c.pin)
@@ -65,6 +68,7 @@ func TestChoose(t *testing.T) {
 	for _, uri := range []string{
 		"pkcs11:token=someone%20else", "pkcs11:serial=0123456789abcdef", "pkcs11:manufacturer=SafeNet", "pkcs11:model=Luna",
 		"pkcs11:token=sallyport%20test;serial=0123456789abcdef", "pkcs11:token=SALLYPORT%20TEST",
+		"pkcs11:serial=", "pkcs11:token=", "pkcs11:manufacturer=", "pkcs11:model=",
 	} {
 		if err := choose(uri); !errors.Is(err, ErrTokenChoice) || !strings.Contains(err.Error(), token.Serial) {
 			t.Errorf("%s: %v", uri, err)

@@ -50,12 +50,12 @@ func ReadSecret(source string, development bool) ([]byte, error) {
 	case "file":
 		return readSecretFile(rest)
 	case "credential":
+		if rest != filepath.Base(rest) || rest == "." || rest == ".." {
+			return bad("a credential is named as in LoadCredential=NAME:..., without a folder: it lies in $CREDENTIALS_DIRECTORY and nowhere else; for another file use file:/path")
+		}
 		folder := os.Getenv("CREDENTIALS_DIRECTORY")
 		if folder == "" {
 			return bad("CREDENTIALS_DIRECTORY is not set: not started by systemd with LoadCredential=%s:...", rest)
-		}
-		if rest != filepath.Base(rest) || rest == "." || rest == ".." {
-			return bad("a credential's name has no slash")
 		}
 		return readSecretFile(filepath.Join(folder, rest))
 	case "env":

@@ -122,8 +122,14 @@ func TestReadPIN(t *testing.T) {
 	}
 	t.Run("no systemd", func(t *testing.T) {
 		t.Setenv("CREDENTIALS_DIRECTORY", "")
-		if _, err := ReadPIN("credential:pin", false); !errors.Is(err, ErrPINSource) {
+		if _, err := ReadPIN("credential:pin", false); !errors.Is(err, ErrPINSource) || !strings.Contains(err.Error(), "LoadCredential=pin:") {
 			t.Errorf("%v", err)
+		}
+		// Who wrote a path is told so, and not to load a credential of that name.
+		for _, path := range []string{"../x", "..", ".", "/x", "x/"} {
+			if _, err := ReadPIN("credential:"+path, false); !errors.Is(err, ErrPINSource) || !strings.Contains(err.Error(), "without a folder") {
+				t.Errorf("%s: %v", path, err)
+			}
 		}
 	})
 }

@@ -4,8 +4,9 @@
 //	pkcs11:token=sallyport;serial=1f0a?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/sallyport/pin
 //
 // [Parse] is stricter than the RFC, because a URI that was half understood selects the wrong token. It refuses an attribute twice,
-// one that RFC 7512 does not define (vendors' own too), one without a value, characters that should have been percent-encoded, and
-// text that is not UTF-8 or has control characters in it. And it refuses pin-value: a PIN has no place in a configuration file, on a
+// one that RFC 7512 does not define (vendors' own too), characters that should have been percent-encoded, and
+// text that is not UTF-8 or has control characters in it. An attribute of the path that is there and empty, as "serial=", is no mistake: it matches what is empty, and nothing
+// else (section 2.3). One of the query would say nothing, and is refused. And it refuses pin-value: a PIN has no place in a configuration file, on a
 // command line or in a log. No error repeats a value, since it may be a PIN that somebody wrote into the wrong place.
 //
 // What a URI means is the caller's to decide: this package opens no file, loads nothing and trusts nothing.
@@ -30,7 +31,7 @@ var (
 // maxURI bounds a URI, in bytes.
 const maxURI = 8192
 
-// URI is a PKCS#11 URI, its values decoded. An empty value is an absent attribute.
+// URI is a PKCS#11 URI, its values decoded. The value of an absent attribute is empty, and so may be that of one that is there: [URI.Has] tells.
 type URI struct {
 	// The token, as C_GetTokenInfo describes it.
 	Token, Manufacturer, Serial, Model string
@@ -44,6 +45,18 @@ type URI struct {
 	PINSource string
 	// The library's name without path and suffix, or the path of it.
 	ModuleName, ModulePath string
+
+	empty uint16 // of attributes, those that are there and empty
+}
+
+// Has tells whether the URI says anything of an attribute, by its name in RFC 7512, if only that it is empty.
+func (u *URI) Has(name string) bool {
+	for i, a := range u.attributes() {
+		if a.name == name {
+			return *a.value != "" || u.empty>>i&1 != 0
+		}
+	}
+	return false
 }
 
 // An attribute is a line of RFC 7512, sections 2.3 and 2.4.
@@ -143,9 +156,10 @@ func (u *URI) read(half, separator string, query bool) error {
 			return fmt.Errorf("%w: a part of it is not an attribute with a value", ErrMalformed)
 		}
 		var a *attribute
+		place := 0
 		for i := range all {
 			if all[i].name == name {
-				a = &all[i]
+				a, place = &all[i], i
 			}
 		}
 		switch {
@@ -157,10 +171,13 @@ func (u *URI) read(half, separator string, query bool) error {
 			return fmt.Errorf("%w: the attribute %s belongs behind the question mark", ErrMalformed, name)
 		case !a.query && query:
 			return fmt.Errorf("%w: the attribute %s belongs before the question mark", ErrMalformed, name)
-		case *a.value != "":
+		case *a.value != "" || u.empty>>place&1 != 0:
 			return fmt.Errorf("%w: the attribute %s is there twice", ErrMalformed, name)
-		case raw == "":
+		case raw == "" && (query || !a.check("")):
 			return fmt.Errorf("%w: the attribute %s is empty: leave it out", ErrMalformed, name)
+		case raw == "":
+			u.empty |= 1 << place
+			continue
 		}
 		value, ok := decode(raw, query)
 		if !ok {
@@ -229,9 +246,9 @@ func digit(c byte) int {
 // String writes the URI, so that Parse reads the same again. There is no secret in it.
 func (u *URI) String() string {
 	var path, query []string
-	for _, a := range u.attributes() {
+	for i, a := range u.attributes() {
 		switch {
-		case *a.value == "":
+		case *a.value == "" && u.empty>>i&1 == 0:
 		case a.query:
 			query = append(query, a.name+"="+encode(*a.value, true))
 		case a.name == "id": // RFC 7512 section 2.3: the whole value should be encoded

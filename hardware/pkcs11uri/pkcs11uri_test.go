@@ -2,11 +2,12 @@ package pkcs11uri
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// The examples of RFC 7512, section 3, without those that hold a PIN, an empty value or a vendor's attribute.
+// The examples of RFC 7512, section 3, without those that hold a PIN or a vendor's attribute.
 func TestParseExamplesOfTheRFC(t *testing.T) {
 	for _, c := range []struct {
 		in   string
@@ -16,7 +17,9 @@ func TestParseExamplesOfTheRFC(t *testing.T) {
 		{"pkcs11:object=my-pubkey;type=public", URI{Object: "my-pubkey", Type: "public"}},
 		{"pkcs11:object=my-key;type=private?pin-source=file:/etc/token", URI{Object: "my-key", Type: "private", PINSource: "file:/etc/token"}},
 		{"pkcs11:token=The%20Software%20PKCS%2311%20Softtoken;manufacturer=Snake%20Oil,%20Inc.;model=1.0;object=my-certificate;type=cert;" +
-			"id=%69%95%3E%5C%F4%BD%EC%91;serial=?pin-source=file:/etc/token_pin", URI{}},
+			"id=%69%95%3E%5C%F4%BD%EC%91;serial=?pin-source=file:/etc/token_pin",
+			URI{Token: "The Software PKCS#11 Softtoken", Manufacturer: "Snake Oil, Inc.", Model: "1.0", Object: "my-certificate", Type: "cert",
+				ID: "\x69\x95\x3e\x5c\xf4\xbd\xec\x91", PINSource: "file:/etc/token_pin", empty: 1 << 2}},
 		{"pkcs11:token=The%20Software%20PKCS%2311%20Softtoken;manufacturer=Snake%20Oil,%20Inc.;model=1.0;object=my-certificate;type=cert;" +
 			"id=%69%95%3E%5C%F4%BD%EC%91?pin-source=file:/etc/token_pin",
 			URI{Token: "The Software PKCS#11 Softtoken", Manufacturer: "Snake Oil, Inc.", Model: "1.0", Object: "my-certificate", Type: "cert",
@@ -33,12 +36,6 @@ func TestParseExamplesOfTheRFC(t *testing.T) {
 		{"pkcs11:token=a=b:[c]@!$'()*+,?pin-source=/a?b|c", URI{Token: "a=b:[c]@!$'()*+,", PINSource: "/a?b|c"}},
 	} {
 		got, err := Parse(c.in)
-		if c.want == (URI{}) && c.in != "pkcs11:" {
-			if !errors.Is(err, ErrMalformed) {
-				t.Errorf("%s: %v, want a refusal", c.in, err)
-			}
-			continue
-		}
 		if err != nil || *got != c.want {
 			t.Errorf("%s: %+v, %v", c.in, got, err)
 			continue
@@ -61,7 +58,13 @@ func TestParseRefuses(t *testing.T) {
 		"a vendor's":               "pkcs11:x-muppet=a",
 		"in capitals":              "pkcs11:Token=a",
 		"without a value":          "pkcs11:token",
-		"empty value":              "pkcs11:token=",
+		"empty number":             "pkcs11:slot-id=",
+		"empty version":            "pkcs11:library-version=",
+		"empty type":               "pkcs11:type=",
+		"empty, behind":            "pkcs11:?pin-source=",
+		"empty and twice":          "pkcs11:token=;token=",
+		"empty and not":            "pkcs11:token=;token=a",
+		"not empty and empty":      "pkcs11:token=a;token=",
 		"empty attribute":          "pkcs11:token=a;;serial=1",
 		"a semicolon at the end":   "pkcs11:token=a;",
 		"path attribute behind":    "pkcs11:?token=a",
@@ -89,6 +92,27 @@ func TestParseRefuses(t *testing.T) {
 		if u, err := Parse(in); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %+v, %v", name, u, err)
 		}
+	}
+}
+
+// An attribute that is empty is there all the same, and one that is absent is not.
+func TestHas(t *testing.T) {
+	u, err := Parse("pkcs11:token=;serial=1;object=;id=;manufacturer=;model=;library-manufacturer=;library-description=;slot-description=;slot-manufacturer=?module-name=x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range u.attributes() {
+		want := !slices.Contains([]string{"library-version", "slot-id", "type", "pin-source", "module-path"}, a.name)
+		if u.Has(a.name) != want {
+			t.Errorf("%s: %t", a.name, !want)
+		}
+	}
+	if u.Has("tokn") {
+		t.Error("an attribute that there is not")
+	}
+	again, err := Parse(u.String())
+	if err != nil || *again != *u {
+		t.Errorf("written as %s, which reads %+v, %v", u, again, err)
 	}
 }
 
@@ -126,6 +150,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("pkcs11:slot-id=7;library-version=1.23?module-name=x")
 	f.Add("pkcs11:token=a?pin-value=1")
 	f.Add("pkcs11:?")
+	f.Add("pkcs11:token=a;serial=;id=")
 	f.Fuzz(func(t *testing.T, in string) {
 		u, err := Parse(in)
 		if err != nil {

@@ -4,8 +4,6 @@ package hosts
 
 import (
 	"errors"
-	"fmt"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -144,40 +142,6 @@ func (w *town) settle(t *testing.T) {
 			t.Errorf("a reader is given value %d of %d", got, w.acked.Load())
 		}
 	}
-}
-
-// ports: what the READMEs say must be open is, and nothing else, from anywhere to anywhere.
-func (w *town) ports(t *testing.T) {
-	open := map[string]bool{
-		"storefront " + vaultToStorefront + ":" + vaultPort:   true,
-		"people " + vaultToPeople + ":" + ownersPort:          true,
-		"people " + storefrontToPeople + ":" + storefrontPort: true,
-	}
-	own := map[*machine][2]string{
-		wires.vault:      {vaultToStorefront, vaultToPeople},
-		wires.storefront: {storefrontToVault, storefrontToPeople},
-		wires.people:     {peopleToVault, peopleToStorefront},
-	}
-	var all sync.WaitGroup
-	for from, mine := range own {
-		for _, addresses := range own {
-			for _, address := range addresses {
-				if address == mine[0] || address == mine[1] {
-					continue
-				}
-				for _, port := range []string{storefrontPort, vaultPort, ownersPort, "22"} {
-					all.Go(func() {
-						err := from.dial(address + ":" + port)
-						name := fmt.Sprintf("%s %s:%s", from.name, address, port)
-						if want := open[name]; want != (err == nil) || errors.Is(err, syscall.ECONNREFUSED) {
-							t.Errorf("%s: %v, and the table says %t", name, err, want)
-						}
-					})
-				}
-			}
-		}
-	}
-	all.Wait()
 }
 
 func (w *town) absences() []failure {

@@ -5,7 +5,6 @@ package hosts
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -229,26 +228,6 @@ func (m *machine) narrow(name, rate string) error {
 
 func (m *machine) widen(name string) error {
 	return m.run("", "tc", "qdisc", "delete", "dev", name, "root")
-}
-
-// dial tries to open a connection from the machine.
-func (m *machine) dial(address string) error {
-	return m.do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		to, err := net.ResolveTCPAddr("tcp4", address)
-		if err != nil {
-			return err
-		}
-		second := unix.Timeval{Sec: 1}
-		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &second); err != nil {
-			return err
-		}
-		return unix.Connect(fd, &unix.SockaddrInet4{Port: to.Port, Addr: [4]byte(to.IP.To4())})
-	})
 }
 
 // until calls f every 20 ms until it returns true, and returns how long that took.

@@ -54,8 +54,10 @@ func (c *initCommand) choose() error {
 	u := choice.URI
 	pin, isFile := strings.CutPrefix(choice.PIN, "file:")
 	switch {
-	case u.Manufacturer != "" || u.Model != "" || u.ModuleName != "":
+	case u.Has("manufacturer") || u.Has("model") || u.Has("module-name"):
 		return fmt.Errorf("%w: --token: init takes serial, token, module-path and pin-source", errUsage)
+	case u.Has("serial") && u.Serial == "" || u.Has("token") && u.Token == "":
+		return fmt.Errorf("%w: --token: init chooses no token by an empty serial, and gives it no empty label", errUsage)
 	case choice.PIN != "" && !isFile:
 		return fmt.Errorf("%w: --token: for init, the PIN is in a file", errUsage)
 	case u.Token != "" && c.TokenLabel != "" && string(c.TokenLabel) != u.Token:
