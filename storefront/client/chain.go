@@ -143,22 +143,24 @@ func (o *Owner) saveAndRun(ctx context.Context) error {
 
 // run carries out the tasks in order until one fails. What failed stays, unless it was refused for good.
 func (o *Owner) run(ctx context.Context) error {
-	changed, err := o.enrol(ctx)
-	if changed {
-		err = o.save()
-	}
-	for err == nil && len(o.state.Tasks) > 0 {
-		before := o.state.Tasks[0]
-		if err = o.advance(ctx); err != nil && before.stops() {
-			err = fmt.Errorf("%w: %w", ErrNotStopped, err)
+	err := o.following(ctx, func() error {
+		changed, err := o.enrol(ctx)
+		if changed {
+			err = o.save()
 		}
-	}
-	o.takeBack()
-	o.ahead = ahead{}
-	if o.unsaved {
-		err = errors.Join(err, o.save())
-	}
-	err = o.reason(ctx, err)
+		for err == nil && len(o.state.Tasks) > 0 {
+			before := o.state.Tasks[0]
+			if err = o.advance(ctx); err != nil && before.stops() {
+				err = fmt.Errorf("%w: %w", ErrNotStopped, err)
+			}
+		}
+		o.takeBack()
+		o.ahead = ahead{}
+		if o.unsaved {
+			err = errors.Join(err, o.save())
+		}
+		return err
+	})
 	if err != nil && !errors.Is(err, ErrNotStopped) && slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.stops() }) {
 		err = fmt.Errorf("%w: %w", ErrNotStopped, err)
 	}
