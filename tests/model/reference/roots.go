@@ -140,6 +140,22 @@ func (m *model) root(e *Event) bool {
 	return true
 }
 
+// follows reports whether a device may have the root that another one put in force, which was announced, and whether it certainly has: then it goes on with it.
+func (m *model) follows(e, succeed *Event) (may, must bool) {
+	announced := 0
+	for i := range m.events {
+		x := &m.events[i]
+		if succeed.Do != Succeed || x.Do != Announce || x.owner() != e.owner() || x.Start >= succeed.End || refusedAtHome(x) {
+			continue
+		}
+		announced++
+		anew := slices.ContainsFunc(m.events, func(y Event) bool { return y.Who == e.Who && y.made() && y.End > x.Start && y.Start < e.End })
+		may = may || x.Who == e.Who || anew
+		must = x.Who == e.Who && x.Result == OK && !anew
+	}
+	return may, must && announced == 1
+}
+
 // rivalRoot reports whether what is announced may be another device's: this one announced nothing, or was made anew since.
 func (m *model) rivalRoot(e *Event) bool {
 	return slices.ContainsFunc(m.roots[e.owner()].possible(e.Start, e.End), func(w *write) bool {
