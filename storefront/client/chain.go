@@ -143,30 +143,32 @@ func (o *Owner) saveAndRun(ctx context.Context) error {
 
 // run carries out the tasks in order until one fails. What failed stays, unless it was refused for good.
 func (o *Owner) run(ctx context.Context) error {
-	changed, err := o.enrol(ctx)
-	if changed {
-		err = o.save()
-	}
 	var old error // a thaw that was given up keeps nothing that waits behind it
-	for err == nil && len(o.state.Tasks) > 0 {
-		before := o.state.Tasks[0]
-		if err = o.advance(ctx); err != nil && before.stops() {
-			err = fmt.Errorf("%w: %w", ErrNotStopped, err)
+	err := o.following(ctx, func() error {
+		changed, err := o.enrol(ctx)
+		if changed {
+			err = o.save()
 		}
-		if errors.Is(err, ErrThawOld) {
-			old, err = err, nil
+		for err == nil && len(o.state.Tasks) > 0 {
+			before := o.state.Tasks[0]
+			if err = o.advance(ctx); err != nil && before.stops() {
+				err = fmt.Errorf("%w: %w", ErrNotStopped, err)
+			}
+			if errors.Is(err, ErrThawOld) {
+				old, err = err, nil
+			}
 		}
-	}
-	err = o.afterClosing(ctx, err)
-	o.takeBack()
-	o.ahead = ahead{}
-	if o.unsaved {
-		err = errors.Join(err, o.save())
-	}
+		err = o.afterClosing(ctx, err)
+		o.takeBack()
+		o.ahead = ahead{}
+		if o.unsaved {
+			err = errors.Join(err, o.save())
+		}
+		return err
+	})
 	if old != nil {
 		err = errors.Join(old, err)
 	}
-	err = o.reason(ctx, err)
 	if err != nil && !errors.Is(err, ErrNotStopped) && slices.ContainsFunc(o.state.Tasks, func(t task) bool { return t.stops() }) {
 		err = fmt.Errorf("%w: %w", ErrNotStopped, err)
 	}

@@ -85,8 +85,8 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 	if err := o.run(ctx); err != nil {
 		return err
 	}
-	if err := o.syncChain(ctx); err != nil {
-		return o.reason(ctx, err)
+	if err := o.following(ctx, func() error { return o.syncChain(ctx) }); err != nil {
+		return err
 	}
 	r := &replacement{Reason: opts.Reason, Away: opts.Away, Begun: o.now().Unix()}
 	if !opts.Announce {
@@ -127,8 +127,8 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 func (o *Owner) CancelReplacement(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := o.syncChain(ctx); err != nil {
-		return o.reason(ctx, err)
+	if err := o.following(ctx, func() error { return o.syncChain(ctx) }); err != nil {
+		return err
 	}
 	r := o.state.Replacing
 	own := r != nil && len(r.Authority) == 0
@@ -389,6 +389,9 @@ func (o *Owner) install(line succession.Line, raw []jsontext.Value) error {
 	}
 	o.line, o.state.Successions = line, raw
 	o.wire.renew(pre.NewLoginKey(root.LoginSeed()), raw)
+	for i := range o.state.Tasks { // what the old keys signed is in the chain by now, or never will be
+		o.state.Tasks[i].Envelope = nil
+	}
 	o.state.Replacing, o.state.Announced, o.state.Moved = nil, nil, false
 	return o.renewSide()
 }
@@ -415,6 +418,16 @@ func (o *Owner) reason(ctx context.Context, err error) error {
 	}
 	if why := o.adopt(ctx); errors.Is(why, ErrReplaced) {
 		return fmt.Errorf("%w: %w", why, err)
+	}
+	return err
+}
+
+// following does something, and once more if it failed because another device, with the same new root, put it in force first: this one has it by then.
+func (o *Owner) following(ctx context.Context, f func() error) error {
+	before := o.line.Newest().Generation
+	err := o.reason(ctx, f())
+	if (errors.Is(err, policies.CodeUnauthorized) || errors.Is(err, policies.CodeKeyReplaced)) && o.line.Newest().Generation > before {
+		err = o.reason(ctx, f())
 	}
 	return err
 }

@@ -288,6 +288,39 @@ func TestAnnouncedByAnother(t *testing.T) {
 	w.wantRead(acme, o, "own/f0", "value 0")
 }
 
+// TestAnnouncedAndCarriedOutElsewhere: two devices have what was announced, and one carries it out. What the other does next it does under the new root, and nothing of it is lost.
+func TestAnnouncedAndCarriedOutElsewhere(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	for _, up := range []bool{false, true} {
+		w.reachable(up)
+		o, _, acme, globex := w.household(2)
+		var backup []byte
+		w.must(o.Replace(ctx, ReplaceOptions{Reason: succession.Planned, Announce: true}, keep(&backup)))
+		var others []*Owner
+		for range 4 {
+			other, err := RestoreOwner(new(memory), backup, Options{})
+			w.must(err)
+			w.must(other.Sync(ctx))
+			others = append(others, other)
+		}
+		// It takes 72 hours, or the recovery key.
+		o.state.Replacing.Authority = bytes.Clone(o.state.Recovery)
+		o.state.Tasks = append(o.state.Tasks, task{Kind: taskSucceed, Stroke: policies.NewDocumentID()})
+		w.must(o.run(ctx))
+		w.must(others[0].Set(ctx, set("own/f0", "later")))
+		w.wantRead(acme, o, "own/f0", "later")
+		w.must(others[1].Revoke(ctx, globex.ID(), nil, RevokeOptions{}))
+		w.wantRefusal(globex, o, "own/f0", policies.CodeRevoked)
+		if err := others[2].CancelReplacement(ctx); !errors.Is(err, policies.CodeNotFound) {
+			t.Errorf("objecting to what is in force: %v", err)
+		}
+		w.must(others[3].Sync(ctx))
+		w.must(others[3].Replace(ctx, stolen(), keep(new([]byte))))
+		w.wantRead(acme, o, "own/f0", "later")
+	}
+}
+
 // TestHiddenSuccession: a storefront that hides from a reader how the owner came to new keys, or makes it up, gets an error for it and no value is believed.
 func TestHiddenSuccession(t *testing.T) {
 	w := newWorld(t)

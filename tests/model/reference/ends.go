@@ -208,6 +208,9 @@ func (m *model) outdated(e *Event) (may, must bool) {
 				renewed, perhaps = !old, !sure
 			}
 		}
+		if has, sure := m.follows(e, r); has {
+			renewed, perhaps = renewed || sure, true
+		}
 		may = may || !renewed
 		must = must || !perhaps && r.Result == OK && r.End <= e.Start
 	}

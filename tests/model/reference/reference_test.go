@@ -1051,6 +1051,18 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.succeed(4000, 4010, "1", OK)
 			h.set(4020, 4030, "2", OK, 2, "a")
 		}},
+		"unless it has the root too": {true, func(h *history) {
+			h.announce(20, 30, "1", OK)
+			h.restore(32, 36, "2")
+			h.succeed(4000, 4010, "2", OK)
+			h.set(4020, 4030, "1", OK, 2, "a")
+		}},
+		"and then it goes on": {false, func(h *history) {
+			h.announce(20, 30, "1", OK)
+			h.restore(32, 36, "2")
+			h.succeed(4000, 4010, "2", OK)
+			h.set(4020, 4030, "1", Replaced, 2, "a")
+		}},
 		"readers do": {true, func(h *history) {
 			h.announce(20, 30, "1", OK)
 			h.succeed(4000, 4010, "1", OK)

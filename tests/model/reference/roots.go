@@ -40,24 +40,23 @@ func (m *model) announced(e *Event) (may, must bool) {
 
 // announcing reports whether a device may have something of a new root that it announced, or that it was made with: until it learns that this is over.
 func (m *model) announcing(e *Event) bool {
-	var learnt int64 // it began with nothing of before
-	for i := range m.events {
-		x := &m.events[i]
-		if x.Who != e.Who || x.End > e.Start || x.Result != OK && (x.Do != Succeed || x.Result != NotAsked) {
-			continue
-		}
-		if x.Do == Object || x.Do == Succeed && x.Result == OK || (x.Do == Sync || x.Do == Succeed) && slices.ContainsFunc(m.events, func(y Event) bool {
-			return y.owner() == e.owner() && (y.Do == Object || y.Do == Replace || y.Do == Succeed) && y.Result == OK && y.End <= x.Start
-		}) {
-			learnt = max(learnt, x.Start)
-		}
+	some := func(is func(y *Event) bool) bool {
+		return slices.ContainsFunc(m.events, func(y Event) bool { return y.owner() == e.owner() && is(&y) })
 	}
 	for i := range m.events {
 		x := &m.events[i]
-		if x.Do != Announce || x.owner() != e.owner() || x.Start >= e.Start || x.Start < learnt || refusedAtHome(x) {
+		if x.Do != Announce || x.owner() != e.owner() || x.Start >= e.Start || refusedAtHome(x) {
 			continue
 		}
-		if x.Who == e.Who || slices.ContainsFunc(m.events, func(y Event) bool { return y.Who == e.Who && y.made() && y.End > x.Start && y.Start < e.Start }) {
+		if x.Who != e.Who && !some(func(y *Event) bool { return y.Who == e.Who && y.made() && y.End > x.Start && y.Start < e.Start }) {
+			continue // it has nothing of this one
+		}
+		ends := func(y *Event) bool {
+			return (y.Do == Object || y.Do == Replace || y.Do == Succeed) && y.Result == OK && y.Start >= x.End
+		}
+		if !some(func(y *Event) bool {
+			return y.Who == e.Who && y.End <= e.Start && (ends(y) || (y.Do == Sync && y.Result == OK || y.Do == Succeed && y.Result == NotAsked) && some(func(z *Event) bool { return ends(z) && z.End <= y.Start }))
+		}) {
 			return true
 		}
 	}
@@ -138,6 +137,22 @@ func (m *model) root(e *Event) bool {
 		return false
 	}
 	return true
+}
+
+// follows reports whether a device may have the root that another one put in force, which was announced, and whether it certainly has: then it goes on with it.
+func (m *model) follows(e, succeed *Event) (may, must bool) {
+	announced := 0
+	for i := range m.events {
+		x := &m.events[i]
+		if succeed.Do != Succeed || x.Do != Announce || x.owner() != e.owner() || x.Start >= succeed.End || refusedAtHome(x) {
+			continue
+		}
+		announced++
+		anew := slices.ContainsFunc(m.events, func(y Event) bool { return y.Who == e.Who && y.made() && y.End > x.Start && y.Start < e.End })
+		may = may || x.Who == e.Who || anew
+		must = x.Who == e.Who && x.Result == OK && !anew
+	}
+	return may, must && announced == 1
 }
 
 // rivalRoot reports whether what is announced may be another device's: this one announced nothing, or was made anew since.
