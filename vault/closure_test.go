@@ -216,7 +216,7 @@ func TestSuspendedThenClosed(t *testing.T) {
 	o.take(e)
 	o.key, o.recovery = newSigner(231), recoveryKey(231)
 	s, closure := o.closureOf(nil)
-	w.accepted(s)
+	first := w.accepted(s)
 	_, late := o.successionOf(policies.Link{Seq: o.seq + 2, Prev: policies.Hash(closure.Hash)}, 232, o.recovery, nil)
 	w.clock.move(leastKeep + time.Hour)
 	w.log.Roll()
@@ -230,5 +230,10 @@ func TestSuspendedThenClosed(t *testing.T) {
 			t.Errorf("sent again: %v", err)
 		}
 		w.refuses(api.Submission{Envelope: late.Raw}, policies.CodeClosed, "new keys")
+		for _, r := range w.records() { // it would stay when all of theirs before it go
+			if r.Owner == o.pseudonym(first) && r.Index > first.Evidence.Index && r.Kind != evidence.EntryDestroyed {
+				t.Errorf("entry %d, %s, is the owner's, after they closed the account", r.Index, r.Kind)
+			}
+		}
 	}
 }

@@ -31,9 +31,13 @@ func (v *Vault) succeed(ctx context.Context, e *envelope.Envelope) (*evidence.Re
 		return receipt, err
 	}
 	var before *ledger.Identity
-	v.ledger.Read(func(s *ledger.State) { before = s.Identity(claim.Identity) })
+	closed := false
+	v.ledger.Read(func(s *ledger.State) { before, closed = s.Identity(claim.Identity), s.Closed(claim.Identity) })
 	if before == nil {
 		return nil, v.stranger(policies.CodeUnknown)
+	}
+	if closed { // an entry of theirs would stay when all of theirs before it go
+		return nil, v.stranger(policies.CodeClosed)
 	}
 	line, err := v.line(before)
 	if err != nil {
@@ -66,11 +70,8 @@ func (v *Vault) succeed(ctx context.Context, e *envelope.Envelope) (*evidence.Re
 
 // line is an identity as a succession must follow it, with all keys of the document in force: a client does not follow one that keeps a key.
 func (v *Vault) line(i *ledger.Identity) (succession.Line, error) {
-	line, index, closed := i.Line(), uint64(0), false
-	v.ledger.Read(func(s *ledger.State) { index, _ = s.Document(i.Document); closed = s.Closed(i.ID) })
-	if closed { // nothing of it is accepted, and where the document is need not be known any more
-		return line, nil
-	}
+	line, index := i.Line(), uint64(0)
+	v.ledger.Read(func(s *ledger.State) { index, _ = s.Document(i.Document) })
 	record, err := v.read(index)
 	if err != nil {
 		return line, err

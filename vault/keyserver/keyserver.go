@@ -539,15 +539,11 @@ func (s *Server) prepare(ctx context.Context, q *api.Question) (*api.Answer, err
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", policies.CodePoint, err)
 	}
-	if old := s.state(q.Owner).prepared; old != (KeyID{}) {
-		if err := s.token.Destroy(ctx, old); err != nil {
-			return nil, fmt.Errorf("%w: %w", policies.CodeTokenFailure, err)
-		}
-	}
-	id := policies.NewDocumentID()
+	old, id := s.state(q.Owner).prepared, policies.NewDocumentID()
 	if err := s.record(ctx, entry{Kind: kindPrepare, Owner: q.Owner, Key: id}, nil); err != nil {
 		return nil, err
 	}
+	s.discard(ctx, old) // not before: until then an account may name it
 	if err := s.token.NewKey(ctx, KeyID(id)); err != nil {
 		return nil, fmt.Errorf("%w: %w", policies.CodeTokenFailure, err)
 	}

@@ -701,6 +701,36 @@ func TestStart(t *testing.T) {
 	}
 }
 
+// TestPrepareAgain: a key that was prepared is there for as long as an account may name it, also when another was asked for and could not be recorded.
+func TestPrepareAgain(t *testing.T) {
+	w, p := newWorld(t), newPerson(t, 1)
+	prepare := func() (*api.Answer, error) {
+		q := p.question(api.ActPrepare)
+		q.Blinded = make([]byte, 32)
+		q.Blinded[31] = 5
+		return w.Ask(t.Context(), p.id, p.sign(t, q))
+	}
+	first, err := prepare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.log.broken = keylog.ErrNoSpace
+	if _, err := prepare(); !errors.Is(err, policies.CodeLogFull) {
+		t.Errorf("without a log: %v", err)
+	}
+	if w.token.keys[KeyID(first.Key)] == nil {
+		t.Error("the first key is gone, and an account may name it still")
+	}
+	w.log.broken = nil
+	second, err := prepare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.token.keys[KeyID(first.Key)] != nil || w.token.keys[KeyID(second.Key)] == nil {
+		t.Error("the second one did not take the place of the first")
+	}
+}
+
 // tokens is a storefront that says of each access token what it is told to.
 type storefront map[string]Access
 
