@@ -45,6 +45,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -311,6 +313,15 @@ func openIdentity(raw jsontext.Value, id policies.IdentityID) (*policies.Identit
 	}
 	return doc, nil
 }
+
+// Format keeps root and keys out of text whatever the verb: an [Owner] or a [Reader] prints as this, and nothing of its state.
+func (*device) Format(s fmt.State, _ rune) { io.WriteString(s, "(redacted)") }
+
+// LogValue keeps them out of structured logs.
+func (*device) LogValue() slog.Value { return slog.StringValue("(redacted)") }
+
+// MarshalText keeps them out of JSON.
+func (*device) MarshalText() ([]byte, error) { return []byte("(redacted)"), nil }
 
 // close forgets the keys.
 func (d *device) close() {
