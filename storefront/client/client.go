@@ -36,7 +36,8 @@
 // # What the caller owes
 //
 // A [Store] that keeps secrets secret and saves atomically (package profile is one), contact codes that really come from the
-// other party, a clock that is right within a minute, and Close.
+// other party, a clock that is right within a minute, and Close. Root and keys are in the process's memory meanwhile: a program that should leave no core file of them forbids that itself, as
+// the command sallyport does.
 package client
 
 import (
