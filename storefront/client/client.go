@@ -316,7 +316,7 @@ func openIdentity(raw jsontext.Value, id policies.IdentityID) (*policies.Identit
 }
 
 // Format keeps root and keys out of text whatever the verb: an [Owner] or a [Reader] prints as this, and nothing of its state.
-func (*device) Format(s fmt.State, _ rune) { io.WriteString(s, "(redacted)") }
+func (*device) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "(redacted)") }
 
 // LogValue keeps them out of structured logs.
 func (*device) LogValue() slog.Value { return slog.StringValue("(redacted)") }
