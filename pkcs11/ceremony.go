@@ -96,7 +96,7 @@ func initialise(m *cryptoki.Module, p Profile, sel Selector, officer, user Secre
 	if empty < 0 {
 		return Info{}, &Error{Op: "selecting token", Kind: ErrTokenMissing}
 	}
-	if err := m.InitToken(slots[empty], officer.b, sel.Label); err != nil {
+	if err := m.InitToken(slots[empty], officer.bytes(), sel.Label); err != nil {
 		return Info{}, fault("erasing", err)
 	}
 	// A crash from here to the end leaves a token without a user's PIN, which
@@ -110,10 +110,10 @@ func initialise(m *cryptoki.Module, p Profile, sel Selector, officer, user Secre
 	if err != nil {
 		return Info{}, fault("opening session", err)
 	}
-	if err := m.Login(s, cryptoki.CKU_SO, officer.b); err != nil {
+	if err := m.Login(s, cryptoki.CKU_SO, officer.bytes()); err != nil {
 		return Info{}, fault("logging in as security officer", err)
 	}
-	if err := m.InitPIN(s, user.b); err != nil {
+	if err := m.InitPIN(s, user.bytes()); err != nil {
 		return Info{}, fault("setting the user's PIN", err)
 	}
 	if err := m.Logout(s); err != nil {

@@ -84,10 +84,10 @@ func packConfig(c workerConfig, pin Secret) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, 0, 4+len(text)+len(pin.b))
+	b := make([]byte, 0, 4+len(text)+len(pin.bytes()))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(text)))
 	b = append(b, text...)
-	return append(b, pin.b...), nil
+	return append(b, pin.bytes()...), nil
 }
 
 // unpackConfig returns a PIN that shares memory with b.
@@ -102,7 +102,7 @@ func unpackConfig(b []byte) (c workerConfig, pin Secret, err error) {
 	if err := json.Unmarshal(b[4:4+n], &c, json.RejectUnknownMembers(true)); err != nil {
 		return c, pin, errFrame
 	}
-	return c, Secret{b[4+n:]}, nil
+	return c, NewSecret(b[4+n:]), nil
 }
 
 // packRequests is for requests whose blobs are no longer than maxBlob.

@@ -297,7 +297,7 @@ func login(m *cryptoki.Module, s cryptoki.Session, role Role, flags uint, pin Se
 	if flags&stop != 0 {
 		return &Error{Op: "logging in", Kind: ErrPINLocked}
 	}
-	return fault("logging in", m.Login(s, user, pin.b))
+	return fault("logging in", m.Login(s, user, pin.bytes()))
 }
 
 // fault sorts an error at a place where no canary can be asked.

@@ -645,12 +645,17 @@ func TestSecretIsRedacted(t *testing.T) {
 	var log bytes.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "pin", s, "config", Config{PIN: s})
 	all := fmt.Sprintf("%v %+v %#v %s %q %x %d ", s, s, s, s, s, s, s) + fmt.Sprintf("%v %+v %#v", Config{PIN: s}, Config{PIN: s}, Config{PIN: s}) + string(text) + log.String()
+	// Inside of something that prints its fields one by one.
+	pool := &Pool{config: PoolConfig{PIN: s}, pin: s}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		all += fmt.Sprintf(verb, pool.pin) + fmt.Sprintf(verb, &pool.config) + fmt.Sprintf(verb, struct{ pin Secret }{s}) + fmt.Sprintf(verb, &struct{ config PoolConfig }{pool.config})
+	}
 	hex := fmt.Sprintf("%x", userPIN)
-	if strings.Contains(all, userPIN) || strings.Contains(all, hex) || strings.Contains(all, fmt.Sprint([]byte(userPIN))) {
+	if strings.Contains(all, userPIN) || strings.Contains(all, hex) || strings.Contains(all, fmt.Sprint([]byte(userPIN))) || strings.Contains(all, fmt.Sprintf("%#v", []byte(userPIN))) {
 		t.Errorf("printed: %s", all)
 	}
 	s.Zero()
-	if !bytes.Equal(s.b, make([]byte, len(userPIN))) {
+	if !bytes.Equal(s.bytes(), make([]byte, len(userPIN))) {
 		t.Error("not zeroed")
 	}
 }

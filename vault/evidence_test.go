@@ -120,6 +120,14 @@ func TestEvidence(t *testing.T) {
 	if entries, a := r.proven(nil, foreign...); len(entries) != 0 || !slices.Equal(a.Absent, foreign) {
 		t.Errorf("others' entries: %+v, absent %d", entries, a.Absent)
 	}
+	// Should the index ever name the wrong reader, the entry itself does not.
+	var pseudonym policies.Pseudonym
+	w.vault.ledger.Read(func(s *ledger.State) { pseudonym = s.Pseudonym(r.id) })
+	for _, index := range []uint64{0, read} {
+		if _, err := w.vault.proveTo(pseudonym, index, w.log.Checkpoint()); !errors.Is(err, policies.CodeInternal) {
+			t.Errorf("entry %d, which is not this reader's, is proven to it: %v", index, err)
+		}
+	}
 	lengths := map[int]bool{}
 	for _, index := range []uint64{read, size + 9} { // both of two digits
 		sealed, err := w.vault.Evidence(t.Context(), r.proofOf(nil, index).Raw)

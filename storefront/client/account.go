@@ -293,12 +293,12 @@ func (o *Owner) TestKit(ctx context.Context, kit *password.Kit) error {
 	if err != nil {
 		return err
 	}
-	b, _, err := k.openKit(ctx, policies.OwnerID(o.id), kit)
+	b, a, err := k.openKit(ctx, policies.OwnerID(o.id), kit)
 	if err != nil {
 		return err
 	}
-	clear(b.Root)
-	clear(b.Recovery)
+	b.zero()
+	clear(a.Key)
 	return nil
 }
 

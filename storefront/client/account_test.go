@@ -3,9 +3,11 @@ package client
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"sync"
 	"testing"
@@ -235,5 +237,73 @@ func TestSwitchedOffByAnother(t *testing.T) {
 	}
 	if info, err := other.Account(ctx); err != nil || !info.Kit || info.Elsewhere {
 		t.Errorf("the other says %+v, %v", info, err)
+	}
+}
+
+// TestOlderAccount: a device that knows a newer state of its account takes no older one from the key server, although this person signed that too, and none that somebody else signed; a
+// newer one of another device it takes if the person says so.
+func TestOlderAccount(t *testing.T) {
+	answer := new(keys.Answer)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != keys.PathAsk {
+			t.Errorf("asked for %s", r.URL.Path)
+		}
+		_ = json.MarshalWrite(w, answer)
+	}))
+	defer server.Close()
+	network := Network{
+		Storefront: server.URL, Vault: policies.VaultID{1}, Ceremony: policies.Hash{1},
+		Roots: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})),
+	}
+	b, err := newBase(roleOwner, network, policies.KindPerson, "", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &Owner{state: ownerState{base: b}}
+	if o.device, err = newDevice(&o.state.base, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	base, err := parseBase(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &keyServer{wire: o.wire, base: base, id: policies.VaultID{9}}
+	version := func(n uint64, prev policies.Hash, signer *envelope.PrivateKey) *envelope.Envelope {
+		e, err := policies.Sign(signer, &keys.Account{
+			Header: policies.NewHeader("key-account", time.Now()), Audience: k.id, Owner: o.ID(), Version: n, Prev: prev, Profile: make([]byte, 64),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	thief := envelope.NewPrivateKey(&[envelope.SeedSize]byte{7})
+	first := version(1, policies.Hash{}, o.signing)
+	second := version(2, first.Hash, o.signing)
+	third, forged := version(3, second.Hash, o.signing), version(3, second.Hash, thief)
+	known := accountState{ID: k.id, Version: 2, Hash: second.Hash}
+	for name, c := range map[string]struct {
+		answer  keys.Answer
+		replace bool
+		want    error
+	}{
+		"what it knows":                       {keys.Answer{Version: 2, Hash: second.Hash, Document: second.Raw}, false, nil},
+		"the one before":                      {keys.Answer{Version: 1, Hash: first.Hash, Document: first.Raw}, false, policies.CodeOutdated},
+		"the one before, insisting":           {keys.Answer{Version: 1, Hash: first.Hash, Document: first.Raw}, true, ErrRollback},
+		"the one before under a newer number": {keys.Answer{Version: 3, Hash: first.Hash, Document: first.Raw}, true, ErrUntrue},
+		"none any more":                       {keys.Answer{}, true, ErrRollback},
+		"somebody else's":                     {keys.Answer{Version: 3, Hash: forged.Hash, Document: forged.Raw}, true, ErrUntrue},
+		"another than its hash":               {keys.Answer{Version: 3, Hash: second.Hash, Document: third.Raw}, true, ErrUntrue},
+		"another device's":                    {keys.Answer{Version: 3, Hash: third.Hash, Document: third.Raw}, false, policies.CodeOutdated},
+		"another device's, insisting":         {keys.Answer{Version: 3, Hash: third.Hash, Document: third.Raw}, true, nil},
+	} {
+		*answer, o.state.Account = c.answer, known
+		err := o.current(t.Context(), k, c.replace)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+		if now := o.state.Account; err != nil && (now.Version != 2 || now.Hash != policies.Hash(second.Hash)) {
+			t.Errorf("%s: the device goes on from version %d", name, now.Version)
+		}
 	}
 }

@@ -76,6 +76,22 @@ func (b *backup) base() base {
 	}
 }
 
+// zero overwrites the secrets of a backup that no device is made of.
+func (b *backup) zero() {
+	clear(b.Root)
+	clear(b.Recovery)
+	clear(b.Former)
+	for _, root := range b.Earlier {
+		clear(root)
+	}
+	for _, f := range b.FormerKEM {
+		clear(f.Seed)
+	}
+	if b.Replacing != nil {
+		b.Replacing.zero()
+	}
+}
+
 // Backup hands root, contacts and, if this device still has it, the recovery key to write, which must seal them. With forget, and once
 // write has succeeded, the device forgets the recovery key, so that whoever gets hold of the device later does not get it too. It reports whether
 // the backup holds the recovery key.

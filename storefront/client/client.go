@@ -36,7 +36,8 @@
 // # What the caller owes
 //
 // A [Store] that keeps secrets secret and saves atomically (package profile is one), contact codes that really come from the
-// other party, a clock that is right within a minute, and Close.
+// other party, a clock that is right within a minute, and Close. Root and keys are in the process's memory meanwhile: a program that should leave no core file of them forbids that itself, as
+// the command sallyport does.
 package client
 
 import (
@@ -45,6 +46,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -311,6 +314,15 @@ func openIdentity(raw jsontext.Value, id policies.IdentityID) (*policies.Identit
 	}
 	return doc, nil
 }
+
+// Format keeps root and keys out of text whatever the verb: an [Owner] or a [Reader] prints as this, and nothing of its state.
+func (*device) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "(redacted)") }
+
+// LogValue keeps them out of structured logs.
+func (*device) LogValue() slog.Value { return slog.StringValue("(redacted)") }
+
+// MarshalText keeps them out of JSON.
+func (*device) MarshalText() ([]byte, error) { return []byte("(redacted)"), nil }
 
 // close forgets the keys.
 func (d *device) close() {

@@ -107,6 +107,7 @@ func (d *NewDevice) Finish(ctx context.Context, word string, store MirrorStore) 
 	if err := envelope.Decode(plain, &h); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUntrue, err)
 	}
+	defer clear(h.Profile)
 	b, err := parseBackup(h.Profile, roleOwner)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUntrue, err)

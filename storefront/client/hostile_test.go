@@ -269,7 +269,7 @@ func TestRevocationRoutes(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, m := w.owner()
 	r, _ := w.reader("R")
-	fields := []policies.Field{"note", "name.full", "tax.id", "tax.vat", "id.card", "bank.bic"}
+	fields := []policies.Field{"note", "name.full", "tax.id", "tax.vat", "id.card", "bank.bic", "own/a"}
 	for _, f := range fields {
 		w.must(o.Set(ctx, set(f, "v")))
 	}
@@ -292,12 +292,20 @@ func TestRevocationRoutes(t *testing.T) {
 		t.Errorf("after the sync: %d revocations untold, %+v and %+v", len(o.state.Untold), o.state.Applied, o.state.Known)
 	}
 
-	// It answers with lies: a receipt of something else, none, or a refusal that the vault did not sign.
+	// It answers with lies: a receipt of something else, of an earlier revocation, none, or a refusal that the vault did not sign.
+	chain, err := w.vault.Chain(o.ID())
+	w.must(err)
+	earlier, err := json.Marshal(chain.Receipt)
+	w.must(err)
+	if _, entry, _, err := chain.Receipt.Verify(w.doc, chain.Hash); err != nil || entry.Kind != evidence.EntryRevocation {
+		t.Fatalf("the newest of the chain is a %s, %v", entry.Kind, err)
+	}
 	lies := map[string]func(http.ResponseWriter){
 		"nothing":        func(rw http.ResponseWriter) { rw.Write([]byte(`{}`)) },
 		"moved":          func(rw http.ResponseWriter) { problem.Write(rw, policies.CodeChain) },
 		"not malformed":  func(rw http.ResponseWriter) { problem.Write(rw, policies.CodeMalformed) },
 		"older receipt":  nil,
+		"earlier one's":  func(rw http.ResponseWriter) { rw.Write(earlier) },
 		"another answer": func(rw http.ResponseWriter) { io.WriteString(rw, "done") },
 	}
 	var older []byte
@@ -770,17 +778,15 @@ func TestFork(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, _ := w.owner()
 	w.must(o.Set(ctx, set("note", "n")))
-	o.trust.checkpoint.Root[0] ^= 1
-	e, err := envelope.Parse(o.state.Manifest.Raw)
-	w.must(err)
-	_ = e
 	r, err := w.vault.Chain(o.ID())
 	w.must(err)
+	w.must(o.receipt(ctx, w.doc, r.Receipt, r.Hash, evidence.EntryManifest))
+	if err := o.receipt(ctx, w.doc, r.Receipt, r.Hash, evidence.EntryGrant); !errors.Is(err, ErrUntrue) || errors.Is(err, ErrFork) {
+		t.Errorf("a receipt of another kind: %v", err)
+	}
+	o.trust.checkpoint.Root[0] ^= 1
 	if err := o.receipt(ctx, w.doc, r.Receipt, r.Hash, evidence.EntryManifest); !errors.Is(err, ErrFork) {
 		t.Errorf("two roots of one size: %v", err)
-	}
-	if err := o.receipt(ctx, w.doc, r.Receipt, r.Hash, evidence.EntryGrant); !errors.Is(err, ErrUntrue) {
-		t.Errorf("a receipt of another kind: %v", err)
 	}
 }
 

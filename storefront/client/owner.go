@@ -196,6 +196,7 @@ func (o *Owner) Close() {
 	o.closeSide()
 	o.device.close()
 	o.forgetFormer()
+	clear(o.state.Account.Key)
 	if r := o.state.Replacing; r != nil {
 		r.zero()
 	}

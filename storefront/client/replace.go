@@ -164,6 +164,7 @@ func (d *device) recoverySeed(earlier []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		defer b.zero()
 		seeds = append(seeds, b.Recovery)
 		if b.Replacing != nil {
 			seeds = append(seeds, b.Replacing.Recovery)

@@ -415,6 +415,40 @@ func (t *tree) checkSkips() (bad []string) {
 	return bad
 }
 
+// namedTest is a test that a document names. With dots behind it, it is how the names of several begin.
+var namedTest = regexp.MustCompile(`\bTest[A-Z][A-Za-z0-9]*(?:\.\.\.|…)?`)
+
+// checkNamedTests refuses documents that name a test which there is not: what they promise nobody would attack.
+func (t *tree) checkNamedTests() (bad []string) {
+	var tests []string
+	for _, f := range t.files {
+		for _, d := range f.syntax.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && f.test && fn.Recv == nil {
+				tests = append(tests, fn.Name.Name)
+			}
+		}
+	}
+	for _, name := range t.texts {
+		if path.Ext(name) != ".md" {
+			continue
+		}
+		data, err := fs.ReadFile(t.fsys, name)
+		if err != nil {
+			bad = append(bad, err.Error())
+			continue
+		}
+		for i, line := range strings.Split(string(data), "\n") {
+			for _, test := range namedTest.FindAllString(line, -1) {
+				begins := strings.TrimRight(test, ".…")
+				if !slices.ContainsFunc(tests, func(is string) bool { return is == test || begins != test && strings.HasPrefix(is, begins) }) {
+					bad = append(bad, fmt.Sprintf("%s:%d: there is no test %s", name, i+1, test))
+				}
+			}
+		}
+	}
+	return bad
+}
+
 // fuzzTargets lists "package target" lines.
 func (t *tree) fuzzTargets() string {
 	var out []string
@@ -478,6 +512,7 @@ var checks = []struct {
 	{"graph", (*tree).checkGraph}, {"walls", (*tree).checkWalls}, {"reach", (*tree).checkReach}, {"calls", (*tree).checkCalls},
 	{"package comments", (*tree).checkComments}, {"top level", (*tree).checkTop}, {"names", (*tree).checkNames},
 	{"exported names", (*tree).checkExported}, {"text", (*tree).checkText}, {"skips", (*tree).checkSkips},
+	{"named tests", (*tree).checkNamedTests},
 }
 
 // synthetic is a small tree that keeps every rule.
@@ -497,6 +532,8 @@ func synthetic() fstest.MapFS {
 	add("pkcs11/internal/cryptoki", `import _ "github.com/miekg/pkcs11"`)
 	add("storefront", `import _ "`+module+`/vault/api"`)
 	add("storefront/client", `import (_ "`+module+`/vault/api"; _ "`+module+`/vault/pre")`)
+	fsys["tests/story/x_test.go"] = source("story", "func TestStory(t T) {}")
+	fsys["tests/story/x.go"] = source("story", "")
 	fsys["vault/cmd/sallyport-vault/main.go"] = source("main", `import (_ "`+module+`/pkcs11"; _ "`+module+`/vault")`)
 	return fsys
 }
@@ -570,6 +607,9 @@ func TestChecksFindViolations(t *testing.T) {
 		{"text", "a machine's path in a script", "tests/run", &fstest.MapFile{Data: []byte("cd /" + "tmp/lab\n")}, "one machine"},
 		{"text", "unfinished", "vault/README.md", &fstest.MapFile{Data: []byte("TO" + "DO: " + strings.Repeat("write this ", 30))}, "unfinished"},
 		{"skips", "a test that skips", "vault/y_test.go", source("vault", `func f(t T) { t.Skip("no token") }`), "skips"},
+		{"named tests", "one that there is", "vault/README.md", &fstest.MapFile{Data: []byte("`TestStory` tells it, and `TestSto...`.")}, ""},
+		{"named tests", "one that there is not", "vault/README.md", &fstest.MapFile{Data: []byte("`TestStor` tells it.")}, "no test TestStor"},
+		{"named tests", "none that begin so", "vault/README.md", &fstest.MapFile{Data: []byte("`TestTale...` tell it.")}, "no test TestTale..."},
 	} {
 		t.Run(c.check+"/"+c.name, func(t *testing.T) {
 			fsys := synthetic()

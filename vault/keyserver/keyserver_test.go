@@ -572,6 +572,35 @@ func TestForeign(t *testing.T) {
 	}
 }
 
+// TestAttemptEnds: what a try gave is of use for five minutes and no longer, also to who has the password.
+func TestAttemptEnds(t *testing.T) {
+	w, p := newWorld(t), newPerson(t, 1)
+	w.set(t, p, "correct horse", nil)
+	for _, c := range []struct {
+		later time.Duration
+		want  error
+	}{{attemptLifetime, nil}, {attemptLifetime + time.Second, policies.CodeNotFound}} {
+		a, err := password.NewAttempt(p.id, []byte("correct horse"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blinded := a.Blinded()
+		e, err := w.Evaluate(t.Context(), p.id, &api.Evaluation{Owner: p.id, Blinded: blinded[:]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := a.Keys([32]byte(e.X), [password.SaltSize]byte(e.Salt))
+		if err != nil {
+			t.Fatal(err)
+		}
+		proof := keys.Proof()
+		w.at = w.at.Add(c.later)
+		if _, err := w.Open(t.Context(), p.id, &api.Proof{Attempt: e.Attempt, Proof: proof[:]}); !errors.Is(err, c.want) {
+			t.Errorf("%v later: %v", c.later, err)
+		}
+	}
+}
+
 // TestSuccession: after the identity's keys were replaced the old ones change nothing any more, over restarts; and only the recovery key replaces them here.
 func TestSuccession(t *testing.T) {
 	w, p, recovery := newWorld(t), newPerson(t, 1), envelope.NewPrivateKey(&[envelope.SeedSize]byte{50})
@@ -649,6 +678,10 @@ func TestKit(t *testing.T) {
 		if _, err := w.evaluate(t, p.id); err != nil {
 			t.Fatal(err)
 		}
+	}
+	proof := kit.Keys(p.id).Proof()
+	if _, err := w.Kit(t.Context(), newPerson(t, 2).id, &api.KitProof{Owner: p.id, Proof: proof[:]}); !errors.Is(err, policies.CodeUnauthorized) {
+		t.Errorf("with another's access token: %v", err)
 	}
 	if err := open(kit); err != nil {
 		t.Error(err)

@@ -22,6 +22,7 @@ type keyFile struct {
 // NewKey makes a key. What it returns is secret and goes into a file that only the witness can read.
 func NewKey(name string) ([]byte, error) {
 	k := keyFile{Name: name, Seed: make([]byte, 32)}
+	defer clear(k.Seed)
 	rand.Read(k.Seed)
 	data, err := json.Marshal(k)
 	if err != nil {
@@ -37,6 +38,7 @@ func ParseKey(data []byte) ([]*evidence.CosignerKey, error) {
 	if err := envelope.Decode(data, k); err != nil || len(k.Seed) != 32 {
 		return nil, fmt.Errorf("%w: not the key of a witness", policies.ErrMalformed) // err may repeat what is secret
 	}
+	defer clear(k.Seed)
 	var keys []*evidence.CosignerKey
 	for _, kind := range []struct {
 		label string
@@ -47,6 +49,7 @@ func ParseKey(data []byte) ([]*evidence.CosignerKey, error) {
 			return nil, err
 		}
 		key, err := kind.of(k.Name, (*[32]byte)(seed))
+		clear(seed)
 		if err != nil {
 			return nil, err
 		}

@@ -208,6 +208,9 @@ func (t *terminal) passphrase(from file, isNew bool) ([]byte, error) {
 	if from != "" {
 		return hardware.ReadPassphrase(string(from))
 	}
+	if err := hardware.Conceal(); err != nil {
+		return nil, err
+	}
 	tty, ok := t.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(tty.Fd())) {
 		return nil, fmt.Errorf("%w: the passphrase is typed, and standard input is not a terminal", hardware.ErrPassphrase)

@@ -317,15 +317,17 @@ func ReadSecretFile(path string, limit int) ([]byte, error) {
 	} else if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: %w: it is not a regular file", path, ErrFormat)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err != nil {
+	buffer := make([]byte, limit+1) // at once: a buffer that grows leaves copies behind
+	n, err := io.ReadFull(f, buffer)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		clear(buffer)
 		return nil, err
 	}
-	if len(data) > limit {
-		clear(data)
+	if n > limit {
+		clear(buffer)
 		return nil, fmt.Errorf("%s: %w: longer than %d bytes", path, ErrFormat, limit)
 	}
-	return data, nil
+	return buffer[:n], nil
 }
 
 func parseHash(text string) (hash policies.Hash, err error) {

@@ -154,8 +154,8 @@ func TestKindsOfSecret(t *testing.T) {
 	if _, err := Open(dir, other); !errors.Is(err, ErrUnlock) {
 		t.Errorf("another key file: %v", err)
 	}
-	for _, text := range []string{fmt.Sprint(secret), fmt.Sprintf("%+v %#v %x %s", secret, secret, secret, secret), slog.AnyValue(secret).Resolve().String()} {
-		if !strings.Contains(text, "redacted") || strings.Contains(text, fmt.Sprintf("%x", secret.bytes[:4])) {
+	for _, text := range []string{fmt.Sprint(secret), fmt.Sprintf("%+v %#v %x %s", secret, secret, secret, secret), fmt.Sprintf("%v %+v %#v %x %s", *secret, *secret, *secret, *secret, *secret), slog.AnyValue(secret).Resolve().String()} {
+		if !strings.Contains(text, "redacted") || strings.Contains(text, fmt.Sprintf("%x", secret.bytes[:4])) || strings.Contains(text, fmt.Sprintf("%d %d", secret.bytes[0], secret.bytes[1])) {
 			t.Errorf("a secret prints as %q", text)
 		}
 	}

@@ -84,16 +84,16 @@ func NewKeyFile(path string) (*Secret, error) {
 func (s *Secret) Zero() { clear(s.bytes) }
 
 // String keeps the secret out of text.
-func (s *Secret) String() string { return "(redacted)" }
+func (Secret) String() string { return "(redacted)" }
 
 // GoString keeps the secret out of %#v.
-func (s *Secret) GoString() string { return s.String() }
+func (s Secret) GoString() string { return s.String() }
 
 // Format keeps the secret out of every other verb.
-func (s *Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
+func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
 
 // LogValue keeps the secret out of structured logs.
-func (s *Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // A sealed file is magic || header, one line of strict JSON || AES-256-GCM(key, nonce 0, plaintext, everything before).
 // key = HKDF-SHA-256(master, salt = file salt, info = profile(magic)), where the file salt is fresh for each file and so the key is

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 	"rsc.io/qr"
@@ -56,7 +57,7 @@ func (s *session) newPassword(file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len([]rune(string(text))) < minPassword {
+	if utf8.RuneCount(text) < minPassword {
 		clear(text)
 		return nil, s.adding(errUnsure, "password.short", "n", minPassword)
 	}
@@ -73,6 +74,9 @@ func (s *session) elsewhere(err error) error {
 
 // password reads a password from a file that only its owner can read, or asks for it.
 func (s *session) password(file string, twice bool) ([]byte, error) {
+	if err := conceal(); err != nil {
+		return nil, err
+	}
 	if file != "" {
 		text, err := profile.ReadSecretFile(file, 4096)
 		if err != nil {
@@ -95,12 +99,12 @@ func (s *session) password(file string, twice bool) ([]byte, error) {
 	}
 	again, err := ask("password.again")
 	defer clear(again)
-	if err != nil {
-		return nil, err
+	if err == nil && !bytes.Equal(text, again) {
+		err = errDiffer
 	}
-	if !bytes.Equal(text, again) {
+	if err != nil {
 		clear(text)
-		return nil, errDiffer
+		return nil, err
 	}
 	return text, nil
 }

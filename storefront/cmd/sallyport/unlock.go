@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/sallyport/sallyport/storefront/client"
@@ -25,8 +26,20 @@ func (s *session) folder(name string) (string, error) {
 	return filepath.Join(config, "sallyport", name), nil
 }
 
+// conceal forbids core dumps of this process, and debuggers of the same user and their view of its memory (prctl(2), PR_SET_DUMPABLE). It is called before
+// anything secret is read.
+func conceal() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbidding core dumps: %w", err)
+	}
+	return nil
+}
+
 // secret gets what opens the profile: key file, passphrase file, or a prompt. fresh asks twice, and makes a key file that is missing.
 func (s *session) secret(fresh bool) (*profile.Secret, error) {
+	if err := conceal(); err != nil {
+		return nil, err
+	}
 	if s.KeyFile != "" {
 		if fresh {
 			return profile.NewKeyFile(s.KeyFile)
@@ -72,12 +85,12 @@ func (s *session) prompt(twice bool) ([]byte, error) {
 	}
 	again, err := ask("password.again")
 	defer clear(again)
-	if err != nil {
-		return nil, err
+	if err == nil && !bytes.Equal(phrase, again) {
+		err = errDiffer
 	}
-	if !bytes.Equal(phrase, again) {
+	if err != nil {
 		clear(phrase)
-		return nil, errDiffer
+		return nil, err
 	}
 	return phrase, nil
 }

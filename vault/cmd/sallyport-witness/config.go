@@ -11,6 +11,7 @@ import (
 	"github.com/knadh/koanf/parsers/toml/v2"
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
@@ -137,8 +138,14 @@ func (l *logConfig) open() (one witness.Log, err error) {
 	return witness.VaultLog(document), nil
 }
 
+// conceal forbids core dumps of this process, and debuggers of the same user and their view of its memory (prctl(2), PR_SET_DUMPABLE).
+func conceal() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+
 // readKey reads the witness's key.
 func (c *config) readKey() ([]*evidence.CosignerKey, error) {
+	if err := conceal(); err != nil {
+		return nil, fmt.Errorf("reading the witness's key: %w", err)
+	}
 	if err := private(c.Key); err != nil {
 		return nil, fmt.Errorf("reading the witness's key: %w", err)
 	}

@@ -116,6 +116,9 @@ func initialise(cfg *config, name string, stdout io.Writer) error {
 			return err
 		}
 	}
+	if err := conceal(); err != nil {
+		return fmt.Errorf("making the witness's key: %w", err)
+	}
 	key, err := witness.NewKey(name)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errConfig, err)

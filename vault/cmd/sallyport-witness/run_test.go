@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/policies/evidence"
 )
@@ -186,5 +187,20 @@ func TestServe(t *testing.T) {
 	must(t, os.WriteFile(files[0], []byte("vault.test/log\n9\nAAAA\n"), 0o600))
 	if code, _, stderr := call(t, "serve", "--config", path); code != exitState || !strings.Contains(stderr, "cannot be trusted") {
 		t.Errorf("with a damaged record: %d %s", code, stderr)
+	}
+}
+
+// TestKeyConceals: a process that made or read the witness's key can be neither dumped nor debugged by its own user.
+func TestKeyConceals(t *testing.T) {
+	dir := t.TempDir()
+	path := configured(t, dir, "[[log]]\nkey = \""+vkey+"\"\n")
+	for _, args := range [][]string{{"init", "--config", path, "--name", "witness.test/w"}, {"keys", "--config", path}} {
+		must(t, unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
+		if code, _, stderr := call(t, args...); code != exitOK {
+			t.Fatalf("%v: %d, %s", args, code, stderr)
+		}
+		if dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || dumpable != 0 {
+			t.Errorf("%s: dumpable is %d, %v", args[0], dumpable, err)
+		}
 	}
 }

@@ -533,12 +533,11 @@ func (x *index) member(set *[32]byte, mac hash.Hash, key string, version uint64)
 func (x *index) newMAC() hash.Hash { return hmac.New(sha256.New, x.dataKey[:]) }
 
 func (x *index) close() error {
+	clear(x.dataKey[:])
 	if x.db == nil {
 		return nil
 	}
-	err := x.db.Close()
-	clear(x.dataKey[:])
-	return err
+	return x.db.Close()
 }
 
 // encode is the value of a database key in the state, nil if there is none any more.

@@ -108,7 +108,9 @@ func NewAttempt(account policies.OwnerID, password []byte, source io.Reader) (*A
 	if a.r, err = draw(source); err != nil {
 		return nil, err
 	}
-	a.blinded, err = times(a.r, hash(policies.Encode("password-point", account[:], password), []byte(domain)))
+	message := policies.Encode("password-point", account[:], password)
+	defer clear(message)
+	a.blinded, err = times(a.r, hash(message, []byte(domain)))
 	return a, err
 }
 
@@ -135,7 +137,9 @@ func (a *Attempt) Keys(answer [32]byte, salt [SaltSize]byte) (*Keys, error) {
 		return nil, err
 	}
 	defer clear(output[:])
-	soft := secret.Derive(output[:], nil, policies.Encode("password-output", a.account[:], a.password), 32)
+	info := policies.Encode("password-output", a.account[:], a.password)
+	defer clear(info)
+	soft := secret.Derive(output[:], nil, info, 32)
 	defer clear(soft)
 	hard := argon2.IDKey(soft, salt[:], passes, memory, lanes, 32)
 	defer clear(hard)
@@ -152,8 +156,14 @@ type Keys struct {
 
 func derive(account policies.OwnerID, ikm []byte, key, proof string) *Keys {
 	k := &Keys{account: account}
-	copy(k.key[:], secret.Derive(ikm, nil, policies.Encode(key, account[:]), 32))
-	copy(k.proof[:], secret.Derive(ikm, nil, policies.Encode(proof, account[:]), 32))
+	for _, d := range []struct {
+		to  []byte
+		use string
+	}{{k.key[:], key}, {k.proof[:], proof}} {
+		b := secret.Derive(ikm, nil, policies.Encode(d.use, account[:]), 32)
+		copy(d.to, b)
+		clear(b)
+	}
 	return k
 }
 
