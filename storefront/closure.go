@@ -148,7 +148,7 @@ func (s *Storefront) wipeRecords(ctx context.Context, id policies.IdentityID) er
 	if err == nil {
 		err = s.wipeIntroduced(ctx, id)
 	}
-	for _, kind := range []byte{kindGrant, kindWriteGrant, kindTree, kindWork, kindLeaf, kindCiphertext, kindChain, kindCount, kindNumber, kindVoucher, kindGivenUp, kindGivingUp, kindRegistration, kindIntroducedCount, kindIdentity} {
+	for _, kind := range []byte{kindGrant, kindWriteGrant, kindTree, kindWork, kindLeaf, kindCiphertext, kindChain, kindCount, kindNumber, kindSuccession, kindVoucher, kindGivenUp, kindGivingUp, kindRegistration, kindIntroducedCount, kindIdentity} {
 		if err == nil {
 			err = s.deleteEach(ctx, key(kind, id[:]), func(r store.Record) []store.Change { return []store.Change{{Key: r.Key, Delete: true}} })
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -55,8 +56,8 @@ func (v *Vault) closeAccount(ctx context.Context, e *envelope.Envelope) (*eviden
 	return v.receipt(&record, cp, e.Hash)
 }
 
-// eraseClosed erases what lies beside the entries of those who closed their accounts long enough ago. Its progress is the log's own: the newest of the entries has
-// its body until the last.
+// eraseClosed erases what lies beside the entries of those who closed their accounts long enough ago. Its progress is the log's own: the newest of the entries that keeps its
+// body until then has it until the last.
 func (v *Vault) eraseClosed(ctx context.Context) error {
 	var closures []ledger.Closure
 	v.ledger.Read(func(s *ledger.State) { closures = s.Closures(v.cfg.Clock().Add(-leastKeep)) })
@@ -65,11 +66,11 @@ func (v *Vault) eraseClosed(ctx context.Context) error {
 		v.ledger.Read(func(s *ledger.State) { entries = s.Entries(c) })
 		if len(entries) > 0 {
 			first, last := int64(entries[0]), int64(entries[len(entries)-1])
-			_, raw, err := v.cfg.Log.Read(last)
+			left, err := v.unerased(c, entries)
 			if err != nil {
 				return err
 			}
-			if len(raw.Body) > 0 {
+			if left {
 				err := v.cfg.Log.Erase(ctx, first, last+1, func(entry []byte) bool { return ledger.Closable(entry, c.Pseudonym) })
 				if errors.Is(err, keylog.ErrRange) { // some are in the newest segment still
 					v.cfg.Log.Roll()
@@ -85,6 +86,26 @@ func (v *Vault) eraseClosed(ctx context.Context) error {
 		v.closedMu.Unlock()
 	}
 	return nil
+}
+
+// unerased reports whether something of a closed account is to be erased still.
+func (v *Vault) unerased(c ledger.Closure, entries []uint64) (bool, error) {
+	for _, index := range slices.Backward(entries) {
+		_, raw, err := v.cfg.Log.Read(int64(index))
+		if err != nil {
+			return false, err
+		}
+		if !ledger.Closable(raw.Entry, c.Pseudonym) {
+			continue
+		}
+		if len(raw.Body) > 0 {
+			return true, nil
+		}
+		if !ledger.Erasable(raw.Entry) { // else its time may have been over before the account was closed, and says nothing of those before it
+			return false, nil
+		}
+	}
+	return false, nil
 }
 
 func (v *Vault) closedDone() int {

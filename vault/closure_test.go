@@ -237,3 +237,51 @@ func TestSuspendedThenClosed(t *testing.T) {
 		}
 	}
 }
+
+// TestRetentionThenClosed: an account whose newest entries lost their bodies by retention before it was closed is erased all the same.
+func TestRetentionThenClosed(t *testing.T) {
+	w := newWorld(t)
+	w.keep = leastKeep
+	w.restart(true)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	g := o.grant(r, nil, "name")
+	r.value(ask{o, g, "name", 0}, r.read(ask{o, g, "name", 0}).Items[0])
+	w.clock.move(leastKeep + time.Hour)
+	w.restart(true)
+	until(t, "retention", func() bool { return w.vault.Erased() > 3 })
+	s, _ := o.closureOf(nil)
+	first := w.accepted(s)
+	w.clock.move(leastKeep + time.Hour)
+	w.log.Roll()
+	other := w.owner()
+	other.set("name", "k")
+	w.restart(true)
+	until(t, "erased", func() bool { return len(w.vault.ErasedAccounts(0)) == 1 })
+	for _, one := range w.records() {
+		if one.Owner == o.pseudonym(first) && one.Index < first.Evidence.Index && ledger.Closable(one.Leaf[8:], one.Owner) && len(one.Opening.Details) > 0 {
+			t.Errorf("entry %d, %s, is not erased", one.Index, one.Kind)
+		}
+	}
+}
+
+// TestClosedReader: who closed their account reads nothing more, in a session that was open either.
+func TestClosedReader(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	g := o.grant(r, nil, "name")
+	r.value(ask{o, g, "name", 0}, r.read(ask{o, g, "name", 0}).Items[0])
+	e, err := policies.Sign(r.key, &policies.Closure{
+		Header: policies.NewHeader("closure", w.clock.now()), Audience: w.document.Vault, Owner: policies.OwnerID(r.id), Link: policies.Link{Seq: 1, Prev: policies.Hash(r.id)},
+	})
+	must(t, err)
+	w.accepted(api.Submission{Envelope: e.Raw})
+	for _, database := range []bool{true, false} {
+		call, _ := r.callOf(nil, ask{o, g, "name", 0})
+		if got := w.vault.Reencrypt(t.Context(), []api.Call{call})[0].Code; got != policies.CodeSession {
+			t.Errorf("the session goes on: %q", got)
+		}
+		w.restart(database)
+	}
+}

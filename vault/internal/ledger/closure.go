@@ -88,7 +88,7 @@ func (s *State) taken() (first uint64, taken bool) {
 	return first, taken
 }
 
-// close ends an account: all that is granted, and the heads, so that nothing is proven under them.
+// close ends an account: all that is granted, the heads, so that nothing is proven under them, and what the identity opened as a reader.
 func (s *State) close(r *Record, d *policies.Closure) error {
 	id, hash := policies.IdentityID(d.Owner), r.Details.Document
 	if s.Closed(id) {
@@ -105,6 +105,7 @@ func (s *State) close(r *Record, d *policies.Closure) error {
 	}
 	s.closed[id] = Closure{ID: id, Pseudonym: r.Owner, Index: r.Index, Time: r.Time.Unix()}
 	s.touch(closedKey(id))
+	s.endSessions(policies.ReaderID(id))
 	for key := range s.heads {
 		if key.owner == d.Owner {
 			delete(s.heads, key)

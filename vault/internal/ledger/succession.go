@@ -69,13 +69,18 @@ func (s *State) succeed(r *Record, d *succession.Document) error {
 	next.Former = next.Former[:min(len(next.Former), formerKeys)]
 	s.identities[d.Identity] = &next
 	s.touch(identityKey(d.Identity))
+	s.endSessions(policies.ReaderID(d.Identity))
+	return nil
+}
+
+// endSessions ends the sessions that a reader opened.
+func (s *State) endSessions(reader policies.ReaderID) {
 	for hash, one := range s.sessions {
-		if one.Document.Reader == policies.ReaderID(d.Identity) && !one.Ended {
+		if one.Document.Reader == reader && !one.Ended {
 			one.Ended = true
 			s.touch(sessionKey(hash))
 		}
 	}
-	return nil
 }
 
 // suspend ends the use of a reader's grants.
