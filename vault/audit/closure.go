@@ -69,7 +69,7 @@ func (s *replay) lostReason() string {
 	return s.lost
 }
 
-// close ends an account: all its grants end, as by a revocation.
+// close ends an account: all its grants end, as by a revocation, and what it opened as a reader.
 func (s *replay) close(r *Record, p *prepared, b *batch) {
 	d := of[policies.Closure](r, p, b)
 	if d == nil {
@@ -84,6 +84,7 @@ func (s *replay) close(r *Record, p *prepared, b *batch) {
 	} else if len(faults) == 0 {
 		s.gone.ended[r.Entry.Owner] = r.Index
 	}
+	s.endSessions(policies.ReaderID(d.Owner), r.Index)
 	for _, g := range s.grants {
 		if g.document.Owner != d.Owner {
 			continue

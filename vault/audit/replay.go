@@ -647,7 +647,7 @@ func (s *replay) asked(v *verdict, r *Record, d *evidence.Details, one *session,
 		v.fault(ReasonSessionSignature, "the session is for another vault")
 	}
 	if one.ended != 0 {
-		v.fault(string(policies.CodeSession), "entry %d gave the reader new keys, which ended the session", one.ended)
+		v.fault(string(policies.CodeSession), "entry %d ended the session: the reader has new keys, or closed the account", one.ended)
 	}
 	if one.document.Live(decided) != nil {
 		v.fault(string(policies.CodeSession), "decided at %s, outside of the session's time", decided.Format(timeFormat))

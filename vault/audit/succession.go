@@ -56,12 +56,17 @@ func (s *replay) succeed(r *Record, p *prepared, b *batch) {
 	signed.second = authority
 	one.key = d.SigningKey
 	one.standing = standing{generation: d.Generation, document: p.signed.Hash, recovery: d.RecoveryHash, suspended: one.suspended, frozen: one.frozen, frozenAt: one.frozenAt}
+	s.endSessions(policies.ReaderID(d.Identity), r.Index)
+	document(r, p.details, b, signed, ReasonSuccession, "it is not signed by the new key and by one that may decide it", faults...)
+}
+
+// endSessions ends what a reader opened, by an entry.
+func (s *replay) endSessions(reader policies.ReaderID, by uint64) {
 	for _, open := range s.sessions {
-		if open.document.Reader == policies.ReaderID(d.Identity) && open.ended == 0 {
-			open.ended = r.Index
+		if open.document.Reader == reader && open.ended == 0 {
+			open.ended = by
 		}
 	}
-	document(r, p.details, b, signed, ReasonSuccession, "it is not signed by the new key and by one that may decide it", faults...)
 }
 
 // announce notes a change of keys to come, or that there is none any more.

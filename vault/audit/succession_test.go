@@ -162,16 +162,18 @@ func TestRecheckOfSuccessions(t *testing.T) {
 		t.Errorf("a release under a suspended grant: %s", report.Bytes())
 	}
 
-	// A release in a session that the replaced key opened is not justified.
-	w = newWorld()
-	o, r = w.enrol(), w.enrol()
-	o.publish(nil)
-	g = o.grant(r, o.key, nil, "phone")
-	s = r.open(r.key, nil)
-	r.succeed(recoveryKey(r.seed), nil)
-	entry, _ = s.read(o, g, "phone", nil)
-	report = w.recheck(t, Range{})
-	if report.Unjustified.Count != 1 || report.Unjustified.Listed[0].Index != entry || report.Unjustified.Listed[0].Reasons[0].Code != string(policies.CodeSession) {
-		t.Errorf("a release in an ended session: %s", report.Bytes())
+	// A release in a session that the replaced key opened is not justified, nor one to a reader who closed the account.
+	for _, end := range []func(*person){func(r *person) { r.succeed(recoveryKey(r.seed), nil) }, func(r *person) { r.close(r.key) }} {
+		w = newWorld()
+		o, r = w.enrol(), w.enrol()
+		o.publish(nil)
+		g = o.grant(r, o.key, nil, "phone")
+		s = r.open(r.key, nil)
+		end(r)
+		entry, _ = s.read(o, g, "phone", nil)
+		report = w.recheck(t, Range{})
+		if report.Unjustified.Count != 1 || report.Unjustified.Listed[0].Index != entry || report.Unjustified.Listed[0].Reasons[0].Code != string(policies.CodeSession) {
+			t.Errorf("a release in an ended session: %s", report.Bytes())
+		}
 	}
 }
