@@ -105,7 +105,9 @@ func (v *Vault) recordAccesses(all bool) {
 	_, _, err := v.record(context.Background(), func(s *ledger.State, _ time.Time) []ledger.Record {
 		out := make([]ledger.Record, 0, len(taken))
 		for id, one := range taken {
-			out = append(out, one.record(s, id))
+			if !s.Closed(id) { // an entry of theirs would stay when all of theirs before it go
+				out = append(out, one.record(s, id))
+			}
 		}
 		slices.SortFunc(out, func(x, y ledger.Record) int { return bytes.Compare(x.Details.Identity[:], y.Details.Identity[:]) })
 		return out

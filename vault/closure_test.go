@@ -285,3 +285,37 @@ func TestClosedReader(t *testing.T) {
 		w.restart(database)
 	}
 }
+
+// TestNothingAfterClosure: what was counted or under way when an account was closed leaves no entry that names it afterwards, since the closure erases only what was before it.
+func TestNothingAfterClosure(t *testing.T) {
+	w := newWorld(t)
+	o := w.owner()
+	o.set("name", "n")
+	_, err := w.vault.History(policies.OwnerID(o.id), 0, 10)
+	must(t, err)
+	s, e := o.closureOf(nil)
+	late, err := open(w.vault, e, func(c *policies.Closure) policies.IdentityID { return policies.IdentityID(c.Owner) })
+	must(t, err)
+	late.owner = policies.OwnerID(o.id)
+	first := w.accepted(s)
+	w.vault.quotas.count(allowance{o.id, refusedDocuments}, w.clock.now(), o.pseudonym(first), policies.Pseudonym{}, map[policies.Code]uint64{policies.CodeKeyReplaced: 3})
+	_, _, err = w.vault.record(t.Context(), func(s *ledger.State, now time.Time) []ledger.Record {
+		return refusedDocument(w.vault, s, now, late, policies.CodeChain)
+	})
+	must(t, err)
+	w.vault.recordCounts(true)
+	w.vault.recordAccesses(true)
+	w.vault.recordRefusals()
+	counted := uint64(0)
+	for _, r := range w.records() {
+		if r.Kind == evidence.EntryRefusals {
+			counted += r.Details.Count
+		}
+		if r.Index > first.Evidence.Index && r.Kind != evidence.EntryDestroyed && (r.Owner == o.pseudonym(first) || r.Reader == o.pseudonym(first) || r.Details.Identity == o.id) {
+			t.Errorf("entry %d, %s, names who closed the account", r.Index, r.Kind)
+		}
+	}
+	if counted != 4 {
+		t.Errorf("%d refusals are counted, want 4", counted)
+	}
+}

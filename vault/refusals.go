@@ -249,15 +249,18 @@ func (v *Vault) recordCounts(all bool) {
 	if len(taken) == 0 {
 		return
 	}
-	var out []ledger.Record
-	for a, one := range taken {
-		sum, note := countsOf(one.counts)
-		out = append(out, ledger.Record{
-			Kind: evidence.EntryRefusals, Owner: one.owner, Reader: one.reader,
-			Details: evidence.Details{Identity: a.id, Count: sum, Note: note},
-		})
-	}
-	if _, _, err := v.record(context.Background(), func(*ledger.State, time.Time) []ledger.Record { return out }); err != nil {
+	_, _, err := v.record(context.Background(), func(s *ledger.State, _ time.Time) (out []ledger.Record) {
+		for a, one := range taken {
+			sum, note := countsOf(one.counts)
+			r := ledger.Record{Kind: evidence.EntryRefusals, Owner: one.owner, Reader: one.reader, Details: evidence.Details{Identity: a.id, Count: sum, Note: note}}
+			if s.Closed(a.id) { // who closed their account is named no more
+				r.Owner, r.Reader, r.Details.Identity = policies.Pseudonym{}, policies.Pseudonym{}, policies.IdentityID{}
+			}
+			out = append(out, r)
+		}
+		return out
+	})
+	if err != nil {
 		v.quotas.giveBack(taken, now)
 	}
 }
@@ -291,9 +294,13 @@ func (v *Vault) refusable(s *ledger.State, now time.Time, r *read, out []ledger.
 	return out[:first]
 }
 
-// refusedDocument is the record of a refused document, if it may be listed; else it is counted.
-func refusedDocument[T any](v *Vault, now time.Time, d *signed[T], refused error) []ledger.Record {
+// refusedDocument is the record of a refused document, if it may be listed; else it is counted. It is called in a decision.
+func refusedDocument[T any](v *Vault, s *ledger.State, now time.Time, d *signed[T], refused error) []ledger.Record {
 	code := problem.Of(refused).Code
+	if s.Closed(d.signer.ID) { // since the signature was verified; an entry of theirs would stay when all of theirs before it go
+		v.refused.add(code)
+		return nil
+	}
 	records := d.refusal(code)
 	a := allowance{d.signer.ID, refusedDocuments}
 	if v.quotas.take(a, now, len(records)) {

@@ -145,7 +145,7 @@ func acceptBy[T any](ctx context.Context, v *Vault, record func(context.Context,
 			refused = policies.CodeKeyReplaced
 		}
 		if refused != nil {
-			return refusedDocument(v, now, d, refused)
+			return refusedDocument(v, s, now, d, refused)
 		}
 		return []ledger.Record{make()}
 	})
