@@ -327,7 +327,8 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	}
 	v.chores.Go(v.keep)
 	v.chores.Go(v.keepErasing)
-	v.chores.Go(v.checkKeys)
+	recorded := v.recordedChecks()
+	v.chores.Go(func() { v.checkKeys(recorded) })
 	if v.sealing.store != nil {
 		v.chores.Go(v.keepSealing)
 	}

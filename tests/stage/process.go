@@ -131,8 +131,23 @@ func (d *Daemon) PID() int {
 	return 0
 }
 
-// Stop asks the process to end and waits; one that does not is killed, and that is an error.
-func (d *Daemon) Stop() error {
+// Stop asks the process to end and waits; one that does not is killed, and that is an error. So is a data race that was found in any of its lives, or in a process that it started: by
+// commands that were built with -race.
+func (d *Daemon) Stop() error { return errors.Join(d.stop(), d.raced()) }
+
+// raced is an error with what the race detector said, if it said anything.
+func (d *Daemon) raced() error {
+	data, err := os.ReadFile(d.Log)
+	if errors.Is(err, os.ErrNotExist) { // it was never started
+		return nil
+	}
+	if at := bytes.Index(data, []byte("WARNING: DATA RACE")); at >= 0 {
+		return fmt.Errorf("a data race in the %s:\n%.8000s", d.Name, data[at:])
+	}
+	return err
+}
+
+func (d *Daemon) stop() error {
 	p := d.living()
 	if p == nil {
 		return nil
