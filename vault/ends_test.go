@@ -122,6 +122,61 @@ func TestEndsAreToldApart(t *testing.T) {
 	}
 }
 
+// TestEndsInBothCustodies: one revocation ends keys of both custodies, all of them.
+func TestEndsInBothCustodies(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	for _, f := range []policies.Field{"a", "b", "c"} {
+		o.seal(f, 1, string(f))
+	}
+	o.publish()
+	resident := o.grant(r, nil, "a", "b", "c")
+	w.custody = policies.CustodySealed
+	kept := o.grant(r, nil, "a", "b", "c")
+	s, _ := o.revocationOf(func(d *policies.Revocation) {
+		for _, f := range []policies.Field{"a", "b"} {
+			d.Items = append(d.Items, policies.RevokedItem{Grant: kept.ID, Field: f, Author: policies.AuthorID(o.id)})
+		}
+	}, resident, "a", "b")
+	w.accepted(s)
+	for _, custody := range []policies.Custody{policies.CustodySealed, policies.CustodyResident} {
+		w.custody = custody
+		g := map[policies.Custody]*policies.Grant{policies.CustodySealed: kept, policies.CustodyResident: resident}[custody]
+		if w.held() != 1 || !w.holds(keyID(g.ID, "c", policies.AuthorID(o.id))) {
+			t.Errorf("%s: %d keys are left, want that of the field that was not revoked", custody, w.held())
+		}
+	}
+}
+
+// TestFailedImportLeavesNothing: the token takes some keys of a grant and not the last. None of them stays, at once and not only at the next start.
+func TestFailedImportLeavesNothing(t *testing.T) {
+	eachCustody(t, func(t *testing.T, w *world) {
+		o, r := w.owner(), w.reader()
+		fields := []policies.Field{"a", "b", "c", "d"}
+		for _, f := range fields {
+			o.seal(f, 1, string(f))
+		}
+		o.publish()
+		var mu sync.Mutex
+		imports := 0
+		w.token.hook = func(op string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if op == "import" {
+				if imports++; imports == len(fields) {
+					return errors.New("device error")
+				}
+			}
+			return nil
+		}
+		s, _, _ := o.grantOf(r, nil, fields...)
+		w.refuses(s, policies.CodeImport, "a grant of which the token does not take a key")
+		if imports != len(fields) || w.held() != 0 {
+			t.Errorf("%d keys are left of %d imports", w.held(), imports)
+		}
+	})
+}
+
 // TestEndWaitsForItsUse: of two keys of a revocation one is in use. It is destroyed when that is over and not before, and only then is the revocation acknowledged.
 func TestEndWaitsForItsUse(t *testing.T) {
 	eachCustody(t, func(t *testing.T, w *world) {
