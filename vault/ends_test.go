@@ -67,6 +67,116 @@ func TestOneKeyThatStays(t *testing.T) {
 	}
 }
 
+// TestEndsAreToldApart: of the keys of a revocation a host with the PIN renamed one, took one away, and put the key of another grant in the place of a third. Each is told of its own field, the record counts
+// them, and the other grant's key stays.
+func TestEndsAreToldApart(t *testing.T) {
+	w := newWorld(t)
+	said := new(log)
+	w.said = said
+	w.restart(true)
+	o, r := w.owner(), w.reader()
+	fields := []policies.Field{"a", "b", "c", "d", "e"}
+	for _, f := range fields {
+		o.seal(f, 1, string(f))
+	}
+	o.publish()
+	g, other := o.grant(r, nil, fields...), o.grant(r, nil, "a")
+	key := func(g *policies.Grant, f policies.Field) KeyID { return keyID(g.ID, f, policies.AuthorID(o.id)) }
+	elsewhere := KeyID{9}
+	w.token.mu.Lock()
+	keys := w.token.keys
+	keys[elsewhere] = keys[key(g, "b")]
+	delete(keys, key(g, "b"))
+	delete(keys, key(g, "d"))
+	keys[key(g, "e")] = keys[key(other, "a")]
+	w.token.mu.Unlock()
+	s, _ := o.revocationOf(nil, g, fields...)
+	w.accepted(s)
+	destroyed := w.of(evidence.EntryDestroyed)
+	if len(destroyed) != 1 || destroyed[0].Note != "2 not in the token, 1 under another name" {
+		t.Errorf("recorded %+v", destroyed)
+	}
+	if w.holds(elsewhere) || !w.holds(key(g, "e")) || !w.holds(key(other, "a")) || w.held() != 2 {
+		t.Errorf("%d keys are left, and the renamed one is there: %t", w.held(), w.holds(elsewhere))
+	}
+	said.mu.Lock()
+	defer said.mu.Unlock()
+	for _, line := range strings.Split(said.buf.String(), "\n") {
+		for _, f := range fields {
+			var want string
+			switch f {
+			case "b":
+				want = "under another name"
+			case "d", "e":
+				want = "was not in the token"
+			}
+			if strings.HasSuffix(strings.TrimSpace(line), " field="+string(f)) && (want == "" || !strings.Contains(line, want)) {
+				t.Errorf("of %s it is said: %s", f, line)
+			}
+		}
+	}
+	for _, f := range []string{"b", "d", "e"} {
+		if n := strings.Count(said.buf.String(), " field="+f+"\n"); n != 1 {
+			t.Errorf("%d lines are about %s", n, f)
+		}
+	}
+}
+
+// TestEndsInBothCustodies: one revocation ends keys of both custodies, all of them.
+func TestEndsInBothCustodies(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	for _, f := range []policies.Field{"a", "b", "c"} {
+		o.seal(f, 1, string(f))
+	}
+	o.publish()
+	resident := o.grant(r, nil, "a", "b", "c")
+	w.custody = policies.CustodySealed
+	kept := o.grant(r, nil, "a", "b", "c")
+	s, _ := o.revocationOf(func(d *policies.Revocation) {
+		for _, f := range []policies.Field{"a", "b"} {
+			d.Items = append(d.Items, policies.RevokedItem{Grant: kept.ID, Field: f, Author: policies.AuthorID(o.id)})
+		}
+	}, resident, "a", "b")
+	w.accepted(s)
+	for _, custody := range []policies.Custody{policies.CustodySealed, policies.CustodyResident} {
+		w.custody = custody
+		g := map[policies.Custody]*policies.Grant{policies.CustodySealed: kept, policies.CustodyResident: resident}[custody]
+		if w.held() != 1 || !w.holds(keyID(g.ID, "c", policies.AuthorID(o.id))) {
+			t.Errorf("%s: %d keys are left, want that of the field that was not revoked", custody, w.held())
+		}
+	}
+}
+
+// TestFailedImportLeavesNothing: the token takes some keys of a grant and not the last. None of them stays, at once and not only at the next start.
+func TestFailedImportLeavesNothing(t *testing.T) {
+	eachCustody(t, func(t *testing.T, w *world) {
+		o, r := w.owner(), w.reader()
+		fields := []policies.Field{"a", "b", "c", "d"}
+		for _, f := range fields {
+			o.seal(f, 1, string(f))
+		}
+		o.publish()
+		var mu sync.Mutex
+		imports := 0
+		w.token.hook = func(op string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if op == "import" {
+				if imports++; imports == len(fields) {
+					return errors.New("device error")
+				}
+			}
+			return nil
+		}
+		s, _, _ := o.grantOf(r, nil, fields...)
+		w.refuses(s, policies.CodeImport, "a grant of which the token does not take a key")
+		if imports != len(fields) || w.held() != 0 {
+			t.Errorf("%d keys are left of %d imports", w.held(), imports)
+		}
+	})
+}
+
 // TestEndWaitsForItsUse: of two keys of a revocation one is in use. It is destroyed when that is over and not before, and only then is the revocation acknowledged.
 func TestEndWaitsForItsUse(t *testing.T) {
 	eachCustody(t, func(t *testing.T, w *world) {

@@ -307,6 +307,24 @@ func TestHostileToOwners(t *testing.T) {
 		}
 	})
 
+	t.Run("the end of writing held back", func(t *testing.T) {
+		// Who may read and write is stopped reading, although nobody takes the end of the writing; the command says that something is not stopped yet, and the next one ends that.
+		f := policies.Field("own/both")
+		play(t, s, exitDone, "alice", "me", "set", string(f), "v")
+		play(t, s, exitDone, "alice", "me", "grant", "shop", string(f), "--write")
+		play(t, s, exitDone, "shop", "biz", "write", "alice", string(f), "w")
+		l.front.set(at("POST", api.PathWriteEnds, silence))
+		l.owners.set(silence)
+		if r := l.run(t, "alice", "me", "revoke", "shop", string(f), "--no-rotate"); r.Code != exitNotStopped || !strings.Contains(r.Stdout, "NOT STOPPED YET") || strings.Contains(r.Stdout, "can no longer") {
+			t.Errorf("it could not end the writing: exit code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+		}
+		l.stopped(t, "shop", f)
+		play(t, s, exitDone, "shop", "biz", "write", "alice", string(f), "x")
+		l.honest()
+		play(t, s, exitDone, "alice", "me", "sync")
+		play(t, s, exitRefused, "shop", "biz", "write", "alice", string(f), "y")
+	})
+
 	t.Run("a grant held back", func(t *testing.T) {
 		// The storefront keeps a grant, lets the owner revoke, and passes the grant on afterwards.
 		for _, before := range []bool{true, false} {

@@ -121,6 +121,8 @@ func successionFiles() []File {
 		[3]string{"no name", `"name":"Bäckerei Übermut GmbH"`, `"name":""`},
 		[3]string{"name of 201 bytes", `Bäckerei Übermut GmbH`, strings.Repeat("n", 201)},
 		[3]string{"name without a letter", `Bäckerei Übermut GmbH`, `4711`},
+		[3]string{"name of letters that look like punctuation", `Bäckerei Übermut GmbH`, "\u01c3\u01c3 \u01c3"},
+		[3]string{"name of letters of two systems that look like punctuation", `Bäckerei Übermut GmbH`, "\u304f\u30ce"},
 		[3]string{"name of Latin and Cyrillic letters", `Bäckerei Übermut GmbH`, "Bäckerei \u00dcbermut GmbН"},
 		[3]string{"name with a soft hyphen", `Bäckerei Übermut GmbH`, "Bäckerei\u00ad GmbH"},
 		[3]string{"name in Unicode's form NFD", `Bäckerei Übermut GmbH`, "Ba\u0308ckerei"},
@@ -128,7 +130,7 @@ func successionFiles() []File {
 		[3]string{"longer than 400 days", fmt.Sprint(`"expires":`, theTime+names.MaxVoucher), fmt.Sprint(`"expires":`, theTime+names.MaxVoucher+1)},
 		[3]string{"ends before it begins", fmt.Sprint(`"expires":`, theTime+names.MaxVoucher), fmt.Sprint(`"expires":`, theTime)},
 		[3]string{"withdrawn and good", `"not_before":`, `"withdrawn":true,"not_before":`})
-	for _, c := range [][2]string{{"withdrawn"}, {"a name in two systems that are written together", "東京ガス Tokyo"}} {
+	for _, c := range [][2]string{{"withdrawn"}, {"a name in two systems that are written together", "東京ガス Tokyo"}, {"a letter that looks like punctuation beside a sign that looks like letters", "\u01c3 \u2116"}} {
 		name, text := c[0], c[1]
 		d := names.Voucher{Header: header("voucher"), Audience: aud, Identity: policies.IdentityID(readerID), Serial: 8, Name: "Bäckerei Übermut GmbH", Withdrawn: true}
 		if text != "" {

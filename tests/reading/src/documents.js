@@ -2,6 +2,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { MAX_U64, demand, encode, fieldName, hex, sha256, visible, visibleText } from './encodings.js'
+import { hasKey } from './confusables.js'
 import { bytes, digits, digitsOrZeroes, flag, integer, listOf, object, oneOf, parse, text } from './json.js'
 import { COMPOSITE_KEY_SIZE, make, read, verify } from './envelopes.js'
 import { CT_SIZE, PUBLIC_SIZE } from './xwing.js'
@@ -158,6 +159,7 @@ const ALONE = (
 /** voucherName is a name that may be vouched for. Section 16. */
 const voucherName = (name) => {
   demand(/\p{L}/u.test(name), 'malformed', 'no letter')
+  demand(hasKey(name), 'malformed', 'no key')
   demand(!/[\p{Cf}\p{Co}\p{Default_Ignorable_Code_Point}\p{Variation_Selector}]/u.test(name), 'malformed', 'invisible')
   demand(name.normalize('NFC') === name, 'malformed', 'not NFC')
   demand(name.trim().split(/\s+/u).join(' ') === name, 'malformed', 'spaces')
