@@ -141,16 +141,18 @@ func (m *model) root(e *Event) bool {
 
 // follows reports whether a device may have the root that another one put in force, which was announced, and whether it certainly has: then it goes on with it.
 func (m *model) follows(e, succeed *Event) (may, must bool) {
+	if succeed.Do != Succeed {
+		return false, false
+	}
 	announced := 0
-	for i := range m.events {
-		x := &m.events[i]
-		if succeed.Do != Succeed || x.Do != Announce || x.owner() != e.owner() || x.Start >= succeed.End || refusedAtHome(x) {
+	for _, w := range m.roots[e.owner()].possible(succeed.Start, succeed.End) {
+		if w.Event == nil || w.Do != Announce {
 			continue
 		}
 		announced++
-		anew := slices.ContainsFunc(m.events, func(y Event) bool { return y.Who == e.Who && y.made() && y.End > x.Start && y.Start < e.End })
-		may = may || x.Who == e.Who || anew
-		must = x.Who == e.Who && x.Result == OK && !anew
+		anew := slices.ContainsFunc(m.events, func(y Event) bool { return y.Who == e.Who && y.made() && y.End > w.start && y.Start < e.End })
+		may = may || w.Who == e.Who || anew
+		must = w.Who == e.Who && w.acked && !anew
 	}
 	return may, must && announced == 1
 }
