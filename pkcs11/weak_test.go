@@ -138,18 +138,23 @@ func wrapsScalarOut(th *thief, o cryptoki.Object) error {
 	if !ok {
 		return errUnlike
 	}
-	same, err := got.ECDH()
-	if err != nil || !same.Equal(th.trial.software) {
+	if !th.same(got) {
 		return errUnlike
 	}
 	return nil
+}
+
+// same reports whether a key is the one that was wrapped.
+func (th *thief) same(key *ecdsa.PrivateKey) bool {
+	k, err := key.ECDH()
+	return err == nil && k.Equal(th.trial.software)
 }
 
 // opened demands that plain is the wrapped key as it was wrapped.
 func (th *thief) opened(plain []byte, err error) error {
 	if err == nil && !bytes.Equal(plain, th.trial.der) {
 		key, parsed := x509.ParsePKCS8PrivateKey(plain) // SoftHSM's own form of it
-		if k, ok := key.(*ecdsa.PrivateKey); !ok || parsed != nil || alike(k.D.FillBytes(make([]byte, 32)), th.trial.software.Bytes()) != nil {
+		if k, ok := key.(*ecdsa.PrivateKey); !ok || parsed != nil || !th.same(k) {
 			err = errUnlike
 		}
 	}
@@ -167,8 +172,10 @@ func signs(th *thief, o cryptoki.Object) error {
 	if err != nil {
 		return err
 	}
-	point := th.trial.software.PublicKey().Bytes()
-	public := &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(point[1:33]), Y: new(big.Int).SetBytes(point[33:])}
+	public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), th.trial.software.PublicKey().Bytes())
+	if err != nil {
+		return err
+	}
 	if len(sig) != 64 || !ecdsa.Verify(public, digest[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])) {
 		return errUnlike
 	}
@@ -312,7 +319,7 @@ func (th *thief) loggedOut(f func() error) error {
 func lines(c Custody) []lapse {
 	line := func(typ uint) string { return unwrapLine(cryptoki.Attribute{Type: typ}) }
 	class, keyType, mechs := line(cryptoki.CKA_CLASS), line(cryptoki.CKA_KEY_TYPE), line(cryptoki.CKA_ALLOWED_MECHANISMS)
-	sign, recover := line(cryptoki.CKA_SIGN), line(cryptoki.CKA_SIGN_RECOVER)
+	sign, recovering := line(cryptoki.CKA_SIGN), line(cryptoki.CKA_SIGN_RECOVER)
 	asSecret := brought(macs, cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY), cryptoki.Ulong(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_GENERIC_SECRET), on(cryptoki.CKA_SIGN))
 	stays := brought(func(th *thief, o cryptoki.Object) error {
 		label := []byte("kept by the host")
@@ -337,8 +344,8 @@ func lines(c Custody) []lapse {
 		return nil
 	}, on(cryptoki.CKA_TOKEN))
 	all := []lapse{
-		{attribute: class, besides: []string{keyType, recover, sign, mechs}, gain: "brought in as a secret, it makes HMACs", take: asSecret},
-		{attribute: keyType, besides: []string{class, recover, sign, mechs}, gain: "brought in as a secret, it makes HMACs", take: asSecret},
+		{attribute: class, besides: []string{keyType, recovering, sign, mechs}, gain: "brought in as a secret, it makes HMACs", take: asSecret},
+		{attribute: keyType, besides: []string{class, recovering, sign, mechs}, gain: "brought in as a secret, it makes HMACs", take: asSecret},
 		{attribute: line(cryptoki.CKA_TOKEN), gain: "kept in the token after the session's end", take: stays},
 		{attribute: line(cryptoki.CKA_PRIVATE), gain: "used with nobody logged in", take: brought(func(th *thief, o cryptoki.Object) error {
 			return th.loggedOut(func() error {
@@ -352,7 +359,7 @@ func lines(c Custody) []lapse {
 		}, off(cryptoki.CKA_PRIVATE))},
 		{attribute: line(cryptoki.CKA_DERIVE), never: "it permits the work itself and guards nothing"},
 		{attribute: sign, besides: []string{mechs}, gain: "signs by ECDSA", take: brought(signs, on(cryptoki.CKA_SIGN))},
-		{attribute: recover, besides: []string{mechs, sign}, never: "SoftHSM has no C_SignRecoverInit", take: brought(signsRecovering(cryptoki.CKM_ECDSA), on(cryptoki.CKA_SIGN_RECOVER))},
+		{attribute: recovering, besides: []string{mechs, sign}, never: "SoftHSM has no C_SignRecoverInit", take: brought(signsRecovering(cryptoki.CKM_ECDSA), on(cryptoki.CKA_SIGN_RECOVER))},
 		{attribute: line(cryptoki.CKA_DECRYPT), besides: []string{mechs}, never: "SoftHSM decrypts with no EC key", take: brought(func(th *thief, o cryptoki.Object) error {
 			_, err := th.p.m.Decrypt(th.s, th.p.p.oaep(), o, make([]byte, 32))
 			return err
@@ -596,8 +603,8 @@ func TestWeaknessesTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// on has one thief at one key.
-	on := func(t *testing.T, c Custody, l lapse, free []string, make func(tr *trial) (key cryptoki.Object, blob []byte, mech cryptoki.Mechanism)) error {
+	// rob has one thief at one key.
+	rob := func(t *testing.T, c Custody, l lapse, free []string, at func(tr *trial) (key cryptoki.Object, blob []byte, mech cryptoki.Mechanism)) error {
 		t.Helper()
 		th := &thief{t: t, p: p, custody: c, free: free, pair: pair, trial: &trial{custody: c, public: &pair.PublicKey}}
 		if !p.wrapped(th.trial) {
@@ -608,7 +615,7 @@ func TestWeaknessesTaken(t *testing.T) {
 		if th.s, err = m.OpenSession(p.slot); err != nil {
 			t.Fatal(err)
 		}
-		th.key, th.blob, th.mech = make(th.trial)
+		th.key, th.blob, th.mech = at(th.trial)
 		err = l.take(th)
 		_ = m.CloseSession(th.s)
 		return err
@@ -685,7 +692,7 @@ func TestWeaknessesTaken(t *testing.T) {
 					return
 				}
 				at := func(names ...string) error {
-					return on(t, c.custody, l, names, func(tr *trial) (cryptoki.Object, []byte, cryptoki.Mechanism) {
+					return rob(t, c.custody, l, names, func(tr *trial) (cryptoki.Object, []byte, cryptoki.Mechanism) {
 						o, err := createImport(p, pair, leftOut(p.passing(c.name).acting, names...))
 						if err != nil {
 							t.Fatal(err)
@@ -705,7 +712,7 @@ func TestWeaknessesTaken(t *testing.T) {
 				return
 			}
 			at := func(key cryptoki.Object, names ...string) error {
-				return on(t, Sealed, l, names, func(tr *trial) (cryptoki.Object, []byte, cryptoki.Mechanism) {
+				return rob(t, Sealed, l, names, func(tr *trial) (cryptoki.Object, []byte, cryptoki.Mechanism) {
 					strictImport, err := createImport(p, pair, p.passing(ImportSealed).acting)
 					if err == nil {
 						tr.rekey, err = m.UnwrapKey(p.home, profile.oaep(), strictImport, tr.blob, p.strict(Sealed))
