@@ -60,23 +60,6 @@ func (t *Token) these(s cryptoki.Session, found []cryptoki.Object, check KeyChec
 	return ours, nil
 }
 
-// Checks answers with the check value of each of some resident keys, as the token
-// has them now, and with an error of those that do not derive.
-func (p *Pool) Checks(ctx context.Context, ids ...KeyID) ([]KeyCheck, []error) {
-	requests := make([]DeriveRequest, len(ids))
-	for i, id := range ids {
-		requests[i] = DeriveRequest{Key: id, Point: generator}
-	}
-	checks, errs := make([]KeyCheck, len(ids)), make([]error, len(ids))
-	for i, r := range p.Derive(ctx, requests) {
-		if errs[i] = r.Err; r.Err == nil {
-			checks[i] = checkOf(&r.X)
-		}
-		clear(r.X[:])
-	}
-	return checks, errs
-}
-
 // hunt destroys the keys with some check values under whatever names they
 // live, and says what came of each. It asks every key of the token that
 // derives, so it is for the rare case that Destroy finds none. ErrKeyMissing

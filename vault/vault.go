@@ -115,12 +115,6 @@ type Imported struct {
 	Err   error
 }
 
-// Checked is what the token has under a resident key's name.
-type Checked struct {
-	Check KeyCheck
-	Err   error
-}
-
 // EndingKey is a resident key that is to be destroyed.
 type EndingKey struct {
 	Key   KeyID
@@ -137,8 +131,6 @@ type Token interface {
 	// Destroy removes keys for good, each for itself, and answers in their order. nil says that the key is gone, durably. ErrKeyMissing says that it was not
 	// there, durably. With a check value it removes that key and no other: ErrKeyRenamed says that it lay under another name, and is gone, durably.
 	Destroy(ctx context.Context, keys []EndingKey) []error
-	// Checks are the check values of resident keys as the token has them now, each for itself, in their order.
-	Checks(ctx context.Context, keys []KeyID) []Checked
 	// Keys are the re-encryption keys that the token holds.
 	Keys(ctx context.Context) ([]KeyID, error)
 
@@ -228,7 +220,7 @@ type Vault struct {
 	recorder  sync.WaitGroup
 	chores    sync.WaitGroup
 	warned    time.Time    // of the disk, by the chores
-	lost      atomic.Int64 // keys of grants in force that were not there, or not right, at the start
+	lost      atomic.Int64 // keys of grants in force that were not there at the start
 	closing   chan struct{}
 	closeOnce sync.Once
 	closeErr  error
@@ -327,8 +319,6 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	}
 	v.chores.Go(v.keep)
 	v.chores.Go(v.keepErasing)
-	recorded := v.recordedChecks()
-	v.chores.Go(func() { v.checkKeys(recorded) })
 	if v.sealing.store != nil {
 		v.chores.Go(v.keepSealing)
 	}
@@ -574,7 +564,7 @@ func (v *Vault) Health() api.Health {
 	}
 	if err == nil {
 		if n := v.lost.Load(); n > 0 {
-			h.Reason = fmt.Sprintf("%d keys of grants in force were lost or changed at the start; the log of the vault names them", n)
+			h.Reason = fmt.Sprintf("%d keys of grants in force were lost at the start; the log of the vault names them", n)
 		}
 		return h
 	}

@@ -117,20 +117,6 @@ func (s *softToken) Derive(_ context.Context, uses []Use) []Derived {
 	return out
 }
 
-func (s *softToken) Checks(_ context.Context, keys []KeyID) []Checked {
-	out := make([]Checked, len(keys))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, k := range keys {
-		if rk := s.keys[k]; rk != nil {
-			out[i].Check = checkOf(rk)
-		} else {
-			out[i].Err = ErrKeyMissing
-		}
-	}
-	return out
-}
-
 func (s *softToken) Destroy(_ context.Context, keys []EndingKey) []error {
 	errs := make([]error, len(keys))
 	for i, k := range keys {

@@ -3,6 +3,7 @@ package fault
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -65,12 +66,14 @@ func (k *kept) put(name string, flip bits.Flip) error {
 type verdict struct {
 	wrong  []string // served as data, or another thing that may never be
 	refuse []string // what somebody was refused
+	closed int      // of these, values that did not open
 	said   string   // what the daemons, and the operator's command, said meanwhile
 }
 
 // TestFlippedFiles flips a bit in a file of either daemon, of the ceremony's folder or of the token, while both are down after a crash, and starts both.
 // Whatever a reader is given is what its owner published and granted; who is refused something, a start or a value, finds the damaged file, or for an
-// object of the token the key, in the output; else nothing is missing. With everything as it was both serve again.
+// object of the token the key, in the output; else nothing is missing. Of a re-encryption key that SoftHSM takes for whole, although it is another one, the reader finds that the value does not
+// open. With everything as it was both serve again.
 func TestFlippedFiles(t *testing.T) {
 	n, random := bits.Number(t, 7)
 	members := fmt.Sprintf("reserve = %d\n", flipReserve)
@@ -86,7 +89,7 @@ func TestFlippedFiles(t *testing.T) {
 	s.Storefront.Kill()
 	k := keep(t, w)
 	names := slices.Sorted(maps.Keys(k.folders))
-	count := map[string][3]int{}
+	count := map[string][4]int{}
 	for i := range n {
 		name := names[i%len(names)]
 		flip := k.folders[name].Draw(random)
@@ -103,8 +106,10 @@ func TestFlippedFiles(t *testing.T) {
 			place[0]++
 		case named(v.said, name, flip.File):
 			place[1]++
-		default:
+		case name == tokenFolder && len(v.refuse) == v.closed: // SoftHSM does not notice, and derives with another key
 			place[2]++
+		default:
+			place[3]++
 			t.Errorf("%s: nobody names it, and %s\nsaid:\n%s", what, strings.Join(v.refuse, "; "), v.said)
 		}
 		count[name] = place
@@ -115,9 +120,12 @@ func TestFlippedFiles(t *testing.T) {
 		t.Errorf("with everything as it was: %s %s\n%s", v.wrong, v.refuse, v.said)
 	}
 	for _, name := range names {
-		t.Logf("%-16s %d harmless, %d detected and named", name, count[name][0], count[name][1])
+		t.Logf("%-16s %d harmless, %d detected and named, %d found by readers alone, whose values do not open", name, count[name][0], count[name][1], count[name][2])
 	}
 }
+
+// tokenFolder is where SoftHSM has its objects.
+const tokenFolder = "token/tokens"
 
 // tokenKey is how output names a key of the token: by the label that the ceremony gave it, or a re-encryption key by its CKA_ID.
 var tokenKey = regexp.MustCompile(`sallyport (import (resident|sealed)|log|store|sealing [0-9]+|signer state)\b|key=[0-9a-f]{64}\b`)
@@ -128,7 +136,7 @@ func named(said, folder, file string) bool {
 	if strings.Contains(said, filepath.Base(file)) {
 		return true
 	}
-	return folder == "token/tokens" && tokenKey.MatchString(said)
+	return folder == tokenFolder && tokenKey.MatchString(said)
 }
 
 // look starts both daemons on what lies there, has every reader read everything and an owner write, and tells what came of it.
@@ -148,15 +156,6 @@ func look(t *testing.T, w *world, k *kept, folder string) (v verdict) {
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	// A vault that started looks at every key in the token, beside its work.
-	defer func() {
-		for ctx.Err() == nil && w.s.Vault.Running() {
-			if data, err := os.ReadFile(w.s.Vault.Log); err == nil && bytes.Contains(data[min(from[w.s.Vault], int64(len(data))):], []byte("held the token's keys against")) {
-				return
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
-	}()
 	refuse := func(format string, args ...any) { v.refuse = append(v.refuse, fmt.Sprintf(format, args...)) }
 	if folder == "ceremony" {
 		// What the daemons do not read of it, the operator's commands do.
@@ -216,6 +215,9 @@ func (w *world) reads(ctx context.Context, h *household, i int, drawer *devices.
 		case got.Err == nil && !bytes.Equal(got.Bytes, []byte(h.text(f, h.acked[f]))):
 			v.wrong = append(v.wrong, fmt.Sprintf("%s's reader %d has %s as %q, want number %d", h.name, i, f, got.Bytes, h.acked[f]))
 		case got.Err != nil && granted:
+			if errors.Is(got.Err, client.ErrUntrue) {
+				v.closed++
+			}
 			refuse("%s's reader %d is refused %s: %v", h.name, i, f, got.Err)
 		}
 	}

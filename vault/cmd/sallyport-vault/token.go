@@ -40,19 +40,6 @@ func (t token) Derive(ctx context.Context, uses []vault.Use) []vault.Derived {
 	return out
 }
 
-func (t token) Checks(ctx context.Context, keys []vault.KeyID) []vault.Checked {
-	ids := make([]pkcs11.KeyID, len(keys))
-	for i := range keys {
-		ids[i] = pkcs11.KeyID(keys[i])
-	}
-	checks, errs := t.pool.Checks(ctx, ids...)
-	out := make([]vault.Checked, len(keys))
-	for i := range out {
-		out[i] = vault.Checked{Check: vault.KeyCheck(checks[i]), Err: translate(errs[i])}
-	}
-	return out
-}
-
 func (t token) Destroy(ctx context.Context, keys []vault.EndingKey) []error {
 	ask := make([]pkcs11.EndingKey, len(keys))
 	for i, k := range keys {
