@@ -334,6 +334,19 @@ func (m *model) write() {
 			}
 			m.frozen[o] = append(r, &w)
 		}
+		if m.takesOver(e) { // it goes on with the new root as well, and publishes the same values anew
+			anew := w
+			taken := *e
+			taken.Do, taken.Number = Restore, 0
+			anew.Event, anew.acked, anew.end, anew.until = &taken, false, never, settled
+			moved := anew
+			moved.end = settled
+			m.changes[o] = append(m.changes[o], &moved)
+			for _, f := range m.everSet(o) {
+				r, k := anew, slot{o, o, f}
+				m.values[k] = append(m.value(k), &r)
+			}
+		}
 		switch e.Do {
 		case Set, Adopt, Reject, Remove:
 			moves(o)

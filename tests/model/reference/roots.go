@@ -157,6 +157,19 @@ func (m *model) follows(e, succeed *Event) (may, must bool) {
 	return may, must && announced == 1
 }
 
+// takesOver reports whether a device may learn by an operation that another one carried out what was announced, with the root that it has too.
+func (m *model) takesOver(e *Event) bool {
+	return settles(e) && slices.ContainsFunc(m.events, func(r Event) bool {
+		if r.Do != Succeed || refusedAtHome(&r) || r.owner() != e.owner() || r.Who == e.Who || r.Start >= e.End {
+			return false
+		}
+		has, _ := m.follows(e, &r)
+		return has && !slices.ContainsFunc(m.events, func(x Event) bool {
+			return x.Who == e.Who && settles(&x) && x.Result == OK && x.Start >= r.End && x.End <= e.Start
+		})
+	})
+}
+
 // rivalRoot reports whether what is announced may be another device's: this one announced nothing, or was made anew since.
 func (m *model) rivalRoot(e *Event) bool {
 	return slices.ContainsFunc(m.roots[e.owner()].possible(e.Start, e.End), func(w *write) bool {
