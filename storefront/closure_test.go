@@ -67,7 +67,7 @@ func TestClosure(t *testing.T) {
 		wantCode(t, other.do("POST", path, o.closure().Raw, nil), policies.CodeUnauthorized)
 		wantCode(t, o.do("POST", path, other.closure().Raw, nil), policies.CodeUnauthorized)
 		closing, again := o.closure().Raw, fill(api.PathSuccessions, o.id)
-		wantCode(t, o.open("POST", again, closing, nil), policies.CodeUnauthorized) // it is not closed, and nobody is logged in
+		wantCode(t, o.open("POST", again, closing, nil), policies.CodeUnauthorized)                                                                      // it is not closed, and nobody is logged in
 		w.must(w.front.store.Commit(t.Context(), store.Change{Key: key(kindSuccession, o.id[:], policies.U64(1<<32)), Version: 1, Value: []byte("{}")})) // of a key that it had
 		if crash {
 			w.store.set(nil, func(changes []store.Change) error {
