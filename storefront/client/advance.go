@@ -162,7 +162,11 @@ func (a *attempt) catchUp(ctx context.Context) (done bool, err error) {
 	if !a.t.Blind && (ends || a.state.Applied == a.state.Known && a.mirrored()) {
 		return false, nil
 	}
-	if err := a.syncChain(ctx); err != nil && a.t.Blind {
+	sync := a.syncChain
+	if a.t.Blind {
+		sync = a.syncWhole
+	}
+	if err := sync(ctx); err != nil && a.t.Blind {
 		return true, fmt.Errorf("another device may have granted what this one has not seen: %w", err)
 	} else if err != nil {
 		return true, err

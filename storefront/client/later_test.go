@@ -404,6 +404,40 @@ func TestCancelledGrantThatIsDeniedLater(t *testing.T) {
 	}
 }
 
+// TestRevokingWhatIsHidden: a storefront hides from a device what another one granted. Where the vault itself can be asked, nobody is told that there is nothing to revoke; a revocation that
+// waited ends it too.
+func TestRevokingWhatIsHidden(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	field := []policies.Field{"own/f1"}
+	for _, waits := range []bool{false, true} {
+		o, m, _, globex := w.household(2)
+		other := reopen(m.clone(), w)
+		w.must(other.Grant(ctx, globex.ID(), field, GrantOptions{}))
+		if waits {
+			w.silent("/")
+			if err := o.Revoke(ctx, globex.ID(), field, RevokeOptions{}); !errors.Is(err, ErrNotStopped) {
+				t.Errorf("revoked while nobody could be reached: %v", err)
+			}
+		}
+		w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+			if strings.HasSuffix(r.URL.Path, "/chain") {
+				rw.Write([]byte("{}"))
+				return
+			}
+			next.ServeHTTP(rw, r)
+		})
+		if waits {
+			_ = o.Finish(ctx)
+		} else if err := o.Revoke(ctx, globex.ID(), field, RevokeOptions{}); errors.Is(err, ErrNotStopped) || errors.Is(err, policies.CodeNoGrant) {
+			t.Errorf("revoked what is hidden: %v", err)
+		}
+		w.hostile(nil)
+		w.wantRefusal(globex, o, field[0], policies.CodeRevoked)
+		w.must(o.Sync(ctx))
+		w.wantGranted(o, globex, map[policies.Field]string{"own/f0": DefaultPurpose})
+	}
+}
+
 // TestEndWriteAfterALostGrant: a permission to write whose outcome is unknown, because it did not arrive or its answer was lost, is none any more once the person ended it.
 func TestEndWriteAfterALostGrant(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
