@@ -319,3 +319,55 @@ func TestNothingAfterClosure(t *testing.T) {
 		t.Errorf("%d refusals are counted, want 4", counted)
 	}
 }
+
+// TestUnderWayWhenClosed: a request that was admitted, and a session that was verified, before its reader closed the account, and decided afterwards, are refused and leave no entry that names the reader.
+func TestUnderWayWhenClosed(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	g := o.grant(r, nil, "name")
+	call, _ := r.callOf(nil, ask{o, g, "name", 0})
+	reading, code := w.vault.admit(&call)
+	if code != "" {
+		t.Fatal(code)
+	}
+	raw, _, _, _ := r.sessionOf(nil)
+	e, err := envelope.Parse(raw.Envelope)
+	must(t, err)
+	session, err := open(w.vault, e, func(s *policies.Session) policies.IdentityID { return policies.IdentityID(s.Reader) })
+	must(t, err)
+	closing, err := policies.Sign(r.key, &policies.Closure{
+		Header: policies.NewHeader("closure", w.clock.now()), Audience: w.document.Vault, Owner: policies.OwnerID(r.id), Link: policies.Link{Seq: 1, Prev: policies.Hash(r.id)},
+	})
+	must(t, err)
+	first := w.accepted(api.Submission{Envelope: closing.Raw})
+	_, _, err = w.vault.record(t.Context(), func(s *ledger.State, now time.Time) []ledger.Record { return w.vault.decide(s, now, reading, nil) })
+	must(t, err)
+	if reading.refusal != policies.CodeSession {
+		t.Errorf("the request is refused with %q", reading.refusal)
+	}
+	_, _, err = accept(t.Context(), w.vault, session, func(*ledger.State, time.Time) error { return nil }, func() ledger.Record {
+		return ledger.Record{
+			Kind: evidence.EntrySession, Reader: session.signer.Pseudonym, Outcome: policies.CodeAccepted, Raw: e.Raw, Document: session.doc,
+			Details: evidence.Details{Reader: session.doc.Reader, Document: e.Hash, Session: e.Hash, Expires: session.doc.Expires},
+		}
+	})
+	if !errors.Is(err, policies.CodeClosed) {
+		t.Errorf("a session is opened after all: %v", err)
+	}
+	w.vault.recordRefusals()
+	w.vault.recordCounts(true)
+	counted := uint64(0)
+	for _, one := range w.records() {
+		if one.Kind == evidence.EntryRefusals {
+			counted += one.Details.Count
+		}
+		if one.Index > first.Evidence.Index && one.Kind != evidence.EntryDestroyed && (one.Reader == session.signer.Pseudonym || one.Details.Reader == policies.ReaderID(r.id)) {
+			t.Errorf("entry %d, %s, names who closed the account", one.Index, one.Kind)
+		}
+	}
+	if counted != 2 {
+		t.Errorf("%d refusals are counted, want 2", counted)
+	}
+	w.restart(false)
+}

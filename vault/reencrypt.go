@@ -207,6 +207,10 @@ func (v *Vault) decide(s *ledger.State, now time.Time, r *read, out []ledger.Rec
 	reader := s.Pseudonym(policies.IdentityID(r.session.Document.Reader))
 	first := len(out)
 	if r.refusal = v.refuse(now, r); r.refusal != "" {
+		if s.Closed(policies.IdentityID(r.session.Document.Reader)) { // since the request was admitted; no entry names them any more
+			v.refused.add(r.refusal)
+			return out
+		}
 		refusal := ledger.Record{Kind: evidence.EntryRefusal, Reader: reader, Outcome: r.refusal, Details: evidence.Details{
 			Reader: r.session.Document.Reader, Session: r.session.Hash, Request: r.signed.Hash,
 		}}

@@ -144,6 +144,9 @@ func acceptBy[T any](ctx context.Context, v *Vault, record func(context.Context,
 		if s.Identity(d.signer.ID).Generation != d.signer.Generation { // its keys were replaced since the signature was verified
 			refused = policies.CodeKeyReplaced
 		}
+		if refused == nil && s.Closed(d.signer.ID) { // since then, too
+			refused = policies.CodeClosed
+		}
 		if refused != nil {
 			return refusedDocument(v, s, now, d, refused)
 		}

@@ -162,7 +162,11 @@ func (a *attempt) catchUp(ctx context.Context) (done bool, err error) {
 	if !a.t.Blind && (ends || a.state.Applied == a.state.Known && a.mirrored()) {
 		return false, nil
 	}
-	if err := a.syncChain(ctx); err != nil && a.t.Blind {
+	sync := a.syncChain
+	if a.t.Blind {
+		sync = a.syncWhole
+	}
+	if err := sync(ctx); err != nil && a.t.Blind {
 		return true, fmt.Errorf("another device may have granted what this one has not seen: %w", err)
 	} else if err != nil {
 		return true, err
@@ -394,10 +398,7 @@ func (o *Owner) settleCancelled(ctx context.Context) error {
 	if len(o.state.Tasks) == 0 || o.state.Tasks[0].Stroke != t.Stroke || !o.state.Tasks[0].Cancelled {
 		return nil // it was in the chain, and accepted put a revocation in its place, or the place was taken
 	}
-	if t.Envelope == nil { // every place that it was signed for was taken
-		o.state.Tasks = append(t.rest(), o.state.Tasks[1:]...)
-	} else {
-		o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{Kind: taskPublish, Stroke: t.Stroke, Hold: true})
-	}
+	// Also if it was given up before: that another document came first, or that the keys which signed it are no more, may have been all that was known.
+	o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{Kind: taskPublish, Stroke: t.Stroke, Hold: true})
 	return o.save()
 }

@@ -17,6 +17,11 @@ func (o *Owner) accepted(e *envelope.Envelope) error {
 	}
 	at := position{link.Seq, policies.Hash(e.Hash)}
 	contiguous := o.state.Applied.Seq+1 == link.Seq && o.state.Applied.Hash == link.Prev
+	hold := slices.IndexFunc(o.state.Tasks, func(t task) bool { return t.Hold && slices.Contains(t.Attempts, at.Hash) })
+	var held policies.DocumentID // of whose cancelled grants nothing is in the chain, up to here
+	if hold >= 0 && contiguous {
+		held = o.state.Tasks[hold].Stroke
+	}
 	if err := o.apply(e); err != nil {
 		return err
 	}
@@ -29,14 +34,15 @@ func (o *Owner) accepted(e *envelope.Envelope) error {
 	// A cancelled grant that was signed for the place this document has taken can never be accepted.
 	for i := 0; i < len(o.state.Tasks); i++ {
 		t := o.state.Tasks[i]
-		if !t.Cancelled || t.Envelope == nil {
+		if !t.Cancelled {
 			continue
 		}
-		attempt, err := envelope.Parse(t.Envelope)
-		if err != nil {
-			continue
+		lost := t.Envelope == nil && t.Stroke == held
+		if attempt, err := envelope.Parse(t.Envelope); t.Envelope != nil && err == nil {
+			place, err := linkOf(attempt)
+			lost = err == nil && place.Prev == link.Prev && policies.Hash(attempt.Hash) != at.Hash
 		}
-		if lost, err := linkOf(attempt); err == nil && lost.Prev == link.Prev && policies.Hash(attempt.Hash) != at.Hash {
+		if lost {
 			rest := t.rest()
 			o.state.Tasks = slices.Replace(o.state.Tasks, i, i+1, rest...)
 			i += len(rest) - 1

@@ -39,6 +39,27 @@ func (o *Owner) syncChain(ctx context.Context) error {
 	return err
 }
 
+// syncWhole is syncChain before a person is told that there is nothing to end: where the vault itself answers, it is asked whether that was all, since a storefront can hide what another
+// device granted.
+func (o *Owner) syncWhole(ctx context.Context) error {
+	if err := o.syncChain(ctx); err != nil || o.wire.owners == nil {
+		return err
+	}
+	v, err := o.vault(ctx)
+	if err != nil {
+		return err
+	}
+	switch end, err := o.ask(ctx, v); {
+	case errors.Is(err, policies.CodeUnavailable):
+		return nil
+	case err != nil:
+		return err
+	case end.Seq > o.state.Known.Seq:
+		return o.recover(ctx, fmt.Errorf("%w: the storefront does not show what the vault has accepted", policies.CodeBehind))
+	}
+	return nil
+}
+
 // errOvertaken: the owner's chain grew while it was fetched.
 var errOvertaken = errors.New("it grows while it is fetched")
 

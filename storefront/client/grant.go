@@ -193,7 +193,7 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 	ended := o.granted(reader, fields)
 	if len(ended) == 0 && !sent {
 		// Another device may have granted what this one does not know of.
-		if err := o.afterClosing(ctx, o.syncChain(ctx)); errors.Is(err, ErrEnded) {
+		if err := o.afterClosing(ctx, o.syncWhole(ctx)); errors.Is(err, ErrEnded) {
 			return err
 		} else if err != nil {
 			o.state.Tasks = slices.Insert(o.state.Tasks, 0, task{

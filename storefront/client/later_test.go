@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 	"net/http"
@@ -340,6 +341,101 @@ func TestCancelledGrantThatIsDenied(t *testing.T) {
 	w.wantRefusal(globex, o, "own/f1", policies.CodeRevoked)
 	w.wantRead(globex, o, "own/f0", "value 0")
 	w.wantGranted(o, globex, map[policies.Field]string{"own/f0": DefaultPurpose})
+}
+
+// TestCancelledGrantThatIsDeniedLater: the storefront passed a grant on and does not say so; then this device gives up the document that it sent, because the storefront says that
+// another one came first, or because another device put new keys in force. That is no proof that it is not in force, and who is told that the reader is stopped is told the truth.
+func TestCancelledGrantThatIsDeniedLater(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	field := []policies.Field{"own/f1"}
+	for _, replaced := range []bool{false, true} {
+		for _, second := range []bool{false, true} { // whether there is a second route
+			o, _, _, globex := w.household(2)
+			var other *Owner
+			if replaced {
+				var backup []byte
+				w.must(o.Replace(ctx, ReplaceOptions{Reason: succession.Planned, Announce: true}, keep(&backup)))
+				restored, err := RestoreOwner(new(memory), backup, Options{})
+				w.must(err)
+				w.must(restored.Sync(ctx))
+				other = restored
+			}
+			w.lost("/grants", true)
+			if err := o.Grant(ctx, globex.ID(), field, GrantOptions{}); err == nil {
+				t.Fatal("it was not lost")
+			}
+			w.hostile(nil)
+			if replaced { // it takes 72 hours, or the recovery key
+				other.state.Replacing.Authority = bytes.Clone(other.state.Recovery)
+				other.state.Tasks = append(other.state.Tasks, task{Kind: taskSucceed, Stroke: policies.NewDocumentID()})
+				w.must(other.run(ctx))
+			}
+			w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+				switch {
+				case strings.HasSuffix(r.URL.Path, "/grants") && !replaced:
+					problem.Write(rw, policies.CodeChain)
+				case strings.HasSuffix(r.URL.Path, "/chain"):
+					rw.Write([]byte("{}"))
+				default:
+					next.ServeHTTP(rw, r)
+				}
+			})
+			owners := o.wire.owners
+			if !second {
+				o.wire.owners = nil
+			}
+			if !replaced {
+				_ = o.Sync(ctx)
+			}
+			err := o.Revoke(ctx, globex.ID(), field, RevokeOptions{})
+			w.hostile(nil)
+			if err == nil || !errors.Is(err, ErrNotStopped) {
+				w.wantRefusal(globex, o, field[0], policies.CodeRevoked)
+			}
+			o.wire.owners = owners
+			w.must(o.Sync(ctx))
+			w.wantRefusal(globex, o, field[0], policies.CodeRevoked)
+			w.wantRead(globex, o, "own/f0", "value 0")
+			w.wantGranted(o, globex, map[policies.Field]string{"own/f0": DefaultPurpose})
+			if t.Failed() || o.Unstopped() {
+				t.Errorf("replaced %t, second route %t: the revocation said %v", replaced, second, err)
+			}
+		}
+	}
+}
+
+// TestRevokingWhatIsHidden: a storefront hides from a device what another one granted. Where the vault itself can be asked, nobody is told that there is nothing to revoke; a revocation that
+// waited ends it too.
+func TestRevokingWhatIsHidden(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	field := []policies.Field{"own/f1"}
+	for _, waits := range []bool{false, true} {
+		o, m, _, globex := w.household(2)
+		other := reopen(m.clone(), w)
+		w.must(other.Grant(ctx, globex.ID(), field, GrantOptions{}))
+		if waits {
+			w.silent("/")
+			if err := o.Revoke(ctx, globex.ID(), field, RevokeOptions{}); !errors.Is(err, ErrNotStopped) {
+				t.Errorf("revoked while nobody could be reached: %v", err)
+			}
+		}
+		w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+			if strings.HasSuffix(r.URL.Path, "/chain") {
+				rw.Write([]byte("{}"))
+				return
+			}
+			next.ServeHTTP(rw, r)
+		})
+		if waits {
+			_ = o.Finish(ctx)
+		} else if err := o.Revoke(ctx, globex.ID(), field, RevokeOptions{}); errors.Is(err, ErrNotStopped) || errors.Is(err, policies.CodeNoGrant) {
+			t.Errorf("revoked what is hidden: %v", err)
+		}
+		w.hostile(nil)
+		w.wantRefusal(globex, o, field[0], policies.CodeRevoked)
+		w.must(o.Sync(ctx))
+		w.wantGranted(o, globex, map[policies.Field]string{"own/f0": DefaultPurpose})
+	}
 }
 
 // TestEndWriteAfterALostGrant: a permission to write whose outcome is unknown, because it did not arrive or its answer was lost, is none any more once the person ended it.

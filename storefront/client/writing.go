@@ -386,7 +386,7 @@ func (o *Owner) EndWrite(ctx context.Context, writer policies.ReaderID, fields [
 	unsent, sent := o.cancel(stroke, writer, fields, taskWrite, taskFollow)
 	if len(o.endItems(&t)) == 0 {
 		t.Blind = true // another device may have let it write what this one does not know of
-		if err := o.afterClosing(ctx, o.syncChain(ctx)); errors.Is(err, ErrEnded) {
+		if err := o.afterClosing(ctx, o.syncWhole(ctx)); errors.Is(err, ErrEnded) {
 			return err
 		} else if err != nil && !sent {
 			o.state.Tasks = slices.Insert(o.state.Tasks, 0, t)
