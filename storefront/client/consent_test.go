@@ -275,6 +275,9 @@ func TestAskedAgainAfterStop(t *testing.T) {
 				t.Error("a withdrawal lasts for ever")
 			}
 		}
+		if now := time.Now(); !quiet(now.Add(time.Hour).Unix(), now) || quiet(now.Add(consent.Quiet+time.Hour).Unix(), now) {
+			t.Error("by a clock that was ahead")
+		}
 		r.happened(ConsentEvent{Kind: EventDeletion, Owner: o.ID(), Fields: []policies.Field{"address.home"}})
 		if !r.tookBack(o.ID(), one("address.home").Fields) || r.tookBack(policies.OwnerID{1}, one("address.home").Fields) || r.tookBack(o.ID(), one("bank.iban").Fields) {
 			t.Error("it is another's, or of another field")

@@ -69,8 +69,12 @@ type takenBack struct {
 	Time   int64             `json:"time"`
 }
 
-// quiet reports whether what was decided at a time is not asked for again yet.
-func quiet(at int64, now time.Time) bool { return now.Unix() < at+int64(consent.Quiet/time.Second) }
+// quiet reports whether what was decided at a time is not asked for again yet. What a clock that was far ahead decided is not kept quiet until that time has come.
+func quiet(at int64, now time.Time) bool {
+	const most = int64(consent.Quiet / time.Second)
+	passed := now.Unix() - at
+	return -most < passed && passed < most
+}
 
 // asksFor reports whether one of some fields is asked for.
 func asksFor(asked []consent.AskedField, fields []policies.Field) bool {
