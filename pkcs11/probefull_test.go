@@ -182,21 +182,14 @@ func TestConclusion(t *testing.T) {
 	}
 }
 
-// A weak ceremony: each attribute that protects a key is turned or left out,
-// alone, and the full probe names it. TestWeaknessesTaken does what each weakness
-// is good for.
-//
-// SoftHSM's RSA keys take long to make, so the import keys are of one pair from
-// software, brought in with the attributes under test; what that changes by
-// itself (CKA_LOCAL and the like) is the same in all. TestFullProbeGrades has
-// keys that the token made.
-func TestWeakCeremony(t *testing.T) {
-	profile := initialised(t)
+// newProber is a prober with a session of the test's token, in which nobody is logged in yet.
+func newProber(t *testing.T, profile Profile) *prober {
+	t.Helper()
 	m, err := cryptoki.Load(profile.Module, "", false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer m.Finalize()
+	t.Cleanup(func() { m.Finalize() })
 	p := &prober{ctx: t.Context(), m: m, p: profile, template: derivedTemplate(profile.ValueLen)}
 	if p.slot, _, err = find(m, Selector{Label: testLabel}); err != nil {
 		t.Fatal(err)
@@ -207,6 +200,20 @@ func TestWeakCeremony(t *testing.T) {
 	if p.home, err = m.OpenSession(p.slot); err != nil {
 		t.Fatal(err)
 	}
+	return p
+}
+
+// A weak ceremony: each attribute that protects a key is turned or left out,
+// alone, and the full probe names it. TestWeaknessesTaken does what each weakness
+// is good for.
+//
+// SoftHSM's RSA keys take long to make, so the import keys are of one pair from
+// software, brought in with the attributes under test; what that changes by
+// itself (CKA_LOCAL and the like) is the same in all. TestFullProbeGrades has
+// keys that the token made.
+func TestWeakCeremony(t *testing.T) {
+	p := newProber(t, initialised(t))
+	m := p.m
 
 	type weakness struct {
 		attribute string // that must be named
@@ -244,6 +251,7 @@ func TestWeakCeremony(t *testing.T) {
 		t.Fatal(err)
 	}
 	sealings := weaknesses(SealingKey(1))
+	var err error
 	for i, w := range sealings {
 		if sealings[i].sealing, err = m.GenerateKey(p.home, cryptoki.Plain(cryptoki.CKM_AES_KEY_GEN), w.acting); err != nil {
 			t.Logf("sealing key, %s: the token does not make it: %v", w.attribute, err)

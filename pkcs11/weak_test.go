@@ -557,22 +557,8 @@ func leftOut(acting []cryptoki.Attribute, names ...string) []cryptoki.Attribute 
 // used by other mechanisms, and what comes of it is held against the key in software. With it, the same is refused, also where everything else that stands in the way was left
 // out. Where SoftHSM refuses all the same, the lapse says why.
 func TestWeaknessesTaken(t *testing.T) {
-	profile := initialised(t)
-	m, err := cryptoki.Load(profile.Module, "", false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Finalize()
-	p := &prober{ctx: t.Context(), m: m, p: profile, template: derivedTemplate(profile.ValueLen)}
-	if p.slot, _, err = find(m, Selector{Label: testLabel}); err != nil {
-		t.Fatal(err)
-	}
-	if p.mechs, err = m.Mechanisms(p.slot); err != nil {
-		t.Fatal(err)
-	}
-	if p.home, err = m.OpenSession(p.slot); err != nil {
-		t.Fatal(err)
-	}
+	p := newProber(t, initialised(t))
+	m := p.m
 
 	// The security officer makes a sealing key for each lapse: as it must be but for it, with it as well, and one that is as it must be.
 	if err := p.as(Officer, pin(officerPIN)); err != nil {
@@ -697,7 +683,7 @@ func TestWeaknessesTaken(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						return o, wrapped(t, &pair.PublicKey, tr.der), profile.oaep()
+						return o, wrapped(t, &pair.PublicKey, tr.der), p.p.oaep()
 					})
 				}
 				judge(t, l, at(append(l.besides, l.attribute)...), at(l.besides...), at())
@@ -715,16 +701,16 @@ func TestWeaknessesTaken(t *testing.T) {
 				return rob(t, Sealed, l, names, func(tr *trial) (cryptoki.Object, []byte, cryptoki.Mechanism) {
 					strictImport, err := createImport(p, pair, p.passing(ImportSealed).acting)
 					if err == nil {
-						tr.rekey, err = m.UnwrapKey(p.home, profile.oaep(), strictImport, tr.blob, p.strict(Sealed))
+						tr.rekey, err = m.UnwrapKey(p.home, p.p.oaep(), strictImport, tr.blob, p.strict(Sealed))
 					}
 					var blob []byte
 					if err == nil {
-						blob, err = m.WrapKey(p.home, cryptoki.Plain(profile.KWP), key, tr.rekey)
+						blob, err = m.WrapKey(p.home, cryptoki.Plain(p.p.KWP), key, tr.rekey)
 					}
 					if err != nil {
 						t.Fatal(err)
 					}
-					return key, blob, cryptoki.Plain(profile.KWP)
+					return key, blob, cryptoki.Plain(p.p.KWP)
 				})
 			}
 			judge(t, l, at(lax[l.attribute].weak, append(l.besides, l.attribute)...), at(lax[l.attribute].guarded, l.besides...), at(strictSealing))
