@@ -167,14 +167,20 @@ func (b *books) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// keyServer is such a key server, which listens.
+func (w *world) keyServer() (*httptest.Server, *books) {
+	b := new(books)
+	server := w.serve(b)
+	w.t.Cleanup(server.Close)
+	return server, b
+}
+
 // TestSheetOfAnotherDevice: a device that was made from a backup knows nothing of the account. It ends no sheet that works unless somebody says so, and tells of it; also after an
 // attempt that failed.
 func TestSheetOfAnotherDevice(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
-	b := new(books)
-	server := w.serve(b)
-	t.Cleanup(server.Close)
+	server, b := w.keyServer()
 	o, _ := w.owner()
 	kit, ended, err := o.NewKit(ctx, server.URL, false, false)
 	if w.must(err); kit == nil || ended {
@@ -217,9 +223,7 @@ func TestSheetOfAnotherDevice(t *testing.T) {
 func TestSwitchedOffByAnother(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
-	b := new(books)
-	server := w.serve(b)
-	t.Cleanup(server.Close)
+	server, _ := w.keyServer()
 	o, _ := w.owner()
 	_, _, err := o.NewKit(ctx, server.URL, false, false)
 	w.must(err)
