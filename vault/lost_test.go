@@ -31,7 +31,7 @@ func TestLostKeysAreNamed(t *testing.T) {
 	if said.has(key(whole, "street").String()) {
 		t.Error("a whole key is named")
 	}
-	if h := w.vault.Health(); h.Status != "ok" || !strings.Contains(h.Reason, "1 keys of grants in force") {
+	if h := w.vault.Health(); h.Status != "ok" || !strings.Contains(h.Reason, "lost keys of grants in force at the start: 1;") {
 		t.Errorf("health: %+v", h)
 	}
 }

@@ -564,7 +564,7 @@ func (v *Vault) Health() api.Health {
 	}
 	if err == nil {
 		if n := v.lost.Load(); n > 0 {
-			h.Reason = fmt.Sprintf("%d keys of grants in force were lost at the start; the log of the vault names them", n)
+			h.Reason = fmt.Sprintf("lost keys of grants in force at the start: %d; the log of the vault names them", n)
 		}
 		return h
 	}
