@@ -52,8 +52,8 @@ var tuning = []string{"GOMAXPROCS=1", "GLIBC_TUNABLES=glibc.malloc.tcache_count=
 // launch starts a process and opens the token in it. start runs cmd.Start on a
 // thread that outlives the process (see Pool.launcher).
 func launch(c *PoolConfig, pin Secret, start func(*exec.Cmd) error) (*worker, error) {
-	cmd := exec.Command(c.Command[0], c.Command[1:]...)
-	cmd.Env = slices.Concat(tuning, c.Env) // never nil, which would pass on the parent's
+	cmd := exec.Command(c.Command[0], c.Command[1:]...) // #nosec G204 -- the daemon's own program; no shell
+	cmd.Env = slices.Concat(tuning, c.Env)              // never nil, which would pass on the parent's
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second
 	w := &worker{cmd: cmd, pending: make(map[uint32]chan []byte), calls: make(map[string]uint64),

@@ -2,7 +2,7 @@ package pkcs11
 
 import (
 	"crypto"
-	_ "crypto/sha1" // SoftHSM's OAEP knows no other hash; OAEP does not rest on collision resistance.
+	_ "crypto/sha1" // #nosec G505 -- SoftHSM's OAEP knows no other hash; OAEP does not rest on collision resistance.
 	_ "crypto/sha256"
 	_ "crypto/sha512"
 	"errors"

@@ -35,7 +35,7 @@ func (i AnswerItem) String() string {
 func (i AnswerItem) GoString() string { return i.String() }
 
 // Format leaves out X whatever the verb.
-func (i AnswerItem) Format(s fmt.State, _ rune) { io.WriteString(s, i.String()) }
+func (i AnswerItem) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, i.String()) }
 
 // answerItemSize is the fixed part of an item: all but the outcome's text.
 const answerItemSize = 32 + 32 + 32 + 8 + 8 + 8

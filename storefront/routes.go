@@ -104,7 +104,7 @@ var routes = []route{
 func (s *Storefront) engine() *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()
-	e.SetTrustedProxies(nil)
+	_ = e.SetTrustedProxies(nil) // nothing to parse, so nothing fails
 	e.ForwardedByClientIP = false
 	e.RedirectTrailingSlash, e.RedirectFixedPath = false, false
 	e.HandleMethodNotAllowed = true
@@ -132,7 +132,7 @@ func methodNotAllowed(c *gin.Context) {
 	c.Header("Content-Type", problem.ContentType)
 	c.Header("Cache-Control", "no-store")
 	c.Status(http.StatusMethodNotAllowed)
-	c.Writer.Write(body)
+	_, _ = c.Writer.Write(body)
 }
 
 // recover turns a panic into a problem. The stack goes to the log, the request does not.

@@ -108,7 +108,7 @@ func (s *Storefront) Introspection() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", strconv.Itoa(len(out)))
 		w.Header().Set("Cache-Control", "no-store")
-		w.Write(out) // who went away is not told
+		_, _ = w.Write(out) // who went away is not told
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { problem.Write(w, policies.CodeNotFound) })
 	return mux

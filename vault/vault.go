@@ -284,10 +284,10 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	clear(cfg.DataKey[:])
 	if err = errors.Join(err, storeErr); err != nil {
 		if state != nil {
-			state.Close()
+			_ = state.Close()
 		}
 		if store != nil {
-			store.Close()
+			_ = store.Close()
 		}
 		return nil, fmt.Errorf("opening the vault: %w", err)
 	}

@@ -331,7 +331,7 @@ func (s *Session) again(ctx context.Context) bool {
 	for pause := time.Second; ; pause = min(2*pause, keepPause) {
 		// Also before the first try: a role whose logins end at once must not keep two machines busy. With some chance in it, so that
 		// many programs do not come back in the same second.
-		if !sleep(ctx, pause/2+rand.N(pause/2)) {
+		if !sleep(ctx, pause/2+rand.N(pause/2)) { // #nosec G404 -- spreads retries; nothing secret rests on it
 			return false
 		}
 		err := s.login(ctx)

@@ -112,7 +112,7 @@ func Write(w http.ResponseWriter, err error) {
 		w.Header().Set("Retry-After", fmt.Sprint(p.RetryAfter))
 	}
 	w.WriteHeader(p.Status)
-	w.Write(body)
+	_, _ = w.Write(body)
 }
 
 // Read turns the body of an answer with an error status into an error that wraps the code. An answer that is no problem

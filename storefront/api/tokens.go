@@ -5,7 +5,7 @@ import "github.com/sallyport/sallyport/policies"
 // Access tokens, for the key server.
 const (
 	PathTokens        = "/v1/tokens"         // POST, any login, no body: [AccessToken] of scope account
-	PathRestoreTokens = "/v1/tokens/restore" // POST, open, [RestoreToken]: [AccessToken] of scope restore
+	PathRestoreTokens = "/v1/tokens/restore" // #nosec G101 -- a path, no credential. POST, open, [RestoreToken]: [AccessToken] of scope restore
 	// PathIntrospect is not for the public: it is served on a listener of its own, to the one client certificate that is configured. POST, a form of RFC 7662:
 	// whose token it is.
 	PathIntrospect = "/v1/introspect"

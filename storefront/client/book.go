@@ -98,7 +98,7 @@ func newestSeen(line succession.Line) safe.Keys {
 func (r *Reader) load() (err error) {
 	defer func() {
 		if err != nil && r.safe != nil {
-			r.safe.Close()
+			_ = r.safe.Close()
 		}
 	}()
 	r.room = maxKnown

@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
+	"crypto/sha1" // #nosec G505 -- for OAEP, see wrap
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -417,8 +417,8 @@ func (o *Owner) wrap(secret *pre.GrantSecret, grant policies.DocumentID, reader 
 	}
 	var oaep hash.Hash
 	switch ik.OAEPHash {
-	case "SHA-1": // OAEP needs no collision resistance; SoftHSM knows no other
-		oaep = sha1.New()
+	case "SHA-1":
+		oaep = sha1.New() // #nosec G401 -- OAEP needs no collision resistance, and SoftHSM knows no other hash
 	case "SHA-256":
 		oaep = sha256.New()
 	default:

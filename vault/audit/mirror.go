@@ -336,7 +336,7 @@ func (m *mirror) sweep(from int64) {
 			names = append(names, EntriesPath(n, TileWidth), BodiesPath(n, TileWidth))
 		}
 		for _, name := range names {
-			os.RemoveAll(filepath.Join(string(m.folder), filepath.FromSlash(name)) + ".p") // what stays harms nobody
+			_ = os.RemoveAll(filepath.Join(string(m.folder), filepath.FromSlash(name)) + ".p") // what stays harms nobody
 		}
 	}
 }

@@ -176,7 +176,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if one := l.gate.admit(c); one != nil {
 			return one, nil
 		}
-		c.Close()
+		_ = c.Close()
 	}
 }
 
@@ -245,9 +245,9 @@ func (g *Gate) admit(raw net.Conn) *conn {
 	g.report()
 	g.forget(gone)
 	if t, ok := gone.Conn.(*net.TCPConn); ok && gone.state == http.StateActive {
-		t.SetLinger(0) // the kernel shall not go on offering what its peer does not take
+		_ = t.SetLinger(0) // the kernel shall not go on offering what its peer does not take
 	}
-	gone.Conn.Close()
+	_ = gone.Conn.Close()
 	g.conns[c] = struct{}{}
 	g.of[c.from]++
 	return c

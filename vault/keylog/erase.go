@@ -129,20 +129,20 @@ func (l *Log) eraseSegment(s *segment, erase func(*frame) bool) error {
 		return err
 	}
 	if err != nil {
-		fresh.Close()
+		_ = fresh.Close()
 		return err
 	}
 	// Readers of the old file go on with it; those who come after the swap find the new one, with every frame in its place.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := os.Rename(path+".new", path); err != nil {
-		fresh.Close()
+		_ = fresh.Close()
 		return err
 	}
 	if s.file == nil {
-		fresh.Close()
+		_ = fresh.Close()
 	} else {
-		s.file.Close()
+		_ = s.file.Close() // the old one, which was replaced
 		s.file = fresh
 	}
 	return d.syncDir(dir)

@@ -387,7 +387,7 @@ func (l *Log) keep() {
 	for {
 		select {
 		case <-tick.C:
-			l.keepState(context.Background()) // Health tells of an error
+			_ = l.keepState(context.Background()) // Health tells of an error
 			l.keepCold()
 		case <-l.closing:
 			return
@@ -468,19 +468,19 @@ func (l *Log) Close() error {
 func (l *Log) release() {
 	for _, s := range l.segments {
 		if s.file != nil {
-			s.file.Close()
+			_ = s.file.Close()
 		}
 	}
 	for _, f := range []*os.File{l.hashes, l.offsets, l.state} {
 		if f != nil {
-			f.Close()
+			_ = f.Close()
 		}
 	}
 	if l.key != nil {
 		l.key.wipe()
 	}
 	for _, f := range l.locks {
-		f.Close()
+		_ = f.Close()
 	}
 }
 

@@ -523,7 +523,7 @@ func (a *audit) goOn() (bool, error) {
 func (a *audit) forget() {
 	for _, f := range []**os.File{&a.log.hashes, &a.log.offsets} {
 		if *f != nil {
-			(*f).Close()
+			_ = (*f).Close()
 			*f = nil
 		}
 	}
@@ -548,7 +548,7 @@ func (a *audit) segment(name string, isLast bool) error {
 	if errors.Is(err, fs.ErrNotExist) && l.cfg.Cold != "" && !isLast {
 		if f, err = os.Open(filepath.Join(l.cfg.Cold, name)); err == nil {
 			defer func() { // it is read only here
-				f.Close()
+				_ = f.Close()
 				s := l.segments[len(l.segments)-1]
 				s.file = nil
 			}()

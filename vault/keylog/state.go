@@ -60,7 +60,7 @@ func newSealKey(b []byte) *sealKey {
 func (k *sealKey) wipe() { clear(k.secret[:]) }
 
 // Format prints the word redacted for every verb.
-func (sealKey) Format(s fmt.State, _ rune) { io.WriteString(s, "redacted") }
+func (sealKey) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "redacted") }
 
 // LogValue keeps the key out of structured logs.
 func (sealKey) LogValue() slog.Value { return slog.StringValue("redacted") }
@@ -69,7 +69,7 @@ func (sealKey) LogValue() slog.Value { return slog.StringValue("redacted") }
 // the id to the log.
 func (k *sealKey) seal(id logID, size int64, root tlog.Hash) []byte {
 	m := hmac.New(sha256.New, k.secret[:])
-	io.WriteString(m, "sallyport/v1/keylog-seal\n")
+	_, _ = io.WriteString(m, "sallyport/v1/keylog-seal\n") // a hash takes everything
 	m.Write(id[:])
 	m.Write(appendU64(make([]byte, 0, 8), uint64(size)))
 	m.Write(root[:])

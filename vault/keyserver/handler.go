@@ -123,7 +123,7 @@ func (s *Server) Handler(tokens Tokens, rates Rates) http.Handler {
 			w.Header().Set("Content-Length", strconv.Itoa(len(out)))
 			w.Header().Set("Cache-Control", "no-store")
 			w.Header().Set("X-Content-Type-Options", "nosniff")
-			w.Write(out) // who went away is not told
+			_, _ = w.Write(out) // who went away is not told
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { problem.Write(w, policies.CodeNotFound) })

@@ -68,7 +68,7 @@ func (w *Witness) add(out http.ResponseWriter, in *http.Request) {
 		answer(out, refuse(http.StatusServiceUnavailable, "the witness cannot sign now; its operator must look"))
 	default:
 		out.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		io.WriteString(out, lines)
+		_, _ = io.WriteString(out, lines)
 	}
 }
 
@@ -83,7 +83,7 @@ func (w *Witness) checkpoint(out http.ResponseWriter, in *http.Request) {
 		if text != nil {
 			out.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			out.Header().Set("Cache-Control", "no-cache")
-			out.Write(text)
+			_, _ = out.Write(text)
 			return
 		}
 	}
@@ -112,7 +112,7 @@ func answer(out http.ResponseWriter, r *Refusal) {
 	out.Header().Set("Content-Type", problem.ContentType)
 	out.Header().Set("Cache-Control", "no-store")
 	out.WriteHeader(r.Status)
-	out.Write(body)
+	_, _ = out.Write(body)
 }
 
 // limiter is a bucket for each address, or for each /64 of IPv6.

@@ -130,7 +130,7 @@ func Open(cfg Config) (opened *Witness, err error) {
 	w := &Witness{cfg: cfg, logs: map[string]*one{}}
 	defer func() {
 		if err != nil {
-			w.Close()
+			_ = w.Close()
 		}
 	}()
 	if w.lock, err = os.OpenFile(filepath.Join(cfg.State, "lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {

@@ -52,7 +52,7 @@ func (c *guardrailsCommand) Run(t *terminal) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(string(c.Out), e.Raw, 0o644); err != nil {
+	if err := os.WriteFile(string(c.Out), e.Raw, 0o644); err != nil { // #nosec G306 -- guardrails are public
 		return err
 	}
 	t.say("Signed. %s They take the place of all before as soon as the vault has %s: sallyport-hsm hand-in.", what, c.Out)

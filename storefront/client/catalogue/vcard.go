@@ -171,7 +171,7 @@ func hasType(p property, kind string) bool {
 func preference(p property) int {
 	n := 101
 	if values := p.params["PREF"]; len(values) == 1 {
-		fmt.Sscanf(values[0], "%d", &n)
+		_, _ = fmt.Sscanf(values[0], "%d", &n) // what is no number counts as none
 	}
 	return max(1, min(n, 101))
 }

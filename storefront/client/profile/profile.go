@@ -75,16 +75,16 @@ func Create(dir string, secret *Secret) (*Profile, error) {
 		return nil, fmt.Errorf("creating a profile: %w", err)
 	}
 	if _, err := os.Lstat(p.path(stateName)); !errors.Is(err, fs.ErrNotExist) {
-		p.Close()
+		_ = p.Close()
 		return nil, fmt.Errorf("creating a profile in %s: %w", dir, ErrExists)
 	}
 	// A safe without a state is what a profile left that was never finished: the key to it is gone.
 	if err := os.Remove(p.path(safeName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		p.Close()
+		_ = p.Close()
 		return nil, fmt.Errorf("creating a profile: %w", err)
 	}
 	if p.box, err = newBox(secret); err != nil {
-		p.Close()
+		_ = p.Close()
 		return nil, fmt.Errorf("creating a profile: %w", err)
 	}
 	return p, nil
@@ -106,7 +106,7 @@ func Open(dir string, secret *Secret) (*Profile, error) {
 		clear(state)
 	}
 	if err != nil {
-		p.Close()
+		_ = p.Close()
 		return nil, fmt.Errorf("opening the profile in %s: %w", dir, err)
 	}
 	return p, nil
@@ -128,7 +128,7 @@ func lockFolder(dir string) (*Profile, error) {
 		return nil, err
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
+		_ = lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, ErrBusy
 		}
@@ -212,7 +212,7 @@ func (p *Profile) Item(hash policies.Hash) ([]byte, error) {
 		return nil, fmt.Errorf("reading the mirror: %w", err)
 	}
 	if policies.HashKey(data) != hash {
-		os.Remove(p.itemPath(hash))
+		_ = os.Remove(p.itemPath(hash))
 		return nil, ErrNoItem
 	}
 	return data, nil
@@ -278,8 +278,8 @@ func WriteFile(path string, data []byte) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			tmp.Close()
-			os.Remove(tmp.Name())
+			_ = tmp.Close()
+			_ = os.Remove(tmp.Name())
 		}
 	}()
 	if _, err = tmp.Write(data); err != nil {

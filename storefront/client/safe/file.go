@@ -91,7 +91,7 @@ func Open(path string, key [KeySize]byte, head Head) (s *Safe, err error) {
 	}
 	defer func() {
 		if err != nil {
-			file.Close()
+			_ = file.Close()
 		}
 	}()
 	s.file = file
@@ -284,8 +284,8 @@ func (s *Safe) rewrite() (err error) {
 	}
 	defer func() {
 		if err != nil {
-			file.Close()
-			os.Remove(file.Name())
+			_ = file.Close()
+			_ = os.Remove(file.Name())
 		}
 	}()
 	start := slices.Concat([]byte(magic), line, []byte("\n"))
@@ -320,7 +320,7 @@ func (s *Safe) rewrite() (err error) {
 		return err
 	}
 	if s.file != nil {
-		s.file.Close()
+		_ = s.file.Close()
 	}
 	next.broken = false
 	*s = next

@@ -62,7 +62,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "sallyport-storefront: %v\nTry sallyport-storefront --help\n", err)
 		return exitUsage
 	case command.Command() == "config":
-		io.WriteString(stdout, documented)
+		_, _ = io.WriteString(stdout, documented)
 		return exitOK
 	}
 	cfg, err := loadConfig(cli.Serve.Config)
@@ -121,7 +121,7 @@ func serve(ctx context.Context, cfg *config, logger *slog.Logger) (err error) {
 	if cfg.Introspection.Listen != "" {
 		introspection, at, err := openIntrospection(ctx, cfg, front, logger, served)
 		if err != nil {
-			listener.Close()
+			_ = listener.Close()
 			return err
 		}
 		defer introspection.Close()
@@ -131,7 +131,7 @@ func serve(ctx context.Context, cfg *config, logger *slog.Logger) (err error) {
 		served <- server.ServeTLS(door.Listener(listener), "", "")
 	}()
 	if err := sockets.Announce(cfg.ReadyFile, addresses); err != nil {
-		server.Close()
+		_ = server.Close()
 		<-served
 		return err
 	}
@@ -145,7 +145,7 @@ func serve(ctx context.Context, cfg *config, logger *slog.Logger) (err error) {
 	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	if err := server.Shutdown(stopping); err != nil {
-		server.Close()
+		_ = server.Close()
 	}
 	<-served
 	logger.Info("stopped")

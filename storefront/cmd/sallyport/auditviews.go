@@ -43,7 +43,7 @@ func (a *auditIndex) openIndex(s *session) (*audit.Log, *views.Index, error) {
 		return nil, nil, fmt.Errorf("opening the index: %w", err)
 	}
 	if err := s.update(x, log); err != nil {
-		x.Close()
+		_ = x.Close()
 		return nil, nil, err
 	}
 	return log, x, nil
@@ -290,7 +290,7 @@ func (c *auditStats) Run(s *session) error {
 			}
 			fmt.Fprintln(t)
 		}
-		t.Flush()
+		_ = t.Flush()
 		if left > 0 {
 			fmt.Fprintf(w, "and %d more: --limit\n", left)
 		}
@@ -424,7 +424,7 @@ func (c *auditReport) Run(s *session) error {
 		return err
 	}
 	if err := errors.Join(views.Report(s.ctx, f, x, log, q), f.Close()); err != nil {
-		os.Remove(c.Out)
+		_ = os.Remove(c.Out)
 		return s.damaged(err)
 	}
 	s.print(map[string]any{"report": c.Out}, func(w io.Writer) {

@@ -146,7 +146,7 @@ func (c *bizConsents) Run(s *session) error {
 			for i := range list {
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", shortID(list[i].ID), consentParty(&list[i]), list[i].Status, consentDetail(&list[i]))
 			}
-			t.Flush()
+			_ = t.Flush()
 		})
 		return nil
 	})

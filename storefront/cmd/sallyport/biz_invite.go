@@ -72,7 +72,7 @@ func (c *bizInvite) Run(s *session) error {
 			if err != nil {
 				return errors.Join(fmt.Errorf("row %d: %w", before+i+1, err), done.close())
 			}
-			done.rows.Write([]string{reference, link.String(), expires.Format(time.RFC3339)})
+			_ = done.rows.Write([]string{reference, link.String(), expires.Format(time.RFC3339)}) // Flush tells
 		}
 		if err := done.close(); err != nil {
 			return fmt.Errorf("writing %s: %w", c.Out, err)
@@ -145,13 +145,13 @@ func openInvitations(name string) (*invitations, error) {
 		_, err = f.Seek(int64(len(text)), io.SeekStart)
 	}
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, err
 	}
 	done.buffer = bufio.NewWriterSize(f, 1<<20)
 	done.rows = csv.NewWriter(done.buffer)
 	if len(text) == 0 {
-		done.rows.Write(inviteHeader)
+		_ = done.rows.Write(inviteHeader)
 		return done, nil
 	}
 	err = eachInvitation(bytes.NewReader(text), func(reference string, _ links.Invite, expires time.Time) error {
@@ -159,7 +159,7 @@ func openInvitations(name string) (*invitations, error) {
 		return nil
 	})
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
 	return done, nil

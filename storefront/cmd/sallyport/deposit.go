@@ -185,7 +185,7 @@ func (s *session) printOrder(w io.Writer, o *client.Order) {
 		}
 		fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Field, oneLine(f.Reason), state)
 	}
-	t.Flush()
+	_ = t.Flush()
 }
 
 type bizDeposit struct {

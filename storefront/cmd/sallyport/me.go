@@ -238,7 +238,7 @@ func (c *meLs) Run(s *session) error {
 				}
 				fmt.Fprintf(t, "%s\t%s\t%s\n", r.Field, state, oneLine(r.Text))
 			}
-			t.Flush()
+			_ = t.Flush()
 		})
 		return nil
 	})
@@ -384,7 +384,7 @@ func (s *session) contactTable(w io.Writer, list []client.Contact) {
 	for _, c := range list {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Alias, c.ID, s.named(&c))
 	}
-	t.Flush()
+	_ = t.Flush()
 }
 
 // fieldsOf are the fields that a person has.
@@ -600,7 +600,7 @@ func (c *meGrants) Run(s *session) error {
 			for _, g := range writers {
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who(g.Alias, g.Writer), g.Field, s.say("grant."+g.Status), s.say("grants.writer", "date", g.Expires.Format("2006-01-02"), "purpose", oneLine(g.Purpose)))
 			}
-			t.Flush()
+			_ = t.Flush()
 		})
 		return nil
 	})
@@ -827,7 +827,7 @@ func (c *meFields) Run(s *session) error {
 				fmt.Fprintf(t, "  %s=\t%s\n", part, s.say("part."+part))
 			}
 		}
-		t.Flush()
+		_ = t.Flush()
 		fmt.Fprintf(w, "\n%s\n", s.say("fields.more", "prefix", catalogue.OwnPrefix))
 	})
 	return nil

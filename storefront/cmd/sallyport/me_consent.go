@@ -111,7 +111,7 @@ func (s *session) printRequest(w io.Writer, c *client.Consent) {
 		}
 		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", f.Field, kind, oneLine(f.Reason), given)
 	}
-	t.Flush()
+	_ = t.Flush()
 	var state string
 	switch {
 	case c.Waits:

@@ -89,7 +89,7 @@ func (c *meAsked) Run(s *session) error {
 				}
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", shortID(list[i].ID), consentParty(&list[i]), state, join(list[i].Fields))
 			}
-			t.Flush()
+			_ = t.Flush()
 		})
 		return nil
 	})
@@ -128,7 +128,7 @@ func (c *meContacts) Run(s *session) error {
 					fmt.Fprintf(t, "%s\t%s\t%s\n", contactName(p.Contact), f.Field, oneLine(f.Text))
 				}
 			}
-			t.Flush()
+			_ = t.Flush()
 		})
 		return nil
 	})

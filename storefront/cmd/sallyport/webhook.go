@@ -145,7 +145,7 @@ func (h *webhook) try(ctx context.Context, id string, body []byte) error {
 		return err
 	}
 	defer resp.Body.Close()
-	io.Copy(io.Discard, io.LimitReader(resp.Body, maxWebhookBody)) // so that the connection can be used again
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxWebhookBody)) // so that the connection can be used again
 	switch {
 	case resp.StatusCode == http.StatusGone:
 		return errGone
@@ -209,7 +209,7 @@ func (c *bizReceive) Run(s *session) error {
 	go func() { served <- server.Serve(listener) }()
 	if c.ReadyFile != "" {
 		if err := writeWhole(c.ReadyFile, target+"\n"); err != nil {
-			server.Close()
+			_ = server.Close()
 			return err
 		}
 	}

@@ -45,7 +45,7 @@ func (c *meIncoming) Run(s *session) error {
 			for _, r := range rows {
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", r.Field, oneLine(r.Text), writerName(r.Alias, r.Writer), r.Time.Local().Format("2006-01-02 15:04"))
 			}
-			t.Flush()
+			_ = t.Flush()
 			fmt.Fprintln(w, s.say("incoming.means"))
 		})
 		return nil

@@ -92,7 +92,7 @@ func (c *cursor) write(name string) error {
 		err = os.Rename(f.Name(), name)
 	}
 	if err != nil {
-		os.Remove(f.Name())
+		_ = os.Remove(f.Name())
 		return fmt.Errorf("writing the cursor: %w", err)
 	}
 	return syncDir(dir)

@@ -69,7 +69,7 @@ func (s *Syslog) send(ctx context.Context, frames []byte) (err error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	if _, err := conn.Write(frames); err != nil {
 		return err
 	}

@@ -121,13 +121,13 @@ func Open(dir string) (*Index, error) {
 	}
 	for c := range x.files {
 		if x.files[c], err = os.OpenFile(filepath.Join(dir, layout[c].name), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-			x.Close()
+			_ = x.Close()
 			return nil, err
 		}
 	}
 	for l := range x.lists {
 		if x.lists[l], err = os.OpenFile(filepath.Join(dir, listLayout[l].name), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-			x.Close()
+			_ = x.Close()
 			return nil, err
 		}
 	}
@@ -513,7 +513,7 @@ func replace(dir, name string, content []byte) error {
 		err = os.Rename(f.Name(), filepath.Join(dir, name))
 	}
 	if err != nil {
-		os.Remove(f.Name())
+		_ = os.Remove(f.Name())
 	}
 	return err
 }

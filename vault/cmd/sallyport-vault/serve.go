@@ -308,7 +308,7 @@ func (ds doors) serve(ctx context.Context, log *slog.Logger) error {
 
 func (ds doors) close() {
 	for _, d := range ds {
-		d.server.Close()
-		d.listener.Close()
+		_ = d.server.Close()
+		_ = d.listener.Close()
 	}
 }

@@ -381,7 +381,7 @@ func (x *index) drop() {
 	if x.db != nil {
 		db := x.db
 		x.db = nil
-		db.Close()
+		_ = db.Close()
 	}
 }
 

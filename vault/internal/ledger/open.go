@@ -42,12 +42,12 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 			versions: map[string]uint64{}, left: map[string]struct{}{}, ciphers: map[uint64]cipher.AEAD{},
 		}
 		if err := l.openIndex(cfg); err != nil {
-			l.index.close()
+			_ = l.index.close()
 			return nil, fmt.Errorf("opening the vault's database: %w", err)
 		}
 	}
 	if err := l.replay(ctx, cfg.Log); err != nil {
-		l.Close()
+		_ = l.Close()
 		return nil, err
 	}
 	return l, nil

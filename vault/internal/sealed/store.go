@@ -71,7 +71,7 @@ func Open(cfg Config) (*Store, error) {
 	s.flush.done.L = &s.flush.mu
 	clear(s.cfg.DataKey[:])
 	if err := s.open(); err != nil {
-		s.Close()
+		_ = s.Close()
 		return nil, fmt.Errorf("opening the sealed keys: %w", err)
 	}
 	return s, nil
@@ -551,7 +551,7 @@ func (s *Store) sync() error {
 		f.mu.Unlock()
 		err := s.cfg.disk.sync(s.file)
 		if err != nil {
-			s.stop(err) // which those who wait see below
+			_ = s.stop(err) // which those who wait see below
 		}
 		f.mu.Lock()
 		f.running, f.over = false, upTo

@@ -424,7 +424,7 @@ func sendCached(w http.ResponseWriter, contentType, caching string, body []byte)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", caching)
 	h.Set("X-Content-Type-Options", "nosniff")
-	w.Write(body) // who went away is not told
+	_, _ = w.Write(body) // who went away is not told
 	return nil
 }
 

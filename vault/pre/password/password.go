@@ -184,7 +184,7 @@ func (k *Keys) Wrap(plain []byte, source io.Reader) ([]byte, error) {
 	if err := secret.Draw(source, nonce); err != nil {
 		return nil, err
 	}
-	return k.aead().Seal(nonce, nonce, plain, policies.Encode("password-wrapped", k.account[:])), nil
+	return k.aead().Seal(nonce, nonce, plain, policies.Encode("password-wrapped", k.account[:])), nil // #nosec G407 -- drawn at random above
 }
 
 // Unwrap opens what Wrap made with the same keys.
@@ -220,7 +220,7 @@ func SealProfile(key *[32]byte, account policies.OwnerID, plain []byte, source i
 	if err := secret.Draw(source, nonce); err != nil {
 		return nil, err
 	}
-	return gcm(key).Seal(nonce, nonce, plain, policies.Encode("account-profile", account[:])), nil
+	return gcm(key).Seal(nonce, nonce, plain, policies.Encode("account-profile", account[:])), nil // #nosec G407 -- drawn at random above
 }
 
 // OpenProfile opens what SealProfile made.

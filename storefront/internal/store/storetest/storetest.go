@@ -44,7 +44,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) Store) {
 	}
 	fresh := func(t *testing.T) Store {
 		s := open(t, t.TempDir())
-		t.Cleanup(func() { s.Close() })
+		t.Cleanup(func() { _ = s.Close() })
 		return s
 	}
 

@@ -24,7 +24,7 @@ func (Redacted) String() string { return redacted }
 func (Redacted) GoString() string { return redacted }
 
 // Format keeps the secret out of every other verb.
-func (Redacted) Format(s fmt.State, _ rune) { io.WriteString(s, redacted) }
+func (Redacted) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, redacted) }
 
 // LogValue keeps the secret out of structured logs.
 func (Redacted) LogValue() slog.Value { return slog.StringValue(redacted) }
