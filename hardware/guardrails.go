@@ -19,11 +19,14 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/guardrails"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/redact"
 )
 
 // Guard signs, with the ceremony key, all rules by which the vault refuses what owners granted. That key is offline as a rule, and every auditor pinned it, so nobody who breaks into the vault's
 // host takes a rule away unseen.
 type Guard struct {
+	redact.Redacted
+
 	// Dir is the folder of the ceremony; CeremonyKey is the ceremony key's file, and Passphrase opens it.
 	Dir, CeremonyKey string
 	Passphrase       []byte

@@ -12,11 +12,14 @@ import (
 	"github.com/sallyport/sallyport/pkcs11"
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/redact"
 )
 
 // Reissue signs the next version of a vault document with the ceremony key, with the same keys in it, and writes the join
 // link anew. The token is asked only for a new grade: the vault compares the document with it at the next start.
 type Reissue struct {
+	redact.Redacted
+
 	// Dir is the folder of the ceremony; CeremonyKey is the ceremony key's file, and Passphrase opens it.
 	Dir, CeremonyKey string
 	Passphrase       []byte
@@ -153,6 +156,8 @@ func signTranscript(dir string, key *envelope.PrivateKey, next *Transcript) erro
 // be running: it is another process. When it has noticed the new key, it moves what is sealed to it and destroys the old one,
 // and with it every copy of a sealed key that somebody may have kept, but for those that a host which is hostile meanwhile moves along.
 type NextSealingKey struct {
+	redact.Redacted
+
 	// Dir is the folder of the ceremony; CeremonyKey is the ceremony key's file, and Passphrase opens it.
 	Dir, CeremonyKey string
 	Passphrase       []byte

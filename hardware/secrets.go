@@ -5,17 +5,19 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"fmt"
-	"log/slog"
 
 	"github.com/cloudflare/circl/kem/xwing"
 	"github.com/cloudflare/circl/sign/mldsa/mldsa44"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/redact"
 )
 
 // Secrets are a vault's own: drawn in the ceremony, kept sealed under the token's store key, in the clear only in the memory
 // of the ceremony and of a running vault. They print as redacted. Zero them after use.
 type Secrets struct {
+	redact.Redacted
+
 	DataKey        [32]byte // seals the values of the vault's database
 	ImportHPKESeed [32]byte // X-Wing seed: opens re-encryption keys on their way to the token
 	SessionKEMSeed [32]byte // X-Wing seed: opens sessions
@@ -25,25 +27,8 @@ type Secrets struct {
 // secretsSize is the size of the secrets before they are sealed.
 const secretsSize = 4 * 32
 
-const redacted = "hardware.Secrets(redacted)"
-
 // Zero overwrites the secrets.
 func (s *Secrets) Zero() { *s = Secrets{} }
-
-// String keeps the secrets out of logs.
-func (Secrets) String() string { return redacted }
-
-// GoString keeps the secrets out of logs.
-func (Secrets) GoString() string { return redacted }
-
-// Format keeps the secrets out of logs whatever the verb.
-func (Secrets) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
-
-// LogValue keeps the secrets out of structured logs.
-func (Secrets) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText keeps the secrets out of JSON.
-func (Secrets) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 func drawSecrets() *Secrets {
 	var s Secrets

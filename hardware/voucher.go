@@ -8,6 +8,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	naming "github.com/sallyport/sallyport/policies/names"
+	"github.com/sallyport/sallyport/policies/redact"
 )
 
 // Vouch signs, with the ceremony key, that a business's name is its own, or that this is not said any more. That key is offline as a rule and every client pinned it, so nobody who breaks into
@@ -15,6 +16,8 @@ import (
 //
 // Whoever runs it has checked that the identity is that business's: its id came from the business itself, on paper say, and never from a storefront.
 type Vouch struct {
+	redact.Redacted
+
 	// Dir is the folder of the ceremony; CeremonyKey is the ceremony key's file, and Passphrase opens it.
 	Dir, CeremonyKey string
 	Passphrase       []byte

@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/redact"
 	"github.com/sallyport/sallyport/storefront/api"
 )
 
@@ -26,7 +27,11 @@ const tokenLifetime = 5 * time.Minute
 
 // tokens makes access tokens and says whose one is. A token is subject (32 bytes), scope (1), expiry (u64, Unix seconds), and an HMAC-SHA-256 of
 // them under a key that lives as long as the process: nothing has to be remembered, and a restart ends all of them.
-type tokens struct{ key [32]byte }
+type tokens struct {
+	redact.Redacted
+
+	key [32]byte
+}
 
 func (t *tokens) init() { rand.Read(t.key[:]) } // never fails (crypto/rand)
 

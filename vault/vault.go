@@ -61,6 +61,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/redact"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 	"github.com/sallyport/sallyport/vault/internal/sealed"
@@ -164,6 +165,8 @@ var ErrOldDocument = errors.New("the vault document is an old one")
 
 // Config is everything a Vault is made of.
 type Config struct {
+	redact.Redacted
+
 	// Envelope is the vault document as the ceremony signed it; Document is its verified content.
 	Envelope *envelope.Envelope
 	Document *policies.VaultDocument

@@ -14,6 +14,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/hashicorp/vault/api"
+
+	"github.com/sallyport/sallyport/policies/redact"
 )
 
 // Pauses between tries at a server that is away.
@@ -27,6 +29,8 @@ const (
 
 // A Session is a login. Its methods are for one goroutine at a time.
 type Session struct {
+	redact.Redacted
+
 	config Config
 	client *api.Client
 	log    *slog.Logger

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/cloudflare/circl/sign/mldsa/mldsa65"
+
+	"github.com/sallyport/sallyport/policies/redact"
 )
 
 // Sizes of id-MLDSA65-Ed25519-SHA512 in bytes: the ML-DSA part followed by the Ed25519 part.
@@ -24,6 +26,8 @@ const (
 
 // PrivateKey signs with id-MLDSA65-Ed25519-SHA512. It prints as redacted.
 type PrivateKey struct {
+	redact.Redacted
+
 	mldsa   *mldsa65.PrivateKey
 	ed25519 ed25519.PrivateKey
 	public  *PublicKey
@@ -58,15 +62,6 @@ func (k *PrivateKey) Zero() {
 	clear(k.ed25519)
 	k.mldsa = nil
 }
-
-// String keeps the key out of logs.
-func (PrivateKey) String() string { return "envelope.PrivateKey(redacted)" }
-
-// GoString keeps the key out of logs.
-func (k PrivateKey) GoString() string { return k.String() }
-
-// Format keeps the key out of logs whatever the verb.
-func (k PrivateKey) Format(s fmt.State, _ rune) { fmt.Fprint(s, k.String()) }
 
 // ParsePublicKey reads the draft's serialisation, 1,984 bytes.
 func ParsePublicKey(data []byte) (*PublicKey, error) {

@@ -28,6 +28,8 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+
+	"github.com/sallyport/sallyport/policies/redact"
 )
 
 // MaxSize bounds an envelope, in bytes. The largest document is a grant of many fields for many tokens.
@@ -72,7 +74,11 @@ func (k *PublicKey) verifyPAE(docType string, pae, sig []byte) error {
 func context(docType string) string { return "sallyport/v1/" + docType }
 
 // SessionKey signs read requests for the few minutes that a session lasts: Ed25519 alone (RFC 8032), over the PAE.
-type SessionKey struct{ private ed25519.PrivateKey }
+type SessionKey struct {
+	redact.Redacted
+
+	private ed25519.PrivateKey
+}
 
 // NewSessionKey draws a fresh key.
 func NewSessionKey() *SessionKey {
@@ -80,7 +86,7 @@ func NewSessionKey() *SessionKey {
 	if err != nil { // crypto/rand never fails
 		panic(err)
 	}
-	return &SessionKey{private}
+	return &SessionKey{private: private}
 }
 
 // Public is the key to put into the session document.
@@ -93,15 +99,6 @@ func (k *SessionKey) Sign(message []byte) []byte { return ed25519.Sign(k.private
 
 // Zero overwrites the key.
 func (k *SessionKey) Zero() { clear(k.private) }
-
-// String keeps the key out of logs.
-func (SessionKey) String() string { return "envelope.SessionKey(redacted)" }
-
-// GoString keeps the key out of logs.
-func (k SessionKey) GoString() string { return k.String() }
-
-// Format keeps the key out of logs whatever the verb.
-func (k SessionKey) Format(s fmt.State, _ rune) { fmt.Fprint(s, k.String()) }
 
 func (k *SessionKey) keyID() string { p := k.Public(); return keyID(p[:]) }
 

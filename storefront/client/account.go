@@ -8,6 +8,7 @@ import (
 	"net/url"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/redact"
 	"github.com/sallyport/sallyport/storefront/api"
 	keys "github.com/sallyport/sallyport/vault/keyserver/api"
 	"github.com/sallyport/sallyport/vault/pre/password"
@@ -498,6 +499,8 @@ func (k *keyServer) openPassword(ctx context.Context, owner policies.OwnerID, te
 
 // A WayBack is what a person has on a new device: whose profile it is, where, and the password or the recovery sheet.
 type WayBack struct {
+	redact.Redacted
+
 	Server   string           // https URL of the key server
 	Owner    policies.OwnerID // the person's id
 	Password []byte

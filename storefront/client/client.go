@@ -46,8 +46,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -56,6 +54,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/redact"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -215,6 +214,8 @@ func saveState(store Store, v any) error {
 
 // device is what owner and reader have in common: keys, the wire, and what they know of the vault.
 type device struct {
+	redact.Redacted // an [Owner] and a [Reader] print so too
+
 	base    *base
 	now     func() time.Time
 	root    *pre.Root
@@ -314,15 +315,6 @@ func openIdentity(raw jsontext.Value, id policies.IdentityID) (*policies.Identit
 	}
 	return doc, nil
 }
-
-// Format keeps root and keys out of text whatever the verb: an [Owner] or a [Reader] prints as this, and nothing of its state.
-func (*device) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "(redacted)") }
-
-// LogValue keeps them out of structured logs.
-func (*device) LogValue() slog.Value { return slog.StringValue("(redacted)") }
-
-// MarshalText keeps them out of JSON.
-func (*device) MarshalText() ([]byte, error) { return []byte("(redacted)"), nil }
 
 // close forgets the keys.
 func (d *device) close() {

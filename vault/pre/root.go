@@ -4,10 +4,11 @@ import (
 	"fmt"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/redact"
 	"github.com/sallyport/sallyport/vault/pre/internal/secret"
 )
 
-type redacted = secret.Redacted
+type redacted = redact.Redacted
 
 // Root is the one secret of an owner, reader or source, 32 bytes, from which their other keys follow. The recovery key does not: it must
 // survive the loss of the root.

@@ -9,9 +9,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 
 	"github.com/go-json-experiment/json"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/redact"
 	"github.com/sallyport/sallyport/storefront/client/safe"
 )
 
@@ -37,6 +36,8 @@ const KeyFileSize = 32
 
 // Secret is what opens a profile: a passphrase or the content of a key file. It prints as redacted.
 type Secret struct {
+	redact.Redacted
+
 	kdf   string
 	bytes []byte
 }
@@ -82,18 +83,6 @@ func NewKeyFile(path string) (*Secret, error) {
 
 // Zero overwrites the secret.
 func (s *Secret) Zero() { clear(s.bytes) }
-
-// String keeps the secret out of text.
-func (Secret) String() string { return "(redacted)" }
-
-// GoString keeps the secret out of %#v.
-func (s Secret) GoString() string { return s.String() }
-
-// Format keeps the secret out of every other verb.
-func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
-
-// LogValue keeps the secret out of structured logs.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // A sealed file is magic || header, one line of strict JSON || AES-256-GCM(key, nonce 0, plaintext, everything before).
 // key = HKDF-SHA-256(master, salt = file salt, info = profile(magic)), where the file salt is fresh for each file and so the key is

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/redact"
 )
 
 // A file is magic || header, one line of strict JSON || chunks. A chunk is the length of its ciphertext (u32) || nonce (12) || AES-256-GCM(key, nonce, records,
@@ -63,6 +64,8 @@ var (
 
 // Safe is a Book with its file.
 type Safe struct {
+	redact.Redacted
+
 	*Book
 	path    string
 	key     [KeySize]byte

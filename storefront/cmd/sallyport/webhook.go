@@ -24,6 +24,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/redact"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/profile"
 )
@@ -48,6 +49,8 @@ type webhookBody struct {
 }
 
 type webhook struct {
+	redact.Redacted
+
 	url    string
 	secret []byte
 	http   *http.Client
@@ -239,6 +242,8 @@ func writeWhole(name, text string) error {
 
 // receiver takes events, and prints each once.
 type receiver struct {
+	redact.Redacted
+
 	*session
 	secret []byte
 	count  int

@@ -53,6 +53,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/redact"
 	"github.com/sallyport/sallyport/vault/intact"
 )
 
@@ -120,6 +121,8 @@ const (
 
 // DB is an open store. Its methods may be used at once from any number of goroutines.
 type DB struct {
+	redact.Redacted
+
 	badger  *badger.DB
 	dir     string
 	reserve uint64

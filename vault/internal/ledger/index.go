@@ -30,6 +30,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/guardrails"
+	"github.com/sallyport/sallyport/policies/redact"
 	"github.com/sallyport/sallyport/vault/intact"
 )
 
@@ -116,6 +117,8 @@ var errUseless = errors.New("database is of no use")
 
 // index is the database. Only one goroutine at a time uses it: open, then flush, then close.
 type index struct {
+	redact.Redacted
+
 	db       *badger.DB
 	dir      string
 	reserve  int64

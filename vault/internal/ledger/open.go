@@ -15,11 +15,14 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/redact"
 	"github.com/sallyport/sallyport/vault/keylog"
 )
 
 // Config says where the database lies.
 type Config struct {
+	redact.Redacted
+
 	// Dir is the database's folder. It is not trusted. Empty: no database, every start replays the whole log.
 	Dir string
 	// DataKey seals the database's values. It comes from the token.

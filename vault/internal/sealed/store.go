@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/redact"
 )
 
 // fileName is the store's one file. The number is the format's.
@@ -28,6 +29,8 @@ const (
 
 // Config says where the store lies and whose it is.
 type Config struct {
+	redact.Redacted
+
 	// Dir is the store's folder, made if there is none. It is not trusted, but it is not disposable either: back it up.
 	Dir string
 	// DataKey seals the values. It comes from the token.

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/policies"
-	"github.com/sallyport/sallyport/vault/pre/internal/secret"
+	"github.com/sallyport/sallyport/policies/redact"
 )
 
 // kitSize is that of a kit's secret in bytes: too much to guess, so nothing needs to be counted.
@@ -17,7 +17,7 @@ const kitSize = 20
 // Kit is the secret of a recovery sheet: 20 random bytes, written as nine groups of four letters and digits of which the last four are a
 // checksum. It opens what the password opens.
 type Kit struct {
-	secret.Redacted
+	redact.Redacted
 	bytes [kitSize]byte
 }
 

@@ -59,6 +59,7 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/redact"
 	"github.com/sallyport/sallyport/vault/pre/internal/secret"
 )
 
@@ -91,7 +92,7 @@ const domain = "sallyport/v1/password-point"
 
 // Attempt is one question to the server about one password. It answers for one blinding: make a new one for each question.
 type Attempt struct {
-	secret.Redacted
+	redact.Redacted
 	account  policies.OwnerID
 	password []byte
 	r        number
@@ -148,7 +149,7 @@ func (a *Attempt) Keys(answer [32]byte, salt [SaltSize]byte) (*Keys, error) {
 
 // Keys are what a right password, or a kit, gives.
 type Keys struct {
-	secret.Redacted
+	redact.Redacted
 	account policies.OwnerID
 	key     [32]byte
 	proof   [32]byte
