@@ -73,20 +73,24 @@ func (t *Token) wait(ctx context.Context, pause time.Duration) error {
 }
 
 // findAgain makes a key known that this process did not find before, or under another handle. One that was forgotten
-// here stays so, and one that two objects claim to be is none.
+// here stays so, and one that two different keys claim to be is none.
 func (t *Token) findAgain(ctx context.Context, id KeyID) error {
 	err := t.do(ctx, t.slow, "looking for a key again", func(s cryptoki.Session) error {
 		found, err := t.module.Find(s, byID(id))
-		if err != nil || len(found) != 1 {
+		if err != nil {
 			return err
 		}
-		if err := t.hasAll(s, found[0], "", t.rekey); err != nil {
+		o, _, err := t.oneOf(s, found)
+		if err != nil || o == 0 {
+			return err
+		}
+		if err := t.hasAll(s, o, "", t.rekey); err != nil {
 			return err
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if _, ended := t.ended[id]; !ended {
-			t.keys[id] = found[0]
+			t.keys[id] = o
 		}
 		return nil
 	})

@@ -23,6 +23,7 @@ type EndingKey struct {
 type pendingEnd struct {
 	member
 	check KeyCheck
+	met   bool // a worker says that it destroyed it: who finds none after that may not know of another
 }
 
 // Destroy is DestroyKeys of one, whatever its check value.
@@ -57,11 +58,31 @@ func (p *Pool) DestroyKeys(ctx context.Context, keys ...EndingKey) (errs []error
 	return errs
 }
 
-// destroy is Destroy of one key. The caller holds admin.
-func (p *Pool) destroy(id KeyID) error {
-	e := &pendingEnd{member: memberFor(id)}
-	p.end([]*pendingEnd{e})
-	return e.err
+// endAll is end, and what no worker finds is looked for by one that starts now: it reads the whole folder. Of what a worker made that died over it those who live may know nothing. The
+// caller holds admin.
+func (p *Pool) endAll(group []*pendingEnd) {
+	p.end(group)
+	p.endAnew(only(group, notFound))
+}
+
+// endAnew has a worker that starts now end what the others do not find.
+func (p *Pool) endAnew(group []*pendingEnd) {
+	if len(group) == 0 {
+		return
+	}
+	defer p.tell(call{Method: "forget", Keys: idsOf(group)}, nil) // who has started meanwhile may have listed them
+	for again := p.config.Workers; ; again-- {
+		w, err := p.start()
+		if err != nil {
+			answer(group, reply{}, fmt.Errorf("starting a token worker that looks: %w", err))
+			break
+		}
+		p.endBy(w, "destroy", group)
+		p.stop(w)
+		if group = only(group, worthAnother); len(group) == 0 || again == 0 || p.closed() {
+			break
+		}
+	}
 }
 
 // end ends the keys of a group, and fills in what came of each. The caller holds admin.
@@ -69,8 +90,7 @@ func (p *Pool) end(group []*pendingEnd) {
 	p.tell(call{Method: "forget", Keys: idsOf(group)}, nil)
 	p.endThrough(group, p.config.Workers)
 	p.tell(call{Method: "forget", Keys: idsOf(group)}, nil) // a worker that has started since may have listed them before they were destroyed
-	missing := func(e *pendingEnd) bool { return errors.Is(e.err, ErrKeyMissing) }
-	left := only(group, missing)
+	left := only(group, notFound)
 	if len(left) == 0 {
 		return
 	}
@@ -85,11 +105,24 @@ func (p *Pool) end(group []*pendingEnd) {
 				e.err = nil
 			}
 		}
-		if left = only(left, missing); len(left) == 0 {
+		if left = only(left, notFound); len(left) == 0 {
 			return
 		}
 	}
-	p.hunt(only(left, func(e *pendingEnd) bool { return e.check != KeyCheck{} }))
+	p.endAnew(only(left, func(e *pendingEnd) bool { return e.met }))
+	for _, e := range left {
+		if e.met && errors.Is(e.err, ErrKeyMissing) {
+			e.err = nil
+		}
+	}
+	p.hunt(only(left, func(e *pendingEnd) bool { return errors.Is(e.err, ErrKeyMissing) && e.check != KeyCheck{} }))
+}
+
+func notFound(e *pendingEnd) bool { return errors.Is(e.err, ErrKeyMissing) }
+
+// worthAnother tells of a key over which the worker died, or a session of it.
+func worthAnother(e *pendingEnd) bool {
+	return errors.Is(e.err, ErrTokenBroken) || errors.Is(e.err, ErrSessionBroken)
 }
 
 // endThrough has a worker end a group. What the worker dies over is asked of another, as often as again says, each key alone: one that kills workers keeps no
@@ -97,7 +130,7 @@ func (p *Pool) end(group []*pendingEnd) {
 func (p *Pool) endThrough(group []*pendingEnd, again int) {
 	p.endOnce(group)
 	for _, e := range group {
-		if again > 0 && (errors.Is(e.err, ErrTokenBroken) || errors.Is(e.err, ErrSessionBroken)) {
+		if again > 0 && worthAnother(e) {
 			p.endThrough([]*pendingEnd{e}, again-1)
 		}
 	}
@@ -113,11 +146,13 @@ func (p *Pool) endOnce(group []*pendingEnd) {
 	}
 	defer w.loops.Done()
 	p.endBy(w, "destroyKnown", group)
-	unknown := only(group, func(e *pendingEnd) bool { return errors.Is(e.err, ErrKeyMissing) })
-	p.endBy(w, "destroy", unknown)
+	p.endBy(w, "destroy", only(group, notFound))
 	ended := only(group, func(e *pendingEnd) bool { return e.err == nil })
 	if len(ended) == 0 {
 		return
+	}
+	for _, e := range ended {
+		e.met = true
 	}
 	r, err := p.otherLooks(w, callOf("gone", ended))
 	answer(ended, r, err)

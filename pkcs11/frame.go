@@ -220,6 +220,7 @@ type reply struct {
 	Info     Info              `json:"info,omitzero"`
 	Report   KeyReport         `json:"report,omitzero"`
 	Findings Findings          `json:"findings,omitzero"`
+	Cleaned  Cleaned           `json:"cleaned,omitzero"`
 	Calls    map[string]uint64 `json:"calls,omitempty"`
 }
 

@@ -62,7 +62,7 @@ func (p *Pool) carryOut(group []*pendingImport, again int) {
 	if len(failed) == 0 {
 		return
 	}
-	p.end(left)
+	p.endAll(left)
 	for n, i := range failed {
 		err := left[n].err
 		if errors.Is(err, ErrKeyMissing) {

@@ -49,8 +49,8 @@ func (t *Token) makeKey(ctx context.Context, id KeyID) (x [32]byte, err error) {
 			return err
 		}
 		err = t.fresh(func(s cryptoki.Session) error { return t.learn(s, id) })
-		if errors.Is(err, ErrKeyMissing) {
-			err = fmt.Errorf("the key just made is not there: %w", ErrTokenBroken)
+		if notOnce(err) {
+			err = fmt.Errorf("the key just made is not there once: %w", ErrTokenBroken)
 		}
 		return err
 	})
@@ -75,8 +75,10 @@ func (p *Pool) NewKey(ctx context.Context, id KeyID) error {
 	if errors.Is(err, ErrKeyExists) {
 		return err
 	}
-	if destroyed := p.destroy(id); destroyed != nil && !errors.Is(destroyed, ErrKeyMissing) {
-		return errors.Join(err, destroyed)
+	left := &pendingEnd{member: memberFor(id)}
+	p.endAll([]*pendingEnd{left})
+	if left.err != nil && !errors.Is(left.err, ErrKeyMissing) {
+		return errors.Join(err, left.err)
 	}
 	return err
 }

@@ -686,12 +686,25 @@ func (p *Pool) other(w *worker) (o *worker, release func(), err error) {
 	return o, func() { p.stop(o) }, nil
 }
 
-// Clean is Token.Clean.
+// Clean is Token.Clean. What it finds is logged.
 func (p *Pool) Clean(ctx context.Context) error {
 	p.admin.Lock()
 	defer p.admin.Unlock()
-	_, err := p.ask(ctx, call{Method: "clean"}, p.config.SlowTimeout, true)
-	return err
+	r, err := p.ask(ctx, call{Method: "clean"}, p.config.SlowTimeout, true)
+	if err != nil {
+		return err
+	}
+	if r.Cleaned.Unfinished > 0 {
+		p.config.Logger.Info("destroyed objects that were never finished", "objects", r.Cleaned.Unfinished)
+	}
+	if r.Cleaned.Surplus > 0 {
+		p.config.Logger.Warn("keys lay in the token more than once, and lie there once now", "destroyed", r.Cleaned.Surplus)
+		p.tell(call{Method: "keys"}, nil) // who knew a key by the object that is gone
+	}
+	for _, id := range r.Cleaned.Disputed {
+		p.config.Logger.Error("different keys have one name in the token, and none of them is used: somebody with the PIN made one", "key", id.String())
+	}
+	return nil
 }
 
 // Keys is Token.Keys.

@@ -159,9 +159,9 @@ func (t *Token) Import(ctx context.Context, id KeyID, path string, wrapped []byt
 		return errs[0]
 	}
 	err := t.learnFresh(context.WithoutCancel(ctx), []KeyID{id})
-	if errors.Is(err, ErrKeyMissing) {
+	if notOnce(err) {
 		t.fail(ErrTokenBroken)
-		err = fmt.Errorf("the key just imported is not there: %w", ErrTokenBroken)
+		err = fmt.Errorf("the key just imported is not there once: %w", ErrTokenBroken)
 	}
 	return err
 }
@@ -328,9 +328,11 @@ func (t *Token) knows(id KeyID) bool {
 	return known
 }
 
-// witness finds keys that another process imported, and derives x(k*G) with each: what this process knows of the keys came from the token.
+// witness finds keys that another process imported, and derives x(k*G) with each: what this process knows of the keys came from the token. What it knew before is not them: it may have
+// found what an earlier try to import them left there, which none of the others saw.
 func (t *Token) witness(ctx context.Context, ids []KeyID) (xs [][32]byte, err error) {
 	err = t.do(ctx, t.slow, "witnessing keys", func(s cryptoki.Session) error {
+		t.forget(ids...)
 		if err := t.learn(s, ids...); err != nil {
 			return err
 		}
@@ -461,7 +463,7 @@ func rekeys() []cryptoki.Attribute {
 	return []cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_TOKEN, true), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel))}
 }
 
-// learn finds keys by their ids, checks them and makes them known to Derive. A key that is not there is ErrKeyMissing, and then none is
+// learn finds keys by their ids, checks them and makes them known to Derive. A key that is not there is ErrKeyMissing, one that is there twice ErrKeyExists, and then none is
 // made known. One that is known already is not looked for: it was found in the token, and Destroy forgets it everywhere first.
 func (t *Token) learn(s cryptoki.Session, ids ...KeyID) error {
 	if !slices.ContainsFunc(ids, func(id KeyID) bool { return !t.knows(id) }) {
@@ -477,8 +479,8 @@ func (t *Token) learn(s cryptoki.Session, ids ...KeyID) error {
 		case t.knows(id):
 		case len(objects) == 0:
 			return ErrKeyMissing
-		case len(objects) > 1:
-			return fmt.Errorf("%d keys have the id just imported: %w", len(objects), ErrTokenBroken)
+		case len(objects) > 1: // the other was left by an import whose maker nobody saw
+			return ErrKeyExists
 		default:
 			if err := t.hasAll(s, objects[0], "", t.rekey); err != nil {
 				return err
@@ -763,20 +765,30 @@ func (t *Token) objectsOf(s cryptoki.Session, ids []KeyID) (map[KeyID][]cryptoki
 		found, err := t.module.Find(s, byID(ids[0]))
 		return map[KeyID][]cryptoki.Object{ids[0]: found}, err
 	}
-	found, err := t.module.Find(s, rekeys())
+	all, err := t.byName(s)
 	if err != nil {
 		return nil, err
 	}
 	objects := make(map[KeyID][]cryptoki.Object, len(ids))
 	for _, id := range ids {
-		objects[id] = nil
+		objects[id] = all[id]
 	}
+	return objects, nil
+}
+
+// byName finds the objects of all re-encryption keys, in one search.
+func (t *Token) byName(s cryptoki.Session) (map[KeyID][]cryptoki.Object, error) {
+	found, err := t.module.Find(s, rekeys())
+	if err != nil {
+		return nil, err
+	}
+	objects := make(map[KeyID][]cryptoki.Object, len(found))
 	for _, o := range found {
 		id, ok, err := t.idOf(s, o)
 		if err != nil {
 			return nil, err
 		}
-		if _, asked := objects[id]; ok && asked {
+		if ok {
 			objects[id] = append(objects[id], o)
 		}
 	}
@@ -784,26 +796,25 @@ func (t *Token) objectsOf(s cryptoki.Session, ids []KeyID) (map[KeyID][]cryptoki
 }
 
 // Keys lists the re-encryption keys that are in the token now, in order. It
-// searches: it is for the start and for audits.
+// searches: it is for the start and for audits. Derive does not know a name that
+// two different keys have: see Clean.
 func (t *Token) Keys(ctx context.Context) ([]KeyID, error) {
 	var ids []KeyID
 	err := t.do(ctx, t.slow, "listing keys", func(s cryptoki.Session) error {
-		found, err := t.module.Find(s, rekeys())
+		all, err := t.byName(s)
 		if err != nil {
 			return err
 		}
-		keys := make(map[KeyID]cryptoki.Object, len(found))
-		for _, o := range found {
-			id, ok, err := t.idOf(s, o)
+		keys := make(map[KeyID]cryptoki.Object, len(all))
+		for id, objects := range all {
+			ids = append(ids, id)
+			o, _, err := t.oneOf(s, objects)
 			if err != nil {
 				return err
 			}
-			if ok {
+			if o != 0 {
 				keys[id] = o
 			}
-		}
-		for id := range keys {
-			ids = append(ids, id)
 		}
 		slices.SortFunc(ids, func(a, b KeyID) int { return bytes.Compare(a[:], b[:]) })
 		t.mu.Lock()
@@ -812,57 +823,4 @@ func (t *Token) Keys(ctx context.Context) ([]KeyID, error) {
 		return nil
 	})
 	return ids, err
-}
-
-// Clean destroys what a crash left of keys and signer states that were being
-// made. SoftHSM writes an object's file many times: its kind first, then every
-// attribute with an empty value, also CKA_TOKEN, then those asked for, the key
-// last. Such an object has no name by which anybody could find or use it, and
-// the token is the vault's alone. It looks just like one that is being made now,
-// so Clean is for the start, before anybody derives or imports.
-func (t *Token) Clean(ctx context.Context) error {
-	return t.do(ctx, t.slow, "destroying unfinished objects", func(s cryptoki.Session) error {
-		found, err := t.module.Find(s, nil)
-		if err != nil {
-			return err
-		}
-		// Only what the token says is not there is empty. Any other error may pass,
-		// and is no reason to destroy anything.
-		read := func(o cryptoki.Object, typ uint) (a cryptoki.Attribute, known bool) {
-			a, err := t.module.Read(s, o, typ)
-			return a, err == nil || err == cryptoki.CKR_ATTRIBUTE_TYPE_INVALID || err == cryptoki.CKR_ATTRIBUTE_VALUE_INVALID
-		}
-		empty := func(o cryptoki.Object, types ...uint) bool {
-			for _, typ := range types {
-				if a, known := read(o, typ); !known || len(a.Value) > 0 {
-					return false
-				}
-			}
-			return true
-		}
-		destroyed := false
-		for _, o := range found {
-			if !empty(o, cryptoki.CKA_LABEL, cryptoki.CKA_ID) {
-				continue
-			}
-			class, known := read(o, cryptoki.CKA_CLASS)
-			switch {
-			case !known:
-				continue
-			case len(class.Value) == 0: // nothing was written yet, not even what it is to be
-			case class.Equal(cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY)) && empty(o, cryptoki.CKA_EC_PARAMS):
-			case class.Equal(cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_DATA)) && empty(o, cryptoki.CKA_APPLICATION, cryptoki.CKA_VALUE):
-			default:
-				continue
-			}
-			if err := t.module.DestroyObject(s, o); err != nil && err != cryptoki.CKR_OBJECT_HANDLE_INVALID {
-				return err
-			}
-			destroyed = true
-		}
-		if !destroyed {
-			return nil
-		}
-		return t.sync()
-	})
 }

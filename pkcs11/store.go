@@ -123,26 +123,38 @@ func (t *Token) SaveState(ctx context.Context, state []byte) error {
 }
 
 // settleState ends a SaveState of another process: if the newest state here is
-// the one that was saved, it came from the token's files, and the older ones may
-// go. Else they stay, and the answer is ErrStateDamaged.
+// the one that was saved, it came from the token's files, and the others may
+// go. Else they stay, and the answer is ErrStateDamaged. Of the same version
+// there is another if a try before was not seen by the process that made this one.
 func (t *Token) settleState(ctx context.Context, saved []byte) error {
 	return t.do(ctx, t.slow, "settling signer state", func(s cryptoki.Session) error {
-		objects, newest, version, err := t.states(s)
+		objects, _, version, err := t.states(s)
 		if err != nil {
 			return err
 		}
-		if version == 0 || !bytes.Equal(newest, saved) {
+		if version == 0 {
 			return ErrStateDamaged
 		}
+		keep := packState(version, saved)
+		var kept bool
+		var others []cryptoki.Object
 		for _, o := range objects {
 			a, err := t.module.Read(s, o, cryptoki.CKA_VALUE)
-			if err == nil {
-				if v, _, ok := unpackState(a.Value); ok && v == version {
-					continue
-				}
-				err = t.module.DestroyObject(s, o)
+			switch {
+			case err == cryptoki.CKR_OBJECT_HANDLE_INVALID:
+			case err != nil:
+				return err
+			case !kept && bytes.Equal(a.Value, keep):
+				kept = true
+			default:
+				others = append(others, o)
 			}
-			if err != nil && err != cryptoki.CKR_OBJECT_HANDLE_INVALID {
+		}
+		if !kept {
+			return ErrStateDamaged
+		}
+		for _, o := range others {
+			if err := t.module.DestroyObject(s, o); err != nil && err != cryptoki.CKR_OBJECT_HANDLE_INVALID {
 				return err
 			}
 		}

@@ -267,7 +267,7 @@ func (s *server) answer(c call) (r reply) {
 	case "destroySealing":
 		err = t.DestroySealingKey(ctx, c.Period)
 	case "clean":
-		err = t.Clean(ctx)
+		r.Cleaned, err = t.Clean(ctx)
 	case "keys":
 		r.Keys, err = t.Keys(ctx)
 	case "save":

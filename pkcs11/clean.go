@@ -1,0 +1,130 @@
+package pkcs11
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
+)
+
+// Cleaned is what Clean did, and what it found that is not for it to mend.
+type Cleaned struct {
+	Unfinished int     `json:"unfinished,omitzero"` // objects that were never whole
+	Surplus    int     `json:"surplus,omitzero"`    // objects of keys that lay there more than once
+	Disputed   []KeyID `json:"disputed,omitempty"`  // names that different keys have: a host with the PIN made one of them
+}
+
+// Clean destroys what a crash left of keys and signer states that were being
+// made. SoftHSM writes an object's file many times: its kind first, then every
+// attribute with an empty value, also CKA_TOKEN, then those asked for, the key
+// last. Such an object has no name by which anybody could find or use it, and
+// the token is the vault's alone. It looks just like one that is being made now,
+// so Clean is for the start, before anybody derives or imports.
+//
+// Of a key that lies there more than once, whole or in part, one object stays. An
+// import is made again where another process does not see what it made; if nobody
+// saw that, and a process that starts does, there are two.
+func (t *Token) Clean(ctx context.Context) (c Cleaned, err error) {
+	err = t.do(ctx, t.slow, "destroying unfinished objects", func(s cryptoki.Session) error {
+		c = Cleaned{}
+		unfinished, err := t.unfinished(s)
+		if err != nil {
+			return err
+		}
+		all, err := t.byName(s)
+		if err != nil {
+			return err
+		}
+		var surplus []cryptoki.Object
+		for id, objects := range all {
+			o, others, err := t.oneOf(s, objects)
+			if err != nil {
+				return err
+			}
+			if o == 0 && len(objects) > 1 {
+				c.Disputed = append(c.Disputed, id)
+			}
+			surplus = append(surplus, others...)
+		}
+		for _, o := range slices.Concat(unfinished, surplus) {
+			if err := t.module.DestroyObject(s, o); err != nil && err != cryptoki.CKR_OBJECT_HANDLE_INVALID {
+				return err
+			}
+		}
+		c.Unfinished, c.Surplus = len(unfinished), len(surplus)
+		if len(unfinished)+len(surplus) == 0 {
+			return nil
+		}
+		return t.sync()
+	})
+	return c, err
+}
+
+// oneOf returns the object to use of those that have a key's name, and the others that are surplus: the same key, or what does not derive. It is zero if two are different keys, and if
+// none of several derives.
+func (t *Token) oneOf(s cryptoki.Session, objects []cryptoki.Object) (one cryptoki.Object, surplus []cryptoki.Object, err error) {
+	if len(objects) == 1 {
+		return objects[0], nil, nil
+	}
+	var its KeyCheck
+	for _, o := range objects {
+		check, derives, err := t.checkOf(s, o)
+		switch {
+		case err != nil:
+			return 0, nil, err
+		case derives && one == 0:
+			one, its = o, check
+		case derives && check != its:
+			return 0, nil, nil
+		default:
+			surplus = append(surplus, o)
+		}
+	}
+	if one == 0 {
+		return 0, nil, nil
+	}
+	return one, surplus, nil
+}
+
+// unfinished finds what a crash left of objects that were being made.
+func (t *Token) unfinished(s cryptoki.Session) (unfinished []cryptoki.Object, err error) {
+	found, err := t.module.Find(s, nil)
+	if err != nil {
+		return nil, err
+	}
+	// Only what the token says is not there is empty. Any other error may pass,
+	// and is no reason to destroy anything.
+	read := func(o cryptoki.Object, typ uint) (a cryptoki.Attribute, known bool) {
+		a, err := t.module.Read(s, o, typ)
+		return a, err == nil || err == cryptoki.CKR_ATTRIBUTE_TYPE_INVALID || err == cryptoki.CKR_ATTRIBUTE_VALUE_INVALID
+	}
+	empty := func(o cryptoki.Object, types ...uint) bool {
+		for _, typ := range types {
+			if a, known := read(o, typ); !known || len(a.Value) > 0 {
+				return false
+			}
+		}
+		return true
+	}
+	for _, o := range found {
+		if !empty(o, cryptoki.CKA_LABEL, cryptoki.CKA_ID) {
+			continue
+		}
+		class, known := read(o, cryptoki.CKA_CLASS)
+		switch {
+		case !known:
+			continue
+		case len(class.Value) == 0: // nothing was written yet, not even what it is to be
+		case class.Equal(cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY)) && empty(o, cryptoki.CKA_EC_PARAMS):
+		case class.Equal(cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_DATA)) && empty(o, cryptoki.CKA_APPLICATION, cryptoki.CKA_VALUE):
+		default:
+			continue
+		}
+		unfinished = append(unfinished, o)
+	}
+	return unfinished, nil
+}
+
+// notOnce tells whether what was made is not found, or found twice.
+func notOnce(err error) bool { return errors.Is(err, ErrKeyMissing) || errors.Is(err, ErrKeyExists) }

@@ -1,0 +1,217 @@
+package pkcs11
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
+)
+
+// unseen has another process do something in the token that those that run do not notice: what SoftHSM counts changes in is as it was. That is what a write of it that fails leaves.
+func unseen(t *testing.T, profile Profile, does func(host *Token, s cryptoki.Session) error) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(profile.Folder, "*", "generation"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	before, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	asHost(t, profile, does)
+	if after, err := os.ReadFile(files[0]); err != nil || bytes.Equal(before, after) {
+		t.Fatalf("nothing to hide: %v", err)
+	}
+	if err := os.WriteFile(files[0], before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// bring is an import of which nobody was told.
+func (k *WrappedKey) bring(host *Token, s cryptoki.Session) error {
+	_, err := host.unwrap(s, Resident, k.Path, k.Wrapped, k.named()...)
+	return err
+}
+
+// resting counts the objects that a process sees under a name which has just started.
+func resting(t *testing.T, profile Profile, id KeyID) (n int) {
+	t.Helper()
+	asHost(t, profile, func(host *Token, s cryptoki.Session) error {
+		found, err := host.module.Find(s, byID(id))
+		n = len(found)
+		return err
+	})
+	return n
+}
+
+// TestImportAfterOneThatNobodySaw: an import left its key in the token, and no worker knows. The key is imported again, and lies there once.
+func TestImportAfterOneThatNobodySaw(t *testing.T) {
+	for _, workers := range []int{1, 2} {
+		profile, public := ceremony(t)
+		p := pool(t, profile, func(c *PoolConfig) { c.Workers = workers })
+		k := aKey{id: newID(), key: newKey(t)}
+		w := WrappedKey{ID: k.id, Path: OAEPDirect, Wrapped: wrappedKey(t, public, k.key)}
+		unseen(t, profile, w.bring)
+		if _, err := p.Import(t.Context(), w.ID, w.Path, w.Wrapped); err != nil {
+			t.Fatalf("%d workers: %v", workers, err)
+		}
+		if err := k.derives(t, p); err != nil {
+			t.Errorf("%d workers: %v", workers, err)
+		}
+		if n := resting(t, profile, k.id); n != 1 {
+			t.Errorf("%d workers: the key lies %d times in the token", workers, n)
+		}
+	}
+}
+
+// TestWitnessOfTwo: what a process knew before another imported the key is not what the other made.
+func TestWitnessOfTwo(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, func(c *PoolConfig) { c.Workers = 1 })
+	w := WrappedKey{ID: newID(), Path: OAEPDirect, Wrapped: wrappedKey(t, public, newKey(t))}
+	asHost(t, profile, func(host *Token, s cryptoki.Session) error { // who joins between two tries of an import
+		if err := w.bring(host, s); err != nil {
+			return err
+		}
+		host.slow <- s
+		ids, err := host.Keys(t.Context())
+		<-host.slow
+		if err != nil || !slices.Equal(ids, []KeyID{w.ID}) {
+			t.Errorf("%v, %v", ids, err)
+		}
+		r, err := p.workers[0].call(call{Method: "import", Imports: []WrappedKey{w}}, p.config.SlowTimeout)
+		if err != nil || r.Faults[0].err() != nil {
+			t.Errorf("%v, %v", err, r.Faults)
+		}
+		host.slow <- s
+		_, err = host.witness(t.Context(), []KeyID{w.ID})
+		<-host.slow
+		if !errors.Is(err, ErrKeyExists) {
+			t.Errorf("two keys: %v", err)
+		}
+		return nil
+	})
+}
+
+// TestFailedImportThatNobodySaw: an import fails, and what it left is destroyed although no worker knows of it.
+func TestFailedImportThatNobodySaw(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, nil)
+	w := WrappedKey{ID: newID(), Path: OAEPDirect, Wrapped: wrappedKey(t, public, newKey(t))}
+	unseen(t, profile, w.bring)
+	left := &pendingEnd{member: memberFor(w.ID)}
+	p.admin.Lock()
+	p.endAll([]*pendingEnd{left})
+	p.admin.Unlock()
+	if n := resting(t, profile, w.ID); left.err != nil || n > 0 {
+		t.Errorf("%v, and the key lies %d times in the token", left.err, n)
+	}
+	if _, err := p.Import(t.Context(), w.ID, w.Path, w.Wrapped); err != nil {
+		t.Errorf("anew: %v", err)
+	}
+}
+
+// TestEndOfTwoOfWhichOneIsUnseen: a key lies in the token twice, and the worker that ends it knows of one, also when it is asked again. The end is acknowledged when both are gone.
+func TestEndOfTwoOfWhichOneIsUnseen(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, func(c *PoolConfig) { c.Workers = 1 })
+	var w WrappedKey
+	key := importTogether(t, p, 1, func(k *ecdh.PrivateKey) []byte {
+		w = WrappedKey{Path: OAEPDirect, Wrapped: wrappedKey(t, public, k)}
+		return bytes.Clone(w.Wrapped)
+	})[0]
+	w.ID = key.id
+	unseen(t, profile, w.bring)
+	if n := resting(t, profile, key.id); n != 2 {
+		t.Fatalf("%d keys: nothing is tested", n)
+	}
+	if err := endTogether(t, p, []aKey{key})[0]; err != nil {
+		t.Error(err)
+	}
+	if n := resting(t, profile, key.id); n > 0 {
+		t.Errorf("the key lies %d times in the token", n)
+	}
+}
+
+// TestDoublesAtTheStart: of a key that lies in the token twice, or once whole and once in part, one object stays, and every worker derives with it. Of two different keys of one name neither is
+// used, and the log names them.
+func TestDoublesAtTheStart(t *testing.T) {
+	profile, public := ceremony(t)
+	first := pool(t, profile, nil)
+	var wraps []WrappedKey
+	keys := importTogether(t, first, 4, func(k *ecdh.PrivateKey) []byte {
+		wraps = append(wraps, WrappedKey{Path: OAEPDirect, Wrapped: wrappedKey(t, public, k)})
+		return bytes.Clone(wraps[len(wraps)-1].Wrapped)
+	})
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const single, double, part, disputed = 0, 1, 2, 3
+	for i := range wraps {
+		wraps[i].ID = keys[i].id
+	}
+	other := WrappedKey{ID: keys[disputed].id, Path: OAEPDirect, Wrapped: wrappedKey(t, public, newKey(t))}
+	asHost(t, profile, func(host *Token, s cryptoki.Session) error {
+		half, err := host.unwrap(s, Resident, OAEPDirect, wraps[part].Wrapped, wraps[part].named()...)
+		return errors.Join(err, wraps[double].bring(host, s), wraps[double].bring(host, s), other.bring(host, s),
+			host.module.SetAttributes(s, half, []cryptoki.Attribute{off(cryptoki.CKA_DERIVE)}))
+	})
+	var log logBuffer
+	p := pool(t, profile, func(c *PoolConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	if err := p.Clean(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{single: 1, double: 1, part: 1, disputed: 2} {
+		if n := resting(t, profile, keys[i].id); n != want {
+			t.Errorf("key %d lies %d times in the token, want %d", i, n, want)
+		}
+		if err := keys[i].derives(t, p); (want == 1) != (err == nil) || want > 1 && !errors.Is(err, ErrKeyMissing) {
+			t.Errorf("key %d: %v", i, err)
+		}
+	}
+	if ids, err := p.Keys(t.Context()); err != nil || len(ids) != len(keys) {
+		t.Errorf("%d keys, %v", len(ids), err)
+	}
+	if text := log.String(); !strings.Contains(text, "destroyed=3") || strings.Count(text, keys[disputed].id.String()) != 1 || strings.Contains(text, keys[single].id.String()) {
+		t.Errorf("the log says:\n%s", text)
+	}
+}
+
+// TestStatesOfOneVersion: a state that was saved before, and that the process which saves did not see, has the version of the newer one. It does not come back.
+func TestStatesOfOneVersion(t *testing.T) {
+	token, _ := ready(t, 1)
+	before := objects(t, token)
+	for range 8 { // SoftHSM lists them in the order of their addresses
+		err := token.do(t.Context(), token.slow, "", func(s cryptoki.Session) error {
+			_, _, version, err := token.states(s)
+			for _, state := range []string{"unseen", "saved", "saved", "unseen too"} {
+				_, made := token.module.CreateObject(s, append(stateTemplate(), on(cryptoki.CKA_PRIVATE), cryptoki.Bytes(cryptoki.CKA_VALUE, packState(version+1, []byte(state)))))
+				err = errors.Join(err, made)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := objects(t, token)
+		if err := token.settleState(t.Context(), []byte("something else")); !errors.Is(err, ErrStateDamaged) || objects(t, token) != all {
+			t.Errorf("a state that is not there: %v, and %d objects of %d", err, objects(t, token), all)
+		}
+		if err := token.settleState(t.Context(), []byte("saved")); err != nil {
+			t.Error(err)
+		}
+		if state, err := token.LoadState(t.Context()); err != nil || string(state) != "saved" {
+			t.Errorf("%q, %v", state, err)
+		}
+	}
+	if n := objects(t, token); n != before+1 {
+		t.Errorf("%d objects, want those of the ceremony, %d, and the state", n, before)
+	}
+}
