@@ -4,16 +4,20 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/tests/stage"
@@ -28,10 +32,13 @@ type failing struct {
 	who   string // vault, storefront, or worker: each of the vault's token workers
 	call  string
 	file  string // of the vault's folder, or of the token's for a worker; empty: any
-	error string
-	when  int    // which call of each thread; 0: the first
+	error string // EFBIG is the kernel's own: until a write has met it, no file of these processes grows beyond so many bytes as when says
+	when  int    // which call of each thread; 0: the first; of aNewObject this one and each seventh after it, until one is met
 	says  string // in the storefront's health from then on until a restart; empty: it stays well
 }
+
+// aNewObject tells an object of the token that is made, whose name nobody knows before, in what strace writes of the call.
+const aNewObject = `.object", O_RDWR|O_CREAT`
 
 const (
 	unknown  = "outcome unknown"
@@ -44,9 +51,10 @@ const callBound = 80 * time.Second
 
 // failingCalls are the calls by which one publication, grant, read, revocation or rotation becomes durable, found with strace -f -y. Badger writes
 // through mapped files, so msync is all there is of it; its other calls (fsync, ftruncate, renameat, unlinkat) come with starts, see startingCalls, and with
-// files that have grown to tens of megabytes, which these are not. SoftHSM's library makes and destroys objects with ftruncate, write and unlink, and the worker
-// syncs the token's folder. strace cannot tell a write to an object that is made from one to the worker's pipe, so of SoftHSM's writes only that of the
-// token's generation fails; the ftruncate that comes before each stands for the others. Without its index, or with a token that did not do it, the vault goes on.
+// files that have grown to tens of megabytes, which these are not. SoftHSM's library makes and destroys objects with openat, ftruncate, write and unlink, syncs and renames nothing, and the
+// worker syncs the token's folder. strace picks calls by a path that it is told before, or by their number, and a new object's path is drawn by SoftHSM, which writes to it between writes to the
+// worker's pipe: so a write to an object fails by a limit of the files' size, as in TestShortWrites, and the opening of one by failing each seventh openat until it is met.
+// Without its index, or with a token that did not do it, the vault goes on.
 func failingCalls() (out []failing) {
 	for _, f := range []failing{
 		{"vault", "pwrite64", "log/journal-*", "EIO", 0, unknown},
@@ -64,10 +72,15 @@ func failingCalls() (out []failing) {
 		{"worker", "ftruncate", "", "EIO", 30, ""}, // one key takes 33
 		{"worker", "write", "*/generation", "EIO", 0, ""},
 		{"worker", "unlink", "", "EIO", 0, ""},
+		{"worker", "unlink", "", "EIO", 2, ""}, // of an object's lock
+		{"worker", "openat", aNewObject, "EIO", 3, ""},
+		{"worker", "write", "", "EFBIG", 8, ""}, // of a key of some 825 bytes
+		{"worker", "write", "", "EFBIG", 400, ""},
+		{"worker", "write", "", "EFBIG", 800, ""},
 		{"storefront", "msync", "", "EIO", 0, broken},
 	} {
 		out = append(out, f)
-		if *everyCall {
+		if *everyCall && f.error != "EFBIG" {
 			f.error = "ENOSPC"
 			out = append(out, f)
 		}
@@ -77,7 +90,24 @@ func failingCalls() (out []failing) {
 
 // inject makes calls of processes fail, once in each thread, until it is told to stop; it waits until one has failed.
 func inject(ctx context.Context, f failing, files []string, log string, pids ...int) (stop func(), failed bool, err error) {
-	args := []string{"-f", "-qq", "-o", log, "-e", "trace=" + f.call, "-e", fmt.Sprintf("inject=%s:error=%s:when=%d", f.call, f.error, max(f.when, 1))}
+	limit := func(size uint64) error {
+		for _, pid := range pids {
+			if err := unix.Prlimit(pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: size, Max: unix.RLIM_INFINITY}, nil); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+		return nil
+	}
+	args := []string{"-f", "-qq", "-o", log, "-e", "trace=" + f.call}
+	met := []string{"EFBIG"}
+	if f.error != "EFBIG" {
+		met = []string{"INJECTED"}
+		when := strconv.Itoa(max(f.when, 1))
+		if f.file == aNewObject {
+			met, when = append(met, aNewObject), when+"+7"
+		}
+		args = append(args, "-e", fmt.Sprintf("inject=%s:error=%s:when=%s", f.call, f.error, when))
+	}
 	for _, pid := range pids {
 		args = append(args, "-p", strconv.Itoa(pid))
 	}
@@ -95,9 +125,20 @@ func inject(ctx context.Context, f failing, files []string, log string, pids ...
 	stop = func() {
 		_ = cmd.Process.Signal(syscall.SIGINT) // it lets go of the processes
 		<-exited
+		if f.error == "EFBIG" {
+			_ = limit(unix.RLIM_INFINITY) // who cannot be told is gone
+		}
+	}
+	if f.error == "EFBIG" {
+		if err := limit(uint64(f.when)); err != nil {
+			return stop, false, err
+		}
 	}
 	for deadline := time.Now().Add(callBound); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if data, err := os.ReadFile(log); err == nil && strings.Contains(string(data), "INJECTED") {
+		data, err := os.ReadFile(log)
+		if err == nil && slices.ContainsFunc(strings.Split(string(data), "\n"), func(line string) bool {
+			return !slices.ContainsFunc(met, func(m string) bool { return !strings.Contains(line, m) })
+		}) {
 			return stop, true, nil
 		}
 		select {
@@ -124,10 +165,16 @@ func TestFailingCalls(t *testing.T) {
 			continue
 		}
 		what := strings.TrimSpace(fmt.Sprintf("%s %d of the %s fails with %s %s", f.call, max(f.when, 1), f.who, f.error, f.file))
+		switch {
+		case f.error == "EFBIG":
+			what = fmt.Sprintf("%s of the %s fails beyond byte %d of an object", f.call, f.who, f.when)
+		case f.file == aNewObject:
+			what = fmt.Sprintf("%s of the %s fails with %s as it makes an object", f.call, f.who, f.error)
+		}
 		begin := time.Now()
 		w.demand(what, w.round(func() (down []*stage.Daemon, err error) {
 			var files []string
-			if f.file != "" {
+			if f.file != "" && f.file != aNewObject {
 				folder := s.VaultData()
 				if f.who == "worker" {
 					folder = s.TokenFolder()
