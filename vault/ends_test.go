@@ -2,9 +2,14 @@ package vault
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
@@ -145,6 +150,66 @@ func TestEndsInBothCustodies(t *testing.T) {
 		if w.held() != 1 || !w.holds(keyID(g.ID, "c", policies.AuthorID(o.id))) {
 			t.Errorf("%s: %d keys are left, want that of the field that was not revoked", custody, w.held())
 		}
+	}
+}
+
+// TestEndsBesideAStoppedStore: of the keys of a revocation the token does not destroy one, and the file of sealed keys takes no changes any more. The owner is told that sending it again does not help, whichever
+// of the two came last, and the next start finishes it.
+func TestEndsBesideAStoppedStore(t *testing.T) {
+	for _, sealedFirst := range []bool{true, false} {
+		w := newWorld(t)
+		o, r := w.owner(), w.reader()
+		o.seal("a", 1, "a")
+		o.publish()
+		resident := o.grant(r, nil, "a")
+		w.custody = policies.CustodySealed
+		kept := o.grant(r, nil, "a")
+		readOnly(t, filepath.Join(w.dir, "keys", "sealed-keys.1"))
+		w.token.mu.Lock()
+		w.token.stuck = map[KeyID]bool{keyID(resident.ID, "a", policies.AuthorID(o.id)): true}
+		w.token.mu.Unlock()
+		first, last := kept, resident
+		if !sealedFirst {
+			first, last = resident, kept
+		}
+		s, _ := o.revocationOf(func(d *policies.Revocation) {
+			d.Items = append(d.Items, policies.RevokedItem{Grant: last.ID, Field: "a", Author: policies.AuthorID(o.id)})
+		}, first, "a")
+		if _, err := w.submit(s); !errors.Is(err, policies.CodeTokenFailure) || !strings.Contains(err.Error(), "mended a disk") {
+			t.Errorf("the sealed one first: %t; %v", sealedFirst, err)
+		}
+		w.token.mu.Lock()
+		w.token.stuck = nil
+		w.token.mu.Unlock()
+		w.restart(true)
+		w.accepted(s)
+		for _, w.custody = range []policies.Custody{policies.CustodySealed, policies.CustodyResident} {
+			if w.held() != 0 {
+				t.Errorf("%d keys are left in custody %s", w.held(), w.custody)
+			}
+		}
+	}
+}
+
+// readOnly makes every write fail to a file that this process has open.
+func readOnly(t *testing.T, path string) {
+	t.Helper()
+	file, err := os.Open(path)
+	must(t, err)
+	defer file.Close()
+	open, err := filepath.Glob("/proc/self/fd/*")
+	must(t, err)
+	met := 0
+	for _, link := range open {
+		fd, err := strconv.Atoi(filepath.Base(link))
+		must(t, err)
+		if target, err := os.Readlink(link); err == nil && target == path && fd != int(file.Fd()) {
+			must(t, unix.Dup3(int(file.Fd()), fd, unix.O_CLOEXEC))
+			met++
+		}
+	}
+	if met != 1 {
+		t.Fatalf("%s is open %d times", path, met)
 	}
 }
 
