@@ -147,6 +147,25 @@ func TestHostileReads(t *testing.T) {
 			t.Errorf("two manifests of one version: %v", v.Err)
 		}
 	})
+	t.Run("replaced on the way", func(t *testing.T) { // a storefront need not be hostile for that
+		for _, times := range []int{1, 2} {
+			left := times
+			w.onResult(func(r *api.ReadResult) {
+				if left--; left >= 0 {
+					r.Items[0] = api.ReadItem{Outcome: policies.CodeHeadMoved}
+				}
+			})
+			values, err := fresh().Read(ctx, items...)
+			w.must(err)
+			if v := values[0]; times == 1 && string(v.Bytes) != "note-2" || times == 2 && !errors.Is(v.Err, policies.CodeHeadMoved) {
+				t.Errorf("%d times: %q, %v", times, v.Bytes, v.Err)
+			}
+			if string(values[1].Bytes) != "name" || string(values[2].Bytes) != "other's note" {
+				t.Errorf("the others: %v, %v", values[1].Err, values[2].Err)
+			}
+		}
+		w.hostile(nil)
+	})
 	t.Run("sessions", func(t *testing.T) {
 		w.rewrite(api.PathSessions, func(b []byte) []byte { return bytes.Replace(b, []byte(`"index":`), []byte(`"index":1`), 1) })
 		defer w.hostile(nil)

@@ -340,6 +340,10 @@ func (r *Reader) take(ctx context.Context, v *Value, a *policies.AnswerItem, s *
 	}
 	switch a.Outcome {
 	case policies.CodeReleased:
+		// The vault released it, and the storefront has it no more: the owner replaced it meanwhile. Nothing of it was sent.
+		if moved := s.Outcome == policies.CodeHeadMoved || s.Outcome == policies.CodeBehind; moved && len(s.Leaf) == 0 && len(s.Ciphertext) == 0 {
+			return s.Outcome
+		}
 	case policies.CodeUnchanged:
 		if a.Version < seen.Version {
 			return fmt.Errorf("%s: %w: manifest %d, after %d", v.Field, ErrRollback, a.Version, seen.Version)
