@@ -218,6 +218,73 @@ func TestEndOfAKeyThatKillsWorkers(t *testing.T) {
 	}
 }
 
+// TestEndsOfOneProcess: each of the keys that one process is asked to destroy has an answer of its own, by its own check value, also behind one that cannot be destroyed.
+func TestEndsOfOneProcess(t *testing.T) {
+	token, public := ready(t, 1)
+	const anyKey, stuck, twin, wrong, missing, known, n = 0, 1, 2, 3, 4, 5, 6
+	var ids [n]KeyID
+	var checks [n]KeyCheck
+	for i := range ids {
+		if ids[i] = newID(); i == stuck || i == missing {
+			continue
+		}
+		xs, errs := token.importKeys(t.Context(), []WrappedKey{{ids[i], OAEPDirect, wrappedKey(t, public, newKey(t))}})
+		if errs[0] != nil {
+			t.Fatal(errs[0])
+		}
+		if checks[i] = checkOf(&xs[0]); i == anyKey {
+			checks[i] = KeyCheck{}
+		}
+	}
+	checks[wrong][0] ^= 1
+	err := token.do(t.Context(), token.slow, "making keys as a host", func(s cryptoki.Session) error {
+		make := func(id KeyID, more ...cryptoki.Attribute) error {
+			_, _, err := token.module.GenerateKeyPair(s, cryptoki.Plain(cryptoki.CKM_EC_KEY_PAIR_GEN),
+				[]cryptoki.Attribute{cryptoki.Bool(cryptoki.CKA_TOKEN, false), cryptoki.Bytes(cryptoki.CKA_EC_PARAMS, p256Params)},
+				append(append([]cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_LABEL, []byte(rekeyLabel)), cryptoki.Bytes(cryptoki.CKA_ID, id[:])}, more...), token.rekey...))
+			return err
+		}
+		return errors.Join(make(ids[twin]), make(ids[stuck], off(destroyable)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := token.Keys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, err := range token.destroyKnown(t.Context(), ids[stuck:], checks[stuck:]) {
+		i += stuck
+		want := ErrKeyMissing // of the twins it knows neither
+		switch i {
+		case stuck:
+			want = ErrRefused
+		case known:
+			want = nil
+		}
+		if !errors.Is(err, want) {
+			t.Errorf("key %d, known: %v, want %v", i, err, want)
+		}
+	}
+	for i, err := range token.destroyKeys(t.Context(), ids[:known], checks[:known]) {
+		want := []error{anyKey: nil, stuck: ErrRefused, twin: nil, wrong: ErrKeyMissing, missing: ErrKeyMissing}[i]
+		if !errors.Is(err, want) {
+			t.Errorf("key %d: %v, want %v", i, err, want)
+		}
+	}
+	left, err := token.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameKeys(t, left, ids[stuck], ids[twin], ids[wrong])
+	// Who looks for what is left goes by each key's own check value too, and looks at all.
+	for i, err := range token.gone(t.Context(), []KeyID{ids[missing], ids[stuck], ids[twin], ids[wrong], ids[twin]}, []KeyCheck{{}, {}, checks[twin], checks[wrong], {}}) {
+		want := []error{nil, ErrTokenBroken, nil, nil, ErrTokenBroken}[i]
+		if !errors.Is(err, want) {
+			t.Errorf("look %d: %v, want %v", i, err, want)
+		}
+	}
+}
+
 // TestEndsWhileWorkersDie: workers are killed in the middle of groups, again and again. Every key is gone when its end is acknowledged, and no other.
 func TestEndsWhileWorkersDie(t *testing.T) {
 	profile, public := ceremony(t)

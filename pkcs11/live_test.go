@@ -82,6 +82,40 @@ func TestLiveKeysForget(t *testing.T) {
 	}
 }
 
+// TestLiveKeysForgetOneOfMany: who forgets a key waits for it, however many others are on their way out, and for no other.
+func TestLiveKeysForgetOneOfMany(t *testing.T) {
+	l := newLiveKeys(40)
+	var held []*liveKey
+	for i := range 40 {
+		k, _, _ := l.heat(i)
+		held = append(held, k)
+	}
+	for i := range 39 {
+		go l.forget(testName(i).id)
+	}
+	eventually(t, "39 that leave", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.leaving) == 39
+	})
+	forgot := make(chan []cryptoki.Object)
+	go func() { forgot <- l.forget(testName(0).id) }()
+	go func() { forgot <- l.forget(testName(39).id) }()
+	select {
+	case <-forgot:
+		t.Error("forgotten while in use")
+	case <-time.After(50 * time.Millisecond):
+	}
+	l.release(held[39])
+	if got := <-forgot; !slices.Equal(got, []cryptoki.Object{40}) {
+		t.Errorf("%v to destroy", got)
+	}
+	for _, k := range held[:39] {
+		l.release(k)
+	}
+	<-forgot // the object is another's to destroy
+}
+
 // A key whose load fails is the next one's to load; one whose session has
 // ended is nobody's to destroy.
 func TestLiveKeysLost(t *testing.T) {
