@@ -199,6 +199,26 @@ func TestKeyBeingWritten(t *testing.T) {
 			t.Errorf("%v, %v", ids, err)
 		}
 	})
+	t.Run("destroy among others", func(t *testing.T) {
+		token, public := ready(t, 1)
+		var ids []KeyID
+		for range 3 {
+			ids = append(ids, newID())
+			if err := token.Import(t.Context(), ids[len(ids)-1], OAEPDirect, wrappedKey(t, public, newKey(t))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.AfterFunc(moment, writing(t, keyFile(t, token)))
+		for i, err := range token.destroyKeys(t.Context(), []KeyID{ids[1], ids[2], ids[0]}, make([]KeyCheck, 3)) {
+			if err != nil {
+				t.Errorf("end %d: %v", i, err)
+			}
+		}
+		time.Sleep(2 * moment)
+		if ids, err := token.Keys(t.Context()); err != nil || len(ids) != 0 {
+			t.Errorf("%v, %v", ids, err)
+		}
+	})
 	t.Run("gone for good", func(t *testing.T) {
 		token, id := withKey(t)
 		file := keyFile(t, token)

@@ -221,7 +221,7 @@ func TestEndOfAKeyThatKillsWorkers(t *testing.T) {
 // TestEndsOfOneProcess: each of the keys that one process is asked to destroy has an answer of its own, by its own check value, also behind one that cannot be destroyed.
 func TestEndsOfOneProcess(t *testing.T) {
 	token, public := ready(t, 1)
-	const anyKey, stuck, twin, wrong, missing, known, n = 0, 1, 2, 3, 4, 5, 6
+	const anyKey, stuck, twin, wrong, missing, known, renamed, n = 0, 1, 2, 3, 4, 5, 6, 7
 	var ids [n]KeyID
 	var checks [n]KeyCheck
 	for i := range ids {
@@ -252,9 +252,16 @@ func TestEndsOfOneProcess(t *testing.T) {
 	if _, err := token.Keys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	elsewhere := newID()
+	err = token.do(t.Context(), token.slow, "renaming", func(s cryptoki.Session) error {
+		return token.module.SetAttributes(s, token.keys[ids[renamed]], []cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_ID, elsewhere[:])})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, err := range token.destroyKnown(t.Context(), ids[stuck:], checks[stuck:]) {
 		i += stuck
-		want := ErrKeyMissing // of the twins it knows neither
+		want := ErrKeyMissing // of the twins it knows neither, and what it knew under another name is for who searches
 		switch i {
 		case stuck:
 			want = ErrRefused
@@ -275,12 +282,65 @@ func TestEndsOfOneProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sameKeys(t, left, ids[stuck], ids[twin], ids[wrong])
+	sameKeys(t, left, ids[stuck], ids[twin], ids[wrong], elsewhere)
 	// Who looks for what is left goes by each key's own check value too, and looks at all.
 	for i, err := range token.gone(t.Context(), []KeyID{ids[missing], ids[stuck], ids[twin], ids[wrong], ids[twin]}, []KeyCheck{{}, {}, checks[twin], checks[wrong], {}}) {
 		want := []error{nil, ErrTokenBroken, nil, nil, ErrTokenBroken}[i]
 		if !errors.Is(err, want) {
 			t.Errorf("look %d: %v, want %v", i, err, want)
+		}
+	}
+}
+
+// TestEndsThatOneWorkerKnows: a host with the PIN hid keys, and a worker that started since cannot find them. The other, which knows their handles, is asked, and each has an answer of its own.
+func TestEndsThatOneWorkerKnows(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, nil)
+	keys := importTogether(t, p, 2, func(k *ecdh.PrivateKey) []byte { return wrappedKey(t, public, k) })
+	asHost(t, profile, func(host *Token, s cryptoki.Session) (err error) {
+		for i := range keys {
+			found, e := host.module.Find(s, byID(keys[i].id))
+			err = errors.Join(err, e)
+			if len(found) != 1 {
+				t.Fatalf("%d objects, %v", len(found), err)
+			}
+			hidden := newID()
+			err = errors.Join(err, host.module.SetAttributes(s, found[0], []cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_ID, hidden[:]), cryptoki.Bytes(cryptoki.CKA_LABEL, []byte("nothing to see"))}))
+		}
+		return err
+	})
+	before := p.pids()
+	if err := syscall.Kill(before[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "two workers again", func() bool {
+		now := p.pids()
+		return len(now) == 2 && now[0] == before[1]
+	})
+	p.mu.Lock()
+	p.turn = 0 // the newer is asked next
+	p.mu.Unlock()
+	for i, err := range p.DestroyKeys(t.Context(), EndingKey{ID: newID()}, EndingKey{ID: keys[0].id}, EndingKey{ID: keys[1].id}) {
+		if i == 0 && !errors.Is(err, ErrKeyMissing) || i > 0 && err != nil {
+			t.Errorf("end %d: %v", i, err)
+		}
+	}
+	asHost(t, profile, func(host *Token, s cryptoki.Session) error {
+		left, err := host.module.Find(s, []cryptoki.Attribute{cryptoki.Bytes(cryptoki.CKA_LABEL, []byte("nothing to see"))})
+		if len(left) > 0 {
+			t.Errorf("%d keys are left", len(left))
+		}
+		return err
+	})
+}
+
+// TestEndsThatAWorkerLeavesOut: of a key about which a worker says nothing nothing is known.
+func TestEndsThatAWorkerLeavesOut(t *testing.T) {
+	group := []*pendingEnd{{member: memberFor(newID())}, {member: memberFor(newID())}, {member: memberFor(newID())}}
+	answer(group, reply{Faults: faultsOf([]error{nil, &Error{Op: "destroying key", Kind: ErrKeyMissing}})}, nil)
+	for i, want := range []error{nil, ErrKeyMissing, ErrTokenBroken} {
+		if err := group[i].err; !errors.Is(err, want) {
+			t.Errorf("key %d: %v, want %v", i, err, want)
 		}
 	}
 }

@@ -82,6 +82,38 @@ func TestLiveKeysForget(t *testing.T) {
 	}
 }
 
+// TestLiveKeysForgetWhatIsLost: a key that is forgotten while it is in use, and whose object is lost meanwhile or does not come, leaves nothing to destroy.
+func TestLiveKeysForgetWhatIsLost(t *testing.T) {
+	for name, lose := range map[string]func(l *liveKeys, k *liveKey){
+		"not loaded":        func(l *liveKeys, k *liveKey) { l.loaded(k, 0, 0, ErrKeyMissing) },
+		"its session ended": func(l *liveKeys, k *liveKey) { l.loaded(k, 5, 1, nil); l.ended(1) },
+		"vanished":          func(l *liveKeys, k *liveKey) { l.loaded(k, 5, 1, nil); l.vanished(k) },
+	} {
+		l := newLiveKeys(3)
+		k, _, _ := l.take(testName(1))
+		forgot := make(chan []cryptoki.Object)
+		go func() { forgot <- l.forget(testName(1).id) }()
+		eventually(t, "one that leaves", func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return len(l.leaving) == 1
+		})
+		lose(l, k)
+		l.release(k)
+		if got := <-forgot; len(got) > 0 {
+			t.Errorf("%s: %v to destroy", name, got)
+		}
+	}
+	l := newLiveKeys(3)
+	for i := range 3 {
+		k, _, _ := l.heat(i)
+		l.release(k)
+	}
+	if l.ended(1); len(l.keys)+l.idle.Len() != 0 {
+		t.Errorf("of three keys of a session that ended %d are kept", len(l.keys))
+	}
+}
+
 // TestLiveKeysForgetOneOfMany: who forgets a key waits for it, however many others are on their way out, and for no other.
 func TestLiveKeysForgetOneOfMany(t *testing.T) {
 	l := newLiveKeys(40)
@@ -103,7 +135,7 @@ func TestLiveKeysForgetOneOfMany(t *testing.T) {
 	go func() { forgot <- l.forget(testName(39).id) }()
 	select {
 	case <-forgot:
-		t.Error("forgotten while in use")
+		t.Fatal("forgotten while in use")
 	case <-time.After(50 * time.Millisecond):
 	}
 	l.release(held[39])
@@ -158,9 +190,10 @@ func TestForgottenIsBounded(t *testing.T) {
 	if n := len(f.young) + len(f.old); n > 2*maxForgotten {
 		t.Errorf("%d are remembered", n)
 	}
-	last := id(3*maxForgotten - 1)
-	if f.remove(last); f.has(last) {
-		t.Error("removed, and still there")
+	for _, i := range []int{3*maxForgotten - 1, 2*maxForgotten - 1} { // of either generation
+		if f.remove(id(i)); f.has(id(i)) {
+			t.Error("removed, and still there")
+		}
 	}
 }
 
