@@ -124,7 +124,12 @@ func inject(ctx context.Context, f failing, files []string, log string, pids ...
 	go func() { _ = cmd.Wait(); close(exited) }()
 	stop = func() {
 		_ = cmd.Process.Signal(syscall.SIGINT) // it lets go of the processes
-		<-exited
+		select {
+		case <-exited:
+		case <-time.After(10 * time.Second): // strace 6.1 waits for ever for a process that was killed meanwhile, of whose threads it has not heard yet
+			_ = cmd.Process.Kill() // then the kernel lets go of them
+			<-exited
+		}
 		if f.error == "EFBIG" {
 			_ = limit(unix.RLIM_INFINITY) // who cannot be told is gone
 		}
