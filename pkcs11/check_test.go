@@ -94,3 +94,29 @@ func TestDestroyKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestHuntOfTwins: a key that lies under two other names is destroyed under both, and of two who ask for it the second is told that there is none.
+func TestHuntOfTwins(t *testing.T) {
+	token, public := ready(t, 1)
+	blob := wrappedKey(t, public, newKey(t))
+	var check KeyCheck
+	for range 2 {
+		xs, errs := token.importKeys(t.Context(), []WrappedKey{{newID(), OAEPDirect, blob}})
+		if errs[0] != nil {
+			t.Fatal(errs[0])
+		}
+		check = checkOf(&xs[0])
+	}
+	other := newID()
+	if err := token.Import(t.Context(), other, OAEPDirect, wrappedKey(t, public, newKey(t))); err != nil {
+		t.Fatal(err)
+	}
+	if errs := token.hunt(t.Context(), []KeyCheck{check, check}); errs[0] != nil || !errors.Is(errs[1], ErrKeyMissing) {
+		t.Errorf("%v", errs)
+	}
+	left, err := token.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameKeys(t, left, other)
+}

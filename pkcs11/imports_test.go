@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -166,7 +167,7 @@ func TestImportsSideBySide(t *testing.T) {
 		wrapped(t, public, pkcs8(t, oidP384, bytes.Repeat([]byte{3}, 48))), // of a key of another curve
 		wrapped(t, public, pkcs8(t, oidP256, make([]byte, 32))),            // of zero
 	}
-	honest := 0
+	honest, before := 0, p.pids()
 	for range 6 {
 		var keys [importsAtOnce]*ecdh.PrivateKey
 		var ids [importsAtOnce]KeyID
@@ -198,6 +199,9 @@ func TestImportsSideBySide(t *testing.T) {
 				}
 			}
 		}
+	}
+	if after := p.pids(); !slices.Equal(before, after) {
+		t.Errorf("workers %v, were %v: one did not find what the other made", after, before)
 	}
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
