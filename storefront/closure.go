@@ -18,6 +18,9 @@ import (
 // never taken again.
 type closureRecord struct {
 	Closure []byte `json:"closure,omitempty"` // the envelope, until everything is deleted
+	// What the vault may be asked for again: nobody logs in any more, and strangers are to cost it nothing.
+	Document policies.Hash `json:"document"` // of the closure
+	Key      []byte        `json:"key"`      // the public one that the identity signs with; the key-use log has it too
 }
 
 // postClosure closes an account. When the vault has acknowledged it, that is written down, the owner gets the receipt, and everything that is kept of that identity here is deleted; a
@@ -58,37 +61,55 @@ func (s *Storefront) postClosure(c *call) error {
 	if s.closed(ctx, c.subject) != nil { // it is being deleted already
 		return answer()
 	}
+	record := &closureRecord{Closure: env.Raw, Document: env.Hash}
+	if line, _, err := s.line(ctx, c.subject); err != nil { // it is closed all the same
+		s.log.Error("looking for the key of an account that is closed", "error", err)
+	} else {
+		record.Key = line.Newest().SigningKey
+	}
 	// Without this line on disk there is no receipt, and the owner's device sends the closure again: the vault answers it as before.
-	if err := s.markClosed(ctx, c.subject, &closureRecord{env.Raw}); err != nil {
+	if err := s.markClosed(ctx, c.subject, record); err != nil {
 		return fmt.Errorf("noting that an account is closed: %w", err)
 	}
 	s.running.Go(func() { s.wipe(context.WithoutCancel(ctx), c.subject) })
 	return answer()
 }
 
-// closureAgain has the vault answer anew who closed their account and lost the answer: nobody logs in to it any more, and what proves it the vault gives to who has the document
-// that closed it. An account is closed by [Storefront.postClosure] only, which takes a login.
+// closureAgain has the vault answer anew who closed their account and lost the answer, and prove to who did not close it that it is closed. What it passes on is the document that closed it, or another one that the
+// account's key signed: strangers cost the vault nothing. An account is closed by [Storefront.postClosure] only, which takes a login.
 func (s *Storefront) closureAgain(c *call, id policies.IdentityID, env *envelope.Envelope) error {
-	d, err := policies.Decode[policies.Closure](env)
+	closed, signed, err := s.ofClosed(c.ctx, id, env)
 	if err != nil {
 		return err
 	}
-	if policies.IdentityID(d.Owner) != id {
-		return problem.New(policies.CodeMalformed, "the closure is of another owner than the path")
+	if !signed && env.Hash != closed.Document {
+		return policies.CodeClosed
 	}
-	switch err := s.closed(c.ctx, id); {
-	case err == nil:
-		return problem.New(policies.CodeUnauthorized, "an account is closed by who is logged in to it")
-	case !errors.Is(err, policies.CodeClosed):
-		return err
-	}
-	ctx, cancel := detach(c.ctx)
-	defer cancel()
-	receipt, err := s.vault.Submit(ctx, vaultapi.Submission{Envelope: env.Raw})
+	receipt, err := s.submit(c.ctx, env)
 	if err != nil {
 		return err
 	}
 	return c.json(http.StatusOK, receipt)
+}
+
+// ofClosed looks whether a closure of an account that is closed, to which nobody logs in any more, is signed by the account's key.
+func (s *Storefront) ofClosed(ctx context.Context, id policies.IdentityID, env *envelope.Envelope) (closed *closureRecord, signed bool, err error) {
+	d, err := policies.Decode[policies.Closure](env)
+	if err != nil {
+		return nil, false, err
+	}
+	if policies.IdentityID(d.Owner) != id {
+		return nil, false, problem.New(policies.CodeMalformed, "the closure is of another owner than who is named beside it")
+	}
+	closed = new(closureRecord)
+	switch _, err := s.load(ctx, key(kindClosed, id[:]), closed); {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, false, problem.New(policies.CodeUnauthorized, "an account is closed by who is logged in to it")
+	case err != nil:
+		return nil, false, err
+	}
+	by, err := envelope.ParsePublicKey(closed.Key)
+	return closed, err == nil && env.Verify(by) == nil, nil
 }
 
 func (s *Storefront) markClosed(ctx context.Context, id policies.IdentityID, r *closureRecord) error {
@@ -157,8 +178,14 @@ func (s *Storefront) wipeRecords(ctx context.Context, id policies.IdentityID) er
 		return err
 	}
 	s.shelves.remove(own(policies.OwnerID(id)))
+	s.early.forget(id)
 	s.mailboxes.remove(id)
-	return s.markClosed(ctx, id, &closureRecord{})
+	var done closureRecord
+	if _, err := s.load(ctx, key(kindClosed, id[:]), &done); err != nil {
+		return err
+	}
+	done.Closure = nil
+	return s.markClosed(ctx, id, &done)
 }
 
 // wipeSide deletes the relationships that are listed under an identity by one kind of key, under both, and takes them off their readers' counts.

@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/registry"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/storefront/internal/store"
@@ -67,8 +68,7 @@ func TestClosure(t *testing.T) {
 		wantCode(t, other.do("POST", path, o.closure().Raw, nil), policies.CodeUnauthorized)
 		wantCode(t, o.do("POST", path, other.closure().Raw, nil), policies.CodeUnauthorized)
 		closing, again := o.closure().Raw, fill(api.PathSuccessions, o.id)
-		wantCode(t, o.open("POST", again, closing, nil), policies.CodeUnauthorized)                                                                      // it is not closed, and nobody is logged in
-		w.must(w.front.store.Commit(t.Context(), store.Change{Key: key(kindSuccession, o.id[:], policies.U64(1<<32)), Version: 1, Value: []byte("{}")})) // of a key that it had
+		wantCode(t, o.open("POST", again, closing, nil), policies.CodeUnauthorized) // it is not closed, and nobody is logged in
 		if crash {
 			w.store.set(nil, func(changes []store.Change) error {
 				if len(changes) == 1 && changes[0].Key[0] == kindClosed {
@@ -79,6 +79,7 @@ func TestClosure(t *testing.T) {
 		}
 		w.must(o.do("POST", path, closing, nil))
 		if crash {
+			w.must(w.db.Commit(t.Context(), store.Change{Key: key(kindSuccession, o.id[:], policies.U64(1<<32)), Version: 1, Value: []byte("{}")})) // of a key that it had
 			w.crash()
 		}
 		for begin := time.Now(); w.about(o.id) != "" && time.Since(begin) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
@@ -99,10 +100,75 @@ func TestClosure(t *testing.T) {
 		if e, err := envelope.Parse(closing); err != nil || receipt.Document != policies.Hash(e.Hash) {
 			t.Errorf("the receipt is of %s: %v", receipt.Document, err)
 		}
-		wantCode(t, o.open("POST", again, o.closure().Raw, nil), policies.CodeClosed)
 		wantCode(t, o.open("POST", again, other.closure().Raw, nil), policies.CodeMalformed)
+		// Another device's closing, which is refused, gets the receipt of the one before.
+		err := o.open("POST", again, o.closure().Raw, nil)
+		wantCode(t, err, policies.CodeClosed)
+		if proof := problem.Of(err).Receipt; proof == nil || proof.Document != receipt.Document {
+			t.Errorf("the refusal of another closing proves nothing: %v", proof)
+		}
+		// A stranger's document costs the vault nothing.
+		asked := w.vault.asked("closure")
+		forged, err := policies.Sign(other.signer, &policies.Closure{
+			Header: policies.NewHeader("closure", time.Now()), Audience: w.doc.Vault, Owner: o.owner(), Link: policies.Link{Seq: o.seq + 1, Prev: o.prev},
+		})
+		w.must(err)
+		err = o.open("POST", again, forged.Raw, nil)
+		wantCode(t, err, policies.CodeClosed)
+		if n := w.vault.asked("closure"); n != asked || problem.Of(err).Receipt != nil {
+			t.Errorf("a stranger's closing went to the vault: %v, %d times", err, n-asked)
+		}
 		other.logIn()
 		w.must(other.do("GET", fill(api.PathMirror, other.id)+"?author="+other.id.String(), nil, nil))
+	}
+}
+
+// TestAheadOfAClosedAccount: what waits for its manifest when the account is closed is dropped with the rest, and so is what comes while that is under way, of the owner and of who writes for them: a login ends a
+// moment after the account.
+func TestAheadOfAClosedAccount(t *testing.T) {
+	w := newWorld(t, loose)
+	o, other := w.member(policies.KindPerson), w.member(policies.KindPerson)
+	w.must(o.ahead(o.sign(), o.set("name", "n")))
+	w.must(other.ahead(other.sign(), other.set("name", "m")))
+	late := func(p *party, k slot) error {
+		in, err := parseItems(&api.Publication{Items: []api.Item{p.set("mail", "late")}}, own(p.owner()))
+		w.must(err)
+		return w.front.ahead(t.Context(), k, in)
+	}
+	beyond := slot{other.owner(), policies.AuthorID(o.id)} // where who closes their account writes for another
+	w.must(late(o, beyond))
+	w.must(o.do("POST", fill(api.PathClosure, o.id), o.closure().Raw, nil))
+	for begin, r := time.Now(), (closureRecord{}); time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) {
+		if _, err := w.front.load(t.Context(), key(kindClosed, o.id[:]), &r); err == nil && r.Closure == nil {
+			break
+		}
+		r = closureRecord{}
+	}
+	for k := range w.front.early.slots {
+		if k != own(other.owner()) {
+			t.Errorf("items of owner %s and author %s are remembered", k.owner, k.author)
+		}
+	}
+	wantCode(t, late(o, own(o.owner())), policies.CodeClosed)
+	wantCode(t, late(o, beyond), policies.CodeClosed)
+	w.must(late(other, own(other.owner())))
+
+	// It is stored after the rest was deleted: by whoever looked whether the account is closed before it was.
+	k := slot{o.owner(), policies.AuthorID(other.id)}
+	written := o.leaves["name"]
+	written.Author = k.author
+	l, err := newLeaf(written.Bytes(), 1)
+	w.must(err)
+	in := &items{leaves: []*leaf{l}, bodies: map[policies.Hash][]byte{l.CiphertextHash: []byte("n")}}
+	pending := &tree{manifest: policies.Manifest{Owner: k.owner, Author: k.author}, raw: o.sign().Raw, leaves: in.leaves}
+	_, err = w.front.writePending(t.Context(), k, new(shelf), pending, in)
+	w.must(err)
+	if w.about(o.id) == "" {
+		t.Fatal("nothing is tested")
+	}
+	w.front.collectDue(t.Context(), time.Now().Add(2*earlyFor))
+	if kinds := w.about(o.id); kinds != "" {
+		t.Errorf("there are still %q", kinds)
 	}
 }
 
@@ -118,7 +184,7 @@ func TestNoLoginWhileDeleting(t *testing.T) {
 		return o.open("POST", api.PathLogins, api.LoginAnswer{ID: c.ID, Proof: o.answer(&c, o.host())}, new(api.Login))
 	}
 	w.must(logIn())
-	w.must(w.front.markClosed(t.Context(), o.id, &closureRecord{o.closure().Raw}))
+	w.must(w.front.markClosed(t.Context(), o.id, &closureRecord{Closure: o.closure().Raw}))
 	if err := logIn(); !errors.Is(err, policies.CodeClosed) {
 		t.Errorf("logging in: %v", err)
 	}

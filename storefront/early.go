@@ -88,6 +88,15 @@ func (e *early) remove(k slot) {
 	delete(e.slots, k)
 }
 
+// forget drops what is remembered of whoever closed their account, as owner and as author.
+func (e *early) forget(id policies.IdentityID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	maps.DeleteFunc(e.slots, func(k slot, _ *earlyItems) bool {
+		return k.owner == policies.OwnerID(id) || k.author == policies.AuthorID(id)
+	})
+}
+
 // ahead stores items whose manifest follows.
 func (s *Storefront) ahead(ctx context.Context, k slot, in *items) error {
 	if len(in.removed) > 0 {
@@ -103,6 +112,11 @@ func (s *Storefront) ahead(ctx context.Context, k slot, in *items) error {
 		return err
 	}
 	defer unlock()
+	for _, id := range []policies.IdentityID{policies.IdentityID(k.owner), policies.IdentityID(k.author)} { // its login may be a moment older than the end of it
+		if err := s.closed(ctx, id); err != nil {
+			return err
+		}
+	}
 	sh, err := s.lockedShelf(ctx, k)
 	if err != nil {
 		return err

@@ -520,9 +520,19 @@ func (s *Storefront) collectSlot(ctx context.Context, k slot, now time.Time) err
 		return err
 	}
 	defer unlock()
-	sh, err := s.lockedShelf(ctx, k)
-	if err != nil {
+	var changes []store.Change
+	var sh *shelf
+	switch err := s.closed(ctx, policies.IdentityID(k.owner)); {
+	case errors.Is(err, policies.CodeClosed): // what was under way to be stored when the rest was deleted
+		s.early.remove(k)
+		s.shelves.remove(k)
+		sh, changes = new(shelf), []store.Change{{Key: k.tree(), Delete: true}}
+	case err != nil:
 		return err
+	default:
+		if sh, err = s.lockedShelf(ctx, k); err != nil {
+			return err
+		}
 	}
 	if sh.lost || sh.unwritten() {
 		return nil // what is left may be of use when the owner publishes again, or is still the store's current tree
@@ -544,7 +554,6 @@ func (s *Storefront) collectSlot(ctx context.Context, k slot, now time.Time) err
 		}
 	}
 	// Each ciphertext was written with a leaf that names it, so it goes with the last one.
-	var changes []store.Change
 	err = s.each(ctx, key(kindLeaf, k.owner[:]), nil, func(r store.Record) error {
 		raw, _, err := parseLeafRecord(r.Value)
 		if err != nil {

@@ -88,7 +88,7 @@ var routes = []route{
 	{"POST", api.PathRegistrations, member, 16 * kib, 10 * time.Second, (*Storefront).postRegistration},
 	{"POST", api.PathLookups, member, 32 * kib, 10 * time.Second, (*Storefront).postLookup},
 	{"POST", api.PathTokens, member, 0, 5 * time.Second, (*Storefront).postToken},
-	{"POST", api.PathRestoreTokens, anyone, kib, 5 * time.Second, (*Storefront).postRestoreToken},
+	{"POST", api.PathRestoreTokens, anyone, 16 * kib, 5 * time.Second, (*Storefront).postRestoreToken},
 	{"POST", api.PathDeviceOffer, anyone, kib, 5 * time.Second, postDeviceOffer},
 	{"POST", api.PathDeviceAnswer, member, kib, 5 * time.Second, postDeviceAnswer},
 	{"POST", api.PathDeviceOpening, anyone, 4 * kib, 5 * time.Second, postDeviceOpening},

@@ -80,6 +80,19 @@ func (s *Storefront) postRestoreToken(c *call) error {
 	if in.Subject.IsZero() {
 		return problem.New(policies.CodeMalformed, "whose profile it is must be said")
 	}
+	if in.Closing != nil {
+		env, err := envelope.Parse(in.Closing)
+		if err != nil {
+			return err
+		}
+		switch _, signed, err := s.ofClosed(c.ctx, in.Subject, env); {
+		case err != nil:
+			return err
+		case !signed:
+			return policies.CodeSignature
+		}
+		return c.json(http.StatusOK, s.tokens.make(in.Subject, 0, s.now()))
+	}
 	return c.json(http.StatusOK, s.tokens.make(in.Subject, 1, s.now()))
 }
 

@@ -1,6 +1,7 @@
 package storefront
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/storefront/api"
 )
 
@@ -41,6 +43,47 @@ func TestTokens(t *testing.T) {
 		if mine.open(made.Token+"=", now).Active || mine.open("", now).Active {
 			t.Error("what is no token is taken")
 		}
+	}
+}
+
+// TestTokenOfAClosedAccount: nobody logs in to it any more, and who has its key gets a token with which the key server deletes what it has, and no other token for the asking.
+func TestTokenOfAClosedAccount(t *testing.T) {
+	w := newWorld(t, loose)
+	o, other := w.member(policies.KindPerson), w.member(policies.KindPerson)
+	ask := func(subject *party, e *envelope.Envelope) (api.Introspection, error) {
+		var token api.AccessToken
+		err := other.open("POST", api.PathRestoreTokens, api.RestoreToken{Subject: subject.id, Closing: e.Raw}, &token)
+		return w.front.tokens.open(token.Token, time.Now()), err
+	}
+	_, err := ask(o, o.closure()) // it is open
+	wantCode(t, err, policies.CodeUnauthorized)
+	closing := o.closure()
+	w.must(o.do("POST", fill(api.PathClosure, o.id), closing.Raw, nil))
+	for _, e := range []*envelope.Envelope{closing, o.closure()} {
+		if in, err := ask(o, e); err != nil || in.Scope != api.ScopeAccount || in.Subject != o.id.String() {
+			t.Errorf("%+v, %v", in, err)
+		}
+	}
+	_, err = ask(other, closing)
+	wantCode(t, err, policies.CodeMalformed)
+	forged, err := policies.Sign(other.signer, &policies.Closure{
+		Header: policies.NewHeader("closure", time.Now()), Audience: w.doc.Vault, Owner: o.owner(), Link: policies.Link{Seq: 1, Prev: policies.Hash(o.id)},
+	})
+	w.must(err)
+	_, err = ask(o, forged)
+	wantCode(t, err, policies.CodeSignature)
+	// The same document under another signature is the same hash.
+	d, err := policies.Decode[policies.Closure](closing)
+	w.must(err)
+	forged, err = policies.Sign(other.signer, d)
+	w.must(err)
+	if _, err = ask(o, forged); forged.Hash != closing.Hash || !errors.Is(err, policies.CodeSignature) {
+		t.Errorf("signed by somebody else: %v", err)
+	}
+	var token api.AccessToken
+	w.must(other.open("POST", api.PathRestoreTokens, api.RestoreToken{Subject: o.id}, &token))
+	if in := w.front.tokens.open(token.Token, time.Now()); in.Scope != api.ScopeRestore {
+		t.Errorf("for the asking: %+v", in)
 	}
 }
 

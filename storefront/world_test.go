@@ -75,6 +75,13 @@ func (l *line) set(before, after func(string) error) {
 	l.before, l.after = before, after
 }
 
+// asked is how many documents of a type the vault was sent.
+func (l *line) asked(docType string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.calls[docType]
+}
+
 func (l *line) Submit(ctx context.Context, s vaultapi.Submission) (*evidence.Receipt, error) {
 	env, err := envelope.Parse(s.Envelope)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 	"github.com/sallyport/sallyport/vault/keylog"
 )
@@ -54,6 +55,25 @@ func (v *Vault) closeAccount(ctx context.Context, e *envelope.Envelope) (*eviden
 		}
 	}
 	return v.receipt(&record, cp, e.Hash)
+}
+
+// proveClosed is the refusal of a document of a closed account. To whoever signed it with the account's keys, those in force at the end or ones before, it carries the receipt of the closing, so that no device
+// of theirs has to take anybody's word for it. As with the closing itself there is none before the keys are destroyed. Strangers are not told where the closing is in the log, or under which pseudonym.
+func (v *Vault) proveClosed(e *envelope.Envelope, id *ledger.Identity) error {
+	if key, err := id.Verifier(); err != nil || e.Verify(key) != nil && !id.Replaced(e) {
+		return policies.CodeClosed
+	}
+	p := &problem.Problem{Code: policies.CodeClosed}
+	var closing ledger.Chain
+	undone := false
+	v.ledger.Read(func(s *ledger.State) {
+		closing, _ = s.Chain(policies.OwnerID(id.ID)) // nothing comes after it
+		undone = s.UndoneRevocation(closing.Hash) != nil
+	})
+	if receipt, err := v.receiptAt(closing.Index, closing.Hash); err == nil && !undone {
+		p.Receipt = receipt
+	}
+	return p
 }
 
 // eraseClosed erases what lies beside the entries of those who closed their accounts long enough ago. Its progress is the log's own: the newest of the entries that keeps its

@@ -137,6 +137,78 @@ func TestClosure(t *testing.T) {
 	})
 }
 
+// TestClosedIsProven: what is refused because its account is closed is refused with the vault's receipt of the closing, if one of the account's keys signed it: after restarts, when what lay beside its entries is
+// gone, and not before the keys are destroyed. Nobody else gets it.
+func TestClosedIsProven(t *testing.T) {
+	w := newWorld(t)
+	o, other, r := w.owner(), w.owner(), w.reader()
+	var identity api.Submission
+	o.party, identity = w.identity()
+	w.accepted(identity)
+	o.prev = policies.Hash(o.id)
+	old, _, _ := o.manifestOf(nil)
+	_, e := o.successionOf(o.link(), 231, o.recovery, nil)
+	o.take(e)
+	o.key = newSigner(231)
+	o.set("name", "n")
+	granting, _, hash := o.grantOf(r, nil, "name")
+	w.accepted(granting)
+	o.seq, o.prev = o.seq+1, hash
+	manifest, _, _ := o.manifestOf(nil)
+	s, closing := o.closureOf(nil)
+	second, _ := o.closureOf(func(c *policies.Closure) { c.Time++ })
+	proof := func(s api.Submission) *evidence.Receipt {
+		t.Helper()
+		_, err := w.submit(s)
+		if !errors.Is(err, policies.CodeClosed) {
+			t.Fatalf("refused with %v", err)
+		}
+		return problem.Of(err).Receipt
+	}
+	w.token.hook = func(op string) error {
+		if op == "destroy" {
+			return errors.New("device error")
+		}
+		return nil
+	}
+	w.refuses(s, policies.CodeTokenFailure, "a closing whose keys stay")
+	if r := proof(manifest); r != nil {
+		t.Error("it is proven while the keys are in the token")
+	}
+	w.token.hook = nil
+	first := w.accepted(s)
+	check := func(when string) {
+		t.Helper()
+		for name, s := range map[string]api.Submission{"a manifest": manifest, "a second closing": second, "by the key before": old} {
+			r := proof(s)
+			if r == nil {
+				t.Errorf("%s, %s: nothing proves it", when, name)
+				continue
+			}
+			_, entry, d, err := r.Verify(w.document, closing.Hash)
+			if err != nil || entry.Kind != evidence.EntryClosure || d.Owner != policies.OwnerID(o.id) || r.Evidence.Index != first.Evidence.Index {
+				t.Errorf("%s, %s: entry %d, %s, of %s: %v", when, name, r.Evidence.Index, entry.Kind, d.Owner, err)
+			}
+		}
+		forged, err := policies.Sign(other.key, &policies.Closure{Header: policies.NewHeader("closure", w.clock.now()), Audience: w.document.Vault, Owner: policies.OwnerID(o.id), Link: o.link()})
+		must(t, err)
+		for name, s := range map[string]api.Submission{"by a stranger": {Envelope: forged.Raw}, "the identity": identity} {
+			if proof(s) != nil {
+				t.Errorf("%s, %s: the receipt is given away", when, name)
+			}
+		}
+	}
+	check("at once")
+	w.clock.move(leastKeep + time.Hour)
+	w.log.Roll()
+	other.set("name", "k")
+	for _, database := range []bool{true, false} {
+		w.restart(database)
+		until(t, "erased", func() bool { return len(w.vault.ErasedAccounts(0)) == 1 })
+		check("later")
+	}
+}
+
 // pseudonym is the one under which a receipt's entry is.
 func (o *owner) pseudonym(r *evidence.Receipt) policies.Pseudonym {
 	_, entry, err := evidence.ParseLogLeaf(r.Evidence.Leaf)

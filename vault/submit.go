@@ -101,7 +101,7 @@ func open[T any, D interface {
 	closed := false
 	v.ledger.Read(func(s *ledger.State) { id, closed = s.Identity(signer(claim)), s.Closed(signer(claim)) })
 	if closed {
-		return nil, v.stranger(policies.CodeClosed)
+		return nil, v.stranger(v.proveClosed(e, id))
 	}
 	if id == nil {
 		return nil, v.stranger(policies.CodeUnknown)

@@ -2,18 +2,21 @@ package client
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
 // CloseAccount ends the owner's account for ever: nobody reads anything any more, the keys are destroyed in the token, the storefront deletes what it has, and the vault erases
-// what lies beside the owner's log entries 48 hours later. It returns nil when a verified receipt says that the vault recorded it, or the vault itself that another device closed it. What is on this device stays until the
-// caller deletes it; readers keep what they have read. [ErrNotStopped]: nothing proves it yet; call it again. [ErrUntold]: the vault has closed it, and the storefront, which was silent,
+// what lies beside the owner's log entries 48 hours later. It returns nil when a verified receipt says that the vault recorded it, this device's closing or another's. What is on this device stays until the
+// caller deletes it; readers keep what they have read. [ErrNotStopped]: nothing proves it yet; call it again. [ErrSaidClosed] besides: somebody says that it is closed already. [ErrUntold]: the vault has closed it, and the storefront, which was silent,
 // still has what nobody can read any more; call it again, before the device forgets its keys.
 func (o *Owner) CloseAccount(ctx context.Context) (err error) {
 	o.mu.Lock()
@@ -64,32 +67,25 @@ var ErrUntold = errors.New("the account is closed, but the storefront does not a
 
 // deliverClosure takes the storefront's route, which deletes what it has, and else the vault's own: untold is then why the storefront was not told.
 func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope) (untold, err error) {
-	first, cancel := context.WithTimeout(ctx, 2*routeTimeout)
-	err = o.post(first, v, request{method: "POST", path: path(api.PathClosure, o.id.String()), raw: e.Raw, login: true}, e)
-	cancel()
-	if errors.Is(err, policies.CodeClosed) && !o.state.Closed { // by this very document, perhaps, and the answer was lost: then the vault gives its receipt again, and to that no login is needed
-		again, cancel := context.WithTimeout(ctx, 2*routeTimeout)
-		proven := o.post(again, v, request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: e.Raw}, e)
-		cancel()
-		if proven == nil {
-			return nil, nil
-		}
+	try := func(r request) error {
+		ctx, cancel := context.WithTimeout(ctx, 2*routeTimeout)
+		defer cancel()
+		r.method = "POST"
+		return o.closedBy(ctx, v, o.post(ctx, v, r, e))
+	}
+	err = try(request{path: path(api.PathClosure, o.id.String()), raw: e.Raw, login: true})
+	told := errors.Is(err, ErrSaidClosed)                                                                            // it deleted everything, the login's key too, and the answer was lost, or another device was told
+	if told && (o.state.Closed || try(request{path: path(api.PathSuccessions, o.id.String()), raw: e.Raw}) == nil) { // to that no login is needed
+		return nil, nil
 	}
 	if err == nil || o.wire.owners == nil || o.provenMoved(ctx, v, err, policies.Hash(e.Hash)) {
 		return nil, err
 	}
-	told := errors.Is(err, policies.CodeClosed) // it deleted everything, the login's key too, and the answer was lost, or another device was told
-	if told && o.state.Closed {
-		return nil, nil
-	}
-	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
-	defer cancel()
-	in := &vaultapi.Submission{Envelope: e.Raw}
-	err2 := o.post(second, v, request{method: "POST", path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e)
+	err2 := try(request{path: vaultapi.PathDocuments, base: o.wire.owners, in: &vaultapi.Submission{Envelope: e.Raw}})
 	switch {
 	case errors.Is(err2, policies.CodeChain):
 		return nil, err2
-	case err2 != nil && !errors.Is(err2, policies.CodeClosed): // by another device, as the vault itself says
+	case err2 != nil:
 		return nil, fmt.Errorf("%w; and over the second route: %w", err, err2)
 	case told:
 		return nil, nil
@@ -97,18 +93,78 @@ func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e
 	return err, nil
 }
 
-// Closed reports whether the account was closed by this device.
+// ErrSaidClosed: somebody says that the account is closed, and does not prove it. Nothing is given up by that. Anybody on the way to the vault may say so, for ever; the vault itself proves it to whoever has
+// the account's keys. It is a policies.CodeClosed too.
+var ErrSaidClosed = fmt.Errorf("%w, it is said, and nothing proves it, so what waits is kept; try again, also past the storefront, and if it stays so ask the operator of the vault", policies.CodeClosed)
+
+// closedBy is nil for a refusal that carries the vault's receipt of the closing of this very account, and [ErrSaidClosed] for one that only says so. What is neither stays what it is.
+func (o *Owner) closedBy(ctx context.Context, v *policies.VaultDocument, err error) error {
+	if !errors.Is(err, policies.CodeClosed) {
+		return err
+	}
+	var p *problem.Problem
+	if !errors.As(err, &p) || p.Code != policies.CodeClosed || p.Receipt == nil {
+		return ErrSaidClosed
+	}
+	details, why := o.opened(ctx, v, p.Receipt, p.Receipt.Document, evidence.EntryClosure)
+	if why == nil && details.Owner != o.ID() {
+		why = fmt.Errorf("%w: the receipt is of somebody else's closing", ErrUntrue)
+	}
+	if why != nil {
+		return fmt.Errorf("%w: %w", ErrSaidClosed, why)
+	}
+	return nil
+}
+
+// closedAccount finds out whether the account is closed, of which something was told that says so: from that itself, from the vault by the storefront, which passes on what the account's key signed, or from the vault's own listener. It
+// returns nil if that is proven.
+func (o *Owner) closedAccount(ctx context.Context, v *policies.VaultDocument, told error) error {
+	err := o.closedBy(ctx, v, told)
+	if err == nil {
+		return nil
+	}
+	// The question is a closing that can never be: it does not follow the identity. Nothing comes of it if the account is not closed, whoever has it.
+	nonce := policies.NewNonce()
+	e, signErr := policies.Sign(o.signing, &policies.Closure{
+		Header: policies.NewHeader("closure", o.now()), Audience: v.Vault, Owner: o.ID(), Link: policies.Link{Seq: 1, Prev: sha256.Sum256(nonce[:])},
+	})
+	if signErr != nil {
+		return signErr
+	}
+	routes := []request{{path: path(api.PathSuccessions, o.id.String()), raw: e.Raw}}
+	if o.wire.owners != nil {
+		routes = append(routes, request{path: vaultapi.PathDocuments, base: o.wire.owners, in: &vaultapi.Submission{Envelope: e.Raw}})
+	}
+	for _, r := range routes {
+		ctx, cancel := context.WithTimeout(ctx, routeTimeout)
+		defer cancel()
+		r.method, r.out = "POST", new(evidence.Receipt)
+		why := o.wire.call(ctx, r)
+		if errors.Is(why, policies.CodeClosed) {
+			why = o.closedBy(ctx, v, why)
+			if why == nil {
+				return nil
+			}
+			if errors.Is(why, ErrUntrue) {
+				err = why
+			}
+		}
+	}
+	return err
+}
+
+// Closed reports whether the account is closed, as this device knows by a verified receipt.
 func (o *Owner) Closed() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.state.Closed
 }
 
-// ErrEnded: the account is closed, as this device knows by its own closing or by the vault itself, which another device told. Nobody reads anything of it any more: the keys of all that was
-// granted are destroyed. So what waited to be ended has ended, and what else waited can never be done. It is a policies.CodeClosed too.
+// ErrEnded: the account is closed, as a verified receipt says. Nobody reads anything of it any more: the keys of all that was granted are destroyed. So what waited to be ended has ended, and what else waited
+// can never be done. It is a policies.CodeClosed too.
 var ErrEnded = fmt.Errorf("%w: nobody reads anything of it any more, and what was to be ended has ended with it", policies.CodeClosed)
 
-// afterClosing makes an [ErrEnded] of an error that says that the account is closed, and forgets what waits, if that is proven or the vault says it itself. The storefront's word is not enough: a
+// afterClosing makes an [ErrEnded] of an error that says that the account is closed, and forgets what waits, if a receipt proves it. Nobody's word is enough, the storefront's or that of what answers in the vault's place: a
 // revocation would be forgotten by it.
 func (o *Owner) afterClosing(ctx context.Context, err error) error {
 	if !errors.Is(err, policies.CodeClosed) || errors.Is(err, ErrEnded) {
@@ -116,14 +172,15 @@ func (o *Owner) afterClosing(ctx context.Context, err error) error {
 	}
 	if !o.state.Closed {
 		v, _ := o.trust.current()
-		if v == nil || o.wire.owners == nil {
-			return err
+		if v == nil {
+			return fmt.Errorf("%w: %w", ErrSaidClosed, err)
 		}
-		if _, why := o.ask(ctx, v); !errors.Is(why, policies.CodeClosed) { // somebody else's account, perhaps
-			return err
+		if why := o.closedAccount(ctx, v, err); why != nil {
+			return fmt.Errorf("%w: %w", why, err)
 		}
 	}
-	o.state.Tasks = nil
+	// In one: killed before, the device asks again.
+	o.state.Closed, o.state.Tasks = true, nil
 	if err := o.save(); err != nil {
 		return err
 	}

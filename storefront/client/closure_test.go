@@ -3,14 +3,22 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
 // TestCloseAccount: after the receipt nobody reads anything, the token has no key, the storefront knows nobody of that id and registers them never again, and other devices are told.
@@ -136,70 +144,138 @@ func TestCloseAccountOfTwo(t *testing.T) {
 	}
 }
 
-// TestRevokingInAClosedAccount: what one device waits to revoke when another closes the account has ended with it. The device says so once it has it from the vault itself, and not NOT STOPPED YET for
-// ever; on the storefront's word alone it goes on waiting, for a revocation would be forgotten by it.
+// TestRevokingInAClosedAccount: what one device waits to revoke when another closes the account has ended with it. The device says so once the vault's receipt proves it, by whichever route, and not NOT STOPPED YET
+// for ever; on anybody's word alone it goes on waiting, for a revocation would be forgotten by it.
 func TestRevokingInAClosedAccount(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
-	o, _ := w.owner()
-	r, _ := w.reader("R")
-	w.must(o.Set(ctx, set("note", "n"), set("tax.id", "t")))
-	w.connect(o, r, "r")
-	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note", "tax.id"}, GrantOptions{}))
-	w.must(o.GrantWrite(ctx, r.ID(), []policies.Field{"phone"}, GrantOptions{}))
-	two := second(t, w, o)
-	w.must(two.Sync(ctx))
-	// A lie first.
-	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
-		if strings.Contains(r.URL.Path, "/owners/") {
-			problem.Write(rw, policies.CodeClosed)
-			return
+	for _, route := range []string{"by the storefront", "past it"} {
+		o, _ := w.owner()
+		r, _ := w.reader("R")
+		w.must(o.Set(ctx, set("note", "n"), set("tax.id", "t")))
+		w.connect(o, r, "r")
+		w.must(o.Grant(ctx, r.ID(), []policies.Field{"note", "tax.id"}, GrantOptions{}))
+		w.must(o.GrantWrite(ctx, r.ID(), []policies.Field{"phone"}, GrantOptions{}))
+		two := second(t, w, o)
+		w.must(two.Sync(ctx))
+		w.must(o.CloseAccount(ctx))
+		w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) { // the storefront's word
+			if strings.HasSuffix(r.URL.Path, "/successions") {
+				http.Error(rw, "silence", http.StatusBadGateway)
+				return
+			}
+			next.ServeHTTP(rw, r)
+		})
+		w.reachable(false)
+		if err := two.Revoke(ctx, r.ID(), []policies.Field{"note"}, RevokeOptions{}); !errors.Is(err, ErrNotStopped) || !errors.Is(err, ErrSaidClosed) || !two.Unstopped() {
+			t.Fatalf("nothing proves it: %v", err)
 		}
-		next.ServeHTTP(rw, r)
-	})
-	w.reachable(false)
-	if err := two.Revoke(ctx, r.ID(), []policies.Field{"note"}, RevokeOptions{}); !errors.Is(err, ErrNotStopped) || !two.Unstopped() {
-		t.Fatalf("the storefront says that the account is closed: %v", err)
-	}
-	if err := two.Set(ctx, set("note", "m")); !errors.Is(err, ErrNotStopped) || !two.Unstopped() {
-		t.Fatalf("and again: %v", err)
-	}
-	w.hostile(nil)
-	w.must(o.CloseAccount(ctx))
-	if err := two.Finish(ctx); !errors.Is(err, ErrNotStopped) || !two.Unstopped() {
-		t.Fatalf("the vault itself has not said it: %v", err)
-	}
-	w.reachable(true)
-	ended := func(what string, err error) {
-		t.Helper()
-		if !errors.Is(err, ErrEnded) || !errors.Is(err, policies.CodeClosed) || errors.Is(err, ErrNotStopped) || errors.Is(err, ErrNotRotated) || two.Unstopped() || len(two.state.Tasks) != 0 {
-			t.Errorf("%s: %v, %d tasks", what, err, len(two.state.Tasks))
+		if err := two.Finish(ctx); !errors.Is(err, ErrNotStopped) || !two.Unstopped() {
+			t.Fatalf("and again: %v", err)
 		}
-	}
-	ended("what waited", two.Finish(ctx))
-	ended("another one", two.Revoke(ctx, r.ID(), []policies.Field{"tax.id"}, RevokeOptions{}))
-	ended("of what nobody has", two.Revoke(ctx, r.ID(), []policies.Field{"iban"}, RevokeOptions{}))
-	ended("the end of writing", two.EndWrite(ctx, r.ID(), nil))
-	ended("of what nobody may write", two.EndWrite(ctx, r.ID(), []policies.Field{"note"}))
-	_, err := two.Stop(ctx, r.ID(), nil)
-	ended("a withdrawal", err)
-	if n := len(two.state.Mail.Stops); n != 0 {
-		t.Errorf("%d withdrawals wait to be told", n)
-	}
-	w.must(two.CloseAccount(ctx))
-	// The device that closed it needs nobody to say so.
-	w.reachable(false)
-	if err := o.Revoke(ctx, r.ID(), []policies.Field{"note"}, RevokeOptions{}); !errors.Is(err, ErrEnded) || o.Unstopped() {
-		t.Errorf("on the device that closed it: %v", err)
+		if route == "past it" {
+			w.reachable(true)
+		} else {
+			w.hostile(nil)
+		}
+		ended := func(what string, err error) {
+			t.Helper()
+			if !errors.Is(err, ErrEnded) || !errors.Is(err, policies.CodeClosed) || errors.Is(err, ErrNotStopped) || errors.Is(err, ErrNotRotated) || two.Unstopped() || len(two.state.Tasks) != 0 {
+				t.Errorf("%s, %s: %v, %d tasks", route, what, err, len(two.state.Tasks))
+			}
+		}
+		ended("what waited", two.Finish(ctx))
+		ended("another one", two.Revoke(ctx, r.ID(), []policies.Field{"tax.id"}, RevokeOptions{}))
+		ended("of what nobody has", two.Revoke(ctx, r.ID(), []policies.Field{"iban"}, RevokeOptions{}))
+		ended("the end of writing", two.EndWrite(ctx, r.ID(), nil))
+		ended("of what nobody may write", two.EndWrite(ctx, r.ID(), []policies.Field{"note"}))
+		_, err := two.Stop(ctx, r.ID(), nil)
+		ended("a withdrawal", err)
+		if n := len(two.state.Mail.Stops); n != 0 {
+			t.Errorf("%d withdrawals wait to be told", n)
+		}
+		w.must(two.CloseAccount(ctx))
+		// Who knows it needs nobody to say so.
+		w.reachable(false)
+		w.hostile(nil)
+		if err := o.Revoke(ctx, r.ID(), []policies.Field{"note"}, RevokeOptions{}); !errors.Is(err, ErrEnded) || o.Unstopped() {
+			t.Errorf("on the device that closed it: %v", err)
+		}
+		w.reachable(true)
 	}
 }
 
-// TestCloseAccountWhoseAnswerIsLost: without a second route too, a device that closed the account and did not hear of it gets the vault's receipt by the storefront, although nobody can log in to the account any more. One
-// whose closing came second has no such proof, and says so.
+// TestSaidToBeClosed: a storefront and whoever answers in the vault's place say together that an open account is closed, also with receipts, of another account's closing, of something else of this one, or of a log of their own.
+// Nothing is given up, and when they are honest again all of it is done.
+func TestSaidToBeClosed(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m := w.owner()
+	r, _ := w.reader("R")
+	w.must(o.Set(ctx, set("note", "n"), set("tax.id", "t")))
+	w.connect(o, r, "r")
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+	other, _ := w.owner()
+	w.must(other.CloseAccount(ctx))
+	submit := func(raw []byte) *evidence.Receipt {
+		receipt, err := w.vault.Submit(ctx, vaultapi.Submission{Envelope: raw})
+		w.must(err)
+		return receipt
+	}
+	others := submit(other.state.Closing)
+	renamed := *others
+	renamed.Document = policies.Hash(o.id)
+	// A log of their own, in which this account is closed.
+	opening, commitment := evidence.Commit(&evidence.Details{Owner: o.ID(), Document: policies.Hash{7}, Seq: 9})
+	entry := evidence.Entry{Kind: evidence.EntryClosure, Owner: policies.NewPseudonym(), Outcome: policies.CodeAccepted, Commitment: commitment}
+	leaf := append(make([]byte, 8), entry.Bytes()...)
+	text := evidence.Checkpoint{Size: 1, Root: policies.Hash(tlog.RecordHash(leaf))}.Text(w.doc.LogKey.Name)
+	_, forger, _ := ed25519.GenerateKey(nil)
+	forged := func(key ed25519.PrivateKey) *evidence.Receipt {
+		public, err := note.NewEd25519VerifierKey(w.doc.LogKey.Name, key.Public().(ed25519.PublicKey))
+		w.must(err)
+		signer, err := note.NewSigner("PRIVATE+KEY+" + strings.Join(strings.Split(public, "+")[:2], "+") + "+" + base64.StdEncoding.EncodeToString(append([]byte{1}, key.Seed()...)))
+		w.must(err)
+		signed, err := note.Sign(&note.Note{Text: text}, signer)
+		w.must(err)
+		return &evidence.Receipt{Type: "receipt", Suite: policies.Suite, Vault: w.doc.Vault, Document: policies.Hash{7}, Evidence: evidence.Evidence{Leaf: leaf, Opening: opening}, Checkpoint: string(signed)}
+	}
+	lies := map[string]*evidence.Receipt{
+		"nothing": nil, "another account's closing": others, "the same for another document": &renamed, "something else of this account": submit(o.state.Manifest.Raw),
+		"a log of their own": forged(forger), "a fork, which the token signed": forged(w.logKey),
+	}
+	for name, receipt := range lies {
+		w.closedSay(&problem.Problem{Code: policies.CodeClosed, Receipt: receipt})
+		for range 2 {
+			if err := o.Revoke(ctx, r.ID(), []policies.Field{"note"}, RevokeOptions{}); !errors.Is(err, ErrNotStopped) || !errors.Is(err, ErrSaidClosed) || errors.Is(err, ErrEnded) || !o.Unstopped() {
+				t.Errorf("%s: %v", name, err)
+			}
+			o = reopen(m, w)
+		}
+		if err := o.Set(ctx, set("tax.id", "t2")); !errors.Is(err, ErrSaidClosed) {
+			t.Errorf("%s, a value: %v", name, err)
+		}
+		if err := o.CloseAccount(ctx); !errors.Is(err, ErrNotStopped) || o.Closed() {
+			t.Errorf("%s, closing it: %v", name, err)
+		}
+		w.wantRead(r, o, "note", "n")
+	}
+	w.closedSay(nil)
+	w.must(o.Finish(ctx))
+	w.wantRefusal(r, o, "note", policies.CodeRevoked)
+	if got, err := o.Get(ctx, "tax.id"); err != nil || string(got) != "t2" || o.Unstopped() || o.Closed() {
+		t.Errorf("%q, %v, stopped %v", got, err, !o.Unstopped())
+	}
+}
+
+// TestCloseAccountWhoseAnswerIsLost: without a second route too, a device that closed the account and did not hear of it gets the vault's receipt by the storefront, although nobody can log in to the account any more; so does
+// one whose closing came second, and one that has not tried to close it.
 func TestCloseAccountWhoseAnswerIsLost(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, m := w.owner()
+	r, _ := w.reader("R")
 	w.must(o.Set(ctx, set("note", "n")))
-	two := second(t, w, o)
+	w.connect(o, r, "r")
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+	two, three := second(t, w, o), second(t, w, o)
 	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
 		if strings.HasSuffix(r.URL.Path, "/closure") {
 			next.ServeHTTP(httptest.NewRecorder(), r)
@@ -208,7 +284,7 @@ func TestCloseAccountWhoseAnswerIsLost(t *testing.T) {
 		}
 		next.ServeHTTP(rw, r)
 	})
-	o.wire.owners = nil
+	o.wire.owners, two.wire.owners, three.wire.owners = nil, nil, nil
 	if err := o.CloseAccount(ctx); !errors.Is(err, ErrNotStopped) || o.Closed() {
 		t.Fatalf("its answer is lost: %v", err)
 	}
@@ -217,15 +293,103 @@ func TestCloseAccountWhoseAnswerIsLost(t *testing.T) {
 	w.silent("/successions")
 	o = reopen(m, w)
 	o.wire.owners = nil
-	if err := o.CloseAccount(ctx); !errors.Is(err, ErrNotStopped) || o.Closed() {
-		t.Errorf("the storefront's word: %v", err)
+	for _, one := range []*Owner{o, two} {
+		if err := one.CloseAccount(ctx); !errors.Is(err, ErrNotStopped) || !errors.Is(err, ErrSaidClosed) || one.Closed() {
+			t.Errorf("the storefront's word: %v", err)
+		}
 	}
 	w.hostile(nil)
 	if err := o.CloseAccount(ctx); err != nil || !o.Closed() || !reopen(m, w).Closed() {
 		t.Errorf("it is closed, and the vault's receipt is there: %v", err)
 	}
+	if err := two.CloseAccount(ctx); err != nil || !two.Closed() {
+		t.Errorf("the other device: %v", err)
+	}
+	if err := three.Revoke(ctx, r.ID(), nil, RevokeOptions{}); !errors.Is(err, ErrEnded) || !three.Closed() {
+		t.Errorf("the third: %v", err)
+	}
+	w.must(three.CloseAccount(ctx))
+}
+
+// TestKilledWhileClosing: a device that is killed before it has stored that the account is closed, by its own closing or by another's, learns it again; by one route as by two.
+func TestKilledWhileClosing(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m := w.owner()
+	r, _ := w.reader("R")
+	w.must(o.Set(ctx, set("note", "n")))
+	w.connect(o, r, "r")
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+	var backup []byte
+	_, err := o.Backup(false, keep(&backup))
+	w.must(err)
+	m2 := new(memory)
+	two, err := RestoreOwner(m2, backup, Options{})
+	w.must(err)
+	w.must(two.Sync(ctx))
+	m.limit = m.saves + 1 // the closing that is sent, and not that it was accepted
+	if err := o.CloseAccount(ctx); !errors.Is(err, errCrash) {
+		t.Fatalf("killed: %v", err)
+	}
+	m.limit = 0
+	o = reopen(m, w)
+	if o.Closed() {
+		t.Fatal("nothing is tested")
+	}
+	o.wire.owners, two.wire.owners = nil, nil
+	w.must(o.CloseAccount(ctx))
+	m2.limit = m2.saves + 1 // the wish
+	if err := two.Revoke(ctx, r.ID(), nil, RevokeOptions{}); !errors.Is(err, errCrash) {
+		t.Fatalf("killed: %v", err)
+	}
+	m2.limit = 0
+	two = reopen(m2, w)
 	two.wire.owners = nil
-	if err := two.CloseAccount(ctx); !errors.Is(err, ErrNotStopped) || !errors.Is(err, policies.CodeClosed) || two.Closed() {
-		t.Errorf("the other device, which nobody proves it to: %v", err)
+	if two.Closed() || !two.Unstopped() {
+		t.Fatal("nothing is tested")
+	}
+	if err := two.Finish(ctx); !errors.Is(err, ErrEnded) || two.Unstopped() {
+		t.Errorf("again: %v", err)
+	}
+	if two = reopen(m2, w); !two.Closed() || two.Unstopped() {
+		t.Error("it is not stored")
+	}
+}
+
+// TestClosedByTwoAtOnce: of two devices that close the account at the same time both are told that it is closed, with one entry in the log.
+func TestClosedByTwoAtOnce(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	for _, routes := range []int{1, 2} {
+		one, _ := w.owner()
+		r, _ := w.reader("R")
+		w.must(one.Set(ctx, set("note", "n")))
+		w.connect(one, r, "r")
+		w.must(one.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{}))
+		devices := []*Owner{one, second(t, w, one), second(t, w, one)}
+		errs := make([]error, len(devices))
+		var all sync.WaitGroup
+		for i, d := range devices {
+			if routes == 1 {
+				d.wire.owners = nil
+			}
+			all.Go(func() { errs[i] = d.CloseAccount(ctx) })
+		}
+		all.Wait()
+		for i, d := range devices {
+			if errs[i] != nil && !errors.Is(errs[i], ErrUntold) || !d.Closed() {
+				t.Errorf("%d routes, device %d: %v", routes, i, errs[i])
+			}
+			w.must(d.CloseAccount(ctx))
+		}
+		history, err := w.vault.History(one.ID(), 0, 100)
+		w.must(err)
+		closings := 0
+		for i := range history.Entries {
+			if _, entry, err := evidence.ParseLogLeaf(history.Entries[i].Leaf); err == nil && entry.Kind == evidence.EntryClosure {
+				closings++
+			}
+		}
+		if closings != 1 || w.token.count() != 0 {
+			t.Errorf("%d routes: %d closings, %d keys are left", routes, closings, w.token.count())
+		}
 	}
 }

@@ -54,6 +54,7 @@ type world struct {
 	mu     sync.Mutex
 	hook   func(w http.ResponseWriter, r *http.Request, next http.Handler) // of the storefront; nil: honest
 	owners bool                                                            // the second route answers
+	says   error                                                           // what it answers to every document; nil: the vault decides
 }
 
 // softToken unwraps with RSA-OAEP and derives, in software. Its sealing of keys seals nothing: that is for others to test.
@@ -384,6 +385,13 @@ func (w *world) ownersListener() http.Handler {
 			problem.Write(rw, problem.New(policies.CodeUnavailable, "down"))
 			return
 		}
+		w.mu.Lock()
+		err := w.says
+		w.mu.Unlock()
+		if err != nil {
+			problem.Write(rw, err)
+			return
+		}
 		receipt, err := w.vault.Submit(r.Context(), s)
 		answer(rw, receipt, err)
 	})
@@ -405,6 +413,24 @@ func (w *world) hostile(hook func(http.ResponseWriter, *http.Request, http.Handl
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.hook = hook
+}
+
+// closedSay has the storefront answer every owner, and what is asked after a closing, with a refusal, and the second route too.
+func (w *world) closedSay(err error) {
+	w.mu.Lock()
+	w.says = err
+	w.mu.Unlock()
+	if err == nil {
+		w.hostile(nil)
+		return
+	}
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.Contains(r.URL.Path, "/owners/") || strings.HasSuffix(r.URL.Path, "/successions") && r.Method == "POST" {
+			problem.Write(rw, err)
+			return
+		}
+		next.ServeHTTP(rw, r)
+	})
 }
 
 // silent makes the storefront unreachable for the paths that hold the word.
