@@ -62,6 +62,7 @@ const (
 	CodeAccepted     Code = "accepted"  // an outcome: the document is in force
 	CodeKeyMissing   Code = "key_missing"
 	CodeClosed       Code = "account_closed" // the owner closed their account, for ever
+	CodePartyClosed  Code = "party_closed"   // the reader or writer to whom an owner's document gives something closed their account
 	CodeAuditor      Code = "not_an_auditor" // the vault's configuration does not list the signer as an auditor
 	// Messages and consent. All but the first are said by the client of one party about what the other sent.
 	CodeMailboxFull    Code = "mailbox_full"         // too many messages wait for the receiver; send again later
@@ -159,6 +160,7 @@ var codeText = map[Code]string{
 	CodeReleased:       "released",
 	CodeAccepted:       "accepted",
 	CodeClosed:         "the account was closed by its owner, for ever",
+	CodePartyClosed:    "the other side closed its account, for ever",
 	CodeAuditor:        "the vault does not list this identity as an auditor; its operator does",
 	CodeMailboxFull:    "too many messages wait for the receiver; send again later",
 	CodeSender:         "the sender is not a contact, or is blocked",

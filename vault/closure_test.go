@@ -392,6 +392,26 @@ func TestNothingAfterClosure(t *testing.T) {
 	}
 }
 
+// TestGivingToWhoClosed: nothing is given to a reader or writer whose account is closed, which the refusal tells from the closing of the owner's own account.
+func TestGivingToWhoClosed(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	e, err := policies.Sign(r.key, &policies.Closure{
+		Header: policies.NewHeader("closure", w.clock.now()), Audience: w.document.Vault, Owner: policies.OwnerID(r.id), Link: policies.Link{Seq: 1, Prev: policies.Hash(r.id)},
+	})
+	must(t, err)
+	w.accepted(api.Submission{Envelope: e.Raw})
+	grant, _, _ := o.grantOf(r, nil, "name")
+	write, _, _ := o.writeGrantOf(r.party, nil, "name")
+	for name, s := range map[string]api.Submission{"a grant": grant, "a write grant": write} {
+		if _, err := w.submit(s); problem.Of(err).Code != policies.CodePartyClosed || problem.Of(err).Receipt != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	o.set("name", "m") // the chain goes on
+}
+
 // TestUnderWayWhenClosed: a request that was admitted, and a session that was verified, before its reader closed the account, and decided afterwards, are refused and leave no entry that names the reader.
 func TestUnderWayWhenClosed(t *testing.T) {
 	w := newWorld(t)

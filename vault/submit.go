@@ -302,7 +302,7 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 			return policies.CodeExists
 		}
 		if s.Closed(policies.IdentityID(g.Reader)) {
-			return problem.New(policies.CodeClosed, "the reader closed their account")
+			return policies.CodePartyClosed
 		}
 		if reader = s.Pseudonym(policies.IdentityID(g.Reader)); reader.IsZero() {
 			return problem.New(policies.CodeUnknown, "the reader is not enrolled in this vault")

@@ -39,7 +39,7 @@ func (v *Vault) grantWriting(ctx context.Context, e *envelope.Envelope) (*eviden
 			return policies.CodeExists
 		}
 		if s.Closed(policies.IdentityID(g.Writer)) {
-			return problem.New(policies.CodeClosed, "the writer closed their account")
+			return policies.CodePartyClosed
 		}
 		if writer = s.Pseudonym(policies.IdentityID(g.Writer)); writer.IsZero() {
 			return problem.New(policies.CodeUnknown, "the writer is not enrolled in this vault")

@@ -33,7 +33,7 @@ type Problem struct {
 	Status int           `json:"status"` // the HTTP status
 	Code   policies.Code `json:"code"`
 	Detail string        `json:"detail,omitempty"` // about this occurrence
-	// Receipt is, with chain_moved and storefront_behind, the vault's receipt of the newest document it knows instead.
+	// Receipt is, with chain_moved and storefront_behind, the vault's receipt of the newest document it knows instead; with account_closed that of the closing, for whoever has the account's keys.
 	Receipt *evidence.Receipt `json:"receipt,omitempty"`
 	// RetryAfter is, with rate_limited and unavailable, how many seconds to wait.
 	RetryAfter int `json:"retry_after,omitempty"`
@@ -144,7 +144,7 @@ func Status(code policies.Code) int {
 		return http.StatusForbidden
 	case policies.CodeNotFound:
 		return http.StatusNotFound
-	case policies.CodeClosed:
+	case policies.CodeClosed, policies.CodePartyClosed:
 		return http.StatusGone
 	case policies.CodeExists, policies.CodeChain, policies.CodeHeadMoved, policies.CodeBehind, policies.CodeAnswered,
 		policies.CodeSuccessionOld, policies.CodeSuccessionPending, policies.CodeSuccessionUnannounced, policies.CodeOutdated,

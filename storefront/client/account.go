@@ -8,6 +8,7 @@ import (
 	"net/url"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/redact"
 	"github.com/sallyport/sallyport/storefront/api"
 	keys "github.com/sallyport/sallyport/vault/keyserver/api"
@@ -94,7 +95,14 @@ func (o *Owner) account(ctx context.Context, server string) (*keyServer, error) 
 		return nil, fmt.Errorf("%w: this is another account server than the one that has the account", ErrUntrue)
 	}
 	var t api.AccessToken
-	if err := o.wire.call(ctx, request{method: "POST", path: api.PathTokens, login: true, out: &t}); err != nil {
+	err = o.wire.call(ctx, request{method: "POST", path: api.PathTokens, login: true, out: &t})
+	if errors.Is(err, policies.CodeClosed) { // nobody logs in any more
+		var e *envelope.Envelope
+		if e, err = o.neverClosing(); err == nil {
+			err = o.wire.call(ctx, request{method: "POST", path: api.PathRestoreTokens, in: api.RestoreToken{Subject: o.id, Closing: e.Raw}, out: &t})
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	k.token = t.Token
@@ -360,7 +368,7 @@ func (o *Owner) SwitchOff(ctx context.Context) (err error) {
 	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Password, d.Kit = nil, nil })
 }
 
-// DropAccount deletes the account at the key server, if this device knows of one. It can be repeated until it succeeds.
+// DropAccount deletes the account at the key server, if this device knows of one; also when this device or another one closed the owner's account before. It can be repeated until it succeeds.
 func (o *Owner) DropAccount(ctx context.Context) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -3,12 +3,14 @@ package client
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -145,6 +147,16 @@ func (b *books) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case keys.PathServer:
 		say(keys.Server{ID: policies.VaultID{9}})
 	case keys.PathAsk:
+		token, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+		if err != nil || len(token) < 33 || token[32] != 0 { // the scope: account
+			problem.Write(rw, policies.CodeUnauthorized)
+			return
+		}
+		if e, err := envelope.Parse(in.Document); err == nil {
+			if q, err := policies.Decode[keys.Question](e); err == nil && q.Act == keys.ActDelete {
+				b.version, b.newest = 0, nil
+			}
+		}
 		say(answer())
 	case keys.PathAccount:
 		e, err := envelope.Parse(in.Document)
@@ -217,6 +229,33 @@ func TestSheetOfAnotherDevice(t *testing.T) {
 	if _, _, err := o.NewKit(ctx, server.URL, true, false); !errors.Is(err, ErrKit) {
 		t.Errorf("the first device: %v, want that there is a sheet", err)
 	}
+}
+
+// TestAccountOfAClosedOne: a device whose owner's account another device closed still has the key server delete what it has, or learns that it did; and so has one that learnt of the closing before.
+func TestAccountOfAClosedOne(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	server, b := w.keyServer()
+	o, _ := w.owner()
+	two := second(t, w, o)
+	_, _, err := o.NewKit(ctx, server.URL, false, false)
+	w.must(err)
+	_, _, err = two.NewKit(ctx, server.URL, true, true)
+	w.must(err)
+	w.must(o.CloseAccount(ctx)) // without what is at the key server
+	for begin := time.Now(); !errors.Is(two.Sync(ctx), policies.CodeClosed) && time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) {
+	}
+	w.must(two.DropAccount(ctx))
+	if b.newest != nil || two.AccountServer() != "" {
+		t.Error("it is still there")
+	}
+	w.must(two.CloseAccount(ctx))
+	w.must(o.DropAccount(ctx))
+	if o.AccountServer() != "" {
+		t.Error("the first device does not know that it is gone")
+	}
+	w.must(o.DropAccount(ctx))
+	w.must(o.CloseAccount(ctx))
 }
 
 // TestSwitchedOffByAnother: what another device set after the root was replaced is not switched off with what was set before.

@@ -177,6 +177,9 @@ func (a *attempt) catchUp(ctx context.Context) (done bool, err error) {
 // readyToWrite finds the writer's keys in force, the fields that are left, and what readers lack besides.
 func (a *attempt) readyToWrite(ctx context.Context) (done bool, err error) {
 	to, err := a.writer(ctx, policies.AuthorID(a.t.Reader))
+	if errors.Is(err, policies.CodeClosed) { // the writer's account
+		return true, a.contactClosed()
+	}
 	if err != nil {
 		return true, err
 	}
@@ -289,6 +292,8 @@ func (a *attempt) answer(ctx context.Context, e *envelope.Envelope, err error) (
 		// other one is not the next of the chain, and what was accepted comes to light.
 		t.Envelope = nil
 		return false, nil
+	case errors.Is(err, policies.CodePartyClosed) && !t.stops():
+		return true, a.contactClosed()
 	case errors.Is(err, policies.CodeSuccessionPending) && t.Kind == taskNotice: // another change is announced, and this one is not
 		a.drop(a.stroke)
 		return true, errors.Join(err, a.save())
@@ -310,6 +315,27 @@ func (a *attempt) answer(ctx context.Context, e *envelope.Envelope, err error) (
 		return true, errors.Join(err, a.save())
 	}
 	return true, err
+}
+
+// ErrContactClosed: whom something was to be given to closed their account. It is a policies.CodePartyClosed.
+var ErrContactClosed = fmt.Errorf("%w, so nothing can be given to it any more", policies.CodePartyClosed)
+
+// contactClosed gives up the first task, whose reader or writer closed their account, and nothing else. Until this device is opened anew nothing is carried over to them; what nobody asked for is not told.
+func (a *attempt) contactClosed() error {
+	t := a.state.Tasks[0]
+	if a.departed == nil {
+		a.departed = map[policies.ReaderID]bool{}
+	}
+	a.departed[t.Reader] = true
+	a.state.Tasks = slices.Delete(a.state.Tasks, 0, 1)
+	if err := a.save(); err != nil || !t.wished() {
+		return err
+	}
+	name := t.Reader.String()
+	if c, ok := a.contact(t.Reader); ok && c.Alias != "" {
+		name = c.Alias
+	}
+	return fmt.Errorf("%s: %w", name, ErrContactClosed)
 }
 
 // anew lets the document be made again, and reports whether there is none to be made any more.

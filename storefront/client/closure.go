@@ -62,6 +62,15 @@ func (o *Owner) CloseAccount(ctx context.Context) (err error) {
 	return fmt.Errorf("%w: %w", ErrNotStopped, err)
 }
 
+// neverClosing is a closing that can never be: it does not follow the identity. Only the owner of an account that is closed gets something for it, and nothing comes of it, whoever has it, if it is open. It is no
+// question to which the vault would show the owner's chain.
+func (o *Owner) neverClosing() (*envelope.Envelope, error) {
+	nonce := policies.NewNonce()
+	return policies.Sign(o.signing, &policies.Closure{
+		Header: policies.NewHeader("closure", o.now()), Audience: o.state.Network.Vault, Owner: o.ID(), Link: policies.Link{Seq: 1, Prev: sha256.Sum256(nonce[:])},
+	})
+}
+
 // ErrUntold: the account is closed, and the storefront has not been told of it.
 var ErrUntold = errors.New("the account is closed, but the storefront does not answer and still has what it keeps; try again")
 
@@ -74,8 +83,8 @@ func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e
 		return o.closedBy(ctx, v, o.post(ctx, v, r, e))
 	}
 	err = try(request{path: path(api.PathClosure, o.id.String()), raw: e.Raw, login: true})
-	told := errors.Is(err, ErrSaidClosed)                                                                            // it deleted everything, the login's key too, and the answer was lost, or another device was told
-	if told && (o.state.Closed || try(request{path: path(api.PathSuccessions, o.id.String()), raw: e.Raw}) == nil) { // to that no login is needed
+	told := errors.Is(err, ErrSaidClosed) // it deleted everything, the login's key too, and the answer was lost, or another device was told
+	if told && (o.state.Closed || try(request{path: path(api.PathSuccessions, o.id.String()), raw: e.Raw}) == nil) {
 		return nil, nil
 	}
 	if err == nil || o.wire.owners == nil || o.provenMoved(ctx, v, err, policies.Hash(e.Hash)) {
@@ -95,7 +104,7 @@ func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e
 
 // ErrSaidClosed: somebody says that the account is closed, and does not prove it. Nothing is given up by that. Anybody on the way to the vault may say so, for ever; the vault itself proves it to whoever has
 // the account's keys. It is a policies.CodeClosed too.
-var ErrSaidClosed = fmt.Errorf("%w, it is said, and nothing proves it, so what waits is kept; try again, also past the storefront, and if it stays so ask the operator of the vault", policies.CodeClosed)
+var ErrSaidClosed = fmt.Errorf("%w (so it is said, but nothing proves it; nothing is given up: try again later, and if it stays so ask the operator of the vault)", policies.CodeClosed)
 
 // closedBy is nil for a refusal that carries the vault's receipt of the closing of this very account, and [ErrSaidClosed] for one that only says so. What is neither stays what it is.
 func (o *Owner) closedBy(ctx context.Context, v *policies.VaultDocument, err error) error {
@@ -123,11 +132,7 @@ func (o *Owner) closedAccount(ctx context.Context, v *policies.VaultDocument, to
 	if err == nil {
 		return nil
 	}
-	// The question is a closing that can never be: it does not follow the identity. Nothing comes of it if the account is not closed, whoever has it.
-	nonce := policies.NewNonce()
-	e, signErr := policies.Sign(o.signing, &policies.Closure{
-		Header: policies.NewHeader("closure", o.now()), Audience: v.Vault, Owner: o.ID(), Link: policies.Link{Seq: 1, Prev: sha256.Sum256(nonce[:])},
-	})
+	e, signErr := o.neverClosing()
 	if signErr != nil {
 		return signErr
 	}
@@ -173,10 +178,10 @@ func (o *Owner) afterClosing(ctx context.Context, err error) error {
 	if !o.state.Closed {
 		v, _ := o.trust.current()
 		if v == nil {
-			return fmt.Errorf("%w: %w", ErrSaidClosed, err)
+			return fmt.Errorf("%w: %w", err, ErrSaidClosed)
 		}
 		if why := o.closedAccount(ctx, v, err); why != nil {
-			return fmt.Errorf("%w: %w", why, err)
+			return fmt.Errorf("%w: %w", err, why)
 		}
 	}
 	// In one: killed before, the device asks again.

@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
@@ -392,4 +393,71 @@ func TestClosedByTwoAtOnce(t *testing.T) {
 			t.Errorf("%d routes: %d closings, %d keys are left", routes, closings, w.token.count())
 		}
 	}
+}
+
+// close closes a reader's account.
+func (w *world) close(r *Reader) {
+	w.t.Helper()
+	e, err := policies.Sign(r.signing, &policies.Closure{
+		Header: policies.NewHeader("closure", r.now()), Audience: w.doc.Vault, Owner: policies.OwnerID(r.id), Link: policies.Link{Seq: 1, Prev: policies.Hash(r.id)},
+	})
+	w.must(err)
+	w.must(r.wire.call(w.t.Context(), request{method: "POST", path: path(api.PathClosure, r.id.String()), raw: e.Raw, login: true, out: new(evidence.Receipt)}))
+}
+
+// TestGivingToWhoClosed: what is to be given to a contact whose account is closed is given up, the person is told of whom, and nothing else waits for it: neither what comes behind it, nor a rotation that would have carried
+// over what the contact had.
+func TestGivingToWhoClosed(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m := w.owner()
+	w.must(o.Set(ctx, set("note", "n"), set("tax.id", "t"), set("iban", "i")))
+	readers := map[string]*Reader{}
+	for _, name := range []string{"gone", "ended", "stays"} {
+		readers[name], _ = w.reader(name)
+		w.connect(o, readers[name], name)
+		w.must(o.Grant(ctx, readers[name].ID(), []policies.Field{"note"}, GrantOptions{}))
+	}
+	gone, ended, stays := readers["gone"], readers["ended"], readers["stays"]
+	w.must(o.GrantWrite(ctx, gone.ID(), []policies.Field{"note"}, GrantOptions{}))
+	w.close(gone)
+	told := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, ErrContactClosed) || !errors.Is(err, policies.CodePartyClosed) || errors.Is(err, policies.CodeClosed) || errors.Is(err, ErrNotRotated) || !strings.HasPrefix(err.Error(), "gone: ") || len(o.state.Tasks) != 0 {
+			t.Errorf("%s: %v, %d tasks", what, err, len(o.state.Tasks))
+		}
+	}
+	told("a grant", o.Grant(ctx, gone.ID(), []policies.Field{"tax.id"}, GrantOptions{}))
+	told("writing", o.GrantWrite(ctx, gone.ID(), []policies.Field{"iban"}, GrantOptions{}))
+	// With others behind it.
+	o = reopen(m, w)
+	w.silent("/")
+	w.reachable(false)
+	for _, err := range []error{
+		o.Grant(ctx, gone.ID(), []policies.Field{"tax.id"}, GrantOptions{}), o.GrantWrite(ctx, gone.ID(), []policies.Field{"iban"}, GrantOptions{}),
+		o.Grant(ctx, stays.ID(), []policies.Field{"tax.id"}, GrantOptions{}), o.Set(ctx, set("iban", "j")),
+	} {
+		if err == nil {
+			t.Fatal("nothing is tested")
+		}
+	}
+	w.hostile(nil)
+	w.reachable(true)
+	told("with others behind it", o.Sync(ctx))
+	w.must(o.Sync(ctx))
+	w.wantRead(stays, o, "tax.id", "t")
+	// Carried over to those who are there.
+	o = reopen(m, w)
+	before := o.fieldEpoch("note")
+	w.must(o.Revoke(ctx, ended.ID(), nil, RevokeOptions{}))
+	if o.fieldEpoch("note") == before || len(o.state.Tasks) != 0 {
+		t.Errorf("it is not rotated: epoch %d, %d tasks", o.fieldEpoch("note"), len(o.state.Tasks))
+	}
+	w.must(o.Set(ctx, set("note", "m")))
+	w.wantRead(stays, o, "note", "m")
+	w.wantRefusal(ended, o, "note", policies.CodeRevoked)
+	o = reopen(m, w)
+	w.must(o.Rotate(ctx, "note", "tax.id"))
+	w.must(o.Sync(ctx))
+	w.wantRead(stays, o, "note", "m")
+	w.wantRead(stays, o, "tax.id", "t")
 }

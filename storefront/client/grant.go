@@ -237,7 +237,7 @@ func (o *Owner) Revoke(ctx context.Context, reader policies.ReaderID, fields []p
 	if refused(err) && !waits && slices.ContainsFunc(ended, func(f policies.Field) bool { return before[f] == o.fieldEpoch(f) }) {
 		return fmt.Errorf("%w: %w", ErrRotationRefused, err)
 	}
-	if errors.Is(err, ErrEnded) {
+	if errors.Is(err, ErrEnded) || errors.Is(err, ErrContactClosed) && !waits { // what waited to be given to somebody else
 		return err
 	}
 	if err != nil {

@@ -39,6 +39,8 @@ type Owner struct {
 	reader  *Reader   // this person as a reader of other people, once it was needed
 	givenUp []GivenUp // by readers, heard of since this device was opened
 
+	departed map[policies.ReaderID]bool // contacts of whom it was told since this device was opened that they closed their accounts
+
 	needless policies.DocumentID // the stroke of the newest thaw that had nothing to end
 }
 
@@ -462,7 +464,7 @@ func (o *Owner) standing(fields []policies.Field) []carried {
 		for j := range g.Doc.Fields {
 			f := &g.Doc.Fields[j]
 			epoch, ok := epochs[f.Field]
-			if !ok || !g.live(f) || f.Author != o.author() {
+			if !ok || !g.live(f) || f.Author != o.author() || o.departed[g.Doc.Reader] {
 				continue
 			}
 			c := carried{reader: g.Doc.Reader, field: f.Field, seq: g.Doc.Seq, next: f.Epoch == epoch, terms: terms{

@@ -126,7 +126,7 @@ func (o *Owner) saveAndRun(ctx context.Context) error {
 
 // run carries out the tasks in order until one fails. What failed stays, unless it was refused for good.
 func (o *Owner) run(ctx context.Context) error {
-	var old error // a thaw that was given up keeps nothing that waits behind it
+	var old error // what was given up keeps nothing that waits behind it
 	err := o.following(ctx, func() error {
 		changed, err := o.enrol(ctx)
 		if changed {
@@ -137,8 +137,8 @@ func (o *Owner) run(ctx context.Context) error {
 			if err = o.advance(ctx); err != nil && before.stops() {
 				err = fmt.Errorf("%w: %w", ErrNotStopped, err)
 			}
-			if errors.Is(err, ErrThawOld) {
-				old, err = err, nil
+			if errors.Is(err, ErrThawOld) || errors.Is(err, ErrContactClosed) {
+				old, err = errors.Join(old, err), nil
 			}
 		}
 		err = o.afterClosing(ctx, err)
@@ -178,7 +178,7 @@ func refused(err error) bool {
 	for _, code := range []policies.Code{
 		policies.CodeMalformed, policies.CodeTooLarge, policies.CodeSignature, policies.CodeNotFound, policies.CodeWrongVault, policies.CodeExists,
 		policies.CodeKeyReplaced, policies.CodeRecovery, policies.CodeSuccessionOld, policies.CodeSuccessionUnannounced,
-		policies.CodeUnknown, policies.CodeImport, policies.CodeCustody, policies.CodeGuardrail, policies.CodeLeaf, policies.CodeProof, policies.CodePoint, policies.CodeNoGrant,
+		policies.CodeUnknown, policies.CodeImport, policies.CodeCustody, policies.CodeGuardrail, policies.CodeLeaf, policies.CodeProof, policies.CodePoint, policies.CodeNoGrant, policies.CodePartyClosed,
 	} {
 		if errors.Is(err, code) {
 			return true

@@ -175,7 +175,7 @@ func (o *Owner) lacking(stroke policies.DocumentID, fields []policies.Field, mor
 	var out []task
 	for _, w := range order {
 		g := newest[w]
-		if g == nil || o.now().Unix() >= g.Doc.Expires { // over, it took the place of what was granted before it all the same
+		if g == nil || o.now().Unix() >= g.Doc.Expires || o.departed[w.reader] { // over, it took the place of what was granted before it all the same
 			continue
 		}
 		wanted := o.writeSlots(w.field)
@@ -298,6 +298,9 @@ func (o *Owner) follow(ctx context.Context) error {
 			}
 		}
 		for writer, g := range newest {
+			if o.departed[policies.ReaderID(writer)] {
+				continue
+			}
 			if epoch, _ := g.Doc.Epoch(f); epoch < o.fieldEpoch(f) && o.now().Unix() < g.Doc.Expires {
 				add(writer, terms{Purpose: g.Doc.Purpose, NotBefore: g.Doc.NotBefore, Expires: g.Doc.Expires}, g.Hash, f)
 			}

@@ -27,8 +27,8 @@ func (c *meDelete) Run(s *session) error {
 				return err
 			}
 		}
-		// The account first: to reach it takes a login, which ends with what is closed then.
-		if !c.Leave && !o.Closed() {
+		// The account first: what opens it needs the keys that go with the profile.
+		if !c.Leave {
 			if err := o.DropAccount(s.ctx); err != nil {
 				return s.adding(err, "delete.account")
 			}

@@ -65,7 +65,7 @@ var reasons = []struct {
 	{client.ErrNoAccount, "why.no_account"}, {client.ErrNotSame, "why.not_same"}, {client.ErrKit, "kit.have"}, {errUnsure, "why.unsure"},
 	{errNoTerminal, "why.no_terminal"}, {errDuration, "why.duration"}, {errUsage, "why.usage"},
 	{client.ErrNoContact, "why.no_contact"}, {client.ErrNotConnected, "why.not_connected"}, {client.ErrNoField, "why.no_field"}, {catalogue.ErrUnknownField, "why.unknown_field"},
-	{catalogue.ErrCard, "why.card"}, {client.ErrUntold, "why.untold"}, {client.ErrNewer, "why.newer"}, {client.ErrOvertaken, "why.overtaken"}, {client.ErrThawOld, "why.thaw_old"}, {client.ErrEnded, "why.ended"}, {client.ErrFork, "why.fork"}, {policies.ErrPin, "why.pin"},
+	{catalogue.ErrCard, "why.card"}, {client.ErrUntold, "why.untold"}, {client.ErrNewer, "why.newer"}, {client.ErrOvertaken, "why.overtaken"}, {client.ErrThawOld, "why.thaw_old"}, {client.ErrEnded, "why.ended"}, {client.ErrSaidClosed, "why.said_closed"}, {client.ErrContactClosed, "why.party_closed"}, {client.ErrFork, "why.fork"}, {policies.ErrPin, "why.pin"},
 	{client.ErrRollback, "why.rollback"}, {client.ErrUntrue, "why.untrue"}, {profile.ErrUnlock, "why.unlock"}, {profile.ErrExposed, "why.exposed"}, {profile.ErrFormat, "why.format"},
 	{profile.ErrMissing, "why.missing"}, {profile.ErrBusy, "why.busy"}, {profile.ErrExists, "why.profile_exists"}, {errFile, "why.file_exists"}, {errDiffer, "password.differ"},
 	{pre.ErrTooLarge, "why.too_large"}, {password.ErrSize, "why.password_size"},
