@@ -30,6 +30,9 @@ func (c *meDelete) Run(s *session) error {
 		// The account first: what opens it needs the keys that go with the profile.
 		if !c.Leave {
 			if err := o.DropAccount(s.ctx); err != nil {
+				if o.Closed() {
+					return s.adding(err, "delete.account.closed")
+				}
 				return s.adding(err, "delete.account")
 			}
 		}
