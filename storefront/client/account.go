@@ -45,6 +45,22 @@ type AccountInfo struct {
 // ErrKit: there is a recovery sheet that works.
 var ErrKit = errors.New("there is a recovery sheet already")
 
+// ErrEndsSheet and ErrEndsPassword: what was wished would end this too, because this device has not the key of the profile that another one put there. That one can do it and keep both.
+var (
+	ErrEndsSheet    = errors.New("the recovery sheet, which another device made, would open nothing any more")
+	ErrEndsPassword = errors.New("the password, which another device set, would open nothing any more")
+)
+
+// A Claim says how far a wish of this device goes where another one changed the account.
+type Claim int
+
+// What a device may claim.
+const (
+	ClaimNothing Claim = iota // another one changed it, so it is policies.CodeOutdated and nothing happens
+	ClaimOwn                  // what this device sets counts; that it ends something else is ErrEndsSheet or ErrEndsPassword, and nothing happens
+	ClaimAll                  // what this device sets counts, and what it cannot keep beside that ends
+)
+
 // ErrNoAccount: the owner has not set a password or printed a sheet on this device.
 var ErrNoAccount = errors.New("there is no password and no recovery sheet yet")
 
@@ -54,6 +70,7 @@ type keyServer struct {
 	base  *url.URL
 	id    policies.VaultID
 	token string
+	line  []keys.Succession // how the owner came to the newest keys
 }
 
 // reach finds out who the key server is.
@@ -106,7 +123,19 @@ func (o *Owner) account(ctx context.Context, server string) (*keyServer, error) 
 		return nil, err
 	}
 	k.token = t.Token
+	line, err := o.proven(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range line {
+		k.line = append(k.line, keys.Succession(one))
+	}
 	return k, nil
+}
+
+// signed is what the owner signed, with what the key server verifies it by.
+func (o *Owner) signed(k *keyServer, e *envelope.Envelope) keys.Signed {
+	return keys.Signed{Identity: o.state.Identity, Successions: k.line, Document: e.Raw}
 }
 
 // inquire sends a question that this owner signs.
@@ -117,12 +146,12 @@ func (o *Owner) inquire(ctx context.Context, k *keyServer, q keys.Question) (*ke
 		return nil, err
 	}
 	out := new(keys.Answer)
-	return out, k.post(ctx, keys.PathAsk, keys.Signed{Identity: o.state.Identity, Successions: o.state.Successions, Document: e.Raw}, out)
+	return out, k.post(ctx, keys.PathAsk, o.signed(k, e), out)
 }
 
-// current refuses to go on from another version than the key server's. With replace, it takes over what the other device did: its version and its locks, which are of no use to this
+// current refuses to go on from another version than the key server's. With a claim, it takes over what the other device did: its version and its locks, which are of no use to this
 // device if the profile is under a key that it does not have.
-func (o *Owner) current(ctx context.Context, k *keyServer, replace bool) error {
+func (o *Owner) current(ctx context.Context, k *keyServer, claim Claim) error {
 	got, err := o.inquire(ctx, k, keys.Question{Act: keys.ActState})
 	if err != nil {
 		return err
@@ -131,7 +160,7 @@ func (o *Owner) current(ctx context.Context, k *keyServer, replace bool) error {
 	if got.Version == a.Version && got.Hash == a.Hash {
 		return nil
 	}
-	if !replace {
+	if claim == ClaimNothing {
 		return policies.CodeOutdated
 	}
 	if got.Version < a.Version || got.Version == 0 {
@@ -163,9 +192,14 @@ func (o *Owner) current(ctx context.Context, k *keyServer, replace bool) error {
 	return nil
 }
 
-// put signs and stores the next version of the account, with the profile as it is now, and remembers it. change sets the locks.
-func (o *Owner) put(ctx context.Context, k *keyServer, change func(d *keys.Account, profileKey []byte)) error {
+// put signs and stores the next version of the account, with the profile as it is now, and remembers it. change sets the locks. kept is why it refuses, without the claim to all, to end the lock that is not
+// changed: a profile has one key, and each lock holds it, so who has not the key cannot keep what another device locked.
+func (o *Owner) put(ctx context.Context, k *keyServer, claim Claim, kept error, change func(d *keys.Account, profileKey []byte)) error {
 	a := o.state.Account
+	other := errors.Is(kept, ErrEndsSheet) && a.Kit != nil || errors.Is(kept, ErrEndsPassword) && a.Password != nil
+	if other && len(a.Key) != 32 && claim != ClaimAll && !o.accountOutdated() {
+		return kept
+	}
 	// Whoever stole a device has the profile's key: after a replacement there is another one, and password and sheet are to be made anew. So they are where this device lacks the key.
 	if generation := o.line.Newest().Generation; len(a.Key) != 32 || a.Generation != generation {
 		a.Key, a.Generation, a.Password, a.Kit = make([]byte, 32), generation, nil, nil
@@ -194,7 +228,7 @@ func (o *Owner) put(ctx context.Context, k *keyServer, change func(d *keys.Accou
 		return err
 	}
 	got := new(keys.Answer)
-	if err := k.post(ctx, keys.PathAccount, keys.Signed{Identity: o.state.Identity, Successions: o.state.Successions, Document: e.Raw}, got); err != nil {
+	if err := k.post(ctx, keys.PathAccount, o.signed(k, e), got); err != nil {
 		return err
 	}
 	if got.Version != d.Version || got.Hash != e.Hash {
@@ -205,9 +239,8 @@ func (o *Owner) put(ctx context.Context, k *keyServer, change func(d *keys.Accou
 }
 
 // SetPassword sets or changes the password with which a new device gets this profile. server is the key server's URL, or "" for the one that is known. The
-// old password opens nothing any more. If another device changed the account, it is policies.CodeOutdated and nothing happens, unless replace says that this
-// device's wish counts.
-func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, replace bool) (err error) {
+// old password opens nothing any more. If another device changed the account, the claim says what happens.
+func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, claim Claim) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
@@ -215,7 +248,7 @@ func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, rep
 	if err != nil {
 		return err
 	}
-	if err := o.current(ctx, k, replace); err != nil {
+	if err := o.current(ctx, k, claim); err != nil {
 		return err
 	}
 	owner := policies.OwnerID(o.id)
@@ -240,7 +273,7 @@ func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, rep
 	}
 	defer locks.Zero()
 	var wrapErr error
-	err = o.put(ctx, k, func(d *keys.Account, profileKey []byte) {
+	err = o.put(ctx, k, claim, ErrEndsSheet, func(d *keys.Account, profileKey []byte) {
 		p := &keys.PasswordLock{Key: prepared.Key, Salt: salt[:], Verifier: password.Verifier(owner, locks.Proof())}
 		p.Wrapped, wrapErr = locks.Wrap(profileKey, nil)
 		d.Password = p
@@ -249,8 +282,8 @@ func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, rep
 }
 
 // NewKit makes a recovery sheet and returns its code. Whoever has the code has the profile. One that works opens nothing any more afterwards, which is told; unless again says
-// that this is meant, it is [ErrKit], and nothing happens. For server and replace see [Owner.SetPassword].
-func (o *Owner) NewKit(ctx context.Context, server string, replace, again bool) (_ *password.Kit, ended bool, err error) {
+// that this is meant, it is [ErrKit], and nothing happens. For server and claim see [Owner.SetPassword].
+func (o *Owner) NewKit(ctx context.Context, server string, claim Claim, again bool) (_ *password.Kit, ended bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
@@ -258,7 +291,7 @@ func (o *Owner) NewKit(ctx context.Context, server string, replace, again bool) 
 	if err != nil {
 		return nil, false, err
 	}
-	if err := o.current(ctx, k, replace); err != nil {
+	if err := o.current(ctx, k, claim); err != nil {
 		return nil, false, err
 	}
 	if ended = o.state.Account.Kit != nil && !o.accountOutdated(); ended && !again {
@@ -268,7 +301,7 @@ func (o *Owner) NewKit(ctx context.Context, server string, replace, again bool) 
 	locks := kit.Keys(owner)
 	defer locks.Zero()
 	var wrapErr error
-	err = o.put(ctx, k, func(d *keys.Account, profileKey []byte) {
+	err = o.put(ctx, k, claim, ErrEndsPassword, func(d *keys.Account, profileKey []byte) {
 		l := &keys.KitLock{Verifier: password.Verifier(owner, locks.Proof())}
 		l.Wrapped, wrapErr = locks.Wrap(profileKey, nil)
 		d.Kit = l
@@ -279,8 +312,8 @@ func (o *Owner) NewKit(ctx context.Context, server string, replace, again bool) 
 	return kit, ended, nil
 }
 
-// DropKit switches the recovery sheet off.
-func (o *Owner) DropKit(ctx context.Context, replace bool) (err error) {
+// DropKit switches the recovery sheet off. For claim see [Owner.SetPassword].
+func (o *Owner) DropKit(ctx context.Context, claim Claim) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
@@ -288,10 +321,10 @@ func (o *Owner) DropKit(ctx context.Context, replace bool) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := o.current(ctx, k, replace); err != nil {
+	if err := o.current(ctx, k, claim); err != nil {
 		return err
 	}
-	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Kit = nil })
+	return o.put(ctx, k, claim, ErrEndsPassword, func(d *keys.Account, _ []byte) { d.Kit = nil })
 }
 
 // TestKit does what a new device would do with a sheet's code, and changes nothing here.
@@ -359,13 +392,13 @@ func (o *Owner) SwitchOff(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := o.current(ctx, k, true); err != nil {
+	if err := o.current(ctx, k, ClaimAll); err != nil {
 		return err
 	}
 	if !o.accountOutdated() { // another device has seen to it, and what opens the account now is of the newest root
 		return o.save()
 	}
-	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Password, d.Kit = nil, nil })
+	return o.put(ctx, k, ClaimAll, nil, func(d *keys.Account, _ []byte) { d.Password, d.Kit = nil, nil })
 }
 
 // DropAccount deletes the account at the key server, if this device knows of one; also when this device or another one closed the owner's account before. It can be repeated until it succeeds.

@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/storefront/api"
 	keys "github.com/sallyport/sallyport/vault/keyserver/api"
 	"github.com/sallyport/sallyport/vault/pre"
 	"github.com/sallyport/sallyport/vault/pre/password"
@@ -116,10 +117,13 @@ func TestHostileKeyServer(t *testing.T) {
 
 // books is a key server that keeps one account and checks nothing but its version.
 type books struct {
+	vault   *policies.VaultDocument
 	mu      sync.Mutex
 	version uint64
 	newest  *envelope.Envelope
 	silent  bool // it takes no account
+
+	successions int // how often one was shown to it
 }
 
 func (b *books) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
@@ -143,6 +147,16 @@ func (b *books) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	for _, one := range in.Successions { // the one thing that it does check of who asks
+		if e, err := envelope.Parse(one.Document); err != nil || one.Receipt == nil {
+			problem.Write(rw, policies.CodeProof)
+			return
+		} else if _, _, _, err := one.Receipt.Verify(b.vault, policies.Hash(e.Hash)); err != nil {
+			problem.Write(rw, err)
+			return
+		}
+		b.successions++
+	}
 	switch r.URL.Path {
 	case keys.PathServer:
 		say(keys.Server{ID: policies.VaultID{9}})
@@ -152,12 +166,19 @@ func (b *books) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			problem.Write(rw, policies.CodeUnauthorized)
 			return
 		}
+		out := answer()
 		if e, err := envelope.Parse(in.Document); err == nil {
-			if q, err := policies.Decode[keys.Question](e); err == nil && q.Act == keys.ActDelete {
-				b.version, b.newest = 0, nil
+			if q, err := policies.Decode[keys.Question](e); err == nil {
+				switch q.Act {
+				case keys.ActDelete:
+					b.version, b.newest = 0, nil
+					out = answer()
+				case keys.ActPrepare:
+					out.Key, out.X = policies.NewDocumentID(), q.Blinded // its scalar is 1
+				}
 			}
 		}
-		say(answer())
+		say(out)
 	case keys.PathAccount:
 		e, err := envelope.Parse(in.Document)
 		var d *keys.Account
@@ -181,7 +202,7 @@ func (b *books) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 
 // keyServer is such a key server, which listens.
 func (w *world) keyServer() (*httptest.Server, *books) {
-	b := new(books)
+	b := &books{vault: w.doc}
 	server := w.serve(b)
 	w.t.Cleanup(server.Close)
 	return server, b
@@ -194,7 +215,7 @@ func TestSheetOfAnotherDevice(t *testing.T) {
 	ctx := context.Background()
 	server, b := w.keyServer()
 	o, _ := w.owner()
-	kit, ended, err := o.NewKit(ctx, server.URL, false, false)
+	kit, ended, err := o.NewKit(ctx, server.URL, ClaimNothing, false)
 	if w.must(err); kit == nil || ended {
 		t.Fatalf("the first sheet: %v, a sheet before it was ended: %t", kit, ended)
 	}
@@ -203,30 +224,30 @@ func TestSheetOfAnotherDevice(t *testing.T) {
 	w.must(err)
 	other, err := RestoreOwner(new(memory), backup, Options{})
 	w.must(err)
-	refused := func(what string, replace bool) {
+	refused := func(what string, claim Claim) {
 		t.Helper()
-		if _, _, err := other.NewKit(ctx, server.URL, replace, false); !errors.Is(err, ErrKit) {
+		if _, _, err := other.NewKit(ctx, server.URL, claim, false); !errors.Is(err, ErrKit) {
 			t.Errorf("%s: %v, want that there is a sheet", what, err)
 		}
 	}
-	if _, _, err := other.NewKit(ctx, server.URL, false, false); !errors.Is(err, policies.CodeOutdated) {
+	if _, _, err := other.NewKit(ctx, server.URL, ClaimNothing, false); !errors.Is(err, policies.CodeOutdated) {
 		t.Errorf("without asking what the other one did: %v", err)
 	}
-	refused("it counts", true)
+	refused("it counts", ClaimOwn)
 	b.silent = true
-	if _, _, err := other.NewKit(ctx, server.URL, true, true); !errors.Is(err, policies.CodeUnavailable) {
+	if _, _, err := other.NewKit(ctx, server.URL, ClaimAll, true); !errors.Is(err, policies.CodeUnavailable) {
 		t.Errorf("of a server that takes nothing: %v", err)
 	}
 	b.silent = false
-	refused("after an attempt that failed", false)
+	refused("after an attempt that failed", ClaimNothing)
 	if b.version != 1 {
 		t.Errorf("the account has version %d", b.version)
 	}
-	if _, ended, err := other.NewKit(ctx, server.URL, true, true); err != nil || !ended {
+	if _, ended, err := other.NewKit(ctx, server.URL, ClaimAll, true); err != nil || !ended {
 		t.Errorf("in place of the other device's: %v, told that it is ended: %t", err, ended)
 	}
 	// The first learns of it in the same way.
-	if _, _, err := o.NewKit(ctx, server.URL, true, false); !errors.Is(err, ErrKit) {
+	if _, _, err := o.NewKit(ctx, server.URL, ClaimOwn, false); !errors.Is(err, ErrKit) {
 		t.Errorf("the first device: %v, want that there is a sheet", err)
 	}
 }
@@ -238,9 +259,9 @@ func TestAccountOfAClosedOne(t *testing.T) {
 	server, b := w.keyServer()
 	o, _ := w.owner()
 	two := second(t, w, o)
-	_, _, err := o.NewKit(ctx, server.URL, false, false)
+	_, _, err := o.NewKit(ctx, server.URL, ClaimNothing, false)
 	w.must(err)
-	_, _, err = two.NewKit(ctx, server.URL, true, true)
+	_, _, err = two.NewKit(ctx, server.URL, ClaimAll, true)
 	w.must(err)
 	w.must(o.CloseAccount(ctx)) // without what is at the key server
 	for begin := time.Now(); !errors.Is(two.Sync(ctx), policies.CodeClosed) && time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) {
@@ -258,20 +279,91 @@ func TestAccountOfAClosedOne(t *testing.T) {
 	w.must(o.CloseAccount(ctx))
 }
 
+// TestWhatAnotherDeviceSet: a device that was made from a backup cannot keep what another one set beside what it sets itself. It says so, and does it only if that is said again; what it leaves works.
+func TestWhatAnotherDeviceSet(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	server, b := w.keyServer()
+	type device = *Owner
+	setPassword := func(o device, claim Claim) error {
+		return o.SetPassword(ctx, server.URL, []byte("correct horse"), claim)
+	}
+	print := func(o device, claim Claim) error {
+		_, _, err := o.NewKit(ctx, server.URL, claim, true)
+		return err
+	}
+	dropKit := func(o device, claim Claim) error { return o.DropKit(ctx, claim) }
+	for what, c := range map[string]struct {
+		first []func(device, Claim) error // what the first device did
+		then  func(device, Claim) error
+		want  error
+	}{
+		"a password beside a sheet":        {[]func(device, Claim) error{print}, setPassword, ErrEndsSheet},
+		"a sheet off beside a password":    {[]func(device, Claim) error{setPassword, print}, dropKit, ErrEndsPassword},
+		"a sheet where there are both":     {[]func(device, Claim) error{setPassword, print}, print, ErrEndsPassword},
+		"a password in place of another's": {[]func(device, Claim) error{setPassword}, setPassword, nil},
+	} {
+		b.version, b.newest = 0, nil
+		o, _ := w.owner()
+		var backup []byte
+		_, err := o.Backup(false, keep(&backup))
+		w.must(err)
+		for _, do := range c.first {
+			w.must(do(o, ClaimNothing))
+		}
+		other, err := RestoreOwner(new(memory), backup, Options{})
+		w.must(err)
+		if c.want == nil {
+			w.must(c.then(other, ClaimOwn))
+			continue
+		}
+		if what == "a sheet off beside a password" { // it has heard of the account
+			if _, _, err := other.NewKit(ctx, server.URL, ClaimOwn, false); !errors.Is(err, ErrKit) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		before := b.newest
+		for _, claim := range []Claim{ClaimOwn, ClaimOwn, ClaimNothing} { // also when it has seen what is there
+			if err := c.then(other, claim); !errors.Is(err, c.want) || b.newest != before {
+				t.Errorf("%s: %v, want %v", what, err, c.want)
+			}
+		}
+		// A device that has the key keeps both.
+		knows, err := restored(new(memory), mustBackup(t, backup), o.state.Account, w.network, Options{})
+		w.must(err)
+		w.must(c.then(knows, ClaimNothing))
+		if a := &knows.state.Account; a.Password == nil && !errors.Is(c.want, ErrEndsSheet) || a.Kit == nil && errors.Is(c.want, ErrEndsSheet) {
+			t.Errorf("%s: a device that has the key ends it", what)
+		}
+		w.must(c.then(other, ClaimAll))
+		if a := &other.state.Account; a.Password != nil && !errors.Is(c.want, ErrEndsSheet) || a.Kit != nil && errors.Is(c.want, ErrEndsSheet) {
+			t.Errorf("%s: it is there still, and opens nothing", what)
+		}
+	}
+}
+
+func mustBackup(t *testing.T, plain []byte) *backup {
+	b, err := parseBackup(plain, roleOwner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // TestSwitchedOffByAnother: what another device set after the root was replaced is not switched off with what was set before.
 func TestSwitchedOffByAnother(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
 	server, _ := w.keyServer()
 	o, _ := w.owner()
-	_, _, err := o.NewKit(ctx, server.URL, false, false)
+	_, _, err := o.NewKit(ctx, server.URL, ClaimNothing, false)
 	w.must(err)
 	var backup []byte
 	w.must(o.Replace(ctx, stolen(), keep(&backup)))
 	other, err := RestoreOwner(new(memory), backup, Options{})
 	w.must(err)
 	w.must(other.Sync(ctx))
-	if _, ended, err := other.NewKit(ctx, server.URL, true, false); err != nil || ended {
+	if _, ended, err := other.NewKit(ctx, server.URL, ClaimOwn, false); err != nil || ended {
 		t.Fatalf("a sheet in place of one that opens what was replaced: %v, told that it is ended: %t", err, ended)
 	}
 	w.must(o.SwitchOff(ctx))
@@ -280,6 +372,62 @@ func TestSwitchedOffByAnother(t *testing.T) {
 	}
 	if info, err := other.Account(ctx); err != nil || !info.Kit || info.Elsewhere {
 		t.Errorf("the other says %+v, %v", info, err)
+	}
+}
+
+// TestProvenToTheKeyServer: who replaced everything shows the vault's receipt of that to the account server, also if the vault alone had it at first. A storefront that shows none, or another's, gets an
+// error for it.
+func TestProvenToTheKeyServer(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	server, b := w.keyServer()
+	o, _ := w.owner()
+	_, _, err := o.NewKit(ctx, server.URL, ClaimNothing, false)
+	w.must(err)
+	if b.successions != 0 {
+		t.Errorf("%d successions of who has none", b.successions)
+	}
+	other, _ := w.owner()
+	w.must(other.Replace(ctx, stolen(), keep(new([]byte))))
+	w.silent("/successions") // the storefront does not take it, and the vault does
+	w.must(o.Replace(ctx, stolen(), keep(new([]byte))))
+	if _, err := o.Account(ctx); !errors.Is(err, policies.CodeUnavailable) || b.successions != 0 {
+		t.Errorf("of a storefront that is silent about it: %v", err)
+	}
+	w.hostile(nil)
+	foreign, err := other.proven(ctx)
+	w.must(err)
+	for what, c := range map[string]struct {
+		change func(one *api.Succession)
+		want   error
+	}{
+		"none":             {func(one *api.Succession) { one.Receipt = nil }, policies.CodeBehind},
+		"another's":        {func(one *api.Succession) { one.Receipt = foreign[0].Receipt }, ErrUntrue},
+		"nothing at all":   {func(one *api.Succession) { *one = api.Succession{} }, policies.CodeBehind},
+		"somebody's whole": {func(one *api.Succession) { *one = foreign[0] }, policies.CodeBehind},
+	} {
+		w.rewrite("/successions", func(body []byte) []byte {
+			var list api.Successions
+			if json.Unmarshal(body, &list) != nil || len(list.Successions) == 0 { // an answer to who hands one in
+				return body
+			}
+			for i := range list.Successions {
+				c.change(&list.Successions[i])
+			}
+			out, _ := json.Marshal(list)
+			return out
+		})
+		if _, err := o.Account(ctx); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", what, err, c.want)
+		}
+	}
+	w.hostile(nil)
+	if b.successions != 0 {
+		t.Error("what is not proven was shown all the same")
+	}
+	w.must(o.SwitchOff(ctx))
+	if b.successions == 0 || b.version != 2 {
+		t.Errorf("%d successions, version %d", b.successions, b.version)
 	}
 }
 
@@ -326,22 +474,22 @@ func TestOlderAccount(t *testing.T) {
 	third, forged := version(3, second.Hash, o.signing), version(3, second.Hash, thief)
 	known := accountState{ID: k.id, Version: 2, Hash: second.Hash}
 	for name, c := range map[string]struct {
-		answer  keys.Answer
-		replace bool
-		want    error
+		answer keys.Answer
+		claim  Claim
+		want   error
 	}{
-		"what it knows":                       {keys.Answer{Version: 2, Hash: second.Hash, Document: second.Raw}, false, nil},
-		"the one before":                      {keys.Answer{Version: 1, Hash: first.Hash, Document: first.Raw}, false, policies.CodeOutdated},
-		"the one before, insisting":           {keys.Answer{Version: 1, Hash: first.Hash, Document: first.Raw}, true, ErrRollback},
-		"the one before under a newer number": {keys.Answer{Version: 3, Hash: first.Hash, Document: first.Raw}, true, ErrUntrue},
-		"none any more":                       {keys.Answer{}, true, ErrRollback},
-		"somebody else's":                     {keys.Answer{Version: 3, Hash: forged.Hash, Document: forged.Raw}, true, ErrUntrue},
-		"another than its hash":               {keys.Answer{Version: 3, Hash: second.Hash, Document: third.Raw}, true, ErrUntrue},
-		"another device's":                    {keys.Answer{Version: 3, Hash: third.Hash, Document: third.Raw}, false, policies.CodeOutdated},
-		"another device's, insisting":         {keys.Answer{Version: 3, Hash: third.Hash, Document: third.Raw}, true, nil},
+		"what it knows":                       {keys.Answer{Version: 2, Hash: second.Hash, Document: second.Raw}, ClaimNothing, nil},
+		"the one before":                      {keys.Answer{Version: 1, Hash: first.Hash, Document: first.Raw}, ClaimNothing, policies.CodeOutdated},
+		"the one before, insisting":           {keys.Answer{Version: 1, Hash: first.Hash, Document: first.Raw}, ClaimOwn, ErrRollback},
+		"the one before under a newer number": {keys.Answer{Version: 3, Hash: first.Hash, Document: first.Raw}, ClaimOwn, ErrUntrue},
+		"none any more":                       {keys.Answer{}, ClaimOwn, ErrRollback},
+		"somebody else's":                     {keys.Answer{Version: 3, Hash: forged.Hash, Document: forged.Raw}, ClaimOwn, ErrUntrue},
+		"another than its hash":               {keys.Answer{Version: 3, Hash: second.Hash, Document: third.Raw}, ClaimOwn, ErrUntrue},
+		"another device's":                    {keys.Answer{Version: 3, Hash: third.Hash, Document: third.Raw}, ClaimNothing, policies.CodeOutdated},
+		"another device's, insisting":         {keys.Answer{Version: 3, Hash: third.Hash, Document: third.Raw}, ClaimOwn, nil},
 	} {
 		*answer, o.state.Account = c.answer, known
-		err := o.current(t.Context(), k, c.replace)
+		err := o.current(t.Context(), k, c.claim)
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}

@@ -49,22 +49,12 @@ func (d *device) successionsOf(ctx context.Context, line succession.Line, owner 
 	if err != nil {
 		return line, nil, err
 	}
-	var list api.Successions
-	err = d.wire.call(ctx, request{method: "GET", path: path(api.PathSuccessions, line.ID.String()), out: &list})
-	if errors.Is(err, policies.CodeNotIntroduced) {
-		var found *api.Found
-		if found, err = d.lookup(ctx, api.Lookup{Identity: line.ID, Owner: owner}); err == nil {
-			list.Successions = found.Successions
-		}
-	}
-	if errors.Is(err, policies.CodeNotFound) {
-		return line, nil, nil
-	}
+	list, err := d.listed(ctx, line.ID, owner)
 	if err != nil {
 		return line, nil, fmt.Errorf("asking for newer keys: %w", err)
 	}
 	var raw []jsontext.Value
-	for _, one := range list.Successions {
+	for _, one := range list {
 		e, err := envelope.Parse(one.Document)
 		if err != nil {
 			return line, nil, fmt.Errorf("asking for newer keys: %w: %w", ErrUntrue, err)
@@ -84,6 +74,60 @@ func (d *device) successionsOf(ctx context.Context, line succession.Line, owner 
 		}
 	}
 	return line, raw, nil
+}
+
+// listed are the successions of an identity that the storefront shows, whatever they are.
+func (d *device) listed(ctx context.Context, id policies.IdentityID, owner policies.OwnerID) ([]api.Succession, error) {
+	var list api.Successions
+	err := d.wire.call(ctx, request{method: "GET", path: path(api.PathSuccessions, id.String()), out: &list})
+	if errors.Is(err, policies.CodeNotIntroduced) {
+		var found *api.Found
+		if found, err = d.lookup(ctx, api.Lookup{Identity: id, Owner: owner}); err == nil {
+			list.Successions = found.Successions
+		}
+	}
+	if errors.Is(err, policies.CodeNotFound) {
+		err = nil
+	}
+	return list.Successions, err
+}
+
+// proven are the successions of this identity with the vault's receipts, for who does not read the vault's log.
+func (o *Owner) proven(ctx context.Context) ([]api.Succession, error) {
+	if len(o.state.Successions) == 0 {
+		return nil, nil
+	}
+	v, err := o.vault(ctx)
+	if err != nil {
+		return nil, err
+	}
+	untold := o.tell(ctx, v) // what went past the storefront it does not show
+	list, err := o.listed(ctx, o.id, policies.OwnerID{})
+	if err != nil {
+		return nil, fmt.Errorf("asking for the receipts of this person's newest keys: %w", err)
+	}
+	shown := map[policies.Hash]*evidence.Receipt{}
+	for _, one := range list {
+		if e, err := envelope.Parse(one.Document); err == nil {
+			shown[e.Hash] = one.Receipt
+		}
+	}
+	var out []api.Succession
+	for _, raw := range o.state.Successions {
+		e, err := envelope.Parse(raw)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrState, err)
+		}
+		receipt := shown[e.Hash]
+		if receipt == nil {
+			return nil, errors.Join(fmt.Errorf("%w: it does not show how this person came to the newest keys", policies.CodeBehind), untold)
+		}
+		if err := o.receipt(ctx, v, receipt, policies.Hash(e.Hash), evidence.EntrySuccession); err != nil {
+			return nil, err
+		}
+		out = append(out, api.Succession{Document: raw, Receipt: receipt})
+	}
+	return out, nil
 }
 
 // newestKeys is an identity with the newest of its keys that the storefront shows. Where it cannot be asked, they are those of the first document.

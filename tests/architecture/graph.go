@@ -55,7 +55,7 @@ var graph = []rule{
 	// The key server is a process beside the vault, and shares no state with it. Devices import its api.
 	{"vault/keyserver/api", []string{"policies/...", "vault/pre/password"}},
 	{"vault/keyserver", []string{"policies/...", "vault/gate", "vault/keylog", "vault/keyserver/api", "vault/pre/password"}},
-	{"vault/cmd/sallyport-keyserver", []string{"hardware/...", "pkcs11", "vault/gate", "vault/keylog", "vault/keyserver", "vault/sockets"}},
+	{"vault/cmd/sallyport-keyserver", []string{"hardware/...", "pkcs11", "policies/...", "vault/gate", "vault/keylog", "vault/keyserver", "vault/sockets"}},
 	{"vault/audit/...", []string{"policies/...", "vault/audit/..."}}, // shares nothing with the vault but the documents
 	{"vault/api", []string{"policies/..."}},
 	{"vault/client", []string{"policies/...", "vault/api", "vault/sockets"}},

@@ -245,7 +245,7 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 	case reference.Close:
 		answer(e, d.owner.CloseAccount(ctx))
 	case reference.Password:
-		answer(e, d.owner.SetPassword(ctx, p.keys, passwordOf(l.Attack), l.Again))
+		answer(e, d.owner.SetPassword(ctx, p.keys, passwordOf(l.Attack), l.claim()))
 	case reference.Unlock:
 		answer(e, d.owner.UnlockPassword(ctx))
 	case reference.Guess:
@@ -254,7 +254,7 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		e.Number = n + 1
 		p.print(ctx, d, l, e)
 	case reference.KitOff:
-		answer(e, d.owner.DropKit(ctx, l.Again))
+		answer(e, d.owner.DropKit(ctx, l.claim()))
 	case reference.KitTest:
 		s := p.sheet(l)
 		e.Number = s.number

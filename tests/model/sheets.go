@@ -22,9 +22,17 @@ type sheet struct {
 	kit    *password.Kit
 }
 
+// claim is what a device claims that changes the account: nothing, or whatever it takes.
+func (l *Line) claim() client.Claim {
+	if l.Again {
+		return client.ClaimAll
+	}
+	return client.ClaimNothing
+}
+
 // print has an owner print a recovery sheet. One whose answer was lost is on no paper.
 func (p *play) print(ctx context.Context, d *device, l *Line, e *reference.Event) {
-	kit, ended, err := d.owner.NewKit(ctx, p.keys, l.Again, l.Do == reference.KitReplace)
+	kit, ended, err := d.owner.NewKit(ctx, p.keys, l.claim(), l.Do == reference.KitReplace)
 	answer(e, err)
 	if err != nil {
 		return

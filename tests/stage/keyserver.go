@@ -53,6 +53,7 @@ func (s *Stage) NewKeyServer(ctx context.Context, introspection, members string)
 		return nil, err
 	}
 	config := fmt.Sprintf(`ceremony = %q
+vault = %q
 pin = %q
 dev_mode = true
 log = %q
@@ -67,7 +68,7 @@ introspection = %q
 ca = %q
 certificate = %q
 key = %q
-`, path("ceremony"), "file:"+path("user.pin"), k.LogFolder, k.State, ports[0], s.path("tls", "keyserver.pem"), s.path("tls", "keyserver-key.pem"), k.ready, members,
+`, path("ceremony"), filepath.Join(s.Ceremony(), "vault.json"), "file:"+path("user.pin"), k.LogFolder, k.State, ports[0], s.path("tls", "keyserver.pem"), s.path("tls", "keyserver-key.pem"), k.ready, members,
 		"https://"+introspection+"/v1/introspect", s.CA(), s.path("tls", "keyserver-client.pem"), s.path("tls", "keyserver-client-key.pem"))
 	if err := os.WriteFile(k.config, []byte(config), 0o600); err != nil {
 		return nil, err

@@ -85,7 +85,7 @@ var routes = []route{
 	{http.MethodGet, api.PathServer, 0, "", false, func(s *Server, _ context.Context, _ policies.OwnerID, _ []byte) (any, error) {
 		return api.Server{ID: s.id}, nil
 	}},
-	{http.MethodPost, api.PathAsk, 64 << 10, api.ScopeAccount, false, with((*Server).Ask)},
+	{http.MethodPost, api.PathAsk, api.MaxAsk, api.ScopeAccount, false, with((*Server).Ask)},
 	{http.MethodPost, api.PathAccount, api.MaxBody, api.ScopeAccount, false, with((*Server).Put)},
 	{http.MethodPost, api.PathEvaluate, 4 << 10, "", true, with((*Server).Evaluate)},
 	{http.MethodPost, api.PathOpen, 4 << 10, "", false, with((*Server).Open)},

@@ -30,6 +30,11 @@
 // than the next ([policies.CodeOutdated]): two devices that changed it apart do not overwrite each other. A question that was used before.
 // An account that is not there answers like one that is: the same form, the same work, the same count.
 //
+// A key that another took the place of ([policies.CodeKeyReplaced]). Which key of an identity is in force the vault's log says, and nobody else: a succession counts
+// with the vault's receipt of it, whoever signed it. So what was announced and not taken back counts when the vault has put it in force, a thief whom the recovery key
+// overruled has no receipt to show, and neither has whoever holds a recovery key that is void. A succession that is recorded here counts for ever, and begins no count
+// of tries anew.
+//
 // # State
 //
 // The log is the truth and the only store (package keylog): a try is an entry, an account is an entry with its document beside it. It is read at
@@ -44,14 +49,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/vault/keylog"
@@ -89,7 +95,8 @@ type Log interface {
 
 // Config is what a key server is made of.
 type Config struct {
-	ID     policies.VaultID // of the ceremony that made the token's keys
+	ID     policies.VaultID        // of the ceremony that made the token's keys
+	Vault  *policies.VaultDocument // of the vault whose log says which keys of an identity are in force
 	Token  Token
 	Log    Log
 	Logger *slog.Logger
@@ -99,6 +106,7 @@ type Config struct {
 // Server answers devices. Its methods may be called from several goroutines.
 type Server struct {
 	id     policies.VaultID
+	vault  *policies.VaultDocument
 	token  Token
 	log    Log
 	logger *slog.Logger
@@ -123,7 +131,8 @@ type account struct {
 	key      KeyID // zero: there is no password
 	salt     [password.SaltSize]byte
 	verifier policies.Hash
-	kit      policies.Hash // its verifier, zero for none
+	kit      policies.Hash   // its verifier, zero for none
+	firsts   []policies.Hash // accounts of version 1 that were taken: a deleted one is not taken again
 	// The newest generation of the identity's keys that was seen, if it is not the first, and its document.
 	generation uint64
 	holder     policies.Hash
@@ -191,7 +200,10 @@ func Create(ctx context.Context, c Config) error {
 // Open reads the log and destroys keys of the token that belong to no account: those of passwords that were replaced, and those that were
 // prepared and not used.
 func Open(ctx context.Context, c Config) (*Server, error) {
-	s := &Server{id: c.ID, token: c.Token, log: c.Log, logger: c.Logger, now: c.Now,
+	if c.Vault == nil || c.Vault.Vault == c.ID {
+		return nil, errors.New("a key server needs the document of the vault whose receipts it takes, which is not its own ceremony's")
+	}
+	s := &Server{id: c.ID, vault: c.Vault, token: c.Token, log: c.Log, logger: c.Logger, now: c.Now,
 		accounts: map[policies.OwnerID]*account{}, attempts: map[policies.DocumentID]attempt{}, seen: map[policies.DocumentID]time.Time{}}
 	if s.now == nil {
 		s.now = time.Now
@@ -298,6 +310,9 @@ func (s *Server) apply(index int64, e *entry, body []byte) error {
 		if err != nil {
 			return err
 		}
+		if d.Version == 1 {
+			a.firsts = append(a.firsts, e.Hash)
+		}
 		a.tried, a.version, a.hash, a.index, a.prepared = 0, d.Version, e.Hash, index, KeyID{}
 		a.key, a.verifier, a.kit = KeyID{}, policies.Hash{}, policies.Hash{}
 		if d.Password != nil {
@@ -371,74 +386,81 @@ func (s *Server) derive(ctx context.Context, uses ...Use) ([][32]byte, error) {
 	return x, nil
 }
 
-// signed verifies a document of a device: the identity certifies itself, its id is the owner's, and the key server is this one.
+// signed verifies a document of a device: the identity certifies itself, its id is the owner's, and the key server is this one. It says by which line of keys it
+// did so; whether another key took their place is for [Server.succeed] to say, in the same turn in which the document takes effect.
 func signed[T any, D interface {
 	*T
 	envelope.Document
 	Validate() error
-}](ctx context.Context, s *Server, in *api.Signed, subject policies.OwnerID, about func(*T) (policies.VaultID, policies.OwnerID)) (*T, *envelope.Envelope, error) {
+}](s *Server, in *api.Signed, subject policies.OwnerID, about func(*T) (policies.VaultID, policies.OwnerID)) (*T, *envelope.Envelope, *succession.Line, error) {
+	fail := func(err error) (*T, *envelope.Envelope, *succession.Line, error) { return nil, nil, nil, err }
 	e, err := envelope.Parse(in.Identity)
 	if err != nil {
-		return nil, nil, err
+		return fail(err)
 	}
 	identity, id, err := policies.OpenIdentity(e)
 	if err != nil {
-		return nil, nil, err
+		return fail(err)
 	}
 	line, err := s.line(id, identity, in.Successions)
 	if err != nil {
-		return nil, nil, err
+		return fail(err)
 	}
 	key, err := envelope.ParsePublicKey(line.Newest().SigningKey)
 	if err != nil {
-		return nil, nil, err
+		return fail(err)
 	}
 	if e, err = envelope.Parse(in.Document); err != nil {
-		return nil, nil, err
+		return fail(err)
 	}
 	d, err := policies.Open[T, D](e, key)
 	if err != nil {
-		return nil, nil, err
+		return fail(err)
 	}
 	audience, owner := about(d)
 	switch {
 	case audience != s.id:
-		return nil, nil, policies.CodeWrongVault
+		return fail(policies.CodeWrongVault)
 	case policies.IdentityID(owner) != id:
-		return nil, nil, problem.New(policies.CodeSignature, "the document is signed by somebody else than it is of")
+		return fail(problem.New(policies.CodeSignature, "the document is signed by somebody else than it is of"))
 	case owner != subject:
-		return nil, nil, problem.New(policies.CodeUnauthorized, "the access token is of somebody else")
+		return fail(problem.New(policies.CodeUnauthorized, "the access token is of somebody else"))
 	}
-	return d, e, s.succeed(ctx, owner, &line)
+	return d, e, &line, nil
 }
 
-// line is an identity with its successions. Only those that the recovery key signed are taken: whether the 72 hours of another one are over, and nobody took
-// it back, the vault's log says, and the key server does not read it.
-func (s *Server) line(id policies.IdentityID, identity *policies.Identity, successions []jsontext.Value) (succession.Line, error) {
+// line is an identity with its successions, each with the vault's receipt: whether the recovery key was the one in force, and whether the 72 hours of one that it did
+// not sign were over and nobody took it back, only the vault's log says.
+func (s *Server) line(id policies.IdentityID, identity *policies.Identity, successions []api.Succession) (succession.Line, error) {
 	line := succession.Begin(id, identity)
 	if len(successions) > api.MaxSuccessions {
 		return line, policies.CodeTooLarge
 	}
-	for _, raw := range successions {
-		e, err := envelope.Parse(raw)
+	for _, one := range successions {
+		e, err := envelope.Parse(one.Document)
 		if err != nil {
 			return line, err
 		}
-		d, err := line.Take(e)
+		if _, err := line.Take(e); err != nil {
+			return line, err
+		}
+		if one.Receipt == nil {
+			return line, problem.New(policies.CodeProof, "a succession without the vault's receipt")
+		}
+		_, entry, _, err := one.Receipt.Verify(s.vault, policies.Hash(e.Hash))
 		if err != nil {
 			return line, err
 		}
-		if len(d.RecoveryKey) == 0 {
-			return line, problem.New(policies.CodeRecovery, "the recovery key did not sign this succession")
+		if entry.Kind != evidence.EntrySuccession {
+			return line, problem.New(policies.CodeProof, "the receipt of a succession is for an entry %q", entry.Kind)
 		}
 	}
 	return line, nil
 }
 
-// succeed refuses a key of an identity that another took the place of, and remembers a newer one for ever. Of two successions of one generation the first that
-// was seen counts: to make a second one takes the recovery key.
+// succeed refuses a key of an identity that another took the place of, and remembers a newer one for ever. The caller has the owner's turn and keeps it until what that key
+// signed is done.
 func (s *Server) succeed(ctx context.Context, owner policies.OwnerID, line *succession.Line) error {
-	defer s.turn(owner)()
 	a := s.state(owner)
 	known := a.generation == 0
 	for _, h := range line.Holders {
@@ -456,7 +478,7 @@ func (s *Server) succeed(ctx context.Context, owner policies.OwnerID, line *succ
 
 // Ask answers a signed question. subject is whose access token came with it.
 func (s *Server) Ask(ctx context.Context, subject policies.OwnerID, in *api.Signed) (*api.Answer, error) {
-	q, _, err := signed[api.Question](ctx, s, in, subject, func(q *api.Question) (policies.VaultID, policies.OwnerID) { return q.Audience, q.Owner })
+	q, _, line, err := signed[api.Question](s, in, subject, func(q *api.Question) (policies.VaultID, policies.OwnerID) { return q.Audience, q.Owner })
 	if err != nil {
 		return nil, err
 	}
@@ -467,6 +489,9 @@ func (s *Server) Ask(ctx context.Context, subject policies.OwnerID, in *api.Sign
 		return nil, err
 	}
 	defer s.turn(q.Owner)()
+	if err := s.succeed(ctx, q.Owner, line); err != nil {
+		return nil, err
+	}
 	switch q.Act {
 	case api.ActPrepare:
 		return s.prepare(ctx, q)
@@ -558,17 +583,23 @@ func (s *Server) prepare(ctx context.Context, q *api.Question) (*api.Answer, err
 
 // Put records the next version of an account.
 func (s *Server) Put(ctx context.Context, subject policies.OwnerID, in *api.Signed) (*api.Answer, error) {
-	d, e, err := signed[api.Account](ctx, s, in, subject, func(d *api.Account) (policies.VaultID, policies.OwnerID) { return d.Audience, d.Owner })
+	d, e, line, err := signed[api.Account](s, in, subject, func(d *api.Account) (policies.VaultID, policies.OwnerID) { return d.Audience, d.Owner })
 	if err != nil {
 		return nil, err
 	}
 	defer s.turn(d.Owner)()
+	if err := s.succeed(ctx, d.Owner, line); err != nil {
+		return nil, err
+	}
 	a := s.state(d.Owner)
 	if e.Hash == a.hash { // the answer to the first one was lost
 		return s.answer(d.Owner), nil
 	}
 	if d.Version != a.version+1 || d.Prev != a.hash {
 		return nil, policies.CodeOutdated
+	}
+	if slices.Contains(a.firsts, policies.Hash(e.Hash)) {
+		return nil, problem.New(policies.CodeReplay, "this account was there before, and was deleted")
 	}
 	if p := d.Password; p != nil && (KeyID(p.Key) != a.prepared && KeyID(p.Key) != a.key) {
 		return nil, problem.New(policies.CodeOutdated, "the password's part names another key than the one that was prepared last")

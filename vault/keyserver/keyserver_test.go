@@ -19,7 +19,6 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/problem"
-	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/vault/keylog"
 	"github.com/sallyport/sallyport/vault/keyserver/api"
 	"github.com/sallyport/sallyport/vault/pre/password"
@@ -127,9 +126,10 @@ func (t *memoryToken) Keys(context.Context) (out []KeyID, err error) {
 
 // person is somebody with an identity.
 type person struct {
-	key      *envelope.PrivateKey
+	key      *envelope.PrivateKey // in force
 	identity []byte
 	id       policies.OwnerID
+	line     []api.Succession // how the identity came to it
 }
 
 func newPerson(t testing.TB, seed byte) *person {
@@ -161,7 +161,7 @@ func (p *person) sign(t testing.TB, d interface {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &api.Signed{Identity: p.identity, Document: e.Raw}
+	return &api.Signed{Identity: p.identity, Successions: p.line, Document: e.Raw}
 }
 
 func (p *person) question(act string) *api.Question {
@@ -174,6 +174,7 @@ type world struct {
 	log   *memoryLog
 	token *memoryToken
 	at    time.Time
+	asked func() // when the time is asked for
 }
 
 func newWorld(t testing.TB) *world {
@@ -187,7 +188,13 @@ func newWorld(t testing.TB) *world {
 }
 
 func (w *world) config() Config {
-	return Config{ID: serverID, Token: w.token, Log: w.log, Now: func() time.Time { return w.at }}
+	return Config{ID: serverID, Vault: vaultDocument, Token: w.token, Log: w.log, Now: func() time.Time {
+		if f := w.asked; f != nil {
+			w.asked = nil
+			f()
+		}
+		return w.at
+	}}
 }
 
 func (w *world) restart(t testing.TB) {
@@ -598,69 +605,6 @@ func TestAttemptEnds(t *testing.T) {
 		if _, err := w.Open(t.Context(), p.id, &api.Proof{Attempt: e.Attempt, Proof: proof[:]}); !errors.Is(err, c.want) {
 			t.Errorf("%v later: %v", c.later, err)
 		}
-	}
-}
-
-// TestSuccession: after the identity's keys were replaced the old ones change nothing any more, over restarts; and only the recovery key replaces them here.
-func TestSuccession(t *testing.T) {
-	w, p, recovery := newWorld(t), newPerson(t, 1), envelope.NewPrivateKey(&[envelope.SeedSize]byte{50})
-	w.set(t, p, "correct horse", nil)
-	ask := func(key *envelope.PrivateKey, line ...*envelope.Envelope) error {
-		e, err := policies.Sign(key, p.question(api.ActState))
-		if err != nil {
-			t.Fatal(err)
-		}
-		in := &api.Signed{Identity: p.identity, Document: e.Raw}
-		for _, s := range line {
-			in.Successions = append(in.Successions, s.Raw)
-		}
-		_, err = w.Ask(t.Context(), p.id, in)
-		return err
-	}
-	succeed := func(seed byte, authority *envelope.PrivateKey, byRecovery bool) (*envelope.PrivateKey, *envelope.Envelope) {
-		next := envelope.NewPrivateKey(&[envelope.SeedSize]byte{seed})
-		d := &succession.Document{
-			Header: policies.NewHeader("succession", time.Now()), Audience: policies.VaultID{5}, Identity: policies.IdentityID(p.id), Link: policies.Link{Seq: 7, Prev: policies.Hash{1}},
-			Generation: 2, Previous: policies.Hash(p.id), SigningKey: next.Public().Bytes(), KEMKey: bytes.Repeat([]byte{seed}, policies.KEMPublicKeySize),
-			LoginKey: bytes.Repeat([]byte{seed + 100}, policies.KEMPublicKeySize), RecoveryHash: policies.Hash{seed}, Reason: succession.Stolen,
-		}
-		if byRecovery {
-			d.RecoveryKey = authority.Public().Bytes()
-		} else {
-			d.Notice = policies.Hash{3}
-		}
-		e, err := succession.Sign(d, next, authority)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return next, e
-	}
-	thief, stolen := succeed(10, p.key, false)
-	if err := ask(thief, stolen); !errors.Is(err, policies.CodeRecovery) {
-		t.Errorf("the thief of the key makes another: %v", err)
-	}
-	next, owner := succeed(11, recovery, true)
-	if err := ask(next, owner); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if err := ask(p.key); !errors.Is(err, policies.CodeKeyReplaced) {
-			t.Errorf("the old key: %v", err)
-		}
-		if err := ask(p.key, owner); !errors.Is(err, policies.ErrSignature) {
-			t.Errorf("the old key, with the succession: %v", err)
-		}
-		if err := ask(next, owner); err != nil {
-			t.Errorf("the new key: %v", err)
-		}
-		w.restart(t)
-	}
-	again, other := succeed(12, recovery, true)
-	if err := ask(again, other); !errors.Is(err, policies.CodeKeyReplaced) {
-		t.Errorf("a second succession in the place of the first: %v", err)
-	}
-	if _, err := w.try(t, p.id, "correct horse"); err != nil {
-		t.Errorf("the password meanwhile: %v", err)
 	}
 }
 

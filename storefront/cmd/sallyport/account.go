@@ -28,9 +28,42 @@ type mePassword struct {
 }
 
 type mePasswordSet struct {
-	Server  string `name:"account-server" help:"${flag_account_server}" placeholder:"URL"`
-	File    string `name:"new-password-file" help:"${flag_account_new}" placeholder:"FILE"`
-	Replace bool   `help:"${flag_account_replace}"`
+	Server string `name:"account-server" help:"${flag_account_server}" placeholder:"URL"`
+	File   string `name:"new-password-file" help:"${flag_account_new}" placeholder:"FILE"`
+	replaceAccount
+}
+
+// replaceAccount is what a person says of an account that another device changed.
+type replaceAccount struct {
+	Replace    bool `help:"${flag_account_replace}" xor:"replace"`
+	ReplaceAll bool `help:"${flag_account_replace_all}" xor:"replace"`
+}
+
+// claiming does something with what the person said, and once more if they are sure that what this device cannot keep is to end.
+func (c *replaceAccount) claiming(s *session, do func(client.Claim) error) error {
+	claim := client.ClaimNothing
+	switch {
+	case c.ReplaceAll:
+		claim = client.ClaimAll
+	case c.Replace:
+		claim = client.ClaimOwn
+	}
+	err := do(claim)
+	question := ""
+	switch {
+	case errors.Is(err, client.ErrEndsSheet):
+		question = "account.ends.sheet"
+	case errors.Is(err, client.ErrEndsPassword):
+		question = "account.ends.password"
+	case errors.Is(err, policies.CodeOutdated):
+		return s.adding(err, "account.elsewhere")
+	default:
+		return err
+	}
+	if err := s.sure(question); err != nil {
+		return err
+	}
+	return do(client.ClaimAll)
 }
 
 // minPassword is how many characters a password has at least: whoever runs the account server and its protected device could try many.
@@ -43,8 +76,8 @@ func (c *mePasswordSet) Run(s *session) error {
 			return err
 		}
 		defer clear(text)
-		if err := o.SetPassword(s.ctx, c.Server, text, c.Replace); err != nil {
-			return s.elsewhere(err)
+		if err := c.claiming(s, func(claim client.Claim) error { return o.SetPassword(s.ctx, c.Server, text, claim) }); err != nil {
+			return err
 		}
 		s.print(map[string]any{"id": o.ID(), "password": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("password.set", "id", o.ID())) })
 		return nil
@@ -62,14 +95,6 @@ func (s *session) newPassword(file string) ([]byte, error) {
 		return nil, s.adding(errUnsure, "password.short", "n", minPassword)
 	}
 	return text, nil
-}
-
-// elsewhere says what to do about an account that another device changed.
-func (s *session) elsewhere(err error) error {
-	if errors.Is(err, policies.CodeOutdated) {
-		return s.adding(err, "account.elsewhere")
-	}
-	return err
 }
 
 // password reads a password from a file that only its owner can read, or asks for it.
@@ -151,10 +176,10 @@ type meKit struct {
 }
 
 type meKitPrint struct {
-	Server  string `name:"account-server" help:"${flag_account_server}" placeholder:"URL"`
-	Output  string `help:"${flag_output}" placeholder:"FILE"`
-	Replace bool   `help:"${flag_account_replace}"`
-	Yes     bool   `help:"${flag_yes}"`
+	Server string `name:"account-server" help:"${flag_account_server}" placeholder:"URL"`
+	Output string `help:"${flag_output}" placeholder:"FILE"`
+	Yes    bool   `help:"${flag_yes}"`
+	replaceAccount
 }
 
 func (c *meKitPrint) Run(s *session) error { return c.print(s, false) }
@@ -179,12 +204,17 @@ func (c *meKitPrint) print(s *session, again bool) error {
 				return err
 			}
 		}
-		kit, ended, err := o.NewKit(s.ctx, c.Server, c.Replace, again)
+		var kit *password.Kit
+		var ended bool
+		err := c.claiming(s, func(claim client.Claim) (err error) {
+			kit, ended, err = o.NewKit(s.ctx, c.Server, claim, again)
+			return err
+		})
 		if err != nil && c.Output != "" {
 			_ = os.Remove(c.Output)
 		}
 		if err != nil {
-			return s.elsewhere(err)
+			return err
 		}
 		defer kit.Zero()
 		if ended {
@@ -268,8 +298,8 @@ func (c *meKitTest) Run(s *session) error {
 }
 
 type meKitOff struct {
-	Replace bool `help:"${flag_account_replace}"`
-	Yes     bool `help:"${flag_yes}"`
+	Yes bool `help:"${flag_yes}"`
+	replaceAccount
 }
 
 func (c *meKitOff) Run(s *session) error {
@@ -279,8 +309,8 @@ func (c *meKitOff) Run(s *session) error {
 				return err
 			}
 		}
-		if err := o.DropKit(s.ctx, c.Replace); err != nil {
-			return s.elsewhere(err)
+		if err := c.claiming(s, func(claim client.Claim) error { return o.DropKit(s.ctx, claim) }); err != nil {
+			return err
 		}
 		s.print(map[string]any{"off": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("kit.off")) })
 		return nil

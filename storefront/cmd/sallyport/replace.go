@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -107,13 +108,13 @@ func (c *meReplace) renew(s *session, o *client.Owner) (string, error) {
 	if c.Password != "" {
 		text, err := s.newPassword(c.Password)
 		if err == nil {
-			err = o.SetPassword(s.ctx, "", text, true)
+			err = o.SetPassword(s.ctx, "", text, client.ClaimOwn)
 		}
 		clear(text)
-		if err != nil {
-			return "", s.adding(err, "replaced.account.old")
+		if err != nil && !errors.Is(err, client.ErrEndsSheet) { // another device printed one of what replaced it
+			err = s.adding(err, "replaced.account.old")
 		}
-		return "set", nil
+		return "set", err
 	}
 	if err := o.SwitchOff(s.ctx); err != nil { // the replacement stands all the same
 		s.note("%s", s.explain(err))

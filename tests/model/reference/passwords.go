@@ -19,21 +19,11 @@ func (m *model) secret(e *Event) {
 	if e.Do == Guess || e.Do == Rescue {
 		old, must = false, false
 	}
-	without, surely := m.unrecoverable(e)
-	signs := e.changesAccount() || e.Do == Unlock
-	if signs && surely && (e.Result == OK || e.Result == "outdated" || e.Result == HasSheet) {
-		m.violation(e, "the recovery key did not sign the root")
-	}
 	switch e.Result {
 	case OK:
 		if must {
 			m.violation(e, "another device replaced the root, and this one goes on")
 		}
-	case "not_the_recovery_key":
-		if !signs || !without {
-			m.violation(e, "the recovery key signed the root")
-		}
-		return
 	case "unavailable":
 		if !away {
 			m.violation(e, "nothing was away")

@@ -176,16 +176,3 @@ func (m *model) rivalRoot(e *Event) bool {
 		return w.Event != nil && w.Do == Announce && (w.Who != e.Who || slices.ContainsFunc(m.events, func(x Event) bool { return x.Who == e.Who && x.made() && x.End > w.start && x.Start < e.Start }))
 	})
 }
-
-// unrecoverable reports whether a root that the recovery key did not sign may be in force, and whether it certainly is: no key server takes what it signs.
-func (m *model) unrecoverable(e *Event) (may, must bool) {
-	for i := range m.events {
-		x := &m.events[i]
-		if x.Do != Succeed || x.owner() != e.owner() || x.Start >= e.End || x.Result == NotAsked {
-			continue
-		}
-		may = true
-		must = must || x.Result == OK && x.End <= e.Start
-	}
-	return may, must
-}

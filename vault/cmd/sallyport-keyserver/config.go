@@ -16,6 +16,8 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/sallyport/sallyport/hardware"
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/envelope"
 )
 
 // documented is what `sallyport-keyserver config` prints: every member, what it does, and its default.
@@ -26,6 +28,7 @@ var documented string
 // config is the whole configuration. Its members are documented in config.toml.
 type config struct {
 	Ceremony       string           `koanf:"ceremony"`
+	Vault          string           `koanf:"vault"`
 	PIN            string           `koanf:"pin"` // a source, see hardware.ReadPIN
 	Token          string           `koanf:"token"`
 	Module         string           `koanf:"module"`
@@ -78,7 +81,7 @@ func loadConfig(path string) (*config, error) {
 func (c *config) validate() error {
 	var missing []string
 	for _, m := range []struct{ name, value string }{
-		{"ceremony", c.Ceremony}, {"log", c.Log}, {"state", c.State}, {"listen", c.Listen}, {"certificate", c.Certificate}, {"key", c.Key},
+		{"ceremony", c.Ceremony}, {"vault", c.Vault}, {"log", c.Log}, {"state", c.State}, {"listen", c.Listen}, {"certificate", c.Certificate}, {"key", c.Key},
 		{"storefront.introspection", c.Storefront.Introspection}, {"storefront.ca", c.Storefront.CA}, {"storefront.certificate", c.Storefront.Certificate},
 		{"storefront.key", c.Storefront.Key},
 	} {
@@ -105,6 +108,35 @@ func (c *config) validate() error {
 		return errors.New("configuration: burst, connections and connections_each are more than 0")
 	}
 	return nil
+}
+
+// vault reads the document of the vault whose log says which keys of an identity are in force. The file is the operator's word for which vault that is; the
+// signature says that it is whole.
+func (c *config) vault() (*policies.VaultDocument, error) {
+	d, err := readVault(c.Vault)
+	if err == nil && d.DevMode && !c.DevMode {
+		err = errors.New("it is for development, and dev_mode is not set")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: the vault's document %s: %w", errConfig, c.Vault, err)
+	}
+	return d, nil
+}
+
+func readVault(path string) (*policies.VaultDocument, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	e, err := envelope.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	claim, err := policies.Decode[policies.VaultDocument](e)
+	if err != nil {
+		return nil, err
+	}
+	return policies.OpenVault(e, claim.Vault, policies.HashKey(claim.CeremonyKey), 0)
 }
 
 // choice is what the configuration says of token, library and PIN, put together.

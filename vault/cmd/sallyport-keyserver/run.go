@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/hardware"
 	"github.com/sallyport/sallyport/pkcs11"
+	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/vault/gate"
 	"github.com/sallyport/sallyport/vault/keylog"
 	"github.com/sallyport/sallyport/vault/keyserver"
@@ -137,12 +138,16 @@ func logConfig(cfg *config, device *hardware.Device) keylog.Config {
 	}
 }
 
-func serverConfig(device *hardware.Device, journal *keylog.Log, log *slog.Logger) keyserver.Config {
-	return keyserver.Config{ID: device.VaultDocument().Vault, Token: token{device.Pool()}, Log: journal, Logger: log}
+func serverConfig(device *hardware.Device, vault *policies.VaultDocument, journal *keylog.Log, log *slog.Logger) keyserver.Config {
+	return keyserver.Config{ID: device.VaultDocument().Vault, Vault: vault, Token: token{device.Pool()}, Log: journal, Logger: log}
 }
 
 // initialise begins the log. It can be repeated until its first entry is there.
 func initialise(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
+	vault, err := cfg.vault()
+	if err != nil {
+		return err
+	}
 	device, err := openDevice(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -156,7 +161,7 @@ func initialise(ctx context.Context, cfg *config, log *slog.Logger) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, journal.Close()) }()
-	if err := keyserver.Create(ctx, serverConfig(device, journal, log)); err != nil {
+	if err := keyserver.Create(ctx, serverConfig(device, vault, journal, log)); err != nil {
 		return err
 	}
 	log.Info("created the log", "keyserver", device.VaultDocument().Vault.String())
@@ -165,6 +170,10 @@ func initialise(ctx context.Context, cfg *config, log *slog.Logger) (err error) 
 
 // serve opens token, log, server and listener, and closes them the other way round.
 func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
+	vault, err := cfg.vault()
+	if err != nil {
+		return err
+	}
 	device, err := openDevice(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -178,7 +187,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, journal.Close()) }()
-	server, err := keyserver.Open(ctx, serverConfig(device, journal, log))
+	server, err := keyserver.Open(ctx, serverConfig(device, vault, journal, log))
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/vault/pre/password"
 )
 
@@ -30,10 +31,12 @@ const (
 const (
 	// Tries is how many passwords may be tried until a right one, or the identity's signature, begins the count anew.
 	Tries = 10
-	// MaxProfile is the length of the longest sealed profile in bytes.
-	MaxProfile = 1 << 20
-	// MaxBody is that of the longest request.
-	MaxBody = 2 << 20
+	// MaxProfile is the length of the longest sealed profile in bytes: an envelope has at most 1 MiB, and the profile is in it in base64 in base64.
+	MaxProfile = 512 << 10
+	// MaxAsk is that of the longest request with a question: MaxSuccessions and their receipts, some 26 kB each, besides.
+	MaxAsk = 512 << 10
+	// MaxBody is that of the longest request: MaxAsk, and the envelope of an account.
+	MaxBody = MaxAsk + 1<<20
 	// MaxSuccessions is how often an identity's keys may have been replaced.
 	MaxSuccessions = 16
 	// Lifetime is how long a question is taken after it was signed, clock skew besides.
@@ -53,9 +56,15 @@ type Server struct {
 
 // Signed is a document with the identity that signed it, so that the key server needs no directory.
 type Signed struct {
-	Identity    jsontext.Value   `json:"identity"`              // envelope of the identity's first document
-	Successions []jsontext.Value `json:"successions,omitempty"` // envelopes: how the identity came to the key that signed, at most MaxSuccessions
-	Document    jsontext.Value   `json:"document"`              // envelope of a Question or an Account
+	Identity    jsontext.Value `json:"identity"`              // envelope of the identity's first document
+	Successions []Succession   `json:"successions,omitempty"` // how the identity came to the key that signed, oldest first, at most MaxSuccessions
+	Document    jsontext.Value `json:"document"`              // envelope of a Question or an Account
+}
+
+// Succession is how an identity came to its next key: the vault's receipt says that it is in force.
+type Succession struct {
+	Document jsontext.Value    `json:"document"` // envelope
+	Receipt  *evidence.Receipt `json:"receipt"`
 }
 
 // Acts are what a [Question] may ask for.
