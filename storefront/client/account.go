@@ -111,6 +111,13 @@ func (o *Owner) account(ctx context.Context, server string) (*keyServer, error) 
 	if a.Version > 0 && k.id != a.ID {
 		return nil, fmt.Errorf("%w: this is another account server than the one that has the account", ErrUntrue)
 	}
+	line, err := o.proven(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range line {
+		k.line = append(k.line, keys.Succession(one))
+	}
 	var t api.AccessToken
 	err = o.wire.call(ctx, request{method: "POST", path: api.PathTokens, login: true, out: &t})
 	if errors.Is(err, policies.CodeClosed) { // nobody logs in any more
@@ -123,13 +130,6 @@ func (o *Owner) account(ctx context.Context, server string) (*keyServer, error) 
 		return nil, err
 	}
 	k.token = t.Token
-	line, err := o.proven(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, one := range line {
-		k.line = append(k.line, keys.Succession(one))
-	}
 	return k, nil
 }
 

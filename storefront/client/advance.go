@@ -285,6 +285,8 @@ func (a *attempt) answer(ctx context.Context, e *envelope.Envelope, err error) (
 		a.enrolledAgain, a.state.Enrolled = true, false
 		_, err := a.enrol(ctx)
 		return false, err
+	case errors.Is(err, errHearsay):
+		return true, a.hearsay(ctx, err)
 	case refused(err) && t.Cancelled:
 		return true, a.settleCancelled(ctx)
 	case refused(err) && t.Kind == taskGrant && !a.fresh:

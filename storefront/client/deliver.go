@@ -36,8 +36,11 @@ func (o *Owner) deliver(ctx context.Context, t *task, v *policies.VaultDocument,
 		err = o.post(ctx, v, request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: &vaultapi.Submission{Envelope: e.Raw}, login: true}, e)
 	case taskSucceed, taskNotice:
 		var vaults bool
-		if vaults, err = o.deliverSuccession(ctx, v, e); vaults && errors.Is(err, policies.CodeSuccessionOld) {
+		switch vaults, err = o.deliverSuccession(ctx, v, e); {
+		case vaults && errors.Is(err, policies.CodeSuccessionOld):
 			err = fmt.Errorf("%w: %w", errOlder, err)
+		case !vaults && (refused(err) || errors.Is(err, policies.CodeSuccessionPending)):
+			err = fmt.Errorf("%w: %w", errHearsay, err)
 		}
 	case taskThaw:
 		err = o.deliverThaw(ctx, v, e)

@@ -132,8 +132,11 @@ func (o *Owner) MeetDevice(ctx context.Context, code string) (_ *Approval, err e
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
+	if o.announces() {
+		return nil, ErrAnnounced
+	}
 	if o.state.Replacing != nil || o.former != nil {
-		return nil, fmt.Errorf("%w: a replacement is under way; sync finishes it", policies.CodeSuccessionPending)
+		return nil, ErrReplacing
 	}
 	c, err := pairing.ParseCode(code)
 	if err != nil {

@@ -101,7 +101,6 @@ func (o *Owner) proven(ctx context.Context) ([]api.Succession, error) {
 	if err != nil {
 		return nil, err
 	}
-	untold := o.tell(ctx, v) // what went past the storefront it does not show
 	list, err := o.listed(ctx, o.id, policies.OwnerID{})
 	if err != nil {
 		return nil, fmt.Errorf("asking for the receipts of this person's newest keys: %w", err)
@@ -119,8 +118,11 @@ func (o *Owner) proven(ctx context.Context) ([]api.Succession, error) {
 			return nil, fmt.Errorf("%w: %w", ErrState, err)
 		}
 		receipt := shown[e.Hash]
-		if receipt == nil {
-			return nil, errors.Join(fmt.Errorf("%w: it does not show how this person came to the newest keys", policies.CodeBehind), untold)
+		if receipt == nil { // it went past this storefront, or the storefront lost it
+			receipt = new(evidence.Receipt)
+			if err := o.wire.call(ctx, request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: raw, out: receipt}); err != nil {
+				return nil, fmt.Errorf("telling the storefront how this person came to the newest keys: %w", err)
+			}
 		}
 		if err := o.receipt(ctx, v, receipt, policies.Hash(e.Hash), evidence.EntrySuccession); err != nil {
 			return nil, err

@@ -43,10 +43,11 @@ type replacement struct {
 	Recovery  []byte            `json:"recovery"`           // seed of the recovery key from then on
 	Authority []byte            `json:"authority,omitzero"` // seed of the recovery key until then; none: it is announced
 	Reason    succession.Reason `json:"reason"`
-	Away      bool              `json:"away,omitzero"`   // the backup lies elsewhere, so the recovery key does not stay here
-	Begun     int64             `json:"begun,omitzero"`  // Unix seconds; what it sends bears this time
-	Notice    policies.Hash     `json:"notice,omitzero"` // in force, of this replacement
-	Since     int64             `json:"since,omitzero"`  // when, Unix seconds
+	Away      bool              `json:"away,omitzero"`    // the backup lies elsewhere, so the recovery key does not stay here
+	Begun     int64             `json:"begun,omitzero"`   // Unix seconds; what it sends bears this time
+	Notice    policies.Hash     `json:"notice,omitzero"`  // in force, of this replacement
+	Since     int64             `json:"since,omitzero"`   // when, Unix seconds
+	Unheard   bool              `json:"unheard,omitzero"` // a storefront alone refused to announce it: the next sync tries again
 
 	// Of a reader: it suspends its grants first.
 	Suspended bool           `json:"suspended,omitzero"`
@@ -79,14 +80,23 @@ type ReplaceOptions struct {
 func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(plain []byte) error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.state.Replacing != nil || o.former != nil && !o.state.Moved {
-		return fmt.Errorf("%w: a replacement is under way already; sync finishes it", policies.CodeSuccessionPending)
+	waits := o.announces()
+	switch {
+	case o.former != nil && !o.state.Moved, o.state.Replacing != nil && !waits:
+		return ErrReplacing
+	case waits && opts.Announce:
+		return ErrAnnounced
 	}
-	if err := o.run(ctx); err != nil {
-		return err
+	if !waits { // else what waits in the queue is not to be sent any more
+		if err := o.run(ctx); err != nil {
+			return err
+		}
 	}
 	if err := o.following(ctx, func() error { return o.syncChain(ctx) }); err != nil {
 		return err
+	}
+	if o.former != nil && !o.state.Moved { // another device carried out what this one had announced
+		return ErrReplacing
 	}
 	r := &replacement{Reason: opts.Reason, Away: opts.Away, Begun: o.now().Unix()}
 	if !opts.Announce {
@@ -111,6 +121,8 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 	if err := b.write(write); err != nil {
 		return err
 	}
+	// What this device had announced is void when the succession is in force, and until then in the backup of then alone. Another root takes its place, as somebody may have that one by now.
+	o.giveUpAnnounced()
 	o.state.Replacing = r
 	o.state.Tasks = append(o.state.Tasks, task{Kind: taskSucceed, Stroke: policies.NewDocumentID()})
 	if opts.Announce {
@@ -121,6 +133,27 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 	}
 	o.showSide(ctx)
 	return nil
+}
+
+// ErrAnnounced: this device announced a change of the root that is not in force yet.
+var ErrAnnounced = fmt.Errorf("%w: this device announced it, and it is not in force yet", policies.CodeSuccessionPending)
+
+// ErrReplacing: a change of the root has begun, and the next sync goes on with it.
+var ErrReplacing = fmt.Errorf("%w: a replacement is under way; sync goes on with it", policies.CodeSuccessionPending)
+
+// announces reports whether a replacement of this device's, or of the backup it was made from, waits without the recovery key.
+func (o *Owner) announces() bool {
+	return o.state.Replacing != nil && len(o.state.Replacing.Authority) == 0
+}
+
+// giveUpAnnounced forgets what this device announced, or was about to. Should somebody hold a notice back who has it, then what comes next takes its place in the chain.
+func (o *Owner) giveUpAnnounced() {
+	if !o.announces() {
+		return
+	}
+	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return t.Kind == taskNotice && !t.TakeBack || t.Kind == taskSucceed })
+	o.state.Replacing.zero()
+	o.state.Replacing = nil
 }
 
 // CancelReplacement takes back a change of keys that was announced, by this device or by whoever has its keys, or that this device was about to announce.
@@ -291,6 +324,28 @@ func (o *Owner) deliverSuccession(ctx context.Context, v *policies.VaultDocument
 	return decided(err2), fmt.Errorf("%w; and over the second route: %w", err, err2)
 }
 
+// errHearsay: a storefront says that the vault refuses, and the vault itself did not say it.
+var errHearsay = errors.New("a storefront says so, and the vault itself was not heard")
+
+// hearsay goes by a storefront's word that a succession, or the notice of one, is refused. What this device's chain says, which the vault confirmed, may be why; else the replacement is kept, and the
+// next sync sends it again: nobody but the vault has a device forget it. An objection waits in its place.
+func (a *attempt) hearsay(ctx context.Context, err error) error {
+	if syncErr := a.syncChain(ctx); syncErr != nil {
+		err = errors.Join(err, syncErr)
+	} else if a.retake() && a.t.Kind == taskNotice && !a.t.TakeBack && a.state.Announced != nil && !a.state.Announced.Own {
+		a.drop(a.stroke)
+		return errors.Join(err, a.save())
+	}
+	if !a.retake() || a.t.TakeBack {
+		return err
+	}
+	if r := a.state.Replacing; r != nil {
+		r.Unheard = a.t.Kind == taskNotice
+	}
+	a.end()
+	return errors.Join(err, a.save())
+}
+
 // errOlder: the vault itself says that a newer succession than the one which waits came first.
 var errOlder = errors.New("another succession came first")
 
@@ -335,7 +390,7 @@ func (o *Owner) applySuccession(e *envelope.Envelope) error {
 		}
 		next.Zero()
 		if d.Successor() == n.Successor {
-			r.Notice, r.Since, o.state.Announced.Own = policies.Hash(e.Hash), n.Time, true
+			r.Notice, r.Since, r.Unheard, o.state.Announced.Own = policies.Hash(e.Hash), n.Time, false, true
 		}
 	case "succession":
 		o.state.Announced = nil // whatever was announced before is void
@@ -463,6 +518,9 @@ func (o *Owner) goOn() bool {
 		return true
 	case r != nil && !has(taskSucceed, taskNotice) && (len(r.Authority) > 0 || !r.Notice.IsZero() && o.now().Sub(time.Unix(r.Since, 0)) > succession.Wait+policies.ClockSkew):
 		o.state.Tasks = append(o.state.Tasks, task{Kind: taskSucceed, Stroke: policies.NewDocumentID()})
+		return true
+	case r != nil && r.Unheard && !has(taskNotice):
+		o.state.Tasks = append(o.state.Tasks, task{Kind: taskNotice, Stroke: policies.NewDocumentID()})
 		return true
 	}
 	return false

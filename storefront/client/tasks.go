@@ -163,10 +163,11 @@ func (o *Owner) first(stroke policies.DocumentID) bool {
 	return len(o.state.Tasks) > 0 && o.state.Tasks[0].Stroke == stroke
 }
 
-// drop gives up an operation, but never a revocation.
+// drop gives up an operation, but never a revocation. With a change of the root goes what that was to be.
 func (o *Owner) drop(stroke policies.DocumentID) {
 	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool {
-		if t.Stroke == stroke && (t.Kind == taskSucceed || t.Kind == taskNotice && !t.TakeBack) {
+		if r := o.state.Replacing; r != nil && t.Stroke == stroke && (t.Kind == taskSucceed || t.Kind == taskNotice && !t.TakeBack) {
+			r.zero()
 			o.state.Replacing = nil
 		}
 		return t.Stroke == stroke && !t.stops()

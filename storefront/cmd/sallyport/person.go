@@ -61,7 +61,7 @@ var reasons = []struct {
 	err error
 	id  string
 }{
-	{client.ErrRotationRefused, "why.rotation_refused"}, {client.ErrNotRotated, "why.not_rotated"}, {client.ErrReplaced, "why.replaced"}, {client.ErrRecovery, "why.recovery"},
+	{client.ErrRotationRefused, "why.rotation_refused"}, {client.ErrNotRotated, "why.not_rotated"}, {client.ErrReplaced, "why.replaced"}, {client.ErrAnnounced, "why.announced"}, {client.ErrReplacing, "why.replacing"}, {client.ErrRecovery, "why.recovery"},
 	{client.ErrNoAccount, "why.no_account"}, {client.ErrNotSame, "why.not_same"}, {client.ErrKit, "kit.have"}, {client.ErrEndsSheet, "account.ends.sheet"}, {client.ErrEndsPassword, "account.ends.password"}, {errUnsure, "why.unsure"},
 	{errNoTerminal, "why.no_terminal"}, {errDuration, "why.duration"}, {errUsage, "why.usage"},
 	{client.ErrNoContact, "why.no_contact"}, {client.ErrNotConnected, "why.not_connected"}, {client.ErrNoField, "why.no_field"}, {catalogue.ErrUnknownField, "why.unknown_field"},
@@ -120,7 +120,7 @@ func (s *session) adding(err error, id string, pairs ...any) error {
 func (s *session) explain(err error) string { return s.say("error", "text", s.reason(err)) }
 
 // fuller are errors of which the catalogue says in English too what to do.
-var fuller = []error{client.ErrNoContact, client.ErrNoAccount, client.ErrKit, policies.CodeNotAsked}
+var fuller = []error{client.ErrNoContact, client.ErrAnnounced, client.ErrNoAccount, client.ErrKit, policies.CodeNotAsked}
 
 // reason is an error for a person. What errors say of themselves is English, so only who reads English sees it beside the phrases; others see it on a line of
 // its own, if there is no phrase or they want it whole. What has words of the craft is seen only by who wants it.

@@ -77,7 +77,7 @@ func (m *model) waits(e *Event) bool {
 func (m *model) pending(e *Event) bool {
 	switch e.Do {
 	case Replace:
-		return m.replacing(e) || m.announcing(e)
+		return m.replacing(e) || m.takesOver(e)
 	case Announce:
 		may, _ := m.announced(e)
 		return may || m.replacing(e) || m.announcing(e)
