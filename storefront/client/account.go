@@ -192,14 +192,17 @@ func (o *Owner) current(ctx context.Context, k *keyServer, claim Claim) error {
 	return nil
 }
 
-// put signs and stores the next version of the account, with the profile as it is now, and remembers it. change sets the locks. kept is why it refuses, without the claim to all, to end the lock that is not
-// changed: a profile has one key, and each lock holds it, so who has not the key cannot keep what another device locked.
-func (o *Owner) put(ctx context.Context, k *keyServer, claim Claim, kept error, change func(d *keys.Account, profileKey []byte)) error {
-	a := o.state.Account
-	other := errors.Is(kept, ErrEndsSheet) && a.Kit != nil || errors.Is(kept, ErrEndsPassword) && a.Password != nil
-	if other && len(a.Key) != 32 && claim != ClaimAll && !o.accountOutdated() {
-		return kept
+// keeps refuses, without the claim to all, to end the lock that is not to be changed: a profile has one key, and each lock holds it, so who has not the key cannot keep what another device locked.
+func (o *Owner) keeps(claim Claim, there bool, ends error) error {
+	if there && len(o.state.Account.Key) != 32 && claim != ClaimAll && !o.accountOutdated() {
+		return ends
 	}
+	return nil
+}
+
+// put signs and stores the next version of the account, with the profile as it is now, and remembers it. change sets the locks.
+func (o *Owner) put(ctx context.Context, k *keyServer, change func(d *keys.Account, profileKey []byte)) error {
+	a := o.state.Account
 	// Whoever stole a device has the profile's key: after a replacement there is another one, and password and sheet are to be made anew. So they are where this device lacks the key.
 	if generation := o.line.Newest().Generation; len(a.Key) != 32 || a.Generation != generation {
 		a.Key, a.Generation, a.Password, a.Kit = make([]byte, 32), generation, nil, nil
@@ -251,6 +254,9 @@ func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, cla
 	if err := o.current(ctx, k, claim); err != nil {
 		return err
 	}
+	if err := o.keeps(claim, o.state.Account.Kit != nil, ErrEndsSheet); err != nil {
+		return err
+	}
 	owner := policies.OwnerID(o.id)
 	attempt, err := password.NewAttempt(owner, text, nil)
 	if err != nil {
@@ -273,7 +279,7 @@ func (o *Owner) SetPassword(ctx context.Context, server string, text []byte, cla
 	}
 	defer locks.Zero()
 	var wrapErr error
-	err = o.put(ctx, k, claim, ErrEndsSheet, func(d *keys.Account, profileKey []byte) {
+	err = o.put(ctx, k, func(d *keys.Account, profileKey []byte) {
 		p := &keys.PasswordLock{Key: prepared.Key, Salt: salt[:], Verifier: password.Verifier(owner, locks.Proof())}
 		p.Wrapped, wrapErr = locks.Wrap(profileKey, nil)
 		d.Password = p
@@ -297,11 +303,14 @@ func (o *Owner) NewKit(ctx context.Context, server string, claim Claim, again bo
 	if ended = o.state.Account.Kit != nil && !o.accountOutdated(); ended && !again {
 		return nil, false, ErrKit
 	}
+	if err := o.keeps(claim, o.state.Account.Password != nil, ErrEndsPassword); err != nil {
+		return nil, false, err
+	}
 	owner, kit := policies.OwnerID(o.id), password.NewKit()
 	locks := kit.Keys(owner)
 	defer locks.Zero()
 	var wrapErr error
-	err = o.put(ctx, k, claim, ErrEndsPassword, func(d *keys.Account, profileKey []byte) {
+	err = o.put(ctx, k, func(d *keys.Account, profileKey []byte) {
 		l := &keys.KitLock{Verifier: password.Verifier(owner, locks.Proof())}
 		l.Wrapped, wrapErr = locks.Wrap(profileKey, nil)
 		d.Kit = l
@@ -324,7 +333,10 @@ func (o *Owner) DropKit(ctx context.Context, claim Claim) (err error) {
 	if err := o.current(ctx, k, claim); err != nil {
 		return err
 	}
-	return o.put(ctx, k, claim, ErrEndsPassword, func(d *keys.Account, _ []byte) { d.Kit = nil })
+	if err := o.keeps(claim, o.state.Account.Password != nil, ErrEndsPassword); err != nil {
+		return err
+	}
+	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Kit = nil })
 }
 
 // TestKit does what a new device would do with a sheet's code, and changes nothing here.
@@ -398,7 +410,7 @@ func (o *Owner) SwitchOff(ctx context.Context) (err error) {
 	if !o.accountOutdated() { // another device has seen to it, and what opens the account now is of the newest root
 		return o.save()
 	}
-	return o.put(ctx, k, ClaimAll, nil, func(d *keys.Account, _ []byte) { d.Password, d.Kit = nil, nil })
+	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Password, d.Kit = nil, nil })
 }
 
 // DropAccount deletes the account at the key server, if this device knows of one; also when this device or another one closed the owner's account before. It can be repeated until it succeeds.
