@@ -79,15 +79,18 @@ type authorOf struct{ owner, author string }
 // model is what is known of a trace.
 type model struct {
 	rules    Rules
-	events   []Event
+	events   []*Event
+	of       map[string][]*Event // those of an owner or reader
+	by       map[string][]*Event // those of a device
 	values   map[slot]register
 	permits  permissions
 	writers  permissions
-	frozen   map[string]register // by owner
-	closed   map[string]register // by owner
-	suspends permissions         // of nothing; without a field
+	lets     map[permitKey][]string // by field: whom its owner ever lets write it
+	frozen   map[string]register    // by owner
+	closed   map[string]register    // by owner
+	suspends permissions            // of nothing; without a field
 	owners   []string
-	done     []int64                        // of each event, see settled
+	done     map[*Event]int64               // see settled
 	versions map[authorOf]map[uint64]*Event // which publication a version is of
 	numbers  map[*Event]uint64              // and the other way round
 	anew     map[restated]uint64            // the same of one that publishes everything anew
@@ -133,17 +136,18 @@ func Check(events []Event, rules Rules) (Summary, []Violation) {
 // check is Check, and ends at the first violation where that is enough.
 func check(events []Event, rules Rules, enough bool) (Summary, []Violation) {
 	m := &model{
-		rules: rules, events: events, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{}, closed: map[string]register{}, secrets: map[string]register{}, sheets: map[string]register{}, accounts: map[string]register{}, roots: map[string]register{}, suspends: permissions{},
+		rules: rules, of: map[string][]*Event{}, by: map[string][]*Event{}, done: map[*Event]int64{}, lets: map[permitKey][]string{}, values: map[slot]register{}, permits: permissions{}, writers: permissions{}, frozen: map[string]register{}, closed: map[string]register{}, secrets: map[string]register{}, sheets: map[string]register{}, accounts: map[string]register{}, roots: map[string]register{}, suspends: permissions{},
 		versions: map[authorOf]map[uint64]*Event{}, numbers: map[*Event]uint64{}, anew: map[restated]uint64{}, shown: map[slot]map[uint64]int{}, highest: map[slot][]seen{},
 		changes: map[string][]*write{}, sets: map[string]map[int]*Event{},
 		ops: map[*Event]*write{}, uses: map[permitKey][]use{},
 	}
+	for i := range events {
+		e := &events[i]
+		m.events, m.of[e.owner()], m.by[e.Who] = append(m.events, e), append(m.of[e.owner()], e), append(m.by[e.Who], e)
+	}
 	m.write()
 	sum := Summary{Outcomes: map[string]int{}, Answers: map[string]int{}}
-	byEnd := make([]*Event, len(events))
-	for i := range events {
-		byEnd[i] = &events[i]
-	}
+	byEnd := slices.Clone(m.events)
 	slices.SortStableFunc(byEnd, func(a, b *Event) int { return cmp.Compare(a.End, b.End) })
 	for _, e := range byEnd {
 		if enough && len(m.out) > 0 {
@@ -166,7 +170,10 @@ func check(events []Event, rules Rules, enough bool) (Summary, []Violation) {
 		if e.deposits() {
 			do = e.Attack
 		}
-		sum.Answers[strings.Join(strings.Fields(do+" "+e.Terms.Custody+" "+e.Result), " ")]++
+		if e.Terms.Custody != "" {
+			do += " " + e.Terms.Custody
+		}
+		sum.Answers[strings.TrimSpace(do+" "+e.Result)]++
 		switch e.Do {
 		case Read:
 			for i := range e.Items {
@@ -261,21 +268,20 @@ func refusedAtHome(e *Event) bool {
 
 // write makes registers out of what owners did.
 func (m *model) write() {
-	for i := range m.events {
-		e := &m.events[i]
+	for _, e := range m.events {
 		if e.Do == Kill && e.Who == "keys" {
 			m.halts = append(m.halts, [2]int64{e.Start, e.End})
 		} else if e.Do == Kill {
 			m.kills = append(m.kills, [2]int64{e.Start, e.End})
 		}
 	}
-	for i := range m.events {
-		if e := &m.events[i]; (settles(e) || e.changesAccount()) && !slices.Contains(m.owners, e.owner()) {
+	for _, e := range m.events {
+		if (settles(e) || e.changesAccount()) && !slices.Contains(m.owners, e.owner()) {
 			m.owners = append(m.owners, e.owner())
 		}
 	}
-	for i := range m.events {
-		e := &m.events[i]
+	suspenders := m.suspenders()
+	for _, e := range m.events {
 		switch e.Do {
 		case Write, GiveUp, Freeze, Suspend, Close:
 		default:
@@ -287,7 +293,7 @@ func (m *model) write() {
 			continue
 		}
 		w := write{Event: e, start: e.Start, end: never, order: e.Start, dead: never, acked: e.Result == OK || e.revokes() && e.Result == NotRotated || e.Result == Untold}
-		settled := m.settled(i)
+		settled := m.settled(e)
 		if w.end = settled; w.acked {
 			w.end = e.End
 		}
@@ -413,7 +419,7 @@ func (m *model) write() {
 			}
 		}
 		if settles(e) { // a device that sees a reader's new keys grants the same to them: it looks when it syncs, and when it grants something
-			for _, reader := range m.suspenders() {
+			for _, reader := range suspenders {
 				r, k := w, permitKey{owner: o, reader: reader}
 				if m.trouble(e) || e.Do != Sync && (!e.grants() || e.Reader != reader) {
 					r.acked, r.end = false, never
@@ -422,20 +428,25 @@ func (m *model) write() {
 			}
 		}
 	}
+	for k := range m.writers {
+		field := permitKey{owner: k.owner, field: k.field}
+		m.lets[field] = append(m.lets[field], k.reader)
+	}
 	m.outlive()
 }
 
-// settled is when everything that the device of event i had begun by then was done. A device takes one thing after the other: the first
+// settled is when everything that the device of an event had begun by then was done. A device takes one thing after the other: the first
 // success ends all before it. What a device may have dropped before it wrote it down is never settled.
-func (m *model) settled(i int) int64 {
-	for len(m.done) <= i {
-		m.done = append(m.done, m.settles(len(m.done)))
+func (m *model) settled(e *Event) int64 {
+	done, known := m.done[e]
+	if !known {
+		done = m.settles(e)
+		m.done[e] = done
 	}
-	return m.done[i]
+	return done
 }
 
-func (m *model) settles(i int) int64 {
-	e := &m.events[i]
+func (m *model) settles(e *Event) int64 {
 	if e.Result == OK && !e.made() { // which goes on with what had begun
 		return e.End
 	}
@@ -444,14 +455,14 @@ func (m *model) settles(i int) int64 {
 	case Write, Adopt, Reject, Answer, GiveUp, Freeze, Sync, Close, Password, KitPrint, KitReplace, KitOff, SwitchOff:
 		return settled
 	}
-	for j := range m.events {
-		if x := &m.events[j]; x.Who == e.Who && x.Result == OK && x.Start >= e.End && settles(x) {
+	for _, x := range m.by[e.Who] {
+		if x.Result == OK && x.Start >= e.End && settles(x) {
 			settled = min(settled, x.End)
 		}
 	}
 	// What a device had begun is gone with it.
-	for j := range m.events {
-		if x := &m.events[j]; x.made() && x.Who == e.Who && x.Start >= e.End && x.Start < settled {
+	for _, x := range m.by[e.Who] {
+		if x.made() && x.Start >= e.End && x.Start < settled {
 			return never
 		}
 	}
@@ -487,9 +498,8 @@ func (m *model) meant(e *Event) []string {
 		return e.Fields
 	}
 	var out []string
-	for i := range m.events {
-		x := &m.events[i]
-		if x.owner() == e.owner() && x.Reader == e.Reader && e.revokes() && x.grants() || e.Do == EndWrite && x.owner() == e.owner() && x.lets(e.Reader) {
+	for _, x := range m.of[e.owner()] {
+		if x.Reader == e.Reader && e.revokes() && x.grants() || e.Do == EndWrite && x.lets(e.Reader) {
 			out = append(out, x.Fields...)
 		}
 	}
@@ -505,17 +515,16 @@ func (m *model) trouble(e *Event) bool {
 // rival reports whether another device of the same owner was at something, or had something unfinished, since this device last learnt all there was.
 func (m *model) rival(e *Event) bool {
 	var learnt int64 = math.MinInt64
-	for i := range m.events {
-		if x := &m.events[i]; x.Who == e.Who && x.Do == Sync && x.Result == OK && x.End <= e.Start {
+	for _, x := range m.by[e.Who] {
+		if x.Do == Sync && x.Result == OK && x.End <= e.Start {
 			learnt = max(learnt, x.Start)
 		}
 	}
-	for i := range m.events {
-		x := &m.events[i]
-		if x.owner() != e.owner() || x.Who == e.Who || !settles(x) && !x.made() || x.Start >= e.End {
+	for _, x := range m.of[e.owner()] {
+		if x.Who == e.Who || !settles(x) && !x.made() || x.Start >= e.End {
 			continue
 		}
-		if x.End >= learnt || !refusedAtHome(x) && m.settled(i) >= learnt {
+		if x.End >= learnt || !refusedAtHome(x) && m.settled(x) >= learnt {
 			return true
 		}
 	}
@@ -553,7 +562,7 @@ func (m *model) answer(e *Event) {
 			m.violation(e, "no other device replaced the root, or nothing was away")
 		}
 	case NoRecovery:
-		if e.Do != Replace || !slices.ContainsFunc(m.events, func(x Event) bool { return x.replacesRoot() && x.owner() == o && x.Start < e.Start }) {
+		if e.Do != Replace || !slices.ContainsFunc(m.of[o], func(x *Event) bool { return x.replacesRoot() && x.Start < e.Start }) {
 			m.violation(e, "nothing was replaced before")
 		}
 	case "unavailable":
@@ -666,7 +675,6 @@ func (m *model) item(e *Event, it *Item) {
 	mayPermit, mayValue := permits.possible(e.Start, e.End), values.possible(e.Start, e.End)
 	present := slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event != nil && w.Do != Remove })
 	absent := slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event == nil || w.Do == Remove })
-	written, unwritten := m.written(e, it) // by somebody else
 	granted := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || !w.grants() })
 	revoked := slices.DeleteFunc(slices.Clone(mayPermit), func(w *write) bool { return w.Event == nil || !w.revokes() && w.Do != GiveUp && w.Do != EndWrite })
 	nothing := slices.ContainsFunc(mayPermit, func(w *write) bool { return w.Event == nil })
@@ -712,8 +720,8 @@ func (m *model) item(e *Event, it *Item) {
 		m.newest(e, it)
 		m.counts(e, it, it.Result == "released")
 	case "no_grant":
-		if m.rules.DeniedReads && slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.Do == Answer && x.owner() == it.Owner && x.Reader == e.owner() && x.Result == OK && x.End < e.Start && slices.Contains(x.Asked, it.Field)
+		if m.rules.DeniedReads && slices.ContainsFunc(m.of[it.Owner], func(x *Event) bool {
+			return x.Do == Answer && x.Reader == e.owner() && x.Result == OK && x.End < e.Start && slices.Contains(x.Asked, it.Field)
 		}) {
 			bad("what was denied is expected to be read")
 		}
@@ -758,6 +766,7 @@ func (m *model) item(e *Event, it *Item) {
 			bad("a removed field is expected to be there")
 		}
 		// An expired grant does not say what others wrote.
+		_, unwritten := m.written(e, it)
 		if because = granted; len(granted) == 0 || !absent || !unwritten && !m.expired(granted, e) {
 			bad("the field is there, or the reader has no grant")
 		} else if gone := slices.DeleteFunc(slices.Clone(mayValue), func(w *write) bool { return w.Event != nil && w.Do != Remove }); len(gone) == 1 {
@@ -781,7 +790,7 @@ func (m *model) item(e *Event, it *Item) {
 				because = append(because, w)
 			}
 		}
-		if len(because) == 0 || !present && !written {
+		if written, _ := m.written(e, it); len(because) == 0 || !present && !written {
 			bad("no grant lies ahead")
 		}
 	case "limit_reached":
@@ -790,7 +799,7 @@ func (m *model) item(e *Event, it *Item) {
 				because = append(because, w)
 			}
 		}
-		if len(because) == 0 || !present && !written {
+		if written, _ := m.written(e, it); len(because) == 0 || !present && !written {
 			bad("no limit is reached")
 		}
 	case "head_moved":
@@ -965,24 +974,20 @@ func (m *model) order() {
 // look checks what a device has after it synced: the newest of everything.
 func (m *model) look(e *Event) {
 	o := e.owner()
-	have := map[string]*Item{}
+	has := map[string]bool{}
 	for i := range e.Items {
-		have[e.Items[i].Field] = &e.Items[i]
-	}
-	for k, r := range m.values {
-		if k.owner != o || k.author != o {
+		it := &e.Items[i]
+		if has[it.Field] = true; m.values[slot{o, o, it.Field}] == nil {
+			m.violation(e, "the device has %s, which was never set", it.Field)
 			continue
 		}
-		possible := r.possible(e.Start, e.End)
-		if it := have[k.field]; it != nil {
-			m.valueOf(e, it)
-		} else if !slices.ContainsFunc(possible, func(w *write) bool { return w.Event == nil || w.Do == Remove }) {
+		m.valueOf(e, it)
+	}
+	for k, r := range m.values {
+		absent := func(w *write) bool { return w.Event == nil || w.Do == Remove }
+		if k.owner == o && k.author == o && !has[k.field] && !slices.ContainsFunc(r.possible(e.Start, e.End), absent) {
 			m.violation(e, "the device lacks %s", k.field)
 		}
-		delete(have, k.field)
-	}
-	for f := range have {
-		m.violation(e, "the device has %s, which was never set", f)
 	}
 }
 
@@ -1026,9 +1031,8 @@ func (m *model) spent(grant *Event, read *Event) (n int) {
 		}
 	}
 	// Reads that end later are not in the list yet, and may have been first. What this one asks for besides, of what others wrote, counts too.
-	for i := range m.events {
-		e := &m.events[i]
-		if e.Do == Read && e.End >= read.End && e.Start < read.End && e.owner() == grant.Reader {
+	for _, e := range m.of[grant.Reader] {
+		if e.Do == Read && e.End >= read.End && e.Start < read.End {
 			for _, it := range e.Items {
 				if it.Owner == grant.owner() && slices.Contains(grant.Fields, it.Field) {
 					n += 2 * m.others(it.Owner, it.Field)
@@ -1053,8 +1057,7 @@ func (m *model) removed(owner string, fields []string) bool {
 // day, than the grant permits, whichever grants those were under. Where some of a grant's fields may have moved to a grant of their own, or others
 // write them too, that is so field by field and author by author.
 func (m *model) limits() {
-	for i := range m.events {
-		grant := &m.events[i]
+	for _, grant := range m.events {
 		if !grant.grants() || grant.Terms.Limit == 0 {
 			continue
 		}
@@ -1064,7 +1067,7 @@ func (m *model) limits() {
 			continue
 		}
 		for _, f := range grant.Fields {
-			for author := range m.authors(grant.owner(), f) {
+			for _, author := range m.authors(grant.owner(), f) {
 				m.within(grant, []string{f}, author)
 			}
 		}

@@ -34,8 +34,8 @@ func (m *model) shutBy(e *Event, owner string, otherwise bool) bool {
 
 // closedBefore reports whether another operation than e may have closed an account before e was over, and told whether the storefront certainly knew before e.
 func (m *model) closedBefore(e *Event, owner string) (may, told bool) {
-	for i := range m.events {
-		if x := &m.events[i]; x != e && x.Do == Close && x.owner() == owner && x.Start < e.End {
+	for _, x := range m.of[owner] {
+		if x != e && x.Do == Close && x.Start < e.End {
 			may = true
 			told = told || x.Result == OK && x.End <= e.Start
 		}
@@ -67,8 +67,8 @@ func (m *model) ended(e *Event) bool {
 
 // beside reports whether another device of the same owner was at something during an event: a closing takes the next place in the chain, whatever was there before.
 func (m *model) beside(e *Event) bool {
-	for i := range m.events {
-		if x := &m.events[i]; x.owner() == e.owner() && x.Who != e.Who && settles(x) && x.Start < e.End && m.settled(i) > e.Start && !refusedAtHome(x) && x.Result != "account_closed" {
+	for _, x := range m.of[e.owner()] {
+		if x.Who != e.Who && settles(x) && x.Start < e.End && m.settled(x) > e.Start && !refusedAtHome(x) && x.Result != "account_closed" {
 			return true
 		}
 	}

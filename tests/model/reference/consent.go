@@ -39,14 +39,14 @@ func (m *model) asked(e *Event) {
 	switch e.Result {
 	case OK:
 	case "asked_again_too_soon":
-		if !slices.ContainsFunc(m.events, func(x Event) bool {
-			return (x.Do == Answer && e.Do == Ask || x.Do == Stop) && x.owner() == e.Owner && x.Reader == e.owner() && x.Start < e.End
+		if !slices.ContainsFunc(m.of[e.Owner], func(x *Event) bool {
+			return (x.Do == Answer && e.Do == Ask || x.Do == Stop) && x.Reader == e.owner() && x.Start < e.End
 		}) {
 			m.violation(e, "nothing was denied or taken back")
 		}
 	case "no_contact": // this session did not look the source up
-		if e.Do != Specify || !m.heard(e) && slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.Do == LookUp && x.Who == e.Who && x.Reader == e.Source && x.Result == OK && x.End < e.Start
+		if e.Do != Specify || !m.heard(e) && slices.ContainsFunc(m.by[e.Who], func(x *Event) bool {
+			return x.Do == LookUp && x.Reader == e.Source && x.Result == OK && x.End < e.Start
 		}) {
 			m.violation(e, "it looked that one up")
 		}
@@ -63,8 +63,8 @@ func (m *model) asked(e *Event) {
 	}
 	for i := range e.Items {
 		it := &e.Items[i]
-		if !slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.Do == Answer && x.owner() == it.Owner && x.Reader == e.owner() && x.Start < e.End && !refusedAtHome(&x) && slices.Contains(x.Fields, it.Field)
+		if !slices.ContainsFunc(m.of[it.Owner], func(x *Event) bool {
+			return x.Do == Answer && x.Reader == e.owner() && x.Start < e.End && !refusedAtHome(x) && slices.Contains(x.Fields, it.Field)
 		}) {
 			m.violation(e, "it hears that %s:%s was granted, which nobody answered", it.Owner, it.Field)
 		}

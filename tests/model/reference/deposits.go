@@ -4,9 +4,8 @@ import "slices"
 
 // halves notes that half of an answer to a specification is worse than none: if what it gives one of the two is ended while its outcome is unknown, the other may lose it too.
 func (m *model) halves(w *write) {
-	for i := range m.events {
-		x := &m.events[i]
-		if x.Do != Answer || !x.letsWrite() || x.Result == OK || x.owner() != w.owner() || x.Start >= w.end {
+	for _, x := range m.of[w.owner()] {
+		if x.Do != Answer || !x.letsWrite() || x.Result == OK || x.Start >= w.end {
 			continue
 		}
 		of, other, concerns := m.writers, x.Source, x.Reader
@@ -43,8 +42,8 @@ func (m *model) back(w *write) {
 
 // heard reports whether something that was sent to a reader may have been taken by another session of it, or may not be kept any more by this one, before an event.
 func (m *model) heard(e *Event) bool {
-	return slices.ContainsFunc(m.events, func(x Event) bool {
-		if x.owner() != e.owner() || x.Start >= e.End {
+	return slices.ContainsFunc(m.of[e.owner()], func(x *Event) bool {
+		if x.Start >= e.End {
 			return false
 		}
 		switch x.Do {
@@ -76,10 +75,10 @@ func (m *model) registry(e *Event) {
 		if m.rules.StrangersLook {
 			m.violation(e, "a stranger is expected to look it up")
 		}
-		if !slices.ContainsFunc(m.events, func(x Event) bool { return x.Do == Register && x.owner() == e.Reader && x.Start < e.End }) {
+		if !slices.ContainsFunc(m.of[e.Reader], func(x *Event) bool { return x.Do == Register && x.Start < e.End }) {
 			m.violation(e, "everybody may look it up")
 		}
-		if !m.heard(e) && slices.ContainsFunc(m.events, func(x Event) bool {
+		if !m.heard(e) && slices.ContainsFunc(m.events, func(x *Event) bool {
 			return x.Do == Introduce && x.Reader == e.Reader && x.To == e.owner() && x.Result == OK && x.End < e.Start
 		}) {
 			m.violation(e, "it was introduced")
@@ -100,14 +99,14 @@ func (m *model) registry(e *Event) {
 
 // only reports whether somebody certainly let nobody look it up but by introduction, before an event.
 func (m *model) only(e *Event) bool {
-	return slices.ContainsFunc(m.events, func(x Event) bool {
-		return x.Do == Register && x.owner() == e.Reader && x.Result == OK && x.End < e.Start
+	return slices.ContainsFunc(m.of[e.Reader], func(x *Event) bool {
+		return x.Do == Register && x.Result == OK && x.End < e.Start
 	})
 }
 
 // introduced reports whether somebody may have been introduced to a reader who looks it up: by an owner, by itself, or since it looked it up before; or whether an owner's grant may name both.
 func (m *model) introduced(e *Event) bool {
-	return slices.ContainsFunc(m.events, func(x Event) bool {
+	return slices.ContainsFunc(m.events, func(x *Event) bool {
 		if x.Start >= e.End {
 			return false
 		}
@@ -125,14 +124,14 @@ func (m *model) introduced(e *Event) bool {
 
 // answered reports whether an owner may have answered the specification that an event is about.
 func (m *model) answered(e *Event) bool {
-	return slices.ContainsFunc(m.events, func(x Event) bool {
-		return x.Do == Answer && x.About == e.About && len(x.Fields) > 0 && x.Start < e.End && !refusedAtHome(&x)
+	return slices.ContainsFunc(m.events, func(x *Event) bool {
+		return x.Do == Answer && x.About == e.About && len(x.Fields) > 0 && x.Start < e.End && !refusedAtHome(x)
 	})
 }
 
 // must reports whether a reader certainly has the owner's order for the newest specification that it made.
 func (m *model) must(e *Event) bool {
-	return e.About != "" && slices.ContainsFunc(m.events, func(x Event) bool {
+	return e.About != "" && slices.ContainsFunc(m.events, func(x *Event) bool {
 		return x.Do == Answer && x.About == e.About && len(x.Fields) > 0 && x.Result == OK && x.End < e.Start
 	})
 }
@@ -140,8 +139,8 @@ func (m *model) must(e *Event) bool {
 // deposited checks what a source was told who deposits, as far as it is about the order and not about what it may write, and reports whether that was all.
 func (m *model) deposited(e *Event) bool {
 	wide := slices.ContainsFunc(e.Fields, func(f string) bool { return !slices.Contains(e.Asked, f) })
-	used := slices.ContainsFunc(m.events, func(x Event) bool {
-		return x.deposits() && x.About == e.About && x.Who == e.Who && x.Start < e.Start && !refusedAtHome(&x) && slices.ContainsFunc(e.Fields, func(f string) bool { return slices.Contains(x.Fields, f) })
+	used := slices.ContainsFunc(m.by[e.Who], func(x *Event) bool {
+		return x.deposits() && x.About == e.About && x.Start < e.Start && !refusedAtHome(x) && slices.ContainsFunc(e.Fields, func(f string) bool { return slices.Contains(x.Fields, f) })
 	})
 	switch e.Result {
 	case NotAsked:
@@ -160,8 +159,8 @@ func (m *model) deposited(e *Event) bool {
 		if e.About == "" || wide || !m.answered(e) {
 			m.violation(e, "nobody ordered that")
 		}
-		if slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.deposits() && x.About == e.About && x.Who == e.Who && x.End < e.Start && x.Result == OK && slices.ContainsFunc(e.Fields, func(f string) bool { return slices.Contains(x.Fields, f) })
+		if slices.ContainsFunc(m.by[e.Who], func(x *Event) bool {
+			return x.deposits() && x.About == e.About && x.End < e.Start && x.Result == OK && slices.ContainsFunc(e.Fields, func(f string) bool { return slices.Contains(x.Fields, f) })
 		}) {
 			m.violation(e, "it was deposited before")
 		}
@@ -209,8 +208,8 @@ func (m *model) collected(e *Event, sum *Summary) {
 			continue
 		}
 		m.item(e, it)
-		if it.Result == "released" && !slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.deposits() && x.About == e.About && x.Number == it.Number && x.owner() == e.Source
+		if it.Result == "released" && !slices.ContainsFunc(m.of[e.Source], func(x *Event) bool {
+			return x.deposits() && x.About == e.About && x.Number == it.Number
 		}) {
 			m.violation(e, "%s:%s: the source deposited no such value for this", it.Owner, it.Field)
 		}

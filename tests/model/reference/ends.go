@@ -33,9 +33,9 @@ func (m *model) outlive() {
 
 // thawedBefore reports whether the device of an event may have asked for the end of a freeze before another freeze came.
 func (m *model) thawedBefore(e *Event) bool {
-	return slices.ContainsFunc(m.events, func(f Event) bool {
-		return f.Do == Freeze && f.owner() == e.owner() && f.Start < e.End && slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.Do == Thaw && x.Who == e.Who && x.Start < f.End && (x.Start == e.Start || x.Start < e.Start && x.Result != OK && !refusedAtHome(&x))
+	return slices.ContainsFunc(m.of[e.owner()], func(f *Event) bool {
+		return f.Do == Freeze && f.Start < e.End && slices.ContainsFunc(m.by[e.Who], func(x *Event) bool {
+			return x.Do == Thaw && x.Start < f.End && (x.Start == e.Start || x.Start < e.Start && x.Result != OK && !refusedAtHome(x))
 		})
 	})
 }
@@ -43,9 +43,8 @@ func (m *model) thawedBefore(e *Event) bool {
 // regranting reports whether an owner's device may have been about to grant the same anew when a reader gave it up: with a rotation, or because somebody was let write.
 // What is given up is what the reader had then.
 func (m *model) regranting(w *write, owner, reader, field string) bool {
-	for i := range m.events {
-		x := &m.events[i]
-		if x.owner() != owner || x.Start >= w.end || m.settled(i) <= w.start || refusedAtHome(x) {
+	for _, x := range m.of[owner] {
+		if x.Start >= w.end || m.settled(x) <= w.start || refusedAtHome(x) {
 			continue
 		}
 		switch x.Do {
@@ -74,8 +73,8 @@ func (m *model) regranting(w *write, owner, reader, field string) bool {
 
 // suspenders are the readers that ever suspend their grants in the trace.
 func (m *model) suspenders() (out []string) {
-	for i := range m.events {
-		if e := &m.events[i]; e.Do == Suspend && !slices.Contains(out, e.owner()) {
+	for _, e := range m.events {
+		if e.Do == Suspend && !slices.Contains(out, e.owner()) {
 			out = append(out, e.owner())
 		}
 	}
@@ -84,11 +83,14 @@ func (m *model) suspenders() (out []string) {
 
 // hasSuspended reports whether a reader had begun to suspend its grants when its read ended.
 func (m *model) hasSuspended(read *Event) bool {
-	return slices.ContainsFunc(m.events, func(e Event) bool { return e.Do == Suspend && e.owner() == read.owner() && e.Start < read.End })
+	return slices.ContainsFunc(m.of[read.owner()], func(e *Event) bool { return e.Do == Suspend && e.Start < read.End })
 }
 
 // renewed reports whether what a reader has of an owner may have been suspended during a read, and whether it may have been in force.
 func (m *model) renewed(e *Event, it *Item) (suspended, renewed bool) {
+	if !m.hasSuspended(e) {
+		return false, true
+	}
 	for _, w := range m.suspends.at(permitKey{owner: it.Owner, reader: e.owner()}).possible(e.Start, e.End) {
 		if w.Event != nil && w.Do == Suspend {
 			suspended = true
@@ -119,7 +121,7 @@ func (m *model) suspended(e *Event) {
 	}
 	switch e.Result {
 	case NoRecovery, "succession_pending":
-		if may, _ := m.outdated(e); !may && !slices.ContainsFunc(m.events, func(x Event) bool { return x.Do == Suspend && x.owner() == e.owner() && x.Start < e.Start }) {
+		if may, _ := m.outdated(e); !may && !slices.ContainsFunc(m.of[e.owner()], func(x *Event) bool { return x.Do == Suspend && x.Start < e.Start }) {
 			m.violation(e, "nothing was replaced before")
 		}
 	case "unavailable", "log_stopped", "log_full":
@@ -168,8 +170,8 @@ func (m *model) gaveUp(e *Event) {
 // everSet are the fields that an owner ever publishes in the trace.
 func (m *model) everSet(owner string) []string {
 	var out []string
-	for i := range m.events {
-		if x := &m.events[i]; x.owner() == owner && (x.Do == Set || x.Do == Adopt) {
+	for _, x := range m.of[owner] {
+		if x.Do == Set || x.Do == Adopt {
 			out = append(out, x.Fields...)
 		}
 	}
@@ -179,8 +181,8 @@ func (m *model) everSet(owner string) []string {
 
 // replacing reports whether a device may be in the middle of replacing the root, by itself or since it was made anew.
 func (m *model) replacing(e *Event) bool {
-	for i := range m.events {
-		if x := &m.events[i]; x.Who == e.Who && x.restates() && x.Start < e.Start && m.settled(i) >= e.Start {
+	for _, x := range m.by[e.Who] {
+		if x.restates() && x.Start < e.Start && m.settled(x) >= e.Start {
 			return true
 		}
 	}
@@ -190,16 +192,14 @@ func (m *model) replacing(e *Event) bool {
 // outdated reports whether another device may have replaced the root since this one was made, and whether it certainly had before the event. One that was made with a sheet is what the sheet
 // opened: of before a new root, perhaps, which it replaced itself.
 func (m *model) outdated(e *Event) (may, must bool) {
-	for i := range m.events {
-		r := &m.events[i]
-		if !r.replacesRoot() && r.Do != Suspend || r.owner() != e.owner() || r.Start >= e.End || refusedAtHome(r) || r.Result == Replaced {
+	for _, r := range m.of[e.owner()] {
+		if !r.replacesRoot() && r.Do != Suspend || r.Start >= e.End || refusedAtHome(r) || r.Result == Replaced {
 			continue
 		}
 		renewed, perhaps := r.Who == e.Who, r.Who == e.Who
-		for j := range m.events {
-			x := &m.events[j]
+		for _, x := range m.by[e.Who] {
 			switch {
-			case x.Who != e.Who || x.Start >= e.End || x == e:
+			case x.Start >= e.End || x == e:
 			case x.Do == Restore:
 				renewed = renewed || x.Start >= r.End
 				perhaps = perhaps || x.End > r.Start

@@ -114,16 +114,15 @@ func (m *model) guessed(e *Event, away bool) {
 // tried is how many guesses were counted, at least and at most, since the count last began anew, when a guess came. Each counts before its outcome is known.
 func (m *model) tried(e *Event) (least, most int) {
 	anew := func(x *Event) bool { // a right one, a new version of the account, or the owner's word
-		if x.owner() != e.owner() || x.Do != Guess {
-			return x.owner() == e.owner() && (x.Do == Unlock || x.changesAccount() && !refusedAtHome(x))
+		if x.Do != Guess {
+			return x.Do == Unlock || x.changesAccount() && !refusedAtHome(x)
 		}
-		return x.Result == OK || (x.Result == "unavailable" || x.Result == "unauthorized") && slices.ContainsFunc(m.secrets[x.owner()].possible(x.Start, x.End), func(w *write) bool {
+		return x.Result == OK || (x.Result == "unavailable" || x.Result == "unauthorized") && slices.ContainsFunc(m.secrets[e.owner()].possible(x.Start, x.End), func(w *write) bool {
 			return w.is(x.Attack) // it may have been right, and its answer lost
 		})
 	}
 	var perhaps, surely int64 // when it began anew
-	for i := range m.events {
-		x := &m.events[i]
+	for _, x := range m.of[e.owner()] {
 		if !anew(x) || x.Start >= e.End || x.Do == Guess && x.Start == e.Start {
 			continue
 		}
@@ -132,9 +131,8 @@ func (m *model) tried(e *Event) (least, most int) {
 			surely = max(surely, x.Start)
 		}
 	}
-	for i := range m.events {
-		x := &m.events[i]
-		if x.Do != Guess || x.owner() != e.owner() || x.Start == e.Start && x.End == e.End || x.Start >= e.End {
+	for _, x := range m.of[e.owner()] {
+		if x.Do != Guess || x.Start == e.Start && x.End == e.End || x.Start >= e.End {
 			continue
 		}
 		if x.Result == "password_wrong" && x.Start >= perhaps && x.End <= e.Start {

@@ -36,8 +36,8 @@ search:
 		if w.start >= end || w.dead < start {
 			continue
 		}
-		for _, x := range r {
-			if !x.maybe && x.end < start && w.before(x) {
+		for i := len(r) - 1; i >= 0; i-- { // the newest takes the place of most
+			if x := r[i]; x.end < start && !x.maybe && w.before(x) {
 				continue search
 			}
 		}

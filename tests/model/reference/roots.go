@@ -40,12 +40,9 @@ func (m *model) announced(e *Event) (may, must bool) {
 
 // announcing reports whether a device may have something of a new root that it announced, or that it was made with: until it learns that this is over.
 func (m *model) announcing(e *Event) bool {
-	some := func(is func(y *Event) bool) bool {
-		return slices.ContainsFunc(m.events, func(y Event) bool { return y.owner() == e.owner() && is(&y) })
-	}
-	for i := range m.events {
-		x := &m.events[i]
-		if x.Do != Announce || x.owner() != e.owner() || x.Start >= e.Start || refusedAtHome(x) {
+	some := func(is func(y *Event) bool) bool { return slices.ContainsFunc(m.of[e.owner()], is) }
+	for _, x := range m.of[e.owner()] {
+		if x.Do != Announce || x.Start >= e.Start || refusedAtHome(x) {
 			continue
 		}
 		if x.Who != e.Who && !some(func(y *Event) bool { return y.Who == e.Who && y.made() && y.End > x.Start && y.Start < e.Start }) {
@@ -65,8 +62,8 @@ func (m *model) announcing(e *Event) bool {
 
 // waits reports whether something of an announcement may be in the queue of a device.
 func (m *model) waits(e *Event) bool {
-	for i := range m.events {
-		if x := &m.events[i]; x.Who == e.Who && (x.Do == Announce || x.Do == Succeed || x.Do == Object) && x.Start < e.Start && !refusedAtHome(x) && m.settled(i) >= e.Start {
+	for _, x := range m.by[e.Who] {
+		if (x.Do == Announce || x.Do == Succeed || x.Do == Object) && x.Start < e.Start && !refusedAtHome(x) && m.settled(x) >= e.Start {
 			return true
 		}
 	}
@@ -123,7 +120,7 @@ func (m *model) root(e *Event) bool {
 		if may && must && !m.rivalRoot(e) {
 			m.violation(e, "this device announced a new root")
 		}
-		if m.rules.ObjectedRoots && slices.ContainsFunc(m.events, func(x Event) bool { return x.Do == Object && x.owner() == e.owner() && x.End <= e.Start }) {
+		if m.rules.ObjectedRoots && slices.ContainsFunc(m.of[e.owner()], func(x *Event) bool { return x.Do == Object && x.End <= e.Start }) {
 			m.violation(e, "what somebody objected to is expected to be in force")
 		}
 	case e.Result == "succession_pending":
@@ -150,7 +147,7 @@ func (m *model) follows(e, succeed *Event) (may, must bool) {
 			continue
 		}
 		announced++
-		anew := slices.ContainsFunc(m.events, func(y Event) bool { return y.Who == e.Who && y.made() && y.End > w.start && y.Start < e.End })
+		anew := slices.ContainsFunc(m.by[e.Who], func(y *Event) bool { return y.made() && y.End > w.start && y.Start < e.End })
 		may = may || w.Who == e.Who || anew
 		must = w.Who == e.Who && w.acked && !anew
 	}
@@ -159,13 +156,13 @@ func (m *model) follows(e, succeed *Event) (may, must bool) {
 
 // takesOver reports whether a device may learn by an operation that another one carried out what was announced, with the root that it has too.
 func (m *model) takesOver(e *Event) bool {
-	return settles(e) && slices.ContainsFunc(m.events, func(r Event) bool {
-		if r.Do != Succeed || refusedAtHome(&r) || r.owner() != e.owner() || r.Who == e.Who || r.Start >= e.End {
+	return settles(e) && slices.ContainsFunc(m.of[e.owner()], func(r *Event) bool {
+		if r.Do != Succeed || refusedAtHome(r) || r.Who == e.Who || r.Start >= e.End {
 			return false
 		}
-		has, _ := m.follows(e, &r)
-		return has && !slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.Who == e.Who && settles(&x) && x.Result == OK && x.Start >= r.End && x.End <= e.Start
+		has, _ := m.follows(e, r)
+		return has && !slices.ContainsFunc(m.by[e.Who], func(x *Event) bool {
+			return settles(x) && x.Result == OK && x.Start >= r.End && x.End <= e.Start
 		})
 	})
 }
@@ -173,6 +170,6 @@ func (m *model) takesOver(e *Event) bool {
 // rivalRoot reports whether what is announced may be another device's: this one announced nothing, or was made anew since.
 func (m *model) rivalRoot(e *Event) bool {
 	return slices.ContainsFunc(m.roots[e.owner()].possible(e.Start, e.End), func(w *write) bool {
-		return w.Event != nil && w.Do == Announce && (w.Who != e.Who || slices.ContainsFunc(m.events, func(x Event) bool { return x.Who == e.Who && x.made() && x.End > w.start && x.Start < e.Start }))
+		return w.Event != nil && w.Do == Announce && (w.Who != e.Who || slices.ContainsFunc(m.by[e.Who], func(x *Event) bool { return x.made() && x.End > w.start && x.Start < e.Start }))
 	})
 }

@@ -19,19 +19,18 @@ func (w *write) prints() bool { return w.Event != nil && (w.Do == KitPrint || w.
 
 // newRoot reports whether a new root may have come into force since any version of an owner's account that was made before an event, and whether it certainly did.
 func (m *model) newRoot(e *Event) (may, must bool) {
-	for i := range m.events {
-		r := &m.events[i]
-		if !r.replacesRoot() || r.owner() != e.owner() || r.Start >= e.End || refusedAtHome(r) {
+	for _, r := range m.of[e.owner()] {
+		if !r.replacesRoot() || r.Start >= e.End || refusedAtHome(r) {
 			continue
 		}
 		// A version that the same device made of the new root settles it.
 		made := func(is func(x *Event) bool) bool {
-			return slices.ContainsFunc(m.events, func(x Event) bool {
-				return x.changesAccount() && x.owner() == e.owner() && x.Start != e.Start && x.Start < e.End && is(&x)
+			return slices.ContainsFunc(m.of[e.owner()], func(x *Event) bool {
+				return x.changesAccount() && x.Start != e.Start && x.Start < e.End && is(x)
 			})
 		}
 		may = may || !made(func(x *Event) bool {
-			return x.Who == e.Who && x.Result == OK && x.Start >= m.settled(i) && x.End <= e.Start
+			return x.Who == e.Who && x.Result == OK && x.Start >= m.settled(r) && x.End <= e.Start
 		})
 		must = must || r.Result == OK && r.End <= e.Start && !made(func(x *Event) bool { return x.End > r.Start && !refusedAtHome(x) })
 	}
@@ -78,14 +77,13 @@ func (m *model) account(w *write) {
 
 // seenTo reports whether another device may have changed the account since the root was replaced, so that nothing is left to be switched off, and whether it certainly has.
 func (m *model) seenTo(off *Event) (may, must bool) {
-	for i := range m.events {
-		x := &m.events[i]
-		if !x.changesAccount() || x.owner() != off.owner() || x.Who == off.Who || x.Start >= off.End || refusedAtHome(x) {
+	for _, x := range m.of[off.owner()] {
+		if !x.changesAccount() || x.Who == off.Who || x.Start >= off.End || refusedAtHome(x) {
 			continue
 		}
 		since := func(is func(r *Event) bool) bool { // all that replaced the root
-			return !slices.ContainsFunc(m.events, func(r Event) bool {
-				return r.replacesRoot() && r.owner() == off.owner() && r.Start < off.End && !refusedAtHome(&r) && !is(&r)
+			return !slices.ContainsFunc(m.of[off.owner()], func(r *Event) bool {
+				return r.replacesRoot() && r.Start < off.End && !refusedAtHome(r) && !is(r)
 			})
 		}
 		may = may || since(func(r *Event) bool { return x.End > r.Start })
@@ -96,9 +94,8 @@ func (m *model) seenTo(off *Event) (may, must bool) {
 
 // knows reports whether a device may know of an account, and whether it certainly does.
 func (m *model) knows(e *Event) (may, must bool) {
-	for i := range m.events {
-		x := &m.events[i]
-		if x.Who != e.Who || x.Start >= e.Start {
+	for _, x := range m.by[e.Who] {
+		if x.Start >= e.Start {
 			continue
 		}
 		switch {
@@ -115,23 +112,23 @@ func (m *model) knows(e *Event) (may, must bool) {
 
 // unknown reports whether a device certainly does not know the newest version of the account: another one made it, and this one did not ask since.
 func (m *model) unknown(e *Event) bool {
-	return slices.ContainsFunc(m.events, func(x Event) bool {
-		return x.changesAccount() && x.owner() == e.owner() && x.Who != e.Who && x.Result == OK && x.End < e.Start && !slices.ContainsFunc(m.events, func(y Event) bool {
-			return y.Who == e.Who && y.Start < e.Start && y.End > x.Start && (y.Do == Rescue && y.Result == OK || y.changesAccount() && (y.Again || y.Do == SwitchOff || y.Result == OK))
+	return slices.ContainsFunc(m.of[e.owner()], func(x *Event) bool {
+		return x.changesAccount() && x.Who != e.Who && x.Result == OK && x.End < e.Start && !slices.ContainsFunc(m.by[e.Who], func(y *Event) bool {
+			return y.Start < e.Start && y.End > x.Start && (y.Do == Rescue && y.Result == OK || y.changesAccount() && (y.Again || y.Do == SwitchOff || y.Result == OK))
 		})
 	})
 }
 
 // apart reports whether a device may be told that another one changed the account: so it is, or this one does not know what it did itself because the answer was lost, or it was made anew.
 func (m *model) apart(e *Event) bool {
-	return slices.ContainsFunc(m.events, func(x Event) bool {
-		if x.owner() != e.owner() || x.Start >= e.End || x.Start == e.Start && x.Who == e.Who {
+	return slices.ContainsFunc(m.of[e.owner()], func(x *Event) bool {
+		if x.Start >= e.End || x.Start == e.Start && x.Who == e.Who {
 			return false
 		}
 		if e.Again || e.Do == SwitchOff { // somebody else is faster
 			return (x.changesAccount() || x.Do == Unlock) && x.End > e.Start
 		}
-		return x.changesAccount() && !refusedAtHome(&x) && (x.Who != e.Who || x.Result != OK) || x.Do == Restore || x.Do == Replace || x.Do == Succeed
+		return x.changesAccount() && !refusedAtHome(x) && (x.Who != e.Who || x.Result != OK) || x.Do == Restore || x.Do == Replace || x.Do == Succeed
 	})
 }
 
@@ -217,10 +214,9 @@ func (m *model) opened(e *Event, possible []*write) {
 
 // goesOn reports whether a device that was made with a sheet may go on with a new root: what it gets was put there while one was under way.
 func (m *model) goesOn(rescue *Event) bool {
-	for i := range m.events {
-		r := &m.events[i]
-		if r.replacesRoot() && r.owner() == rescue.owner() && r.Start < rescue.End && !refusedAtHome(r) && slices.ContainsFunc(m.accounts[r.owner()].possible(rescue.Start, rescue.End), func(put *write) bool {
-			return put.Event != nil && put.end > r.Start && put.start < m.settled(i)
+	for _, r := range m.of[rescue.owner()] {
+		if r.replacesRoot() && r.Start < rescue.End && !refusedAtHome(r) && slices.ContainsFunc(m.accounts[rescue.owner()].possible(rescue.Start, rescue.End), func(put *write) bool {
+			return put.Event != nil && put.end > r.Start && put.start < m.settled(r)
 		}) {
 			return true
 		}

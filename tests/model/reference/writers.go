@@ -6,24 +6,19 @@ import (
 )
 
 // authors are all who ever may write a field in the trace: the owner, and whom the owner lets.
-func (m *model) authors(owner, field string) map[string]bool {
-	out := map[string]bool{owner: true}
-	for k := range m.writers {
-		if k.owner == owner && k.field == field {
-			out[k.reader] = true
-		}
-	}
-	return out
+func (m *model) authors(owner, field string) []string {
+	return append([]string{owner}, m.lets[permitKey{owner: owner, field: field}]...)
 }
 
 // others counts those who ever may write a field besides its owner.
-func (m *model) others(owner, field string) int { return len(m.authors(owner, field)) - 1 }
+func (m *model) others(owner, field string) int {
+	return len(m.lets[permitKey{owner: owner, field: field}])
+}
 
 // ending reports whether a write may have come while its permission ended. It is accepted if the writer may go on with another field, and then may never count.
 func (m *model) ending(w *write, owner, writer, field string) bool {
-	for i := range m.events {
-		x := &m.events[i]
-		if x.Do == EndWrite && x.owner() == owner && x.Reader == writer && x.Start < w.end && m.settled(i) > w.start && !refusedAtHome(x) && slices.Contains(m.meant(x), field) {
+	for _, x := range m.of[owner] {
+		if x.Do == EndWrite && x.Reader == writer && x.Start < w.end && m.settled(x) > w.start && !refusedAtHome(x) && slices.Contains(m.meant(x), field) {
 			return true
 		}
 	}
@@ -32,9 +27,8 @@ func (m *model) ending(w *write, owner, writer, field string) bool {
 
 // elapsing reports whether the time of a permission may have begun, or ended, during a write. It is accepted if the writer may write another field then, and may never count.
 func (m *model) elapsing(w *write, owner, writer, field string) bool {
-	for i := range m.events {
-		x := &m.events[i]
-		if !x.lets(writer) || x.owner() != owner || refusedAtHome(x) || x.Start >= w.end || !slices.Contains(x.Fields, field) {
+	for _, x := range m.of[owner] {
+		if !x.lets(writer) || refusedAtHome(x) || x.Start >= w.end || !slices.Contains(x.Fields, field) {
 			continue
 		}
 		begins, ends := seconds(x.Start+int64(x.Terms.From)), seconds(x.Start+int64(x.Terms.From+x.Terms.For))
@@ -50,14 +44,13 @@ func (m *model) lapsed(w *write, owner, writer, field string, e *Event) bool {
 	if w.Event == nil || w.Do != Write {
 		return false
 	}
-	for i := range m.events {
-		x := &m.events[i]
-		if !x.lets(writer) || x.Terms.For == 0 || x.owner() != owner || refusedAtHome(x) || x.Start >= w.end || !slices.Contains(x.Fields, field) {
+	for _, x := range m.of[owner] {
+		if !x.lets(writer) || x.Terms.For == 0 || refusedAtHome(x) || x.Start >= w.end || !slices.Contains(x.Fields, field) {
 			continue
 		}
 		ends := seconds(x.Start + int64(x.Terms.From+x.Terms.For))
-		if slices.ContainsFunc(m.events, func(next Event) bool {
-			return next.Do == Write && next.owner() == writer && next.Owner == owner && next.Start < e.End && !refusedAtHome(&next) && (next.Result != OK || seconds(next.End) >= ends)
+		if slices.ContainsFunc(m.of[writer], func(next *Event) bool {
+			return next.Do == Write && next.Owner == owner && next.Start < e.End && !refusedAtHome(next) && (next.Result != OK || seconds(next.End) >= ends)
 		}) {
 			return true
 		}
@@ -69,9 +62,8 @@ func (m *model) lapsed(w *write, owner, writer, field string, e *Event) bool {
 // lies under are ended then, with whatever moves next.
 func (m *model) leftBehind(w *write, owner, writer, field string, by int64) bool {
 	moved, decided := false, false
-	for i := range m.events {
-		x := &m.events[i]
-		if x.owner() != owner || x.Start >= by || m.settled(i) <= w.start || refusedAtHome(x) {
+	for _, x := range m.of[owner] {
+		if x.Start >= by || m.settled(x) <= w.start || refusedAtHome(x) {
 			continue
 		}
 		switch x.Do {
@@ -91,7 +83,7 @@ func (m *model) leftBehind(w *write, owner, writer, field string, by int64) bool
 // written reports whether a read may have found that somebody else than the owner wrote a field, and whether it may have found that nobody did.
 func (m *model) written(e *Event, it *Item) (written, unwritten bool) {
 	unwritten = true
-	for author := range m.authors(it.Owner, it.Field) {
+	for _, author := range m.authors(it.Owner, it.Field) {
 		if author == it.Owner {
 			continue
 		}
@@ -114,7 +106,7 @@ func (m *model) newest(e *Event, it *Item) {
 	if m.rules.RejectedReads && !slices.ContainsFunc(possible, func(w *write) bool { return w.Event == nil || w.Do != Reject }) {
 		m.violation(e, "%s:%s: what was rejected is expected to count", it.Owner, it.Field)
 	}
-	for author := range m.authors(it.Owner, it.Field) {
+	for _, author := range m.authors(it.Owner, it.Field) {
 		if author == it.author() {
 			continue
 		}
@@ -244,8 +236,8 @@ func (m *model) wrote(e *Event) {
 		}
 	case "chain_moved", "storefront_behind":
 		// Another machine of the same writer came first again and again.
-		if !slices.ContainsFunc(m.events, func(x Event) bool {
-			return x.Do == Write && x.owner() == e.owner() && x.Who != e.Who && x.Start < e.End
+		if !slices.ContainsFunc(m.of[e.owner()], func(x *Event) bool {
+			return x.Do == Write && x.Who != e.Who && x.Start < e.End
 		}) {
 			m.violation(e, "no other machine was at work")
 		}
