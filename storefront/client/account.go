@@ -589,7 +589,7 @@ func RestoreFromAccount(ctx context.Context, store MirrorStore, network Network,
 	return restored(store, b, a, network, o)
 }
 
-// restored makes a device of what another one held. The network is that of a join link, and its pin must be the profile's.
+// restored makes a device of what another one held, which may be lost. The network may be that of a join link, and its pin must be the profile's.
 func restored(store MirrorStore, b *backup, a accountState, network Network, o Options) (*Owner, error) {
 	if b.Network.Vault != network.Vault || b.Network.Ceremony != network.Ceremony {
 		return nil, fmt.Errorf("%w: the profile belongs to another vault than the join link names", policies.ErrPin)
@@ -602,7 +602,7 @@ func restored(store MirrorStore, b *backup, a accountState, network Network, o O
 		return nil, err
 	}
 	own.state.Applied = position{Hash: policies.Hash(own.id)}
-	own.state.Known = own.state.Applied
+	own.state.Known, own.state.Restored = own.state.Applied, true
 	if len(b.Owners)+len(b.People) > 0 {
 		if err := own.restoreSide(b); err != nil {
 			return nil, err

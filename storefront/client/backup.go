@@ -118,20 +118,7 @@ func RestoreOwner(store MirrorStore, plain []byte, o Options) (*Owner, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := &Owner{store: store}
-	own.state.base, own.state.Contacts, own.state.Codes = b.base(), b.Readers, b.Codes
-	own.state.Former, own.state.Earlier, own.state.Replacing = b.Former, b.Earlier, b.Replacing
-	if err := own.open(o); err != nil {
-		return nil, err
-	}
-	own.state.Applied = position{Hash: policies.Hash(own.id)}
-	own.state.Known, own.state.Restored = own.state.Applied, true
-	if len(b.Owners)+len(b.People) > 0 {
-		if err := own.restoreSide(b); err != nil {
-			return nil, err
-		}
-	}
-	return own, own.save()
+	return restored(store, b, accountState{}, b.Network, o)
 }
 
 // Backup is [Owner.Backup] for a reader.

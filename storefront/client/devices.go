@@ -132,11 +132,8 @@ func (o *Owner) MeetDevice(ctx context.Context, code string) (_ *Approval, err e
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
-	if o.announces() {
-		return nil, ErrAnnounced
-	}
-	if o.state.Replacing != nil || o.former != nil {
-		return nil, ErrReplacing
+	if err := o.changing(); err != nil {
+		return nil, err
 	}
 	c, err := pairing.ParseCode(code)
 	if err != nil {
@@ -171,8 +168,11 @@ func (a *Approval) Approve(ctx context.Context, word string) (answer string, err
 	o := a.owner
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if err := o.changing(); err != nil { // begun since they met
+		return "", err
+	}
 	b := o.state.base.backup(o.now())
-	b.Recovery, b.Readers, b.Codes = nil, o.state.Contacts, o.state.Codes
+	b.Recovery, b.Readers, b.Codes, b.Former, b.Earlier = nil, o.state.Contacts, o.state.Codes, o.state.Former, o.state.Earlier
 	if b.People, err = o.peopleMet(); err != nil {
 		return "", err
 	}
@@ -197,6 +197,17 @@ func (a *Approval) Approve(ctx context.Context, word string) (answer string, err
 		return "", err
 	}
 	return a.transcript.Second(), nil
+}
+
+// changing refuses while one root takes another's place, or is announced to. What is left of the one before after that is handed over with the newest: what writers wrote may be under it for long.
+func (o *Owner) changing() error {
+	switch announces := o.announces(); {
+	case o.former != nil && !o.state.Moved, o.state.Replacing != nil && !announces:
+		return ErrReplacing
+	case announces:
+		return ErrAnnounced
+	}
+	return nil
 }
 
 func meetingPath(pattern string, c pairing.Code) string {

@@ -75,6 +75,42 @@ func TestSecondDevice(t *testing.T) {
 	}
 }
 
+// TestSecondDeviceOfTwoRoots: the root was replaced, and what a writer wrote is under the one before still, for as long as the writer writes nothing. A device can be added then, and opens that too.
+func TestSecondDeviceOfTwoRoots(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, bank, _ := w.clinic()
+	phone := []policies.Field{"phone.mobile"}
+	w.must(o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{}))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "two")))
+	w.must(o.Sync(ctx))
+	w.must(o.Replace(ctx, stolen(), keep(new([]byte))))
+	if o.former == nil {
+		t.Fatal("nothing is under the root before")
+	}
+	d, a, word, err := w.meet(o)
+	w.must(err)
+	o.state.Replacing = new(replacement) // begun since they met
+	if _, err := a.Approve(ctx, word); !errors.Is(err, policies.CodeSuccessionPending) {
+		t.Errorf("in the middle of a replacement: %v", err)
+	}
+	o.state.Replacing = nil
+	answer, err := a.Approve(ctx, word)
+	w.must(err)
+	second, err := d.Finish(ctx, answer, new(memory))
+	w.must(err)
+	w.must(second.Sync(ctx))
+	if in, err := second.Incoming(ctx); err != nil || len(in) != 1 || string(in[0].Bytes) != "two" {
+		t.Errorf("the second device is shown %+v, %v", in, err)
+	}
+	w.must(second.Set(ctx, set("email.home", "new")))
+	w.wantBy(acme, o, "phone.mobile", "two", author(bank))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "three")))
+	w.must(second.Sync(ctx))
+	if second.former != nil {
+		t.Error("the second device keeps the root before")
+	}
+}
+
 // TestSecondDeviceAttacked: a storefront that takes either device's place makes other words; whichever of them a person types, neither device hands anything over or takes it.
 func TestSecondDeviceAttacked(t *testing.T) {
 	w := newWorld(t)

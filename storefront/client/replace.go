@@ -81,11 +81,8 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	waits := o.announces()
-	switch {
-	case o.former != nil && !o.state.Moved, o.state.Replacing != nil && !waits:
-		return ErrReplacing
-	case waits && opts.Announce:
-		return ErrAnnounced
+	if err := o.changing(); err != nil && (opts.Announce || !errors.Is(err, ErrAnnounced)) {
+		return err
 	}
 	if !waits { // else what waits in the queue is not to be sent any more
 		if err := o.run(ctx); err != nil {
