@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +179,37 @@ func TestRefusedByAStorefrontAlone(t *testing.T) {
 			}
 			w.wantRead(acme, o, "own/f0", "meanwhile")
 		}
+	}
+}
+
+// TestAcceptedInSecret: a storefront says that the vault refused what the vault accepted. The chain tells, at once or when the storefront confirms it.
+func TestAcceptedInSecret(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	for _, lies := range []int{1, 100} {
+		o, _, acme, _ := w.household(1)
+		w.reachable(false)
+		told := 0
+		w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.Method != "POST" || !strings.HasSuffix(r.URL.Path, "/successions") || told == lies {
+				next.ServeHTTP(rw, r)
+				return
+			}
+			told++
+			next.ServeHTTP(httptest.NewRecorder(), r)
+			problem.Write(rw, policies.CodeSuccessionUnannounced)
+		})
+		if err := o.Replace(ctx, announce(), keep(new([]byte))); !errors.Is(err, policies.CodeSuccessionUnannounced) != (lies == 1) || lies == 1 && err != nil {
+			t.Errorf("%d lies: %v", lies, err)
+		}
+		w.hostile(nil)
+		w.must(o.Sync(ctx))
+		if at, own := o.Announced(); !own || at.IsZero() || len(o.state.Tasks) > 0 {
+			t.Errorf("%d lies: announced for %v, by this device: %t", lies, at, own)
+		}
+		w.reachable(true)
+		w.must(o.Replace(ctx, stolen(), keep(new([]byte))))
+		w.wantRead(acme, o, "own/f0", "value 0")
 	}
 }
 

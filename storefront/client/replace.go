@@ -327,13 +327,19 @@ var errHearsay = errors.New("a storefront says so, and the vault itself was not 
 // hearsay goes by a storefront's word that a succession, or the notice of one, is refused. What this device's chain says, which the vault confirmed, may be why; else the replacement is kept, and the
 // next sync sends it again: nobody but the vault has a device forget it. An objection waits in its place.
 func (a *attempt) hearsay(ctx context.Context, err error) error {
-	if syncErr := a.syncChain(ctx); syncErr != nil {
+	syncErr := a.syncChain(ctx)
+	switch waits := a.retake(); {
+	case syncErr != nil && !waits:
+		return errors.Join(err, syncErr)
+	case syncErr != nil:
 		err = errors.Join(err, syncErr)
-	} else if a.retake() && a.t.Kind == taskNotice && !a.t.TakeBack && a.state.Announced != nil && !a.state.Announced.Own {
+	case !waits: // it was accepted
+		return nil
+	case a.t.Kind == taskNotice && !a.t.TakeBack && a.state.Announced != nil && !a.state.Announced.Own:
 		a.drop(a.stroke)
 		return errors.Join(err, a.save())
 	}
-	if !a.retake() || a.t.TakeBack {
+	if a.t.TakeBack {
 		return err
 	}
 	if r := a.state.Replacing; r != nil {
