@@ -136,7 +136,7 @@ func (m *model) apart(e *Event) bool {
 func (m *model) sheet(e *Event) {
 	possible := m.sheetsOf(e)
 	may, must := m.knows(e)
-	renewed, _ := m.newRoot(e)
+	renewed, surely := m.newRoot(e)
 	works := slices.ContainsFunc(possible, (*write).prints)
 	none := slices.ContainsFunc(possible, func(w *write) bool { return !w.prints() })
 	switch {
@@ -172,7 +172,7 @@ func (m *model) sheet(e *Event) {
 		if e.Do == KitPrint && !none && !renewed {
 			m.violation(e, "a sheet works, and nobody said that it is to end")
 		}
-		if e.Over && !works || !e.Over && e.Do == KitReplace && !none && !renewed {
+		if e.Over && (!works || surely) || !e.Over && e.Do == KitReplace && !none && !renewed {
 			m.violation(e, "what the person is told of the sheet before is not so")
 		}
 	default:
