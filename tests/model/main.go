@@ -68,6 +68,7 @@ var wrongRules = map[string]reference.Rules{
 	"ended-writes": {EndedWrites: true}, "owners-only": {OwnersOnly: true}, "rejected-reads": {RejectedReads: true},
 	"suspended-reads": {SuspendedReads: true}, "denied-reads": {DeniedReads: true}, "old-devices": {OldDevices: true}, "given-up-reads": {GivenUpReads: true}, "frozen-reads": {FrozenReads: true}, "thawed-stops": {ThawedStops: true},
 	"late-writes": {LateWrites: true}, "early-writes": {EarlyWrites: true}, "wide-deposits": {WideDeposits: true}, "deposits-again": {DepositsAgain: true}, "strangers-look": {StrangersLook: true},
+	"added-lack": {AddedLack: true}, "any-word": {AnyWord: true}, "added-sign": {AddedSign: true}, "dropped-opens": {DroppedOpens: true}, "drop-unlocks": {DropUnlocks: true},
 	"old-sheets": {OldSheets: true}, "any-sheet": {AnySheet: true}, "silent-sheets": {SilentSheets: true},
 	"early-roots": {EarlyRoots: true}, "objected-roots": {ObjectedRoots: true}, "deaf-to-objections": {DeafToObjections: true},
 	"old-passwords": {OldPasswords: true}, "eleven-guesses": {ElevenGuesses: true}, "any-password": {AnyPassword: true},

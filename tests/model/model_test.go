@@ -165,7 +165,7 @@ func readTrace(t *testing.T, path string) []reference.Event {
 // With a rule made wrong the model must fail against the real thing. What TestModel played, if it ran, is not played again.
 func TestWrongModelFails(t *testing.T) {
 	noticed := map[string]bool{}
-	for _, file := range []string{"everything", "sheets-and-roots"} {
+	for _, file := range []string{"everything", "sheets-and-roots", "added-and-deleted"} {
 		events := played[file]
 		if events == nil {
 			r, trace := newRunner(t), filepath.Join(t.TempDir(), file)

@@ -180,7 +180,14 @@ func (p *play) together(ctx context.Context, lines []Line, first int) ([]referen
 func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, error) {
 	e := &reference.Event{Line: n + 1, Who: l.Who, Do: l.Do, Fields: l.Fields, Reader: l.Reader, Terms: l.Terms, Keep: l.Keep, Cut: l.Cut != 0, Attack: l.Attack, Again: l.Again, To: l.To}
 	d := p.devices[l.Who]
-	if d != nil {
+	switch {
+	case l.Do == reference.Pair:
+		for _, device := range []string{"/1", "/2"} {
+			d := p.devices[name(l.Who)+device]
+			d.mu.Lock()
+			defer d.mu.Unlock()
+		}
+	case d != nil:
 		d.mu.Lock()
 		defer d.mu.Unlock()
 	}
@@ -261,6 +268,17 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		answer(e, d.owner.TestKit(ctx, s.kit))
 	case reference.SwitchOff:
 		p.switchOff(ctx, d, e)
+	case reference.Drop:
+		if e.Result = reference.NotAsked; d.owner.AccountServer() != "" {
+			answer(e, d.owner.DropAccount(ctx))
+		}
+	case reference.Pair:
+		p.pair(ctx, d, l, e)
+		if l.Cut != 0 { // both processes are ended
+			if err := p.devices[other(l.Who)].restart(); err != nil {
+				return nil, err
+			}
+		}
 	case reference.Rescue:
 		p.rescue(ctx, d, l, e)
 	case reference.Announce:
@@ -348,6 +366,11 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		return e, d.restart()
 	}
 	return e, nil
+}
+
+// other is the other device of the same.
+func other(who string) string {
+	return name(who) + map[bool]string{true: "/2", false: "/1"}[strings.HasSuffix(who, "/1")]
 }
 
 // name is whose device or session it is.

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -85,6 +87,15 @@ func (t *tap) serve(dir, target string, out *tls.Config) error {
 		ErrorLog:     quiet,
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }, // nobody answers
 	}
+	// Of devices that wait to be added a storefront takes few from one address, and here all have the same.
+	elsewhere := transport.Clone()
+	elsewhere.DisableKeepAlives = true
+	elsewhere.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254)))}}
+		return from.DialContext(ctx, network, address)
+	}
+	strangers := *forward
+	strangers.Transport = elsewhere
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -95,7 +106,11 @@ func (t *tap) serve(dir, target string, out *tls.Config) error {
 		}
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		answer := &noted{ResponseWriter: w}
-		forward.ServeHTTP(answer, r)
+		if strings.HasSuffix(r.URL.Path, path.Base(api.PathDeviceOffer)) {
+			strangers.ServeHTTP(answer, r)
+		} else {
+			forward.ServeHTTP(answer, r)
+		}
 		if r.URL.Path == api.PathReads && answer.status == http.StatusOK { // any other the vault may never have seen: to it that is new, and no replay
 			t.keep(r, body)
 		}

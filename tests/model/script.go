@@ -53,6 +53,8 @@ import (
 //	ana/1 kit-test newest              # or older: the sheet before
 //	ana/2 rescue newest                # the device was lost, and is made anew with a sheet
 //	ana/1 switch-off                   # takes password and sheet away if they open what was replaced
+//	ana/2 pair                         # the device was lost, and is made anew by approval on the other; "wrong": the person types another word
+//	ana/1 drop                         # has the key server delete what password and sheet open
 //	ana/1 announce stolen              # a new root, without the recovery key
 //	ana/2 object                       # takes it back
 //	ana/1 succeed                      # by its own clock the time is over, and it carries out what it announced
@@ -206,6 +208,8 @@ func parseLine(words []string) (l Line, err error) {
 			l.Known = true
 		case w == "again":
 			l.Again = true
+		case w == wrongWord && l.Do == reference.Pair:
+			l.Attack = w
 		case !has:
 			l.Fields = append(l.Fields, w)
 		case name == "limit":
@@ -278,7 +282,9 @@ func (s *Script) validate() error {
 			good = slices.Contains(s.Owners, l.Who) && l.Attack != ""
 		case reference.KitTest, reference.Rescue:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && (l.Attack == newest || l.Attack == older)
-		case reference.Sync, reference.Thaw, reference.Close, reference.Unlock, reference.KitPrint, reference.KitReplace, reference.KitOff, reference.SwitchOff, reference.Object, reference.Succeed:
+		case reference.Pair:
+			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && len(l.Fields) == 0
+		case reference.Sync, reference.Thaw, reference.Close, reference.Drop, reference.Unlock, reference.KitPrint, reference.KitReplace, reference.KitOff, reference.SwitchOff, reference.Object, reference.Succeed:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2")
 		case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Answer, reference.Stop:
 			all := l.Do == reference.Revoke || l.Do == reference.EndWrite || l.Do == reference.Answer
@@ -410,6 +416,16 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 		}
 		if d.IntN(60) == 0 {
 			s.Lines = append(s.Lines, d.roots(s, fields, sealed)...)
+			apart = true
+			continue
+		}
+		if d.IntN(60) == 0 {
+			s.Lines = append(s.Lines, d.pairing(s, fields, sealed)...)
+			apart = true
+			continue
+		}
+		if len(s.Lines) > lines*3/4 && d.IntN(40) == 0 { // nothing happens to an account after that
+			s.Lines = append(s.Lines, d.deletion(s, fields, sealed)...)
 			apart = true
 			continue
 		}

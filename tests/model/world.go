@@ -305,6 +305,8 @@ func code(err error) string {
 		return reference.Newer
 	case errors.Is(err, client.ErrThawOld):
 		return reference.ThawOld
+	case errors.Is(err, client.ErrNotSame):
+		return reference.NotSame
 	case errors.Is(err, client.ErrOvertaken):
 		return reference.Overtaken
 	case errors.Is(err, client.ErrNoContact):

@@ -51,6 +51,11 @@ type Rules struct {
 	ClosedReads      bool // a reader is expected to read of an account that is closed
 	ClosedGoesOn     bool // so is its owner, to go on
 	ClosedStays      bool // and the storefront to keep what it has of it
+	AddedLack        bool // no device is expected to be made by approval
+	AnyWord          bool // and whatever word the person types, to do
+	AddedSign        bool // one that was added is expected to have the recovery key
+	DroppedOpens     bool // what a key server deleted is expected to open
+	DropUnlocks      bool // and a deletion, to begin the count of tries anew
 	ThawedStops      bool // and to read nothing after the owner ended that
 }
 
@@ -194,8 +199,10 @@ func check(events []Event, rules Rules, enough bool) (Summary, []Violation) {
 			m.registry(e)
 		case Collect:
 			m.collected(e, &sum)
-		case Password, Unlock, Guess, KitPrint, KitReplace, KitOff, KitTest, Rescue, SwitchOff:
+		case Password, Unlock, Guess, KitPrint, KitReplace, KitOff, KitTest, Rescue, SwitchOff, Drop:
 			m.secret(e)
+		case Pair:
+			m.paired(e)
 		case GiveUp:
 			if e.Result != OK && !refusedAtHome(e) {
 				sum.Unknown++
@@ -243,8 +250,8 @@ func refusedAtHome(e *Event) bool {
 		return e.Result == NoField || e.Result == "no_grant"
 	case Thaw:
 		return e.Result == "not_found"
-	case Password, KitPrint, KitReplace, KitOff, SwitchOff:
-		return slices.Contains([]string{"outdated", HasSheet, "no_account", NotAsked, "not_the_recovery_key"}, e.Result)
+	case Password, KitPrint, KitReplace, KitOff, SwitchOff, Drop:
+		return slices.Contains([]string{"outdated", "rollback", HasSheet, "no_account", NotAsked, "not_the_recovery_key"}, e.Result)
 	case Announce, Succeed:
 		return e.Result == "succession_pending" || e.Result == NotAsked
 	case Object:
@@ -364,11 +371,11 @@ func (m *model) write() {
 			moves(o)
 		case Announce, Object:
 			announces()
-		case Replace, Restore, Succeed, Rescue:
+		case Replace, Restore, Succeed, Rescue, Pair:
 			if e.replacesRoot() {
 				announces()
 			}
-			if e.Do == Rescue && !m.goesOn(e) {
+			if e.Do == Rescue && !m.goesOn(e) || e.Do == Pair && !m.secondRoot(e) {
 				continue
 			}
 			moves(o)
@@ -405,7 +412,7 @@ func (m *model) write() {
 			}
 		case Freeze, Thaw:
 			freezes()
-		case Password, KitPrint, KitReplace, KitOff, SwitchOff:
+		case Password, KitPrint, KitReplace, KitOff, SwitchOff, Drop:
 			m.account(&w)
 		case Close:
 			if w.start, w.order = e.Start, e.Start; m.closed[o] == nil {
@@ -452,7 +459,7 @@ func (m *model) settles(e *Event) int64 {
 	}
 	settled := int64(never)
 	switch e.Do {
-	case Write, Adopt, Reject, Answer, GiveUp, Freeze, Sync, Close, Password, KitPrint, KitReplace, KitOff, SwitchOff:
+	case Write, Adopt, Reject, Answer, GiveUp, Freeze, Sync, Close, Password, KitPrint, KitReplace, KitOff, SwitchOff, Drop:
 		return settled
 	}
 	for _, x := range m.by[e.Who] {
@@ -553,6 +560,9 @@ func (m *model) answer(e *Event) {
 		if e.Do == Answer {
 			m.decided(e)
 		}
+		if _, lacks := m.unsigned(e); e.Do == Replace && lacks {
+			m.violation(e, "a device that was added has no recovery key")
+		}
 	case Replaced, "key_replaced": // the latter is what the vault says while the storefront does not have the succession yet
 		if !old {
 			m.violation(e, "no other device replaced the root")
@@ -562,8 +572,11 @@ func (m *model) answer(e *Event) {
 			m.violation(e, "no other device replaced the root, or nothing was away")
 		}
 	case NoRecovery:
-		if e.Do != Replace || !slices.ContainsFunc(m.of[o], func(x *Event) bool { return x.replacesRoot() && x.Start < e.Start }) {
+		if added, _ := m.unsigned(e); e.Do != Replace || !added && !slices.ContainsFunc(m.of[o], func(x *Event) bool { return x.replacesRoot() && x.Start < e.Start }) {
 			m.violation(e, "nothing was replaced before")
+		}
+		if m.rules.AddedSign {
+			m.violation(e, "a device that was added is expected to replace the root")
 		}
 	case "unavailable":
 		if !m.trouble(e) {

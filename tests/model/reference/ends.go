@@ -50,6 +50,10 @@ func (m *model) regranting(w *write, owner, reader, field string) bool {
 		switch x.Do {
 		case Replace, Restore, Succeed, Rescue:
 			return true
+		case Pair:
+			if m.secondRoot(x) {
+				return true
+			}
 		case Rotate, GrantWrite:
 			if slices.Contains(x.Fields, field) {
 				return true
@@ -196,18 +200,7 @@ func (m *model) outdated(e *Event) (may, must bool) {
 		if !r.replacesRoot() && r.Do != Suspend || r.Start >= e.End || refusedAtHome(r) || r.Result == Replaced {
 			continue
 		}
-		renewed, perhaps := r.Who == e.Who, r.Who == e.Who
-		for _, x := range m.by[e.Who] {
-			switch {
-			case x.Start >= e.End || x == e:
-			case x.Do == Restore:
-				renewed = renewed || x.Start >= r.End
-				perhaps = perhaps || x.End > r.Start
-			case x.made() && (x.Start > r.Start || r.Who != e.Who):
-				old, sure := m.stale(x, r)
-				renewed, perhaps = !old, !sure
-			}
-		}
+		renewed, perhaps := m.has(e, r)
 		if has, sure := m.follows(e, r); has {
 			renewed, perhaps = renewed || sure, true
 		}
@@ -215,4 +208,25 @@ func (m *model) outdated(e *Event) (may, must bool) {
 		must = must || !perhaps && r.Result == OK && r.End <= e.Start
 	}
 	return may, must
+}
+
+// has reports whether a device certainly has a new root, and whether it may have it: it made that, or was made anew since of something that has it.
+func (m *model) has(e, r *Event) (certainly, perhaps bool) {
+	certainly = r.Who == e.Who && r.Start < e.End
+	perhaps = certainly
+	for _, x := range m.by[e.Who] {
+		switch {
+		case x.Start >= e.End || x == e:
+		case x.Do == Restore:
+			certainly = certainly || x.Start >= r.End
+			perhaps = perhaps || x.End > r.Start
+		case !x.made() || x.Start <= r.Start && r.Who == e.Who:
+		case x.Do == Pair && x.End <= e.Start:
+			certainly, perhaps = m.has(x.approver(), r)
+		case x.Do == Rescue:
+			old, sure := m.stale(x, r)
+			certainly, perhaps = !old, !sure
+		}
+	}
+	return certainly, perhaps
 }

@@ -35,6 +35,11 @@ func (m *model) secret(e *Event) {
 			m.violation(e, "no other device replaced the root, and nothing was away")
 		}
 		return
+	case "rollback": // of nothing a device cannot know that another one deleted it
+		if !e.Again && e.Do != SwitchOff || !slices.ContainsFunc(m.of[o], func(x *Event) bool { return x.Do == Drop && x.Who != e.Who && x.Start < e.End && !refusedAtHome(x) }) {
+			m.violation(e, "no other device deleted the account")
+		}
+		return
 	case "account_closed":
 		if !closed {
 			m.violation(e, "nobody closed the account")
@@ -89,12 +94,18 @@ func (m *model) guessed(e *Event, away bool) {
 		if !wrong {
 			m.violation(e, "it is the password")
 		}
+		if m.rules.DroppedOpens && !slices.ContainsFunc(possible, func(w *write) bool { return w.Event == nil || w.Do != Drop }) {
+			m.violation(e, "what was deleted is expected to open")
+		}
 	case "password_locked":
 		if m.rules.ElevenGuesses {
 			m.violation(e, "one more is expected to be taken")
 		}
 		if most < tries {
 			m.violation(e, "only %d were tried", most)
+		}
+		if m.rules.DropUnlocks && slices.ContainsFunc(m.of[o], func(x *Event) bool { return x.Do == Drop && x.Result == OK && x.End < e.Start }) {
+			m.violation(e, "the count is expected to begin anew with a deletion")
 		}
 		return
 	case "not_found": // the key server forgot the attempt when it was killed
@@ -115,7 +126,7 @@ func (m *model) guessed(e *Event, away bool) {
 func (m *model) tried(e *Event) (least, most int) {
 	anew := func(x *Event) bool { // a right one, a new version of the account, or the owner's word
 		if x.Do != Guess {
-			return x.Do == Unlock || x.changesAccount() && !refusedAtHome(x)
+			return x.Do == Unlock || x.changesAccount() && x.Do != Drop && !refusedAtHome(x)
 		}
 		return x.Result == OK || (x.Result == "unavailable" || x.Result == "unauthorized") && slices.ContainsFunc(m.secrets[e.owner()].possible(x.Start, x.End), func(w *write) bool {
 			return w.is(x.Attack) // it may have been right, and its answer lost

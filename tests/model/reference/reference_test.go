@@ -38,7 +38,7 @@ func clone(events []Event) []Event {
 
 // TestForgedOutcomes takes the traces of scripts of testdata/scripts, which the product made, and forges one outcome at a time: each must be noticed.
 func TestForgedOutcomes(t *testing.T) {
-	forged := forge(t, load(t, "everything"), true) + forge(t, load(t, "sheets-and-roots"), false)
+	forged := forge(t, load(t, "everything"), true) + forge(t, load(t, "sheets-and-roots"), false) + forge(t, load(t, "added-and-deleted"), false)
 	if forged < 1000 {
 		t.Errorf("%d outcomes were forged", forged)
 	}
@@ -141,6 +141,13 @@ func forge(t *testing.T, events []Event, values bool) int {
 				try(e, "the person hears something else", func(e *Event) { e.Over = !e.Over })
 			}
 		}
+		if e.Do == Pair {
+			for _, r := range []string{OK, NotSame, "succession_pending", Replaced, "untrue"} {
+				if r != e.Result {
+					try(e, r, func(e *Event) { e.Result = r })
+				}
+			}
+		}
 		if e.Do == Announce || e.Do == Object || e.Do == Succeed {
 			for _, r := range []string{OK, "succession_pending", "not_found", NotAsked, "succession_unannounced", "replaced"} {
 				if r != e.Result {
@@ -201,15 +208,15 @@ func forge(t *testing.T, events []Event, values bool) int {
 						set("by "+author, func(it *Item) { it.Author = author })
 					}
 				}
-				elsewhere := map[string]bool{} // of the values of other fields one of each owner: which one is the same to the model
+				elsewhere := map[authorOf]bool{} // of the values of other fields one of each author: which one is the same to the model
 				for _, other := range events {
 					if other.Do != Set && other.Do != Write || other.Number == it.Number {
 						continue
 					}
-					owner := cmp.Or(other.Owner, other.owner())
-					here := owner == it.Owner && slices.Contains(other.Fields, it.Field)
-					if here || !elsewhere[owner] {
-						elsewhere[owner] = elsewhere[owner] || !here
+					by := authorOf{cmp.Or(other.Owner, other.owner()), other.owner()}
+					here := by.owner == it.Owner && slices.Contains(other.Fields, it.Field)
+					if here || !elsewhere[by] {
+						elsewhere[by] = elsewhere[by] || !here
 						set(fmt.Sprintf("the value of line %d", other.Number), func(it *Item) { it.Number = other.Number })
 					}
 				}
@@ -391,6 +398,15 @@ func (h *history) succeed(from, to int64, device, result string) {
 
 func (h *history) restore(from, to int64, device string) {
 	h.add(from, to, "ana/"+device, Restore, OK, nil)
+}
+
+// pair has a device made anew by approval on the other one.
+func (h *history) pair(from, to int64, device, result, word string) {
+	h.add(from, to, "ana/"+device, Pair, result, func(e *Event) { e.Attack = word })
+}
+
+func (h *history) drop(from, to int64, device, result string) {
+	h.add(from, to, "ana/"+device, Drop, result, nil)
 }
 
 func (h *history) synced(from, to int64) {
@@ -1185,6 +1201,151 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.kill(20, 30)
 			h.replace(20, 30, "1", "unavailable")
 			h.replace(40, 50, "1", "succession_pending")
+		}},
+		"a device is added":                        {true, func(h *history) { h.pair(20, 30, "2", OK, "") }},
+		"not with another word":                    {false, func(h *history) { h.pair(20, 30, "2", OK, "wrong") }},
+		"it is refused":                            {true, func(h *history) { h.pair(20, 30, "2", NotSame, "wrong") }},
+		"and the right one is not":                 {false, func(h *history) { h.pair(20, 30, "2", NotSame, "") }},
+		"two devices that do not meet for nothing": {false, func(h *history) { h.pair(20, 30, "2", "unavailable", "") }},
+		"or because of a new root that is none":    {false, func(h *history) { h.pair(20, 30, "2", "succession_pending", "") }},
+		"but because of one that is announced":     {true, func(h *history) { h.announce(12, 14, "1", OK); h.pair(20, 30, "2", "succession_pending", "") }},
+		"which is not handed over":                 {false, func(h *history) { h.announce(12, 14, "1", OK); h.pair(20, 30, "2", OK, "") }},
+		"unless it was taken back": {true, func(h *history) {
+			h.announce(12, 14, "1", OK)
+			h.object(16, 18, "1", OK)
+			h.pair(20, 30, "2", OK, "")
+		}},
+		"one that was added has no recovery key": {true, func(h *history) { h.pair(20, 30, "2", OK, ""); h.replace(40, 50, "2", NoRecovery) }},
+		"and replaces no root":                   {false, func(h *history) { h.pair(20, 30, "2", OK, ""); h.replace(40, 50, "2", OK) }},
+		"unless another one did before, which makes a backup": {true, func(h *history) {
+			h.replace(12, 14, "1", OK)
+			h.pair(20, 30, "2", OK, "")
+			h.replace(40, 50, "2", OK)
+		}},
+		"the first one has it still": {false, func(h *history) { h.pair(20, 30, "2", OK, ""); h.replace(40, 50, "1", "succession_pending") }},
+		"one that was added goes on with a new root": {true, func(h *history) {
+			h.replace(12, 14, "1", OK)
+			h.pair(20, 30, "2", OK, "")
+			h.set(40, 50, "2", OK, 2, "a")
+		}},
+		"and not with one that came after": {false, func(h *history) {
+			h.pair(12, 14, "2", OK, "")
+			h.replace(20, 30, "1", OK)
+			h.set(40, 50, "2", OK, 2, "a")
+		}},
+		"nor is it told that it is old": {false, func(h *history) {
+			h.replace(12, 14, "1", OK)
+			h.pair(20, 30, "2", OK, "")
+			h.set(40, 50, "2", Replaced, 2, "a")
+		}},
+		"a device of the root before adds none": {false, func(h *history) { h.replace(12, 14, "1", OK); h.pair(20, 30, "1", OK, "") }},
+		"it is told so":                         {true, func(h *history) { h.replace(12, 14, "1", OK); h.pair(20, 30, "1", Replaced, "") }},
+		"one of the newest root is not":         {false, func(h *history) { h.replace(12, 14, "1", OK); h.pair(20, 30, "2", Replaced, "") }},
+		"what was announced is not handed over": {false, func(h *history) {
+			h.announce(12, 14, "1", "unavailable")
+			h.pair(20, 30, "2", OK, "")
+			h.replace(40, 50, "2", "succession_pending")
+			h.set(60, 70, "2", "succession_pending", 2, "a")
+		}},
+		"one that was added knows the account": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.pair(20, 30, "2", OK, "")
+			h.sheet(40, 50, "2", KitOff, "no_account", false)
+		}},
+		"and its newest version": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.pair(20, 30, "2", OK, "")
+			h.sheet(40, 50, "2", KitReplace, OK, true)
+		}},
+		"not a version to come": {false, func(h *history) {
+			h.pair(12, 14, "2", OK, "")
+			h.sheet(20, 30, "1", KitPrint, OK, false)
+			h.sheet(40, 50, "2", KitReplace, OK, true)
+		}},
+		"nor an account where there is none": {false, func(h *history) { h.pair(20, 30, "2", OK, ""); h.sheet(40, 50, "2", KitOff, OK, false) }},
+		"a closed account gets no device":    {false, func(h *history) { h.close(12, 14, "1", OK); h.pair(20, 30, "2", OK, "") }},
+
+		"a password that was deleted": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.drop(20, 30, "1", OK)
+			h.guess(40, 50, OK, "one")
+		}},
+		"opens nothing": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.drop(20, 30, "1", OK)
+			h.guess(40, 50, "password_wrong", "one")
+		}},
+		"nor does a sheet": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.drop(20, 30, "1", OK)
+			h.rescue(40, 50, "2", OK, 12)
+		}},
+		"as its holder is told": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.drop(20, 30, "1", OK)
+			h.rescue(40, 50, "2", "kit_wrong", 12)
+		}},
+		"whichever device deleted it": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.add(16, 18, "ana/2", Password, OK, func(e *Event) { e.Attack, e.Again = "two", true })
+			h.drop(20, 30, "1", OK)
+			h.guess(40, 50, "password_wrong", "two")
+		}},
+		"if its answer is lost, it may open": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.kill(20, 30)
+			h.drop(20, 30, "1", "unavailable")
+			h.guess(40, 50, OK, "one")
+		}},
+		"or may not": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.kill(20, 30)
+			h.drop(20, 30, "1", "unavailable")
+			h.guess(40, 50, "password_wrong", "one")
+		}},
+		"a device without an account": {true, func(h *history) { h.password(12, 14, "1", OK, "one"); h.drop(20, 30, "2", NotAsked) }},
+		"deletes none":                {false, func(h *history) { h.password(12, 14, "1", OK, "one"); h.drop(20, 30, "2", OK) }},
+		"one that has one does":       {false, func(h *history) { h.password(12, 14, "1", OK, "one"); h.drop(20, 30, "1", NotAsked) }},
+		"nothing is deleted twice":    {false, func(h *history) { h.password(12, 14, "1", OK, "one"); h.drop(20, 30, "1", OK); h.drop(40, 50, "1", OK) }},
+		"a password is set anew after that": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.drop(20, 30, "1", OK)
+			h.password(32, 34, "1", OK, "two")
+			h.guess(40, 50, OK, "two")
+		}},
+		"also by a device that had no account": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.drop(20, 30, "1", OK)
+			h.password(32, 34, "2", OK, "two")
+		}},
+		"but not by one that had it": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.pair(15, 16, "2", OK, "")
+			h.drop(20, 30, "1", OK)
+			h.password(32, 34, "2", OK, "two")
+		}},
+		"which is told of an older state": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.pair(15, 16, "2", OK, "")
+			h.drop(20, 30, "1", OK)
+			h.password(32, 34, "2", "outdated", "two")
+			h.add(36, 38, "ana/2", Password, "rollback", func(e *Event) { e.Attack, e.Again = "two", true })
+		}},
+		"only then": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.add(36, 38, "ana/2", Password, "rollback", func(e *Event) { e.Attack, e.Again = "two", true })
+		}},
+		"a deletion gives no tries back": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(10)
+			h.drop(400, 410, "1", OK)
+			h.guess(500, 510, "password_wrong", "two")
+		}},
+		"ten are ten": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(10)
+			h.drop(400, 410, "1", OK)
+			h.guess(500, 510, "password_locked", "two")
 		}},
 		"a replay that is answered":     {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
 		"a device that does not finish": {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},

@@ -17,7 +17,9 @@ func (e *Event) replacesRoot() bool {
 func (e *Event) restates() bool { return e.replacesRoot() || e.made() }
 
 // made reports whether a device was made anew: what it had begun is gone.
-func (e *Event) made() bool { return e.Do == Restore || e.Do == Rescue && e.Result == OK }
+func (e *Event) made() bool {
+	return e.Do == Restore || (e.Do == Rescue || e.Do == Pair) && e.Result == OK
+}
 
 // announced reports whether a new root may have been announced at some time of an event, and whether it certainly was throughout.
 func (m *model) announced(e *Event) (may, must bool) {
@@ -45,7 +47,9 @@ func (m *model) announcing(e *Event) bool {
 		if x.Do != Announce || x.Start >= e.Start || refusedAtHome(x) {
 			continue
 		}
-		if x.Who != e.Who && !some(func(y *Event) bool { return y.Who == e.Who && y.made() && y.End > x.Start && y.Start < e.Start }) {
+		if x.Who != e.Who && !some(func(y *Event) bool {
+			return y.Who == e.Who && y.made() && y.Do != Pair && y.End > x.Start && y.Start < e.Start
+		}) {
 			continue // it has nothing of this one
 		}
 		ends := func(y *Event) bool {
@@ -147,9 +151,9 @@ func (m *model) follows(e, succeed *Event) (may, must bool) {
 			continue
 		}
 		announced++
-		anew := slices.ContainsFunc(m.by[e.Who], func(y *Event) bool { return y.made() && y.End > w.start && y.Start < e.End })
-		may = may || w.Who == e.Who || anew
-		must = w.Who == e.Who && w.acked && !anew
+		since := func(y *Event) bool { return y.made() && y.End > w.start && y.Start < e.End }
+		may = may || w.Who == e.Who || slices.ContainsFunc(m.by[e.Who], func(y *Event) bool { return since(y) && y.Do != Pair }) // which hands over nothing of it
+		must = w.Who == e.Who && w.acked && !slices.ContainsFunc(m.by[e.Who], since)
 	}
 	return may, must && announced == 1
 }

@@ -5,10 +5,10 @@ import "slices"
 // A key server has one account of an owner: a password, a recovery sheet, and the profile that either opens. Each change of one of the two is the account's next version. A device that did
 // not make the newest, and has not the key of its profile, drops the other one with it; so does a device after the root was replaced.
 
-// changes reports whether an operation makes the next version of an account.
+// changesAccount reports whether an operation makes the next version of an account.
 func (e *Event) changesAccount() bool {
 	switch e.Do {
-	case Password, KitPrint, KitReplace, KitOff, SwitchOff:
+	case Password, KitPrint, KitReplace, KitOff, SwitchOff, Drop:
 		return true
 	}
 	return false
@@ -58,6 +58,11 @@ func (m *model) account(w *write) {
 		return
 	}
 	add(m.accounts, *w)
+	if w.Do == Drop {
+		add(m.secrets, *w)
+		add(m.sheets, *w)
+		return
+	}
 	may, must := m.newRoot(w.Event)
 	other := *w // the one of the two that it does not change is on, or dropped
 	other.maybe = !must || !w.acked
@@ -101,6 +106,10 @@ func (m *model) knows(e *Event) (may, must bool) {
 		switch {
 		case x.Do == Restore:
 			must = false
+		case x.Do == Pair && x.Result == OK:
+			may, must = m.knows(x.approver())
+		case x.Do == Drop:
+			may, must = may && x.Result != OK, must && refusedAtHome(x)
 		case x.Do == Rescue && x.Result == OK, x.changesAccount() && x.Result == OK && x.Do != SwitchOff:
 			may, must = true, true
 		case x.changesAccount():
@@ -112,9 +121,15 @@ func (m *model) knows(e *Event) (may, must bool) {
 
 // unknown reports whether a device certainly does not know the newest version of the account: another one made it, and this one did not ask since.
 func (m *model) unknown(e *Event) bool {
+	dropped := func(since *Event) bool { // and no version of it is left
+		return slices.ContainsFunc(m.of[e.owner()], func(x *Event) bool {
+			return x.Do == Drop && x != since && x.Start < e.End && x.End > since.Start && !refusedAtHome(x)
+		})
+	}
+	_, knows := m.knows(e)
 	return slices.ContainsFunc(m.of[e.owner()], func(x *Event) bool {
-		return x.changesAccount() && x.Who != e.Who && x.Result == OK && x.End < e.Start && !slices.ContainsFunc(m.by[e.Who], func(y *Event) bool {
-			return y.Start < e.Start && y.End > x.Start && (y.Do == Rescue && y.Result == OK || y.changesAccount() && (y.Again || y.Do == SwitchOff || y.Result == OK))
+		return x.changesAccount() && x.Who != e.Who && x.Result == OK && x.End < e.Start && (x.Do != Drop || knows) && !dropped(x) && !slices.ContainsFunc(m.by[e.Who], func(y *Event) bool {
+			return y.Start < e.Start && y.End > x.Start && ((y.Do == Rescue || y.Do == Pair) && y.Result == OK || y.changesAccount() && (y.Again || y.Do == SwitchOff || y.Result == OK))
 		})
 	})
 }
@@ -125,10 +140,10 @@ func (m *model) apart(e *Event) bool {
 		if x.Start >= e.End || x.Start == e.Start && x.Who == e.Who {
 			return false
 		}
-		if e.Again || e.Do == SwitchOff { // somebody else is faster
+		if e.Again || e.Do == SwitchOff || e.Do == Drop { // somebody else is faster
 			return (x.changesAccount() || x.Do == Unlock) && x.End > e.Start
 		}
-		return x.changesAccount() && !refusedAtHome(x) && (x.Who != e.Who || x.Result != OK) || x.Do == Restore || x.Do == Replace || x.Do == Succeed
+		return x.changesAccount() && !refusedAtHome(x) && (x.Who != e.Who || x.Result != OK) || x.Do == Restore || x.Do == Pair || x.Do == Replace || x.Do == Succeed
 	})
 }
 
@@ -155,6 +170,10 @@ func (m *model) sheet(e *Event) {
 		if m.rules.SilentSheets {
 			m.violation(e, "another sheet is expected to be printed")
 		}
+	case e.Result == NotAsked && e.Do == Drop:
+		if must {
+			m.violation(e, "this device has an account")
+		}
 	case e.Result == NotAsked && e.Do == SwitchOff:
 		old, _ := m.outdated(e)
 		if _, sure := m.newRoot(e); sure && must && !old {
@@ -163,10 +182,10 @@ func (m *model) sheet(e *Event) {
 	case e.Do == KitTest, e.Do == Rescue:
 		m.opened(e, possible)
 	case e.Result == OK && e.changesAccount():
-		if !e.Again && e.Do != SwitchOff && m.unknown(e) {
+		if !e.Again && e.Do != SwitchOff && e.Do != Drop && m.unknown(e) {
 			m.violation(e, "another device changed the account, which this one does not know")
 		}
-		if (e.Do == KitOff || e.Do == SwitchOff) && !may {
+		if (e.Do == KitOff || e.Do == SwitchOff || e.Do == Drop) && !may {
 			m.violation(e, "this device has no account")
 		}
 		if e.Do == KitPrint && !none && !renewed {
@@ -216,7 +235,7 @@ func (m *model) opened(e *Event, possible []*write) {
 func (m *model) goesOn(rescue *Event) bool {
 	for _, r := range m.of[rescue.owner()] {
 		if r.replacesRoot() && r.Start < rescue.End && !refusedAtHome(r) && slices.ContainsFunc(m.accounts[rescue.owner()].possible(rescue.Start, rescue.End), func(put *write) bool {
-			return put.Event != nil && put.end > r.Start && put.start < m.settled(r)
+			return put.Event != nil && put.Do != Drop && put.end > r.Start && put.start < m.settled(r)
 		}) {
 			return true
 		}
@@ -232,7 +251,7 @@ func (m *model) stale(rescue, root *Event) (may, must bool) {
 	}
 	must = true
 	for _, put := range r.possible(rescue.Start, rescue.End) {
-		if put.Event == nil {
+		if put.Event == nil || put.Do == Drop {
 			continue
 		}
 		if put.start < root.End || root.Result != OK {

@@ -50,6 +50,9 @@ const (
 	KitTest    = "kit-test"    // an owner finds out whether a sheet works; Attack: which
 	Rescue     = "rescue"      // a device is made anew with a sheet; Attack: which
 	SwitchOff  = "switch-off"  // a device whose root was replaced takes password and sheet away
+	Drop       = "drop"        // an owner has the key server delete what password and sheet open
+
+	Pair = "pair" // a device is made anew by approval on the owner's other one; Attack "wrong": the person types another word
 
 	Announce = "announce" // an owner announces a new root, without the recovery key
 	Object   = "object"   // an owner takes that back
@@ -82,6 +85,7 @@ const (
 	Newer      = "newer"       // the writer wrote something else meanwhile; nothing was begun
 	Untold     = "untold"      // the account is closed, and the storefront was not told
 	ThawOld    = "thaw_old"    // an end of a freeze that had waited was given up, because another freeze came later
+	NotSame    = "not_same"    // the words that two devices show do not agree; nothing was handed over
 	Overtaken  = "overtaken"   // what this device had waiting is not carried out: another decided about it later
 )
 

@@ -73,6 +73,8 @@ func (m *model) leftBehind(w *write, owner, writer, field string, by int64) bool
 			moved = moved || slices.Contains(x.Fields, field)
 		case Replace, Restore, Succeed, Rescue:
 			moved = true
+		case Pair:
+			moved = moved || m.secondRoot(x)
 		case Revoke, Stop:
 			moved = moved || !x.Keep && slices.Contains(m.meant(x), field)
 		}
@@ -136,7 +138,7 @@ func (m *model) carried(w *write, it *Item, deep int) bool {
 		return of == w.Event
 	case Adopt:
 		return of.Do == Write && of.owner() == w.Reader && of.Start < w.end
-	case Reject, Replace, Restore, Succeed, Rescue:
+	case Reject, Replace, Restore, Succeed, Rescue, Pair:
 		// What the owner had then.
 		return slices.ContainsFunc(m.value(slot{it.Owner, it.Owner, it.Field}).possible(w.start, w.until), func(p *write) bool {
 			return p.Event != nil && p.Event != w.Event && p.start < w.until && !w.before(p) && m.carried(p, it, deep-1)
