@@ -88,6 +88,8 @@ var (
 	ErrRecovery = errors.New("what is needed to replace everything at once is in an earlier backup file, and in none that was given")
 	// ErrState: the stored state is not one of this program.
 	ErrState = errors.New("the stored state cannot be used")
+	// ErrRole: a person's profile is opened as a business's, or the other way round.
+	ErrRole = errors.New("the profile in this folder is of another kind: a person's opens with `sallyport me`, a business's with `sallyport biz`")
 )
 
 // Store keeps a device's state between runs. Save replaces it atomically and durably; the state holds secrets. A store that
@@ -194,7 +196,7 @@ func loadState(store Store, role string, v any) error {
 		return fmt.Errorf("%w: its format is %d, this program knows %d", ErrState, claim.Format, stateFormat)
 	}
 	if claim.Role != role {
-		return fmt.Errorf("%w: this is the profile of the role %q, not %q", ErrState, claim.Role, role)
+		return fmt.Errorf("%w: its role is %q, not %q", ErrRole, claim.Role, role)
 	}
 	if err := envelope.Decode(data, v); err != nil {
 		return fmt.Errorf("%w: %w", ErrState, err)

@@ -7,6 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -637,5 +639,31 @@ func TestConnectAmongStrangers(t *testing.T) {
 	w.connect(o, r, "r")
 	if asked == 0 {
 		t.Error("nothing was asked")
+	}
+}
+
+// TestCertificates: a server with a certificate that is not trusted has answered, and it is said what to do; that it is away is said of one that is.
+func TestCertificates(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	base, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{http: &http.Client{}, storefront: base, owners: base}
+	for name, r := range map[string]request{"the storefront": {}, "the vault": {base: &url.URL{Scheme: base.Scheme, Host: base.Host}}} {
+		r.method, r.path = http.MethodGet, "/"
+		err := w.call(t.Context(), r)
+		if !errors.Is(err, ErrCertificate) || !errors.Is(err, policies.CodeUnavailable) || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "does not answer") ||
+			strings.Contains(err.Error(), "Get ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	server.Close()
+	w.owners = nil
+	err = w.call(t.Context(), request{method: http.MethodGet, path: "/", base: base})
+	if errors.Is(err, ErrCertificate) || !errors.Is(err, policies.CodeUnavailable) || !strings.Contains(err.Error(), "the account server at "+base.Host+": a part that this needs does not answer") ||
+		strings.Contains(err.Error(), "Get ") {
+		t.Errorf("away: %v", err)
 	}
 }

@@ -203,13 +203,37 @@ func (w *wire) call(ctx context.Context, r request) error {
 	return err
 }
 
+// ErrCertificate: who answered has a certificate that this device does not trust. It is policies.CodeUnavailable too: nothing was asked for there.
+var ErrCertificate = errors.New("its certificate is not one that this device trusts; if whoever runs it has their own, --ca FILE names theirs")
+
+// distrusted is an ErrCertificate.
+type distrusted struct{ error }
+
+func (d distrusted) Error() string { return ErrCertificate.Error() + ": " + d.error.Error() }
+
+func (d distrusted) Unwrap() []error {
+	return []error{ErrCertificate, policies.CodeUnavailable, d.error}
+}
+
+// unreached is why a call was not answered, without the address, which net/http puts in front.
+func unreached(err error) error {
+	var call *url.Error
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, &certificate) {
+		return distrusted{certificate.Err}
+	}
+	return fmt.Errorf("%w: %w", policies.CodeUnavailable, err)
+}
+
 func (w *wire) once(ctx context.Context, r request, body []byte) error {
-	base, who := r.base, "the vault"
+	base, who := r.base, "the account server"
 	if base == nil {
 		base, who = w.storefront, "the storefront"
-	}
-	if r.bearer != "" {
-		who = "the account server"
+	} else if w.owners != nil && *base == *w.owners {
+		who = "the vault"
 	}
 	if _, has := ctx.Deadline(); !has {
 		var cancel context.CancelFunc
@@ -237,7 +261,7 @@ func (w *wire) once(ctx context.Context, r request, body []byte) error {
 	}
 	resp, err := w.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("reaching %s at %s: %w: %w", who, base.Host, policies.CodeUnavailable, err)
+		return fmt.Errorf("reaching %s at %s: %w", who, base.Host, unreached(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {

@@ -226,6 +226,11 @@ func TestConsent(t *testing.T) {
 
 	// Step 8. Withdrawing is one command. It says when the business was stopped, when it last read, and that copies may remain; it asks for deletion.
 	letter := filepath.Join(files, "letter.txt")
+	// A letter that cannot be written is found out while there is still something to stop.
+	must(t, os.WriteFile(letter, []byte("to somebody else"), 0o600))
+	play(t, s, 1, "zoe", "me", "stop", "acme", "address.home", "--letter", letter)
+	play(t, s, 1, "zoe", "me", "stop", "acme", "address.home", "--letter", filepath.Join(files, "none", "letter.txt"))
+	must(t, os.Remove(letter))
 	stopped := play(t, s, 0, "zoe", "me", "stop", "acme", "address.home", "--letter", letter)
 	for _, want := range []string{"STOPPED: acme can no longer read address.home.", "It was stopped on 20", "It last read one of these on 20", "Copies that it made before may remain"} {
 		if !strings.Contains(stopped.Stdout, want) {

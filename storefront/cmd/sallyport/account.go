@@ -86,7 +86,7 @@ func (c *mePasswordSet) Run(s *session) error {
 
 // newPassword is a password that is long enough, from a file or typed twice.
 func (s *session) newPassword(file string) ([]byte, error) {
-	text, err := s.password(file, true)
+	text, err := s.password(file, "--new-password-file", true)
 	if err != nil {
 		return nil, err
 	}
@@ -97,41 +97,23 @@ func (s *session) newPassword(file string) ([]byte, error) {
 	return text, nil
 }
 
-// password reads a password from a file that only its owner can read, or asks for it.
-func (s *session) password(file string, twice bool) ([]byte, error) {
+// password reads a password, or the code of a sheet, from a file that only its owner can read, which a flag names, or asks for it.
+func (s *session) password(file, flag string, twice bool) ([]byte, error) {
 	if err := conceal(); err != nil {
 		return nil, err
 	}
 	if file != "" {
 		text, err := profile.ReadSecretFile(file, 4096)
 		if err != nil {
-			return nil, fmt.Errorf("reading the password file: %w", err)
+			return nil, fmt.Errorf("reading the file of %s: %w", flag, err)
 		}
 		return bytes.TrimRight(text, "\r\n"), nil
 	}
 	f, ok := s.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return nil, errNoTerminal
+		return nil, s.adding(errUsage, "usage.no_terminal", "flag", flag)
 	}
-	ask := func(id string) ([]byte, error) {
-		fmt.Fprint(s.stderr, s.say(id), " ")
-		defer fmt.Fprintln(s.stderr)
-		return term.ReadPassword(int(f.Fd()))
-	}
-	text, err := ask("password.ask")
-	if err != nil || !twice {
-		return text, err
-	}
-	again, err := ask("password.again")
-	defer clear(again)
-	if err == nil && !bytes.Equal(text, again) {
-		err = errDiffer
-	}
-	if err != nil {
-		clear(text)
-		return nil, err
-	}
-	return text, nil
+	return s.hidden(f, "password.ask", twice)
 }
 
 type mePasswordStatus struct{}
@@ -270,7 +252,7 @@ func (s *session) sheet(id policies.OwnerID, server, join, code string) (string,
 
 // kit reads the code of a sheet: from a file, or typed.
 func (s *session) kit(file string) (*password.Kit, error) {
-	text, err := s.password(file, false)
+	text, err := s.password(file, "--code-file", false)
 	if err != nil {
 		return nil, err
 	}
@@ -336,7 +318,7 @@ func (c *meRestore) wayBack(s *session) error {
 		}
 		defer way.Kit.Zero()
 	} else {
-		if way.Password, err = s.password(c.PasswordFile, false); err != nil {
+		if way.Password, err = s.password(c.PasswordFile, "--password-file", false); err != nil {
 			return err
 		}
 		defer clear(way.Password)

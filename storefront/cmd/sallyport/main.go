@@ -107,8 +107,7 @@ type exit int
 func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	lang, err := language(args)
 	if err != nil {
-		fmt.Fprintf(stderr, "sallyport: %v\n", err)
-		return exitUsage
+		return misunderstood(args, stdout, stderr, fmt.Sprintf("sallyport: %v", err), err)
 	}
 	defer func() {
 		if e, ok := recover().(exit); ok {
@@ -119,11 +118,9 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err != nil {
 		if lang != phrases.English && slices.Contains(args, "me") {
 			s := &session{Global: &Global{}, lang: lang, words: args}
-			fmt.Fprintln(stderr, s.say("error", "text", s.say("why.grammar")+"\n"+s.say("error.details", "text", err)))
-			return exitUsage
+			return misunderstood(args, stdout, stderr, s.say("error", "text", s.say("why.grammar")+"\n"+s.say("error.details", "text", err)), err)
 		}
-		fmt.Fprintf(stderr, "sallyport: %v\nTry: sallyport --help\n", err)
-		return exitUsage
+		return misunderstood(args, stdout, stderr, fmt.Sprintf("sallyport: %v\nTry: sallyport %s--help", err, commandWords(reflect.TypeFor[commands](), args)), err)
 	}
 	s := &session{Global: global, ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, lang: lang, person: strings.HasPrefix(parsed.Command(), "me "), words: args}
 	if !s.person && s.Lang == "" { // the texts for businesses, operators and auditors are in English
@@ -133,6 +130,17 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return s.fail(err)
 	}
 	return exitOK
+}
+
+// misunderstood tells of a command line that was not understood, as text or, if --json is among its words, as JSON.
+func misunderstood(args []string, stdout, stderr io.Writer, text string, err error) int {
+	s := &session{Global: &Global{JSON: slices.Contains(args, "--json")}, stdout: stdout, stderr: stderr}
+	if !s.JSON {
+		fmt.Fprintln(stderr, text)
+		return exitUsage
+	}
+	s.printError(exitUsage, err)
+	return exitUsage
 }
 
 // helpLanguage is the language of help: English for businesses, operators and auditors.
@@ -180,19 +188,30 @@ type errQuiet struct{ error }
 func (e errQuiet) Unwrap() error { return e.error }
 
 // errUsage is a command line that kong accepts and the command does not.
-var errUsage = errors.New("the command line is not complete")
+var errUsage = errors.New("the command line was not understood")
+
+// usage is an errUsage that says all there is to say.
+type usage string
+
+func (e usage) Error() string { return string(e) }
+
+func (e usage) Is(target error) bool { return target == errUsage }
+
+// errInterrupted is a command that its user ended.
+var errInterrupted = errors.New("it was interrupted; what was begun is finished by the next command")
 
 // fail prints an error and returns its exit code. Joined errors are told in one message each.
 func (s *session) fail(err error) int {
 	code := exitCode(err)
+	if s.ctx.Err() != nil && errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrNotStopped) {
+		err, code = errInterrupted, exitError // whatever it was that did not answer any more
+	}
 	var quiet errQuiet
 	if errors.As(err, &quiet) {
 		return code
 	}
 	if s.JSON {
-		var stable policies.Code
-		errors.As(err, &stable)
-		s.print(map[string]any{"error": map[string]any{"exit": code, "code": stable, "text": err.Error()}}, nil)
+		s.printError(code, err)
 		return code
 	}
 	if errors.Is(err, client.ErrNotStopped) {
@@ -200,7 +219,7 @@ func (s *session) fail(err error) int {
 	}
 	if s.person {
 		fmt.Fprintln(s.stderr, s.explain(err))
-		if id, ok := personHints[code]; ok {
+		if id, ok := personHints[code]; ok && (code != exitLocked || errors.Is(err, profile.ErrUnlock)) { // others say themselves what to do
 			fmt.Fprintln(s.stderr, s.say(id))
 		}
 		return code
@@ -208,10 +227,17 @@ func (s *session) fail(err error) int {
 	fmt.Fprintf(s.stderr, "sallyport: %v\n", err)
 	if hint := hints[code]; errors.Is(err, audit.ErrDamaged) {
 		fmt.Fprintln(s.stderr, "Keep the log and every checkpoint of it as they are: they show what was changed.")
-	} else if hint != "" {
+	} else if hint != "" && (code != exitLocked || errors.Is(err, profile.ErrUnlock)) {
 		fmt.Fprintln(s.stderr, hint)
 	}
 	return code
+}
+
+// printError writes an error as JSON.
+func (s *session) printError(code int, err error) {
+	var stable policies.Code
+	errors.As(err, &stable)
+	s.print(map[string]any{"error": map[string]any{"exit": code, "code": stable, "text": err.Error()}}, nil)
 }
 
 var hints = map[int]string{

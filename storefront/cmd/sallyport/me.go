@@ -163,6 +163,9 @@ func (s *session) value(f policies.Field, words []string, file string) ([]byte, 
 		}
 		text = strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	}
+	if text == "" { // a variable that is not set, a file that is empty: nobody means to lose what is there
+		return nil, s.adding(errUsage, "usage.empty", "field", f)
+	}
 	v, err := catalogue.New(f, text)
 	if err != nil {
 		return nil, err
@@ -181,7 +184,7 @@ func (s *session) input(name string, limit int64) ([]byte, error) {
 		defer file.Close()
 		in = file
 	}
-	return io.ReadAll(io.LimitReader(in, limit))
+	return whileWanted(s.ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(in, limit)) })
 }
 
 type meGet struct {
@@ -470,7 +473,7 @@ func join(fields []policies.Field) string {
 }
 
 // errDuration: the command line has a time that is none.
-var errDuration = fmt.Errorf("%w: that is not a time such as 12h, 90d or 2y", errUsage)
+var errDuration error = usage("that is not a time such as 12h, 90d or 2y")
 
 // parseDuration reads 12h, 90d or 2y besides what Go's durations are.
 func parseDuration(text string) (time.Duration, error) {
@@ -554,7 +557,7 @@ func (c *meRevoke) Run(s *session) error {
 			return nil
 		}
 		if ending != nil || err != nil && !errors.Is(err, client.ErrNotRotated) {
-			return errors.Join(ending, err)
+			return errors.Join(ending, noneGiven(c.Reader, err))
 		}
 		s.print(map[string]any{"reader": reader, "revoked": fields, "stopped": true, "rotated": err == nil && !c.NoRotate, "sealed": sealed}, func(w io.Writer) {
 			if len(fields) > 0 {

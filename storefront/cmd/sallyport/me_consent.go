@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/sallyport/sallyport/policies"
@@ -241,7 +244,7 @@ func (s *session) askFields(c *client.Consent, in *bufio.Reader, out io.Writer) 
 	for _, f := range c.Asked {
 		for answered := false; !answered; {
 			fmt.Fprint(out, s.say("consent.may.ask", "field", f.Field))
-			line, err := in.ReadString('\n')
+			line, err := s.line(in)
 			if err != nil {
 				return nil, fmt.Errorf("nothing is decided: %w", err)
 			}
@@ -264,7 +267,35 @@ type meStop struct {
 	Letter string   `help:"${flag_stop_letter}" placeholder:"FILE"`
 }
 
+// errNoneGiven: what is to end was never allowed, or has ended.
+var errNoneGiven = errors.New("there is no such permission")
+
+// noneGiven says it of an error, if that is why.
+func noneGiven(reader string, err error) error {
+	if errors.Is(err, policies.CodeNoGrant) {
+		return fmt.Errorf("%s: %w: %w", reader, errNoneGiven, err)
+	}
+	return err
+}
+
+// writable reports why a new file could not be written, before it is too late to choose another name.
+func writable(file string) error {
+	if _, err := os.Lstat(file); err == nil {
+		return fmt.Errorf("%s: %w", file, errFile)
+	}
+	dir := filepath.Dir(file)
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return &fs.PathError{Op: "writing to", Path: dir, Err: err}
+	}
+	return nil
+}
+
 func (c *meStop) Run(s *session) error {
+	if c.Letter != "" {
+		if err := writable(c.Letter); err != nil {
+			return s.adding(err, "stop.not_yet")
+		}
+	}
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
 		reader, err := o.Find(c.Reader)
 		if err != nil {
@@ -284,12 +315,13 @@ func (c *meStop) Run(s *session) error {
 			return nil
 		}
 		if err != nil && stopped.Stopped.IsZero() {
-			return errors.Join(ending, err)
+			return errors.Join(ending, noneGiven(c.Reader, err))
 		}
 		letter := s.deletionLetter(&stopped, o.ID())
+		var unwritten error // which undoes nothing of what is to be told
 		if c.Letter != "" {
-			if err := profile.WriteFile(c.Letter, []byte(letter)); err != nil {
-				return fmt.Errorf("writing the letter: %w", err)
+			if unwritten = profile.WriteFile(c.Letter, []byte(letter)); unwritten != nil {
+				unwritten = fmt.Errorf("writing the letter: %w", unwritten)
 			}
 		}
 		result := struct {
@@ -308,15 +340,17 @@ func (c *meStop) Run(s *session) error {
 				fmt.Fprintln(w, s.say("stop.read", "when", when(stopped.LastRead)))
 			}
 			fmt.Fprintln(w, s.say("stop.copies"))
-			if c.Letter != "" {
+			if unwritten != nil {
+				fmt.Fprintf(w, "\n%s\n", letter)
+			} else if c.Letter != "" {
 				fmt.Fprintln(w, s.say("stop.letter", "file", c.Letter))
 			}
 		})
-		if ending == nil && errors.Is(err, policies.CodeUnavailable) {
+		if unwritten == nil && ending == nil && errors.Is(err, policies.CodeUnavailable) {
 			s.note("%s", s.say("stop.later"))
 			return nil
 		}
-		err = errors.Join(ending, err)
+		err = errors.Join(ending, err, unwritten)
 		if err != nil {
 			s.note("%s", s.explain(err))
 			return errQuiet{err}

@@ -87,9 +87,12 @@ func (c *meDeviceApprove) Run(s *session) error {
 // typed asks for a line that a person reads off another screen. It is no secret.
 func (s *session) typed(id string) (string, error) {
 	fmt.Fprint(s.stderr, s.say(id), " ")
-	text, err := bufio.NewReader(s.stdin).ReadString('\n')
+	text, err := s.line(bufio.NewReader(s.stdin))
+	if s.ctx.Err() != nil {
+		return "", err
+	}
 	if err != nil && !(errors.Is(err, io.EOF) && text != "") {
-		return "", errNoTerminal
+		return "", s.adding(errUsage, "usage.nothing_typed")
 	}
 	return text, nil
 }

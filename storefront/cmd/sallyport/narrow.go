@@ -34,3 +34,15 @@ func alone(whole reflect.Type, command reflect.StructField, args []string) refle
 	}
 	return reflect.StructOf(fields)
 }
+
+// commandWords are the words of args that seem to name a command of a grammar, each with a space after it.
+func commandWords(grammar reflect.Type, args []string) string {
+	for i, arg := range args {
+		for f := range grammar.Fields() {
+			if _, command := f.Tag.Lookup("cmd"); command && strings.EqualFold(f.Name, strings.ReplaceAll(arg, "-", "")) {
+				return arg + " " + commandWords(f.Type, args[i+1:])
+			}
+		}
+	}
+	return ""
+}

@@ -78,7 +78,7 @@ func (c *operatorFreeze) Run(s *session) error {
 	said := c.Yes
 	if said == "" {
 		fmt.Fprintf(s.stderr, "All reading of this person stops, and only the person can end that. Type the first eight digits of the person's id: ")
-		if said, err = bufio.NewReader(s.stdin).ReadString('\n'); err != nil {
+		if said, err = s.line(bufio.NewReader(s.stdin)); err != nil {
 			return fmt.Errorf("%w: nothing was typed, so nothing was done", errUsage)
 		}
 	}

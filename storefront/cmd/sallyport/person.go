@@ -63,7 +63,7 @@ var reasons = []struct {
 }{
 	{client.ErrRotationRefused, "why.rotation_refused"}, {client.ErrNotRotated, "why.not_rotated"}, {client.ErrReplaced, "why.replaced"}, {client.ErrAnnounced, "why.announced"}, {client.ErrReplacing, "why.replacing"}, {client.ErrRecovery, "why.recovery"},
 	{client.ErrNoAccount, "why.no_account"}, {client.ErrNotSame, "why.not_same"}, {client.ErrKit, "kit.have"}, {client.ErrEndsSheet, "account.ends.sheet"}, {client.ErrEndsPassword, "account.ends.password"}, {errUnsure, "why.unsure"},
-	{errNoTerminal, "why.no_terminal"}, {errDuration, "why.duration"}, {errUsage, "why.usage"},
+	{errInterrupted, "why.interrupted"}, {client.ErrRole, "why.role"}, {client.ErrCertificate, "why.certificate"}, {errNoneGiven, "why.none_given"}, {errNoTerminal, "why.no_terminal"}, {errDuration, "why.duration"}, {errUsage, "why.usage"},
 	{client.ErrNoContact, "why.no_contact"}, {client.ErrNotConnected, "why.not_connected"}, {client.ErrNoField, "why.no_field"}, {catalogue.ErrUnknownField, "why.unknown_field"},
 	{catalogue.ErrCard, "why.card"}, {client.ErrUntold, "why.untold"}, {client.ErrNewer, "why.newer"}, {client.ErrOvertaken, "why.overtaken"}, {client.ErrThawOld, "why.thaw_old"}, {client.ErrEnded, "why.ended"}, {client.ErrSaidClosed, "why.said_closed"}, {client.ErrContactClosed, "why.party_closed"}, {client.ErrFork, "why.fork"}, {policies.ErrPin, "why.pin"},
 	{client.ErrRollback, "why.rollback"}, {client.ErrUntrue, "why.untrue"}, {profile.ErrUnlock, "why.unlock"}, {profile.ErrExposed, "why.exposed"}, {profile.ErrFormat, "why.format"},
@@ -84,18 +84,25 @@ var causes = []struct {
 
 // why is the phrase for an error, or "" if the catalogue has none.
 func (s *session) why(err error) string {
+	if id := whyID(err); id != "" {
+		return s.say(id)
+	}
+	return ""
+}
+
+func whyID(err error) string {
 	for _, r := range reasons {
 		if errors.Is(err, r.err) {
-			return s.say(r.id)
+			return r.id
 		}
 	}
 	var code policies.Code
 	if errors.As(err, &code) && phrases.Has("why."+string(code)) {
-		return s.say("why." + string(code))
+		return "why." + string(code)
 	}
 	for _, r := range causes {
 		if errors.Is(err, r.err) {
-			return s.say(r.id)
+			return r.id
 		}
 	}
 	return ""
@@ -120,7 +127,12 @@ func (s *session) adding(err error, id string, pairs ...any) error {
 func (s *session) explain(err error) string { return s.say("error", "text", s.reason(err)) }
 
 // fuller are errors of which the catalogue says in English too what to do.
-var fuller = []error{client.ErrNoContact, client.ErrAnnounced, client.ErrNoAccount, client.ErrKit, policies.CodeNotAsked}
+var fuller = []error{
+	client.ErrNoContact, client.ErrNotConnected, client.ErrNoField, client.ErrNewer, client.ErrAnnounced, client.ErrRole, client.ErrNoAccount, client.ErrKit, policies.CodeNotAsked, errInterrupted, errNoneGiven,
+}
+
+// vague are phrases that say less than the errors do, which come with them.
+var vague = []string{"why.malformed", "why.card", "why.state", "why.usage"}
 
 // reason is an error for a person. What errors say of themselves is English, so only who reads English sees it beside the phrases; others see it on a line of
 // its own, if there is no phrase or they want it whole. What has words of the craft is seen only by who wants it.
@@ -130,13 +142,14 @@ func (s *session) reason(err error) string {
 	if s.lang == phrases.English && !slices.ContainsFunc(fuller, func(one error) bool { return errors.Is(err, one) }) {
 		switch {
 		case plain:
-			return text // it says why itself, and what of
+			return once(strings.ReplaceAll(text, policies.ErrMalformed.Error()+": ", "")) // it says why itself, and what of
 		case why == "":
 			return s.say("error.other")
 		}
 		return why
 	}
 	var parts []string
+	spoken := false
 	if subject := s.subject(err); subject != "" {
 		parts = append(parts, subject)
 	}
@@ -145,7 +158,7 @@ func (s *session) reason(err error) string {
 		if !errors.As(e, &t) {
 			break
 		}
-		parts, e = append(parts, t.text), t.error
+		parts, e, spoken = append(parts, t.text), t.error, true
 	}
 	switch {
 	case why != "":
@@ -155,10 +168,22 @@ func (s *session) reason(err error) string {
 	default:
 		parts = append(parts, s.say("error.untold"))
 	}
-	if why == "" && plain || s.Details {
+	if plain && (why == "" || !spoken && slices.Contains(vague, whyID(err))) || s.Details {
 		return strings.Join(parts, ": ") + "\n" + s.say("error.details", "text", text)
 	}
 	return strings.Join(parts, ": ")
+}
+
+// once leaves out of a text the lines with which a later one begins: joined errors often have one cause.
+func once(text string) string {
+	lines := strings.Split(text, "\n")
+	var kept []string
+	for i, line := range lines {
+		if !slices.ContainsFunc(lines[i+1:], func(later string) bool { return strings.HasPrefix(later, line) }) {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "\n")
 }
 
 // subject is what an error is of, as far as it is a word of no language: a file, a field, a contact, or what the person typed.
@@ -193,7 +218,7 @@ func (s *session) sureBy(word, id string, pairs ...any) error {
 		return s.adding(errUnsure, id, pairs...)
 	}
 	fmt.Fprint(s.stderr, s.say(id+".ask", pairs...))
-	line, err := bufio.NewReader(f).ReadString('\n')
+	line, err := s.line(bufio.NewReader(f))
 	if err != nil || !strings.EqualFold(strings.TrimSpace(line), s.say(word)) {
 		return errUnsure
 	}

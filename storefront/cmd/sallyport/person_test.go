@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -153,7 +154,7 @@ func TestExplain(t *testing.T) {
 		err     error
 		want    string
 	}{
-		{phrases.English, false, simple, "sallyport: note: there is no such field; set it first"},
+		{phrases.English, false, simple, "sallyport: note: you have no such field; `sallyport me ls` lists yours"},
 		{phrases.German, false, simple, "sallyport: note: dieses Feld haben Sie nicht; `sallyport me ls` listet Ihre auf"},
 		{phrases.German, true, simple, "sallyport: note: dieses Feld haben Sie nicht; `sallyport me ls` listet Ihre auf\nIm Wortlaut, auf Englisch: note: there is no such field; set it first"},
 		{phrases.English, false, technical, "sallyport: " + phrases.Say(phrases.English, "why.key_missing")},
@@ -162,13 +163,23 @@ func TestExplain(t *testing.T) {
 		{phrases.German, false, errors.New("no capsule"), "sallyport: etwas ist schiefgegangen; --details zeigt es denen, die Ihnen helfen"},
 		{phrases.German, false, errors.New("no door"), "sallyport: das hat nicht geklappt\nIm Wortlaut, auf Englisch: no door"},
 		{phrases.German, false, fmt.Errorf("p: %w", profile.ErrUnlock), "sallyport: das geht nicht auf: Das Passwort ist ein anderes, oder die Datei ist beschädigt"},
-		{phrases.English, false, client.ErrNoAccount, "sallyport: you have no password and no recovery sheet yet; name the account server with --account-server"},
-		{phrases.German, false, fmt.Errorf("finding it: %w", client.ErrNoContact), "sallyport: diesen Kontakt gibt es nicht; `sallyport me contacts` listet sie auf. Wer Sie eingeladen hat, wird einer, sobald dort nachgesehen wurde und Sie danach `sallyport me inbox` aufrufen"},
-		{phrases.German, false, fmt.Errorf("%w: %q", client.ErrNoContact, "acme"), "sallyport: acme: diesen Kontakt gibt es nicht; `sallyport me contacts` listet sie auf. Wer Sie eingeladen hat, wird einer, sobald dort nachgesehen wurde und Sie danach `sallyport me inbox` aufrufen"},
+		{phrases.English, false, client.ErrNoAccount, "sallyport: " + phrases.Say(phrases.English, "why.no_account")},
+		{phrases.German, false, fmt.Errorf("finding it: %w", client.ErrNoContact), "sallyport: " + phrases.Say(phrases.German, "why.no_contact")},
+		{phrases.German, false, fmt.Errorf("%w: %q", client.ErrNoContact, "acme"), "sallyport: acme: " + phrases.Say(phrases.German, "why.no_contact")},
 		{phrases.German, false, fmt.Errorf("reading the card: %w", &fs.PathError{Op: "open", Path: "karte.vcf", Err: fs.ErrNotExist}), "sallyport: karte.vcf: diese Datei gibt es nicht"},
 		{phrases.German, false, errors.Join(policies.CodeUnavailable, &client.Overtaken{What: "acme address.home"}),
 			"sallyport: acme address.home: " + phrases.Say(phrases.German, "why.overtaken")},
 		{phrases.English, false, &client.Overtaken{What: "acme address.home"}, "sallyport: acme address.home: " + client.ErrOvertaken.Error()},
+		// What has many reasons says which, even if only in English.
+		{phrases.German, false, fmt.Errorf("%w: it was not copied right", policies.ErrMalformed),
+			"sallyport: das hat nicht die Form, die es haben muss\nIm Wortlaut, auf Englisch: malformed: it was not copied right"},
+		{phrases.English, false, fmt.Errorf("%w: it was not copied right", policies.ErrMalformed), "sallyport: it was not copied right"},
+		{phrases.English, false, noneGiven("acme", fmt.Errorf("%w: this reader has no grant of that", policies.CodeNoGrant)),
+			"sallyport: acme: there is no such permission; `sallyport me grants` lists those that you gave"},
+		{phrases.English, false, fmt.Errorf("%w: its role", client.ErrRole), "sallyport: " + phrases.Say(phrases.English, "why.role")},
+		// One cause is told once.
+		{phrases.English, false, errors.Join(errors.New("no door"), fmt.Errorf("%w: registered later", errors.New("no door"))), "sallyport: no door: registered later"},
+		{phrases.English, false, errors.Join(errors.New("no door"), errors.New("no key hole"), errors.New("no door")), "sallyport: something went wrong; --details shows what, for whoever helps you"},
 		{phrases.German, false, fmt.Errorf("publishing: %w", (&session{lang: phrases.German}).adding(policies.CodeUnavailable, "usage.both", "field", "note")),
 			"sallyport: note ist zugleich erlaubt und abgelehnt: das Schaufenster oder der Tresor antwortet nicht; versuchen Sie es noch einmal"},
 	} {
@@ -221,7 +232,11 @@ func TestErrorsHavePhrases(t *testing.T) {
 				t.Errorf("there is no phrase %s", r.id)
 			}
 			s := &session{Global: &Global{}, lang: phrases.German}
-			if got := s.explain(fmt.Errorf("opening it: %w (in detail)", r.err)); got != "sallyport: "+phrases.Say(phrases.German, r.id) {
+			want := "sallyport: " + phrases.Say(phrases.German, r.id)
+			if slices.Contains(vague, r.id) {
+				want += "\nIm Wortlaut, auf Englisch: opening it: " + r.err.Error() + " (in detail)"
+			}
+			if got := s.explain(fmt.Errorf("opening it: %w (in detail)", r.err)); got != want {
 				t.Errorf("%v: %q", r.err, got)
 			}
 		}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -67,32 +69,70 @@ var errDiffer = errors.New("the two passwords differ")
 var errFile = errors.New("there is such a file already")
 
 // errNoTerminal: nobody can be asked for the passphrase.
-var errNoTerminal = fmt.Errorf("%w: there is no terminal to ask for the passphrase; use --passphrase-file FILE or --key-file FILE", errUsage)
+var errNoTerminal error = usage("there is no terminal to ask for the passphrase; use --passphrase-file FILE or --key-file FILE")
 
 func (s *session) prompt(twice bool) ([]byte, error) {
 	f, ok := s.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil, errNoTerminal
 	}
-	ask := func(id string) ([]byte, error) {
+	return s.hidden(f, "passphrase.ask", twice)
+}
+
+// hidden asks on a terminal for what is not to be seen there.
+func (s *session) hidden(f *os.File, id string, twice bool) ([]byte, error) {
+	fd := int(f.Fd())
+	ask := func(id string) (text []byte, err error) {
+		shown, err := term.GetState(fd)
+		if err != nil {
+			return nil, err
+		}
 		fmt.Fprint(s.stderr, s.say(id), " ")
 		defer fmt.Fprintln(s.stderr)
-		return term.ReadPassword(int(f.Fd()))
+		if text, err = whileWanted(s.ctx, func() ([]byte, error) { return term.ReadPassword(fd) }); s.ctx.Err() != nil {
+			err = errors.Join(err, term.Restore(fd, shown))
+		}
+		return text, err
 	}
-	phrase, err := ask("passphrase.ask")
+	text, err := ask(id)
 	if err != nil || !twice {
-		return phrase, err
+		return text, err
 	}
 	again, err := ask("password.again")
 	defer clear(again)
-	if err == nil && !bytes.Equal(phrase, again) {
+	if err == nil && !bytes.Equal(text, again) {
 		err = errDiffer
 	}
 	if err != nil {
-		clear(phrase)
+		clear(text)
 		return nil, err
 	}
-	return phrase, nil
+	return text, nil
+}
+
+// whileWanted waits for what a person types, and no longer than they want: Ctrl-C ends a context here, and no read of a terminal.
+func whileWanted[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	done := make(chan answer, 1)
+	go func() { // until the process ends, which is what comes after Ctrl-C
+		value, err := read()
+		done <- answer{value, err}
+	}()
+	select {
+	case a := <-done:
+		return a.value, a.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
+// line is the next line that a person types.
+func (s *session) line(in *bufio.Reader) (string, error) {
+	return whileWanted(s.ctx, func() (string, error) { return in.ReadString('\n') })
 }
 
 // openProfile opens the profile's folder.

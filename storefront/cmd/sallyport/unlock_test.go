@@ -20,7 +20,7 @@ func TestSecretsConceal(t *testing.T) {
 	s := &session{Global: &Global{PassphraseFile: file}, lang: phrases.English, stdin: strings.NewReader("")}
 	for name, read := range map[string]func() error{
 		"passphrase": func() error { _, err := s.secret(false); return err },
-		"password":   func() error { _, err := s.password(file, false); return err },
+		"password":   func() error { _, err := s.password(file, "--password-file", false); return err },
 	} {
 		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
 			t.Fatal(err)

@@ -146,11 +146,11 @@ func FuzzWebhook(f *testing.F) {
 
 func TestAskFields(t *testing.T) {
 	c := &client.Consent{Asked: []consent.AskedField{{Field: "a"}, {Field: "b"}, {Field: "c"}, {Field: "d"}}}
-	s := &session{lang: phrases.German}
+	s := &session{ctx: t.Context(), lang: phrases.German}
 	if got, err := s.askFields(c, bufio.NewReader(strings.NewReader("j\nnein\nja\ny\nn\n")), io.Discard); err != nil || !slices.Equal(got, []policies.Field{"a", "c"}) {
 		t.Errorf("decided %v, %v", got, err)
 	}
-	s = &session{lang: phrases.English}
+	s = &session{ctx: t.Context(), lang: phrases.English}
 	got, err := s.askFields(c, bufio.NewReader(strings.NewReader("y\nmaybe\n YES \n\nn\n")), io.Discard)
 	if err != nil || !slices.Equal(got, []policies.Field{"a", "b"}) {
 		t.Errorf("decided %v, %v", got, err)

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/storefront/client/phrases"
+)
+
+// terminal is a terminal of the test's own, and what stands behind it.
+func terminal(t *testing.T) (screen, behind *os.File) {
+	t.Helper()
+	behind, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { behind.Close() })
+	if err := unix.IoctlSetPointerInt(int(behind.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(behind.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	screen, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { screen.Close() })
+	return screen, behind
+}
+
+func echoes(t *testing.T, screen *os.File) bool {
+	t.Helper()
+	settings, err := unix.IoctlGetTermios(int(screen.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return settings.Lflag&unix.ECHO != 0
+}
+
+// TestPromptsEnd: who is asked for something and does not want to say it presses Ctrl-C. The command ends, and the terminal shows again what is typed.
+func TestPromptsEnd(t *testing.T) {
+	for name, ask := range map[string]func(s *session) error{
+		"passphrase": func(s *session) error { _, err := s.secret(true); return err },
+		"password":   func(s *session) error { _, err := s.password("", "--password-file", false); return err },
+		"a line":     func(s *session) error { _, err := s.line(bufio.NewReader(s.stdin)); return err },
+		"a value":    func(s *session) error { _, err := s.value("note", nil, ""); return err },
+		"a code":     func(s *session) error { _, err := s.typed("device.ask.new"); return err },
+	} {
+		screen, _ := terminal(t)
+		ctx, interrupt := context.WithCancel(t.Context())
+		s := &session{Global: &Global{}, ctx: ctx, lang: phrases.English, stdin: screen, stdout: io.Discard, stderr: io.Discard}
+		asked := make(chan error, 1)
+		go func() { asked <- ask(s) }()
+		if name == "passphrase" || name == "password" {
+			for deadline := time.Now().Add(5 * time.Second); echoes(t, screen); time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("%s: the terminal shows what is typed", name)
+				}
+			}
+		}
+		interrupt()
+		select {
+		case err := <-asked:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if code := s.fail(fmt.Errorf("reaching the vault: %w: %w", policies.CodeUnavailable, err)); code != exitError {
+				t.Errorf("%s: exit code %d", name, code)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s: it goes on asking", name)
+		}
+		if !echoes(t, screen) {
+			t.Errorf("%s: the terminal hides what is typed next", name)
+		}
+	}
+}
+
+// TestPromptHides: what is typed twice is taken, and another second time is not.
+func TestPromptHides(t *testing.T) {
+	for again, want := range map[string]error{"horse\n": nil, "house\n": errDiffer} {
+		screen, behind := terminal(t)
+		s := &session{Global: &Global{}, ctx: t.Context(), lang: phrases.English, stdin: screen, stderr: io.Discard}
+		if _, err := io.WriteString(behind, "horse\n"+again); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.prompt(true); !errors.Is(err, want) || err == nil && string(got) != "horse" {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+}
