@@ -140,7 +140,9 @@ func (o *Owner) MeetDevice(ctx context.Context, code string) (_ *Approval, err e
 		return nil, err
 	}
 	var offer api.DeviceOffer
-	if err := o.wire.call(ctx, request{method: "GET", path: meetingPath(api.PathDeviceOffer, c), out: &offer}); err != nil {
+	if err := o.wire.call(ctx, request{method: "GET", path: meetingPath(api.PathDeviceOffer, c), out: &offer}); errors.Is(err, policies.CodeNotFound) {
+		return nil, fmt.Errorf("%w: %w", ErrNoDevice, err)
+	} else if err != nil {
 		return nil, err
 	}
 	answer := pairing.Answer{Owner: o.ID(), Nonce: make([]byte, pairing.NonceSize)}
@@ -210,6 +212,13 @@ func (o *Owner) changing() error {
 	return nil
 }
 
+var (
+	// ErrNoDevice: no new device waits under the code that was typed.
+	ErrNoDevice = errors.New("no new device waits with this code")
+	// ErrAlone: the other device did not come in time. It is policies.CodeUnavailable too.
+	ErrAlone = errors.New("the other device did not come in time")
+)
+
 func meetingPath(pattern string, c pairing.Code) string {
 	return strings.ReplaceAll(pattern, "{code}", c.String())
 }
@@ -218,12 +227,14 @@ func meetingPath(pattern string, c pairing.Code) string {
 func await(ctx context.Context, w *wire, pattern string, c pairing.Code, out any) error {
 	for {
 		err := w.call(ctx, request{method: "GET", path: meetingPath(pattern, c), out: out})
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) && err != nil {
+			return fmt.Errorf("%w: %w: %w", ErrAlone, policies.CodeUnavailable, ctx.Err())
+		}
 		if !errors.Is(err, policies.CodeNotFound) {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for the other device: %w: %w", policies.CodeUnavailable, ctx.Err())
 		case <-time.After(meetingPause):
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/links"
 	"github.com/sallyport/sallyport/policies/pairing"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -72,6 +73,22 @@ func TestSecondDevice(t *testing.T) {
 	w.wantRead(r, o, "note", "n2")
 	if len(bytes.TrimSpace(store.state)) == 0 {
 		t.Error("nothing was kept")
+	}
+	// A code that no device shows, and a device to which no other comes.
+	if _, err := o.MeetDevice(ctx, "0000-0000"); !errors.Is(err, ErrNoDevice) {
+		t.Errorf("a code that nobody shows: %v", err)
+	}
+	lonely, err := BeginDevice(ctx, o.Network(), Options{})
+	w.must(err)
+	defer lonely.Close()
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if _, err := lonely.Meet(short); !errors.Is(err, ErrAlone) || !errors.Is(err, policies.CodeUnavailable) {
+		t.Errorf("nobody came: %v", err)
+	}
+	// An invitation of one's own.
+	if err := o.Accept(ctx, links.Invite{Reader: policies.IdentityID(o.ID())}, "self"); !errors.Is(err, policies.ErrMalformed) || !strings.Contains(err.Error(), "your own") {
+		t.Errorf("one's own invitation: %v", err)
 	}
 }
 

@@ -786,6 +786,9 @@ func (o *Owner) Accept(ctx context.Context, link links.Invite, alias string) (er
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
+	if link.Reader == o.id {
+		return fmt.Errorf("%w: this invitation is your own; hand it to whom you mean", policies.ErrMalformed)
+	}
 	if err := o.freeAlias(alias, link.Reader); err != nil {
 		return err
 	}

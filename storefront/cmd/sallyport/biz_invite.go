@@ -94,12 +94,15 @@ func referencesOf(in io.Reader, column string) ([]string, error) {
 	rows := csv.NewReader(bufio.NewReader(in))
 	rows.ReuseRecord = true
 	head, err := rows.Read()
+	if errors.Is(err, io.EOF) {
+		return nil, errors.New("reading the CSV file: it is empty")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the CSV file: %w", err)
 	}
 	at := slices.IndexFunc(head, func(name string) bool { return strings.TrimPrefix(name, "\ufeff") == column })
 	if at < 0 {
-		return nil, fmt.Errorf("reading the CSV file: it has no column %q; see --column", column)
+		return nil, fmt.Errorf("reading the CSV file: it has no column %q, but %q; see --column", column, head)
 	}
 	var out []string
 	seen := map[string]bool{}

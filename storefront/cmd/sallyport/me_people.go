@@ -127,6 +127,9 @@ func (c *meContacts) Run(s *session) error {
 				for _, f := range p.Fields {
 					fmt.Fprintf(t, "%s\t%s\t%s\n", contactName(p.Contact), f.Field, oneLine(f.Text))
 				}
+				if len(p.Fields) == 0 {
+					fmt.Fprintf(t, "%s\t\t%s\n", contactName(p.Contact), s.say("contacts.nothing"))
+				}
 			}
 			_ = t.Flush()
 		})

@@ -63,7 +63,7 @@ func TestPromptsEnd(t *testing.T) {
 		asked := make(chan error, 1)
 		go func() { asked <- ask(s) }()
 		if name == "passphrase" || name == "password" {
-			for deadline := time.Now().Add(5 * time.Second); echoes(t, screen); time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(30 * time.Second); echoes(t, screen); time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("%s: the terminal shows what is typed", name)
 				}
@@ -78,7 +78,7 @@ func TestPromptsEnd(t *testing.T) {
 			if code := s.fail(fmt.Errorf("reaching the vault: %w: %w", policies.CodeUnavailable, err)); code != exitError {
 				t.Errorf("%s: exit code %d", name, code)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("%s: it goes on asking", name)
 		}
 		if !echoes(t, screen) {

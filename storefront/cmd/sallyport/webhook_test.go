@@ -184,9 +184,12 @@ func TestReferences(t *testing.T) {
 	if err != nil || !slices.Equal(got, []string{"K-1", "K,2"}) {
 		t.Errorf("%q, %v", got, err)
 	}
-	for name, text := range map[string]string{"empty": "", "another column": "id\n1\n", "twice": "reference\na\na\n", "a short row": "reference,x\na\n"} {
-		if _, err := referencesOf(strings.NewReader(text), "reference"); err == nil {
-			t.Errorf("%s was taken", name)
+	for name, c := range map[string]struct{ text, says string }{
+		"empty": {"", "it is empty"}, "another column": {"id;x\n1;2\n", `no column "reference", but ["id;x"]`}, "twice": {"reference\na\na\n", "row 2"},
+		"a short row": {"reference,x\na\n", "line 2"},
+	} {
+		if _, err := referencesOf(strings.NewReader(c.text), "reference"); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
