@@ -75,8 +75,9 @@ func (s *Storefront) postClosure(c *call) error {
 	return answer()
 }
 
-// closureAgain has the vault answer anew who closed their account and lost the answer, and prove to who did not close it that it is closed. What it passes on is the document that closed it, or another one that the
-// account's key signed: strangers cost the vault nothing. An account is closed by [Storefront.postClosure] only, which takes a login.
+// closureAgain has the vault answer anew who closed their account and lost the answer, and prove to who did not close it that it is closed. What it passes on
+// is the document that closed it, or another one that the account's key signed: strangers cost the vault nothing. An account is closed by
+// [Storefront.postClosure] only, which takes a login.
 func (s *Storefront) closureAgain(c *call, id policies.IdentityID, env *envelope.Envelope) error {
 	closed, signed, err := s.ofClosed(c.ctx, id, env)
 	if err != nil {

@@ -123,8 +123,8 @@ func TestClosure(t *testing.T) {
 	}
 }
 
-// TestAheadOfAClosedAccount: what waits for its manifest when the account is closed is dropped with the rest, and so is what comes while that is under way, of the owner and of who writes for them: a login ends a
-// moment after the account.
+// TestAheadOfAClosedAccount: what waits for its manifest when the account is closed is dropped with the rest, and so is what comes while that is under way, of
+// the owner and of who writes for them: a login ends a moment after the account.
 func TestAheadOfAClosedAccount(t *testing.T) {
 	w := newWorld(t, loose)
 	o, other := w.member(policies.KindPerson), w.member(policies.KindPerson)

@@ -46,7 +46,8 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestTokenOfAClosedAccount: nobody logs in to it any more, and who has its key gets a token with which the key server deletes what it has, and no other token for the asking.
+// TestTokenOfAClosedAccount: nobody logs in to it any more, and who has its key gets a token with which the key server deletes what it has, and no other token
+// for the asking.
 func TestTokenOfAClosedAccount(t *testing.T) {
 	w := newWorld(t, loose)
 	o, other := w.member(policies.KindPerson), w.member(policies.KindPerson)

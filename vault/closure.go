@@ -57,8 +57,9 @@ func (v *Vault) closeAccount(ctx context.Context, e *envelope.Envelope) (*eviden
 	return v.receipt(&record, cp, e.Hash)
 }
 
-// proveClosed is the refusal of a document of a closed account. To whoever signed it with the account's keys, those in force at the end or ones before, it carries the receipt of the closing, so that no device
-// of theirs has to take anybody's word for it. As with the closing itself there is none before the keys are destroyed. Strangers are not told where the closing is in the log, or under which pseudonym.
+// proveClosed is the refusal of a document of a closed account. To whoever signed it with the account's keys, those in force at the end or ones before, it
+// carries the receipt of the closing, so that no device of theirs has to take anybody's word for it. As with the closing itself there is none before the keys
+// are destroyed. Strangers are not told where the closing is in the log, or under which pseudonym.
 func (v *Vault) proveClosed(e *envelope.Envelope, id *ledger.Identity) error {
 	if key, err := id.Verifier(); err != nil || e.Verify(key) != nil && !id.Replaced(e) {
 		return policies.CodeClosed

@@ -137,8 +137,8 @@ func TestClosure(t *testing.T) {
 	})
 }
 
-// TestClosedIsProven: what is refused because its account is closed is refused with the vault's receipt of the closing, if one of the account's keys signed it: after restarts, when what lay beside its entries is
-// gone, and not before the keys are destroyed. Nobody else gets it.
+// TestClosedIsProven: what is refused because its account is closed is refused with the vault's receipt of the closing, if one of the account's keys signed it:
+// after restarts, when what lay beside its entries is gone, and not before the keys are destroyed. Nobody else gets it.
 func TestClosedIsProven(t *testing.T) {
 	w := newWorld(t)
 	o, other, r := w.owner(), w.owner(), w.reader()

@@ -33,7 +33,8 @@ type Problem struct {
 	Status int           `json:"status"` // the HTTP status
 	Code   policies.Code `json:"code"`
 	Detail string        `json:"detail,omitempty"` // about this occurrence
-	// Receipt is, with chain_moved and storefront_behind, the vault's receipt of the newest document it knows instead; with account_closed that of the closing, for whoever has the account's keys.
+	// Receipt is, with chain_moved and storefront_behind, the vault's receipt of the newest document it knows instead; with account_closed that of the closing,
+	// for whoever has the account's keys.
 	Receipt *evidence.Receipt `json:"receipt,omitempty"`
 	// RetryAfter is, with rate_limited and unavailable, how many seconds to wait.
 	RetryAfter int `json:"retry_after,omitempty"`

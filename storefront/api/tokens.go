@@ -29,8 +29,8 @@ type AccessToken struct {
 	Expires int64  `json:"expires"` // Unix seconds
 }
 
-// RestoreToken asks for a token on a new device. It is given for every id, whether there is such an identity or not. With a closing of an account that is closed, to which nobody logs in any more, signed by that
-// account's key, it is one of scope account: what the key server has of it can still be deleted.
+// RestoreToken asks for a token on a new device. It is given for every id, whether there is such an identity or not. With a closing of an account that is
+// closed, to which nobody logs in any more, signed by that account's key, it is one of scope account: what the key server has of it can still be deleted.
 type RestoreToken struct {
 	Subject policies.IdentityID `json:"subject"`
 	Closing jsontext.Value      `json:"closing,omitzero"` // envelope of a closure

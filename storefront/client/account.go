@@ -413,7 +413,8 @@ func (o *Owner) SwitchOff(ctx context.Context) (err error) {
 	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Password, d.Kit = nil, nil })
 }
 
-// DropAccount deletes the account at the key server, if this device knows of one; also when this device or another one closed the owner's account before. It can be repeated until it succeeds.
+// DropAccount deletes the account at the key server, if this device knows of one; also when this device or another one closed the owner's account before. It
+// can be repeated until it succeeds.
 func (o *Owner) DropAccount(ctx context.Context) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -252,7 +252,8 @@ func TestSheetOfAnotherDevice(t *testing.T) {
 	}
 }
 
-// TestAccountOfAClosedOne: a device whose owner's account another device closed still has the key server delete what it has, or learns that it did; and so has one that learnt of the closing before.
+// TestAccountOfAClosedOne: a device whose owner's account another device closed still has the key server delete what it has, or learns that it did; and so has
+// one that learnt of the closing before.
 func TestAccountOfAClosedOne(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()

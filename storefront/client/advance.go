@@ -322,7 +322,8 @@ func (a *attempt) answer(ctx context.Context, e *envelope.Envelope, err error) (
 // ErrContactClosed: whom something was to be given to closed their account. It is a policies.CodePartyClosed.
 var ErrContactClosed = fmt.Errorf("%w, so nothing can be given to it any more", policies.CodePartyClosed)
 
-// contactClosed gives up the first task, whose reader or writer closed their account, and nothing else. Until this device is opened anew nothing is carried over to them; what nobody asked for is not told.
+// contactClosed gives up the first task, whose reader or writer closed their account, and nothing else. Until this device is opened anew nothing is carried
+// over to them; what nobody asked for is not told.
 func (a *attempt) contactClosed() error {
 	t := a.state.Tasks[0]
 	if a.departed == nil {

@@ -14,10 +14,11 @@ import (
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
-// CloseAccount ends the owner's account for ever: nobody reads anything any more, the keys are destroyed in the token, the storefront deletes what it has, and the vault erases
-// what lies beside the owner's log entries 48 hours later. It returns nil when a verified receipt says that the vault recorded it, this device's closing or another's. What is on this device stays until the
-// caller deletes it; readers keep what they have read. [ErrNotStopped]: nothing proves it yet; call it again. [ErrSaidClosed] besides: somebody says that it is closed already. [ErrUntold]: the vault has closed it, and the storefront, which was silent,
-// still has what nobody can read any more; call it again, before the device forgets its keys.
+// CloseAccount ends the owner's account for ever: nobody reads anything any more, the keys are destroyed in the token, the storefront deletes what it has, and
+// the vault erases what lies beside the owner's log entries 48 hours later. It returns nil when a verified receipt says that the vault recorded it, this
+// device's closing or another's. What is on this device stays until the caller deletes it; readers keep what they have read. [ErrNotStopped]: nothing proves it
+// yet; call it again. [ErrSaidClosed] besides: somebody says that it is closed already. [ErrUntold]: the vault has closed it, and the storefront, which was
+// silent, still has what nobody can read any more; call it again, before the device forgets its keys.
 func (o *Owner) CloseAccount(ctx context.Context) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -62,8 +63,8 @@ func (o *Owner) CloseAccount(ctx context.Context) (err error) {
 	return fmt.Errorf("%w: %w", ErrNotStopped, err)
 }
 
-// neverClosing is a closing that can never be: it does not follow the identity. Only the owner of an account that is closed gets something for it, and nothing comes of it, whoever has it, if it is open. It is no
-// question to which the vault would show the owner's chain.
+// neverClosing is a closing that can never be: it does not follow the identity. Only the owner of an account that is closed gets something for it, and nothing
+// comes of it, whoever has it, if it is open. It is no question to which the vault would show the owner's chain.
 func (o *Owner) neverClosing() (*envelope.Envelope, error) {
 	nonce := policies.NewNonce()
 	return policies.Sign(o.signing, &policies.Closure{
@@ -102,11 +103,12 @@ func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e
 	return err, nil
 }
 
-// ErrSaidClosed: somebody says that the account is closed, and does not prove it. Nothing is given up by that. Anybody on the way to the vault may say so, for ever; the vault itself proves it to whoever has
-// the account's keys. It is a policies.CodeClosed too.
+// ErrSaidClosed: somebody says that the account is closed, and does not prove it. Nothing is given up by that. Anybody on the way to the vault may say so, for
+// ever; the vault itself proves it to whoever has the account's keys. It is a policies.CodeClosed too.
 var ErrSaidClosed = fmt.Errorf("%w (so it is said, but nothing proves it; nothing is given up: try again later, and if it stays so ask the operator of the vault)", policies.CodeClosed)
 
-// closedBy is nil for a refusal that carries the vault's receipt of the closing of this very account, and [ErrSaidClosed] for one that only says so. What is neither stays what it is.
+// closedBy is nil for a refusal that carries the vault's receipt of the closing of this very account, and [ErrSaidClosed] for one that only says so. What is
+// neither stays what it is.
 func (o *Owner) closedBy(ctx context.Context, v *policies.VaultDocument, err error) error {
 	if !errors.Is(err, policies.CodeClosed) {
 		return err
@@ -125,8 +127,8 @@ func (o *Owner) closedBy(ctx context.Context, v *policies.VaultDocument, err err
 	return nil
 }
 
-// closedAccount finds out whether the account is closed, of which something was told that says so: from that itself, from the vault by the storefront, which passes on what the account's key signed, or from the vault's own listener. It
-// returns nil if that is proven.
+// closedAccount finds out whether the account is closed, of which something was told that says so: from that itself, from the vault by the storefront, which
+// passes on what the account's key signed, or from the vault's own listener. It returns nil if that is proven.
 func (o *Owner) closedAccount(ctx context.Context, v *policies.VaultDocument, told error) error {
 	err := o.closedBy(ctx, v, told)
 	if err == nil {
@@ -165,12 +167,12 @@ func (o *Owner) Closed() bool {
 	return o.state.Closed
 }
 
-// ErrEnded: the account is closed, as a verified receipt says. Nobody reads anything of it any more: the keys of all that was granted are destroyed. So what waited to be ended has ended, and what else waited
-// can never be done. It is a policies.CodeClosed too.
+// ErrEnded: the account is closed, as a verified receipt says. Nobody reads anything of it any more: the keys of all that was granted are destroyed. So what
+// waited to be ended has ended, and what else waited can never be done. It is a policies.CodeClosed too.
 var ErrEnded = fmt.Errorf("%w: nobody reads anything of it any more, and what was to be ended has ended with it", policies.CodeClosed)
 
-// afterClosing makes an [ErrEnded] of an error that says that the account is closed, and forgets what waits, if a receipt proves it. Nobody's word is enough, the storefront's or that of what answers in the vault's place: a
-// revocation would be forgotten by it.
+// afterClosing makes an [ErrEnded] of an error that says that the account is closed, and forgets what waits, if a receipt proves it. Nobody's word is enough,
+// the storefront's or that of what answers in the vault's place: a revocation would be forgotten by it.
 func (o *Owner) afterClosing(ctx context.Context, err error) error {
 	if !errors.Is(err, policies.CodeClosed) || errors.Is(err, ErrEnded) {
 		return err

@@ -145,8 +145,8 @@ func TestCloseAccountOfTwo(t *testing.T) {
 	}
 }
 
-// TestRevokingInAClosedAccount: what one device waits to revoke when another closes the account has ended with it. The device says so once the vault's receipt proves it, by whichever route, and not NOT STOPPED YET
-// for ever; on anybody's word alone it goes on waiting, for a revocation would be forgotten by it.
+// TestRevokingInAClosedAccount: what one device waits to revoke when another closes the account has ended with it. The device says so once the vault's receipt
+// proves it, by whichever route, and not NOT STOPPED YET for ever; on anybody's word alone it goes on waiting, for a revocation would be forgotten by it.
 func TestRevokingInAClosedAccount(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	for _, route := range []string{"by the storefront", "past it"} {
@@ -205,8 +205,8 @@ func TestRevokingInAClosedAccount(t *testing.T) {
 	}
 }
 
-// TestSaidToBeClosed: a storefront and whoever answers in the vault's place say together that an open account is closed, also with receipts, of another account's closing, of something else of this one, or of a log of their own.
-// Nothing is given up, and when they are honest again all of it is done.
+// TestSaidToBeClosed: a storefront and whoever answers in the vault's place say together that an open account is closed, also with receipts, of another
+// account's closing, of something else of this one, or of a log of their own. Nothing is given up, and when they are honest again all of it is done.
 func TestSaidToBeClosed(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, m := w.owner()
@@ -237,7 +237,10 @@ func TestSaidToBeClosed(t *testing.T) {
 		w.must(err)
 		signed, err := note.Sign(&note.Note{Text: text}, signer)
 		w.must(err)
-		return &evidence.Receipt{Type: "receipt", Suite: policies.Suite, Vault: w.doc.Vault, Document: policies.Hash{7}, Evidence: evidence.Evidence{Leaf: leaf, Opening: opening}, Checkpoint: string(signed)}
+		return &evidence.Receipt{
+			Type: "receipt", Suite: policies.Suite, Vault: w.doc.Vault, Document: policies.Hash{7},
+			Evidence: evidence.Evidence{Leaf: leaf, Opening: opening}, Checkpoint: string(signed),
+		}
 	}
 	lies := map[string]*evidence.Receipt{
 		"nothing": nil, "another account's closing": others, "the same for another document": &renamed, "something else of this account": submit(o.state.Manifest.Raw),
@@ -246,7 +249,8 @@ func TestSaidToBeClosed(t *testing.T) {
 	for name, receipt := range lies {
 		w.closedSay(&problem.Problem{Code: policies.CodeClosed, Receipt: receipt})
 		for range 2 {
-			if err := o.Revoke(ctx, r.ID(), []policies.Field{"note"}, RevokeOptions{}); !errors.Is(err, ErrNotStopped) || !errors.Is(err, ErrSaidClosed) || errors.Is(err, ErrEnded) || !o.Unstopped() {
+			err := o.Revoke(ctx, r.ID(), []policies.Field{"note"}, RevokeOptions{})
+			if !errors.Is(err, ErrNotStopped) || !errors.Is(err, ErrSaidClosed) || errors.Is(err, ErrEnded) || !o.Unstopped() {
 				t.Errorf("%s: %v", name, err)
 			}
 			o = reopen(m, w)
@@ -267,8 +271,8 @@ func TestSaidToBeClosed(t *testing.T) {
 	}
 }
 
-// TestCloseAccountWhoseAnswerIsLost: without a second route too, a device that closed the account and did not hear of it gets the vault's receipt by the storefront, although nobody can log in to the account any more; so does
-// one whose closing came second, and one that has not tried to close it.
+// TestCloseAccountWhoseAnswerIsLost: without a second route too, a device that closed the account and did not hear of it gets the vault's receipt by the
+// storefront, although nobody can log in to the account any more; so does one whose closing came second, and one that has not tried to close it.
 func TestCloseAccountWhoseAnswerIsLost(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, m := w.owner()
@@ -312,7 +316,8 @@ func TestCloseAccountWhoseAnswerIsLost(t *testing.T) {
 	w.must(three.CloseAccount(ctx))
 }
 
-// TestKilledWhileClosing: a device that is killed before it has stored that the account is closed, by its own closing or by another's, learns it again; by one route as by two.
+// TestKilledWhileClosing: a device that is killed before it has stored that the account is closed, by its own closing or by another's, learns it again; by one
+// route as by two.
 func TestKilledWhileClosing(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, m := w.owner()
@@ -405,8 +410,8 @@ func (w *world) close(r *Reader) {
 	w.must(r.wire.call(w.t.Context(), request{method: "POST", path: path(api.PathClosure, r.id.String()), raw: e.Raw, login: true, out: new(evidence.Receipt)}))
 }
 
-// TestGivingToWhoClosed: what is to be given to a contact whose account is closed is given up, the person is told of whom, and nothing else waits for it: neither what comes behind it, nor a rotation that would have carried
-// over what the contact had.
+// TestGivingToWhoClosed: what is to be given to a contact whose account is closed is given up, the person is told of whom, and nothing else waits for it:
+// neither what comes behind it, nor a rotation that would have carried over what the contact had.
 func TestGivingToWhoClosed(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, m := w.owner()
@@ -422,7 +427,8 @@ func TestGivingToWhoClosed(t *testing.T) {
 	w.close(gone)
 	told := func(what string, err error) {
 		t.Helper()
-		if !errors.Is(err, ErrContactClosed) || !errors.Is(err, policies.CodePartyClosed) || errors.Is(err, policies.CodeClosed) || errors.Is(err, ErrNotRotated) || !strings.HasPrefix(err.Error(), "gone: ") || len(o.state.Tasks) != 0 {
+		right := errors.Is(err, ErrContactClosed) && errors.Is(err, policies.CodePartyClosed) && strings.HasPrefix(err.Error(), "gone: ")
+		if !right || errors.Is(err, policies.CodeClosed) || errors.Is(err, ErrNotRotated) || len(o.state.Tasks) != 0 {
 			t.Errorf("%s: %v, %d tasks", what, err, len(o.state.Tasks))
 		}
 	}

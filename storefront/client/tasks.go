@@ -179,7 +179,8 @@ func refused(err error) bool {
 	for _, code := range []policies.Code{
 		policies.CodeMalformed, policies.CodeTooLarge, policies.CodeSignature, policies.CodeNotFound, policies.CodeWrongVault, policies.CodeExists,
 		policies.CodeKeyReplaced, policies.CodeRecovery, policies.CodeSuccessionOld, policies.CodeSuccessionUnannounced,
-		policies.CodeUnknown, policies.CodeImport, policies.CodeCustody, policies.CodeGuardrail, policies.CodeLeaf, policies.CodeProof, policies.CodePoint, policies.CodeNoGrant, policies.CodePartyClosed,
+		policies.CodeUnknown, policies.CodeImport, policies.CodeCustody, policies.CodeGuardrail, policies.CodeLeaf, policies.CodeProof, policies.CodePoint, policies.CodeNoGrant,
+		policies.CodePartyClosed,
 	} {
 		if errors.Is(err, code) {
 			return true
