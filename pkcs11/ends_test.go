@@ -283,6 +283,9 @@ func TestEndsOfOneProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameKeys(t, left, ids[stuck], ids[twin], ids[wrong], elsewhere)
+	if token.forget(ids[wrong], ids[twin]); token.knows(ids[wrong]) || token.knows(ids[twin]) {
+		t.Error("forgotten, and known to Derive")
+	}
 	// Who looks for what is left goes by each key's own check value too, and looks at all.
 	for i, err := range token.gone(t.Context(), []KeyID{ids[missing], ids[stuck], ids[twin], ids[wrong], ids[twin]}, []KeyCheck{{}, {}, checks[twin], checks[wrong], {}}) {
 		want := []error{nil, ErrTokenBroken, nil, nil, ErrTokenBroken}[i]
