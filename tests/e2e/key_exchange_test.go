@@ -150,15 +150,6 @@ func TestKeyExchange(t *testing.T) {
 		if r, err := k.Sallyport(t.Context(), "anna", "me", "kit", "test", "--code-file", k.secret(t, code)); err != nil || r.Code != 0 {
 			t.Errorf("the sheet opens nothing any more: %q, %v", r.Stderr, err)
 		}
-		// A device that was made from a backup file cannot keep it beside a password of its own: it says so, and does nothing.
-		backup := filepath.Join(t.TempDir(), "anna.backup")
-		play(t, k.Stage, 0, "anna", "me", "backup", backup)
-		play(t, k.Stage, 0, "from-file", "me", "restore", backup)
-		r := play(t, k.Stage, 1, "from-file", "me", "password", "set", "--account-server", k.url, "--replace", "--new-password-file", k.secret(t, "a third password"))
-		if !strings.Contains(r.Stderr, "--replace-all") {
-			t.Errorf("it says %q", r.Stderr)
-		}
-		play(t, k.Stage, 0, "anna", "me", "kit", "test", "--code-file", k.secret(t, code))
 		// Where another device switched the sheet off there is none.
 		play(t, k.Stage, 0, "laptop", "me", "kit", "off", "--yes", "--replace")
 		if r, err := k.Sallyport(t.Context(), "anna", "me", "kit", "print"); err != nil || strings.Contains(r.Stderr, "You have a sheet already") {
