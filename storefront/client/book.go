@@ -311,8 +311,8 @@ type Merged struct {
 	Conflicts []safe.Conflict `json:"conflicts"` // what the two machines know differently and cannot both be so
 }
 
-// ErrOtherKeys: the backup is of another business, or of other keys of this one.
-var ErrOtherKeys = errors.New("the backup is not of this business with the keys that it has now")
+// errOtherKeys: the backup is of another business, or of other keys of this one.
+var errOtherKeys = errors.New("the backup is not of this business with the keys that it has now")
 
 // Merge takes in whom another machine of the same business met and what it saw of them, from that machine's backup. Nothing that is known here is taken back: of two
 // states of something the newer counts. Machines that merge one another's backups, in any order and any number of times, know the same people and marks in the end.
@@ -330,7 +330,7 @@ func (r *Reader) Merge(plain []byte) (Merged, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if line.ID != r.id || !bytes.Equal(b.Root, r.state.Root) || b.Replacing != nil || r.state.Replacing != nil {
-		return Merged{}, ErrOtherKeys
+		return Merged{}, errOtherKeys
 	}
 	records, err := b.records()
 	if err != nil {

@@ -275,11 +275,11 @@ func TestMachines(t *testing.T) {
 	w.wantRefusal(again, anna, "own/a", ErrRollback)
 	// Another business's backup, and one with other keys, are refused.
 	other, _ := w.reader("Other")
-	if _, err := two.Merge(backup(other)); !errors.Is(err, ErrOtherKeys) {
+	if _, err := two.Merge(backup(other)); !errors.Is(err, errOtherKeys) {
 		t.Errorf("another business's backup: %v", err)
 	}
 	w.must(again.Replace(ctx, stolen(), keep(new([]byte))))
-	if _, err := again.Merge(old); !errors.Is(err, ErrOtherKeys) {
+	if _, err := again.Merge(old); !errors.Is(err, errOtherKeys) {
 		t.Errorf("a backup with the keys of before: %v", err)
 	}
 	w.must(two.Close())

@@ -160,7 +160,7 @@ func TestCustodySealed(t *testing.T) {
 	only.must(o.Set(ctx, set("note", "n")))
 	only.connect(o, r, "r")
 	err = o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{})
-	if !errors.Is(err, policies.CodeCustody) || !strings.Contains(err.Error(), "on purpose") || !strings.Contains(err.Error(), SealedMeans) {
+	if !errors.Is(err, policies.CodeCustody) || !strings.Contains(err.Error(), "on purpose") || !strings.Contains(err.Error(), sealedMeans) {
 		t.Errorf("granting without a choice: %v", err)
 	}
 	only.must(o.Grant(ctx, r.ID(), []policies.Field{"note"}, GrantOptions{Custody: policies.CustodySealed}))

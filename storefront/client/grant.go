@@ -25,11 +25,11 @@ type GrantOptions struct {
 	Begins      time.Time        // from when on; zero: now
 	Duration    time.Duration    // how long; zero: one year
 	ReadsPerDay uint64           // fields released per UTC day; zero: no limit
-	Custody     policies.Custody // empty: resident. See [SealedMeans] before you choose the other
+	Custody     policies.Custody // empty: resident. Sealed: a copy of the key that the host kept outlives a revocation, until the sealing key is replaced
 }
 
-// SealedMeans is what an owner who chooses custody sealed should know, in a sentence.
-const SealedMeans = "custody sealed: the key of the grant rests outside the token, where only the token can use it; " +
+// sealedMeans is what an owner who chooses custody sealed should know, in a sentence.
+const sealedMeans = "custody sealed: the key of the grant rests outside the token, where only the token can use it; " +
 	"when you revoke, a copy of it that the vault's host kept dies only when the token's sealing key is replaced, if the host is honest then; what protects you besides are the vault's records and the move to new keys"
 
 // terms are the same, in the form of the document.
@@ -404,7 +404,7 @@ func (o *Owner) grantSlots(t *task, epochs map[policies.Field]uint64) (out []pol
 // notOffered says what a vault offers instead of a custody. What is weaker is never chosen for the owner.
 func notOffered(v *policies.VaultDocument, token string, custody policies.Custody) error {
 	if _, ok := v.ImportKey(token, policies.CustodySealed); ok && custody == policies.CustodyResident {
-		return fmt.Errorf("%w: it offers custody sealed only, which must be chosen on purpose; %s", policies.CodeCustody, SealedMeans)
+		return fmt.Errorf("%w: it offers custody sealed only, which must be chosen on purpose; %s", policies.CodeCustody, sealedMeans)
 	}
 	return fmt.Errorf("%w: it does not offer custody %s", policies.CodeCustody, custody)
 }
