@@ -794,7 +794,8 @@ func (m *model) item(e *Event, it *Item) {
 				because = append(because, w)
 			}
 		}
-		if len(because) == 0 || !present {
+		// Of a field that others may write it does not say that nobody wrote.
+		if len(because) == 0 || !present && m.others(it.Owner, it.Field) == 0 {
 			bad("no grant has expired")
 		}
 	case "grant_not_yet_valid":

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func load(t *testing.T, name string) []Event {
@@ -431,6 +432,11 @@ func (h *history) readOf(field, result string) {
 		}
 		e.Items = []Item{it}
 	})
+}
+
+// readLater is a read when what was granted for seconds is over.
+func (h *history) readLater(field, result string) {
+	h.add(9000, 9010, "acme/1", Read, OK, func(e *Event) { e.Items = []Item{{Owner: "ana", Field: field, Result: result}} })
 }
 
 func (h *history) kill(from, to int64) { h.add(from, to, "vault", Kill, OK, nil) }
@@ -1201,6 +1207,15 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.kill(20, 30)
 			h.replace(20, 30, "1", "unavailable")
 			h.replace(40, 50, "1", "succession_pending")
+		}},
+		"an expired grant of what is not there": {false, func(h *history) {
+			h.add(12, 14, "ana/1", Grant, OK, func(e *Event) { e.Reader, e.Fields, e.Terms = "acme", []string{"c"}, Terms{For: time.Second} })
+			h.readLater("c", "grant_expired")
+		}},
+		"is told where others may write": {true, func(h *history) {
+			h.add(12, 14, "ana/1", Grant, OK, func(e *Event) { e.Reader, e.Fields, e.Terms = "acme", []string{"c"}, Terms{For: time.Second} })
+			h.add(16, 18, "ana/1", GrantWrite, OK, func(e *Event) { e.Reader, e.Fields = "globex", []string{"c"} })
+			h.readLater("c", "grant_expired")
 		}},
 		"a device is added":                        {true, func(h *history) { h.pair(20, 30, "2", OK, "") }},
 		"not with another word":                    {false, func(h *history) { h.pair(20, 30, "2", OK, "wrong") }},
