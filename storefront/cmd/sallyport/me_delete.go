@@ -17,6 +17,7 @@ type meDelete struct {
 
 func (c *meDelete) Run(s *session) error {
 	var dir string
+	known := false // that there is something at the account server
 	err := s.withOwner(func(o *client.Owner, p *profile.Profile) error {
 		if c.Yes != s.say("answer.delete") && c.Yes != "DELETE" {
 			readers := map[string]bool{}
@@ -28,7 +29,7 @@ func (c *meDelete) Run(s *session) error {
 			}
 		}
 		// The account first: what opens it needs the keys that go with the profile.
-		if !c.Leave {
+		if known = o.AccountServer() != ""; !c.Leave {
 			if err := o.DropAccount(s.ctx); err != nil {
 				if o.Closed() {
 					return s.adding(err, "delete.account.closed")
@@ -51,6 +52,9 @@ func (c *meDelete) Run(s *session) error {
 	}
 	s.print(map[string]any{"closed": true, "profile": dir}, func(w io.Writer) {
 		fmt.Fprintln(w, strings.TrimSpace(s.say("delete.done", "dir", dir)))
+		if !known {
+			fmt.Fprintln(w, s.say("delete.elsewhere"))
+		}
 	})
 	return nil
 }
