@@ -524,7 +524,7 @@ func TestRefusedAtHome(t *testing.T) {
 	if _, err := InitOwner(ctx, new(memory), wrong, Options{}); !errors.Is(err, policies.ErrPin) || !errors.Is(err, ErrUntrue) {
 		t.Errorf("another ceremony than the pinned one: %v", err)
 	}
-	if _, err := OpenReader(&memory{state: mustState(o)}, Options{}); !errors.Is(err, ErrState) {
+	if _, err := OpenReader(&memory{state: mustState(o)}, Options{}); !errors.Is(err, ErrRole) {
 		t.Errorf("an owner's state opened as a reader's: %v", err)
 	}
 }

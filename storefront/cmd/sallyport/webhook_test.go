@@ -248,7 +248,7 @@ func TestInvitationsFile(t *testing.T) {
 // TestNotTakenSays: what a business is told when its webhook is dead is about businesses.
 func TestNotTakenSays(t *testing.T) {
 	var errs bytes.Buffer
-	s := &session{Global: &Global{}, lang: phrases.English, stdout: io.Discard, stderr: &errs}
+	s := &session{Global: &Global{}, ctx: t.Context(), lang: phrases.English, stdout: io.Discard, stderr: &errs}
 	s.fail(fmt.Errorf("%w: event %d: %w", errNotTaken, 7, errors.New("500")))
 	if strings.Contains(errs.String(), "sallyport me sync") {
 		t.Errorf("it says %q", errs.String())
