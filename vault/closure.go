@@ -71,7 +71,9 @@ func (v *Vault) proveClosed(e *envelope.Envelope, id *ledger.Identity) error {
 		closing, _ = s.Chain(policies.OwnerID(id.ID)) // nothing comes after it
 		undone = s.UndoneRevocation(closing.Hash) != nil
 	})
-	if receipt, err := v.receiptAt(closing.Index, closing.Hash); err == nil && !undone {
+	if receipt, err := v.receiptAt(closing.Index, closing.Hash); err != nil {
+		v.cfg.Logger.Error("the receipt of a closing cannot be given", "entry", closing.Index, "error", err)
+	} else if !undone {
 		p.Receipt = receipt
 	}
 	return p

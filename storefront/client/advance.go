@@ -178,7 +178,7 @@ func (a *attempt) catchUp(ctx context.Context) (done bool, err error) {
 func (a *attempt) readyToWrite(ctx context.Context) (done bool, err error) {
 	to, err := a.writer(ctx, policies.AuthorID(a.t.Reader))
 	if errors.Is(err, policies.CodeClosed) { // the writer's account
-		return true, a.contactClosed()
+		return true, a.contactClosed(false)
 	}
 	if err != nil {
 		return true, err
@@ -295,7 +295,7 @@ func (a *attempt) answer(ctx context.Context, e *envelope.Envelope, err error) (
 		t.Envelope = nil
 		return false, nil
 	case errors.Is(err, policies.CodePartyClosed) && !t.stops():
-		return true, a.contactClosed()
+		return true, a.contactClosed(errors.Is(err, errVaultSays))
 	case errors.Is(err, policies.CodeSuccessionPending) && t.Kind == taskNotice: // another change is announced, and this one is not
 		a.drop(a.stroke)
 		return true, errors.Join(err, a.save())
@@ -323,15 +323,15 @@ func (a *attempt) answer(ctx context.Context, e *envelope.Envelope, err error) (
 var ErrContactClosed = fmt.Errorf("%w, so nothing can be given to it any more", policies.CodePartyClosed)
 
 // contactClosed gives up the first task, whose reader or writer closed their account, and nothing else. Until this device is opened anew nothing is carried
-// over to them; what nobody asked for is not told.
-func (a *attempt) contactClosed() error {
+// over to them. What nobody asked for is not told, if the vault itself says that they are gone.
+func (a *attempt) contactClosed(vaultSays bool) error {
 	t := a.state.Tasks[0]
 	if a.departed == nil {
 		a.departed = map[policies.ReaderID]bool{}
 	}
 	a.departed[t.Reader] = true
 	a.state.Tasks = slices.Delete(a.state.Tasks, 0, 1)
-	if err := a.save(); err != nil || !t.wished() {
+	if err := a.save(); err != nil || vaultSays && !t.wished() {
 		return err
 	}
 	name := t.Reader.String()

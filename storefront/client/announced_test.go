@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -239,5 +241,52 @@ func TestRefusedByTheVault(t *testing.T) {
 		if len(root) == 0 || !bytes.Equal(root, make([]byte, len(root))) {
 			t.Errorf("second route %q: the root that is not to be is in memory still", second)
 		}
+	}
+}
+
+// TestNoticeHiddenAndDenied: a storefront passes an announcement on, says that it was refused, and shows the chain of before, while the vault is away. The device does not announce it twice, and so is not
+// told that another one is announced: it carries out what is.
+func TestNoticeHiddenAndDenied(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, _, _ := w.household(1)
+	var mu sync.Mutex
+	kept := map[string]*httptest.ResponseRecorder{} // what it answered before the announcement
+	hide, pass := false, true
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		mu.Lock()
+		defer mu.Unlock()
+		out := httptest.NewRecorder()
+		switch old := kept[r.URL.String()]; {
+		case r.Method == "POST" && strings.HasSuffix(r.URL.Path, "/successions"):
+			if pass {
+				next.ServeHTTP(httptest.NewRecorder(), r)
+				hide = true
+			}
+			problem.Write(out, policies.CodeSuccessionUnannounced)
+		case r.Method == "GET" && hide && old != nil:
+			out = old
+		default:
+			next.ServeHTTP(out, r)
+			if r.Method == "GET" && !hide {
+				kept[r.URL.String()] = out
+			}
+		}
+		maps.Copy(rw.Header(), out.Header())
+		rw.WriteHeader(out.Code)
+		rw.Write(out.Body.Bytes())
+	})
+	w.must(o.Sync(ctx))
+	w.must(o.Sync(ctx))
+	w.reachable(false)
+	if err := o.Replace(ctx, announce(), keep(new([]byte))); err == nil || !o.announces() || !hide {
+		t.Fatalf("nothing is tested: %v", err)
+	}
+	w.reachable(true)
+	pass = false
+	o.Sync(ctx)
+	w.hostile(nil)
+	o.Sync(ctx)
+	if _, own := o.Announced(); !own || !o.announces() || o.state.Replacing == nil || len(o.state.Replacing.Root) == 0 {
+		t.Errorf("what is announced is forgotten: own %t", own)
 	}
 }

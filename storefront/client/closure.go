@@ -64,7 +64,7 @@ func (o *Owner) CloseAccount(ctx context.Context) (err error) {
 }
 
 // neverClosing is a closing that can never be: it does not follow the identity. Only the owner of an account that is closed gets something for it, and nothing
-// comes of it, whoever has it, if it is open. It is no question to which the vault would show the owner's chain.
+// comes of it if it is open: whoever has it learns the chain's newest link at most. It is no question to which the vault would show the owner's chain.
 func (o *Owner) neverClosing() (*envelope.Envelope, error) {
 	nonce := policies.NewNonce()
 	return policies.Sign(o.signing, &policies.Closure{

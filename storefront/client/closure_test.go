@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -466,4 +467,53 @@ func TestGivingToWhoClosed(t *testing.T) {
 	w.must(o.Sync(ctx))
 	w.wantRead(stays, o, "note", "m")
 	w.wantRead(stays, o, "tax.id", "t")
+}
+
+// TestContactSaidToBeClosed: that a contact is gone, a storefront alone is not believed where the vault can be asked, and where it cannot, the person is told of what was not carried over.
+func TestContactSaidToBeClosed(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, globex := w.household(1)
+	lies := func() {
+		w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.Method == "POST" && strings.HasSuffix(r.URL.Path, "/grants") {
+				problem.Write(rw, policies.CodePartyClosed)
+				return
+			}
+			next.ServeHTTP(rw, r)
+		})
+	}
+	lies()
+	if err := o.Rotate(ctx, "own/f0"); errors.Is(err, ErrContactClosed) { // that the storefront does not take them is told
+		t.Errorf("the vault is not asked: %v", err)
+	}
+	w.hostile(nil)
+	w.must(o.Sync(ctx))
+	w.wantRead(acme, o, "own/f0", "value 0")
+	w.wantRead(globex, o, "own/f0", "value 0")
+	lies()
+	o.wire.owners = nil
+	if err := o.Rotate(ctx, "own/f0"); !errors.Is(err, ErrContactClosed) {
+		t.Errorf("nobody is told: %v", err)
+	}
+}
+
+// TestAccountOfAReplacedAndClosedOne: what the key server has is deleted too after another device closed an account whose root was replaced, of which the storefront has no receipt any more.
+func TestAccountOfAReplacedAndClosedOne(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	server, b := w.keyServer()
+	o, _ := w.owner()
+	var backup []byte
+	w.must(o.Replace(ctx, stolen(), keep(&backup)))
+	_, _, err := o.NewKit(ctx, server.URL, ClaimNothing, false)
+	w.must(err)
+	two, err := RestoreOwner(new(memory), backup, Options{})
+	w.must(err)
+	w.must(two.Sync(ctx))
+	w.must(two.CloseAccount(ctx))
+	for begin := time.Now(); !errors.Is(o.Sync(ctx), policies.CodeClosed) && time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) {
+	}
+	w.must(o.DropAccount(ctx))
+	if b.newest != nil || o.AccountServer() != "" {
+		t.Error("it is still there")
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/policies/freeze"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
 // lineOf is an identity's line as it was stored: the first document and its successions, verified when they came and again here.
@@ -102,7 +103,7 @@ func (o *Owner) proven(ctx context.Context) ([]api.Succession, error) {
 		return nil, err
 	}
 	list, err := o.listed(ctx, o.id, policies.OwnerID{})
-	if err != nil {
+	if err != nil && !errors.Is(err, policies.CodeClosed) { // who closed the account has something to delete at the key server still, and the storefront has nothing more to show
 		return nil, fmt.Errorf("asking for the receipts of this person's newest keys: %w", err)
 	}
 	shown := map[policies.Hash]*evidence.Receipt{}
@@ -120,7 +121,11 @@ func (o *Owner) proven(ctx context.Context) ([]api.Succession, error) {
 		receipt := shown[e.Hash]
 		if receipt == nil { // it went past this storefront, or the storefront lost it
 			receipt = new(evidence.Receipt)
-			if err := o.wire.call(ctx, request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: raw, out: receipt}); err != nil {
+			err := o.wire.call(ctx, request{method: "POST", path: path(api.PathSuccessions, o.id.String()), raw: raw, out: receipt})
+			if errors.Is(err, policies.CodeClosed) && o.wire.owners != nil {
+				err = o.wire.call(ctx, request{method: "POST", path: vaultapi.PathDocuments, base: o.wire.owners, in: &vaultapi.Submission{Envelope: raw}, out: receipt})
+			}
+			if err != nil {
 				return nil, fmt.Errorf("telling the storefront how this person came to the newest keys: %w", err)
 			}
 		}
