@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -34,6 +35,9 @@ func (t *Token) is(s cryptoki.Session, o cryptoki.Object, check KeyCheck) (bool,
 
 // checkOf returns the check value of an object. ok is false if it is no key that derives, or destroyed since it was found.
 func (t *Token) checkOf(s cryptoki.Session, o cryptoki.Object) (check KeyCheck, ok bool, err error) {
+	if whole, err := t.whole(s, o); err != nil || !whole {
+		return check, false, err
+	}
 	x, err := derive(t.module, s, o, t.profile.encode(generator[:]), t.template)
 	defer clear(x[:])
 	if ckr, ok := err.(cryptoki.CKR); ok && kindOf(ckr) == ErrRefused || gone(err) {
@@ -43,6 +47,12 @@ func (t *Token) checkOf(s cryptoki.Session, o cryptoki.Object) (check KeyCheck, 
 		return check, false, err
 	}
 	return checkOf(&x), true, nil
+}
+
+// whole reports whether an object has a curve. One whose making was cut short has label and id and neither curve nor value, and SoftHSM ends the process that derives with it.
+func (t *Token) whole(s cryptoki.Session, o cryptoki.Object) (bool, error) {
+	params, ok, err := t.short(s, o, cryptoki.CKA_EC_PARAMS)
+	return ok && bytes.Equal(params, p256Params), err
 }
 
 // Which of some objects are the key with a check value.

@@ -42,7 +42,7 @@ func (t *Token) Clean(ctx context.Context) (c Cleaned, err error) {
 			if err != nil {
 				return err
 			}
-			if o == 0 && len(objects) > 1 {
+			if o == 0 && len(others) == 0 {
 				c.Disputed = append(c.Disputed, id)
 			}
 			surplus = append(surplus, others...)
@@ -61,28 +61,33 @@ func (t *Token) Clean(ctx context.Context) (c Cleaned, err error) {
 	return c, err
 }
 
-// oneOf returns the object to use of those that have a key's name, and the others that are surplus: the same key, or what does not derive. It is zero if two are different keys, and if
-// none of several derives.
+// oneOf returns the object to use of those that have a key's name, and the others that are surplus: the same key, or what a crash left half made. It is zero, and nothing is surplus, if two
+// are different keys, and if a whole one of several does not derive: whether that is the right one nobody can tell.
 func (t *Token) oneOf(s cryptoki.Session, objects []cryptoki.Object) (one cryptoki.Object, surplus []cryptoki.Object, err error) {
 	if len(objects) == 1 {
 		return objects[0], nil, nil
 	}
 	var its KeyCheck
 	for _, o := range objects {
+		whole, err := t.whole(s, o)
+		if err != nil {
+			return 0, nil, err
+		}
+		if !whole {
+			surplus = append(surplus, o)
+			continue
+		}
 		check, derives, err := t.checkOf(s, o)
 		switch {
 		case err != nil:
 			return 0, nil, err
-		case derives && one == 0:
-			one, its = o, check
-		case derives && check != its:
+		case !derives, one != 0 && check != its:
 			return 0, nil, nil
+		case one == 0:
+			one, its = o, check
 		default:
 			surplus = append(surplus, o)
 		}
-	}
-	if one == 0 {
-		return 0, nil, nil
 	}
 	return one, surplus, nil
 }

@@ -1,10 +1,10 @@
 package pkcs11
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // A pendingImport is that of one key.
@@ -53,7 +53,7 @@ func (p *Pool) carryOut(group []*pendingImport, again int) {
 	var failed []*pendingImport
 	var left []*pendingEnd // what there may be of them
 	for _, i := range group {
-		if errors.Is(i.err, ErrTokenFull) || errors.Is(i.err, ErrTokenBroken) && again > 0 {
+		if errors.Is(i.err, ErrTokenFull) || errors.Is(i.err, ErrTokenBroken) {
 			failed, left = append(failed, i), append(left, &pendingEnd{member: memberFor(i.id)})
 		} else {
 			close(i.done)
@@ -62,17 +62,23 @@ func (p *Pool) carryOut(group []*pendingImport, again int) {
 	if len(failed) == 0 {
 		return
 	}
-	p.endAll(left)
+	if slices.ContainsFunc(failed, func(i *pendingImport) bool { return !errors.Is(i.err, ErrTokenFull) }) {
+		p.endAll(left)
+	} else { // no worker died over them, and one that starts now would have to write in a token that is full
+		p.end(left)
+	}
 	for n, i := range failed {
 		err := left[n].err
 		if errors.Is(err, ErrKeyMissing) {
 			err = nil
 		}
-		if err == nil && !errors.Is(i.err, ErrTokenFull) {
+		if err == nil && again > 0 && !errors.Is(i.err, ErrTokenFull) {
 			p.carryOut([]*pendingImport{i}, again-1)
 			continue
 		}
-		i.err = cmp.Or(err, i.err)
+		if err != nil {
+			i.err = errors.Join(i.err, err)
+		}
 		close(i.done)
 	}
 }

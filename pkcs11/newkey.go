@@ -76,7 +76,11 @@ func (p *Pool) NewKey(ctx context.Context, id KeyID) error {
 		return err
 	}
 	left := &pendingEnd{member: memberFor(id)}
-	p.endAll([]*pendingEnd{left})
+	if errors.Is(err, ErrTokenFull) {
+		p.end([]*pendingEnd{left})
+	} else {
+		p.endAll([]*pendingEnd{left})
+	}
 	if left.err != nil && !errors.Is(left.err, ErrKeyMissing) {
 		return errors.Join(err, left.err)
 	}
