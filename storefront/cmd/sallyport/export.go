@@ -91,8 +91,8 @@ func (c *meExport) Run(s *session) error {
 			s.print(map[string]any{"format": c.Format, "file": c.Output}, func(io.Writer) { s.note("%s", s.say("export.written", "file", c.Output)) })
 			return nil
 		}
-		s.print(result, func(w io.Writer) { _, _ = w.Write(out) })
-		return nil
+		s.print(result, func(w io.Writer) { _, err = w.Write(out) })
+		return err
 	})
 }
 

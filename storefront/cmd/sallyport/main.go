@@ -198,17 +198,18 @@ func (e usage) Error() string { return string(e) }
 func (e usage) Is(target error) bool { return target == errUsage }
 
 // errInterrupted is a command that its user ended.
-var errInterrupted = errors.New("it was interrupted; what was begun is finished by the next command")
+var errInterrupted = errors.New("it was interrupted")
 
 // fail prints an error and returns its exit code. Joined errors are told in one message each.
 func (s *session) fail(err error) int {
 	code := exitCode(err)
-	if s.ctx.Err() != nil && errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrNotStopped) {
-		err, code = errInterrupted, exitError // whatever it was that did not answer any more
-	}
 	var quiet errQuiet
 	if errors.As(err, &quiet) {
 		return code
+	}
+	done := errors.Is(err, client.ErrNotStopped) || errors.Is(err, client.ErrUntold) || errors.Is(err, client.ErrNotRotated) // these say what was done
+	if s.ctx.Err() != nil && errors.Is(err, context.Canceled) && !done {
+		err, code = fmt.Errorf("%w: %w", errInterrupted, err), exitError // whatever it was that did not answer any more
 	}
 	if s.JSON {
 		s.printError(code, err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -79,7 +80,7 @@ func (c *operatorFreeze) Run(s *session) error {
 	if said == "" {
 		fmt.Fprintf(s.stderr, "All reading of this person stops, and only the person can end that. Type the first eight digits of the person's id: ")
 		if said, err = s.line(bufio.NewReader(s.stdin)); err != nil {
-			return fmt.Errorf("%w: nothing was typed, so nothing was done", errUsage)
+			return cmp.Or(s.ctx.Err(), error(usage("nothing was typed, so nothing was done")))
 		}
 	}
 	if strings.TrimSpace(said) != digits {

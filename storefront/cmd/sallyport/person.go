@@ -179,7 +179,7 @@ func once(text string) string {
 	lines := strings.Split(text, "\n")
 	var kept []string
 	for i, line := range lines {
-		if !slices.ContainsFunc(lines[i+1:], func(later string) bool { return strings.HasPrefix(later, line) }) {
+		if !slices.ContainsFunc(lines[i+1:], func(later string) bool { return later == line || strings.HasPrefix(later, line+": ") }) {
 			kept = append(kept, line)
 		}
 	}

@@ -2,17 +2,20 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/phrases"
 )
 
@@ -98,5 +101,34 @@ func TestPromptHides(t *testing.T) {
 		if got, err := s.prompt(true); !errors.Is(err, want) || err == nil && string(got) != "horse" {
 			t.Errorf("%q, %v", got, err)
 		}
+	}
+}
+
+// TestEndedBeforeThePrompt: who ends a command before it asks is asked nothing, and no terminal hides what is typed next.
+func TestEndedBeforeThePrompt(t *testing.T) {
+	ctx, end := context.WithCancel(t.Context())
+	end()
+	if _, err := whileWanted(ctx, func() (int, error) { t.Error("it asks"); return 0, nil }); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	time.Sleep(10 * time.Millisecond) // for a goroutine that asks all the same
+}
+
+// TestInterruptedTellsWhatWasDone: Ctrl-C hides no result: not that of a closed account of which the storefront does not know, and none that was printed already.
+func TestInterruptedTellsWhatWasDone(t *testing.T) {
+	ctx, end := context.WithCancel(t.Context())
+	end()
+	var out, errs bytes.Buffer
+	s := &session{Global: &Global{JSON: true}, ctx: ctx, lang: phrases.English, stdout: &out, stderr: &errs}
+	if s.fail(errQuiet{context.Canceled}); out.Len() > 0 {
+		t.Errorf("a second result: %s", out.String())
+	}
+	s.JSON = false
+	if s.fail(fmt.Errorf("%w: %w", client.ErrUntold, context.Canceled)); !strings.Contains(errs.String(), "closed") {
+		t.Errorf("it says %q", errs.String())
+	}
+	errs.Reset()
+	if s.fail(fmt.Errorf("reaching the vault: %w", context.Canceled)); !strings.Contains(errs.String(), "interrupted") {
+		t.Errorf("it says %q", errs.String())
 	}
 }

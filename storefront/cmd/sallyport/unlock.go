@@ -116,6 +116,9 @@ func whileWanted[T any](ctx context.Context, read func() (T, error)) (T, error) 
 		value T
 		err   error
 	}
+	if err := ctx.Err(); err != nil { // nothing may hide what is typed after that
+		return *new(T), err
+	}
 	done := make(chan answer, 1)
 	go func() { // until the process ends, which is what comes after Ctrl-C
 		value, err := read()

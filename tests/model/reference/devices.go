@@ -75,7 +75,7 @@ func (m *model) unsigned(e *Event) (may, must bool) {
 	added := func(of []*Event) bool {
 		return slices.ContainsFunc(of, func(x *Event) bool { return x.Do == Pair && x.Result == OK && x.Start < e.Start })
 	}
-	if !added(m.of[e.owner()]) {
+	if !added(m.of[e.owner()]) || !slices.ContainsFunc(m.by[e.Who], func(x *Event) bool { return x.Start < e.Start && x.made() }) {
 		return false, false
 	}
 	return true, added(m.by[e.Who]) && !slices.ContainsFunc(m.of[e.owner()], func(x *Event) bool {

@@ -1238,6 +1238,7 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.replace(40, 50, "2", OK)
 		}},
 		"the first one has it still": {false, func(h *history) { h.pair(20, 30, "2", OK, ""); h.replace(40, 50, "1", "succession_pending") }},
+		"and signs with it":          {false, func(h *history) { h.pair(20, 30, "2", OK, ""); h.replace(40, 50, "1", NoRecovery) }},
 		"one that was added goes on with a new root": {true, func(h *history) {
 			h.replace(12, 14, "1", OK)
 			h.pair(20, 30, "2", OK, "")
