@@ -12,7 +12,7 @@ import (
 type Cleaned struct {
 	Unfinished int     `json:"unfinished,omitzero"` // objects that were never whole
 	Surplus    int     `json:"surplus,omitzero"`    // objects of keys that lay there more than once
-	Disputed   []KeyID `json:"disputed,omitempty"`  // names that different keys have: a host with the PIN made one of them
+	Disputed   []KeyID `json:"disputed,omitempty"`  // names of several objects of which none is surely the key: a host with the PIN made or changed one, or all are halves
 }
 
 // Clean destroys what a crash left of keys and signer states that were being
@@ -42,7 +42,7 @@ func (t *Token) Clean(ctx context.Context) (c Cleaned, err error) {
 			if err != nil {
 				return err
 			}
-			if o == 0 && len(others) == 0 {
+			if o == 0 {
 				c.Disputed = append(c.Disputed, id)
 			}
 			surplus = append(surplus, others...)
@@ -88,6 +88,9 @@ func (t *Token) oneOf(s cryptoki.Session, objects []cryptoki.Object) (one crypto
 		default:
 			surplus = append(surplus, o)
 		}
+	}
+	if one == 0 { // of several halves all are nobody's; a file that is being written says nothing for a moment
+		return 0, nil, nil
 	}
 	return one, surplus, nil
 }

@@ -64,7 +64,7 @@ func (p *Pool) carryOut(group []*pendingImport, again int) {
 	}
 	if slices.ContainsFunc(failed, func(i *pendingImport) bool { return !errors.Is(i.err, ErrTokenFull) }) {
 		p.endAll(left)
-	} else { // no worker died over them, and one that starts now would have to write in a token that is full
+	} else { // one that starts now would have to write in a token that is full; what nobody who runs sees, the next start sweeps
 		p.end(left)
 	}
 	for n, i := range failed {

@@ -702,7 +702,7 @@ func (p *Pool) Clean(ctx context.Context) error {
 		p.tell(call{Method: "keys"}, nil) // who knew a key by the object that is gone
 	}
 	for _, id := range r.Cleaned.Disputed {
-		p.config.Logger.Error("different keys have one name in the token, and none of them is used: somebody with the PIN made one", "key", id.String())
+		p.config.Logger.Error("a key's name has several objects in the token of which none is surely the key, and none is used: somebody with the PIN made or changed one, or a crash left halves", "key", id.String())
 	}
 	return nil
 }

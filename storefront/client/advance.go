@@ -178,7 +178,7 @@ func (a *attempt) catchUp(ctx context.Context) (done bool, err error) {
 func (a *attempt) readyToWrite(ctx context.Context) (done bool, err error) {
 	to, err := a.writer(ctx, policies.AuthorID(a.t.Reader))
 	if errors.Is(err, policies.CodeClosed) { // the writer's account
-		return true, a.contactClosed(false)
+		return true, a.contactClosed()
 	}
 	if err != nil {
 		return true, err
@@ -295,7 +295,7 @@ func (a *attempt) answer(ctx context.Context, e *envelope.Envelope, err error) (
 		t.Envelope = nil
 		return false, nil
 	case errors.Is(err, policies.CodePartyClosed) && !t.stops():
-		return true, a.contactClosed(errors.Is(err, errVaultSays))
+		return true, a.saidToBeClosed(ctx, e)
 	case errors.Is(err, policies.CodeSuccessionPending) && t.Kind == taskNotice: // another change is announced, and this one is not
 		a.drop(a.stroke)
 		return true, errors.Join(err, a.save())
@@ -322,16 +322,35 @@ func (a *attempt) answer(ctx context.Context, e *envelope.Envelope, err error) (
 // ErrContactClosed: whom something was to be given to closed their account. It is a policies.CodePartyClosed.
 var ErrContactClosed = fmt.Errorf("%w, so nothing can be given to it any more", policies.CodePartyClosed)
 
+// saidToBeClosed goes by a refusal that says that a contact is gone: by the vault's own word, where it can be had. On the storefront's alone one who is there would lose what is carried over to them.
+func (a *attempt) saidToBeClosed(ctx context.Context, e *envelope.Envelope) error {
+	if a.wire.owners == nil {
+		return a.contactClosed()
+	}
+	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
+	defer cancel()
+	in := &vaultapi.Submission{Envelope: e.Raw, Keys: a.keys}
+	switch err := a.post(second, a.v, request{method: "POST", path: vaultapi.PathDocuments, base: a.wire.owners, in: in}, e); {
+	case err == nil:
+		a.state.Untold = append(a.state.Untold, e.Raw)
+		return a.done(e)
+	case errors.Is(err, policies.CodePartyClosed), errors.Is(err, policies.CodeUnavailable) && ctx.Err() == nil:
+		return a.contactClosed()
+	default:
+		return err
+	}
+}
+
 // contactClosed gives up the first task, whose reader or writer closed their account, and nothing else. Until this device is opened anew nothing is carried
-// over to them. What nobody asked for is not told, if the vault itself says that they are gone.
-func (a *attempt) contactClosed(vaultSays bool) error {
+// over to them; what nobody asked for is not told.
+func (a *attempt) contactClosed() error {
 	t := a.state.Tasks[0]
 	if a.departed == nil {
 		a.departed = map[policies.ReaderID]bool{}
 	}
 	a.departed[t.Reader] = true
 	a.state.Tasks = slices.Delete(a.state.Tasks, 0, 1)
-	if err := a.save(); err != nil || vaultSays && !t.wished() {
+	if err := a.save(); err != nil || !t.wished() {
 		return err
 	}
 	name := t.Reader.String()

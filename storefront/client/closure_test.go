@@ -469,7 +469,7 @@ func TestGivingToWhoClosed(t *testing.T) {
 	w.wantRead(stays, o, "tax.id", "t")
 }
 
-// TestContactSaidToBeClosed: that a contact is gone, a storefront alone is not believed where the vault can be asked, and where it cannot, the person is told of what was not carried over.
+// TestContactSaidToBeClosed: that a contact is gone, a storefront alone is not believed where the vault can be asked.
 func TestContactSaidToBeClosed(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, _, acme, globex := w.household(1)
@@ -491,10 +491,32 @@ func TestContactSaidToBeClosed(t *testing.T) {
 	w.wantRead(acme, o, "own/f0", "value 0")
 	w.wantRead(globex, o, "own/f0", "value 0")
 	lies()
-	o.wire.owners = nil
-	if err := o.Rotate(ctx, "own/f0"); !errors.Is(err, ErrContactClosed) {
-		t.Errorf("nobody is told: %v", err)
+	if err := o.Grant(ctx, globex.ID(), []policies.Field{"own/f0"}, GrantOptions{Purpose: "another"}); errors.Is(err, ErrContactClosed) {
+		t.Errorf("what is wished: %v", err)
 	}
+	w.hostile(nil)
+	w.must(o.Sync(ctx))
+}
+
+// TestStoppingBesideAClosedAccount: of two contacts who are let write or read a field one closed their account. The other is stopped and asked to delete all the same.
+func TestStoppingBesideAClosedAccount(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m := w.owner()
+	w.must(o.Set(ctx, set("note", "n")))
+	acme, _ := w.reader("Acme")
+	gone, _ := w.reader("Gone")
+	w.connect(o, acme, "acme")
+	w.connect(o, gone, "gone")
+	w.must(o.Grant(ctx, acme.ID(), []policies.Field{"note"}, GrantOptions{}))
+	w.must(o.GrantWrite(ctx, gone.ID(), []policies.Field{"note"}, GrantOptions{}))
+	w.close(gone)
+	o = reopen(m, w)
+	stopped, err := o.Stop(ctx, acme.ID(), nil)
+	w.must(err)
+	if len(stopped.Fields) != 1 {
+		t.Errorf("stopped: %+v", stopped)
+	}
+	w.wantRefusal(acme, o, "note", policies.CodeRevoked)
 }
 
 // TestAccountOfAReplacedAndClosedOne: what the key server has is deleted too after another device closed an account whose root was replaced, of which the storefront has no receipt any more.

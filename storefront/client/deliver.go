@@ -28,11 +28,12 @@ func (o *Owner) deliver(ctx context.Context, t *task, v *policies.VaultDocument,
 			err = o.post(ctx, v, request{method: "POST", path: path(api.PathManifests, o.id.String()), in: p, login: true}, e)
 		}
 	case taskGrant:
-		err = o.give(ctx, v, api.PathGrants, &vaultapi.Submission{Envelope: e.Raw, Keys: keys}, e)
+		in := &vaultapi.Submission{Envelope: e.Raw, Keys: keys}
+		err = o.post(ctx, v, request{method: "POST", path: path(api.PathGrants, o.id.String()), in: in, login: true}, e)
 	case taskRevoke, taskEndWrite:
 		err = o.deliverRevocation(ctx, v, e)
 	case taskWrite:
-		err = o.give(ctx, v, routeOf(e.Type), &vaultapi.Submission{Envelope: e.Raw}, e)
+		err = o.post(ctx, v, request{method: "POST", path: path(routeOf(e.Type), o.id.String()), in: &vaultapi.Submission{Envelope: e.Raw}, login: true}, e)
 	case taskSucceed, taskNotice:
 		var vaults bool
 		switch vaults, err = o.deliverSuccession(ctx, v, e); {
@@ -58,31 +59,6 @@ func routeOf(docType string) string {
 		return api.PathWriteEnds
 	}
 	return api.PathRevocations
-}
-
-// errVaultSays: the vault's own listener says it, not the storefront alone.
-var errVaultSays = errors.New("the vault itself says so")
-
-// give sends a document that gives somebody something. That they closed their account is asked of the vault itself, where it can be reached: on the storefront's word alone a contact who is there
-// would lose what is carried over to them.
-func (o *Owner) give(ctx context.Context, v *policies.VaultDocument, pattern string, in *vaultapi.Submission, e *envelope.Envelope) error {
-	err := o.post(ctx, v, request{method: "POST", path: path(pattern, o.id.String()), in: in, login: true}, e)
-	if !errors.Is(err, policies.CodePartyClosed) || o.wire.owners == nil {
-		return err
-	}
-	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
-	defer cancel()
-	var p *problem.Problem
-	switch past := o.post(second, v, request{method: "POST", path: vaultapi.PathDocuments, base: o.wire.owners, in: in}, e); {
-	case past == nil:
-		o.state.Untold = append(o.state.Untold, e.Raw)
-		return nil
-	case errors.Is(past, policies.CodePartyClosed):
-		return fmt.Errorf("%w: %w", errVaultSays, past)
-	case errors.As(past, &p): // another refusal than that
-		return past
-	}
-	return err
 }
 
 // post sends a document and verifies the receipt.

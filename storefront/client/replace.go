@@ -280,7 +280,7 @@ func (o *Owner) buildNotice(t *task, v *policies.VaultDocument) (*envelope.Envel
 		return nil, nil
 	}
 	if !t.TakeBack {
-		if o.state.Replacing == nil || o.state.Announced != nil && o.state.Announced.Own { // the chain has it, whoever hid that
+		if r, a := o.state.Replacing, o.state.Announced; r == nil || a != nil && a.Own && a.Notice == r.Notice { // the chain has it, whoever hid that
 			return nil, nil
 		}
 		d, next, err := o.successor(o.state.Replacing)
