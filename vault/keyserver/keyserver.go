@@ -197,8 +197,11 @@ func Create(ctx context.Context, c Config) error {
 	return record(ctx, c.Log, entry{Kind: kindStart, Server: c.ID}, nil)
 }
 
+// preparedLifetime is how long a key that was prepared outlives a restart. A device names it in the next account within seconds; who does not come back leaves a key that nobody uses.
+const preparedLifetime = time.Hour
+
 // Open reads the log and destroys keys of the token that belong to no account: those of passwords that were replaced, and those that were
-// prepared and not used.
+// prepared more than an hour ago and not used.
 func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.Vault == nil || c.Vault.Vault == c.ID {
 		return nil, errors.New("a key server needs the document of the vault whose receipts it takes, which is not its own ceremony's")
@@ -211,7 +214,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
-	first := true
+	first, prepared := true, map[policies.OwnerID]time.Time{}
 	err := c.Log.Replay(ctx, 0, func(p keylog.Position, r keylog.Record) error {
 		var e entry
 		if err := envelope.Decode(r.Entry, &e); err != nil {
@@ -221,6 +224,9 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 			return fmt.Errorf("entry %d: this is not the log of this key server", p.Index)
 		}
 		first = false
+		if e.Kind == kindPrepare {
+			prepared[e.Owner] = p.Time
+		}
 		if err := s.apply(p.Index, &e, r.Body); err != nil {
 			return fmt.Errorf("entry %d: %w", p.Index, err)
 		}
@@ -232,38 +238,43 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the key server's log: %w", err)
 	}
-	return s, s.sweep(ctx)
+	return s, s.sweep(ctx, prepared)
 }
 
-func (s *Server) sweep(ctx context.Context) error {
-	used := map[KeyID]bool{probe: false}
-	for _, a := range s.accounts {
-		a.prepared = KeyID{}
-		if a.key != (KeyID{}) {
-			used[a.key] = false
-		}
-	}
+// sweep destroys the keys that nobody uses, and says which are missing. prepared is when each owner's was prepared last.
+func (s *Server) sweep(ctx context.Context, prepared map[policies.OwnerID]time.Time) error {
 	keys, err := s.token.Keys(ctx)
 	if err != nil {
 		return err
 	}
+	there := map[KeyID]bool{}
 	for _, key := range keys {
-		if _, ok := used[key]; ok {
-			used[key] = true
+		there[key] = true
+	}
+	used := map[KeyID]bool{probe: true}
+	missing := 0
+	for owner, a := range s.accounts {
+		if a.key != (KeyID{}) {
+			if used[a.key] = true; !there[a.key] {
+				missing++
+			}
+		}
+		// It is not there either if the process ended before it was made; then nobody knows of it.
+		if !there[a.prepared] || s.now().Sub(prepared[owner]) > preparedLifetime {
+			a.prepared = KeyID{}
+		}
+		used[a.prepared] = true
+	}
+	for _, key := range keys {
+		if used[key] {
 			continue
 		}
 		if err := s.token.Destroy(ctx, key); err != nil {
 			return fmt.Errorf("destroying a key that no account uses: %w", err)
 		}
 	}
-	missing := 0
-	for _, there := range used {
-		if !there {
-			missing++
-		}
-	}
 	switch {
-	case !used[probe]:
+	case !there[probe]:
 		return errors.New("the token does not hold the key that was made with the log; it is not the token of this key server")
 	case missing > 0:
 		s.logger.Error("the token lacks keys; the passwords of their accounts open nothing, and must be set anew", "keys", missing)

@@ -28,6 +28,8 @@ import (
 type memoryLog struct {
 	mu      sync.Mutex
 	records []keylog.Record
+	times   []time.Time
+	now     func() time.Time
 	broken  error
 }
 
@@ -39,6 +41,7 @@ func (l *memoryLog) Append(_ context.Context, records ...keylog.Record) (out []k
 	}
 	for _, r := range records {
 		out = append(out, keylog.Position{Index: int64(len(l.records))})
+		l.times = append(l.times, l.now())
 		l.records = append(l.records, keylog.Record{Entry: bytes.Clone(r.Entry), Body: bytes.Clone(r.Body)})
 	}
 	return out, cp, nil
@@ -46,7 +49,7 @@ func (l *memoryLog) Append(_ context.Context, records ...keylog.Record) (out []k
 
 func (l *memoryLog) Replay(_ context.Context, from int64, f func(keylog.Position, keylog.Record) error) error {
 	for i, r := range l.records[from:] {
-		if err := f(keylog.Position{Index: from + int64(i)}, r); err != nil {
+		if err := f(keylog.Position{Index: from + int64(i), Time: l.times[from+int64(i)]}, r); err != nil {
 			return err
 		}
 	}
@@ -179,7 +182,8 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{log: &memoryLog{}, token: &memoryToken{keys: map[KeyID]*ecdh.PrivateKey{}}, at: time.Now()}
+	w := &world{token: &memoryToken{keys: map[KeyID]*ecdh.PrivateKey{}}, at: time.Now()}
+	w.log = &memoryLog{now: func() time.Time { return w.at }}
 	if err := Create(t.Context(), w.config()); err != nil {
 		t.Fatal(err)
 	}
@@ -208,6 +212,16 @@ func (w *world) restart(t testing.TB) {
 
 // set gives a person a password and a kit, on top of what the server has.
 func (w *world) set(t testing.TB, p *person, text string, kit *password.Kit) *api.Account {
+	t.Helper()
+	d := w.prepare(t, p, text, kit)
+	if _, err := w.Put(t.Context(), p.id, p.sign(t, d)); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// prepare has a key made for a password, and returns the account that names it.
+func (w *world) prepare(t testing.TB, p *person, text string, kit *password.Kit) *api.Account {
 	t.Helper()
 	a, err := password.NewAttempt(p.id, []byte(text), nil)
 	if err != nil {
@@ -240,9 +254,6 @@ func (w *world) set(t testing.TB, p *person, text string, kit *password.Kit) *ap
 			t.Fatal(err)
 		}
 		d.Kit = &api.KitLock{Verifier: password.Verifier(p.id, k.Proof()), Wrapped: wrapped}
-	}
-	if _, err := w.Put(t.Context(), p.id, p.sign(t, d)); err != nil {
-		t.Fatal(err)
 	}
 	return d
 }
@@ -656,6 +667,7 @@ func TestStart(t *testing.T) {
 	if err := w.token.NewKey(t.Context(), KeyID{77}); err != nil {
 		t.Fatal(err)
 	}
+	w.at = w.at.Add(preparedLifetime + time.Minute)
 	w.restart(t)
 	if len(w.token.keys) != 2 {
 		t.Errorf("the token holds %d keys after the start", len(w.token.keys))
@@ -705,6 +717,40 @@ func TestPrepareAgain(t *testing.T) {
 	}
 	if w.token.keys[KeyID(first.Key)] != nil || w.token.keys[KeyID(second.Key)] == nil {
 		t.Error("the second one did not take the place of the first")
+	}
+}
+
+// TestPreparedBeforeARestart: the server may stop between the two halves of a new password. The device notices nothing, whatever password there was before.
+func TestPreparedBeforeARestart(t *testing.T) {
+	w, p := newWorld(t), newPerson(t, 1)
+	for _, text := range []string{"correct horse", "battery staple"} {
+		d := w.prepare(t, p, text, nil)
+		w.restart(t)
+		if _, err := w.Put(t.Context(), p.id, p.sign(t, d)); err != nil {
+			t.Fatal(err)
+		}
+		w.restart(t)
+		if _, err := w.try(t, p.id, text); err != nil {
+			t.Error(err)
+		}
+		if len(w.token.keys) != 2 {
+			t.Errorf("the token holds %d keys", len(w.token.keys))
+		}
+	}
+}
+
+// TestPreparedAndNotMade: whoever is killed between the entry and the key leaves an entry whose key nobody names, and which is no missing key.
+func TestPreparedAndNotMade(t *testing.T) {
+	w, p := newWorld(t), newPerson(t, 1)
+	d := w.prepare(t, p, "correct horse", nil)
+	delete(w.token.keys, KeyID(d.Password.Key))
+	w.restart(t)
+	if _, err := w.Put(t.Context(), p.id, p.sign(t, d)); !errors.Is(err, policies.CodeOutdated) {
+		t.Errorf("an account names a key that is not there: %v", err)
+	}
+	w.set(t, p, "correct horse", nil)
+	if _, err := w.try(t, p.id, "correct horse"); err != nil {
+		t.Error(err)
 	}
 }
 
