@@ -28,6 +28,23 @@ type accountState struct {
 	Hash       policies.Hash      `json:"hash"`
 	Password   *keys.PasswordLock `json:"password,omitzero"`
 	Kit        *keys.KitLock      `json:"kit,omitzero"`
+	Sent       *accountState      `json:"sent,omitzero"` // what this device sent last, in case that it was taken and the answer lost
+}
+
+// zero overwrites the profile's keys.
+func (a *accountState) zero() {
+	clear(a.Key)
+	if a.Sent != nil {
+		clear(a.Sent.Key)
+	}
+}
+
+// server is the URL of the key server that has the account, or may have it; "" for none.
+func (a *accountState) server() string {
+	if a.Server == "" && a.Sent != nil {
+		return a.Sent.Server
+	}
+	return a.Server
 }
 
 // AccountInfo is what a person is told of the account.
@@ -99,7 +116,7 @@ func (k *keyServer) post(ctx context.Context, path string, in, out any) error {
 func (o *Owner) account(ctx context.Context, server string) (*keyServer, error) {
 	a := &o.state.Account
 	if server == "" {
-		server = a.Server
+		server = a.server()
 	}
 	if server == "" {
 		return nil, ErrNoAccount
@@ -149,6 +166,20 @@ func (o *Owner) inquire(ctx context.Context, k *keyServer, q keys.Question) (*ke
 	return out, k.post(ctx, keys.PathAsk, o.signed(k, e), out)
 }
 
+// arrived takes over what this device sent, where the key server has it and only its answer was lost: no other device did that. A sheet that was sent so was never shown to anybody;
+// the next version does not keep it.
+func (o *Owner) arrived(got *keys.Answer) {
+	a := &o.state.Account
+	sent := a.Sent
+	if sent == nil || got.Version != sent.Version || got.Hash != sent.Hash {
+		return
+	}
+	if sent.Kit != nil && (a.Kit == nil || a.Kit.Verifier != sent.Kit.Verifier) {
+		sent.Kit = nil
+	}
+	*a = *sent
+}
+
 // current refuses to go on from another version than the key server's. With a claim, it takes over what the other device did: its version and its locks, which are of no use to this
 // device if the profile is under a key that it does not have.
 func (o *Owner) current(ctx context.Context, k *keyServer, claim Claim) error {
@@ -156,6 +187,7 @@ func (o *Owner) current(ctx context.Context, k *keyServer, claim Claim) error {
 	if err != nil {
 		return err
 	}
+	o.arrived(got)
 	a := &o.state.Account
 	if got.Version == a.Version && got.Hash == a.Hash {
 		return nil
@@ -180,7 +212,7 @@ func (o *Owner) current(ctx context.Context, k *keyServer, claim Claim) error {
 		return fmt.Errorf("%w: the account is not one that this person signed", ErrUntrue)
 	}
 	a.Server, a.ID = k.base.String(), k.id
-	a.Version, a.Hash, a.Generation, a.Password, a.Kit = got.Version, got.Hash, generation, d.Password, d.Kit
+	a.Version, a.Hash, a.Generation, a.Password, a.Kit, a.Sent = got.Version, got.Hash, generation, d.Password, d.Kit, nil
 	var plain []byte
 	if len(a.Key) == 32 {
 		plain, err = password.OpenProfile((*[32]byte)(a.Key), d.Owner, d.Profile)
@@ -230,6 +262,11 @@ func (o *Owner) put(ctx context.Context, k *keyServer, change func(d *keys.Accou
 	if err != nil {
 		return err
 	}
+	next := accountState{Server: k.base.String(), ID: k.id, Key: a.Key, Generation: a.Generation, Version: d.Version, Hash: e.Hash, Password: d.Password, Kit: d.Kit}
+	o.state.Account.Sent = &next
+	if err := o.save(); err != nil {
+		return err
+	}
 	got := new(keys.Answer)
 	if err := k.post(ctx, keys.PathAccount, o.signed(k, e), got); err != nil {
 		return err
@@ -237,7 +274,7 @@ func (o *Owner) put(ctx context.Context, k *keyServer, change func(d *keys.Accou
 	if got.Version != d.Version || got.Hash != e.Hash {
 		return fmt.Errorf("%w: the account server stored something else", ErrUntrue)
 	}
-	o.state.Account = accountState{Server: k.base.String(), ID: k.id, Key: a.Key, Generation: a.Generation, Version: d.Version, Hash: e.Hash, Password: d.Password, Kit: d.Kit}
+	o.state.Account = next
 	return o.save()
 }
 
@@ -369,6 +406,7 @@ func (o *Owner) Account(ctx context.Context) (_ AccountInfo, err error) {
 	if err != nil {
 		return AccountInfo{}, err
 	}
+	o.arrived(got)
 	a := &o.state.Account
 	return AccountInfo{Server: a.Server, Password: a.Password != nil, Kit: a.Kit != nil, Tried: got.Tried, Elsewhere: got.Version != a.Version || got.Hash != a.Hash, Outdated: o.accountOutdated()}, nil
 }
@@ -377,7 +415,7 @@ func (o *Owner) Account(ctx context.Context) (_ AccountInfo, err error) {
 func (o *Owner) AccountServer() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.state.Account.Server
+	return o.state.Account.server()
 }
 
 // AccountOutdated reports whether password and sheet, as this device knows them, open what was replaced since.
@@ -419,7 +457,7 @@ func (o *Owner) DropAccount(ctx context.Context) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
-	if o.state.Account.Version == 0 {
+	if o.state.Account.server() == "" {
 		return nil
 	}
 	k, err := o.account(ctx, "")
@@ -436,7 +474,7 @@ func (o *Owner) DropAccount(ctx context.Context) (err error) {
 	if got.Version != 0 {
 		return fmt.Errorf("%w: the account server still has the account", ErrUntrue)
 	}
-	clear(o.state.Account.Key)
+	o.state.Account.zero()
 	o.state.Account = accountState{}
 	return o.save()
 }

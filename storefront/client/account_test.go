@@ -122,6 +122,7 @@ type books struct {
 	version uint64
 	newest  *envelope.Envelope
 	silent  bool // it takes no account
+	lost    bool // it takes one, and its answer does not arrive
 
 	successions int // how often one was shown to it
 }
@@ -195,7 +196,10 @@ func (b *books) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			problem.Write(rw, err)
 			return
 		}
-		b.version, b.newest = d.Version, e
+		if b.version, b.newest = d.Version, e; b.lost {
+			problem.Write(rw, policies.CodeUnavailable)
+			return
+		}
 		say(answer())
 	}
 }
@@ -249,6 +253,51 @@ func TestSheetOfAnotherDevice(t *testing.T) {
 	// The first learns of it in the same way.
 	if _, _, err := o.NewKit(ctx, server.URL, ClaimOwn, false); !errors.Is(err, ErrKit) {
 		t.Errorf("the first device: %v, want that there is a sheet", err)
+	}
+}
+
+// TestAnswerLost: what the key server took, and this device never heard of, is not another device's doing. A sheet that nobody was shown does not count as one, and what a device only
+// tried to leave there is deleted with the account.
+func TestAnswerLost(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	server, b := w.keyServer()
+	o, m := w.owner()
+	setPassword := func() error { return o.SetPassword(ctx, server.URL, []byte("correct horse"), ClaimNothing) }
+	lost := func(what string, do func() error) {
+		t.Helper()
+		before := b.version
+		b.lost = true
+		if err := do(); !errors.Is(err, policies.CodeUnavailable) || b.version != before+1 {
+			t.Fatalf("%s, unanswered: %v, version %d after %d", what, err, b.version, before)
+		}
+		b.lost = false
+		info, err := o.Account(ctx)
+		if w.must(err); info.Elsewhere || info.Kit {
+			t.Errorf("%s, unanswered: %+v", what, info)
+		}
+	}
+	lost("the first password", setPassword)
+	o.Close()
+	o, err := OpenOwner(m, Options{})
+	w.must(err)
+	w.must(setPassword())
+	lost("another password", setPassword)
+	w.must(setPassword())
+	lost("a sheet", func() error { _, _, err := o.NewKit(ctx, "", ClaimNothing, false); return err })
+	kit, ended, err := o.NewKit(ctx, "", ClaimNothing, false)
+	if w.must(err); kit == nil || ended {
+		t.Errorf("a sheet after one that nobody was shown: %v, ended one: %t", kit, ended)
+	}
+	lost("the sheet off", func() error { return o.DropKit(ctx, ClaimNothing) })
+	w.must(o.DropKit(ctx, ClaimNothing))
+
+	b.version, b.newest = 0, nil
+	o, _ = w.owner()
+	lost("the only password", setPassword)
+	w.must(o.DropAccount(ctx))
+	if b.newest != nil || o.AccountServer() != "" {
+		t.Error("what was left there is there still")
 	}
 }
 

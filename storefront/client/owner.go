@@ -198,7 +198,7 @@ func (o *Owner) Close() {
 	o.closeSide()
 	o.device.close()
 	o.forgetFormer()
-	clear(o.state.Account.Key)
+	o.state.Account.zero()
 	if r := o.state.Replacing; r != nil {
 		r.zero()
 	}
