@@ -241,10 +241,8 @@ func (o *Owner) put(ctx context.Context, k *keyServer, change func(d *keys.Accou
 		rand.Read(a.Key) // never fails (crypto/rand)
 	}
 	owner := policies.OwnerID(o.id)
-	b := o.state.base.backup(o.now())
-	b.Readers, b.Codes, b.Former, b.Earlier, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Earlier, o.state.Replacing
-	var err error
-	if b.People, err = o.peopleMet(); err != nil {
+	b, err := o.backup()
+	if err != nil {
 		return err
 	}
 	d := &keys.Account{
@@ -635,7 +633,7 @@ func restored(store MirrorStore, b *backup, a accountState, network Network, o O
 	}
 	own := &Owner{store: store}
 	own.state.base, own.state.Contacts, own.state.Codes, own.state.Account = b.base(), b.Readers, b.Codes, a
-	own.state.Former, own.state.Earlier, own.state.Replacing = b.Former, b.Earlier, b.Replacing
+	own.state.Former, own.state.Earlier, own.state.Moved, own.state.Replacing = b.Former, b.Earlier, b.Moved, b.Replacing
 	own.state.Network = network
 	if err := own.open(o); err != nil {
 		return nil, err

@@ -28,6 +28,7 @@ type backup struct {
 	FormerKEM   []formerKEM      `json:"former_kem,omitzero"`
 	Former      []byte           `json:"former,omitzero"` // of an owner, while a replacement is under way
 	Earlier     [][]byte         `json:"earlier,omitzero"`
+	Moved       bool             `json:"moved,omitzero"`     // of an owner: nothing of their own is under Former or Earlier any more
 	Replacing   *replacement     `json:"replacing,omitzero"` // from the moment at which one begins
 
 	Chain   position           `json:"chain,omitzero"` // of a reader
@@ -56,6 +57,14 @@ func (b *base) backup(now time.Time) *backup {
 		Format: stateFormat, Role: b.Role, Kind: b.Kind, Network: b.Network, Root: b.Root, Recovery: b.Recovery, Identity: b.Identity, Made: now.Unix(),
 		Successions: b.Successions, FormerKEM: b.FormerKEM,
 	}
+}
+
+// backup is what a device of this owner's is made of.
+func (o *Owner) backup() (b *backup, err error) {
+	b = o.state.base.backup(o.now())
+	b.Readers, b.Codes, b.Former, b.Earlier, b.Moved, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Earlier, o.state.Moved, o.state.Replacing
+	b.People, err = o.peopleMet()
+	return b, err
 }
 
 func parseBackup(plain []byte, role string) (*backup, error) {
@@ -98,9 +107,8 @@ func (b *backup) zero() {
 func (o *Owner) Backup(forget bool, write func(plain []byte) error) (recovery bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	b := o.state.base.backup(o.now())
-	b.Readers, b.Codes, b.Former, b.Earlier, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Earlier, o.state.Replacing
-	if b.People, err = o.peopleMet(); err != nil {
+	b, err := o.backup()
+	if err != nil {
 		return false, err
 	}
 	recovery = len(b.Recovery) > 0

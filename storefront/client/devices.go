@@ -173,11 +173,11 @@ func (a *Approval) Approve(ctx context.Context, word string) (answer string, err
 	if err := o.changing(); err != nil { // begun since they met
 		return "", err
 	}
-	b := o.state.base.backup(o.now())
-	b.Recovery, b.Readers, b.Codes, b.Former, b.Earlier = nil, o.state.Contacts, o.state.Codes, o.state.Former, o.state.Earlier
-	if b.People, err = o.peopleMet(); err != nil {
+	b, err := o.backup()
+	if err != nil {
 		return "", err
 	}
+	b.Recovery = nil
 	var sealed []byte
 	err = b.write(func(profile []byte) error {
 		plain, err := json.Marshal(handover{Profile: profile, Account: o.state.Account}, json.Deterministic(true))

@@ -116,6 +116,18 @@ func TestSecondDeviceOfTwoRoots(t *testing.T) {
 	second, err := d.Finish(ctx, answer, new(memory))
 	w.must(err)
 	w.must(second.Sync(ctx))
+	var restored *Owner
+	_, err = o.Backup(false, func(plain []byte) (err error) {
+		restored, err = RestoreOwner(new(memory), plain, Options{})
+		return err
+	})
+	w.must(err)
+	w.must(restored.Sync(ctx))
+	for i, device := range []*Owner{second, restored} { // what the first device moved to the new root is not moved once more
+		if device.state.Known != o.state.Known || len(device.state.Tasks) != 0 {
+			t.Errorf("device %d made %d documents", i, device.state.Known.Seq-o.state.Known.Seq)
+		}
+	}
 	if in, err := second.Incoming(ctx); err != nil || len(in) != 1 || string(in[0].Bytes) != "two" {
 		t.Errorf("the second device is shown %+v, %v", in, err)
 	}

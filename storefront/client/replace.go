@@ -109,11 +109,11 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 	defer root.Zero()
 	r.Root, r.Recovery = root.Bytes(), make([]byte, envelope.SeedSize)
 	rand.Read(r.Recovery)
-	b := o.state.base.backup(o.now())
-	b.Readers, b.Codes, b.Former, b.Earlier, b.Replacing = o.state.Contacts, o.state.Codes, o.state.Former, o.state.Earlier, r
-	if b.People, err = o.peopleMet(); err != nil {
+	b, err := o.backup()
+	if err != nil {
 		return err
 	}
+	b.Replacing = r
 	// Killed after this line, the backup is of a replacement that has not begun, and a device that is restored from it carries it out.
 	if err := b.write(write); err != nil {
 		return err
