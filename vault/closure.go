@@ -64,11 +64,16 @@ func (v *Vault) proveClosed(e *envelope.Envelope, id *ledger.Identity) error {
 	if key, err := id.Verifier(); err != nil || e.Verify(key) != nil && !id.Replaced(e) {
 		return policies.CodeClosed
 	}
+	return v.closingOf(policies.OwnerID(id.ID))
+}
+
+// closingOf is the refusal that carries the receipt of an account's closing, for those who may have it.
+func (v *Vault) closingOf(account policies.OwnerID) error {
 	p := &problem.Problem{Code: policies.CodeClosed}
 	var closing ledger.Chain
 	undone := false
 	v.ledger.Read(func(s *ledger.State) {
-		closing, _ = s.Chain(policies.OwnerID(id.ID)) // nothing comes after it
+		closing, _ = s.Chain(account) // nothing comes after it
 		undone = s.UndoneRevocation(closing.Hash) != nil
 	})
 	if receipt, err := v.receiptAt(closing.Index, closing.Hash); err != nil {

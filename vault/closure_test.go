@@ -412,6 +412,44 @@ func TestGivingToWhoClosed(t *testing.T) {
 	o.set("name", "m") // the chain goes on
 }
 
+// proves demands of a refusal that it carries the receipt of an account's closing.
+func proves(t *testing.T, w *world, err error, account policies.OwnerID) {
+	t.Helper()
+	r := problem.Of(err).Receipt
+	if problem.Of(err).Code != policies.CodeClosed || r == nil {
+		t.Errorf("nothing proves it: %v", err)
+		return
+	}
+	if _, entry, d, err := r.Verify(w.document, r.Document); err != nil || entry.Kind != evidence.EntryClosure || d.Owner != account {
+		t.Errorf("the receipt is of a %s of %s: %v", entry.Kind, d.Owner, err)
+	}
+}
+
+// TestVerifiedBeforeClosing: a document whose signature was verified before its account was closed, and that is decided afterwards, is refused with the receipt of the closing, whatever else is wrong with it.
+func TestVerifiedBeforeClosing(t *testing.T) {
+	w := newWorld(t)
+	o := w.owner()
+	o.set("name", "n")
+	next, _, _ := o.manifestOf(nil)
+	e, err := envelope.Parse(next.Envelope)
+	must(t, err)
+	d, err := open(w.vault, e, func(m *policies.Manifest) policies.IdentityID { return policies.IdentityID(m.Author) })
+	must(t, err)
+	d.owner = policies.OwnerID(o.id)
+	s, _ := o.closureOf(nil)
+	w.accepted(s)
+	for name, check := range map[string]func(*ledger.State, time.Time) error{
+		"the next of the chain": func(s *ledger.State, _ time.Time) error { return follows(s, d.owner, d.doc.Link) },
+		"for another vault":     func(*ledger.State, time.Time) error { return policies.CodeWrongVault },
+		"right":                 func(*ledger.State, time.Time) error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := accept(t.Context(), w.vault, d, check, func() ledger.Record { return ledger.Record{} })
+			proves(t, w, err, d.owner)
+		})
+	}
+}
+
 // TestUnderWayWhenClosed: a request that was admitted, and a session that was verified, before its reader closed the account, and decided afterwards, are refused and leave no entry that names the reader.
 func TestUnderWayWhenClosed(t *testing.T) {
 	w := newWorld(t)
@@ -447,6 +485,7 @@ func TestUnderWayWhenClosed(t *testing.T) {
 	if !errors.Is(err, policies.CodeClosed) {
 		t.Errorf("a session is opened after all: %v", err)
 	}
+	proves(t, w, err, policies.OwnerID(r.id))
 	w.vault.recordRefusals()
 	w.vault.recordCounts(true)
 	counted := uint64(0)

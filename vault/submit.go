@@ -139,12 +139,13 @@ func accept[T any](ctx context.Context, v *Vault, d *signed[T], check func(*ledg
 // acceptBy is accept with the way to the log that the decision may take.
 func acceptBy[T any](ctx context.Context, v *Vault, record func(context.Context, decision) ([]ledger.Record, keylog.Checkpoint, error), d *signed[T], check func(*ledger.State, time.Time) error, make func() ledger.Record) (ledger.Record, keylog.Checkpoint, error) {
 	var refused error
+	closed := false
 	records, cp, err := record(ctx, func(s *ledger.State, now time.Time) []ledger.Record {
 		refused = check(s, now)
 		if s.Identity(d.signer.ID).Generation != d.signer.Generation { // its keys were replaced since the signature was verified
 			refused = policies.CodeKeyReplaced
 		}
-		if refused == nil && s.Closed(d.signer.ID) { // since then, too
+		if closed = s.Closed(d.signer.ID); closed { // since then, too
 			refused = policies.CodeClosed
 		}
 		if refused != nil {
@@ -152,7 +153,9 @@ func acceptBy[T any](ctx context.Context, v *Vault, record func(context.Context,
 		}
 		return []ledger.Record{make()}
 	})
-	if err == nil {
+	if err == nil && closed {
+		err = v.closingOf(policies.OwnerID(d.signer.ID))
+	} else if err == nil {
 		err = refused
 	}
 	if err != nil {

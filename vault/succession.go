@@ -2,7 +2,9 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -184,11 +186,16 @@ func (v *Vault) giveUp(ctx context.Context, e *envelope.Envelope) (*evidence.Rec
 		return receipt, err
 	}
 	var owner policies.Pseudonym
+	ended := false // with the account of the owner, whose reader this was
 	record, cp, err := accept(ctx, v, d, func(s *ledger.State, _ time.Time) error {
 		if n.Audience != v.cfg.Document.Vault {
 			return policies.CodeWrongVault
 		}
 		if s.Closed(policies.IdentityID(n.Owner)) {
+			ended = slices.ContainsFunc(n.Items, func(item policies.RevokedItem) bool {
+				g := s.Grant(item.Grant)
+				return g != nil && g.Document.Owner == n.Owner && g.Document.Reader == n.Reader
+			})
 			return problem.New(policies.CodeClosed, "the owner closed their account, and all grants ended with it")
 		}
 		owner = s.Pseudonym(policies.IdentityID(n.Owner))
@@ -214,6 +221,9 @@ func (v *Vault) giveUp(ctx context.Context, e *envelope.Envelope) (*evidence.Rec
 			Details: evidence.Details{Owner: n.Owner, Reader: n.Reader, Document: e.Hash, Items: n.Items},
 		}
 	})
+	if ended && errors.Is(err, policies.CodeClosed) && problem.Of(err).Receipt == nil { // their reader need not take anybody's word for it either
+		err = v.closingOf(n.Owner)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -386,6 +387,28 @@ func TestGivenUp(t *testing.T) {
 	}
 	if entries != 1 {
 		t.Errorf("%d entries", entries)
+	}
+	// What ended with the owner's account is refused with the receipt of the closing, to the reader who had it and to nobody else, and not before the keys are destroyed.
+	w.token.hook = func(op string) error {
+		if op == "destroy" {
+			return errors.New("the token does nothing")
+		}
+		return nil
+	}
+	closing, _ := o.closureOf(nil)
+	w.refuses(closing, policies.CodeTokenFailure, "the token destroys nothing")
+	if _, err := w.submit(of(r, nil, g, "phone")); problem.Of(err).Code != policies.CodeClosed || problem.Of(err).Receipt != nil {
+		t.Errorf("before the keys are destroyed: %v", err)
+	}
+	w.token.hook = nil
+	w.accepted(closing)
+	for _, database := range []bool{true, false} {
+		_, err := w.submit(of(r, nil, g, "phone"))
+		proves(t, w, err, policies.OwnerID(o.id))
+		if _, err := w.submit(of(other, nil, g, "phone")); problem.Of(err).Code != policies.CodeClosed || problem.Of(err).Receipt != nil {
+			t.Errorf("to who never had it: %v", err)
+		}
+		w.restart(database)
 	}
 }
 
