@@ -81,7 +81,7 @@ func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e
 		ctx, cancel := context.WithTimeout(ctx, 2*routeTimeout)
 		defer cancel()
 		r.method = "POST"
-		return o.closedBy(ctx, v, o.post(ctx, v, r, e))
+		return o.closedBy(ctx, v, o.ID(), o.post(ctx, v, r, e))
 	}
 	err = try(request{path: path(api.PathClosure, o.id.String()), raw: e.Raw, login: true})
 	told := errors.Is(err, ErrSaidClosed) // it deleted everything, the login's key too, and the answer was lost, or another device was told
@@ -104,12 +104,12 @@ func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e
 }
 
 // ErrSaidClosed: somebody says that the account is closed, and does not prove it. Nothing is given up by that. Anybody on the way to the vault may say so, for
-// ever; the vault itself proves it to whoever has the account's keys. It is a policies.CodeClosed too.
+// ever; the vault itself proves it to whoever has the account's keys, and to the readers that it had when they give something up. It is a policies.CodeClosed too.
 var ErrSaidClosed = fmt.Errorf("%w (so it is said, but nothing proves it; nothing is given up: try again later, and if it stays so ask the operator of the vault)", policies.CodeClosed)
 
 // closedBy is nil for a refusal that carries the vault's receipt of the closing of this very account, and [ErrSaidClosed] for one that only says so. What is
 // neither stays what it is.
-func (o *Owner) closedBy(ctx context.Context, v *policies.VaultDocument, err error) error {
+func (d *device) closedBy(ctx context.Context, v *policies.VaultDocument, account policies.OwnerID, err error) error {
 	if !errors.Is(err, policies.CodeClosed) {
 		return err
 	}
@@ -117,8 +117,8 @@ func (o *Owner) closedBy(ctx context.Context, v *policies.VaultDocument, err err
 	if !errors.As(err, &p) || p.Code != policies.CodeClosed || p.Receipt == nil {
 		return ErrSaidClosed
 	}
-	details, why := o.opened(ctx, v, p.Receipt, p.Receipt.Document, evidence.EntryClosure)
-	if why == nil && details.Owner != o.ID() {
+	details, why := d.opened(ctx, v, p.Receipt, p.Receipt.Document, evidence.EntryClosure)
+	if why == nil && details.Owner != account {
 		why = fmt.Errorf("%w: the receipt is of somebody else's closing", ErrUntrue)
 	}
 	if why != nil {
@@ -130,7 +130,7 @@ func (o *Owner) closedBy(ctx context.Context, v *policies.VaultDocument, err err
 // closedAccount finds out whether the account is closed, of which something was told that says so: from that itself, from the vault by the storefront, which
 // passes on what the account's key signed, or from the vault's own listener. It returns nil if that is proven.
 func (o *Owner) closedAccount(ctx context.Context, v *policies.VaultDocument, told error) error {
-	err := o.closedBy(ctx, v, told)
+	err := o.closedBy(ctx, v, o.ID(), told)
 	if err == nil {
 		return nil
 	}
@@ -148,7 +148,7 @@ func (o *Owner) closedAccount(ctx context.Context, v *policies.VaultDocument, to
 		r.method, r.out = "POST", new(evidence.Receipt)
 		why := o.wire.call(ctx, r)
 		if errors.Is(why, policies.CodeClosed) {
-			why = o.closedBy(ctx, v, why)
+			why = o.closedBy(ctx, v, o.ID(), why)
 			if why == nil {
 				return nil
 			}

@@ -16,10 +16,13 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
 // GiveUp ends grants of an owner to this reader, those of some fields or all, and returns the fields. The vault destroys the keys as for a revocation, and the owner is told. If
-// they cannot be told now the wish is kept, and carried out with the next call that uses the network. [policies.CodeNoGrant] means that there is no such grant.
+// they cannot be told now the wish is kept, and carried out with the next call that uses the network. [policies.CodeNoGrant] means that there is no such grant. That it is over already is believed
+// on the vault's word, where it can be had, and that the owner's account is closed on its receipt only ([ErrSaidClosed]); else the wish is kept too, until this device is opened again or gives up
+// something else.
 func (r *Reader) GiveUp(ctx context.Context, owner policies.OwnerID, fields ...policies.Field) ([]policies.Field, error) {
 	if err := r.ready(ctx); err != nil {
 		return nil, err
@@ -65,7 +68,12 @@ func (r *Reader) GiveUp(ctx context.Context, owner policies.OwnerID, fields ...p
 	if err != nil {
 		return nil, err
 	}
-	return given, r.ready(ctx)
+	if err := r.ready(ctx); err != nil {
+		return given, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return given, r.unproven
 }
 
 // GiveUp ends what a person, named by alias or id, lets this one read: [Reader.GiveUp]. What was read is deleted here.
@@ -91,17 +99,19 @@ func (o *Owner) GiveUp(ctx context.Context, name string, fields ...policies.Fiel
 	return given, errors.Join(err, r.save())
 }
 
-// sendGivenUp hands in what this reader gave up. One that the storefront could not write down is sent again another time, or the owner would not hear of it. The caller holds grantsMu.
+// sendGivenUp hands in what this reader gave up. One that the storefront could not write down is sent again another time, or the owner would not hear of it. One of which nobody proves that it
+// is over is kept, and keeps nothing else from being done: see GiveUp. The caller holds grantsMu.
 func (r *Reader) sendGivenUp(ctx context.Context) (changed bool, err error) {
-	for {
-		r.mu.Lock()
-		if len(r.state.GivingUp) == 0 {
-			r.mu.Unlock()
-			return changed, nil
-		}
-		raw := r.state.GivingUp[0]
-		r.mu.Unlock()
+	r.mu.Lock()
+	waiting := slices.Clone(r.state.GivingUp)
+	r.unproven = nil
+	r.mu.Unlock()
+	for _, raw := range waiting {
 		e, err := envelope.Parse(raw)
+		if err != nil {
+			return changed, fmt.Errorf("%w: %w", ErrState, err)
+		}
+		d, err := policies.Decode[succession.Renunciation](e)
 		if err != nil {
 			return changed, fmt.Errorf("%w: %w", ErrState, err)
 		}
@@ -112,7 +122,16 @@ func (r *Reader) sendGivenUp(ctx context.Context) (changed bool, err error) {
 		receipt, status := new(evidence.Receipt), 0
 		err = r.wire.call(ctx, request{method: "POST", path: api.PathRenunciations, raw: raw, out: receipt, login: true, status: &status})
 		switch {
-		case errors.Is(err, policies.CodeRevoked), errors.Is(err, policies.CodeClosed), errors.Is(err, policies.CodeNoGrant), errors.Is(err, policies.CodeKeyReplaced): // it is over anyway
+		case saidToBeOver(err):
+			over, why := r.over(ctx, v, e, d, err)
+			if why != nil {
+				r.mu.Lock()
+				r.unproven = errors.Join(r.unproven, fmt.Errorf("giving up a grant: %w", why))
+				r.mu.Unlock()
+			}
+			if !over {
+				continue
+			}
 		case err != nil:
 			return changed, fmt.Errorf("giving up a grant: %w", err)
 		default:
@@ -128,6 +147,44 @@ func (r *Reader) sendGivenUp(ctx context.Context) (changed bool, err error) {
 		changed = true
 		r.mu.Unlock()
 	}
+	return changed, nil
+}
+
+// saidToBeOver reports whether a refusal of a renunciation says that there is nothing to give up any more.
+func saidToBeOver(err error) bool {
+	return errors.Is(err, policies.CodeRevoked) || errors.Is(err, policies.CodeClosed) || errors.Is(err, policies.CodeNoGrant) || errors.Is(err, policies.CodeKeyReplaced)
+}
+
+// over finds out whether what a storefront says to be over is so: by the receipt of the owner's closing, or this reader's own, or else by the vault's own word, where it can be had. On the
+// storefront's alone the keys would stay, and the owner grant anew what was given up. If it is not, why says what is known; nil is that the vault has the renunciation, and the storefront is
+// told another time. Who cannot reach the vault goes by the storefront's word, but for a closing.
+func (r *Reader) over(ctx context.Context, v *policies.VaultDocument, e *envelope.Envelope, d *succession.Renunciation, said error) (over bool, why error) {
+	closed := func(err error) bool {
+		return errors.Is(err, policies.CodeClosed) && (r.closedBy(ctx, v, d.Owner, err) == nil || r.closedBy(ctx, v, policies.OwnerID(r.id), err) == nil)
+	}
+	switch {
+	case closed(said):
+		return true, nil
+	case r.wire.owners == nil && errors.Is(said, policies.CodeClosed):
+		return false, ErrSaidClosed
+	case r.wire.owners == nil: // nobody else can be asked
+		return true, nil
+	}
+	second, cancel := context.WithTimeout(ctx, 2*routeTimeout)
+	defer cancel()
+	receipt := new(evidence.Receipt)
+	err := r.wire.call(second, request{method: "POST", path: vaultapi.PathDocuments, base: r.wire.owners, in: &vaultapi.Submission{Envelope: e.Raw}, out: receipt})
+	switch {
+	case err == nil:
+		return false, r.receipt(ctx, v, receipt, policies.Hash(e.Hash), evidence.EntryGivenUp)
+	case closed(err):
+		return true, nil
+	case errors.Is(err, policies.CodeClosed), errors.Is(said, policies.CodeClosed) && !saidToBeOver(err):
+		return false, ErrSaidClosed
+	case saidToBeOver(err), errors.Is(err, policies.CodeUnavailable) && ctx.Err() == nil: // not every reader can reach the vault
+		return true, nil
+	}
+	return false, err
 }
 
 // GivenUp is what a reader gave up of what this owner allowed it.

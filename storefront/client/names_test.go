@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,10 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/names"
+	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/api"
+	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
 // vouch makes the operator sign for a reader's name, and hands that in.
@@ -380,4 +384,91 @@ func TestGivenUpAndNotHeardOf(t *testing.T) {
 	w.must(second.GrantWrite(ctx, bank.ID(), []policies.Field{phone}, GrantOptions{}))
 	w.must(bank.Write(ctx, o.ID(), set(phone, "two")))
 	w.wantRefusal(acme, o, phone, policies.CodeRevoked)
+}
+
+// TestGivingUpSaidToBeOver: a storefront says that what a reader gives up is over already: that the owner's account is closed, with receipts of other closings too, that the grant was revoked or
+// never was. While the vault can be asked that is told past it; while it cannot, a closing is believed on its receipt only, the wish is kept, the person told so, and nothing else waits for it.
+func TestGivingUpSaidToBeOver(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, globex := w.household(12)
+	other, _ := w.owner()
+	w.must(other.CloseAccount(ctx))
+	others, err := w.vault.Submit(ctx, vaultapi.Submission{Envelope: other.state.Closing})
+	w.must(err)
+	says := func(err error) {
+		w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+			if strings.HasSuffix(r.URL.Path, "/renunciations") && r.Method == "POST" {
+				problem.Write(rw, err)
+				return
+			}
+			next.ServeHTTP(rw, r)
+		})
+	}
+	over := func(f policies.Field) bool {
+		t.Helper()
+		return errors.Is(w.read(acme, o, f).Err, policies.CodeRevoked)
+	}
+	last := policies.Field("own/f11")
+	for i, lie := range []error{
+		policies.CodeClosed, &problem.Problem{Code: policies.CodeClosed, Receipt: others}, policies.CodeRevoked, policies.CodeNoGrant, policies.CodeKeyReplaced,
+	} {
+		f := policies.Field("own/f" + strconv.Itoa(2*i))
+		says(lie)
+		if _, err := acme.GiveUp(ctx, o.ID(), f); err != nil || !over(f) { // the vault has it, and the owner hears of it later
+			t.Errorf("%v, with the vault in reach: %v, over %v", lie, err, over(f))
+		}
+		if !errors.Is(lie, policies.CodeClosed) {
+			continue
+		}
+		w.reachable(false)
+		f = policies.Field("own/f" + strconv.Itoa(2*i+1))
+		if _, err := acme.GiveUp(ctx, o.ID(), f); !errors.Is(err, ErrSaidClosed) {
+			t.Errorf("%v, with nobody to ask: %v", lie, err)
+		}
+		w.wantRead(acme, o, last, "value 11") // and nothing else waits for it
+		w.reachable(true)
+	}
+	if n := len(acme.state.GivingUp); n != 7 {
+		t.Errorf("%d are kept, want 7", n)
+	}
+	w.hostile(nil)
+	acme.settled = false // as when it is opened again
+	for _, i := range []string{"0", "1", "2", "3", "4", "6", "8"} {
+		if f := policies.Field("own/f" + i); !over(f) {
+			t.Errorf("%s is not given up", f)
+		}
+	}
+	w.must(o.Sync(ctx))
+	if list := o.GivenUp(); len(acme.state.GivingUp) != 0 || len(list) != 7 {
+		t.Errorf("%d are kept, and the owner hears of %+v", len(acme.state.GivingUp), list)
+	}
+	// What is over indeed: revoked, and with the account.
+	w.must(o.Revoke(ctx, acme.ID(), []policies.Field{"own/f10"}, RevokeOptions{KeepEpoch: true}))
+	giveUp := func(r *Reader, f policies.Field, g policies.DocumentID) {
+		t.Helper()
+		e, err := policies.Sign(r.signing, &succession.Renunciation{
+			Header: policies.NewHeader("renunciation", r.now()), Audience: w.doc.Vault, Reader: r.ID(), Owner: o.ID(),
+			Items: []policies.RevokedItem{{Grant: g, Field: f, Author: policies.AuthorID(o.ID())}},
+		})
+		w.must(err)
+		r.state.GivingUp, r.settled = append(r.state.GivingUp, e.Raw), false
+		w.must(r.ready(ctx))
+		if len(r.state.GivingUp) != 0 || r.unproven != nil {
+			t.Errorf("%s: %d are kept, %v", f, len(r.state.GivingUp), r.unproven)
+		}
+	}
+	grantOf := func(f policies.Field, r *Reader) (id policies.DocumentID) {
+		for _, g := range o.state.Grants {
+			if _, ok := g.Doc.Field(f, policies.AuthorID(o.ID())); ok && g.Doc.Reader == r.ID() {
+				id = g.Doc.ID
+			}
+		}
+		return id
+	}
+	giveUp(acme, "own/f10", grantOf("own/f10", acme))
+	acmes, globexs := grantOf(last, acme), grantOf("own/f0", globex)
+	w.must(o.CloseAccount(ctx))
+	giveUp(acme, last, acmes)
+	w.reachable(false)
+	giveUp(globex, "own/f0", globexs) // by the storefront alone, which passes on the vault's receipt
 }

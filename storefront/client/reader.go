@@ -28,16 +28,17 @@ type Reader struct {
 
 	replaceMu sync.Mutex // held while a replacement goes on, so that one process is at it once
 
-	mu      sync.Mutex // guards everything below; never held over the network
-	state   readerState
-	dirty   bool
-	settled bool                                  // enrolled, and every relationship posted
-	book    *safe.Book                            // everybody who was met
-	safe    *safe.Safe                            // the book's file; nil: the book is stored with the state
-	owners  map[policies.OwnerID]*knownOwner      // of them those that were used last
-	room    int                                   // how many of them
-	clock   uint64                                // counts uses of owners
-	authors map[policies.AuthorID]succession.Line // of others who write for owners
+	mu       sync.Mutex // guards everything below; never held over the network
+	state    readerState
+	dirty    bool
+	settled  bool                                  // enrolled, and every relationship posted
+	unproven error                                 // of what was given up, why it is said to be over and not believed
+	book     *safe.Book                            // everybody who was met
+	safe     *safe.Safe                            // the book's file; nil: the book is stored with the state
+	owners   map[policies.OwnerID]*knownOwner      // of them those that were used last
+	room     int                                   // how many of them
+	clock    uint64                                // counts uses of owners
+	authors  map[policies.AuthorID]succession.Line // of others who write for owners
 
 	sessionMu sync.Mutex // guards session, and is held while opening one so that one serves all
 	session   *session
