@@ -3,7 +3,6 @@ package pkcs11
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
 )
@@ -13,6 +12,8 @@ type Cleaned struct {
 	Unfinished int     `json:"unfinished,omitzero"` // objects that were never whole
 	Surplus    int     `json:"surplus,omitzero"`    // objects of keys that lay there more than once
 	Disputed   []KeyID `json:"disputed,omitempty"`  // names of several objects of which none is surely the key: a host with the PIN made or changed one, or all are halves
+	Stuck      []KeyID `json:"stuck,omitempty"`     // names of keys of which a surplus object stays, since the token refuses to destroy it: a host with the PIN made it so
+	Nameless   int     `json:"nameless,omitzero"`   // unfinished objects that stay for the same reason
 }
 
 // Clean destroys what a crash left of keys and signer states that were being
@@ -24,7 +25,9 @@ type Cleaned struct {
 //
 // Of a key that lies there more than once, whole or in part, one object stays. An
 // import is made again where another process does not see what it made; if nobody
-// saw that, and a process that starts does, there are two.
+// saw that, and a process that starts does, there are two. An object with
+// CKA_DESTROYABLE false stays where it is, and keeps nobody from starting: it is the
+// same key, so the key is used, and a revocation of it says that it is there still.
 func (t *Token) Clean(ctx context.Context) (c Cleaned, err error) {
 	err = t.do(ctx, t.slow, "destroying unfinished objects", func(s cryptoki.Session) error {
 		c = Cleaned{}
@@ -36,29 +39,48 @@ func (t *Token) Clean(ctx context.Context) (c Cleaned, err error) {
 		if err != nil {
 			return err
 		}
-		var surplus []cryptoki.Object
+		var stay int
+		if c.Unfinished, stay, err = t.takeAway(s, unfinished); err != nil {
+			return err
+		}
+		c.Nameless = stay
 		for id, objects := range all {
-			o, others, err := t.oneOf(s, objects)
+			o, surplus, err := t.oneOf(s, objects)
 			if err != nil {
 				return err
 			}
 			if o == 0 {
 				c.Disputed = append(c.Disputed, id)
 			}
-			surplus = append(surplus, others...)
-		}
-		for _, o := range slices.Concat(unfinished, surplus) {
-			if err := t.module.DestroyObject(s, o); err != nil && err != cryptoki.CKR_OBJECT_HANDLE_INVALID {
+			destroyed, stay, err := t.takeAway(s, surplus)
+			if err != nil {
 				return err
 			}
+			if c.Surplus += destroyed; stay > 0 {
+				c.Stuck = append(c.Stuck, id)
+			}
 		}
-		c.Unfinished, c.Surplus = len(unfinished), len(surplus)
-		if len(unfinished)+len(surplus) == 0 {
+		if c.Unfinished+c.Surplus == 0 {
 			return nil
 		}
 		return t.sync()
 	})
 	return c, err
+}
+
+// takeAway destroys objects, and counts those that the token refuses to destroy.
+func (t *Token) takeAway(s cryptoki.Session, objects []cryptoki.Object) (destroyed, stay int, err error) {
+	for _, o := range objects {
+		switch err := t.module.DestroyObject(s, o); err {
+		case nil, cryptoki.CKR_OBJECT_HANDLE_INVALID:
+			destroyed++
+		case cryptoki.CKR_ACTION_PROHIBITED:
+			stay++
+		default:
+			return destroyed, stay, err
+		}
+	}
+	return destroyed, stay, nil
 }
 
 // oneOf returns the object to use of those that have a key's name, and the others that are surplus: the same key, or what a crash left half made. It is zero, and nothing is surplus, if two

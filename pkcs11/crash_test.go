@@ -63,7 +63,7 @@ func TestUnfinishedObjects(t *testing.T) {
 	}
 	before := count()
 	workers := pool(t, p, nil)
-	if err := workers.Clean(t.Context()); err != nil {
+	if _, err := workers.Clean(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if keys, err := workers.Keys(t.Context()); err != nil || !slices.Equal(keys, []KeyID{id}) {

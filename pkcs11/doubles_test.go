@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/pkcs11/internal/cryptoki"
 )
@@ -150,6 +151,46 @@ func TestEndOfTwoOfWhichOneIsUnseen(t *testing.T) {
 	}
 }
 
+// TestEndWhoseWorkerDiedOfTwo: the worker that ends a key is killed when the object that it knows is destroyed and nobody could notice yet, and no other knows of the second. Nothing is acknowledged before that is gone too.
+func TestEndWhoseWorkerDiedOfTwo(t *testing.T) {
+	profile, public := ceremony(t)
+	died := filepath.Join(t.TempDir(), "died")
+	p := pool(t, profile, func(c *PoolConfig) {
+		c.Env = append(workerEnv(), "SALLYPORT_TEST_PLAYS=fragile worker", "SALLYPORT_TEST_DIES=destroyKnown:"+died)
+	})
+	folder := filepath.Join(profile.Folder, "*", "*.object")
+	before, err := filepath.Glob(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w WrappedKey
+	key := importTogether(t, p, 1, func(k *ecdh.PrivateKey) []byte {
+		w = WrappedKey{Path: OAEPDirect, Wrapped: wrappedKey(t, public, k)}
+		return bytes.Clone(w.Wrapped)
+	})[0]
+	w.ID = key.id
+	after, err := filepath.Glob(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after = slices.DeleteFunc(after, func(name string) bool { return slices.Contains(before, name) })
+	if len(after) != 1 || os.WriteFile(died+".object", []byte(after[0]), 0o600) != nil {
+		t.Fatalf("%d files were made", len(after))
+	}
+	unseen(t, profile, w.bring)
+	p.starting.Lock() // a machine that is busy: it takes a while until the dead one has a successor, at whose login the others look
+	time.AfterFunc(time.Second, p.starting.Unlock)
+	if err := endTogether(t, p, []aKey{key})[0]; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(died); err != nil {
+		t.Errorf("no worker died: %v", err)
+	}
+	if n := resting(t, profile, key.id); n > 0 {
+		t.Errorf("the key lies %d times in the token", n)
+	}
+}
+
 // halve has a process import a key and be killed before the last of SoftHSM's writes of its object: label and name are there, curve and value are not.
 func halve(t *testing.T, profile Profile, w *WrappedKey) {
 	t.Helper()
@@ -226,8 +267,12 @@ func TestDoublesAtTheStart(t *testing.T) {
 	halve(t, profile, &wraps[half])
 	var log logBuffer
 	p := pool(t, profile, func(c *PoolConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-	if err := p.Clean(t.Context()); err != nil {
+	c, err := p.Clean(t.Context())
+	if err != nil {
 		t.Fatal(err)
+	}
+	if len(c.Disputed) != 2 || !slices.Contains(c.Disputed, keys[disputed].id) || !slices.Contains(c.Disputed, keys[off].id) || c.Surplus != 3 || len(c.Stuck) != 0 {
+		t.Errorf("%+v", c)
 	}
 	for i, want := range []int{single: 1, double: 1, half: 1, disputed: 2, off: 2} {
 		if n := resting(t, profile, keys[i].id); n != want {
@@ -242,6 +287,54 @@ func TestDoublesAtTheStart(t *testing.T) {
 	}
 	if text := log.String(); !strings.Contains(text, "destroyed=3") || strings.Count(text, keys[disputed].id.String()) != 1 || strings.Count(text, keys[off].id.String()) != 1 || strings.Contains(text, keys[single].id.String()) {
 		t.Errorf("the log says:\n%s", text)
+	}
+}
+
+// TestIndestructibleDoubles: a host with the PIN made copies of a key that nobody can destroy, and an object that looks unfinished. The vault starts, the key is used, the log names it and says what to do,
+// and the end of the key is not acknowledged while one is there; of what can be destroyed nothing stays.
+func TestIndestructibleDoubles(t *testing.T) {
+	profile, public := ceremony(t)
+	first := pool(t, profile, nil)
+	var w WrappedKey
+	key := importTogether(t, first, 1, func(k *ecdh.PrivateKey) []byte {
+		w = WrappedKey{Path: OAEPDirect, Wrapped: wrappedKey(t, public, k)}
+		return bytes.Clone(w.Wrapped)
+	})[0]
+	w.ID = key.id
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	asHost(t, profile, func(host *Token, s cryptoki.Session) error {
+		for range 2 { // whichever object is used, another cannot be destroyed
+			if _, err := host.unwrap(s, Resident, w.Path, w.Wrapped, append(w.named(), off(destroyable))...); err != nil {
+				return err
+			}
+		}
+		_, err := host.module.CreateObject(s, []cryptoki.Attribute{cryptoki.Ulong(cryptoki.CKA_CLASS, cryptoki.CKO_DATA), on(cryptoki.CKA_TOKEN), off(destroyable)})
+		return err
+	})
+	for range 2 { // the next start is like it
+		var log logBuffer
+		p := pool(t, profile, func(c *PoolConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		c, err := p.Clean(t.Context())
+		if err != nil || !slices.Equal(c.Stuck, []KeyID{key.id}) || len(c.Disputed) != 0 || c.Nameless != 1 {
+			t.Fatalf("%+v, %v", c, err)
+		}
+		if text := log.String(); strings.Count(text, "CKA_DESTROYABLE") != 1 || !strings.Contains(text, "key="+key.id.String()+` label="`+rekeyLabel+`"`) || !strings.Contains(text, "objects=1") {
+			t.Errorf("the log says:\n%s", text)
+		}
+		if err := key.derives(t, p); err != nil {
+			t.Error(err)
+		}
+		if err := endTogether(t, p, []aKey{key})[0]; !errors.Is(err, ErrRefused) {
+			t.Errorf("the end of the key: %v", err)
+		}
+		if n := resting(t, profile, key.id); n != 2 {
+			t.Errorf("%d objects are left, want the two that nobody can destroy", n)
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

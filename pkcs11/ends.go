@@ -24,6 +24,7 @@ type pendingEnd struct {
 	member
 	check KeyCheck
 	met   bool // a worker says that it destroyed it: who finds none after that may not know of another
+	torn  bool // a worker died over it, which may have destroyed it: the same
 }
 
 // Destroy is DestroyKeys of one, whatever its check value.
@@ -109,7 +110,7 @@ func (p *Pool) end(group []*pendingEnd) {
 			return
 		}
 	}
-	p.endAnew(only(left, func(e *pendingEnd) bool { return e.met }))
+	p.endAnew(only(left, func(e *pendingEnd) bool { return e.met || e.torn }))
 	for _, e := range left {
 		if e.met && errors.Is(e.err, ErrKeyMissing) {
 			e.err = nil
@@ -130,7 +131,7 @@ func worthAnother(e *pendingEnd) bool {
 func (p *Pool) endThrough(group []*pendingEnd, again int) {
 	p.endOnce(group)
 	for _, e := range group {
-		if again > 0 && worthAnother(e) {
+		if e.torn = e.torn || worthAnother(e); again > 0 && worthAnother(e) {
 			p.endThrough([]*pendingEnd{e}, again-1)
 		}
 	}

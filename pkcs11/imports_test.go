@@ -23,6 +23,9 @@ func (f fragile) Read(b []byte) (int, error) {
 	if method, marker, ok := strings.Cut(os.Getenv("SALLYPORT_TEST_DIES"), ":"); ok && bytes.Contains(b[:n], []byte(`"method":"`+method+`"`)) {
 		if f, err := os.OpenFile(marker, os.O_CREATE|os.O_EXCL, 0o600); err == nil {
 			f.Close()
+			if object, err := os.ReadFile(marker + ".object"); err == nil { // of a destruction that came so far
+				_ = os.Remove(string(object))
+			}
 			os.Exit(9)
 		}
 	}

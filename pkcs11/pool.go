@@ -687,12 +687,12 @@ func (p *Pool) other(w *worker) (o *worker, release func(), err error) {
 }
 
 // Clean is Token.Clean. What it finds is logged.
-func (p *Pool) Clean(ctx context.Context) error {
+func (p *Pool) Clean(ctx context.Context) (Cleaned, error) {
 	p.admin.Lock()
 	defer p.admin.Unlock()
 	r, err := p.ask(ctx, call{Method: "clean"}, p.config.SlowTimeout, true)
 	if err != nil {
-		return err
+		return Cleaned{}, err
 	}
 	if r.Cleaned.Unfinished > 0 {
 		p.config.Logger.Info("destroyed objects that were never finished", "objects", r.Cleaned.Unfinished)
@@ -704,7 +704,14 @@ func (p *Pool) Clean(ctx context.Context) error {
 	for _, id := range r.Cleaned.Disputed {
 		p.config.Logger.Error("a key's name has several objects in the token of which none is surely the key, and none is used: somebody with the PIN made or changed one, or a crash left halves", "key", id.String())
 	}
-	return nil
+	for _, id := range r.Cleaned.Stuck {
+		p.config.Logger.Error("a key lies in the token more than once, and the token refuses to destroy the other objects: somebody with the PIN made them so (CKA_DESTROYABLE). The key is used; "+
+			"a revocation of it is not completed before they are gone. Stop the daemon and remove the objects of this CKA_ID with the token's own tools", "key", id.String(), "label", rekeyLabel)
+	}
+	if n := r.Cleaned.Nameless; n > 0 {
+		p.config.Logger.Warn("objects without a name look as if they were never finished, and the token refuses to destroy them: somebody with the PIN made them so", "objects", n)
+	}
+	return r.Cleaned, nil
 }
 
 // Keys is Token.Keys.

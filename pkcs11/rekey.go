@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/elliptic"
 	"errors"
@@ -631,10 +632,12 @@ func (t *Token) destroyKeys(ctx context.Context, ids []KeyID, checks []KeyCheck)
 			if err != nil {
 				return err
 			}
+			var left error // one that stays keeps no other from its end
 			for _, o := range ours {
-				if err := t.module.DestroyObject(s, o); err != nil {
-					return err
-				}
+				left = cmp.Or(left, t.module.DestroyObject(s, o))
+			}
+			if left != nil {
+				return left
 			}
 			t.mu.Lock()
 			t.ended[id] = 0

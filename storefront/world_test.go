@@ -256,14 +256,13 @@ func (k *softToken) Destroy(_ context.Context, keys []vault.EndingKey) []error {
 	return make([]error, len(keys))
 }
 
-func (k *softToken) Keys(context.Context) ([]vault.KeyID, error) {
+func (k *softToken) Keys(context.Context) (held, disputed []vault.KeyID, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var out []vault.KeyID
 	for id := range k.keys {
-		out = append(out, id)
+		held = append(held, id)
 	}
-	return out, nil
+	return held, nil, nil
 }
 
 type logSigner struct{ ed25519.PrivateKey }

@@ -17,9 +17,8 @@ func (v *Vault) eachKey(f func(key KeyID, g *ledger.Grant, granted *policies.Gra
 	})
 }
 
-// nameLost says which keys of grants in force are lost, and counts them.
-func (v *Vault) nameLost(why string, lost func(KeyID) bool) {
-	named := 0
+// nameLost says which keys of grants in force are lost, and returns how many.
+func (v *Vault) nameLost(why string, lost func(KeyID) bool) (named int64) {
 	v.eachKey(func(key KeyID, g *ledger.Grant, granted *policies.GrantedField) {
 		if !lost(key) {
 			return
@@ -29,5 +28,5 @@ func (v *Vault) nameLost(why string, lost func(KeyID) bool) {
 				"field", string(granted.Field))
 		}
 	})
-	v.lost.Add(int64(named))
+	return named
 }

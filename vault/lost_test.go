@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -33,5 +34,72 @@ func TestLostKeysAreNamed(t *testing.T) {
 	}
 	if h := w.vault.Health(); h.Status != "ok" || !strings.Contains(h.Reason, "lost keys of grants in force at the start: 1;") {
 		t.Errorf("health: %+v", h)
+	}
+}
+
+// TestDisputedKeysAreNamed: keys of grants in force of whose names the token has different keys are told apart from others in log and health, which says how many.
+func TestDisputedKeysAreNamed(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	o.set("street", "s")
+	two, whole := o.grant(r, nil, "name"), o.grant(r, nil, "street")
+	key := func(g *policies.Grant, f policies.Field) KeyID { return keyID(g.ID, f, policies.AuthorID(o.id)) }
+	if h := w.vault.Health(); h.Reason != "" || h.Disputed != 0 {
+		t.Errorf("before: %+v", h)
+	}
+	w.kill()
+	w.token.disputed = []KeyID{key(two, "name"), {9}} // and one that no grant stands for
+	said := new(log)
+	w.said = said
+	w.reopen(true)
+	if want := "key=" + key(two, "name").String(); !said.has(want) || !said.has("different keys of this name") || said.has(key(whole, "street").String()) {
+		t.Errorf("it is not said that there are several of %s, or of others too", want)
+	}
+	if h := w.vault.Health(); h.Status != "ok" || h.Resident != 2 || h.Disputed != 1 || strings.Contains(h.Reason, "lost") || !strings.Contains(h.Reason, "beside others of the same name, and not used: 1;") {
+		t.Errorf("health: %+v", h)
+	}
+}
+
+// TestIndestructibleKeys: a host with the PIN makes keys that the token refuses to destroy, one that is revoked and one that no grant stands for. The revocation is refused as long as its key is there and names
+// why, and the vault starts all the same.
+func TestIndestructibleKeys(t *testing.T) {
+	w := newWorld(t)
+	o, r := w.owner(), w.reader()
+	o.set("name", "n")
+	o.set("street", "s")
+	g, kept := o.grant(r, nil, "name"), o.grant(r, nil, "street")
+	key := keyID(g.ID, "name", policies.AuthorID(o.id))
+	w.token.mu.Lock()
+	w.token.refuses = map[KeyID]bool{key: true, {9}: true}
+	w.token.keys[KeyID{9}] = w.token.keys[key]
+	w.token.mu.Unlock()
+	s, hash := o.revocationOf(nil, g, "name")
+	if _, err := w.submit(s); !errors.Is(err, policies.CodeTokenFailure) || !errors.Is(err, ErrKeyStuck) {
+		t.Errorf("revoked with a key that stays: %v", err)
+	}
+	said := new(log)
+	w.said = said
+	for _, database := range []bool{true, false} {
+		w.restart(database)
+		if !said.has("a revocation is still not completed") || !said.has("key="+(KeyID{9}).String()) {
+			t.Error("the start does not say what stays")
+		}
+		if got := r.read(ask{o, g, "name", 0}).Items[0].Outcome; got != policies.CodeRevoked {
+			t.Errorf("what is revoked: %s", got)
+		}
+		r.value(ask{o, kept, "street", 0}, r.read(ask{o, kept, "street", 0}).Items[0])
+		if _, err := w.submit(s); !errors.Is(err, ErrKeyStuck) {
+			t.Errorf("sent again: %v", err)
+		}
+	}
+	w.token.mu.Lock()
+	w.token.refuses = nil
+	w.token.mu.Unlock()
+	w.accepted(s)
+	o.seq, o.prev = o.seq+1, hash
+	w.restart(true)
+	if w.held() != 1 {
+		t.Errorf("%d keys are left", w.held())
 	}
 }

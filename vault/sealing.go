@@ -197,7 +197,7 @@ func (v *Vault) sweepSealed(wanted map[sealed.ID]bool) error {
 		for _, id := range missing {
 			lost[id] = true
 		}
-		v.nameLost("it is not in "+v.sealing.store.File()+", or damaged there", func(key KeyID) bool { return lost[sealed.ID(key)] })
+		v.lost.Add(v.nameLost("it is not in "+v.sealing.store.File()+", or damaged there", func(key KeyID) bool { return lost[sealed.ID(key)] }))
 	}
 	v.sealing.missing.Store(int64(len(missing)))
 	return nil

@@ -637,7 +637,7 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 	details := evidence.Details{Owner: r.Owner, Document: r.Hash, Index: r.Index, Items: r.Items, Token: v.cfg.Serial, Custody: policies.CustodyResident}
 	ends := v.endsOf(r)
 	details.Period = v.endKeys(ctx, ends)
-	absent, renamed, left, stopped := 0, 0, 0, false
+	absent, renamed, left, stuck, stopped := 0, 0, 0, 0, false
 	for i := range ends {
 		e := &ends[i]
 		if e.custody == policies.CustodySealed {
@@ -656,10 +656,16 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 			v.cfg.Logger.Error("a revoked key is still there; it is refused all the same", "grant", grant, "custody", string(e.custody), "error", e.err.Error())
 			left++
 			stopped = stopped || errors.Is(e.err, sealed.ErrStopped)
+			if errors.Is(e.err, ErrKeyStuck) {
+				stuck++
+			}
 		}
 	}
 	if stopped { // sending it again does not help before
 		return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed before the vault's operator has mended a disk and started the vault again")
+	}
+	if left > 0 && left == stuck {
+		return fmt.Errorf("%w: %w", problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but the token refuses to destroy its key; the operator must look"), ErrKeyStuck)
 	}
 	if left > 0 {
 		return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed yet; send the revocation again")

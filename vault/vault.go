@@ -54,6 +54,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,8 +133,8 @@ type Token interface {
 	// Destroy removes keys for good, each for itself, and answers in their order. nil says that the key is gone, durably. ErrKeyMissing says that it was not
 	// there, durably. With a check value it removes that key and no other: ErrKeyRenamed says that it lay under another name, and is gone, durably.
 	Destroy(ctx context.Context, keys []EndingKey) []error
-	// Keys are the re-encryption keys that the token holds.
-	Keys(ctx context.Context) ([]KeyID, error)
+	// Keys are the names of the re-encryption keys that the token holds. Of a disputed one among them it holds several different keys, or cannot tell, and uses none.
+	Keys(ctx context.Context) (held, disputed []KeyID, err error)
 
 	// ImportSealed unwraps a key, makes sure that it works, and returns it wrapped under the newest sealing key. Nothing of it stays in the token.
 	ImportSealed(ctx context.Context, key WrappedKey) (SealedKey, error)
@@ -156,6 +157,8 @@ var (
 	ErrKeyRenamed = errors.New("key was under another name in the token")
 	// ErrKeyExists: the token holds a key of this id already.
 	ErrKeyExists = errors.New("key is in the token already")
+	// ErrKeyStuck: the token refuses to destroy the key. A host with the PIN made it so.
+	ErrKeyStuck = errors.New("the token refuses to destroy the key")
 	// ErrTokenFull: the token, or the disk on which it rests, has no room for another key, or for the log's state.
 	ErrTokenFull = errors.New("no room in the token")
 )
@@ -224,6 +227,7 @@ type Vault struct {
 	chores    sync.WaitGroup
 	warned    time.Time    // of the disk, by the chores
 	lost      atomic.Int64 // keys of grants in force that were not there at the start
+	disputed  atomic.Int64 // and those of whose names there were several
 	closing   chan struct{}
 	closeOnce sync.Once
 	closeErr  error
@@ -380,7 +384,10 @@ func (v *Vault) start(ctx context.Context) error {
 	var undone []*ledger.Revocation
 	v.ledger.Read(func(s *ledger.State) { imports, undone = s.Imports(), s.Undone() })
 	for _, r := range undone {
-		if err := v.destroy(ctx, r); err != nil {
+		switch err := v.destroy(ctx, r); {
+		case errors.Is(err, ErrKeyStuck): // whoever can have that cannot keep the vault from starting by it
+			v.cfg.Logger.Error("a revocation is still not completed: it is refused, and sent again it tries again", "entry", r.Index, "error", err.Error())
+		case err != nil:
 			return err
 		}
 	}
@@ -394,7 +401,7 @@ func (v *Vault) start(ctx context.Context) error {
 
 // sweep destroys keys in the token that no grant in force stands for: what an import left behind whose process died.
 func (v *Vault) sweep(ctx context.Context) error {
-	held, err := v.cfg.Token.Keys(ctx)
+	held, disputed, err := v.cfg.Token.Keys(ctx)
 	if err != nil {
 		return fmt.Errorf("listing the token's keys: %w", err)
 	}
@@ -415,17 +422,30 @@ func (v *Vault) sweep(ctx context.Context) error {
 		}
 	}
 	v.destroyResident(ctx, orphans)
+	destroyed := 0
 	for _, e := range orphans {
-		if e.err != nil && !errors.Is(e.err, ErrKeyMissing) {
+		switch {
+		case errors.Is(e.err, ErrKeyStuck):
+			v.cfg.Logger.Error("a key that no grant stands for cannot be destroyed: somebody with the PIN made it so. The vault does not use it; stop it and remove the object with the token's own tools", "key", e.key.String())
+		case e.err != nil && !errors.Is(e.err, ErrKeyMissing):
 			return fmt.Errorf("destroying a key that no grant stands for: %w", e.err)
+		default:
+			destroyed++
 		}
 	}
-	if len(orphans) > 0 {
-		v.cfg.Logger.Info("destroyed keys that no grant stands for", "keys", len(orphans))
+	if destroyed > 0 {
+		v.cfg.Logger.Info("destroyed keys that no grant stands for", "keys", destroyed)
 	}
 	if len(wanted) > 0 {
 		v.cfg.Logger.Error("keys of grants in force are not in the token; their owners must grant again", "keys", len(wanted), "token", v.cfg.Serial)
-		v.nameLost("it is not in the token", func(key KeyID) bool { return wanted[key] })
+		v.lost.Add(v.nameLost("it is not in the token", func(key KeyID) bool { return wanted[key] }))
+	}
+	if len(disputed) > 0 {
+		several := make(map[KeyID]bool, len(disputed))
+		for _, key := range disputed {
+			several[key] = true
+		}
+		v.disputed.Add(v.nameLost("the token has different keys of this name, of which it uses none: somebody with the PIN made or changed one", func(key KeyID) bool { return several[key] }))
 	}
 	return v.sweepSealed(sealedWanted)
 }
@@ -552,7 +572,7 @@ func (v *Vault) Health() api.Health {
 			h.Guardrails = &api.Guardrails{Document: in.Document, Index: in.Index, Rules: len(in.Set.Names())}
 		}
 	})
-	h.Keys, h.Custodies, h.Sealing = h.Resident+h.Sealed, v.custodies(), v.sealing.health()
+	h.Keys, h.Custodies, h.Sealing, h.Disputed = h.Resident+h.Sealed, v.custodies(), v.sealing.health(), uint64(v.disputed.Load())
 	if s, err := v.cfg.Log.Space(); err == nil {
 		h.Space = &api.Space{Free: uint64(s.Free), PerHour: uint64(max(s.PerHour, 0))}
 		if s.PerHour > 0 {
@@ -566,9 +586,14 @@ func (v *Vault) Health() api.Health {
 		return h
 	}
 	if err == nil {
+		var reasons []string
 		if n := v.lost.Load(); n > 0 {
-			h.Reason = fmt.Sprintf("lost keys of grants in force at the start: %d; the log of the vault names them", n)
+			reasons = append(reasons, fmt.Sprintf("lost keys of grants in force at the start: %d; the log of the vault names them", n))
 		}
+		if n := v.disputed.Load(); n > 0 {
+			reasons = append(reasons, fmt.Sprintf("keys of grants in force that are in the token beside others of the same name, and not used: %d; the log of the vault names them", n))
+		}
+		h.Reason = strings.Join(reasons, ". ")
 		return h
 	}
 	if !goesOn(err) {

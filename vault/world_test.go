@@ -41,16 +41,18 @@ const (
 
 // softToken is a token in software: the mathematics of pre behind the interface of a device.
 type softToken struct {
-	mu      sync.Mutex
-	keys    map[KeyID]*pre.ReEncryptionKey
-	sealing map[uint32][16]byte // sealing keys by period
-	decoys  int                 // keys that call themselves sealing keys
-	forgot  map[KeyID]bool
-	stuck   map[KeyID]bool
-	late    bool // it says that keys are under sealing key 1
-	derives int
-	loads   int                   // sealed keys that came along
-	hook    func(op string) error // called before and after each operation, as "import", "imported", ...
+	mu       sync.Mutex
+	keys     map[KeyID]*pre.ReEncryptionKey
+	sealing  map[uint32][16]byte // sealing keys by period
+	decoys   int                 // keys that call themselves sealing keys
+	forgot   map[KeyID]bool
+	stuck    map[KeyID]bool
+	refuses  map[KeyID]bool // to destroy them
+	disputed []KeyID
+	late     bool // it says that keys are under sealing key 1
+	derives  int
+	loads    int                   // sealed keys that came along
+	hook     func(op string) error // called before and after each operation, as "import", "imported", ...
 }
 
 func (s *softToken) call(op string) error {
@@ -135,6 +137,10 @@ func (s *softToken) destroyOne(key KeyID, check KeyCheck) error {
 		return errors.New("device error")
 	}
 	at, there := s.find(key, check)
+	if there && s.refuses[at] {
+		s.mu.Unlock()
+		return ErrKeyStuck
+	}
 	if there {
 		delete(s.keys, at)
 	}
@@ -174,14 +180,10 @@ func (s *softToken) find(id KeyID, check KeyCheck) (at KeyID, there bool) {
 	return id, false
 }
 
-func (s *softToken) Keys(context.Context) ([]KeyID, error) {
+func (s *softToken) Keys(context.Context) (held, disputed []KeyID, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []KeyID
-	for k := range s.keys {
-		out = append(out, k)
-	}
-	return out, nil
+	return slices.Collect(maps.Keys(s.keys)), s.disputed, nil
 }
 
 func (s *softToken) newest() (newest uint32) {

@@ -153,14 +153,13 @@ func (k *softToken) find(id vault.KeyID, check vault.KeyCheck) (at vault.KeyID, 
 	return id, false
 }
 
-func (k *softToken) Keys(context.Context) ([]vault.KeyID, error) {
+func (k *softToken) Keys(context.Context) (held, disputed []vault.KeyID, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var out []vault.KeyID
 	for id := range k.keys {
-		out = append(out, id)
+		held = append(held, id)
 	}
-	return out, nil
+	return held, nil, nil
 }
 
 func (k *softToken) ImportSealed(_ context.Context, key vault.WrappedKey) (vault.SealedKey, error) {

@@ -120,10 +120,11 @@ type Health struct {
 	LogSize uint64 `json:"log_size"`
 	DevMode bool   `json:"dev_mode,omitempty"`
 
-	Keys      uint64             `json:"keys"`          // re-encryption keys in force, in either custody
-	Resident  uint64             `json:"keys_resident"` // of these, keys that rest in the token
-	Sealed    uint64             `json:"keys_sealed"`   // and keys that rest in the vault, sealed by the token
-	Custodies []policies.Custody `json:"custodies"`     // what the vault document offers for new grants
+	Keys      uint64             `json:"keys"`                    // re-encryption keys in force, in either custody
+	Resident  uint64             `json:"keys_resident"`           // of these, keys that rest in the token
+	Sealed    uint64             `json:"keys_sealed"`             // and keys that rest in the vault, sealed by the token
+	Disputed  uint64             `json:"keys_disputed,omitempty"` // of the resident ones those of whose name the token had different keys at the start: none is used
+	Custodies []policies.Custody `json:"custodies"`               // what the vault document offers for new grants
 	Sealing   *Sealing           `json:"sealing,omitempty"`
 	Space     *Space             `json:"space,omitempty"`
 	// Guardrails are the operator's rules in force. They are missing where there are none.

@@ -247,7 +247,7 @@ func (t token) Destroy(ctx context.Context, key keyserver.KeyID) error {
 
 // Keys is asked at the start, before a key is made: what a process that was killed left unfinished goes first.
 func (t token) Keys(ctx context.Context) ([]keyserver.KeyID, error) {
-	if err := t.pool.Clean(ctx); err != nil {
+	if _, err := t.pool.Clean(ctx); err != nil {
 		return nil, err
 	}
 	held, err := t.pool.Keys(ctx)

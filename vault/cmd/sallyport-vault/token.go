@@ -46,23 +46,28 @@ func (t token) Destroy(ctx context.Context, keys []vault.EndingKey) []error {
 		ask[i] = pkcs11.EndingKey{ID: pkcs11.KeyID(k.Key), Check: pkcs11.KeyCheck(k.Check)}
 	}
 	errs := t.pool.DestroyKeys(ctx, ask...)
-	for i := range errs {
-		errs[i] = translate(errs[i])
+	for i, err := range errs {
+		if errs[i] = translate(err); errors.Is(err, pkcs11.ErrRefused) {
+			errs[i] = fmt.Errorf("%w: %w", vault.ErrKeyStuck, err)
+		}
 	}
 	return errs
 }
 
 // Keys is asked once, before anything is derived or imported: what an earlier vault left unfinished goes first.
-func (t token) Keys(ctx context.Context) ([]vault.KeyID, error) {
-	if err := t.pool.Clean(ctx); err != nil {
-		return nil, err
+func (t token) Keys(ctx context.Context) (held, disputed []vault.KeyID, err error) {
+	cleaned, err := t.pool.Clean(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
-	held, err := t.pool.Keys(ctx)
-	out := make([]vault.KeyID, len(held))
-	for i := range held {
-		out[i] = vault.KeyID(held[i])
+	all, err := t.pool.Keys(ctx)
+	for _, id := range all {
+		held = append(held, vault.KeyID(id))
 	}
-	return out, err
+	for _, id := range cleaned.Disputed {
+		disputed = append(disputed, vault.KeyID(id))
+	}
+	return held, disputed, err
 }
 
 func (t token) ImportSealed(ctx context.Context, key vault.WrappedKey) (vault.SealedKey, error) {
