@@ -449,6 +449,26 @@ func (t *tree) checkNamedTests() (bad []string) {
 	return bad
 }
 
+// The scanner of tests/run is told by a comment that a finding is none. silences is how such comments begin, explained how they are to be: which rule, and why.
+var (
+	silences  = regexp.MustCompile(`#nosec|gosec:disable`)
+	explained = regexp.MustCompile(`^// #nosec G[0-9]{3}(?: G[0-9]{3})* -- \S.{9,}`)
+)
+
+// checkSilenced refuses comments that silence the scanner without a rule and a reason: then nobody has looked, or everything is silenced.
+func (t *tree) checkSilenced() (bad []string) {
+	for _, f := range t.files {
+		for _, group := range f.syntax.Comments {
+			for _, c := range group.List {
+				if silences.MatchString(c.Text) && !explained.MatchString(c.Text) {
+					bad = append(bad, fmt.Sprintf("%s: %q has no rule, or no reason", f.path, c.Text))
+				}
+			}
+		}
+	}
+	return bad
+}
+
 // fuzzTargets lists "package target" lines.
 func (t *tree) fuzzTargets() string {
 	var out []string
@@ -512,7 +532,7 @@ var checks = []struct {
 	{"graph", (*tree).checkGraph}, {"walls", (*tree).checkWalls}, {"reach", (*tree).checkReach}, {"calls", (*tree).checkCalls},
 	{"package comments", (*tree).checkComments}, {"top level", (*tree).checkTop}, {"names", (*tree).checkNames},
 	{"exported names", (*tree).checkExported}, {"text", (*tree).checkText}, {"skips", (*tree).checkSkips},
-	{"named tests", (*tree).checkNamedTests},
+	{"named tests", (*tree).checkNamedTests}, {"silenced", (*tree).checkSilenced},
 }
 
 // synthetic is a small tree that keeps every rule.
@@ -607,6 +627,15 @@ func TestChecksFindViolations(t *testing.T) {
 		{"text", "a machine's path in a script", "tests/run", &fstest.MapFile{Data: []byte("cd /" + "tmp/lab\n")}, "one machine"},
 		{"text", "unfinished", "vault/README.md", &fstest.MapFile{Data: []byte("TO" + "DO: " + strings.Repeat("write this ", 30))}, "unfinished"},
 		{"skips", "a test that skips", "vault/y_test.go", source("vault", `func f(t T) { t.Skip("no token") }`), "skips"},
+		{"silenced", "with a rule and a reason", "vault/y.go", source("vault", "var a = 1 // #nosec G404 -- spreads retries"), ""},
+		{"silenced", "with two rules", "vault/y.go", source("vault", "var a = 1 // #nosec G404 G101 -- spreads retries"), ""},
+		{"silenced", "without a reason", "vault/y.go", source("vault", "var a = 1 // #nosec G404"), "no reason"},
+		{"silenced", "with an empty reason", "vault/y.go", source("vault", "var a = 1 // #nosec G404 --  "), "no reason"},
+		{"silenced", "without a rule", "vault/y.go", source("vault", "var a = 1 // #nosec -- spreads retries"), "no rule"},
+		{"silenced", "written together", "vault/y.go", source("vault", "var a = 1 //#nosec"), "no rule"},
+		{"silenced", "in the middle of a block", "vault/y.go", source("vault", "/* so\n#nosec\n*/\nvar a = 1"), "no rule"},
+		{"silenced", "the other way", "vault/y.go", source("vault", "var a = 1 //gosec:disable G404"), "no reason"},
+		{"silenced", "in a test", "vault/y_test.go", source("vault", "var a = 1 // #nosec"), "no rule"},
 		{"named tests", "one that there is", "vault/README.md", &fstest.MapFile{Data: []byte("`TestStory` tells it, and `TestSto...`.")}, ""},
 		{"named tests", "one that there is not", "vault/README.md", &fstest.MapFile{Data: []byte("`TestStor` tells it.")}, "no test TestStor"},
 		{"named tests", "none that begin so", "vault/README.md", &fstest.MapFile{Data: []byte("`TestTale...` tell it.")}, "no test TestTale..."},
