@@ -200,6 +200,14 @@ func (e usage) Is(target error) bool { return target == errUsage }
 // errInterrupted is a command that its user ended.
 var errInterrupted = errors.New("it was interrupted")
 
+// codeInterrupted is the code of that. It goes over no wire.
+const codeInterrupted policies.Code = "interrupted"
+
+// interrupted reports whether an error comes of that the user ended the command.
+func (s *session) interrupted(err error) bool {
+	return s.ctx != nil && s.ctx.Err() != nil && errors.Is(err, context.Canceled)
+}
+
 // fail prints an error and returns its exit code. Joined errors are told in one message each.
 func (s *session) fail(err error) int {
 	code := exitCode(err)
@@ -208,7 +216,7 @@ func (s *session) fail(err error) int {
 		return code
 	}
 	done := errors.Is(err, client.ErrNotStopped) || errors.Is(err, client.ErrUntold) || errors.Is(err, client.ErrNotRotated) // these say what was done
-	if s.ctx.Err() != nil && errors.Is(err, context.Canceled) && !done {
+	if s.interrupted(err) && !done {
 		err, code = fmt.Errorf("%w: %w", errInterrupted, err), exitError // whatever it was that did not answer any more
 	}
 	if s.JSON {
@@ -237,7 +245,9 @@ func (s *session) fail(err error) int {
 // printError writes an error as JSON.
 func (s *session) printError(code int, err error) {
 	var stable policies.Code
-	errors.As(err, &stable)
+	if errors.As(err, &stable); s.interrupted(err) { // whatever it was that did not answer any more
+		stable = codeInterrupted
+	}
 	s.print(map[string]any{"error": map[string]any{"exit": code, "code": stable, "text": err.Error()}}, nil)
 }
 

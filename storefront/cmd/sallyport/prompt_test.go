@@ -123,6 +123,17 @@ func TestInterruptedTellsWhatWasDone(t *testing.T) {
 	if s.fail(errQuiet{context.Canceled}); out.Len() > 0 {
 		t.Errorf("a second result: %s", out.String())
 	}
+	for why, want := range map[error]string{
+		fmt.Errorf("reaching the vault: %w: %w", policies.CodeUnavailable, context.Canceled):                      `"code": "interrupted"`,
+		fmt.Errorf("%w: %w: %w", client.ErrNotStopped, policies.CodeUnavailable, context.Canceled):                `"code": "interrupted"`,
+		fmt.Errorf("reaching the vault: %w: %w", policies.CodeUnavailable, context.DeadlineExceeded):              `"code": "unavailable"`,
+		fmt.Errorf("%w: %w: %w", client.ErrUntold, policies.CodeUnavailable, errors.New("it was refused before")): `"code": "unavailable"`,
+	} {
+		out.Reset()
+		if s.fail(why); !strings.Contains(out.String(), want) {
+			t.Errorf("%v is told as %s, want %s", why, out.String(), want)
+		}
+	}
 	s.JSON = false
 	if s.fail(fmt.Errorf("%w: %w", client.ErrUntold, context.Canceled)); !strings.Contains(errs.String(), "closed") {
 		t.Errorf("it says %q", errs.String())
@@ -130,5 +141,36 @@ func TestInterruptedTellsWhatWasDone(t *testing.T) {
 	errs.Reset()
 	if s.fail(fmt.Errorf("reaching the vault: %w", context.Canceled)); !strings.Contains(errs.String(), "interrupted") {
 		t.Errorf("it says %q", errs.String())
+	}
+}
+
+// atPrompt does something when a prompt is written.
+type atPrompt func()
+
+func (f atPrompt) Write(b []byte) (int, error) {
+	f()
+	return len(b), nil
+}
+
+// TestEndedAsItAsks: however soon after the question Ctrl-C comes, the terminal shows what is typed next.
+func TestEndedAsItAsks(t *testing.T) {
+	screen, _ := terminal(t)
+	for i := range 200 { // each leaves a thread that waits for the terminal
+		ctx, interrupt := context.WithCancel(t.Context())
+		s := &session{Global: &Global{}, ctx: ctx, lang: phrases.English, stdin: screen}
+		s.stderr = atPrompt(func() {
+			go func() {
+				for begin := time.Now(); time.Since(begin) < time.Duration(i%100)*time.Microsecond; {
+				}
+				interrupt()
+			}()
+		})
+		if _, err := s.prompt(false); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Microsecond) // for what hides it all the same
+		if !echoes(t, screen) {
+			t.Fatalf("after %d prompts the terminal hides what is typed next", i+1)
+		}
 	}
 }

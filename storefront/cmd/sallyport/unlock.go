@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -90,7 +91,7 @@ func (s *session) hidden(f *os.File, id string, twice bool) ([]byte, error) {
 		fmt.Fprint(s.stderr, s.say(id), " ")
 		defer fmt.Fprintln(s.stderr)
 		if text, err = whileWanted(s.ctx, func() ([]byte, error) { return term.ReadPassword(fd) }); s.ctx.Err() != nil {
-			err = errors.Join(err, term.Restore(fd, shown))
+			err = errors.Join(err, showAgain(fd, shown))
 		}
 		return text, err
 	}
@@ -108,6 +109,19 @@ func (s *session) hidden(f *os.File, id string, twice bool) ([]byte, error) {
 		return nil, err
 	}
 	return text, nil
+}
+
+// hides is how long what reads without showing may take until it hides what is typed.
+const hides = 200 * time.Millisecond
+
+// showAgain ends that a terminal hides what is typed. It may not hide it yet: whoever reads sets that as they begin, which nobody hears of.
+func showAgain(fd int, shown *term.State) error {
+	for begin := time.Now(); time.Since(begin) < hides; time.Sleep(time.Millisecond) {
+		if now, err := term.GetState(fd); err != nil || *now != *shown {
+			break
+		}
+	}
+	return term.Restore(fd, shown)
 }
 
 // whileWanted waits for what a person types, and no longer than they want: Ctrl-C ends a context here, and no read of a terminal.
