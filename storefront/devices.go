@@ -20,6 +20,7 @@ import (
 // Meetings of two devices live in memory only: a restart ends them, and the person begins again.
 const (
 	meetingLifetime = 10 * time.Minute
+	meetingOver     = time.Minute // the same once the profile was fetched, for an answer that was lost
 	maxMeetings     = 1000
 	meetingsEach    = 8  // of new devices at one network address
 	maxProfiles     = 32 // on their way at once
@@ -79,7 +80,7 @@ func (m *meetings) leave(code pairing.Code, part, after, network string, subject
 	return nil
 }
 
-// get is a part that was left.
+// get is a part that was left. With the profile a meeting is over, and makes room for others.
 func (m *meetings) get(code pairing.Code, part string, now time.Time) ([]byte, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -88,6 +89,9 @@ func (m *meetings) get(code pairing.Code, part string, now time.Time) ([]byte, b
 		return nil, false
 	}
 	body, ok := one.parts[part]
+	if over := now.Add(meetingOver); ok && part == "profile" && over.Before(one.expires) {
+		one.expires = over
+	}
 	return body, ok
 }
 

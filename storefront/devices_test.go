@@ -47,8 +47,21 @@ func TestMeetings(t *testing.T) {
 	if b, ok := m.get(code, "profile", now); !ok || string(b) != "p" {
 		t.Errorf("the profile is %q", b)
 	}
+	if b, ok := m.get(code, "profile", now.Add(meetingOver)); !ok || string(b) != "p" {
+		t.Errorf("asked for again, the profile is %q", b)
+	}
+	if _, ok := m.get(code, "profile", now.Add(meetingOver+time.Second)); ok {
+		t.Error("a meeting whose profile was fetched is there")
+	}
+	fresh()
+	if err := errors.Join(leave("offer", "", anna, "o"), leave("answer", "offer", anna, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := m.get(code, "answer", now.Add(meetingLifetime)); !ok {
+		t.Error("a meeting that is not over is gone")
+	}
 	now = now.Add(meetingLifetime + time.Second)
-	if _, ok := m.get(code, "profile", now); ok {
+	if _, ok := m.get(code, "answer", now); ok {
 		t.Error("a meeting of long ago is there")
 	}
 	if err := leave("offer", "", policies.IdentityID{}, "new"); err != nil {
@@ -69,6 +82,17 @@ func TestMeetings(t *testing.T) {
 		if err := m.leave(pairing.Code{byte(i)}, "offer", "", "one", policies.IdentityID{}, []byte("o"), now); (err != nil) != (i == meetingsEach) {
 			t.Errorf("meeting %d of one address: %v", i, err)
 		}
+	}
+	fresh()
+	for i := range 2 * meetingsEach { // one after the other, each to its end
+		c := pairing.Code{byte(i)}
+		for _, s := range [][2]string{{"offer", ""}, {"answer", "offer"}, {"opening", "answer"}, {"profile", "opening"}} {
+			if err := m.leave(c, s[0], s[1], "one", anna, []byte("x"), now); err != nil {
+				t.Fatalf("meeting %d after others: %v", i, err)
+			}
+		}
+		m.get(c, "profile", now)
+		now = now.Add(meetingOver / 4)
 	}
 	fresh()
 	for i := range maxProfiles + 1 {

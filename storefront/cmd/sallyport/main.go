@@ -14,7 +14,7 @@
 //	7  what came back contradicts a signature, a proof or the pinned vault, or lacks a proof that was demanded, and was not used
 //
 // Passphrases and keys come from a prompt or a file, never from the command line or the environment itself. With --json every result, and
-// every error, is one JSON value on standard output.
+// every error, is one JSON value on standard output. An error's code is a [policies.Code], or "interrupted".
 package main
 
 import (
