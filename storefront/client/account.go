@@ -181,7 +181,8 @@ func (o *Owner) arrived(got *keys.Answer) {
 }
 
 // current refuses to go on from another version than the key server's. With a claim, it takes over what the other device did: its version and its locks, which are of no use to this
-// device if the profile is under a key that it does not have.
+// device if the profile is under a key that it does not have. Of an account that another device deleted, to close the owner's and did not come so far, nothing is left: with the claim to all it
+// begins anew.
 func (o *Owner) current(ctx context.Context, k *keyServer, claim Claim) error {
 	got, err := o.inquire(ctx, k, keys.Question{Act: keys.ActState})
 	if err != nil {
@@ -195,7 +196,15 @@ func (o *Owner) current(ctx context.Context, k *keyServer, claim Claim) error {
 	if claim == ClaimNothing {
 		return policies.CodeOutdated
 	}
-	if got.Version < a.Version || got.Version == 0 {
+	if got.Version == 0 && claim == ClaimAll { // nothing is taken over, so an account server that hides it gains nothing
+		a.zero()
+		*a = accountState{Server: k.base.String(), ID: k.id}
+		return nil
+	}
+	if got.Version == 0 {
+		return fmt.Errorf("%w: the account server has none of this person any more: %w", ErrRollback, ErrNoAccount)
+	}
+	if got.Version < a.Version {
 		return fmt.Errorf("%w: the account server has an older state than this device saw", ErrRollback)
 	}
 	// One that an older key of this person signed is theirs too: it is the newest that the account server took.

@@ -301,6 +301,29 @@ func TestAnswerLost(t *testing.T) {
 	}
 }
 
+// TestAccountDeletedByAnother: a device whose account another device deleted, which then did not come to close the owner's, is told so, and begins anew if the person insists: with another key, and
+// without what was under the one before.
+func TestAccountDeletedByAnother(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	server, b := w.keyServer()
+	o, _ := w.owner()
+	_, _, err := o.NewKit(ctx, server.URL, ClaimNothing, false)
+	w.must(err)
+	w.must(o.SetPassword(ctx, "", []byte("correct horse"), ClaimNothing))
+	before := bytes.Clone(o.state.Account.Key)
+	b.version, b.newest = 0, nil
+	for claim, want := range map[Claim]error{ClaimNothing: policies.CodeOutdated, ClaimOwn: ErrNoAccount} {
+		if err := o.SetPassword(ctx, "", []byte("battery staple"), claim); !errors.Is(err, want) {
+			t.Errorf("claim %d: %v", claim, err)
+		}
+	}
+	w.must(o.SetPassword(ctx, "", []byte("battery staple"), ClaimAll))
+	if a := o.state.Account; b.version != 1 || a.Version != 1 || a.Kit != nil || a.Password == nil || len(a.Key) != 32 || bytes.Equal(a.Key, before) {
+		t.Errorf("version %d there and %d here, a sheet %v, the key before %v", b.version, a.Version, a.Kit != nil, bytes.Equal(a.Key, before))
+	}
+}
+
 // TestAccountOfAClosedOne: a device whose owner's account another device closed still has the key server delete what it has, or learns that it did; and so has
 // one that learnt of the closing before.
 func TestAccountOfAClosedOne(t *testing.T) {
@@ -537,6 +560,8 @@ func TestOlderAccount(t *testing.T) {
 		"the one before, insisting":           {keys.Answer{Version: 1, Hash: first.Hash, Document: first.Raw}, ClaimOwn, ErrRollback},
 		"the one before under a newer number": {keys.Answer{Version: 3, Hash: first.Hash, Document: first.Raw}, ClaimOwn, ErrUntrue},
 		"none any more":                       {keys.Answer{}, ClaimOwn, ErrRollback},
+		"none any more, unasked":              {keys.Answer{}, ClaimNothing, policies.CodeOutdated},
+		"the one before, claiming all":        {keys.Answer{Version: 1, Hash: first.Hash, Document: first.Raw}, ClaimAll, ErrRollback},
 		"somebody else's":                     {keys.Answer{Version: 3, Hash: forged.Hash, Document: forged.Raw}, ClaimOwn, ErrUntrue},
 		"another than its hash":               {keys.Answer{Version: 3, Hash: second.Hash, Document: third.Raw}, ClaimOwn, ErrUntrue},
 		"another device's":                    {keys.Answer{Version: 3, Hash: third.Hash, Document: third.Raw}, ClaimNothing, policies.CodeOutdated},

@@ -55,6 +55,8 @@ func (c *replaceAccount) claiming(s *session, do func(client.Claim) error) error
 		question = "account.ends.sheet"
 	case errors.Is(err, client.ErrEndsPassword):
 		question = "account.ends.password"
+	case errors.Is(err, client.ErrRollback) && errors.Is(err, client.ErrNoAccount):
+		return s.adding(err, "account.gone")
 	case errors.Is(err, policies.CodeOutdated):
 		return s.adding(err, "account.elsewhere")
 	default:
