@@ -56,7 +56,7 @@ func (c *replaceAccount) claiming(s *session, do func(client.Claim) error) error
 	case errors.Is(err, client.ErrEndsPassword):
 		question = "account.ends.password"
 	case errors.Is(err, client.ErrRollback) && errors.Is(err, client.ErrNoAccount):
-		return s.adding(err, "account.gone")
+		return s.adding(client.ErrRollback, "account.gone") // and not that a password is to be set first
 	case errors.Is(err, policies.CodeOutdated):
 		return s.adding(err, "account.elsewhere")
 	default:
