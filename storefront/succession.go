@@ -129,22 +129,25 @@ func (s *Storefront) postSuccession(c *call) error {
 	if err != nil {
 		return err
 	}
+	news := false // everybody may have an accepted one, and send it again
 	if d != nil && int(d.Generation)-2 >= len(known) {
 		at := key(kindSuccession, id[:], policies.U64(d.Generation))
 		record, err := encodeRecord(at, 1, api.Succession{Document: env.Raw, Receipt: receipt})
 		if err != nil {
 			return err
 		}
+		before := len(changes)
 		if changes, err = s.once(ctx, changes, at, record.Value); err != nil {
 			return err
 		}
+		news = len(changes) > before
 	}
 	if len(changes) > 0 {
 		if err := s.store.Commit(ctx, changes...); err != nil {
 			return fmt.Errorf("keeping a succession: %w", err)
 		}
 	}
-	if d != nil {
+	if news {
 		s.logins.end(id)
 		s.sessions.end(policies.ReaderID(id))
 	}

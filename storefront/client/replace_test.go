@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/consent"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/registry"
 	"github.com/sallyport/sallyport/policies/succession"
@@ -922,4 +923,30 @@ func TestReplacedByItsOwnBackup(t *testing.T) {
 	w.must(fresh.Sync(ctx))
 	w.must(fresh.Set(ctx, set("own/f0", "later")))
 	w.wantRead(acme, fresh, "own/f0", "later")
+}
+
+// TestSuccessionSentAgain: whoever sends an accepted succession again, which everybody may fetch, ends nobody's login.
+func TestSuccessionSentAgain(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, _ := w.household(1)
+	w.must(o.Replace(ctx, stolen(), keep(new([]byte))))
+	w.must(acme.Replace(ctx, stolen(), keep(new([]byte))))
+	w.must(o.Sync(ctx))
+	w.wantRead(acme, o, "own/f0", "value 0")
+	logins := 0
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.Contains(r.URL.Path, "/logins") {
+			logins++
+		}
+		next.ServeHTTP(rw, r)
+	})
+	for _, d := range []*device{o.device, acme.device} {
+		raw := d.base.Successions[0]
+		w.must(d.wire.call(ctx, request{method: "POST", path: path(api.PathSuccessions, d.id.String()), raw: raw, out: new(evidence.Receipt)}))
+	}
+	w.must(o.Set(ctx, set("own/f1", "new")))
+	w.wantRead(acme, o, "own/f0", "value 0")
+	if logins > 0 {
+		t.Errorf("%d requests to log in again", logins)
+	}
 }
