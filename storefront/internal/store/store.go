@@ -182,6 +182,7 @@ func Open(o Options) (*DB, error) {
 		WithValueThreshold(valueThreshold).
 		WithBlockCacheSize(64 << 20).
 		WithMetricsEnabled(false).
+		WithNumCompactors(2). // each looks twenty times a second whether there is something to do, and divides what there is among several itself
 		WithLogger(badgerLog{db.log, &db.broken}))
 	if err != nil {
 		return nil, fmt.Errorf("opening the store in %s: %w", db.files(), err)
