@@ -149,19 +149,16 @@ func (r *Reader) authorsOf(it *Item) []Item {
 
 // absent reports whether an outcome means that an author has nothing to say about a field.
 func absent(v *Value) bool {
-	for _, code := range []policies.Code{policies.CodeNotFound, policies.CodeNoWriteGrant, policies.CodeWriteEnded} {
-		if errors.Is(v.Err, code) {
-			return true
-		}
-	}
 	// A key for another author's items ended, is not there yet, or is for those to come; the owner's own decides whether the field may be read. The vault says so of an item
 	// that does not count, too: a writer cannot keep others from reading by what it puts where it may not.
-	for _, code := range []policies.Code{policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeLeaf} {
-		if v.author() != policies.AuthorID(v.Owner) && errors.Is(v.Err, code) {
-			return true
-		}
-	}
-	return false
+	return outcome(v.Err, policies.CodeNotFound, policies.CodeNoWriteGrant, policies.CodeWriteEnded) ||
+		v.author() != policies.AuthorID(v.Owner) && outcome(v.Err, policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired, policies.CodeLeaf)
+}
+
+// outcome reports whether why an item was not read is one of some outcomes in the vault's answer. A storefront can give the same codes for what it is asked for besides.
+func outcome(err error, codes ...policies.Code) bool {
+	code, is := err.(policies.Code)
+	return is && slices.Contains(codes, code)
 }
 
 // newest chooses among the values of an item. An error other than that there is nothing counts before any value: what it hides might be newer. again is a value that must be asked

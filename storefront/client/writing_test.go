@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/problem"
 	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -367,6 +368,18 @@ func TestAHostileStorefrontAndWriters(t *testing.T) {
 	if len(in) != 1 {
 		t.Fatalf("%+v", in)
 	}
+	// One that says that it does not know the writer has the reader fail, and not read what the owner wrote before.
+	w.hostile(func(rw http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.URL.Path == path(api.PathIdentity, bank.ID().String()) {
+			problem.Write(rw, policies.CodeNotFound)
+			return
+		}
+		next.ServeHTTP(rw, req)
+	})
+	if v := w.read(acme, o, "phone.mobile"); v.Err == nil {
+		t.Errorf("%q, which the bank took the place of", v.Bytes)
+	}
+	w.hostile(nil)
 	w.wantBy(acme, o, "phone.mobile", "one of the bank's", author(bank))
 	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "two of the bank's")))
 	if _, err := o.Incoming(ctx); err != nil {
