@@ -3,7 +3,6 @@ package client
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -184,19 +183,19 @@ func (o *Owner) People() ([]Person, error) {
 	return out, nil
 }
 
-// Refresh reads everything that other people let this person read, and keeps it. What may not be read any more is deleted here: whoever took
-// it back meant that. It reports those fields.
-func (o *Owner) Refresh(ctx context.Context) (gone []Item, err error) {
+// Refresh reads everything that other people let this person read, and keeps it. What may not be read any more, or is not there any more, is deleted here: whoever took
+// it back, or out, meant that. It reports those, and what could not be read now, which stays as it was; each says why.
+func (o *Owner) Refresh(ctx context.Context) (gone, refused []Value, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
 	r, err := o.side()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	items, err := r.Granted(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i := range o.state.Pieces {
 		p := &o.state.Pieces[i]
@@ -207,13 +206,12 @@ func (o *Owner) Refresh(ctx context.Context) (gone []Item, err error) {
 		items[at].Author, items[at].Known = p.Author, p.Version
 	}
 	if len(items) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	values, err := r.Read(ctx, items...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var failed error
 	for i := range values {
 		v := &values[i]
 		at := slices.IndexFunc(o.state.Pieces, func(p piece) bool { return p.Owner == v.Owner && p.Field == v.Field })
@@ -222,10 +220,10 @@ func (o *Owner) Refresh(ctx context.Context) (gone []Item, err error) {
 			if at >= 0 {
 				clear(o.state.Pieces[at].Value)
 				o.state.Pieces = slices.Delete(o.state.Pieces, at, at+1)
-				gone = append(gone, Item{Owner: v.Owner, Field: v.Field})
+				gone = append(gone, *v)
 			}
 		case v.Err != nil:
-			failed = errors.Join(failed, fmt.Errorf("%s: %w", v.Field, v.Err))
+			refused = append(refused, *v)
 		case v.Unchanged && at >= 0:
 			o.state.Pieces[at].Read = v.Time.Unix()
 		case v.Bytes != nil:
@@ -237,10 +235,10 @@ func (o *Owner) Refresh(ctx context.Context) (gone []Item, err error) {
 			}
 		}
 	}
-	return gone, errors.Join(failed, r.save())
+	return gone, refused, r.save()
 }
 
-// ended reports whether a refusal says that a field may not be read any more.
+// ended reports whether the vault itself said that a field may not be read any more, or that there is none any more.
 func ended(err error) bool {
-	return errors.Is(err, policies.CodeRevoked) || errors.Is(err, policies.CodeNoGrant) || errors.Is(err, policies.CodeGrantExpired)
+	return outcome(err, policies.CodeRevoked, policies.CodeNoGrant, policies.CodeGrantExpired, policies.CodeNotFound)
 }

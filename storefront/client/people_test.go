@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -46,8 +47,11 @@ func TestPeople(t *testing.T) {
 
 	refresh := func(want map[policies.Field]string, gone ...policies.Field) {
 		t.Helper()
-		lost, err := anna.Refresh(ctx)
+		lost, refused, err := anna.Refresh(ctx)
 		w.must(err)
+		if len(refused) > 0 {
+			t.Errorf("refused: %+v", refused)
+		}
 		var names []policies.Field
 		for _, it := range lost {
 			names = append(names, it.Field)
@@ -84,7 +88,7 @@ func TestPeople(t *testing.T) {
 	_, err = anna.Answer(ctx, c.ID.String(), []policies.Field{"phone.mobile"}, "")
 	w.must(err)
 	w.looks(ben, 2)
-	_, err = ben.Refresh(ctx)
+	_, _, err = ben.Refresh(ctx)
 	w.must(err)
 	people, err := ben.People()
 	w.must(err)
@@ -101,7 +105,7 @@ func TestPeople(t *testing.T) {
 	second, err := RestoreOwner(new(memory), plain, Options{})
 	w.must(err)
 	w.must(second.Sync(ctx))
-	if _, err := second.Refresh(ctx); err != nil {
+	if _, _, err := second.Refresh(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if people, err := second.People(); err != nil || len(people) != 1 || len(people[0].Pieces) != 2 {
@@ -167,18 +171,62 @@ func TestPeopleAfterReplacement(t *testing.T) {
 		}
 	}
 	meet()
-	_, err := anna.Refresh(ctx)
+	_, _, err := anna.Refresh(ctx)
 	w.must(err)
 	has("+49 1")
 	w.must(anna.Replace(ctx, stolen(), keep(new([]byte))))
 	w.must(ben.Set(ctx, set("phone.mobile", "+49 2")))
 	anna = reopen(annas, w)
-	if gone, err := anna.Refresh(ctx); err == nil || len(gone) != 0 {
-		t.Errorf("refreshed under a permission for what was stolen: gone %v, %v", gone, err)
+	if gone, refused, err := anna.Refresh(ctx); err != nil || len(gone) != 0 || len(refused) != 1 || !errors.Is(refused[0].Err, policies.CodeSuspended) {
+		t.Errorf("refreshed under a permission for what was stolen: gone %v, refused %v, %v", gone, refused, err)
 	}
 	has("+49 1")
 	meet()
-	_, err = anna.Refresh(ctx)
+	_, _, err = anna.Refresh(ctx)
 	w.must(err)
 	has("+49 2")
+}
+
+// TestRefreshOfSome: of what is read anew one thing cannot be read now, and stays; one was taken out by its owner, and goes; the rest is read.
+func TestRefreshOfSome(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	anna, _ := w.owner()
+	ben, _ := w.owner()
+	link, err := anna.InvitePerson("ben", time.Now().Add(time.Hour))
+	w.must(err)
+	w.must(ben.Accept(ctx, link, "anna"))
+	w.looks(anna, 1)
+	_, err = ben.Receive(ctx)
+	w.must(err)
+	w.must(ben.Set(ctx, set("phone.mobile", "one"), set("name.full", "one"), set("note", "one")))
+	w.must(ben.Grant(ctx, policies.ReaderID(anna.ID()), []policies.Field{"phone.mobile", "name.full"}, GrantOptions{}))
+	w.must(ben.Grant(ctx, policies.ReaderID(anna.ID()), []policies.Field{"note"}, GrantOptions{ReadsPerDay: 1}))
+	refresh := func(gone, refused []policies.Field, want map[policies.Field]string) {
+		t.Helper()
+		names := func(list []Value) (out []policies.Field) {
+			for _, v := range list {
+				out = append(out, v.Field)
+			}
+			return out
+		}
+		g, r, err := anna.Refresh(ctx)
+		w.must(err)
+		if !slices.Equal(names(g), gone) || !slices.Equal(names(r), refused) {
+			t.Errorf("gone %+v, refused %+v; want %v and %v", g, r, gone, refused)
+		}
+		people, err := anna.People()
+		w.must(err)
+		has := map[policies.Field]string{}
+		for _, p := range people[0].Pieces {
+			has[p.Field] = string(p.Value)
+		}
+		if !maps.Equal(has, want) {
+			t.Errorf("kept %v, want %v", has, want)
+		}
+	}
+	refresh(nil, nil, map[policies.Field]string{"phone.mobile": "one", "name.full": "one", "note": "one"})
+	w.must(ben.Set(ctx, set("phone.mobile", "two"), set("note", "two")))
+	w.must(ben.Remove(ctx, "name.full"))
+	refresh([]policies.Field{"name.full"}, []policies.Field{"note"}, map[policies.Field]string{"phone.mobile": "two", "note": "one"})
+	refresh(nil, []policies.Field{"note"}, map[policies.Field]string{"phone.mobile": "two", "note": "one"})
 }

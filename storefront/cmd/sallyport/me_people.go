@@ -101,18 +101,23 @@ type meContacts struct {
 
 func (c *meContacts) Run(s *session) error {
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+		var failed error // which hides nobody what is here
 		if c.Refresh {
 			mail, err := o.Receive(s.ctx)
 			s.noteRefused(mail)
 			if err != nil {
 				return err
 			}
-			gone, err := o.Refresh(s.ctx)
+			gone, refused, err := o.Refresh(s.ctx)
 			if err != nil {
 				return err
 			}
-			for _, it := range gone {
-				s.note("%s", s.say("contacts.gone", "field", it.Field))
+			for i := range gone {
+				s.note("%s", s.say("contacts.gone", "field", gone[i].Field))
+			}
+			for i := range refused {
+				failed = refused[i].Err
+				s.note("%s", s.say("contacts.refused", "field", refused[i].Field, "why", s.reason(failed)))
 			}
 		}
 		contacts := o.Contacts()
@@ -133,6 +138,9 @@ func (c *meContacts) Run(s *session) error {
 			}
 			_ = t.Flush()
 		})
+		if failed != nil {
+			return errQuiet{failed}
+		}
 		return nil
 	})
 }
