@@ -81,6 +81,9 @@ func (o *Owner) GiveUp(ctx context.Context, name string, fields ...policies.Fiel
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
+	if err := o.catchUp(ctx); err != nil {
+		return nil, err
+	}
 	r, err := o.side()
 	if err != nil {
 		return nil, err

@@ -169,6 +169,9 @@ func (o *Owner) Receive(ctx context.Context) (_ Mail, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
+	if err := o.catchUp(ctx); err != nil {
+		return Mail{}, err
+	}
 	if err := o.run(ctx); err != nil {
 		return Mail{}, err
 	}

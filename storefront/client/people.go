@@ -125,6 +125,9 @@ func (o *Owner) AskPerson(ctx context.Context, name string, ask Ask) (_ Consent,
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
+	if err := o.catchUp(ctx); err != nil {
+		return Consent{}, err
+	}
 	r, err := o.side()
 	if err != nil {
 		return Consent{}, err
@@ -189,6 +192,9 @@ func (o *Owner) Refresh(ctx context.Context) (gone, refused []Value, err error) 
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
+	if err := o.catchUp(ctx); err != nil {
+		return nil, nil, err
+	}
 	r, err := o.side()
 	if err != nil {
 		return nil, nil, err

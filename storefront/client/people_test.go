@@ -174,7 +174,8 @@ func TestPeopleAfterReplacement(t *testing.T) {
 	_, _, err := anna.Refresh(ctx)
 	w.must(err)
 	has("+49 1")
-	w.must(anna.Replace(ctx, stolen(), keep(new([]byte))))
+	var plain []byte
+	w.must(anna.Replace(ctx, stolen(), keep(&plain)))
 	w.must(ben.Set(ctx, set("phone.mobile", "+49 2")))
 	anna = reopen(annas, w)
 	if gone, refused, err := anna.Refresh(ctx); err != nil || len(gone) != 0 || len(refused) != 1 || !errors.Is(refused[0].Err, policies.CodeSuspended) {
@@ -185,6 +186,20 @@ func TestPeopleAfterReplacement(t *testing.T) {
 	_, _, err = anna.Refresh(ctx)
 	w.must(err)
 	has("+49 2")
+
+	// A device that is made of what was written before the replacement is let in, whatever the person does with it first.
+	for what, first := range map[string]func(*Owner) error{
+		"refresh": func(o *Owner) error { _, _, err := o.Refresh(ctx); return err },
+		"ask":     func(o *Owner) error { _, err := o.AskPerson(ctx, "ben", ask); return err },
+		"inbox":   func(o *Owner) error { _, err := o.Receive(ctx); return err },
+		"give up": func(o *Owner) error { _, err := o.GiveUp(ctx, "ben"); return err },
+	} {
+		made, err := RestoreOwner(new(memory), bytes.Clone(plain), Options{})
+		w.must(err)
+		if err := first(made); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 }
 
 // TestRefreshOfSome: of what is read anew one thing cannot be read now, and stays; one was taken out by its owner, and goes; the rest is read.

@@ -33,12 +33,20 @@ func (o *Owner) Finish(ctx context.Context) error {
 func (o *Owner) Sync(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.state.Applied.Seq == 0 || o.state.Replacing != nil { // a device that was restored, perhaps from a backup of before a replacement
+	if err := o.catchUp(ctx); err != nil {
+		return err
+	}
+	return o.reason(ctx, o.sync(ctx))
+}
+
+// catchUp has a device that was restored, perhaps from a backup of before a replacement, find out whether that is in force. Else nobody lets it in.
+func (o *Owner) catchUp(ctx context.Context) error {
+	if o.state.Applied.Seq == 0 || o.state.Replacing != nil {
 		if err := o.adopt(ctx); errors.Is(err, ErrReplaced) || errors.Is(err, ErrUntrue) {
 			return err
 		}
 	}
-	return o.reason(ctx, o.sync(ctx))
+	return nil
 }
 
 func (o *Owner) sync(ctx context.Context) (err error) {
