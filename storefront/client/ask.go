@@ -382,11 +382,7 @@ func (r *Reader) takeDeletion(d *consent.Deletion, e *envelope.Envelope) error {
 		return fmt.Errorf("%w: a request for deletion came again", policies.CodeReplay)
 	}
 	event := ConsentEvent{Kind: EventDeletion, Owner: policies.OwnerID(d.From), Fields: d.Fields}
-	if !d.Answers.IsZero() {
-		_, request, err := r.asked(d.Answers)
-		if err != nil {
-			return err
-		}
+	if _, request, err := r.asked(d.Answers); err == nil { // else another device of this reader asked for it, or nobody did
 		event.Request = request.ID
 	}
 	r.state.Mail.Deletions = append(r.state.Mail.Deletions, hash)

@@ -202,6 +202,39 @@ func TestPeopleAfterReplacement(t *testing.T) {
 	}
 }
 
+// TestDeletionOnAnotherDevice: who withdraws is heeded by whichever device hears it, also one that did not ask.
+func TestDeletionOnAnotherDevice(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	anna, _ := w.owner()
+	ben, _ := w.owner()
+	w.must(ben.Set(ctx, set("phone.mobile", "+49 1"), set("address.home", "Road 1")))
+	link, err := anna.InvitePerson("ben", time.Now().Add(time.Hour))
+	w.must(err)
+	w.must(ben.Accept(ctx, link, "anna"))
+	w.looks(anna, 1)
+	var plain []byte
+	_, err = anna.Backup(false, keep(&plain))
+	w.must(err)
+	c, err := anna.AskPerson(ctx, "ben", delivery())
+	w.must(err)
+	w.looks(ben, 1)
+	_, err = ben.Answer(ctx, c.ID.String(), []policies.Field{"address.home", "phone.mobile"}, "")
+	w.must(err)
+	w.looks(anna, 2)
+	second, err := RestoreOwner(new(memory), plain, Options{})
+	w.must(err)
+	_, _, err = second.Refresh(ctx)
+	w.must(err)
+	_, err = ben.Stop(ctx, policies.ReaderID(anna.ID()), nil)
+	w.must(err)
+	if _, err := second.Receive(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if people, err := second.People(); err != nil || len(people) != 1 || len(people[0].Pieces) != 0 {
+		t.Errorf("kept: %+v, %v", people, err)
+	}
+}
+
 // TestRefreshOfSome: of what is read anew one thing cannot be read now, and stays; one was taken out by its owner, and goes; the rest is read.
 func TestRefreshOfSome(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
