@@ -114,6 +114,17 @@ func TestPieces(t *testing.T) {
 	holds("+49 151 23456701") // kept, also without the network
 	holds("+49 170 999", "--refresh")
 
+	// What cannot be read now stays as it was, and hides nothing else.
+	play(t, s, 0, "ben", "me", "grant", "anna", "bank.iban", "--reads-per-day", "1")
+	play(t, s, 0, "anna", "me", "contacts", "--refresh")
+	play(t, s, 0, "ben", "me", "set", "bank.iban", "DE75512108001245126199")
+	play(t, s, 0, "ben", "me", "set", "phone.mobile", "+49 170 1000")
+	if r := play(t, s, 3, "anna", "me", "contacts", "--refresh"); !strings.Contains(r.Stdout, "DE02120300000000202051") || !strings.Contains(r.Stdout, "+49 170 1000") || !strings.Contains(r.Stderr, "bank.iban was not fetched") {
+		t.Errorf("with one field that cannot be read now:\n%s%s", r.Stdout, r.Stderr)
+	}
+	play(t, s, 0, "ben", "me", "remove", "bank.iban")
+	holds("+49 170 1000", "--refresh")
+
 	// Ben sees that she read, and takes it back; her program deletes its copy.
 	if r := play(t, s, 0, "ben", "me", "history"); !strings.Contains(r.Stdout, "anna read phone.mobile") {
 		t.Errorf("Ben's history:\n%s", r.Stdout)
