@@ -72,6 +72,7 @@ var wrongRules = map[string]reference.Rules{
 	"old-sheets": {OldSheets: true}, "any-sheet": {AnySheet: true}, "silent-sheets": {SilentSheets: true},
 	"early-roots": {EarlyRoots: true}, "objected-roots": {ObjectedRoots: true}, "deaf-to-objections": {DeafToObjections: true},
 	"old-passwords": {OldPasswords: true}, "eleven-guesses": {ElevenGuesses: true}, "any-password": {AnyPassword: true},
+	"forgotten-pieces": {ForgottenPieces: true}, "kept-for-ever": {KeptForEver: true}, "blocked-ask": {BlockedAsk: true},
 	"closed-reads": {ClosedReads: true}, "closed-goes-on": {ClosedGoesOn: true}, "closed-stays": {ClosedStays: true},
 }
 
@@ -171,7 +172,7 @@ func (r *Runner) place() string { return filepath.Join(r.dir, fmt.Sprintf("world
 
 // ready sees to it that there is a world that is not worn.
 func (r *Runner) ready(ctx context.Context) error {
-	if r.world != nil && r.world.played >= worldLife {
+	if r.world != nil && r.world.played.Load() >= worldLife {
 		if err := r.end(); err != nil {
 			return err
 		}
@@ -199,11 +200,11 @@ func (r *Runner) judge(ctx context.Context, s *Script) ([]reference.Event, []ref
 
 // Run plays new scripts until a time is over, or most of them were played, or one fails.
 func (r *Runner) Run(ctx context.Context, seed uint64, long time.Duration, most, lines int) error {
-	begin := time.Now()
-	next := begin
 	if err := r.ready(ctx); err != nil {
 		return err
 	}
+	begin := time.Now()
+	next := begin
 	for n := 0; n < most && time.Since(begin) < long; n, seed = n+1, seed+1 {
 		if now := time.Now(); now.After(next) {
 			fmt.Fprintf(r.Out, "%4.0f s: %d scripts, %d operations, %d outcomes of reads; now seed %d\n", time.Since(begin).Seconds(), r.Total.Scripts, r.Total.Operations, r.Total.Items, seed)

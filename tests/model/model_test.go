@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,12 @@ const (
 	ciScripts = 6
 	ciLines   = 40
 	ciTime    = 30 * time.Second
+)
+
+// Of the scripts that failed once so many are played at once, if they have no more lines than that.
+const (
+	besides    = 4
+	longScript = 30
 )
 
 // binaries are the five commands, built once for all tests.
@@ -65,15 +72,50 @@ func newRunner(t *testing.T) *Runner {
 // ciSeed is of the scripts that are played each time, the same ones: new ones are for ./tests/model/run, which may find what nobody broke today.
 const ciSeed = 70000
 
-// TestModel plays the scripts that failed once, and some random ones.
+// TestModel plays the scripts that failed once, and some random ones. Short ones in which nothing is killed are played beside each other, in one world: people who never met.
 func TestModel(t *testing.T) {
 	r := newRunner(t)
 	files, err := filepath.Glob("testdata/scripts/*.script")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
+	if err := r.ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
+	var quiet sync.WaitGroup
+	var mu sync.Mutex // guards what the quiet ones come to
+	var failed []string
+	turns, alone := make(chan bool, besides), []string{}
 	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := ParseScript(string(text))
+		if err != nil {
+			t.Fatalf("%s: %v", f, err)
+		}
+		if len(s.Lines) > longScript || slices.ContainsFunc(s.Lines, func(l Line) bool { return l.Do == reference.Kill }) {
+			alone = append(alone, f)
+			continue
+		}
+		quiet.Go(func() {
+			turns <- true
+			defer func() { <-turns }()
+			events, err := r.world.Play(t.Context(), s)
+			sum, violations := reference.Check(events, r.Rules)
+			mu.Lock()
+			defer mu.Unlock()
+			if r.Total.add(sum); err != nil || len(violations) > 0 {
+				failed = append(failed, fmt.Sprintf("%s: %v: %v", f, err, violations))
+			}
+		})
+	}
+	if quiet.Wait(); len(failed) > 0 {
+		t.Fatal(strings.Join(failed, "\n"))
+	}
+	for _, f := range alone {
 		name := strings.TrimSuffix(filepath.Base(f), ".script")
 		trace := filepath.Join(dir, name)
 		if err := r.file(t.Context(), f, trace); err != nil {
@@ -165,7 +207,7 @@ func readTrace(t *testing.T, path string) []reference.Event {
 // With a rule made wrong the model must fail against the real thing. What TestModel played, if it ran, is not played again.
 func TestWrongModelFails(t *testing.T) {
 	noticed := map[string]bool{}
-	for _, file := range []string{"everything", "sheets-and-roots", "added-and-deleted"} {
+	for _, file := range []string{"everything", "sheets-and-roots", "added-and-deleted", "people"} {
 		events := played[file]
 		if events == nil {
 			r, trace := newRunner(t), filepath.Join(t.TempDir(), file)

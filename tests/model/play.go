@@ -59,7 +59,7 @@ type known struct {
 // Play plays a script with people who are new to the world and returns what happened. At the end everything is finished, everybody reads
 // everything, every grant is revoked, and everybody tries again. An error says that the world is not fit for use any more.
 func (w *World) Play(ctx context.Context, s *Script) ([]reference.Event, error) {
-	w.played++
+	w.played.Add(1)
 	p := &play{World: w, script: s, owners: map[string]policies.OwnerID{}, names: map[policies.AuthorID]string{}, readers: map[string]policies.ReaderID{}, devices: map[string]*device{}, backups: map[string][][]byte{}, former: map[string][]*devices.Drawer{}, sheets: map[string][]sheet{}, over: map[may]time.Time{}}
 	defer p.close()
 	if err := p.cast(ctx); err != nil {
@@ -107,6 +107,12 @@ func (p *play) cast(ctx context.Context) error {
 			return err
 		}
 		p.devices[name+"/1"], p.owners[name], p.names[policies.AuthorID(d.owner.ID())] = d, d.owner.ID(), name
+		p.readers[name] = policies.ReaderID(d.owner.ID())
+	}
+	for _, m := range p.script.meetings() {
+		if err := p.meet(ctx, m); err != nil {
+			return err
+		}
 	}
 	for _, name := range p.script.Readers {
 		d := &device{drawer: new(devices.Drawer), known: map[string]known{}}
@@ -243,8 +249,21 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		p.settle(ctx, d, l, e)
 	case reference.GiveUp:
 		fields := ofOne(l, e)
-		_, err := d.reader.GiveUp(ctx, p.owners[e.Owner], fields...)
+		var err error
+		if d.owner != nil {
+			_, err = d.owner.GiveUp(ctx, e.Owner, fields...)
+		} else {
+			_, err = d.reader.GiveUp(ctx, p.owners[e.Owner], fields...)
+		}
 		answer(e, err)
+	case reference.Refresh:
+		if err := p.refresh(ctx, d, e); err != nil {
+			return nil, err
+		}
+	case reference.Contacts:
+		return e, p.contacts(d, e)
+	case reference.Block, reference.Unblock:
+		answer(e, d.owner.Block(p.readers[l.Reader], l.Do == reference.Block))
 	case reference.Freeze:
 		answer(e, p.freeze(ctx, p.owners[l.Who]))
 	case reference.Thaw:
@@ -440,7 +459,9 @@ func (p *play) ask(ctx context.Context, d *device, l *Line, e *reference.Event) 
 	}
 	var c client.Consent
 	var err error
-	if l.Do == reference.Specify {
+	if d.owner != nil {
+		c, err = d.owner.AskPerson(ctx, e.Owner, terms)
+	} else if l.Do == reference.Specify {
 		e.Source = l.Reader
 		c, err = d.reader.Specify(ctx, p.owners[e.Owner], policies.IdentityID(p.readers[l.Reader]), terms)
 	} else {
@@ -517,9 +538,18 @@ func (p *play) deposit(ctx context.Context, d *device, l *Line, e *reference.Eve
 
 // hear has a reader hear what was answered.
 func (p *play) hear(ctx context.Context, d *device, e *reference.Event) {
-	_, err := d.reader.Receive(ctx, 0)
+	var err error
+	var asked []client.Consent
+	if d.owner != nil {
+		if _, err = d.owner.Receive(ctx); err == nil {
+			asked, err = d.owner.AskedPeople()
+		}
+	} else {
+		_, err = d.reader.Receive(ctx, 0)
+		asked = d.reader.Consents()
+	}
 	answer(e, err)
-	for _, c := range d.reader.Consents() {
+	for _, c := range asked {
 		for _, f := range c.Fields {
 			e.Items = append(e.Items, reference.Item{Owner: p.names[policies.AuthorID(c.Party)], Field: string(f), Result: string(c.Status)})
 		}
@@ -830,6 +860,15 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 				}
 			}
 		}
+		for _, person := range p.script.persons() {
+			for _, device := range []string{"/1", "/2"} {
+				for _, do := range []string{reference.Refresh, reference.Restart, reference.Contacts} {
+					if err := run(Line{Who: person + device, Do: do}); err != nil {
+						return err
+					}
+				}
+			}
+		}
 		return nil
 	}
 	// What is announced is taken back, or carried out when its time is over, in turns.
@@ -941,7 +980,10 @@ func (p *play) calm(ctx context.Context, n int) (events []reference.Event, err e
 		}
 	}
 	for _, owner := range p.script.Owners {
-		for _, reader := range p.script.Readers {
+		for _, reader := range slices.Concat(p.script.Readers, p.script.persons()) {
+			if reader == owner || slices.Contains(p.script.Owners, reader) && !slices.Contains(p.script.meetings(), meeting{reader, owner}) {
+				continue
+			}
 			if err := run(Line{Who: owner + "/1", Do: reference.Revoke, Reader: reader, Keep: true}); err != nil {
 				return events, err
 			}

@@ -58,6 +58,11 @@ import (
 //	ana/1 announce stolen              # a new root, without the recovery key
 //	ana/2 object                       # takes it back
 //	ana/1 succeed                      # by its own clock the time is over, and it carries out what it announced
+//	ana/1 ask bo:a                     # a person asks another one, who grants, answers and stops as of any reader
+//	ana/1 refresh                      # reads all that others let her, and keeps it
+//	ana/1 contacts                     # looks at what she keeps
+//	ana/1 give-up bo:a
+//	bo/1 block ana                     # or unblock
 //	freeze ana                         # two operators do
 //	ana/1 thaw
 //	wait 500ms
@@ -257,7 +262,7 @@ func names(do string) bool {
 // concerns reports whether what an owner does is about a reader, or a writer.
 func concerns(do string) bool {
 	switch do {
-	case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Adopt, reference.Reject, reference.Answer, reference.Stop, reference.Introduce, reference.LookUp, reference.Specify:
+	case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Adopt, reference.Reject, reference.Answer, reference.Stop, reference.Introduce, reference.LookUp, reference.Specify, reference.Block, reference.Unblock:
 		return true
 	}
 	return false
@@ -274,7 +279,11 @@ func (s *Script) validate() error {
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && len(l.Fields) > 0
 		case reference.Replace, reference.Announce:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && (l.Attack == "stolen" || l.Attack == "lost")
-		case reference.Suspend, reference.Hear, reference.Register, reference.Forward, reference.Collect:
+		case reference.Hear:
+			good = (slices.Contains(s.Readers, name) || slices.Contains(s.Owners, name)) && (device == "1" || device == "2")
+		case reference.Block, reference.Unblock:
+			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Owners, l.Reader) && l.Reader != name && len(l.Fields) == 0
+		case reference.Suspend, reference.Register, reference.Forward, reference.Collect:
 			good = slices.Contains(s.Readers, name) && (device == "1" || device == "2")
 		case reference.Password:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && l.Attack != ""
@@ -284,11 +293,12 @@ func (s *Script) validate() error {
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && (l.Attack == newest || l.Attack == older)
 		case reference.Pair:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && len(l.Fields) == 0
-		case reference.Sync, reference.Thaw, reference.Close, reference.Drop, reference.Unlock, reference.KitPrint, reference.KitReplace, reference.KitOff, reference.SwitchOff, reference.Object, reference.Succeed:
+		case reference.Sync, reference.Thaw, reference.Close, reference.Drop, reference.Unlock, reference.KitPrint, reference.KitReplace, reference.KitOff, reference.SwitchOff, reference.Object, reference.Succeed, reference.Refresh, reference.Contacts:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2")
 		case reference.Grant, reference.Revoke, reference.GrantWrite, reference.EndWrite, reference.Answer, reference.Stop:
 			all := l.Do == reference.Revoke || l.Do == reference.EndWrite || l.Do == reference.Answer
-			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && (all || len(l.Fields) > 0)
+			person := slices.Contains(s.Owners, l.Reader) && l.Reader != name && l.Do != reference.GrantWrite && l.Do != reference.EndWrite
+			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && (slices.Contains(s.Readers, l.Reader) || person) && (all || len(l.Fields) > 0)
 		case reference.Adopt, reference.Reject:
 			good = slices.Contains(s.Owners, name) && (device == "1" || device == "2") && slices.Contains(s.Readers, l.Reader) && len(l.Fields) == 1
 		case reference.Introduce:
@@ -298,9 +308,10 @@ func (s *Script) validate() error {
 		case reference.Restart, reference.Restore:
 			good = (device == "1" || device == "2") && (slices.Contains(s.Owners, name) || slices.Contains(s.Readers, name))
 		case reference.Read, reference.Write, reference.GiveUp, reference.Ask, reference.Specify, deposit:
-			good = (l.Do != reference.Specify || slices.Contains(s.Readers, l.Reader) && l.Reader != name) && slices.Contains(s.Readers, name) && (device == "1" || device == "2") && len(l.Fields) > 0 && !slices.ContainsFunc(l.Fields, func(f string) bool {
+			person := slices.Contains(s.Owners, name) && (l.Do == reference.Ask || l.Do == reference.GiveUp)
+			good = (l.Do != reference.Specify || slices.Contains(s.Readers, l.Reader) && l.Reader != name) && (slices.Contains(s.Readers, name) || person) && (device == "1" || device == "2") && len(l.Fields) > 0 && !slices.ContainsFunc(l.Fields, func(f string) bool {
 				owner, field, ok := strings.Cut(f, ":")
-				return !ok || field == "" || !slices.Contains(s.Owners, owner) || l.Do != reference.Read && !strings.HasPrefix(l.Fields[0], owner+":")
+				return !ok || field == "" || !slices.Contains(s.Owners, owner) || owner == name || l.Do != reference.Read && !strings.HasPrefix(l.Fields[0], owner+":")
 			})
 		case reference.Kill:
 			good = l.Who == "vault" || l.Who == "storefront" || l.Who == "both" || l.Who == "keys"
@@ -421,6 +432,11 @@ func NewScript(seed uint64, lines int, sealed bool) *Script {
 		}
 		if d.IntN(60) == 0 {
 			s.Lines = append(s.Lines, d.pairing(s, fields, sealed)...)
+			apart = true
+			continue
+		}
+		if len(s.Owners) > 1 && d.IntN(40) == 0 {
+			s.Lines = append(s.Lines, d.people(s, fields, sealed)...)
 			apart = true
 			continue
 		}

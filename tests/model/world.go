@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/policies"
@@ -40,7 +41,7 @@ type World struct {
 
 	mallory  *client.Reader
 	key      *envelope.PrivateKey // mallory's
-	played   int
+	played   atomic.Int32         // scripts
 	document policies.VaultID
 }
 
@@ -315,6 +316,10 @@ func code(err error) string {
 		return "no_account"
 	case errors.Is(err, client.ErrKit):
 		return reference.HasSheet
+	case errors.Is(err, client.ErrEndsSheet):
+		return reference.EndsSheet
+	case errors.Is(err, client.ErrEndsPassword):
+		return reference.EndsWord
 	}
 	return string(problem.Of(err).Code)
 }

@@ -57,6 +57,9 @@ type Rules struct {
 	DroppedOpens     bool // what a key server deleted is expected to open
 	DropUnlocks      bool // and a deletion, to begin the count of tries anew
 	ThawedStops      bool // and to read nothing after the owner ended that
+	ForgottenPieces  bool // what a person read of another is expected not to be kept
+	KeptForEver      bool // or to be kept when it was taken back, or given up
+	BlockedAsk       bool // who is blocked is expected to be heard
 }
 
 // Summary counts what was checked.
@@ -111,6 +114,7 @@ type model struct {
 	accounts map[string]register // by owner: versions of what a key server has
 	roots    map[string]register // by owner: whether a new one is announced
 	halts    [][2]int64          // when the key server was away
+	deaf     bool                // it learns nothing from what it checks
 	out      []Violation
 }
 
@@ -180,12 +184,22 @@ func check(events []Event, rules Rules, enough bool) (Summary, []Violation) {
 		}
 		sum.Answers[strings.TrimSpace(do+" "+e.Result)]++
 		switch e.Do {
-		case Read:
+		case Read, Refresh:
 			for i := range e.Items {
 				sum.Items++
 				sum.Outcomes[e.Items[i].Result]++
 			}
+			if e.Do == Refresh {
+				m.refreshed(e)
+				break
+			}
 			m.read(e)
+		case Contacts:
+			m.contacts(e)
+		case Block, Unblock:
+			if e.Result != OK {
+				m.violation(e, "a person is never told so")
+			}
 		case Replay, Forge:
 			m.attack(e)
 		case Suspend:
@@ -226,6 +240,9 @@ func check(events []Event, rules Rules, enough bool) (Summary, []Violation) {
 				sum.Unknown++
 			}
 			m.answer(e)
+			if e.Do == Answer {
+				m.heeded(e)
+			}
 			if e.Do == Sync && e.Result == OK {
 				m.look(e)
 			}
@@ -251,7 +268,7 @@ func refusedAtHome(e *Event) bool {
 	case Thaw:
 		return e.Result == "not_found"
 	case Password, KitPrint, KitReplace, KitOff, SwitchOff, Drop:
-		return slices.Contains([]string{"outdated", "rollback", HasSheet, "no_account", NotAsked, "not_the_recovery_key"}, e.Result)
+		return slices.Contains([]string{"outdated", "rollback", HasSheet, EndsSheet, EndsWord, "no_account", NotAsked, "not_the_recovery_key"}, e.Result)
 	case Announce, Succeed:
 		return e.Result == "succession_pending" || e.Result == NotAsked
 	case Object:
@@ -360,6 +377,13 @@ func (m *model) write() {
 				m.values[k] = append(m.value(k), &r)
 			}
 		}
+		if e.suspends() {
+			for _, owner := range m.owners {
+				r, k := w, permitKey{owner: owner, reader: o}
+				r.maybe = e.Do != Suspend && !w.acked
+				m.suspends[k] = append(m.suspends.at(k), &r)
+			}
+		}
 		switch e.Do {
 		case Set, Adopt, Reject, Remove:
 			moves(o)
@@ -419,17 +443,12 @@ func (m *model) write() {
 				m.closed[o] = newRegister()
 			}
 			m.closed[o] = append(m.closed[o], &w)
-		case Suspend:
-			for _, owner := range m.owners {
-				r, k := w, permitKey{owner: owner, reader: o}
-				m.suspends[k] = append(m.suspends.at(k), &r)
-			}
 		}
 		if settles(e) { // a device that sees a reader's new keys grants the same to them: it looks when it syncs, and when it grants something
 			for _, reader := range suspenders {
 				r, k := w, permitKey{owner: o, reader: reader}
-				if m.trouble(e) || e.Do != Sync && (!e.grants() || e.Reader != reader) {
-					r.acked, r.end = false, never
+				if m.trouble(e) || e.Do != Sync && (!e.grants() || e.Reader != reader) || !m.showsKeys(reader, e) {
+					r.acked, r.maybe, r.end = false, true, settled
 				}
 				m.suspends[k] = append(m.suspends.at(k), &r)
 			}
@@ -603,6 +622,10 @@ func (m *model) answer(e *Event) {
 		if !m.rival(e) {
 			m.violation(e, "no other device was at work")
 		}
+	case "party_closed":
+		if closed, _ := m.shut(e, e.Reader); !closed {
+			m.violation(e, "nobody closed that account")
+		}
 	case NoField:
 		absent := false
 		for _, f := range e.Fields {
@@ -676,9 +699,15 @@ func (m *model) read(e *Event) {
 		return
 	}
 	for i := range e.Items {
-		m.item(e, &e.Items[i])
+		if e.Items[i].Result == None {
+			m.none(e, &e.Items[i])
+		} else {
+			m.item(e, &e.Items[i])
+		}
 	}
-	m.together(e)
+	if e.Do != Refresh { // which is several answers
+		m.together(e)
+	}
 }
 
 // item checks one outcome: is there a permission and a value, both possible at some time of the read, that give it?
@@ -708,7 +737,8 @@ func (m *model) item(e *Event, it *Item) {
 		}
 	}
 	suspended, renewed := m.renewed(e, it)
-	if !renewed && !slices.Contains([]string{"no_grant", "grant_revoked", "suspended", "not_found", "unavailable", "log_stopped", "log_full", "unknown_session", "storefront_behind"}, it.Result) {
+	person := m.person(e.owner())
+	if !renewed && person && it.Result == "released" || !renewed && !person && !slices.Contains([]string{"no_grant", "grant_revoked", "suspended", "not_found", "unavailable", "log_stopped", "log_full", "unknown_session", "storefront_behind"}, it.Result) {
 		bad("this reader suspended what it had")
 	}
 	var because []*write // the permissions that explain the outcome
@@ -767,6 +797,9 @@ func (m *model) item(e *Event, it *Item) {
 		if because = granted; len(granted) == 0 || !suspended && !(m.expired(granted, e) && m.hasSuspended(e)) {
 			bad("nothing was suspended, or the reader has no grant")
 		}
+		if person { // the vault released it
+			m.counts(e, it, false)
+		}
 	case "frozen":
 		if m.rules.FrozenReads {
 			bad("a reader is expected to read")
@@ -778,12 +811,17 @@ func (m *model) item(e *Event, it *Item) {
 		if m.rules.RemovedReads && slices.ContainsFunc(mayValue, func(w *write) bool { return w.Event != nil }) {
 			bad("a removed field is expected to be there")
 		}
-		// An expired grant does not say what others wrote.
+		// What is there is said after the grant's time was looked at. Of others the grant may be another one, which has expired and does not say what they wrote.
 		_, unwritten := m.written(e, it)
-		if because = granted; len(granted) == 0 || !absent || !unwritten && !m.expired(granted, e) {
+		for _, w := range granted {
+			if m.inTime(w, e) {
+				because = append(because, w)
+			}
+		}
+		if len(because) == 0 || !absent || !unwritten && !m.expired(granted, e) {
 			bad("the field is there, or the reader has no grant")
-		} else if gone := slices.DeleteFunc(slices.Clone(mayValue), func(w *write) bool { return w.Event != nil && w.Do != Remove }); len(gone) == 1 {
-			values.observed(gone[0], e.Start, e.End)
+		} else if left := slices.DeleteFunc(slices.Clone(mayValue), func(w *write) bool { return w.Event != nil && w.Do != Remove }); len(left) == 1 {
+			m.observed(values, left[0], e)
 		}
 	case "grant_expired":
 		if m.rules.ExpiredReads {
@@ -794,8 +832,7 @@ func (m *model) item(e *Event, it *Item) {
 				because = append(because, w)
 			}
 		}
-		// Of a field that others may write it does not say that nobody wrote.
-		if len(because) == 0 || !present && m.others(it.Owner, it.Field) == 0 {
+		if len(because) == 0 { // whether anything is there is not looked at
 			bad("no grant has expired")
 		}
 	case "grant_not_yet_valid":
@@ -804,7 +841,7 @@ func (m *model) item(e *Event, it *Item) {
 				because = append(because, w)
 			}
 		}
-		if written, _ := m.written(e, it); len(because) == 0 || !present && !written {
+		if len(because) == 0 { // likewise
 			bad("no grant lies ahead")
 		}
 	case "limit_reached":
@@ -832,7 +869,7 @@ func (m *model) item(e *Event, it *Item) {
 		bad("a reader is never told so")
 	}
 	if len(because) == 1 {
-		permits.observed(because[0], e.Start, e.End)
+		m.observed(permits, because[0], e)
 	}
 	if it.Result != "released" && it.Result != "unchanged" && m.others(it.Owner, it.Field) > 0 { // others' values may have been released, and were not shown
 		m.counts(e, it, false)
@@ -937,11 +974,11 @@ func (m *model) valueOf(e *Event, it *Item) {
 	}
 	if len(because) == 1 && because[0].restates() {
 		m.anew[restated{because[0].Event, it.Field}] = it.Version
-		r.observed(because[0], e.Start, e.End)
+		m.observed(r, because[0], e)
 	} else if len(because) == 1 {
 		w := because[0]
 		m.versions[by][it.Version], m.numbers[w.Event] = w.Event, it.Version
-		r.observed(w, e.Start, e.End)
+		m.observed(r, w, e)
 		op := m.ops[w.Event]
 		op.end = min(op.end, e.End)
 	}
@@ -1007,7 +1044,7 @@ func (m *model) look(e *Event) {
 
 // counts notes a use. It counts against every limit on its field and reader, whichever grant it is of.
 func (m *model) counts(e *Event, it *Item, certain bool) {
-	if !certain && it.Result == "unchanged" {
+	if !certain && it.Result == "unchanged" || m.deaf {
 		return
 	}
 	key := permitKey{it.Owner, e.owner(), it.Field}
@@ -1046,7 +1083,7 @@ func (m *model) spent(grant *Event, read *Event) (n int) {
 	}
 	// Reads that end later are not in the list yet, and may have been first. What this one asks for besides, of what others wrote, counts too.
 	for _, e := range m.of[grant.Reader] {
-		if e.Do == Read && e.End >= read.End && e.Start < read.End {
+		if (e.Do == Read || e.Do == Refresh) && e.End >= read.End && e.Start < read.End {
 			for _, it := range e.Items {
 				if it.Owner == grant.owner() && slices.Contains(grant.Fields, it.Field) {
 					n += 2 * m.others(it.Owner, it.Field)

@@ -17,7 +17,7 @@ func (m *model) shut(e *Event, owner string) (closed, open bool) {
 // shutBy reports whether an outcome of a read is what a closed account gives, and learns from one that nothing else explains that it is closed.
 func (m *model) shutBy(e *Event, owner string, otherwise bool) bool {
 	closed, _ := m.shut(e, owner)
-	if !closed || otherwise {
+	if !closed || otherwise || m.deaf {
 		return closed
 	}
 	r := m.closed[owner]

@@ -18,7 +18,7 @@ func (m *model) decided(e *Event) bool {
 	case NotAsked:
 		return true
 	case OK, "wider_than_asked", "already_answered":
-		if e.Result != want && !(e.Result == OK && want == OK) {
+		if e.Result != want || len(e.Asked) == 0 {
 			m.violation(e, "it should be %s", want)
 		}
 		return true
@@ -33,15 +33,18 @@ func (m *model) decided(e *Event) bool {
 
 // asked checks what a reader was told who asks, or hears.
 func (m *model) asked(e *Event) {
-	if m.replaced(e) {
+	if e.Do == Hear && m.person(e.owner()) { // who does what waits first
+		m.answer(e)
+		m.heardOf(e)
+		return
+	}
+	if m.replaced(e) || m.left(e) {
 		return
 	}
 	switch e.Result {
 	case OK:
 	case "asked_again_too_soon":
-		if !slices.ContainsFunc(m.of[e.Owner], func(x *Event) bool {
-			return (x.Do == Answer && e.Do == Ask || x.Do == Stop) && x.Reader == e.owner() && x.Start < e.End
-		}) {
+		if !slices.ContainsFunc(m.of[e.Owner], func(x *Event) bool { return m.denies(x, e) }) {
 			m.violation(e, "nothing was denied or taken back")
 		}
 	case "no_contact": // this session did not look the source up
@@ -61,6 +64,11 @@ func (m *model) asked(e *Event) {
 	default:
 		m.violation(e, "a reader is never told so")
 	}
+	m.heardOf(e)
+}
+
+// heardOf checks what a reader hears of what it asked for.
+func (m *model) heardOf(e *Event) {
 	for i := range e.Items {
 		it := &e.Items[i]
 		if !slices.ContainsFunc(m.of[it.Owner], func(x *Event) bool {
@@ -69,4 +77,14 @@ func (m *model) asked(e *Event) {
 			m.violation(e, "it hears that %s:%s was granted, which nobody answered", it.Owner, it.Field)
 		}
 	}
+}
+
+// denies reports whether an owner may have denied a reader something that it asks for again, or have taken it back.
+func (m *model) denies(x, ask *Event) bool {
+	if x.Reader != ask.owner() || x.Start >= ask.End {
+		return false
+	}
+	return slices.ContainsFunc(ask.Fields, func(f string) bool {
+		return x.Do == Stop && slices.Contains(m.meant(x), f) || x.Do == Answer && slices.Contains(x.Asked, f) && !(x.Result == OK && slices.Contains(x.Fields, f))
+	})
 }

@@ -70,15 +70,22 @@ func (m *model) regranting(w *write, owner, reader, field string) bool {
 			if (x.Reader == reader || x.letsWrite()) && slices.Contains(x.Fields, field) {
 				return true
 			}
+		case Sync:
+			if m.person(reader) && m.hasSuspended(w.Event) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
-// suspenders are the readers that ever suspend their grants in the trace.
+// suspends reports whether an operation takes keys out of use that owners granted to.
+func (e *Event) suspends() bool { return e.Do == Suspend || e.replacesRoot() }
+
+// suspenders are the readers, and people, that ever suspend their grants in the trace.
 func (m *model) suspenders() (out []string) {
 	for _, e := range m.events {
-		if e.Do == Suspend && !slices.Contains(out, e.owner()) {
+		if e.suspends() && !slices.Contains(out, e.owner()) {
 			out = append(out, e.owner())
 		}
 	}
@@ -87,7 +94,7 @@ func (m *model) suspenders() (out []string) {
 
 // hasSuspended reports whether a reader had begun to suspend its grants when its read ended.
 func (m *model) hasSuspended(read *Event) bool {
-	return slices.ContainsFunc(m.of[read.owner()], func(e *Event) bool { return e.Do == Suspend && e.Start < read.End })
+	return slices.ContainsFunc(m.of[read.owner()], func(e *Event) bool { return e.suspends() && e.Start < read.End && !refusedAtHome(e) })
 }
 
 // renewed reports whether what a reader has of an owner may have been suspended during a read, and whether it may have been in force.
@@ -96,7 +103,7 @@ func (m *model) renewed(e *Event, it *Item) (suspended, renewed bool) {
 		return false, true
 	}
 	for _, w := range m.suspends.at(permitKey{owner: it.Owner, reader: e.owner()}).possible(e.Start, e.End) {
-		if w.Event != nil && w.Do == Suspend {
+		if w.Event != nil && w.suspends() && w.owner() == e.owner() {
 			suspended = true
 		} else {
 			renewed = true
@@ -109,7 +116,7 @@ func (m *model) renewed(e *Event, it *Item) (suspended, renewed bool) {
 func (m *model) replaced(e *Event) bool {
 	may, must := m.outdated(e)
 	told := slices.Contains([]string{Replaced, "key_replaced", "unauthorized"}, e.Result)
-	if told && !may {
+	if told && !may && !(e.Result == "key_replaced" && m.person(e.owner()) && m.replacing(e)) { // what it replaces, or was made with, may be with the vault alone until it has synced
 		m.violation(e, "no other device replaced the keys")
 	}
 	if must && (e.Result == OK || m.rules.OldDevices) {
@@ -142,7 +149,7 @@ func (m *model) gaveUp(e *Event) {
 	may := func(f string, able func(*write) bool) bool {
 		return slices.ContainsFunc(m.permits.at(permitKey{e.Owner, e.owner(), f}).possible(e.Start, e.End), able)
 	}
-	if m.replaced(e) {
+	if m.replaced(e) || m.left(e) {
 		return
 	}
 	if closed, _ := m.shut(e, e.Owner); closed && (e.Result == "no_grant" || e.Result == "account_closed") {

@@ -40,6 +40,13 @@ func (m *model) secret(e *Event) {
 			m.violation(e, "no other device deleted the account")
 		}
 		return
+	case EndsSheet, EndsWord: // it took over what another one did, and did nothing then
+		if !slices.ContainsFunc(m.by[e.Who], func(x *Event) bool {
+			return x.changesAccount() && (x.Again || x.Do == SwitchOff) && x.Result != OK && x.Start < e.Start
+		}) || e.Again || (e.Do == Password) != (e.Result == EndsSheet) {
+			m.violation(e, "this device has the key of the account that it knows")
+		}
+		return
 	case "account_closed":
 		if !closed {
 			m.violation(e, "nobody closed the account")

@@ -37,9 +37,187 @@ func clone(events []Event) []Event {
 	return out
 }
 
+// TestWhatPeopleKeep is TestWhatStatesAllow for one person who reads another: bo has set a field and granted it, and ana has read it once.
+func TestWhatPeopleKeep(t *testing.T) {
+	for name, c := range map[string]struct {
+		right bool
+		make  func(*history)
+	}{
+		"what was read is kept":          {true, func(h *history) { h.contacts(60, 61, "1", 1, 7) }},
+		"not lost":                       {false, func(h *history) { h.contacts(60, 61, "1", 0, 0) }},
+		"not another version":            {false, func(h *history) { h.contacts(60, 61, "1", 2, 7) }},
+		"nor another value":              {false, func(h *history) { h.contacts(60, 61, "1", 1, 8) }},
+		"the other device has nothing":   {true, func(h *history) { h.contacts(60, 61, "2", 0, 0) }},
+		"until it reads itself":          {false, func(h *history) { h.contacts(60, 61, "2", 1, 7) }},
+		"as it may":                      {true, func(h *history) { h.refresh(60, 62, "2", "released", 0, 1, 7); h.contacts(63, 64, "2", 1, 7) }},
+		"a process that ends keeps it":   {true, func(h *history) { h.add(60, 61, "ana/1", Restart, OK, nil); h.contacts(62, 63, "1", 1, 7) }},
+		"a device that is made anew not": {true, func(h *history) { h.restore(60, 61, "1"); h.contacts(62, 63, "1", 0, 0) }},
+		"what is no news is kept":        {true, func(h *history) { h.refresh(60, 62, "1", "unchanged", 1, 1, 0); h.contacts(63, 64, "1", 1, 7) }},
+		"news are read": {true, func(h *history) {
+			h.bos(60, 61, 8)
+			h.refresh(62, 63, "1", "released", 1, 2, 8)
+			h.contacts(64, 65, "1", 2, 8)
+		}},
+		"and kept": {false, func(h *history) {
+			h.bos(60, 61, 8)
+			h.refresh(62, 63, "1", "released", 1, 2, 8)
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"and not passed over":    {false, func(h *history) { h.bos(60, 61, 8); h.refresh(62, 63, "1", "unchanged", 1, 1, 0) }},
+		"what was kept is known": {false, func(h *history) { h.refresh(60, 62, "1", "released", 0, 1, 7) }},
+		"what is taken back is gone": {true, func(h *history) {
+			h.bo(60, 61, Revoke, OK)
+			h.refresh(62, 63, "1", "grant_revoked", 1, 0, 0)
+			h.contacts(64, 65, "1", 0, 0)
+		}},
+		"and not kept": {false, func(h *history) {
+			h.bo(60, 61, Revoke, OK)
+			h.refresh(62, 63, "1", "grant_revoked", 1, 0, 0)
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"which is told":                  {false, func(h *history) { h.bo(60, 61, Revoke, OK); h.refresh(62, 63, "1", None, 1, 0, 0) }},
+		"once":                           {false, func(h *history) { h.bo(60, 61, Revoke, OK); h.refresh(62, 63, "2", "grant_revoked", 0, 0, 0) }},
+		"where there was nothing":        {true, func(h *history) { h.bo(60, 61, Revoke, OK); h.refresh(62, 63, "2", None, 0, 0, 0) }},
+		"where there was something":      {false, func(h *history) { h.refresh(62, 63, "2", None, 0, 0, 0) }},
+		"it is kept until that is known": {true, func(h *history) { h.bo(60, 61, Revoke, OK); h.contacts(62, 63, "1", 1, 7) }},
+		"what the owner takes out is gone too": {true, func(h *history) {
+			h.bo(60, 61, Remove, OK)
+			h.refresh(62, 63, "1", "not_found", 1, 0, 0)
+			h.contacts(64, 65, "1", 0, 0)
+		}},
+		"what cannot be read now is kept": {true, func(h *history) {
+			h.add(60, 61, "bo", Freeze, OK, nil)
+			h.refresh(62, 63, "1", "frozen", 1, 0, 0)
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"and not gone": {false, func(h *history) {
+			h.add(60, 61, "bo", Freeze, OK, nil)
+			h.refresh(62, 63, "1", "frozen", 1, 0, 0)
+			h.contacts(64, 65, "1", 0, 0)
+		}},
+		"nor if nobody answers": {false, func(h *history) {
+			h.kill(60, 70)
+			h.add(61, 69, "ana/1", Refresh, "unavailable", func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Known: 1}} })
+			h.contacts(71, 72, "1", 0, 0)
+		}},
+		"who withdraws has it deleted": {true, func(h *history) { h.bo(60, 61, Stop, OK); h.hear(62, 63, "1"); h.contacts(64, 65, "1", 0, 0) }},
+		"when it is heard":             {false, func(h *history) { h.bo(60, 61, Stop, OK); h.hear(62, 63, "1"); h.contacts(64, 65, "1", 1, 7) }},
+		"not before":                   {false, func(h *history) { h.bo(60, 61, Stop, OK); h.contacts(62, 63, "1", 0, 0) }},
+		"nor before it was said":       {false, func(h *history) { h.hear(57, 58, "1"); h.bo(60, 61, Stop, OK); h.contacts(62, 63, "1", 0, 0) }},
+		"nor for a revocation":         {false, func(h *history) { h.bo(60, 61, Revoke, OK); h.hear(62, 63, "1"); h.contacts(64, 65, "1", 0, 0) }},
+		"the other device may have heard": {true, func(h *history) {
+			h.bo(60, 61, Stop, OK)
+			h.hear(62, 63, "2")
+			h.hear(64, 65, "1")
+			h.contacts(66, 67, "1", 1, 7)
+		}},
+		"while it is withdrawn, both": {true, func(h *history) { h.bo(60, 70, Stop, OK); h.hear(62, 63, "1"); h.contacts(64, 65, "1", 1, 7) }},
+		"who blocks does not hear": {true, func(h *history) {
+			h.add(58, 59, "ana/1", Block, OK, func(e *Event) { e.Reader = "bo" })
+			h.bo(60, 61, Stop, OK)
+			h.hear(62, 63, "1")
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"what is given up is gone":                  {true, func(h *history) { h.renounce(60, 61, OK); h.contacts(62, 63, "1", 0, 0) }},
+		"and not there":                             {false, func(h *history) { h.renounce(60, 61, OK); h.contacts(62, 63, "1", 1, 7) }},
+		"nor read again":                            {false, func(h *history) { h.renounce(60, 61, OK); h.refresh(62, 63, "1", "released", 0, 1, 7) }},
+		"what was not given up is kept":             {false, func(h *history) { h.renounce(60, 61, "no_grant"); h.contacts(62, 63, "1", 0, 0) }},
+		"of a lost answer both":                     {true, func(h *history) { h.kill(60, 61); h.renounce(60, 61, "unavailable"); h.contacts(62, 63, "1", 0, 0) }},
+		"as if nothing was":                         {true, func(h *history) { h.kill(60, 61); h.renounce(60, 61, "unavailable"); h.contacts(62, 63, "1", 1, 7) }},
+		"with a new root she reads what is no news": {true, func(h *history) { h.replace(60, 61, "1", OK); h.refresh(62, 63, "1", "unchanged", 1, 1, 0) }},
+		"not what is": {false, func(h *history) {
+			h.bos(58, 59, 8)
+			h.replace(60, 61, "1", OK)
+			h.refresh(64, 65, "1", "released", 1, 2, 8)
+		}},
+		"of which she is told": {true, func(h *history) {
+			h.replace(60, 61, "1", OK)
+			h.bos(62, 63, 8)
+			h.refresh(64, 65, "1", "suspended", 1, 0, 0)
+		}},
+		"until the other has seen it": {true, func(h *history) {
+			h.replace(60, 61, "1", OK)
+			h.bos(62, 63, 8)
+			h.refresh(64, 65, "1", "suspended", 1, 0, 0)
+			h.add(66, 67, "bo/1", Sync, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Version: 2, Number: 8}} })
+			h.refresh(68, 69, "1", "released", 1, 2, 8)
+		}},
+		"and then she must": {false, func(h *history) {
+			h.replace(60, 61, "1", OK)
+			h.bos(62, 63, 8)
+			h.refresh(64, 65, "1", "suspended", 1, 0, 0)
+			h.add(66, 67, "bo/1", Sync, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Version: 2, Number: 8}} })
+			h.refresh(68, 69, "1", "suspended", 1, 0, 0)
+		}},
+		"the other device does not read on": {false, func(h *history) { h.replace(60, 61, "1", OK); h.refresh(62, 63, "2", "released", 0, 1, 7) }},
+		"one that is made of a replacement that was cut short may be told of it": {true, func(h *history) {
+			h.kill(60, 61)
+			h.replace(60, 61, "1", "unavailable")
+			h.restore(62, 63, "2")
+			h.refresh(64, 65, "2", "", 0, 0, 0)
+			(*h)[len(*h)-1].Result = "key_replaced"
+		}},
+		"until it has synced": {false, func(h *history) {
+			h.kill(60, 61)
+			h.replace(60, 61, "1", "unavailable")
+			h.restore(62, 63, "2")
+			h.add(64, 65, "ana/2", Sync, OK, func(e *Event) { e.Items = []Item{{Owner: "ana", Field: "a", Version: 1, Number: 1}} })
+			h.refresh(66, 67, "2", "", 0, 0, 0)
+			(*h)[len(*h)-1].Result = "key_replaced"
+		}},
+		"who is blocked is not heard": {false, func(h *history) { h.block(60, 61, Block); h.asks(62, 63); h.answers(64, 65, OK) }},
+		"and nothing is there":        {true, func(h *history) { h.block(60, 61, Block); h.asks(62, 63); h.answers(64, 65, NotAsked) }},
+		"until she is let in": {true, func(h *history) {
+			h.block(60, 61, Block)
+			h.block(61, 62, Unblock)
+			h.asks(63, 64)
+			h.answers(65, 66, OK)
+		}},
+		"who asked before may be": {true, func(h *history) { h.asks(58, 59); h.block(60, 61, Block); h.answers(64, 65, OK) }},
+		"whoever blocks can":      {false, func(h *history) { h.add(60, 61, "ana/1", Block, "unavailable", nil) }},
+		"a closed account's device is told": {true, func(h *history) {
+			h.close(60, 61, "1", OK)
+			h.add(62, 63, "ana/2", Refresh, "account_closed", nil)
+		}},
+		"or is not let in":       {true, func(h *history) { h.close(60, 61, "1", OK); h.add(62, 63, "ana/2", Refresh, "unauthorized", nil) }},
+		"not for another reason": {false, func(h *history) { h.close(60, 61, "1", OK); h.add(62, 63, "ana/2", Refresh, "log_stopped", nil) }},
+		"whatever it asks for": {true, func(h *history) {
+			h.close(60, 61, "1", OK)
+			h.add(62, 63, "ana/2", Ask, "account_closed", func(e *Event) { e.Owner = "bo" })
+		}},
+		"or gives up":                {true, func(h *history) { h.close(60, 61, "1", OK); h.renounce(62, 63, "account_closed") }},
+		"and no other":               {false, func(h *history) { h.add(62, 63, "ana/2", Refresh, "account_closed", nil) }},
+		"nor is one kept out":        {false, func(h *history) { h.add(62, 63, "ana/2", Refresh, "unauthorized", nil) }},
+		"she hears what was granted": {true, func(h *history) { h.asks(60, 61); h.answers(62, 63, OK); h.hears(64, 65) }},
+		"not before that":            {false, func(h *history) { h.asks(60, 61); h.hears(62, 63); h.answers(64, 65, OK) }},
+		"nor what was not":           {false, func(h *history) { h.asks(60, 61); h.answers(62, 63, "wider_than_asked"); h.hears(64, 65) }},
+		"keys that she has not shown nobody grants to": {true, func(h *history) {
+			h.bos(58, 59, 8)
+			h.replace(60, 61, "1", OK)
+			h.add(62, 63, "bo/1", Sync, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Version: 2, Number: 8}} })
+			h.refresh(64, 65, "1", "suspended", 1, 0, 0)
+		}},
+		"nothing is given to who is gone": {true, func(h *history) {
+			h.close(60, 61, "1", OK)
+			h.bo(62, 63, Grant, "party_closed")
+		}},
+		"who is not is there": {false, func(h *history) { h.bo(62, 63, Grant, "party_closed") }},
+	} {
+		var h history
+		h.set(1, 5, "1", OK, 1, "a")
+		h.bos(6, 10, 7)
+		h.bo(20, 30, Grant, OK)
+		h.refresh(40, 50, "1", "released", 0, 1, 7)
+		c.make(&h)
+		if _, violations := Check(h, Rules{}); (len(violations) == 0) != c.right {
+			t.Errorf("%s: %v", name, violations)
+		}
+	}
+}
+
 // TestForgedOutcomes takes the traces of scripts of testdata/scripts, which the product made, and forges one outcome at a time: each must be noticed.
 func TestForgedOutcomes(t *testing.T) {
-	forged := forge(t, load(t, "everything"), true) + forge(t, load(t, "sheets-and-roots"), false) + forge(t, load(t, "added-and-deleted"), false)
+	forged := forge(t, load(t, "everything"), true) + forge(t, load(t, "sheets-and-roots"), false) + forge(t, load(t, "added-and-deleted"), false) + forge(t, load(t, "people"), true)
 	if forged < 1000 {
 		t.Errorf("%d outcomes were forged", forged)
 	}
@@ -114,6 +292,21 @@ func forge(t *testing.T, events []Event, values bool) int {
 		if e.Do == Hear && len(e.Items) > 0 {
 			try(e, "it hears more", func(e *Event) { e.Items[0].Field = "b" })
 		}
+		if e.Do == Contacts {
+			for j := range e.Items {
+				try(e, "something is missing", func(e *Event) { e.Items = slices.Delete(e.Items, j, j+1) })
+				try(e, "another version", func(e *Event) { e.Items[j].Version++ })
+				try(e, "another value", func(e *Event) { e.Items[j].Number++ })
+				try(e, "by somebody else", func(e *Event) { e.Items[j].Author = "acme" })
+				try(e, "it is not shown", func(e *Event) { e.Items[j].Result = "hidden" })
+			}
+			try(e, "there is more", func(e *Event) {
+				e.Items = append(e.Items, Item{Owner: "bo", Field: "e", Result: Kept, Version: 1, Number: 1})
+			})
+		}
+		if (e.Do == Block || e.Do == Unblock || e.Do == Contacts) && !replaced(e.owner()) {
+			try(e, "replaced", func(e *Event) { e.Result = Replaced })
+		}
 		if e.Do == Replay || e.Do == Forge {
 			try(e, "it worked", func(e *Event) { e.Result = OK })
 			continue
@@ -185,7 +378,7 @@ func forge(t *testing.T, events []Event, values bool) int {
 		if (e.Do == Write || e.Do == EndWrite || e.Do == GiveUp || e.Do == Freeze || settles(e) && e.Result == "account_closed") && e.Result != OK {
 			try(e, "it worked", func(e *Event) { e.Result = OK })
 		}
-		if e.Do != Read && e.Do != Sync || e.Result != OK || troubled(events, e) {
+		if e.Do != Read && e.Do != Refresh && e.Do != Sync || e.Result != OK || troubled(events, e) {
 			continue
 		}
 		if e.Do == Sync && len(e.Items) > 0 {
@@ -225,8 +418,17 @@ func forge(t *testing.T, events []Event, values bool) int {
 			if e.Do == Sync {
 				continue
 			}
+			if e.Do == Refresh {
+				set("something else was kept", func(it *Item) { it.Known++ })
+				if it.Result != None {
+					set("it is gone, nobody says why", func(it *Item) { it.Result, it.Version, it.Number = None, 0, 0 })
+				}
+			}
 			for _, r := range append(refusals, unheard[j%len(unheard)]) {
 				if closedBefore(events, e, &it) && (r == "no_grant" || r == "grant_revoked") { // either, while the storefront deletes what it has
+					continue
+				}
+				if r == "suspended" && e.Do == Refresh && replaced(e.owner()) { // whether others have seen the new keys they do not say
 					continue
 				}
 				if r != it.Result && !(r == "grant_revoked" && it.Result == "no_grant" && everRevoked(events, e, it)) {
@@ -424,6 +626,63 @@ func (h *history) answer(from, to int64, result string, more func(*Event), field
 	})
 }
 
+// refresh has ana read bo's field. What comes of it is told with what was kept before.
+func (h *history) refresh(from, to int64, device, result string, known, version uint64, number int) {
+	h.add(from, to, "ana/"+device, Refresh, OK, func(e *Event) {
+		e.Items = []Item{{Owner: "bo", Field: "a", Result: result, Known: known, Version: version, Number: number}}
+	})
+}
+
+func (h *history) contacts(from, to int64, device string, version uint64, number int) {
+	h.add(from, to, "ana/"+device, Contacts, OK, func(e *Event) {
+		if version != 0 {
+			e.Items = []Item{{Owner: "bo", Field: "a", Result: Kept, Version: version, Number: number}}
+		}
+	})
+}
+
+// bo has bo do something, about ana.
+func (h *history) bo(from, to int64, do, result string) {
+	h.add(from, to, "bo/1", do, result, func(e *Event) { e.Reader, e.Fields = "ana", []string{"a"} })
+}
+
+// bos has bo set the field.
+func (h *history) bos(from, to int64, number int) {
+	h.add(from, to, "bo/1", Set, OK, func(e *Event) { e.Fields, e.Number = []string{"a"}, number })
+}
+
+// renounce has ana give it up.
+func (h *history) renounce(from, to int64, result string) {
+	h.add(from, to, "ana/1", GiveUp, result, func(e *Event) { e.Owner, e.Fields = "bo", []string{"a"} })
+}
+
+func (h *history) block(from, to int64, do string) {
+	h.add(from, to, "bo/1", do, OK, func(e *Event) { e.Reader = "ana" })
+}
+
+func (h *history) asks(from, to int64) {
+	h.add(from, to, "ana/1", Ask, OK, func(e *Event) { e.Owner, e.Fields, e.About = "bo", []string{"a"}, "1" })
+}
+
+func (h *history) answers(from, to int64, result string) {
+	h.add(from, to, "bo/1", Answer, result, func(e *Event) {
+		if e.Reader = "ana"; result != NotAsked {
+			e.Fields, e.Asked, e.About = []string{"a"}, []string{"a"}, "1"
+		}
+	})
+}
+
+// hears has ana hear that the field was granted.
+func (h *history) hears(from, to int64) {
+	h.add(from, to, "ana/1", Hear, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Result: "granted"}} })
+}
+
+func (h *history) hear(from, to int64, device string) { h.add(from, to, "ana/"+device, Hear, OK, nil) }
+
+func (h *history) ask(from, to int64, do, result string, fields ...string) {
+	h.add(from, to, "acme/1", do, result, func(e *Event) { e.Owner, e.Fields = "ana", fields })
+}
+
 func (h *history) readOf(field, result string) {
 	h.add(40, 50, "acme/1", Read, OK, func(e *Event) {
 		it := Item{Owner: "ana", Field: field, Result: result}
@@ -432,6 +691,16 @@ func (h *history) readOf(field, result string) {
 		}
 		e.Items = []Item{it}
 	})
+}
+
+// grantOfNothing grants a field that is not there.
+func (h *history) grantOfNothing(terms Terms) {
+	h.add(12, 14, "ana/1", Grant, OK, func(e *Event) { e.Reader, e.Fields, e.Terms = "acme", []string{"c"}, terms })
+}
+
+// letWriteC lets globex write it.
+func (h *history) letWriteC() {
+	h.add(16, 18, "ana/1", GrantWrite, OK, func(e *Event) { e.Reader, e.Fields = "globex", []string{"c"} })
 }
 
 // readLater is a read when what was granted for seconds is over.
@@ -873,6 +1142,28 @@ func TestWhatStatesAllow(t *testing.T) {
 		"nor does one that comes too late": {false, func(h *history) {
 			h.answer(20, 30, OK, func(e *Event) { e.Over, e.Terms.Waits = true, 1 }, "b")
 		}},
+		"what was denied is not asked for again": {true, func(h *history) { h.answer(20, 30, OK, nil, "a"); h.ask(40, 50, Ask, "asked_again_too_soon", "b") }},
+		"whoever is to state it":                 {true, func(h *history) { h.answer(20, 30, OK, nil, "a"); h.ask(40, 50, Specify, "asked_again_too_soon", "b") }},
+		"but what was granted may be":            {false, func(h *history) { h.answer(20, 30, OK, nil, "a"); h.ask(40, 50, Ask, "asked_again_too_soon", "a") }},
+		"and what nobody asked for":              {false, func(h *history) { h.answer(20, 30, OK, nil, "a"); h.ask(40, 50, Ask, "asked_again_too_soon", "c") }},
+		"and what another was denied": {false, func(h *history) {
+			h.answer(20, 30, OK, func(e *Event) { e.Reader = "globex" }, "a")
+			h.ask(40, 50, Ask, "asked_again_too_soon", "b")
+		}},
+		"and what is denied later": {false, func(h *history) { h.ask(12, 14, Ask, "asked_again_too_soon", "b"); h.answer(20, 30, OK, nil, "a") }},
+		"of an answer that was lost nobody knows": {true, func(h *history) {
+			h.kill(20, 30)
+			h.answer(20, 30, "unavailable", nil, "a")
+			h.ask(40, 50, Ask, "asked_again_too_soon", "a")
+		}},
+		"nor is what was taken back": {true, func(h *history) {
+			h.add(20, 30, "ana/1", Stop, OK, func(e *Event) { e.Reader, e.Fields = "acme", []string{"a"} })
+			h.ask(40, 50, Ask, "asked_again_too_soon", "a")
+		}},
+		"but of that alone": {false, func(h *history) {
+			h.add(20, 30, "ana/1", Stop, OK, func(e *Event) { e.Reader, e.Fields = "acme", []string{"a"} })
+			h.ask(40, 50, Ask, "asked_again_too_soon", "b")
+		}},
 		"a withdrawal stops": {false, func(h *history) {
 			h.answer(20, 30, OK, nil, "b")
 			h.add(32, 36, "ana/1", Stop, OK, func(e *Event) { e.Reader, e.Fields = "acme", []string{"b"} })
@@ -1208,14 +1499,20 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.replace(20, 30, "1", "unavailable")
 			h.replace(40, 50, "1", "succession_pending")
 		}},
-		"an expired grant of what is not there": {false, func(h *history) {
-			h.add(12, 14, "ana/1", Grant, OK, func(e *Event) { e.Reader, e.Fields, e.Terms = "acme", []string{"c"}, Terms{For: time.Second} })
+		"an expired grant of what is not there": {true, func(h *history) { h.grantOfNothing(Terms{For: time.Second}); h.readLater("c", "grant_expired") }},
+		"does not say so":                       {false, func(h *history) { h.grantOfNothing(Terms{For: time.Second}); h.readLater("c", "not_found") }},
+		"nor does one to come":                  {false, func(h *history) { h.grantOfNothing(Terms{From: time.Minute}); h.readLater("c", "not_found") }},
+		"which is told":                         {true, func(h *history) { h.grantOfNothing(Terms{From: time.Minute}); h.readLater("c", "grant_not_yet_valid") }},
+		"one in force does":                     {true, func(h *history) { h.grantOfNothing(Terms{}); h.readLater("c", "not_found") }},
+		"and has not expired": {false, func(h *history) {
+			h.grantOfNothing(Terms{})
+			h.letWriteC()
 			h.readLater("c", "grant_expired")
 		}},
-		"is told where others may write": {true, func(h *history) {
-			h.add(12, 14, "ana/1", Grant, OK, func(e *Event) { e.Reader, e.Fields, e.Terms = "acme", []string{"c"}, Terms{For: time.Second} })
-			h.add(16, 18, "ana/1", GrantWrite, OK, func(e *Event) { e.Reader, e.Fields = "globex", []string{"c"} })
-			h.readLater("c", "grant_expired")
+		"an expired one does not say so where others may write": {false, func(h *history) {
+			h.grantOfNothing(Terms{For: time.Second})
+			h.letWriteC()
+			h.readLater("c", "not_found")
 		}},
 		"a device is added":                        {true, func(h *history) { h.pair(20, 30, "2", OK, "") }},
 		"not with another word":                    {false, func(h *history) { h.pair(20, 30, "2", OK, "wrong") }},

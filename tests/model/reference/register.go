@@ -56,3 +56,10 @@ func (r register) observed(w *write, start, end int64) {
 		}
 	}
 }
+
+// observed is that of a register, with what an event showed.
+func (m *model) observed(r register, w *write, e *Event) {
+	if !m.deaf {
+		r.observed(w, e.Start, e.End)
+	}
+}

@@ -58,6 +58,11 @@ const (
 	Object   = "object"   // an owner takes that back
 	Succeed  = "succeed"  // a device carries out what it announced
 
+	Refresh  = "refresh"  // a person reads all that others let them read, and keeps it
+	Contacts = "contacts" // a person looks at what is kept
+	Block    = "block"    // a person's device throws away what another one asks
+	Unblock  = "unblock"  // and does not any more
+
 	Read    = "read"    // a reader reads
 	Suspend = "suspend" // a reader's keys were stolen: it suspends all its grants and replaces the keys; its other devices are of no use any more
 	GiveUp  = "give-up" // a reader ends what it may read
@@ -86,7 +91,15 @@ const (
 	Untold     = "untold"      // the account is closed, and the storefront was not told
 	ThawOld    = "thaw_old"    // an end of a freeze that had waited was given up, because another freeze came later
 	NotSame    = "not_same"    // the words that two devices show do not agree; nothing was handed over
+	EndsSheet  = "ends_sheet"  // the recovery sheet would end with it, which another device made
+	EndsWord   = "ends_word"   // likewise the password
 	Overtaken  = "overtaken"   // what this device had waiting is not carried out: another decided about it later
+)
+
+// Results of an item of a [Refresh], besides those of a read, and the one of [Contacts].
+const (
+	None = "none" // nothing of it is here, before and after
+	Kept = "kept" // it is here
 )
 
 // Event is one line of a trace.
@@ -111,7 +124,7 @@ type Event struct {
 	Again  bool     `json:"again,omitempty"`  // of an answer: it had been answered; of passwords and sheets: whatever another device changed
 	Keep   bool     `json:"keep,omitempty"`   // a revocation that rotates nothing
 	Cut    bool     `json:"cut,omitempty"`    // the device's process was ended on the way
-	Items  []Item   `json:"items,omitempty"`  // of a read; of a sync: what the device has then; of an adoption: what it was shown before
+	Items  []Item   `json:"items,omitempty"`  // of a read; of contacts: what is kept; of a sync: what the device has then; of an adoption: what it was shown before
 	Attack string   `json:"attack,omitempty"` // of a replay or a forgery: what kind; of others: why, or which
 }
 
