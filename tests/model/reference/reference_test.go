@@ -587,6 +587,18 @@ func (h *history) rescue(from, to int64, device, result string, number int) {
 	h.add(from, to, "ana/"+device, Rescue, result, func(e *Event) { e.Number = number })
 }
 
+// rescuedAfterANewRoot is a device that is made with a sheet of the newest root. What was set last has an older version then than what was set before.
+func (h *history) rescuedAfterANewRoot() {
+	h.replace(15, 16, "1", OK)
+	h.sheet(17, 18, "1", KitPrint, OK, false)
+	h.set(19, 20, "1", OK, 3, "b")
+	h.rescue(21, 22, "2", OK, 17)
+	h.set(23, 24, "1", OK, 4, "a")
+	h.add(25, 26, "ana/2", Sync, OK, func(e *Event) {
+		e.Items = []Item{{Owner: "ana", Field: "a", Number: 4, Version: 8}, {Owner: "ana", Field: "b", Number: 3, Version: 9}}
+	})
+}
+
 func (h *history) announce(from, to int64, device, result string) {
 	h.add(from, to, "ana/"+device, Announce, result, nil)
 }
@@ -1321,6 +1333,27 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.password(15, 16, "1", OK, "one")
 			h.rescue(20, 30, "2", "kit_wrong", 12)
 		}},
+		"a device that took over what another did, and no more, is told that it would end the sheet": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.kill(15, 16)
+			h.add(15, 16, "ana/2", Password, "unavailable", func(e *Event) { e.Attack, e.Again = "one", true })
+			h.password(17, 18, "2", EndsSheet, "one")
+			h.rescue(20, 30, "2", OK, 12)
+		}},
+		"and not the password, which there is none of": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.kill(15, 16)
+			h.add(15, 16, "ana/2", Password, "unavailable", func(e *Event) { e.Attack, e.Again = "one", true })
+			h.password(17, 18, "2", EndsWord, "one")
+		}},
+		"nor is the one that printed it": {false, func(h *history) { h.sheet(12, 14, "1", KitPrint, OK, false); h.password(15, 16, "1", EndsSheet, "one") }},
+		"nor one that does not know":     {false, func(h *history) { h.sheet(12, 14, "1", KitPrint, OK, false); h.password(15, 16, "2", EndsSheet, "one") }},
+		"nor who means to end it": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.kill(15, 16)
+			h.add(15, 16, "ana/2", Password, "unavailable", func(e *Event) { e.Attack, e.Again = "one", true })
+			h.add(17, 18, "ana/2", Password, EndsSheet, func(e *Event) { e.Attack, e.Again = "one", true })
+		}},
 		"but one of a new root does": {false, func(h *history) {
 			h.sheet(12, 14, "1", KitPrint, OK, false)
 			h.replace(15, 16, "1", OK)
@@ -1350,6 +1383,12 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.sheet(13, 14, "1", KitPrint, OK, false)
 			h.rescue(20, 30, "2", OK, 13)
 			h.set(40, 50, "2", Replaced, 2, "a")
+		}},
+		"it publishes nothing anew": {false, func(h *history) { h.rescuedAfterANewRoot() }},
+		"unless what others wrote is under the root before": {true, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.write(12, 13, "1", OK, 2)
+			h.rescuedAfterANewRoot()
 		}},
 		"what is switched off after a new root opens nothing": {false, func(h *history) {
 			h.sheet(12, 14, "1", KitPrint, OK, false)

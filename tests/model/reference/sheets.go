@@ -231,11 +231,17 @@ func (m *model) opened(e *Event, possible []*write) {
 	}
 }
 
-// goesOn reports whether a device that was made with a sheet may go on with a new root: what it gets was put there while one was under way.
+// goesOn reports whether a device that was made with a sheet may go on with a new root: what it gets was put there while one was under way, or has the root before still, under which is what others wrote.
 func (m *model) goesOn(rescue *Event) bool {
 	for _, r := range m.of[rescue.owner()] {
-		if r.replacesRoot() && r.Start < rescue.End && !refusedAtHome(r) && slices.ContainsFunc(m.accounts[rescue.owner()].possible(rescue.Start, rescue.End), func(put *write) bool {
-			return put.Event != nil && put.Do != Drop && put.end > r.Start && put.start < m.settled(r)
+		if !r.replacesRoot() || r.Start >= rescue.End || refusedAtHome(r) {
+			continue
+		}
+		written := slices.ContainsFunc(m.events, func(x *Event) bool {
+			return x.Do == Write && x.Owner == rescue.owner() && x.Start < m.settled(r) && !refusedAtHome(x)
+		})
+		if slices.ContainsFunc(m.accounts[rescue.owner()].possible(rescue.Start, rescue.End), func(put *write) bool {
+			return put.Event != nil && put.Do != Drop && put.end > r.Start && (written || put.start < m.settled(r))
 		}) {
 			return true
 		}
