@@ -118,6 +118,65 @@ func TestWhatPeopleKeep(t *testing.T) {
 			h.hear(62, 63, "1")
 			h.contacts(64, 65, "1", 1, 7)
 		}},
+		"nor for somebody else": {false, func(h *history) {
+			h.bo(60, 61, Stop, OK)
+			(*h)[len(*h)-1].Reader = "acme"
+			h.hear(62, 63, "1")
+			h.contacts(64, 65, "1", 0, 0)
+		}},
+		"or not, if nobody was reached": {true, func(h *history) {
+			h.bo(60, 61, Stop, OK)
+			h.kill(62, 63)
+			h.hear(62, 63, "1")
+			(*h)[len(*h)-1].Result = "unavailable"
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"or it was not withdrawn": {true, func(h *history) {
+			h.kill(60, 61)
+			h.bo(60, 61, Stop, NotStopped)
+			h.hear(62, 63, "1")
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"whatever the other device heard before it": {false, func(h *history) {
+			h.hear(57, 58, "2")
+			h.bo(60, 61, Stop, OK)
+			h.hear(62, 63, "1")
+			h.hear(64, 65, "2")
+			h.contacts(66, 67, "1", 1, 7)
+		}},
+		"or does meanwhile": {false, func(h *history) {
+			h.bo(60, 61, Stop, OK)
+			h.refresh(61, 62, "2", None, 0, 0, 0)
+			h.hear(62, 63, "1")
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"or who else is blocked": {false, func(h *history) {
+			h.add(58, 59, "ana/1", Block, OK, func(e *Event) { e.Reader = "dora" })
+			h.bo(60, 61, Stop, OK)
+			h.hear(62, 63, "1")
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"keys of which nobody was reached are not shown": {true, func(h *history) {
+			h.bos(58, 59, 8)
+			h.replace(60, 61, "1", OK)
+			h.kill(62, 63)
+			h.add(62, 63, "ana/1", Refresh, "unavailable", func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Known: 1}} })
+			h.add(64, 65, "bo/1", Sync, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Version: 2, Number: 8}} })
+			h.refresh(66, 67, "1", "suspended", 1, 0, 0)
+		}},
+		"what is given up of another's changes nothing": {false, func(h *history) {
+			h.add(60, 61, "ana/1", GiveUp, "no_grant", func(e *Event) { e.Owner, e.Fields = "dora", []string{"a"} })
+			h.add(62, 63, "ana/1", GiveUp, "no_grant", func(e *Event) { e.Owner, e.Fields = "bo", []string{"b"} })
+			h.contacts(64, 65, "1", 0, 0)
+		}},
+		"what was asked before is answered, whatever is asked then": {true, func(h *history) {
+			h.asks(57, 58)
+			h.hear(58, 59, "1")
+			h.block(60, 61, Block)
+			h.asks(62, 63)
+			(*h)[len(*h)-1].About = "2"
+			h.answers(64, 65, OK)
+		}},
 		"what is given up is gone":                  {true, func(h *history) { h.renounce(60, 61, OK); h.contacts(62, 63, "1", 0, 0) }},
 		"and not there":                             {false, func(h *history) { h.renounce(60, 61, OK); h.contacts(62, 63, "1", 1, 7) }},
 		"nor read again":                            {false, func(h *history) { h.renounce(60, 61, OK); h.refresh(62, 63, "1", "released", 0, 1, 7) }},
