@@ -114,6 +114,9 @@ func (k *keyServer) post(ctx context.Context, path string, in, out any) error {
 
 // account reaches the owner's key server, with an access token of this device. The caller holds mu.
 func (o *Owner) account(ctx context.Context, server string) (*keyServer, error) {
+	if err := o.catchUp(ctx); err != nil {
+		return nil, err
+	}
 	a := &o.state.Account
 	if server == "" {
 		server = a.server()

@@ -188,10 +188,14 @@ func TestPeopleAfterReplacement(t *testing.T) {
 	has("+49 2")
 
 	// A device that is made of what was written before the replacement is let in, whatever the person does with it first.
+	server, _ := w.keyServer()
 	for what, first := range map[string]func(*Owner) error{
 		"refresh": func(o *Owner) error { _, _, err := o.Refresh(ctx); return err },
 		"ask":     func(o *Owner) error { _, err := o.AskPerson(ctx, "ben", ask); return err },
 		"inbox":   func(o *Owner) error { _, err := o.Receive(ctx); return err },
+		"password": func(o *Owner) error {
+			return o.SetPassword(ctx, server.URL, []byte("correct horse battery"), ClaimAll)
+		},
 		"give up": func(o *Owner) error { _, err := o.GiveUp(ctx, "ben"); return err },
 	} {
 		made, err := RestoreOwner(new(memory), bytes.Clone(plain), Options{})
