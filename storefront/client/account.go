@@ -368,22 +368,23 @@ func (o *Owner) NewKit(ctx context.Context, server string, claim Claim, again bo
 	return kit, ended, nil
 }
 
-// DropKit switches the recovery sheet off. For claim see [Owner.SetPassword].
-func (o *Owner) DropKit(ctx context.Context, claim Claim) (err error) {
+// DropKit switches the recovery sheet off, and reports whether there was one. For claim see [Owner.SetPassword].
+func (o *Owner) DropKit(ctx context.Context, claim Claim) (was bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.sayWhy(ctx, &err)
 	k, err := o.account(ctx, "")
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := o.current(ctx, k, claim); err != nil {
-		return err
+		return false, err
 	}
 	if err := o.keeps(claim, o.state.Account.Password != nil, ErrEndsPassword); err != nil {
-		return err
+		return false, err
 	}
-	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Kit = nil })
+	was = o.state.Account.Kit != nil
+	return was, o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Kit = nil })
 }
 
 // TestKit does what a new device would do with a sheet's code, and changes nothing here.

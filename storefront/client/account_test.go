@@ -365,7 +365,7 @@ func TestWhatAnotherDeviceSet(t *testing.T) {
 		_, _, err := o.NewKit(ctx, server.URL, claim, true)
 		return err
 	}
-	dropKit := func(o device, claim Claim) error { return o.DropKit(ctx, claim) }
+	dropKit := func(o device, claim Claim) error { _, err := o.DropKit(ctx, claim); return err }
 	for what, c := range map[string]struct {
 		first []func(device, Claim) error // what the first device did
 		then  func(device, Claim) error

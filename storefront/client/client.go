@@ -227,7 +227,7 @@ type device struct {
 	wire    *wire
 	trust   trust
 	joiner  joiner
-	roots   string // PEM, see Network
+	network Network // the stored one, or what replaces it in this run
 }
 
 func newDevice(b *base, o Options) (*device, error) {
@@ -236,7 +236,7 @@ func newDevice(b *base, o Options) (*device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
-	d := &device{base: b, now: o.Now, root: root, signing: signingKey(root), roots: network.Roots}
+	d := &device{base: b, now: o.Now, root: root, signing: signingKey(root), network: network}
 	if d.line, err = lineOf(b.Identity, b.Successions); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
@@ -275,6 +275,7 @@ func (d *device) enrol(ctx context.Context) (changed bool, err error) {
 		return false, fmt.Errorf("registering: %w", err)
 	}
 	d.base.Enrolled = true
+	d.base.Network = d.network // with what was missing when the profile was made: a certificate, another address
 	return true, nil
 }
 

@@ -667,3 +667,24 @@ func TestCertificates(t *testing.T) {
 		t.Errorf("away: %v", err)
 	}
 }
+
+// TestMissingAtInit: what was missing for the first contact, and came later, is kept.
+func TestMissingAtInit(t *testing.T) {
+	w := newWorld(t)
+	ctx, m, network := context.Background(), new(memory), w.network
+	network.Roots = ""
+	o, err := InitOwner(ctx, m, network, Options{})
+	if !errors.Is(err, ErrCertificate) || o == nil {
+		t.Fatalf("it is %v", err)
+	}
+	o.Close()
+	for _, options := range []Options{{Roots: []byte(w.network.Roots)}, {}} {
+		o, err := OpenOwner(m, options)
+		w.must(err)
+		w.must(o.Sync(ctx))
+		if got := o.Network(); got != w.network {
+			t.Errorf("it keeps %+v", got)
+		}
+		o.Close()
+	}
+}

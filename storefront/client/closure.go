@@ -22,6 +22,12 @@ import (
 func (o *Owner) CloseAccount(ctx context.Context) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer func() {
+		if errors.Is(err, ErrReplaced) { // what this device signed closes nothing, and never will
+			o.state.Closing = nil
+			err = errors.Join(fmt.Errorf("closing the account: %w", ErrReplaced), o.save())
+		}
+	}()
 	defer o.sayWhy(ctx, &err)
 	v, err := o.vault(ctx)
 	if err != nil {

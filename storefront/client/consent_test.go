@@ -598,11 +598,22 @@ func TestUnwanted(t *testing.T) {
 	if len(o.Inbox(false)) != 0 || len(o.Inbox(true)) != 1 {
 		t.Errorf("muted: %+v", o.Inbox(true))
 	}
+	marked := func(muted, blocked bool) {
+		t.Helper()
+		for _, c := range o.Contacts() {
+			if c.ID == policies.IdentityID(r.ID()) && (c.Muted != muted || c.Blocked != blocked) {
+				t.Errorf("the list says %+v", c)
+			}
+		}
+	}
+	marked(true, false)
 	w.must(o.Mute(r.ID(), false))
 	w.must(o.Block(r.ID(), true))
+	marked(false, true)
 	w.asks(r, o, delivery())
 	refuses(policies.CodeSender)
 	w.must(o.Block(r.ID(), false))
+	marked(false, false)
 	for range pendingOfOne - 1 {
 		w.asks(r, o, delivery())
 	}

@@ -226,6 +226,9 @@ func (o *Owner) sentence(e *Event, entry evidence.Entry, d *evidence.Details) (p
 		}
 		return "history.asked", fill
 	case evidence.EntryRefusal:
+		if d.Reader.IsZero() && entry.Outcome == policies.CodeChain { // so the vault answers a device that asks for the newest, too
+			return "history.refusal.behind", fill
+		}
 		if d.Reader.IsZero() {
 			return "history.refusal.own", fill
 		}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -161,6 +162,7 @@ func (o *Owner) refuseAlike(c *readerContact) error {
 func (o *Owner) plain(c *readerContact) Contact {
 	out := c.public()
 	c.Proof.tell(&out, o.now())
+	out.Muted, out.Blocked = slices.Contains(o.state.Mail.Muted, c.ID), slices.Contains(o.state.Mail.Blocked, c.ID)
 	return out
 }
 
@@ -202,7 +204,7 @@ func (o *Owner) CheckWebsite(ctx context.Context, reader policies.ReaderID, doma
 	if at != "" && !v.DevMode {
 		return Contact{}, fmt.Errorf("%w: another address than the domain's own is for development vaults only", policies.ErrMalformed)
 	}
-	data, err := fetchStatement(ctx, domain, at, o.roots, v.DevMode)
+	data, err := fetchStatement(ctx, domain, at, o.network.Roots, v.DevMode)
 	if err != nil {
 		return Contact{}, err
 	}

@@ -548,6 +548,9 @@ type Contact struct {
 	DomainUntil  time.Time `json:"domain_until,omitzero"`
 	LooksLike    string    `json:"looks_like,omitzero"`    // the unverified name looks like the verified one of this contact
 	Mixed        bool      `json:"mixed_letters,omitzero"` // the unverified name is of letters that are not used together, or cannot all be seen
+
+	Muted   bool `json:"muted,omitzero"`   // its requests are hidden
+	Blocked bool `json:"blocked,omitzero"` // what it sends is thrown away
 }
 
 // Verified reports whether somebody besides the contact itself says that the name is its own: the operator, whose voucher is for the name, or the owner of a domain.

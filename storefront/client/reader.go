@@ -207,6 +207,21 @@ func (r *Reader) Code() links.Contact {
 	return links.Contact{Role: "reader", ID: r.id}
 }
 
+// Why adds to the refusal of a login or a signature that this reader's keys were replaced, on another machine or from another backup, if that is why. Newer keys are believed with the vault's receipt only.
+func (r *Reader) Why(ctx context.Context, err error) error {
+	suspicious := errors.Is(err, policies.CodeUnauthorized) || errors.Is(err, policies.CodeKeyReplaced) || errors.Is(err, policies.CodeSignature)
+	if !suspicious || errors.Is(err, ErrReplaced) {
+		return err
+	}
+	r.mu.Lock()
+	line := r.line
+	r.mu.Unlock()
+	if newer, _, asked := r.successions(ctx, line); asked == nil && len(newer.Holders) > len(line.Holders) {
+		return fmt.Errorf("%w: %w", ErrReplaced, err)
+	}
+	return err
+}
+
 // ready enrols the identity and posts relationships that were not posted yet.
 func (r *Reader) ready(ctx context.Context) error {
 	if err := r.finishReplacing(ctx); err != nil {

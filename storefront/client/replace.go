@@ -135,6 +135,9 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 // ErrAnnounced: this device announced a change of the root that is not in force yet.
 var ErrAnnounced = fmt.Errorf("%w: this device announced it, and it is not in force yet", policies.CodeSuccessionPending)
 
+// ErrNotAnnounced: there is no change of the root that could be taken back.
+var ErrNotAnnounced = fmt.Errorf("%w: nothing is announced", policies.CodeNotFound)
+
 // ErrReplacing: a change of the root has begun, and the next sync goes on with it.
 var ErrReplacing = fmt.Errorf("%w: a replacement is under way; sync goes on with it", policies.CodeSuccessionPending)
 
@@ -163,7 +166,7 @@ func (o *Owner) CancelReplacement(ctx context.Context) error {
 	r := o.state.Replacing
 	own := r != nil && len(r.Authority) == 0
 	if o.state.Announced == nil && !own {
-		return fmt.Errorf("%w: nothing is announced", policies.CodeNotFound)
+		return ErrNotAnnounced
 	}
 	// What waits of this device's own is not sent. Should somebody hold it back who has it, then this takes its place in the chain.
 	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return own && (t.Kind == taskNotice || t.Kind == taskSucceed) })
@@ -184,6 +187,21 @@ func (o *Owner) Announced() (effective time.Time, own bool) {
 		return time.Unix(a.Since, 0).Add(succession.Wait), a.Own
 	}
 	return time.Time{}, false
+}
+
+// Generation counts the replacements that are in force, as this device knows.
+func (o *Owner) Generation() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.line.Newest().Generation
+}
+
+// Replacing reports whether a replacement has begun that is not done. One that is announced has not.
+func (o *Owner) Replacing() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r := o.state.Replacing
+	return r != nil && len(r.Authority) > 0 || o.former != nil && !o.state.Moved
 }
 
 // recoverySeed finds the recovery key in force: on this device, or in an earlier backup.

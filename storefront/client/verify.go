@@ -14,6 +14,7 @@ import (
 type Verification struct {
 	Entries int     `json:"entries"` // of the history, each proven
 	Size    uint64  `json:"size"`    // of the log under which they were proven
+	Frozen  bool    `json:"frozen"`  // two operators stopped all reading, and the owner has not ended that
 	Checks  []Check `json:"checks"`
 }
 
@@ -76,7 +77,7 @@ func (o *Owner) Verify(ctx context.Context) (_ *Verification, err error) {
 	for i, e := range documents {
 		hashes[i] = policies.Hash(e.Hash)
 	}
-	v := &Verification{Entries: n, Size: o.Log().Size, Checks: []Check{
+	v := &Verification{Entries: n, Size: o.Log().Size, Frozen: h.newest == evidence.EntryFreeze, Checks: []Check{
 		{"enrolment", h.enrolment(o.id)}, {"chain", h.chain(hashes, o.state.Known)}, {"grants", h.inForce(o.state.Grants)},
 		{"revocations", h.destroyed()}, {"newest manifest", h.head(o.state.Manifest)},
 	}}
@@ -89,6 +90,7 @@ type recorded struct {
 	links      []link
 	givenUp    []link                 // by readers: no links of the chain
 	gone       map[policies.Hash]bool // revocations whose keys were destroyed
+	newest     evidence.Kind          // of freezes and thaws
 }
 
 // link is an accepted document of the chain.
@@ -101,6 +103,9 @@ type link struct {
 func (h *recorded) add(index uint64, entry evidence.Entry, d *evidence.Details) {
 	if entry.Outcome != policies.CodeAccepted {
 		return
+	}
+	if h.newest == "" && (entry.Kind == evidence.EntryFreeze || entry.Kind == evidence.EntryThaw) {
+		h.newest = entry.Kind
 	}
 	switch entry.Kind {
 	case evidence.EntryIdentity:

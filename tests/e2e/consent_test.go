@@ -252,7 +252,10 @@ func TestConsent(t *testing.T) {
 	zoe := said[struct {
 		Code string `json:"code"`
 	}](t, play(t, s, 0, "zoe", "me", "code", "--json")).Code
-	play(t, s, 0, "mole", "biz", "connect", zoe, "--as", "victim") // the code leaked; Zoë never connected
+	play(t, s, 0, "mole", "biz", "connect", zoe, "--as", "prey") // the code leaked; Zoë never connected
+	if r := play(t, s, 0, "mole", "biz", "connect", zoe, "--as", "victim"); !strings.Contains(r.Stderr, "Until now you called it prey.") {
+		t.Errorf("a contact is called anew without a word: %s%s", r.Stdout, r.Stderr)
+	}
 	play(t, s, 0, "mole", "biz", "ask", "victim", "--fields", "bank.iban", "--reason", "refunds", "--purpose", "refunds")
 	if r := play(t, s, 0, "zoe", "me", "inbox"); strings.Contains(r.Stdout, "refunds") || !strings.Contains(r.Stderr, "not a contact") {
 		t.Errorf("a stranger is heard: %s%s", r.Stdout, r.Stderr)

@@ -81,6 +81,9 @@ func TestFrozen(t *testing.T) {
 	if out := play(t, s, 0, "found", "me", "history").Stdout; !strings.Contains(out, "Two operators stopped all reading of your data") || !strings.Contains(out, "me thaw") {
 		t.Errorf("the history says\n%s", out)
 	}
+	if out := play(t, s, 0, "found", "me", "verify").Stdout; !strings.Contains(out, "you have not ended that") {
+		t.Errorf("the verification says\n%s", out)
+	}
 	play(t, s, 0, "found", "me", "thaw")
 	if text, _ := reads(t, s, "acme", "anna", "own/a", ""); text != "of anna" {
 		t.Errorf("acme reads %q", text)
@@ -88,10 +91,12 @@ func TestFrozen(t *testing.T) {
 	if out := play(t, s, 0, "found", "--lang", "de", "me", "history").Stdout; !strings.Contains(out, "Sperre aufgehoben") {
 		t.Errorf("the history says\n%s", out)
 	}
-	if r := play(t, s, 0, "found", "me", "verify"); strings.Contains(r.Stdout, "WRONG") {
+	if r := play(t, s, 0, "found", "me", "verify"); strings.Contains(r.Stdout, "WRONG") || strings.Contains(r.Stdout, "thaw") {
 		t.Errorf("%s", r.Stdout)
 	}
-	play(t, s, 3, "found", "me", "thaw") // there is nothing to end
+	if r := play(t, s, 3, "found", "me", "thaw"); !strings.Contains(r.Stderr, "no stop is in force") {
+		t.Errorf("when there is nothing to end it says %q", r.Stderr)
+	}
 	play(t, s, 0, "found", "me", "set", "own/a", "and on")
 	// The order is used up.
 	if r := play(t, s, 3, "second", "operator", "freeze", "--as", as("second"), "--yes", anna[:8], order); !strings.Contains(r.Stderr, string(policies.CodeReplay)) && !strings.Contains(r.Stderr, "before") {

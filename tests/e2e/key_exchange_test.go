@@ -139,6 +139,9 @@ func TestKeyExchange(t *testing.T) {
 		play(t, k.Stage, 0, "as-printed", args...)
 		k.has(t, "as-printed", "+49 151 999")
 		play(t, k.Stage, 0, "anna", "me", "kit", "off", "--yes")
+		if r := play(t, k.Stage, 0, "anna", "me", "kit", "off", "--yes"); !strings.Contains(r.Stdout, "no sheet") {
+			t.Errorf("without a sheet it says %q", r.Stdout)
+		}
 		k.restore(t, 3, "late", "--kit", "--code-file", k.secret(t, second))
 	})
 	t.Run("a sheet that another device printed", func(t *testing.T) {
@@ -262,7 +265,12 @@ func TestKeyExchange(t *testing.T) {
 		k.has(t, "at-last", "+49 151 999")
 	})
 	t.Run("a stolen device changes nothing any more", func(t *testing.T) {
-		// The laptop is stolen. Anna replaces everything that it could open, and sets her password anew.
+		// The laptop is stolen. Anna replaces everything that it could open, and sets her password anew. What is wrong with a new one is said before that.
+		unwritten := filepath.Join(t.TempDir(), "before.backup")
+		play(t, k.Stage, 1, "anna", "me", "replace", "--stolen", "--backup", unwritten, "--new-password-file", k.secret(t, "too short"))
+		if _, err := os.Lstat(unwritten); err == nil {
+			t.Error("it began all the same")
+		}
 		if out := play(t, k.Stage, 0, "anna", "me", "replace", "--stolen", "--backup", filepath.Join(t.TempDir(), "after.backup")).Stdout; !strings.Contains(out, "Both are switched off") {
 			t.Errorf("it does not say what became of the password: %s", out)
 		}

@@ -280,7 +280,8 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		e.Number = n + 1
 		p.print(ctx, d, l, e)
 	case reference.KitOff:
-		answer(e, d.owner.DropKit(ctx, l.claim()))
+		_, err := d.owner.DropKit(ctx, l.claim())
+		answer(e, err)
 	case reference.KitTest:
 		s := p.sheet(l)
 		e.Number = s.number

@@ -510,15 +510,21 @@ In another terminal:
   parcels read person-02 --evidence
   parcels history
 
+  mine() { %s; }
+  mine init --join %s
+  mine set phone.mobile "+49 151 2345678"
+
   %s audit verify --join %s %s
   %s audit search --outcome grant_revoked %s
+
+With a curl that was built with OpenSSL 3.5 or later, as Debian 13's and not Debian 12's:
 
   curl --curves X25519MLKEM768 --cacert %s %s/v1/health
 
   Logs: %s
         %s
 `, s.StorefrontURL(), s.OwnersURL(), command(p.people[0].profile, "me"), command(p.parcels.profile, "biz"),
-		sallyport, quoted(s.Join()), quoted(p.published()), sallyport, quoted(p.published()), quoted(s.CA()), s.StorefrontURL(), s.Vault.Log, s.Storefront.Log)
+		command("you", "--ca "+quoted(s.CA())+" me"), quoted(s.Join()), sallyport, quoted(s.Join()), quoted(p.published()), sallyport, quoted(p.published()), quoted(s.CA()), s.StorefrontURL(), s.Vault.Log, s.Storefront.Log)
 	if kept {
 		fmt.Fprintf(p.out, "\nCtrl-C stops both. Everything is kept in %s.\n", p.dir)
 	} else {

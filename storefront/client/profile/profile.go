@@ -273,6 +273,10 @@ func (p *Profile) Close() error {
 // WriteFile replaces a file atomically and durably, with mode 0600: temporary file, fsync, rename, fsync of the folder.
 func WriteFile(path string, data []byte) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
+	var failed *fs.PathError
+	if errors.As(err, &failed) { // nobody knows the name that it was to have for a moment
+		return &fs.PathError{Op: "writing to", Path: filepath.Dir(path), Err: failed.Err}
+	}
 	if err != nil {
 		return err
 	}

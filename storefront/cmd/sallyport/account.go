@@ -39,6 +39,9 @@ type replaceAccount struct {
 	ReplaceAll bool `help:"${flag_account_replace_all}" xor:"replace"`
 }
 
+// errElsewhere: another device changed the account, and nobody said that this one is to count.
+var errElsewhere = fmt.Errorf("%w: another device changed the password or the sheet", policies.CodeOutdated)
+
 // claiming does something with what the person said, and once more if they are sure that what this device cannot keep is to end.
 func (c *replaceAccount) claiming(s *session, do func(client.Claim) error) error {
 	claim := client.ClaimNothing
@@ -58,7 +61,7 @@ func (c *replaceAccount) claiming(s *session, do func(client.Claim) error) error
 	case errors.Is(err, client.ErrRollback) && errors.Is(err, client.ErrNoAccount):
 		return s.adding(client.ErrRollback, "account.gone") // and not that a password is to be set first
 	case errors.Is(err, policies.CodeOutdated):
-		return s.adding(err, "account.elsewhere")
+		return errElsewhere
 	default:
 		return err
 	}
@@ -68,7 +71,8 @@ func (c *replaceAccount) claiming(s *session, do func(client.Claim) error) error
 	return do(client.ClaimAll)
 }
 
-// minPassword is how many characters a password has at least: whoever runs the account server and its protected device could try many.
+// minPassword is how many characters a new password, or passphrase, has at least: whoever runs the account server and its protected device could try many, and so could who has a
+// profile's folder or a backup.
 const minPassword = 10
 
 func (c *mePasswordSet) Run(s *session) error {
@@ -133,7 +137,7 @@ func (c *mePasswordStatus) Run(s *session) error {
 				fmt.Fprintln(w, s.say("account.outdated"))
 			}
 			if info.Elsewhere {
-				fmt.Fprintln(w, s.say("account.elsewhere"))
+				fmt.Fprintln(w, s.say("account.changed"))
 			}
 		})
 		return nil
@@ -293,10 +297,19 @@ func (c *meKitOff) Run(s *session) error {
 				return err
 			}
 		}
-		if err := c.claiming(s, func(claim client.Claim) error { return o.DropKit(s.ctx, claim) }); err != nil {
+		was := false
+		err := c.claiming(s, func(claim client.Claim) (err error) {
+			was, err = o.DropKit(s.ctx, claim)
+			return err
+		})
+		if err != nil {
 			return err
 		}
-		s.print(map[string]any{"off": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("kit.off")) })
+		done := "kit.off"
+		if !was {
+			done = "kit.none"
+		}
+		s.print(map[string]any{"off": was}, func(w io.Writer) { fmt.Fprintln(w, s.say(done)) })
 		return nil
 	})
 }

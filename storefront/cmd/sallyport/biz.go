@@ -128,11 +128,15 @@ func (c *bizConnect) Run(s *session) error {
 		return err
 	}
 	return s.withReader(func(r *client.Reader, _ *profile.Profile) error {
+		was := r.Alias(policies.OwnerID(code.ID))
 		contact, err := r.Connect(s.ctx, code, c.As)
 		if err != nil {
 			return err
 		}
-		s.printContact(contact)
+		s.print(contact, func(w io.Writer) {
+			fmt.Fprintf(w, "%s is in your contacts. Next the customer takes your code, which `sallyport biz code` prints; that does not work if somebody else used theirs before you.\n", contactName(contact))
+		})
+		s.noteRenamed(was, contact)
 		return nil
 	})
 }
@@ -293,6 +297,7 @@ func (c *bizRead) Run(s *session) error {
 				return fmt.Errorf("%w: this customer has granted nothing that is in force", policies.CodeNoGrant)
 			}
 			s.print(map[string]any{"values": []row{}}, nil)
+			s.note("Nothing is granted to you that is in force. After `sallyport biz replace`, `sallyport biz replace --progress` lists whose grants are to be renewed.")
 			return nil
 		}
 		if c.Known != 0 {

@@ -159,9 +159,9 @@ func consentParty(c *client.Consent) string {
 func consentDetail(c *client.Consent) string {
 	switch {
 	case len(c.Fields) > 0:
-		return fmt.Sprintf("%s until %s", join(c.Fields), c.Until.Local().Format(time.DateOnly))
+		return fmt.Sprintf("%s until %s", join(c.Fields), until(c.Until))
 	case c.Status == consent.Pending:
-		return "until " + c.Expires.Local().Format(time.DateOnly)
+		return "until " + until(c.Expires)
 	}
 	return ""
 }

@@ -83,7 +83,7 @@ func (c *bizInvite) Run(s *session) error {
 			}
 		}
 		s.print(map[string]any{"invitations": len(references), "new": len(references) - before, "expires": expires, "file": c.Out}, func(w io.Writer) {
-			fmt.Fprintf(w, "%d invitations are in %s, %d of them new, usable until %s.\n", len(references), c.Out, len(references)-before, expires.Local().Format(time.DateOnly))
+			fmt.Fprintf(w, "%d invitations are in %s, %d of them new, usable until %s.\n", len(references), c.Out, len(references)-before, until(expires))
 		})
 		return nil
 	})

@@ -81,7 +81,7 @@ func (c *bizIntroductions) Run(s *session) error {
 				if i.Used {
 					used = "used"
 				}
-				fmt.Fprintf(w, "%s\tby %s\t%s\tuntil %s\t%s\n", i.Subject, contactName(client.Contact{Alias: i.Alias, ID: i.By}), oneLine(i.Purpose), i.Expires.Local().Format(time.DateOnly), used)
+				fmt.Fprintf(w, "%s\tby %s\t%s\tuntil %s\t%s\n", i.Subject, contactName(client.Contact{Alias: i.Alias, ID: i.By}), oneLine(i.Purpose), until(i.Expires), used)
 			}
 		})
 		return nil
@@ -174,7 +174,7 @@ func (c *bizOrders) Run(s *session) error {
 
 func (s *session) printOrder(w io.Writer, o *client.Order) {
 	fmt.Fprintf(w, "%s  %s, for %s (%q, UNVERIFIED): %s (%s), until %s\n", shortID(o.ID), contactName(client.Contact{Alias: o.Alias, ID: policies.IdentityID(o.Customer)}),
-		o.Requester, oneLine(o.Name), oneLine(o.Purpose.Text), o.Purpose.Term, o.Until.Local().Format(time.DateOnly))
+		o.Requester, oneLine(o.Name), oneLine(o.Purpose.Text), o.Purpose.Term, until(o.Until))
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, f := range o.Asked {
 		state := ""

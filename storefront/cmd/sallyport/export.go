@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/csv"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"strconv"
@@ -103,7 +102,7 @@ func exportCard(s *session, fields []exportedField, result map[string]any) []byt
 	}
 	card, omitted := catalogue.Export(values)
 	if len(omitted) > 0 {
-		s.note("%s", s.say("export.omitted", "fields", fmt.Sprint(omitted)))
+		s.note("%s", s.say("export.omitted", "fields", join(omitted)))
 	}
 	result["card"], result["omitted"] = string(card), omitted
 	return card

@@ -92,6 +92,9 @@ type session struct {
 	lang           phrases.Language
 	person         bool     // the command is one of a private person
 	words          []string // the command line
+	same           bool     // the profile that is made opens with what opened its backup, however short that is
+	made           string   // folder of the profile that the command makes
+	cancelling     bool     // the command takes back what was announced
 }
 
 const description = `Keep your data encrypted on your own device and let those you choose read it, field by field.
@@ -229,6 +232,9 @@ func (s *session) fail(err error) int {
 	if s.person {
 		fmt.Fprintln(s.stderr, s.explain(err))
 		if id, ok := personHints[code]; ok && (code != exitLocked || errors.Is(err, profile.ErrUnlock)) { // others say themselves what to do
+			if code == exitUnreachable && s.made != "" && !profile.Exists(s.made) { // what made no profile keeps nothing
+				id = "hint.again"
+			}
 			fmt.Fprintln(s.stderr, s.say(id))
 		}
 		return code

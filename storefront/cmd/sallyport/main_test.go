@@ -20,6 +20,8 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/links"
+	"github.com/sallyport/sallyport/storefront/client"
+	"github.com/sallyport/sallyport/storefront/client/phrases"
 )
 
 // TestScripts runs the command as people do, where it needs no server: $JOIN names a storefront and a vault where nobody listens.
@@ -86,6 +88,30 @@ func TestDurations(t *testing.T) {
 	for _, text := range []string{"", "d", "0d", "-1d", "1000000y", "soon", "-5h", "1.5d"} {
 		if got, err := parseDuration(text); err == nil {
 			t.Errorf("%q was taken for %s", text, got)
+		}
+	}
+}
+
+// TestUntil: of a permission of two hours the date alone says nothing.
+func TestUntil(t *testing.T) {
+	for d, want := range map[time.Duration]string{2 * time.Hour: "2006-01-02 15:04", -time.Hour: "2006-01-02 15:04", 90 * 24 * time.Hour: time.DateOnly} {
+		at := time.Now().Add(d)
+		if got := until(at.UTC()); got != at.Format(want) {
+			t.Errorf("in %s: %s", d, got)
+		}
+	}
+}
+
+// TestSilencedContacts: the list of contacts tells who is muted or blocked.
+func TestSilencedContacts(t *testing.T) {
+	for _, c := range []struct {
+		contact client.Contact
+		want    string
+	}{{client.Contact{Alias: "acme"}, ""}, {client.Contact{Alias: "acme", Blocked: true, Muted: true}, "blocked"}, {client.Contact{Alias: "acme", Name: "Acme", Muted: true}, "muted"}} {
+		var out strings.Builder
+		(&session{Global: &Global{}, lang: phrases.English}).contactTable(&out, []client.Contact{c.contact})
+		if got := out.String(); !strings.HasSuffix(got, c.want+"\n") || strings.Contains(got, "ed\n") != (c.want != "") {
+			t.Errorf("%+v: %q", c.contact, got)
 		}
 	}
 }

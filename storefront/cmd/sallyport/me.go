@@ -11,6 +11,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/links"
@@ -154,6 +155,9 @@ func (s *session) value(f policies.Field, words []string, file string) ([]byte, 
 	}
 	if file != "" && len(words) > 0 {
 		return nil, s.adding(errUsage, "usage.value")
+	}
+	if len(words) > 0 && slices.ContainsFunc(s.words, func(word string) bool { return !utf8.ValidString(word) }) { // else it would be kept with replacements in it
+		return nil, fmt.Errorf("%w: the command line is not UTF-8 text; a file can be given with --file if it is", policies.ErrMalformed)
 	}
 	text := strings.Join(words, "\n")
 	if len(words) == 0 || len(words) == 1 && text == "-" {
@@ -353,13 +357,27 @@ func (c *meConnect) Run(s *session) error {
 		return err
 	}
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+		was := ""
+		for _, have := range o.Contacts() {
+			if have.ID == code.ID {
+				was = have.Alias
+			}
+		}
 		contact, err := o.Connect(s.ctx, code, c.As)
 		if err != nil {
 			return err
 		}
 		s.printContact(contact)
+		s.noteRenamed(was, contact)
 		return nil
 	})
+}
+
+// noteRenamed says that a contact had another name here before.
+func (s *session) noteRenamed(was string, c client.Contact) {
+	if was != "" && was != c.Alias {
+		s.note("%s", s.say("contact.renamed", "name", was))
+	}
 }
 
 func (s *session) printContact(c client.Contact) {
@@ -385,7 +403,7 @@ func (s *session) printContacts(list []client.Contact) {
 func (s *session) contactTable(w io.Writer, list []client.Contact) {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, c := range list {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Alias, c.ID, s.named(&c))
+		fmt.Fprintln(t, strings.TrimRight(strings.Join([]string{c.Alias, c.ID.String(), s.named(&c), s.silenced(&c)}, "\t"), "\t"))
 	}
 	_ = t.Flush()
 }
@@ -598,15 +616,23 @@ func (c *meGrants) Run(s *session) error {
 		s.print(map[string]any{"grants": list, "writers": writers}, func(w io.Writer) {
 			t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 			for _, g := range list {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who(g.Alias, g.Reader), g.Field, s.say("grant."+g.Status), s.say("grants.row", "custody", s.say("custody."+string(g.Custody)), "date", g.Expires.Format("2006-01-02"), "purpose", oneLine(g.Purpose)))
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who(g.Alias, g.Reader), g.Field, s.say("grant."+g.Status), s.say("grants.row", "custody", s.say("custody."+string(g.Custody)), "date", until(g.Expires), "purpose", oneLine(g.Purpose)))
 			}
 			for _, g := range writers {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who(g.Alias, g.Writer), g.Field, s.say("grant."+g.Status), s.say("grants.writer", "date", g.Expires.Format("2006-01-02"), "purpose", oneLine(g.Purpose)))
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who(g.Alias, g.Writer), g.Field, s.say("grant."+g.Status), s.say("grants.writer", "date", until(g.Expires), "purpose", oneLine(g.Purpose)))
 			}
 			_ = t.Flush()
 		})
 		return nil
 	})
+}
+
+// until is when something ends: a date, and if it is hours rather than days the time too.
+func until(t time.Time) string {
+	if d := time.Until(t); d.Abs() < 48*time.Hour {
+		return t.Local().Format("2006-01-02 15:04")
+	}
+	return t.Local().Format(time.DateOnly)
 }
 
 type meVerify struct{}
@@ -628,6 +654,9 @@ func (c *meVerify) Run(s *session) error {
 				}
 			}
 			fmt.Fprintln(w, s.say("verify.done", "n", v.Entries, "size", v.Size))
+			if v.Frozen {
+				fmt.Fprintln(w, s.say("verify.frozen"))
+			}
 		})
 		if !v.Agrees() {
 			return errQuiet{s.adding(client.ErrUntrue, "verify.wrong")}
@@ -686,9 +715,11 @@ type meSync struct{}
 
 func (c *meSync) Run(s *session) error {
 	return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
+		began, before := o.Replacing(), o.Generation()
 		if err := o.Sync(s.ctx); err != nil {
 			return err
 		}
+		replaced := !o.Replacing() && (began || o.Generation() > before)
 		mail, err := o.Receive(s.ctx)
 		s.noteRefused(mail)
 		if err != nil {
@@ -696,6 +727,9 @@ func (c *meSync) Run(s *session) error {
 		}
 		s.print(map[string]any{"synced": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("synced")) })
 		s.warnAnnounced(o)
+		if replaced {
+			s.noteReplaced(o)
+		}
 		for _, c := range o.Renewed() {
 			s.note("%s", s.say("synced.renewed", "who", contactName(c)))
 		}
@@ -775,7 +809,14 @@ func (c *meRestore) Run(s *session) error {
 // restored fetches what was published and granted, and says so.
 func (s *session) restored(o *client.Owner, p *profile.Profile) error {
 	defer o.Close()
-	if err := o.Sync(s.ctx); err != nil {
+	err := o.Sync(s.ctx)
+	if errors.Is(err, client.ErrReplaced) { // of no use, and in the way of the backup that is
+		return errors.Join(s.adding(err, "restored.old"), os.RemoveAll(p.Dir()))
+	}
+	if errors.Is(err, client.ErrEnded) {
+		return s.adding(err, "restored.closed")
+	}
+	if err != nil {
 		return s.adding(err, "restored.later")
 	}
 	s.print(map[string]any{"id": o.ID(), "fields": len(o.Fields())}, func(w io.Writer) {
@@ -795,6 +836,7 @@ func (s *session) restore(name, file string, yes bool, use func(p *profile.Profi
 		return fmt.Errorf("opening the backup: %w", err)
 	}
 	defer clear(plain)
+	s.same = s.PassphraseFile != ""
 	p, err := s.createProfile(name, yes)
 	if err != nil {
 		return err

@@ -120,9 +120,9 @@ func (s *session) printRequest(w io.Writer, c *client.Consent) {
 	case c.Waits:
 		state = s.say("consent.waits")
 	case c.Status == consent.Pending:
-		state = s.say("consent.pending", "time", s.days(time.Duration(c.Duration)*time.Second), "date", c.Expires.Local().Format(time.DateOnly), "id", shortID(c.ID))
+		state = s.say("consent.pending", "time", s.days(time.Duration(c.Duration)*time.Second), "date", until(c.Expires), "id", shortID(c.ID))
 	case len(c.Fields) > 0:
-		state = s.say("consent.state."+string(c.Status)) + ", " + s.say("consent.until", "date", c.Until.Local().Format(time.DateOnly))
+		state = s.say("consent.state."+string(c.Status)) + ", " + s.say("consent.until", "date", until(c.Until))
 	default:
 		state = s.say("consent.state." + string(c.Status))
 	}
@@ -182,7 +182,7 @@ func (c *meAnswer) Run(s *session) error {
 				fmt.Fprintln(w, s.say("consent.denied", "who", s.asker(&answered)))
 				return
 			}
-			fmt.Fprintln(w, s.say("consent.granted", "who", s.asker(&answered), "fields", join(answered.Fields), "date", answered.Until.Local().Format(time.DateOnly),
+			fmt.Fprintln(w, s.say("consent.granted", "who", s.asker(&answered), "fields", join(answered.Fields), "date", until(answered.Until),
 				"alias", contactName(client.Contact{Alias: answered.Alias, ID: answered.Party})))
 			if !answered.Source.IsZero() {
 				fmt.Fprintln(w, s.say("consent.ordered", "source", s.source(&answered), "who", s.asker(&answered)))

@@ -48,6 +48,17 @@ func (s *session) named(c *client.Contact) string {
 	return ""
 }
 
+// silenced says that a contact was muted or blocked.
+func (s *session) silenced(c *client.Contact) string {
+	switch {
+	case c.Blocked:
+		return s.say("contacts.blocked")
+	case c.Muted:
+		return s.say("contacts.muted")
+	}
+	return ""
+}
+
 type meWebsite struct {
 	Contact string `arg:"" help:"${flag_reader}"`
 	Domain  string `arg:"" help:"${flag_website_domain}"`

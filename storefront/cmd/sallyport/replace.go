@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +20,7 @@ type meReplace struct {
 	Cancel     bool     `help:"${flag_replace_cancel}" xor:"why,what"`
 	Backup     string   `help:"${flag_replace_backup}" placeholder:"FILE" xor:"whole"`
 	OldBackup  string   `help:"${flag_replace_old}" placeholder:"FILE" xor:"how"`
-	Announce   bool     `help:"${flag_replace_announce}" xor:"how"`
+	Announce   bool     `help:"${flag_replace_announce}" xor:"how,account"`
 	Password   string   `name:"new-password-file" help:"${flag_replace_password}" placeholder:"FILE" xor:"account"`
 	Yes        bool     `help:"${flag_yes}"`
 }
@@ -27,6 +28,7 @@ type meReplace struct {
 func (c *meReplace) Run(s *session) error {
 	switch {
 	case c.Cancel:
+		s.cancelling = true
 		return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
 			if err := o.CancelReplacement(s.ctx); err != nil {
 				return err
@@ -51,6 +53,17 @@ func (c *meReplace) Run(s *session) error {
 		opts.Reason = succession.Stolen
 	}
 	return s.withOwner(func(o *client.Owner, p *profile.Profile) error {
+		var password []byte // what is wrong with it is found out before anything is replaced
+		if c.Password != "" {
+			if o.AccountServer() == "" {
+				return s.adding(client.ErrNoAccount, "usage.replace.password")
+			}
+			var err error
+			if password, err = s.newPassword(c.Password); err != nil {
+				return err
+			}
+			defer clear(password)
+		}
 		if c.OldBackup != "" {
 			plain, err := s.unsealBackup(c.OldBackup)
 			if err != nil {
@@ -81,46 +94,57 @@ func (c *meReplace) Run(s *session) error {
 			})
 			return nil
 		}
-		account, err := c.renew(s, o)
-		if err != nil {
-			return err
-		}
+		account, unset := renewAccount(s.ctx, o, password) // the replacement stands, whatever becomes of these
 		readers := whoReads(o)
 		s.print(map[string]any{"replaced": true, "backup": c.Backup, "readers": readers, "account": account}, func(w io.Writer) {
 			fmt.Fprintln(w, s.say("replaced", "file", c.Backup))
 			if len(readers) > 0 {
 				fmt.Fprintln(w, s.say("replaced.readers", "who", strings.Join(readers, ", ")))
 			}
-			if account != "" {
+			switch {
+			case account != "":
 				fmt.Fprintln(w, s.say("replaced.account."+account))
+			case o.AccountServer() == "":
+				fmt.Fprintln(w, s.say("replaced.account.none"))
 			}
 		})
+		if unset != nil && account != "sheet" {
+			s.note("%s", s.explain(unset))
+		}
+		if unset != nil && password != nil {
+			return errQuiet{unset}
+		}
 		return nil
 	})
 }
 
-// renew does what can be done about a password and a sheet, which open what was just replaced: with a new password it is set; else both are switched off. It returns which
+// accountHolder is what renewAccount needs of a person's device.
+type accountHolder interface {
+	AccountOutdated() bool
+	SetPassword(ctx context.Context, server string, text []byte, claim client.Claim) error
+	SwitchOff(ctx context.Context) error
+}
+
+// renewAccount does what can be done about a password and a sheet, which open what was just replaced: with a new password it is set; else both are switched off. It returns which
 // phrase says so, "" if there is no account.
-func (c *meReplace) renew(s *session, o *client.Owner) (string, error) {
-	if !o.AccountOutdated() {
+func renewAccount(ctx context.Context, o accountHolder, password []byte) (string, error) {
+	switch {
+	case !o.AccountOutdated():
 		return "", nil
-	}
-	if c.Password != "" {
-		text, err := s.newPassword(c.Password)
-		if err == nil {
-			err = o.SetPassword(s.ctx, "", text, client.ClaimOwn)
+	case password == nil:
+		if err := o.SwitchOff(ctx); err != nil {
+			return "old", err
 		}
-		clear(text)
-		if err != nil && !errors.Is(err, client.ErrEndsSheet) { // another device printed one of what replaced it
-			err = s.adding(err, "replaced.account.old")
-		}
-		return "set", err
+		return "off", nil
 	}
-	if err := o.SwitchOff(s.ctx); err != nil { // the replacement stands all the same
-		s.note("%s", s.explain(err))
-		return "old", nil
+	err := o.SetPassword(ctx, "", password, client.ClaimOwn)
+	switch {
+	case errors.Is(err, client.ErrEndsSheet): // another device printed one of what replaced it
+		return "sheet", err
+	case err != nil:
+		return "old", err
 	}
-	return "off", nil
+	return "set", nil
 }
 
 // whoReads are the contacts who may read something, by this device's names for them.
@@ -136,6 +160,17 @@ func whoReads(o *client.Owner) []string {
 		}
 	}
 	return out
+}
+
+// noteReplaced tells of a replacement that was carried on and is done.
+func (s *session) noteReplaced(o *client.Owner) {
+	s.note("%s", s.say("replaced.synced"))
+	if readers := whoReads(o); len(readers) > 0 {
+		s.note("%s", s.say("replaced.readers", "who", strings.Join(readers, ", ")))
+	}
+	if o.AccountOutdated() {
+		s.note("%s", s.say("replaced.account.old"))
+	}
 }
 
 // warnAnnounced tells of a replacement that is announced.
@@ -172,7 +207,11 @@ func (c *bizReplace) Run(s *session) error {
 				defer clear(plain)
 				opts.Recovery = plain
 			}
-			if err := r.Replace(s.ctx, opts, writeBackup(p, c.Backup)); err != nil {
+			err := r.Replace(s.ctx, opts, writeBackup(p, c.Backup))
+			if errors.Is(err, client.ErrRecovery) {
+				return fmt.Errorf("%w; --old-backup names it: the first one, or the one that the last replacement wrote", err)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -184,7 +223,11 @@ func (c *bizReplace) Run(s *session) error {
 			if !c.Progress {
 				fmt.Fprintln(w, "All that was granted before is suspended, and the keys are new. Only the new backup is of use now.")
 			}
-			fmt.Fprintf(w, "%d customers have not renewed yet what they had granted; their devices do at their next sync.\n", len(waiting))
+			who, their := "customers have", "their devices do"
+			if len(waiting) == 1 {
+				who, their = "customer has", "the device does"
+			}
+			fmt.Fprintf(w, "%d %s not renewed yet what was granted; %s at the next sync.\n", len(waiting), who, their)
 			for _, one := range waiting {
 				fmt.Fprintln(w, contactName(one))
 			}

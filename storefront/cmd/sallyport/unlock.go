@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -60,6 +61,9 @@ func (s *session) secret(fresh bool) (*profile.Secret, error) {
 		return nil, err
 	}
 	defer clear(phrase)
+	if fresh && utf8.RuneCount(phrase) < minPassword && !s.same {
+		return nil, s.adding(errUnsure, "passphrase.short", "n", minPassword)
+	}
 	return profile.Passphrase(phrase)
 }
 
@@ -188,6 +192,7 @@ func (s *session) createProfile(name string, yes bool) (*profile.Profile, error)
 		return nil, err
 	}
 	defer secret.Zero()
+	s.made = dir
 	return profile.Create(dir, secret)
 }
 
@@ -238,7 +243,12 @@ func (s *session) withOwner(work func(*client.Owner, *profile.Profile) error) er
 			s.note("%s", s.say("stopped.earlier"))
 		}
 	}
+	_, announced := o.Announced()
+	before := o.Generation()
 	err = work(o, p)
+	if _, still := o.Announced(); announced && !still && !s.cancelling && o.Generation() == before {
+		s.note("%s", s.say("replace.overruled"))
+	}
 	s.warnLog(o.Log())
 	return err
 }
@@ -258,7 +268,7 @@ func (s *session) withReader(work func(*client.Reader, *profile.Profile) error) 
 	if err != nil {
 		return err
 	}
-	err = work(r, p)
+	err = r.Why(s.ctx, work(r, p))
 	s.warnLog(r.Log())
 	return errors.Join(err, r.Close())
 }

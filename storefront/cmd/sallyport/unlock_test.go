@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,23 @@ func TestSecretsConceal(t *testing.T) {
 		}
 		if dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || dumpable != 0 {
 			t.Errorf("%s: dumpable is %d, %v", name, dumpable, err)
+		}
+	}
+}
+
+// TestShortPassphrases: a profile is not made with a passphrase that is soon guessed. One that was made so opens, and is made again from its backup.
+func TestShortPassphrases(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	for _, c := range []struct {
+		text                  string
+		fresh, same, tooShort bool
+	}{{"abc", true, false, true}, {"pässworte", true, false, true}, {"passwörter", true, false, false}, {"abc", false, false, false}, {"abc", true, true, false}} {
+		if err := os.WriteFile(file, []byte(c.text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := &session{Global: &Global{PassphraseFile: file}, lang: phrases.English, stdin: strings.NewReader(""), same: c.same}
+		if _, err := s.secret(c.fresh); errors.Is(err, errUnsure) != c.tooShort || err != nil && !strings.Contains(err.Error(), "at least 10 characters") {
+			t.Errorf("%+v: %v", c, err)
 		}
 	}
 }

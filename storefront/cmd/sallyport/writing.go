@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/storefront/client"
@@ -170,7 +169,7 @@ func (c *bizWrite) list(s *session) error {
 		}
 		s.print(map[string]any{"writable": rows}, func(w io.Writer) {
 			for _, r := range rows {
-				fmt.Fprintf(w, "%s\t%s\tuntil %s\n", r.Alias, r.Field, r.Expires.Format(time.DateOnly))
+				fmt.Fprintf(w, "%s\t%s\tuntil %s\n", r.Alias, r.Field, until(r.Expires))
 			}
 		})
 		return nil
