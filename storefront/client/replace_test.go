@@ -212,8 +212,11 @@ func TestRestoreInTheMiddle(t *testing.T) {
 		}
 		fresh, err := RestoreOwner(new(memory), backup, Options{})
 		w.must(err)
+		if !fresh.Replacing() {
+			t.Errorf("lost at save %d: a device made from its backup does not know that a replacement is under way", saves)
+		}
 		w.must(fresh.Sync(ctx))
-		if fresh.former != nil || len(fresh.state.Tasks) != 0 || fresh.line.Newest().Generation != 2 {
+		if fresh.Replacing() || fresh.Generation() != 2 || fresh.former != nil || len(fresh.state.Tasks) != 0 || fresh.line.Newest().Generation != 2 {
 			t.Fatalf("lost at save %d: %d tasks are left, generation %d", saves, len(fresh.state.Tasks), fresh.line.Newest().Generation)
 		}
 		for i := range 2 {
@@ -248,6 +251,9 @@ func TestAnnouncedReplacement(t *testing.T) {
 		t.Error("it is announced still")
 	}
 	thief.now = time.Now
+	if thief.Replacing() {
+		t.Error("what is announced only is said to have begun")
+	}
 	w.must(thief.Sync(ctx))
 	if at, _ := thief.Announced(); !at.IsZero() || thief.state.Replacing != nil {
 		t.Error("the thief's device goes on")
@@ -420,8 +426,15 @@ func TestReaderReplace(t *testing.T) {
 	}
 	thief, err = OpenReader(stolenSafe, Options{})
 	w.must(err)
-	if values, err := thief.Read(ctx, Item{Owner: owners[0].ID(), Field: "own/a"}); err == nil {
+	values, err := thief.Read(ctx, Item{Owner: owners[0].ID(), Field: "own/a"})
+	if err == nil {
 		t.Errorf("the thief reads %q: %v", values[0].Bytes, values[0].Err)
+	}
+	if err := thief.Why(ctx, err); !errors.Is(err, ErrReplaced) {
+		t.Errorf("a machine of before is told %v", err)
+	}
+	if err := r.Why(ctx, policies.CodeSignature); errors.Is(err, ErrReplaced) {
+		t.Error("the newest machine is told that it was replaced")
 	}
 	w.wantRefusal(r, owners[0], "own/a", policies.CodeSuspended)
 	waiting, err := r.Waiting(ctx)
@@ -837,6 +850,10 @@ func TestReplacedIsSaid(t *testing.T) {
 		if err := do(reopen(before.clone(), w)); !errors.Is(err, ErrReplaced) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	old := reopen(before.clone(), w)
+	if err := old.CloseAccount(ctx); errors.Is(err, ErrNotStopped) || old.state.Closing != nil {
+		t.Errorf("a device that can close nothing waits for that: %v", err)
 	}
 }
 

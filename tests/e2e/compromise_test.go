@@ -95,8 +95,12 @@ func TestCompromise(t *testing.T) {
 	if out := play(t, s, 0, "laptop", "me", "history").Stdout; !strings.Contains(out, "announced that everything is to be replaced in 72 hours") {
 		t.Errorf("the history:\n%s", out)
 	}
-	play(t, s, 0, "laptop", "me", "replace", "--cancel")
-	play(t, s, 0, "thief", "me", "sync")
+	if out := play(t, s, 0, "laptop", "me", "replace", "--cancel").Stderr; strings.Contains(out, "took back") {
+		t.Errorf("the laptop is told what it did itself: %q", out)
+	}
+	if out := play(t, s, 0, "thief", "me", "sync").Stderr; !strings.Contains(out, "took back what this one had announced") { // so an owner would be told whose thief did that
+		t.Errorf("who announced it is not told that it was taken back: %q", out)
+	}
 	play(t, s, 0, "thief", "me", "replace", "--lost-device", "--announce", "--backup", on("thief2.backup"))
 
 	// Businesses read from here to the end.
@@ -267,6 +271,9 @@ func TestCompromise(t *testing.T) {
 	}
 	if r := play(t, s, 3, "shelf", "me", "restore", on("first.backup")); !strings.Contains(r.Stderr, "this device was replaced") {
 		t.Errorf("the old backup: %s", r.Stderr)
+	}
+	if _, err := os.Lstat(filepath.Join(profiles, "shelf")); err == nil {
+		t.Error("a profile that is of no use is left in the way of the backup that is")
 	}
 
 	// A business's safe of keys is stolen too. One order suspends all that it was granted; owners' devices renew it when they next look.
