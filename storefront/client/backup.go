@@ -72,6 +72,10 @@ func parseBackup(plain []byte, role string) (*backup, error) {
 	if err := envelope.Decode(plain, b); err != nil {
 		return nil, fmt.Errorf("reading a backup: %w", err)
 	}
+	if b.Role != role && (b.Role == roleOwner || b.Role == roleReader) {
+		defer b.zero()
+		return nil, fmt.Errorf("reading a backup: %w", ErrBackupRole)
+	}
 	if b.Format != stateFormat || b.Role != role {
 		return nil, fmt.Errorf("reading a backup: %w: it is one of format %d of a %s", ErrState, b.Format, b.Role)
 	}

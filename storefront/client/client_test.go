@@ -524,6 +524,13 @@ func TestRefusedAtHome(t *testing.T) {
 	if _, err := InitOwner(ctx, new(memory), wrong, Options{}); !errors.Is(err, policies.ErrPin) || !errors.Is(err, ErrUntrue) {
 		t.Errorf("another ceremony than the pinned one: %v", err)
 	}
+	var kept []byte
+	if _, err := o.Backup(false, keep(&kept)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := RestoreReader(new(memory), kept, Options{}); !errors.Is(err, ErrBackupRole) {
+		t.Errorf("a person's backup is restored as a business's: %v", err)
+	}
 	if _, err := OpenReader(&memory{state: mustState(o)}, Options{}); !errors.Is(err, ErrRole) {
 		t.Errorf("an owner's state opened as a reader's: %v", err)
 	}

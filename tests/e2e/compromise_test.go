@@ -290,7 +290,7 @@ func TestCompromise(t *testing.T) {
 		t.Errorf("the burglar reads %q: nothing was stolen", text)
 	}
 	play(t, s, 1, "burglar", "biz", "replace", "--backup", on("burglar.backup")) // without the recovery key
-	if out := play(t, s, 0, "globex", "biz", "replace", "--backup", on("globex2.backup"), "--old-backup", on("globex.backup")).Stdout; !strings.Contains(out, "1 customers have not renewed") {
+	if out := play(t, s, 0, "globex", "biz", "replace", "--backup", on("globex2.backup"), "--old-backup", on("globex.backup")).Stdout; !strings.Contains(out, "1 customer has not renewed") {
 		t.Errorf("biz replace: %s", out)
 	}
 	play(t, s, 3, "burglar", "biz", "read", "phone", "own/b")

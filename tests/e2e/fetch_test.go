@@ -73,7 +73,7 @@ func TestAuditFetch(t *testing.T) {
 	}
 	t.Logf("killed %d times", killed)
 	r := fetch(0, "auditor")
-	if !strings.Contains(r.Stdout, "that the token signed") {
+	if !strings.Contains(r.Stdout, "that the token signed") || !strings.Contains(r.Stdout, "verifies all of it") { // what was there is not looked at again
 		t.Errorf("%s", r.Stdout)
 	}
 	await(t, 30*time.Second, "published that somebody was given entries", func() bool {

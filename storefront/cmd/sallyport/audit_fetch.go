@@ -30,6 +30,7 @@ type fetched struct {
 	Vault policies.VaultID `json:"vault"`
 	Size  uint64           `json:"size"`
 	Root  policies.Hash    `json:"root"`
+	Older bool             `json:"older,omitzero"` // some of it was there before, and was not looked at again
 }
 
 func (c *auditFetch) Run(s *session) error {
@@ -56,13 +57,19 @@ func (c *auditFetch) Run(s *session) error {
 		if err != nil {
 			return s.damaged(err)
 		}
+		there, _ := os.ReadDir(c.Dir) // what is wrong with the folder Mirror says
+		older := len(there) > 0
 		stop := s.progress(log)
 		err = log.Mirror(s.ctx, c.Dir, raw, r.QueryLog)
 		stop()
 		if err != nil {
 			return s.damaged(err)
 		}
-		s.print(fetched{document.Vault, log.Checkpoint.Size, log.Checkpoint.Root}, func(w io.Writer) {
+		s.print(fetched{document.Vault, log.Checkpoint.Size, log.Checkpoint.Root, older}, func(w io.Writer) {
+			if older {
+				fmt.Fprintf(w, "%s reaches to all %d entries that the token signed. What was not there yet was fetched and verified; `sallyport audit verify` verifies all of it.\nroot  %s\n", c.Dir, log.Checkpoint.Size, log.Checkpoint.Root)
+				return
+			}
 			fmt.Fprintf(w, "%s has all %d entries that the token signed, and what lies beside them.\nroot  %s\n", c.Dir, log.Checkpoint.Size, log.Checkpoint.Root)
 		})
 		return nil

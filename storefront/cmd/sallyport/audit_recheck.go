@@ -131,6 +131,9 @@ func partOf(from, to string) (part audit.Range, err error) {
 	if part.From, part.Since, err = place(from); err == nil {
 		part.To, part.Until, err = place(to)
 	}
+	if err == nil && (part.From > 0 && part.To > 0 && part.From >= part.To || !part.Since.IsZero() && !part.Until.IsZero() && !part.Since.Before(part.Until)) {
+		err = fmt.Errorf("%w: there is nothing from %s to %s", errUsage, from, to) // and so nothing would be found
+	}
 	return part, err
 }
 

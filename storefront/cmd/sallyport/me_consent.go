@@ -138,7 +138,13 @@ func (s *session) source(c *client.Consent) string {
 func (s *session) days(d time.Duration) string {
 	day := 24 * time.Hour
 	if d < 2*day {
-		return d.Round(time.Second).String()
+		text := d.Round(time.Second).String() // 2h0m0s
+		for _, none := range []string{"m0s", "h0m"} {
+			if strings.HasSuffix(text, none) {
+				text = text[:len(text)-2]
+			}
+		}
+		return text
 	}
 	return s.say("consent.days", "n", int64(d/day))
 }
