@@ -285,6 +285,12 @@ func WriteFile(path string, data []byte) (err error) {
 			_ = tmp.Close()
 			_ = os.Remove(tmp.Name())
 		}
+		var renamed *os.LinkError
+		if errors.As(err, &failed) && failed.Path == tmp.Name() {
+			err = &fs.PathError{Op: failed.Op, Path: path, Err: failed.Err}
+		} else if errors.As(err, &renamed) {
+			err = &fs.PathError{Op: renamed.Op, Path: path, Err: renamed.Err}
+		}
 	}()
 	if _, err = tmp.Write(data); err != nil {
 		return err

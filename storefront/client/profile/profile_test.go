@@ -287,3 +287,19 @@ func TestSecretPipe(t *testing.T) {
 		t.Errorf("a pipe: %v", err)
 	}
 }
+
+// TestWriteFileNames: what goes wrong with a file is told of that file, or of its folder, and not of the one that has another name until it is whole.
+func TestWriteFileNames(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "taken"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, file := range map[string]string{"no folder": filepath.Join(dir, "none", "file"), "a folder": filepath.Join(dir, "taken")} {
+		if err := WriteFile(file, []byte("x")); err == nil || strings.Contains(err.Error(), ".new-") || !strings.Contains(err.Error(), filepath.Dir(file)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ".new-*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %q, %v", left, err)
+	}
+}

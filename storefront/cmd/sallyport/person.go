@@ -78,7 +78,7 @@ var causes = []struct {
 }{
 	{client.ErrNotStopped, "why.not_stopped"}, {client.ErrUnproven, "why.unproven"}, {client.ErrState, "why.state"}, {profile.ErrNoItem, "why.not_found"},
 	{password.ErrOpen, "why.unlock"}, {pre.ErrOpen, "why.bad_point"}, {policies.ErrProof, "why.bad_proof"}, {policies.ErrSignature, "why.bad_signature"}, {policies.ErrMalformed, "why.malformed"},
-	{context.Canceled, "why.interrupted"}, {context.DeadlineExceeded, "why.unavailable"}, {syscall.ENOSPC, "why.disk_full"},
+	{context.Canceled, "why.interrupted"}, {context.DeadlineExceeded, "why.unavailable"}, {syscall.ENOSPC, "why.disk_full"}, {syscall.EROFS, "why.read_only"},
 	{fs.ErrNotExist, "why.no_file"}, {fs.ErrPermission, "why.no_permission"}, {fs.ErrExist, "why.file_exists"},
 }
 
