@@ -251,7 +251,7 @@ func TestCheckpointCommands(t *testing.T) {
 	} {
 		file := filepath.Join(dir, "bad")
 		must(t, os.WriteFile(file, []byte(text), 0o600))
-		if r := play(t, s, exitUntrue, "alice", "me", "checkpoint", "--compare", file); strings.Contains(r.Stdout, "They agree") || strings.Contains(r.Stderr, "two histories") {
+		if r := play(t, s, exitUntrue, "alice", "me", "checkpoint", "--compare", file); strings.Contains(r.Stdout, "They agree") || strings.Contains(r.Stderr, "two histories") || strings.Contains(r.Stderr, "do not trust this storefront") {
 			t.Errorf("%s: %q, %q", name, r.Stdout, r.Stderr)
 		}
 	}

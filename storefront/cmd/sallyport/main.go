@@ -229,9 +229,10 @@ func (s *session) fail(err error) int {
 	if errors.Is(err, client.ErrNotStopped) {
 		fmt.Fprintln(s.stdout, s.say("notstopped"))
 	}
+	blameless := errors.Is(err, client.ErrNoState) // nobody but who gave it is to be looked at
 	if s.person {
 		fmt.Fprintln(s.stderr, s.explain(err))
-		if id, ok := personHints[code]; ok && (code != exitLocked || errors.Is(err, profile.ErrUnlock)) { // others say themselves what to do
+		if id, ok := personHints[code]; ok && !blameless && (code != exitLocked || errors.Is(err, profile.ErrUnlock)) { // others say themselves what to do
 			if code == exitUnreachable && s.made != "" && !profile.Exists(s.made) { // what made no profile keeps nothing
 				id = "hint.again"
 			}
@@ -242,7 +243,7 @@ func (s *session) fail(err error) int {
 	fmt.Fprintf(s.stderr, "sallyport: %v\n", err)
 	if hint := hints[code]; errors.Is(err, audit.ErrDamaged) {
 		fmt.Fprintln(s.stderr, "Keep the log and every checkpoint of it as they are: they show what was changed.")
-	} else if hint != "" && (code != exitLocked || errors.Is(err, profile.ErrUnlock)) {
+	} else if hint != "" && !blameless && (code != exitLocked || errors.Is(err, profile.ErrUnlock)) {
 		fmt.Fprintln(s.stderr, hint)
 	}
 	return code
