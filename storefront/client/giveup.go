@@ -48,8 +48,11 @@ func (r *Reader) GiveUp(ctx context.Context, owner policies.OwnerID, fields ...p
 	}
 	slices.Sort(given)
 	given = slices.Compact(given)
-	if missing := without(fields, given); len(items) == 0 || len(missing) > 0 {
+	if missing := without(fields, given); len(missing) > 0 {
 		return nil, fmt.Errorf("%w: %v", policies.CodeNoGrant, missing)
+	}
+	if len(items) == 0 {
+		return nil, policies.CodeNoGrant
 	}
 	r.mu.Lock()
 	for part := range slices.Chunk(items, policies.MaxRevokedItems) {

@@ -321,6 +321,11 @@ func TestGiveUp(t *testing.T) {
 	if _, err := globex.GiveUp(ctx, o.ID(), "own/f1"); !errors.Is(err, policies.CodeNoGrant) {
 		t.Errorf("what was granted to another: %v", err)
 	}
+	initech, _ := w.reader("Initech")
+	w.connect(o, initech, "initech")
+	if _, err := initech.GiveUp(ctx, o.ID()); !errors.Is(err, policies.CodeNoGrant) || strings.Contains(err.Error(), "[") { // of no field
+		t.Errorf("nothing at all: %v", err)
+	}
 	given, err := acme.GiveUp(ctx, o.ID(), fields[0], fields[1])
 	if err != nil || len(given) != 2 {
 		t.Fatalf("%v, %v", given, err)
