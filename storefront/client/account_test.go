@@ -289,8 +289,9 @@ func TestAnswerLost(t *testing.T) {
 	if w.must(err); kit == nil || ended {
 		t.Errorf("a sheet after one that nobody was shown: %v, ended one: %t", kit, ended)
 	}
-	lost("the sheet off", func() error { return o.DropKit(ctx, ClaimNothing) })
-	w.must(o.DropKit(ctx, ClaimNothing))
+	dropKit := func() error { _, err := o.DropKit(ctx, ClaimNothing); return err }
+	lost("the sheet off", dropKit)
+	w.must(dropKit())
 
 	b.version, b.newest = 0, nil
 	o, _ = w.owner()
