@@ -74,7 +74,7 @@ func parseBackup(plain []byte, role string) (*backup, error) {
 	}
 	if b.Role != role && (b.Role == roleOwner || b.Role == roleReader) {
 		defer b.zero()
-		return nil, fmt.Errorf("reading a backup: %w", ErrBackupRole)
+		return nil, fmt.Errorf("reading a backup: %w", ErrRole)
 	}
 	if b.Format != stateFormat || b.Role != role {
 		return nil, fmt.Errorf("reading a backup: %w: it is one of format %d of a %s", ErrState, b.Format, b.Role)

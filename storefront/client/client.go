@@ -88,10 +88,8 @@ var (
 	ErrRecovery = errors.New("what is needed to replace everything at once is in an earlier backup file, and in none that was given")
 	// ErrState: the stored state is not one of this program.
 	ErrState = errors.New("the stored state cannot be used")
-	// ErrBackupRole: the backup of a person is taken for that of a business, or the other way round.
-	ErrBackupRole = errors.New("the backup is of another kind: a person's is for `sallyport me`, a business's for `sallyport biz`")
-	// ErrRole: a person's profile is opened as a business's, or the other way round.
-	ErrRole = errors.New("the profile in this folder is of another kind: a person's opens with `sallyport me`, a business's with `sallyport biz`")
+	// ErrRole: a person's profile, or backup, is opened as a business's, or the other way round.
+	ErrRole = errors.New("the profile in this folder, or the backup, is of another kind: a person's opens with `sallyport me`, a business's with `sallyport biz`")
 )
 
 // Store keeps a device's state between runs. Save replaces it atomically and durably; the state holds secrets. A store that

@@ -528,7 +528,7 @@ func TestRefusedAtHome(t *testing.T) {
 	if _, err := o.Backup(false, keep(&kept)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := RestoreReader(new(memory), kept, Options{}); !errors.Is(err, ErrBackupRole) {
+	if _, err := RestoreReader(new(memory), kept, Options{}); !errors.Is(err, ErrRole) {
 		t.Errorf("a person's backup is restored as a business's: %v", err)
 	}
 	if _, err := OpenReader(&memory{state: mustState(o)}, Options{}); !errors.Is(err, ErrRole) {

@@ -84,25 +84,11 @@ func (d *device) compare(ctx context.Context, note string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := evidence.OpenCheckpoint(note, v.LogKey); err != nil {
-		return ErrNoState
-	}
 	if err := d.notice(ctx, v, note, true); err != nil {
 		return fmt.Errorf("comparing checkpoints: %w", err)
 	}
 	return nil
 }
-
-// ErrNoState: what this device's state of the log is to be compared with is none that the vault signed. It is an [ErrUntrue] too, and not the storefront's doing.
-var ErrNoState error = noState{}
-
-type noState struct{}
-
-func (noState) Error() string {
-	return "what is to be compared with is not a state of the log that this vault signed: it is another file, of another vault, or was changed"
-}
-
-func (noState) Is(target error) bool { return target == ErrUntrue }
 
 // Compare joins a checkpoint that another device or person keeps to this one's, as [View] has it. It needs no proof if both have one size. The error
 // is [ErrFork] if both cannot be true: the log shows one history to you and another to them.

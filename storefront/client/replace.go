@@ -135,9 +135,6 @@ func (o *Owner) Replace(ctx context.Context, opts ReplaceOptions, write func(pla
 // ErrAnnounced: this device announced a change of the root that is not in force yet.
 var ErrAnnounced = fmt.Errorf("%w: this device announced it, and it is not in force yet", policies.CodeSuccessionPending)
 
-// ErrNotAnnounced: there is no change of the root that could be taken back.
-var ErrNotAnnounced = fmt.Errorf("%w: nothing is announced", policies.CodeNotFound)
-
 // ErrReplacing: a change of the root has begun, and the next sync goes on with it.
 var ErrReplacing = fmt.Errorf("%w: a replacement is under way; sync goes on with it", policies.CodeSuccessionPending)
 
@@ -166,7 +163,7 @@ func (o *Owner) CancelReplacement(ctx context.Context) error {
 	r := o.state.Replacing
 	own := r != nil && len(r.Authority) == 0
 	if o.state.Announced == nil && !own {
-		return ErrNotAnnounced
+		return fmt.Errorf("%w: nothing is announced", policies.CodeNotFound)
 	}
 	// What waits of this device's own is not sent. Should somebody hold it back who has it, then this takes its place in the chain.
 	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return own && (t.Kind == taskNotice || t.Kind == taskSucceed) })

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/profile"
@@ -22,9 +23,21 @@ type keptCheckpoint struct {
 	Need    int      `help:"${flag_checkpoint_need}" placeholder:"N"`
 }
 
+// errNoState: what this device's state of the log is to be compared with is none that the vault signed. It is a client.ErrUntrue too, and not the storefront's doing.
+var errNoState error = noState{}
+
+type noState struct{}
+
+func (noState) Error() string {
+	return "what is to be compared with is not a state of the log that this vault signed: it is another file, of another vault, or was changed"
+}
+
+func (noState) Is(target error) bool { return target == client.ErrUntrue }
+
 // keptLog is what an owner's and a reader's device keep of the log.
 type keptLog interface {
 	Log() client.View
+	Vault(ctx context.Context) (*policies.VaultDocument, error)
 	Compare(ctx context.Context, note string) error
 	Witnessed(ctx context.Context, w evidence.Witnesses) (evidence.Published, error)
 }
@@ -65,6 +78,13 @@ func (c *keptCheckpoint) run(s *session, log keptLog) error {
 	if err != nil {
 		return fmt.Errorf("reading a checkpoint: %w", err)
 	}
+	v, err := log.Vault(s.ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := evidence.OpenCheckpoint(string(note), v.LogKey); err != nil {
+		return errNoState
+	}
 	switch err := log.Compare(s.ctx, string(note)); {
 	case errors.Is(err, client.ErrFork):
 		s.note("%s", s.say("checkpoint.fork", "file", c.Compare))
@@ -72,8 +92,7 @@ func (c *keptCheckpoint) run(s *session, log keptLog) error {
 	case err != nil:
 		return err
 	}
-	v := log.Log()
-	s.print(map[string]any{"agrees": true, "size": v.Size}, func(w io.Writer) {
+	s.print(map[string]any{"agrees": true, "size": log.Log().Size}, func(w io.Writer) {
 		fmt.Fprintln(w, s.say("checkpoint.agrees"))
 	})
 	return nil

@@ -229,7 +229,7 @@ func (s *session) fail(err error) int {
 	if errors.Is(err, client.ErrNotStopped) {
 		fmt.Fprintln(s.stdout, s.say("notstopped"))
 	}
-	blameless := errors.Is(err, client.ErrNoState) // nobody but who gave it is to be looked at
+	blameless := errors.Is(err, errNoState) // nobody but who gave it is to be looked at
 	if s.person {
 		fmt.Fprintln(s.stderr, s.explain(err))
 		if id, ok := personHints[code]; ok && !blameless && (code != exitLocked || errors.Is(err, profile.ErrUnlock)) { // others say themselves what to do
