@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -169,18 +170,29 @@ func (o *Owner) inquire(ctx context.Context, k *keyServer, q keys.Question) (*ke
 	return out, k.post(ctx, keys.PathAsk, o.signed(k, e), out)
 }
 
-// arrived takes over what this device sent, where the key server has it and only its answer was lost: no other device did that. A sheet that was sent so was never shown to anybody;
-// the next version does not keep it.
+// arrived settles what this device sent and had no answer for, now that the key server says what it has. If that is it, no other device did it: it is taken over, without a sheet, which
+// nobody was shown; the next version does not keep it. If the key server has what was there before, it is forgotten.
 func (o *Owner) arrived(got *keys.Answer) {
 	a := &o.state.Account
 	sent := a.Sent
-	if sent == nil || got.Version != sent.Version || got.Hash != sent.Hash {
-		return
+	switch {
+	case sent == nil:
+	case got.Version == sent.Version && got.Hash == sent.Hash:
+		if sent.Kit != nil && (a.Kit == nil || a.Kit.Verifier != sent.Kit.Verifier) {
+			sent.Kit = nil
+		}
+		*a = *sent
+	case got.Version == a.Version && got.Hash == a.Hash:
+		a.Sent = nil
 	}
-	if sent.Kit != nil && (a.Kit == nil || a.Kit.Verifier != sent.Kit.Verifier) {
-		sent.Kit = nil
+}
+
+// there is [ErrNoAccount] if this device knows of none, nor left one without knowing.
+func (o *Owner) there() error {
+	if o.state.Account.Version == 0 {
+		return ErrNoAccount
 	}
-	*a = *sent
+	return nil
 }
 
 // current refuses to go on from another version than the key server's. With a claim, it takes over what the other device did: its version and its locks, which are of no use to this
@@ -199,7 +211,7 @@ func (o *Owner) current(ctx context.Context, k *keyServer, claim Claim) error {
 	if claim == ClaimNothing {
 		return policies.CodeOutdated
 	}
-	if got.Version == 0 && claim == ClaimAll { // nothing is taken over, so an account server that hides it gains nothing
+	if got.Version == 0 && claim == ClaimAll { // which only a person says, who was told that it may be hidden
 		a.zero()
 		*a = accountState{Server: k.base.String(), ID: k.id}
 		return nil
@@ -377,7 +389,7 @@ func (o *Owner) DropKit(ctx context.Context, claim Claim) (was bool, err error) 
 	if err != nil {
 		return false, err
 	}
-	if err := o.current(ctx, k, claim); err != nil {
+	if err := cmp.Or(o.current(ctx, k, claim), o.there()); err != nil {
 		return false, err
 	}
 	if err := o.keeps(claim, o.state.Account.Password != nil, ErrEndsPassword); err != nil {
@@ -418,6 +430,9 @@ func (o *Owner) Account(ctx context.Context) (_ AccountInfo, err error) {
 		return AccountInfo{}, err
 	}
 	o.arrived(got)
+	if err := o.there(); err != nil {
+		return AccountInfo{}, err
+	}
 	a := &o.state.Account
 	return AccountInfo{Server: a.Server, Password: a.Password != nil, Kit: a.Kit != nil, Tried: got.Tried, Elsewhere: got.Version != a.Version || got.Hash != a.Hash, Outdated: o.accountOutdated()}, nil
 }
@@ -437,8 +452,8 @@ func (o *Owner) AccountOutdated() bool {
 }
 
 func (o *Owner) accountOutdated() bool {
-	a := &o.state.Account
-	return a.Version > 0 && a.Generation != o.line.Newest().Generation
+	a, generation := &o.state.Account, o.line.Newest().Generation
+	return a.Version > 0 && a.Generation != generation || a.Sent != nil && a.Sent.Generation != generation // which may have been taken
 }
 
 // SwitchOff takes password and sheet away, both of which open what was replaced since, and puts what replaced it there, under neither.
@@ -453,10 +468,10 @@ func (o *Owner) SwitchOff(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := o.current(ctx, k, ClaimAll); err != nil {
+	if err := o.current(ctx, k, ClaimOwn); err != nil {
 		return err
 	}
-	if !o.accountOutdated() { // another device has seen to it, and what opens the account now is of the newest root
+	if !o.accountOutdated() { // another device has seen to it, and what opens the account now is of the newest root; or what this one sent was never taken
 		return o.save()
 	}
 	return o.put(ctx, k, func(d *keys.Account, _ []byte) { d.Password, d.Kit = nil, nil })
@@ -500,9 +515,14 @@ func (o *Owner) UnlockPassword(ctx context.Context) (err error) {
 		return err
 	}
 	got, err := o.inquire(ctx, k, keys.Question{Act: keys.ActState})
-	if err == nil {
-		_, err = o.inquire(ctx, k, keys.Question{Act: keys.ActUnlock, Serial: got.Serial})
+	if err != nil {
+		return err
 	}
+	o.arrived(got)
+	if err := o.there(); err != nil {
+		return err
+	}
+	_, err = o.inquire(ctx, k, keys.Question{Act: keys.ActUnlock, Serial: got.Serial})
 	return err
 }
 

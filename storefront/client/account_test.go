@@ -295,6 +295,29 @@ func TestAnswerLost(t *testing.T) {
 
 	b.version, b.newest = 0, nil
 	o, _ = w.owner()
+	lost("a password that a thief has", setPassword)
+	w.must(o.Replace(ctx, stolen(), func(plain []byte) error { return nil }))
+	if !o.AccountOutdated() {
+		t.Error("a password that was perhaps set opens what was replaced, and the device does not say so")
+	}
+	w.must(o.SwitchOff(ctx))
+	if d, err := policies.Decode[keys.Account](b.newest); err != nil || d.Version != 2 || d.Password != nil || o.AccountOutdated() {
+		t.Errorf("switched off it is %+v, %v", d, err)
+	}
+
+	b.version, b.newest = 0, nil
+	o, _ = w.owner()
+	b.silent = true
+	if err := setPassword(); !errors.Is(err, policies.CodeUnavailable) {
+		t.Error(err)
+	}
+	b.silent = false
+	_, err = o.Account(ctx)
+	for what, err := range map[string]error{"account": err, "sheet off": dropKit(), "unlock": o.UnlockPassword(ctx)} {
+		if !errors.Is(err, ErrNoAccount) || b.newest != nil {
+			t.Errorf("%s, of one that was never taken: %v", what, err)
+		}
+	}
 	lost("the only password", setPassword)
 	w.must(o.DropAccount(ctx))
 	if b.newest != nil || o.AccountServer() != "" {
@@ -428,7 +451,7 @@ func mustBackup(t *testing.T, plain []byte) *backup {
 func TestSwitchedOffByAnother(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
-	server, _ := w.keyServer()
+	server, b := w.keyServer()
 	o, _ := w.owner()
 	_, _, err := o.NewKit(ctx, server.URL, ClaimNothing, false)
 	w.must(err)
@@ -440,6 +463,12 @@ func TestSwitchedOffByAnother(t *testing.T) {
 	if _, ended, err := other.NewKit(ctx, server.URL, ClaimOwn, false); err != nil || ended {
 		t.Fatalf("a sheet in place of one that opens what was replaced: %v, told that it is ended: %t", err, ended)
 	}
+	version, newest := b.version, b.newest
+	b.version, b.newest = 0, nil
+	if err := o.SwitchOff(ctx); !errors.Is(err, ErrRollback) || !o.AccountOutdated() {
+		t.Errorf("of an account server that hides it: %v", err)
+	}
+	b.version, b.newest = version, newest
 	w.must(o.SwitchOff(ctx))
 	if info, err := o.Account(ctx); err != nil || !info.Kit || info.Elsewhere || info.Outdated {
 		t.Errorf("the first device says %+v, %v", info, err)
