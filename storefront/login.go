@@ -1,6 +1,7 @@
 package storefront
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -29,6 +30,7 @@ const (
 type challenge struct {
 	pre.Challenge
 	secret  *pre.ChallengeSecret
+	key     []byte // that it was made for
 	expires time.Time
 }
 
@@ -143,6 +145,15 @@ func (l *logins) end(subject policies.IdentityID) {
 	}
 }
 
+// endOne ends a login, if it has not ended.
+func (l *logins) endOne(id policies.DocumentID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.open[id]; ok {
+		l.drop(id)
+	}
+}
+
 func (l *logins) find(id policies.DocumentID, now time.Time) (*login, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -218,14 +229,15 @@ func (s *Storefront) postChallenge(c *call) error {
 	if err != nil {
 		return err
 	}
-	ct, secret, err := pre.NewChallenge(line.Newest().LoginKey, nil)
+	loginKey := line.Newest().LoginKey
+	ct, secret, err := pre.NewChallenge(loginKey, nil)
 	if err != nil {
 		return problem.New(policies.CodeMalformed, "the identity's login key is not a key")
 	}
 	now := s.now()
 	one := &challenge{
 		Challenge: pre.Challenge{Server: server, Subject: in.Subject, Ciphertext: ct, Nonce: policies.NewNonce(), FreshKey: in.Key},
-		secret:    secret, expires: now.Add(challengeLifetime),
+		secret:    secret, key: loginKey, expires: now.Add(challengeLifetime),
 	}
 	id := policies.NewDocumentID()
 	s.logins.addChallenge(id, one, now)
@@ -267,6 +279,15 @@ func (s *Storefront) postLogin(c *call) error {
 	if err := s.closed(c.ctx, one.Subject); err != nil {
 		s.logins.end(one.Subject)
 		return err
+	}
+	// A challenge of before a succession outlives the end of the logins that came with it. The succession was kept before that end, as the mark was.
+	switch line, _, err := s.line(c.ctx, one.Subject); {
+	case err != nil:
+		s.logins.endOne(out.ID)
+		return err
+	case !bytes.Equal(line.Newest().LoginKey, one.key):
+		s.logins.endOne(out.ID)
+		return problem.New(policies.CodeUnauthorized, "the identity's keys were replaced meanwhile; begin the login again")
 	}
 	return c.json(http.StatusOK, out)
 }

@@ -857,6 +857,37 @@ func TestReplacedIsSaid(t *testing.T) {
 	}
 }
 
+// TestChallengeOfBefore: who asked for a login challenge before a succession and answers it afterwards does not get in by it, and ends nobody else's login.
+func TestChallengeOfBefore(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	o, m := w.owner()
+	thief := reopen(m.clone(), w)
+	ask := func(fresh *envelope.SessionKey) (c api.LoginChallenge) {
+		w.must(thief.wire.once(ctx, request{method: "POST", path: api.PathChallenges, out: &c}, encode(api.ChallengeRequest{Subject: o.id, Key: fresh.Public()})))
+		return c
+	}
+	answer := func(c *api.LoginChallenge, fresh *envelope.SessionKey) error {
+		proof, err := thief.wire.loginKey.Answer(&pre.Challenge{
+			Server: thief.wire.storefront.Host, Subject: o.id, Ciphertext: c.Ciphertext, Nonce: c.Nonce, FreshKey: fresh.Public(),
+		})
+		w.must(err)
+		return thief.wire.once(ctx, request{method: "POST", path: api.PathLogins, out: new(api.Login)}, encode(api.LoginAnswer{ID: c.ID, Proof: proof[:]}))
+	}
+	fresh := envelope.NewSessionKey()
+	before, after := ask(fresh), ask(fresh)
+	w.must(answer(&before, fresh))
+	w.must(o.Replace(ctx, stolen(), keep(new([]byte))))
+	w.must(o.Sync(ctx))
+	mine := o.wire.login
+	if err := answer(&after, fresh); !errors.Is(err, policies.CodeUnauthorized) {
+		t.Errorf("the login with the key of before: %v", err)
+	}
+	if w.must(o.Sync(ctx)); mine == nil || o.wire.login != mine {
+		t.Error("the login of the device that replaced it ended")
+	}
+}
+
 // TestReplacedByTwo: two devices replace the root, and the storefront was away when the vault heard the first. The second is told that it was replaced, but only if the vault itself says what
 // came first: a storefront that says so makes nobody believe it.
 func TestReplacedByTwo(t *testing.T) {
