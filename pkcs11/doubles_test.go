@@ -338,6 +338,28 @@ func TestIndestructibleDoubles(t *testing.T) {
 	}
 }
 
+// TestSessionEndsAfterARefusal: the token refuses to destroy the first of a key's objects, and the session ends at the second: that is what is judged, so that the session goes no further. A refusal alone
+// keeps no other object from its end.
+func TestSessionEndsAfterARefusal(t *testing.T) {
+	const stays, gone = cryptoki.CKR_ACTION_PROHIBITED, cryptoki.CKR_SESSION_HANDLE_INVALID
+	for _, c := range []struct {
+		says  []error
+		want  error
+		tried int
+	}{
+		{[]error{stays, gone, nil}, gone, 2},
+		{[]error{gone, stays, nil}, gone, 1},
+		{[]error{stays, nil, nil}, stays, 3},
+		{[]error{nil, nil, nil}, nil, 3},
+	} {
+		tried := 0
+		err := destroyAll([]cryptoki.Object{0, 1, 2}, func(o cryptoki.Object) error { tried++; return c.says[o] })
+		if err != c.want || tried != c.tried {
+			t.Errorf("%v: %v after %d objects, want %v after %d", c.says, err, tried, c.want, c.tried)
+		}
+	}
+}
+
 // TestStatesOfOneVersion: a state that was saved before, and that the process which saves did not see, has the version of the newer one. It does not come back.
 func TestStatesOfOneVersion(t *testing.T) {
 	token, _ := ready(t, 1)

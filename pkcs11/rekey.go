@@ -2,7 +2,6 @@ package pkcs11
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/elliptic"
 	"errors"
@@ -632,12 +631,8 @@ func (t *Token) destroyKeys(ctx context.Context, ids []KeyID, checks []KeyCheck)
 			if err != nil {
 				return err
 			}
-			var left error // one that stays keeps no other from its end
-			for _, o := range ours {
-				left = cmp.Or(left, t.module.DestroyObject(s, o))
-			}
-			if left != nil {
-				return left
+			if err := destroyAll(ours, func(o cryptoki.Object) error { return t.module.DestroyObject(s, o) }); err != nil {
+				return err
 			}
 			t.mu.Lock()
 			t.ended[id] = 0
@@ -666,6 +661,20 @@ func (t *Token) destroyKeys(ctx context.Context, ids []KeyID, checks []KeyCheck)
 		t.fail(ErrTokenBroken) // it says that it destroyed a key, and has it
 	}
 	return errs
+}
+
+// destroyAll destroys objects. One that the token refuses to destroy keeps no other from its end; any other error is of the session or the token, and to be judged at once.
+func destroyAll(objects []cryptoki.Object, destroy func(cryptoki.Object) error) (stays error) {
+	for _, o := range objects {
+		switch err := destroy(o); err {
+		case nil:
+		case cryptoki.CKR_ACTION_PROHIBITED:
+			stays = err
+		default:
+			return err
+		}
+	}
+	return stays
 }
 
 // destroyKnown destroys the keys that this process knows by their handles, without a search, and syncs. That nothing is left is for another to find: the same key may lie
