@@ -450,6 +450,22 @@ func TestVerifiedBeforeClosing(t *testing.T) {
 	}
 }
 
+// TestSuccessionVerifiedBeforeClosing: a succession is refused without the receipt of the closing, also where it was verified before that.
+func TestSuccessionVerifiedBeforeClosing(t *testing.T) {
+	w := newWorld(t)
+	o := w.owner()
+	doc, e := o.successionOf(o.link(), 201, o.recovery, nil)
+	d := &signed[succession.Document]{Envelope: e, doc: doc, owner: policies.OwnerID(o.id)}
+	w.vault.ledger.Read(func(s *ledger.State) { d.signer = s.Identity(o.id) })
+	closing, _ := o.closureOf(nil)
+	w.accepted(closing)
+	_, _, err := accept(t.Context(), w.vault, d, func(*ledger.State, time.Time) error { return nil }, func() ledger.Record { return ledger.Record{} })
+	if p := problem.Of(err); p.Code != policies.CodeClosed || p.Receipt != nil {
+		t.Errorf("decided afterwards: %v, with a receipt %t", err, p.Receipt != nil)
+	}
+	w.refuses(api.Submission{Envelope: e.Raw}, policies.CodeClosed, "sent afterwards")
+}
+
 // TestUnderWayWhenClosed: a request that was admitted, and a session that was verified, before its reader closed the account, and decided afterwards, are refused and leave no entry that names the reader.
 func TestUnderWayWhenClosed(t *testing.T) {
 	w := newWorld(t)
