@@ -39,6 +39,8 @@ type Owner struct {
 	reader  *Reader   // this person as a reader of other people, once it was needed
 	givenUp []GivenUp // by readers, heard of since this device was opened
 
+	fetched map[policies.AuthorID]bool // writers of whom this process has what they published last, if they published something
+
 	departed map[policies.ReaderID]bool // contacts of whom it was told since this device was opened that they closed their accounts
 
 	needless policies.DocumentID // the stroke of the newest thaw that had nothing to end

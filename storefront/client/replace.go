@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/succession"
+	"github.com/sallyport/sallyport/policies/writing"
 	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/pre"
@@ -602,6 +603,10 @@ func (o *Owner) moving(ctx context.Context, t *task) (done bool, err error) {
 			return true, err
 		}
 	case taskForget:
+		for _, author := range o.writersOf(nil) {
+			_ = o.syncWritten(ctx, author) // the process that queued this may be another, and what cannot be had may be under it
+		}
+		t, rest = &o.state.Tasks[0], o.state.Tasks[1:]
 		if own, err := o.ownUnderFormer(); err != nil {
 			return true, err
 		} else if own { // something was set while the replacement waited
@@ -676,8 +681,11 @@ func (o *Owner) sealItemAnew(ctx context.Context, l *policies.Leaf, version uint
 	return sealed, ciphertext, nil
 }
 
-// underFormer reports whether anything published, by whoever may write, or waiting to be, is under keys of the root before.
+// underFormer reports whether anything published, by whoever may write, or waiting to be, is or may be under keys of the root before.
 func (o *Owner) underFormer() (bool, error) {
+	if o.unseenBefore() {
+		return true, nil
+	}
 	for i := range o.state.Written {
 		for _, item := range o.state.Written[i].Items {
 			l, err := policies.ParseLeaf(item.Leaf)
@@ -852,6 +860,15 @@ func (o *Owner) rootOf(slot policies.Slot) *pre.Root {
 		return roots[len(roots)-1]
 	}
 	return o.root
+}
+
+// unseenBefore reports whether somebody may have written with what a root before gave out, and this device does not know what: it could not fetch it, or the storefront says that there is
+// nothing, which it may say to hide it. Where the permission ended the vault saw to it that its end names what was written last.
+func (o *Owner) unseenBefore() bool {
+	return slices.ContainsFunc(o.state.Writers, func(g ownedWriteGrant) bool {
+		return g.Doc.Seq < o.line.Newest().Seq && (slices.ContainsFunc(g.Doc.Fields, func(f writing.Field) bool { return g.live(f.Field) && !o.fetched[g.Doc.Writer] }) ||
+			slices.ContainsFunc(g.Ended, func(e endedWrite) bool { return !e.Kept.IsZero() && o.seenOf(g.Doc.Writer) < e.Last }))
+	})
 }
 
 // writtenBefore are the fields that somebody may write with what the root before gave out.

@@ -558,7 +558,8 @@ func (o *Owner) verifyWriter(ctx context.Context, author policies.AuthorID, e *e
 }
 
 // syncWritten fetches what a writer has published: its newest manifest, which it signed and the vault accepted, with all items that this commits to.
-func (o *Owner) syncWritten(ctx context.Context, author policies.AuthorID) error {
+func (o *Owner) syncWritten(ctx context.Context, author policies.AuthorID) (err error) {
+	defer func() { o.fetchedOf(author, err == nil && o.seenOf(author) > 0) }()
 	fail := func(err error) error { return fmt.Errorf("fetching what was written: %w", err) }
 	at := slices.IndexFunc(o.state.Written, func(w writtenBy) bool { return w.Author == author })
 	known := writtenBy{Author: author}
@@ -566,7 +567,7 @@ func (o *Owner) syncWritten(ctx context.Context, author policies.AuthorID) error
 		known = o.state.Written[at]
 	}
 	mirror := new(api.Mirror)
-	err := o.wire.call(ctx, request{method: "GET", path: path(api.PathMirror, o.id.String()), query: url.Values{"author": {author.String()}}, out: mirror, login: true, limit: maxRead})
+	err = o.wire.call(ctx, request{method: "GET", path: path(api.PathMirror, o.id.String()), query: url.Values{"author": {author.String()}}, out: mirror, login: true, limit: maxRead})
 	if err != nil && !errors.Is(err, policies.CodeNotFound) {
 		return fail(err)
 	}
@@ -633,6 +634,14 @@ func (o *Owner) syncWritten(ctx context.Context, author policies.AuthorID) error
 		o.state.Written[at] = next
 	}
 	return o.save()
+}
+
+// fetchedOf remembers whether this process has seen what a writer published last.
+func (o *Owner) fetchedOf(author policies.AuthorID, seen bool) {
+	if o.fetched == nil {
+		o.fetched = map[policies.AuthorID]bool{}
+	}
+	o.fetched[author] = seen
 }
 
 // Written is a value that somebody else wrote for this owner and that the owner has neither adopted nor rejected.

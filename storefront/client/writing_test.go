@@ -614,6 +614,61 @@ func TestReplacedTwiceUnderAWriter(t *testing.T) {
 	}
 }
 
+// TestHiddenWritingKeepsTheRoot: what a writer wrote under the root before cannot be had on a device that was restored, or the storefront says that there is nothing. The device keeps that root until it has
+// seen it, over a restart too, and can hand itself to another meanwhile; it forgets it when the writer has written anew. A writer who never wrote keeps nothing.
+func TestHiddenWritingKeepsTheRoot(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, _, bank, _ := w.clinic()
+	phone := []policies.Field{"phone.mobile"}
+	silent, _ := w.reader("Silent")
+	w.connect(o, silent, "silent")
+	w.must(o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{}))
+	w.must(o.GrantWrite(ctx, silent.ID(), phone, GrantOptions{}))
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "two")))
+	w.must(o.Sync(ctx))
+	var early, late []byte
+	w.must(o.Replace(ctx, stolen(), keep(&early)))
+	_, err := o.Backup(false, keep(&late))
+	w.must(err)
+	hide := func(code policies.Code) {
+		w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+			if code != "" && r.URL.Query().Get("author") == author(bank).String() {
+				problem.Write(rw, code)
+				return
+			}
+			next.ServeHTTP(rw, r)
+		})
+	}
+	var last []*Owner
+	for name, backup := range map[string][]byte{"in the middle": early, "afterwards": late} {
+		for _, code := range []policies.Code{policies.CodeUnavailable, policies.CodeNotFound} {
+			m := new(memory)
+			restored, err := RestoreOwner(m, backup, Options{})
+			w.must(err)
+			hide(code)
+			for range 2 {
+				w.must(restored.Sync(ctx))
+				if restored.former == nil || restored.changing() != nil {
+					t.Fatalf("%s, %s: the root before is forgotten (%t), or nothing can be handed over: %v", name, code, restored.former == nil, restored.changing())
+				}
+				restored = reopen(m, w)
+			}
+			hide("")
+			w.must(restored.Sync(ctx))
+			if in, err := restored.Incoming(ctx); err != nil || len(in) != 1 || string(in[0].Bytes) != "two" {
+				t.Errorf("%s, %s: %+v, %v", name, code, in, err)
+			}
+			last = append(last, restored)
+		}
+	}
+	w.must(bank.Write(ctx, o.ID(), set("phone.mobile", "three")))
+	for _, device := range append(last, o) {
+		if w.must(device.Sync(ctx)); device.former != nil {
+			t.Error("the root before is kept for nothing")
+		}
+	}
+}
+
 // TestWrittenUnseenByADevice: a writer wrote since the second device last looked, and the field moved on since. Whatever the second device then does, readers
 // keep, or get, the key for what was written; so also if what was written cannot be had.
 func TestWrittenUnseenByADevice(t *testing.T) {
