@@ -270,7 +270,7 @@ func (s *Server) sweep(ctx context.Context, prepared map[policies.OwnerID]time.T
 			continue
 		}
 		if err := s.token.Destroy(ctx, key); err != nil {
-			return fmt.Errorf("destroying a key that no account uses: %w", err)
+			return fmt.Errorf("destroying key %x, which no account uses: %w", key, err)
 		}
 	}
 	switch {

@@ -74,6 +74,7 @@ type memoryToken struct {
 	mu      sync.Mutex
 	keys    map[KeyID]*ecdh.PrivateKey
 	derives func() error // called before each
+	stuck   KeyID        // the token refuses to destroy it
 	uses    int
 }
 
@@ -116,6 +117,9 @@ func (t *memoryToken) Derive(_ context.Context, uses []Use) ([][32]byte, error) 
 func (t *memoryToken) Destroy(_ context.Context, id KeyID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if id == t.stuck {
+		return errors.New("the token refuses")
+	}
 	delete(t.keys, id)
 	return nil
 }
@@ -652,6 +656,20 @@ func TestKit(t *testing.T) {
 	if err := open(next); !errors.Is(err, policies.CodeKitWrong) {
 		t.Errorf("switched off: %v", err)
 	}
+}
+
+// TestStuckAtTheStart: a key that no account uses and that the token does not destroy keeps the key server from starting, which names it.
+func TestStuckAtTheStart(t *testing.T) {
+	w := newWorld(t)
+	w.token.stuck = KeyID{0xab, 0xcd}
+	if err := w.token.NewKey(t.Context(), w.token.stuck); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), w.config()); err == nil || !strings.Contains(err.Error(), "abcd0000") {
+		t.Errorf("%v", err)
+	}
+	w.token.stuck = KeyID{}
+	w.restart(t)
 }
 
 // TestStart: keys that no account uses are gone after a start, a log of another server does not open, and neither does one with another token.
