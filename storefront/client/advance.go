@@ -308,7 +308,7 @@ func (a *attempt) answer(ctx context.Context, e *envelope.Envelope, err error) (
 			return true, saveErr
 		}
 		return true, err
-	case errors.Is(err, errNotFrozen): // what was wanted is so
+	case errors.Is(err, ErrNotFrozen): // what was wanted is so
 		a.needless = a.stroke
 		a.state.Tasks = slices.Delete(a.state.Tasks, 0, 1)
 		return true, a.save()

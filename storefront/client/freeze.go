@@ -14,7 +14,7 @@ import (
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
-// Thaw ends what two operators of the vault stopped until now: whoever may read reads again. It returns nil when the vault has recorded it; policies.CodeNotFound: nothing is stopped.
+// Thaw ends what two operators of the vault stopped until now: whoever may read reads again. It returns nil when the vault has recorded it; [ErrNotFrozen]: nothing is stopped, as the vault itself says.
 // One that could not be sent is kept and sent later; if it has become needless by then, because another device came first, it is done. It ends nothing that was stopped
 // after the person asked: the vault refuses it then, and it is given up ([ErrThawOld]). Called again it asks anew, and does not send what waited.
 func (o *Owner) Thaw(ctx context.Context) error {
@@ -31,7 +31,7 @@ func (o *Owner) Thaw(ctx context.Context) error {
 	if err := o.saveAndRun(ctx); err != nil || o.needless != t.Stroke || at >= 0 {
 		return err
 	}
-	return errNotFrozen
+	return ErrNotFrozen
 }
 
 // ErrThawOld: two operators stopped all reading after the person had asked for the end of such a stop, or the device's clock is wrong.
@@ -40,8 +40,8 @@ var ErrThawOld = errors.New("what you asked for ends only what was stopped befor
 // tooOld is an [ErrThawOld] by a refusal of the vault.
 func tooOld(err error) error { return fmt.Errorf("ending the stop: %w: %w", ErrThawOld, err) }
 
-// errNotFrozen is what the vault itself says to a thaw of nothing.
-var errNotFrozen = fmt.Errorf("%w: nothing is stopped", policies.CodeNotFound)
+// ErrNotFrozen: there is no stop to be ended, as the vault itself says. It is a policies.CodeNotFound too, which a storefront can say as well.
+var ErrNotFrozen = fmt.Errorf("%w: nothing is stopped", policies.CodeNotFound)
 
 // deliverThaw sends a thaw. That there is nothing to end, or that it is too old, the vault must say itself: if the storefront's word were enough, it could keep a person stopped who
 // believes the opposite.
@@ -54,7 +54,7 @@ func (o *Owner) deliverThaw(ctx context.Context, v *policies.VaultDocument, e *e
 	case !needless && !old || o.wire.owners == nil:
 		return err
 	case vaults:
-		return errNotFrozen
+		return ErrNotFrozen
 	case old:
 		return fmt.Errorf("%w: that it is too old only the storefront says", policies.CodeUnavailable)
 	}

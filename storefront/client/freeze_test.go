@@ -21,7 +21,7 @@ func TestNeedlessThaw(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, m := w.owner()
 	w.must(o.Set(ctx, set("note", "n")))
-	if err := o.Thaw(ctx); !errors.Is(err, policies.CodeNotFound) {
+	if err := o.Thaw(ctx); !errors.Is(err, ErrNotFrozen) {
 		t.Fatalf("nothing is stopped: %v", err)
 	}
 	kept := func() {
@@ -57,6 +57,12 @@ func TestNeedlessThaw(t *testing.T) {
 	})
 	if err := o.Sync(ctx); !errors.Is(err, policies.CodeUnavailable) || len(o.state.Tasks) != 1 {
 		t.Errorf("the storefront's word is enough: %v, %d tasks", err, len(o.state.Tasks))
+	}
+	// Where the vault cannot be asked at all its word is what there is, and nothing more is made of it.
+	alone := reopen(&memory{state: mustState(o)}, w)
+	alone.wire.owners = nil
+	if err := alone.Thaw(ctx); !errors.Is(err, policies.CodeNotFound) || errors.Is(err, ErrNotFrozen) {
+		t.Errorf("the storefront's word is told as the vault's: %v", err)
 	}
 	w.reachable(true)
 	w.must(o.Sync(ctx))

@@ -519,7 +519,7 @@ func TestCancelWhatIsNotAnnouncedYet(t *testing.T) {
 		if at, _ := o.Announced(); !at.IsZero() || o.state.Replacing != nil {
 			t.Errorf("arrives %t: it is announced", arrives)
 		}
-		if err := o.CancelReplacement(ctx); !errors.Is(err, policies.CodeNotFound) {
+		if err := o.CancelReplacement(ctx); !errors.Is(err, ErrNotAnnounced) {
 			t.Errorf("arrives %t: taken back twice: %v", arrives, err)
 		}
 	}

@@ -154,6 +154,9 @@ func (o *Owner) giveUpAnnounced() {
 	o.state.Replacing = nil
 }
 
+// ErrNotAnnounced: no change of the root is announced, as the chain says that the vault confirmed. It is a policies.CodeNotFound too.
+var ErrNotAnnounced = fmt.Errorf("%w: nothing is announced", policies.CodeNotFound)
+
 // CancelReplacement takes back a change of keys that was announced, by this device or by whoever has its keys, or that this device was about to announce.
 func (o *Owner) CancelReplacement(ctx context.Context) error {
 	o.mu.Lock()
@@ -164,7 +167,7 @@ func (o *Owner) CancelReplacement(ctx context.Context) error {
 	r := o.state.Replacing
 	own := r != nil && len(r.Authority) == 0
 	if o.state.Announced == nil && !own {
-		return fmt.Errorf("%w: nothing is announced", policies.CodeNotFound)
+		return ErrNotAnnounced
 	}
 	// What waits of this device's own is not sent. Should somebody hold it back who has it, then this takes its place in the chain.
 	o.state.Tasks = slices.DeleteFunc(o.state.Tasks, func(t task) bool { return own && (t.Kind == taskNotice || t.Kind == taskSucceed) })

@@ -319,7 +319,7 @@ func TestAnnouncedAndCarriedOutElsewhere(t *testing.T) {
 		w.wantRead(acme, o, "own/f0", "later")
 		w.must(others[1].Revoke(ctx, globex.ID(), nil, RevokeOptions{}))
 		w.wantRefusal(globex, o, "own/f0", policies.CodeRevoked)
-		if err := others[2].CancelReplacement(ctx); !errors.Is(err, policies.CodeNotFound) {
+		if err := others[2].CancelReplacement(ctx); !errors.Is(err, ErrNotAnnounced) {
 			t.Errorf("objecting to what is in force: %v", err)
 		}
 		w.must(others[3].Sync(ctx))

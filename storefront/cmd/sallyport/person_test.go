@@ -177,6 +177,10 @@ func TestExplain(t *testing.T) {
 		{phrases.English, false, noneGiven("acme", fmt.Errorf("%w: this reader has no grant of that", policies.CodeNoGrant)),
 			"sallyport: acme: there is no such permission; `sallyport me grants` lists those that you gave"},
 		{phrases.English, false, fmt.Errorf("%w: its role", client.ErrRole), "sallyport: " + phrases.Say(phrases.English, "why.role")},
+		// That nothing is stopped, or announced, is said where it is known, not because somebody on the way said "not found".
+		{phrases.English, false, client.ErrNotFrozen, "sallyport: no stop is in force that could be ended"},
+		{phrases.English, false, client.ErrNotAnnounced, "sallyport: nothing is announced that could be taken back"},
+		{phrases.German, false, fmt.Errorf("ending the stop: %w", policies.CodeNotFound), "sallyport: das gibt es hier nicht"},
 		// One cause is told once.
 		{phrases.English, false, errors.Join(errors.New("no door"), fmt.Errorf("%w: registered later", errors.New("no door"))), "sallyport: no door: registered later"},
 		{phrases.English, false, errors.Join(errors.New("no door"), errors.New("no key hole"), errors.New("no door")), "sallyport: something went wrong; --details shows what, for whoever helps you"},

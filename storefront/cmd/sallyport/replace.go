@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/succession"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/profile"
@@ -31,11 +30,7 @@ func (c *meReplace) Run(s *session) error {
 	case c.Cancel:
 		s.cancelling = true
 		return s.withOwner(func(o *client.Owner, _ *profile.Profile) error {
-			err := o.CancelReplacement(s.ctx)
-			if errors.Is(err, policies.CodeNotFound) {
-				return fmt.Errorf("%w: %w", errNotAnnounced, err)
-			}
-			if err != nil {
+			if err := o.CancelReplacement(s.ctx); err != nil {
 				return err
 			}
 			s.print(map[string]any{"cancelled": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("replace.cancelled")) })
@@ -122,9 +117,6 @@ func (c *meReplace) Run(s *session) error {
 		return nil
 	})
 }
-
-// errNotAnnounced: there is no announcement to be taken back.
-var errNotAnnounced = errors.New("nothing is announced")
 
 // accountHolder is what renewAccount needs of a person's device.
 type accountHolder interface {
