@@ -115,9 +115,16 @@ func TestTwoDevices(t *testing.T) {
 	// The person closes the account on one device, which asks for a word first. Nobody reads anything then, the device is empty, and the other one is told.
 	play(t, s, 1, "phone", "me", "delete")
 	get("phone", "own/a", "a4")
-	play(t, s, 0, "phone", "me", "delete", "--yes", "DELETE")
-	if _, err := os.Stat(filepath.Join(s.Dir(), "profiles", "phone", "state")); !os.IsNotExist(err) {
-		t.Errorf("the phone still has its profile: %v", err)
+	old := filepath.Join(s.Dir(), "profiles", "phone", "old.backup") // which is the person's to delete
+	if err := os.WriteFile(old, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := play(t, s, 0, "phone", "me", "delete", "--yes", "DELETE"); !strings.Contains(r.Stderr, "old.backup") {
+		t.Errorf("nothing is said of what stays: %s", r.Stderr)
+	}
+	left, err := os.ReadDir(filepath.Dir(old))
+	if err != nil || len(left) != 1 || left[0].Name() != "old.backup" {
+		t.Errorf("left in the phone's profile: %v, %v", left, err)
 	}
 	reads(t, s, "acme", "phone", "own/a", policies.CodeNoGrant)
 	if r := play(t, s, 3, "laptop", "me", "sync"); !strings.Contains(r.Stderr, "closed by its owner") {

@@ -26,6 +26,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -62,6 +63,7 @@ type Profile struct {
 	dir  string
 	lock *os.File
 	box  *box
+	gone bool // discarded: nothing is written any more
 }
 
 // Create makes the folder (if need be) and a profile in it that [Profile.Load] finds empty. Nothing is on disk before the
@@ -176,6 +178,9 @@ func (p *Profile) Load() ([]byte, error) {
 
 // Save replaces the state atomically. When it returns nil, the state outlives a power cut.
 func (p *Profile) Save(state []byte) error {
+	if p.gone {
+		return fmt.Errorf("saving the profile: %w", ErrMissing)
+	}
 	sealed, err := p.box.seal(state)
 	if err != nil {
 		return fmt.Errorf("saving the profile: %w", err)
@@ -188,6 +193,9 @@ func (p *Profile) Save(state []byte) error {
 
 // PutItem keeps a ciphertext in the mirror, under its hash.
 func (p *Profile) PutItem(hash policies.Hash, ciphertext []byte) error {
+	if p.gone {
+		return fmt.Errorf("writing to the mirror: %w", ErrMissing)
+	}
 	path := p.itemPath(hash)
 	if _, err := os.Stat(path); err == nil {
 		return nil // named by its content, which Item checks
@@ -260,6 +268,60 @@ func Unseal(secret *Secret, sealed []byte) ([]byte, error) {
 	}
 	b.zero()
 	return plain, nil
+}
+
+// Discard deletes what the profile made, the keys first, and the folder if nothing else is in it. It returns what else is, which nobody asked to be deleted: a person may keep backups
+// there. Nothing can be saved afterwards; the caller closes the profile still.
+func (p *Profile) Discard() (left []string, err error) {
+	p.gone = true
+	keep := func(e error) {
+		if e != nil && !errors.Is(e, fs.ErrNotExist) && !errors.Is(e, unix.ENOTEMPTY) {
+			err = errors.Join(err, e)
+		}
+	}
+	list := func(dir string) []fs.DirEntry {
+		entries, e := os.ReadDir(dir)
+		keep(e)
+		return entries
+	}
+	keep(os.Remove(p.path(stateName)))
+	keep(os.Remove(p.path(safeName)))
+	mirror := p.path(mirrorName)
+	for _, shelf := range list(mirror) {
+		if !shelf.IsDir() {
+			continue
+		}
+		dir := filepath.Join(mirror, shelf.Name())
+		for _, item := range list(dir) {
+			if _, e := parseHash(item.Name()); e == nil || unfinished(item) {
+				keep(os.Remove(filepath.Join(dir, item.Name())))
+			}
+		}
+		keep(os.Remove(dir))
+	}
+	keep(os.Remove(mirror))
+	for _, one := range list(p.dir) {
+		if unfinished(one) {
+			keep(os.Remove(p.path(one.Name())))
+		}
+	}
+	keep(os.Remove(p.path(lockName)))
+	for _, one := range list(p.dir) {
+		left = append(left, one.Name())
+	}
+	if err == nil && len(left) == 0 {
+		keep(os.Remove(p.dir))
+	}
+	if err != nil {
+		return left, fmt.Errorf("deleting the profile: %w", err)
+	}
+	return left, nil
+}
+
+// unfinished reports whether a file is one that an interrupted command left while it replaced another. It has the name that [os.CreateTemp] gave it.
+func unfinished(file fs.DirEntry) bool {
+	kind, number, _ := strings.Cut(file.Name(), "-")
+	return file.Type().IsRegular() && (kind == ".new" || kind == ".safe") && number != "" && strings.Trim(number, "0123456789") == ""
 }
 
 // Close forgets the key and gives the folder free.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -239,6 +240,54 @@ func TestMirror(t *testing.T) {
 	}
 	if got, err := p.Item(hb); !bytes.Equal(got, b) || err != nil {
 		t.Errorf("an item that is named: %q, %v", got, err)
+	}
+}
+
+// TestDiscard: a profile that is deleted takes nothing with it that it did not make, such as a backup in its folder.
+func TestDiscard(t *testing.T) {
+	for _, foreign := range []string{"", "backup", "mirror/notes", "mirror/ab/photo", ".new-plan", "deep/state"} {
+		dir, secret := saved(t)
+		p, err := Open(dir, secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		item := []byte("ciphertext")
+		if err := p.PutItem(policies.HashKey(item), item); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{".new-1234", ".safe-99", "safe", filepath.Join("mirror", policies.HashKey(item).String()[:2], ".new-7")} {
+			if err := os.WriteFile(p.path(name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var want []string
+		if foreign != "" {
+			want = []string{strings.Split(foreign, "/")[0]}
+			if err := errors.Join(os.MkdirAll(filepath.Dir(p.path(foreign)), 0o700), os.WriteFile(p.path(foreign), []byte("mine"), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		left, err := p.Discard()
+		if err != nil || !slices.Equal(left, want) {
+			t.Errorf("with %q: %v, left %q", foreign, err, left)
+		}
+		if err := p.Save([]byte("again")); !errors.Is(err, ErrMissing) {
+			t.Errorf("saved afterwards: %v", err)
+		}
+		if err := p.PutItem(policies.HashKey(item), item); !errors.Is(err, ErrMissing) {
+			t.Errorf("mirrored afterwards: %v", err)
+		}
+		p.Close()
+		var files []string
+		_ = filepath.WalkDir(dir, func(path string, e os.DirEntry, _ error) error {
+			if e != nil && !e.IsDir() {
+				files = append(files, strings.TrimPrefix(path, dir+"/"))
+			}
+			return nil
+		})
+		if _, err := os.Stat(dir); strings.Join(files, " ") != foreign || errors.Is(err, os.ErrNotExist) != (foreign == "") {
+			t.Errorf("with %q: %q is left, and of the folder: %v", foreign, files, err)
+		}
 	}
 }
 

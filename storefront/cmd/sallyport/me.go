@@ -811,7 +811,7 @@ func (s *session) restored(o *client.Owner, p *profile.Profile) error {
 	defer o.Close()
 	err := o.Sync(s.ctx)
 	if errors.Is(err, client.ErrReplaced) { // of no use, and in the way of the backup that is
-		return errors.Join(s.adding(err, "restored.old"), os.RemoveAll(p.Dir()))
+		return s.restoredOld(p, err)
 	}
 	if errors.Is(err, client.ErrEnded) {
 		return s.adding(err, "restored.closed")
@@ -823,6 +823,23 @@ func (s *session) restored(o *client.Owner, p *profile.Profile) error {
 		fmt.Fprintln(w, s.say("restored", "n", len(o.Fields()), "dir", p.Dir()))
 	})
 	return nil
+}
+
+// restoredOld deletes the profile that was made from a backup that is of no use any more, and nothing else that is in its folder.
+func (s *session) restoredOld(p *profile.Profile, why error) error {
+	left, err := p.Discard()
+	if err != nil {
+		return errors.Join(s.adding(why, "restored.folder", "dir", p.Dir()), err)
+	}
+	s.noteLeft(p.Dir(), left)
+	return s.adding(why, "restored.old")
+}
+
+// noteLeft tells what stays in the folder of a profile that was deleted.
+func (s *session) noteLeft(dir string, left []string) {
+	if len(left) > 0 {
+		s.note("%s", s.say("folder.left", "dir", dir, "files", strings.Join(left, ", ")))
+	}
 }
 
 // restore opens a backup, makes a profile for it, and hands both to use.

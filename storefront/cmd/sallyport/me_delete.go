@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/sallyport/sallyport/storefront/client"
@@ -17,6 +16,8 @@ type meDelete struct {
 
 func (c *meDelete) Run(s *session) error {
 	var dir string
+	var left []string
+	var undeleted error
 	known := false // that there is something at the account server
 	err := s.withOwner(func(o *client.Owner, p *profile.Profile) error {
 		if c.Yes != s.say("answer.delete") && c.Yes != "DELETE" {
@@ -42,15 +43,17 @@ func (c *meDelete) Run(s *session) error {
 			return err
 		}
 		dir = p.Dir()
+		left, undeleted = p.Discard()
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return s.adding(err, "delete.folder", "dir", dir)
+	if undeleted != nil {
+		return s.adding(undeleted, "delete.folder", "dir", dir)
 	}
-	s.print(map[string]any{"closed": true, "profile": dir}, func(w io.Writer) {
+	s.noteLeft(dir, left)
+	s.print(map[string]any{"closed": true, "profile": dir, "left": left}, func(w io.Writer) {
 		fmt.Fprintln(w, strings.TrimSpace(s.say("delete.done", "dir", dir)))
 		if !known {
 			fmt.Fprintln(w, s.say("delete.elsewhere"))

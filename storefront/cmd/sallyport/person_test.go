@@ -247,6 +247,38 @@ func TestErrorsHavePhrases(t *testing.T) {
 	}
 }
 
+// TestOldBackupLeavesTheFolder: a backup that is of no use any more leaves no profile behind, and takes nothing with it that was in the folder before.
+func TestOldBackupLeavesTheFolder(t *testing.T) {
+	secret, err := profile.NewKeyFile(filepath.Join(t.TempDir(), "opener"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	mine := filepath.Join(dir, "first.backup")
+	if err := errors.Join(os.Chmod(dir, 0o700), os.WriteFile(mine, []byte("mine"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := profile.Create(dir, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Save([]byte("restored")); err != nil {
+		t.Fatal(err)
+	}
+	var told strings.Builder
+	s := &session{Global: &Global{}, lang: phrases.English, stderr: &told}
+	if err := s.restoredOld(p, client.ErrReplaced); !errors.Is(err, client.ErrReplaced) || !strings.Contains(err.Error(), "nothing is set up here") {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(mine); string(got) != "mine" || !strings.Contains(told.String(), dir) || !strings.Contains(told.String(), "first.backup") {
+		t.Errorf("what was in the folder: %q, %v; said: %q", got, err, told.String())
+	}
+	if profile.Exists(dir) {
+		t.Error("the profile is left")
+	}
+}
+
 // TestPlaces: a profile does not come to lie where others get at it, or where it is copied to other computers, by mistake.
 func TestPlaces(t *testing.T) {
 	home := t.TempDir()
