@@ -86,7 +86,7 @@ func (c *bizInit) Run(s *session) error {
 	defer r.Close()
 	file, elsewhere := c.Backup, c.Backup != ""
 	if file == "" {
-		file = filepath.Join(p.Dir(), "backup.sallyport")
+		file = filepath.Join(p.Dir(), ownBackup)
 	}
 	if _, backupErr := r.Backup(elsewhere, writeBackup(p, file)); backupErr != nil {
 		return errors.Join(err, backupErr)

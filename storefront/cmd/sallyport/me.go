@@ -67,6 +67,9 @@ type meCommands struct {
 	Fields     meFields     `cmd:"" help:"${help_me_fields}"`
 }
 
+// ownBackup is the file in the profile's folder that `init` writes unless told otherwise.
+const ownBackup = "backup.sallyport"
+
 type meInit struct {
 	Join   string `help:"${flag_join}" required:"" placeholder:"LINK"`
 	Backup string `help:"${flag_init_backup}" placeholder:"FILE"`
@@ -93,7 +96,7 @@ func (c *meInit) Run(s *session) error {
 	defer o.Close()
 	file, elsewhere := c.Backup, c.Backup != ""
 	if file == "" {
-		file = filepath.Join(p.Dir(), "backup.sallyport")
+		file = filepath.Join(p.Dir(), ownBackup)
 	}
 	// A backup inside the profile's folder is lost with it, so the recovery key stays until one is made elsewhere.
 	if _, backupErr := o.Backup(elsewhere, writeBackup(p, file)); backupErr != nil {

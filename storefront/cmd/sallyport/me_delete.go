@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/sallyport/sallyport/storefront/client"
@@ -43,7 +47,12 @@ func (c *meDelete) Run(s *session) error {
 			return err
 		}
 		dir = p.Dir()
-		left, undeleted = p.Discard()
+		if undeleted = os.Remove(filepath.Join(dir, ownBackup)); errors.Is(undeleted, fs.ErrNotExist) {
+			undeleted = nil
+		}
+		var profiles error
+		left, profiles = p.Discard()
+		undeleted = errors.Join(undeleted, profiles)
 		return nil
 	})
 	if err != nil {
