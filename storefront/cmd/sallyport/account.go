@@ -305,13 +305,18 @@ func (c *meKitOff) Run(s *session) error {
 		if err != nil {
 			return err
 		}
-		done := "kit.off"
-		if !was {
-			done = "kit.none"
-		}
-		s.print(map[string]any{"off": was}, func(w io.Writer) { fmt.Fprintln(w, s.say(done)) })
+		s.printKitOff(was)
 		return nil
 	})
+}
+
+// printKitOff says that no sheet opens anything now, and whether one did before.
+func (s *session) printKitOff(was bool) {
+	done := "kit.off"
+	if !was {
+		done = "kit.none"
+	}
+	s.print(map[string]any{"off": true, "was": was}, func(w io.Writer) { fmt.Fprintln(w, s.say(done)) })
 }
 
 // wayBack restores from the account server.

@@ -23,6 +23,17 @@ func (h holder) SetPassword(context.Context, string, []byte, client.Claim) error
 
 func (h holder) SwitchOff(context.Context) error { return h.off }
 
+// TestKitOffSaysSo: that there was no sheet to be switched off is no failure.
+func TestKitOffSaysSo(t *testing.T) {
+	for was, want := range map[bool]string{true: `"was": true`, false: `"was": false`} {
+		var out strings.Builder
+		(&session{Global: &Global{JSON: true}, stdout: &out}).printKitOff(was)
+		if got := out.String(); !strings.Contains(got, `"off": true`) || !strings.Contains(got, want) {
+			t.Errorf("was %t: %s", was, got)
+		}
+	}
+}
+
 // TestRenewAccount: whatever becomes of password and sheet after a replacement, the person is told what is so, and what to do with the commands that there are.
 func TestRenewAccount(t *testing.T) {
 	for _, c := range []struct {
