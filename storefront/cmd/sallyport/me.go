@@ -803,10 +803,21 @@ func (c *meRestore) Run(s *session) error {
 	return s.restore("me", c.File, c.Yes, func(p *profile.Profile, plain []byte, options client.Options) error {
 		o, err := client.RestoreOwner(p, plain, options)
 		if err != nil {
-			return err
+			return ofBackup(err)
 		}
 		return s.restored(o, p)
 	})
+}
+
+// errBackupRole: what is to be restored is the backup of a business.
+var errBackupRole = errors.New("it is a business's")
+
+// ofBackup tells that a backup is of another kind from that a profile is.
+func ofBackup(err error) error {
+	if errors.Is(err, client.ErrRole) {
+		return fmt.Errorf("%w: %w", errBackupRole, err)
+	}
+	return err
 }
 
 // restored fetches what was published and granted, and says so.

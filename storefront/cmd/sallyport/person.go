@@ -63,7 +63,7 @@ var reasons = []struct {
 }{
 	{client.ErrRotationRefused, "why.rotation_refused"}, {client.ErrNotRotated, "why.not_rotated"}, {client.ErrReplaced, "why.replaced"}, {client.ErrAnnounced, "why.announced"}, {client.ErrNotAnnounced, "why.not_announced"}, {client.ErrReplacing, "why.replacing"}, {client.ErrRecovery, "why.recovery"},
 	{client.ErrNoAccount, "why.no_account"}, {errElsewhere, "account.elsewhere"}, {client.ErrNotSame, "why.not_same"}, {client.ErrKit, "kit.have"}, {client.ErrEndsSheet, "account.ends.sheet"}, {client.ErrEndsPassword, "account.ends.password"}, {errUnsure, "why.unsure"},
-	{errInterrupted, "why.interrupted"}, {client.ErrRole, "why.role"}, {client.ErrNoDevice, "why.no_device"}, {client.ErrAlone, "why.alone"}, {client.ErrCertificate, "why.certificate"}, {errNoneGiven, "why.none_given"}, {errNoTerminal, "why.no_terminal"}, {errDuration, "why.duration"}, {errUsage, "why.usage"},
+	{errInterrupted, "why.interrupted"}, {errBackupRole, "why.backup_role"}, {client.ErrRole, "why.role"}, {client.ErrNoDevice, "why.no_device"}, {client.ErrAlone, "why.alone"}, {client.ErrCertificate, "why.certificate"}, {errNoneGiven, "why.none_given"}, {errNoTerminal, "why.no_terminal"}, {errDuration, "why.duration"}, {errUsage, "why.usage"},
 	{client.ErrNoContact, "why.no_contact"}, {client.ErrNotConnected, "why.not_connected"}, {client.ErrNoField, "why.no_field"}, {catalogue.ErrUnknownField, "why.unknown_field"},
 	{catalogue.ErrCard, "why.card"}, {client.ErrUntold, "why.untold"}, {client.ErrNewer, "why.newer"}, {client.ErrOvertaken, "why.overtaken"}, {client.ErrThawOld, "why.thaw_old"}, {client.ErrNotFrozen, "why.not_frozen"}, {client.ErrEnded, "why.ended"}, {client.ErrSaidClosed, "why.said_closed"}, {client.ErrContactClosed, "why.party_closed"}, {errNoState, "why.no_state"}, {client.ErrFork, "why.fork"}, {policies.ErrPin, "why.pin"},
 	{client.ErrRollback, "why.rollback"}, {client.ErrUntrue, "why.untrue"}, {profile.ErrUnlock, "why.unlock"}, {profile.ErrExposed, "why.exposed"}, {profile.ErrFormat, "why.format"},
@@ -128,7 +128,7 @@ func (s *session) explain(err error) string { return s.say("error", "text", s.re
 
 // fuller are errors of which the catalogue says in English too what to do.
 var fuller = []error{
-	client.ErrNoContact, client.ErrNotConnected, client.ErrNoField, client.ErrNewer, client.ErrAnnounced, client.ErrNotAnnounced, client.ErrNotFrozen, client.ErrRecovery, client.ErrRole, errNoState, client.ErrNoDevice, client.ErrAlone, client.ErrNoAccount, errElsewhere, client.ErrKit, policies.CodeNotAsked, errInterrupted, errNoneGiven,
+	client.ErrNoContact, client.ErrNotConnected, client.ErrNoField, client.ErrNewer, client.ErrAnnounced, client.ErrNotAnnounced, client.ErrNotFrozen, client.ErrRecovery, errBackupRole, client.ErrRole, errNoState, client.ErrNoDevice, client.ErrAlone, client.ErrNoAccount, errElsewhere, client.ErrKit, policies.CodeNotAsked, errInterrupted, errNoneGiven,
 }
 
 // vague are phrases that say less than the errors do, which come with them.
