@@ -109,9 +109,9 @@ func (o *Owner) deliverClosure(ctx context.Context, v *policies.VaultDocument, e
 	return err, nil
 }
 
-// ErrSaidClosed: somebody says that the account is closed, and does not prove it. Nothing is given up by that. Anybody on the way to the vault may say so, for
+// ErrSaidClosed: somebody says that the account is closed, and does not prove it. Nothing that was wished is forgotten by that. Anybody on the way to the vault may say so, for
 // ever; the vault itself proves it to whoever has the account's keys, and to the readers that it had when they give something up. It is a policies.CodeClosed too.
-var ErrSaidClosed = fmt.Errorf("%w (so it is said, but nothing proves it; nothing is given up: try again later, and if it stays so ask the operator of the vault)", policies.CodeClosed)
+var ErrSaidClosed = fmt.Errorf("%w (so it is said, but nothing proves it, so it is not believed: try again later, and if it stays so ask the operator of the vault)", policies.CodeClosed)
 
 // closedBy is nil for a refusal that carries the vault's receipt of the closing of this very account, and [ErrSaidClosed] for one that only says so. What is
 // neither stays what it is.

@@ -20,7 +20,8 @@ import (
 )
 
 // GiveUp ends grants of an owner to this reader, those of some fields or all, and returns the fields. The vault destroys the keys as for a revocation, and the owner is told. If
-// they cannot be told now the wish is kept, and carried out with the next call that uses the network. [policies.CodeNoGrant] means that there is no such grant. That it is over already is believed
+// they cannot be told now the wish is kept, and carried out with the next call that uses the network. So nil does not mean that both has happened: the vault may have it and the storefront not
+// yet, or it was over before, which is only the storefront's word where the vault cannot be asked. [policies.CodeNoGrant] means that there is no such grant. That it is over already is believed
 // on the vault's word, where it can be had, and that the owner's account is closed on its receipt only ([ErrSaidClosed]); else the wish is kept too, until this device is opened again or gives up
 // something else.
 func (r *Reader) GiveUp(ctx context.Context, owner policies.OwnerID, fields ...policies.Field) ([]policies.Field, error) {
@@ -132,7 +133,7 @@ func (r *Reader) sendGivenUp(ctx context.Context) (changed bool, err error) {
 			over, why := r.over(ctx, v, e, d, err)
 			if why != nil {
 				r.mu.Lock()
-				r.unproven = errors.Join(r.unproven, fmt.Errorf("giving up a grant: %w", why))
+				r.unproven = errors.Join(r.unproven, fmt.Errorf("giving up a grant, which is kept and tried again: %w", why))
 				r.mu.Unlock()
 			}
 			if !over {
@@ -168,11 +169,12 @@ func (r *Reader) over(ctx context.Context, v *policies.VaultDocument, e *envelop
 	closed := func(err error) bool {
 		return errors.Is(err, policies.CodeClosed) && (r.closedBy(ctx, v, d.Owner, err) == nil || r.closedBy(ctx, v, policies.OwnerID(r.id), err) == nil)
 	}
+	saidClosed := fmt.Errorf("%w: it may be said of the other side's account, or of this one's", ErrSaidClosed)
 	switch {
 	case closed(said):
 		return true, nil
 	case r.wire.owners == nil && errors.Is(said, policies.CodeClosed):
-		return false, ErrSaidClosed
+		return false, saidClosed
 	case r.wire.owners == nil: // nobody else can be asked
 		return true, nil
 	}
@@ -186,7 +188,7 @@ func (r *Reader) over(ctx context.Context, v *policies.VaultDocument, e *envelop
 	case closed(err):
 		return true, nil
 	case errors.Is(err, policies.CodeClosed), errors.Is(said, policies.CodeClosed) && !saidToBeOver(err):
-		return false, ErrSaidClosed
+		return false, saidClosed
 	case saidToBeOver(err), errors.Is(err, policies.CodeUnavailable) && ctx.Err() == nil: // not every reader can reach the vault
 		return true, nil
 	}

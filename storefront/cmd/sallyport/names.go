@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -95,11 +96,19 @@ func (c *meGiveUp) Run(s *session) error {
 		}
 		given, err := o.GiveUp(s.ctx, c.Person, fields...)
 		if err != nil {
-			return err
+			return saidClosed(s, c.Person, err)
 		}
 		s.print(map[string]any{"given_up": given}, func(w io.Writer) { fmt.Fprintln(w, s.say("giveup.done", "fields", join(given), "name", c.Person)) })
 		return nil
 	})
+}
+
+// saidClosed adds to an error of giving up, if a closing is only said, whose it may be and that the wish is kept.
+func saidClosed(s *session, person string, err error) error {
+	if errors.Is(err, client.ErrSaidClosed) {
+		return s.adding(err, "giveup.said_closed", "name", person)
+	}
+	return err
 }
 
 type bizGiveUp struct {
@@ -122,7 +131,7 @@ func (c *bizGiveUp) Run(s *session) error {
 			return err
 		}
 		s.print(map[string]any{"given_up": given}, func(w io.Writer) {
-			fmt.Fprintf(w, "Given up: %s. The keys are destroyed, and the customer is told.\n", join(given))
+			fmt.Fprintf(w, "Given up: %s. `sallyport biz grants` lists what may still be read.\n", join(given))
 		})
 		return nil
 	})

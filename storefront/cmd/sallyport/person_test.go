@@ -177,6 +177,12 @@ func TestExplain(t *testing.T) {
 		{phrases.English, false, noneGiven("acme", fmt.Errorf("%w: this reader has no grant of that", policies.CodeNoGrant)),
 			"sallyport: acme: there is no such permission; `sallyport me grants` lists those that you gave"},
 		{phrases.English, false, fmt.Errorf("%w: its role", client.ErrRole), "sallyport: " + phrases.Say(phrases.English, "why.role")},
+		{phrases.English, false, ofBackup(fmt.Errorf("reading a backup: %w", client.ErrRole)), "sallyport: this is the backup of a business: it is for `sallyport biz restore`"},
+		{phrases.German, false, ofBackup(policies.CodeNotFound), "sallyport: das gibt es hier nicht"},
+		{phrases.German, false, saidClosed(&session{lang: phrases.German}, "acme", fmt.Errorf("giving up: %w", client.ErrSaidClosed)),
+			"sallyport: gemeint ist vielleicht das Konto von acme, vielleicht Ihr eigenes; was Sie aufgeben wollen, ist vorgemerkt, und `sallyport me contacts --refresh` versucht es wieder: " + phrases.Say(phrases.German, "why.said_closed")},
+		{phrases.English, false, saidClosed(&session{lang: phrases.English}, "acme", fmt.Errorf("giving up: %w", client.ErrSaidClosed)), "sallyport: giving up: " + client.ErrSaidClosed.Error() + ": " + phrases.Say(phrases.English, "giveup.said_closed", "name", "acme")},
+		{phrases.English, false, saidClosed(&session{lang: phrases.English}, "acme", policies.CodeNoGrant), "sallyport: " + policies.CodeNoGrant.Error()},
 		// That nothing is stopped, or announced, is said where it is known, not because somebody on the way said "not found".
 		{phrases.English, false, client.ErrNotFrozen, "sallyport: no stop is in force that could be ended"},
 		{phrases.English, false, client.ErrNotAnnounced, "sallyport: nothing is announced that could be taken back"},
