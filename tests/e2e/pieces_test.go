@@ -122,7 +122,7 @@ func TestPieces(t *testing.T) {
 	if r := play(t, s, 3, "anna", "me", "contacts", "--refresh"); !strings.Contains(r.Stdout, "DE02120300000000202051") || !strings.Contains(r.Stdout, "+49 170 1000") || !strings.Contains(r.Stderr, "bank.iban was not fetched") {
 		t.Errorf("with one field that cannot be read now:\n%s%s", r.Stdout, r.Stderr)
 	}
-	play(t, s, 0, "ben", "me", "remove", "bank.iban")
+	play(t, s, 0, "ben", "me", "rm", "bank.iban")
 	holds("+49 170 1000", "--refresh")
 
 	// Ben sees that she read, and takes it back; her program deletes its copy.
