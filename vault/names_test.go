@@ -8,18 +8,15 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/names"
 	"github.com/sallyport/sallyport/vault/api"
-	"github.com/sallyport/sallyport/vault/pre"
 )
 
 // business is an identity with a name, and the document to enrol it.
 func (w *world) business(name string) (policies.IdentityID, api.Submission) {
 	w.t.Helper()
-	partySeeds++
-	key := newSigner(partySeeds)
-	kem := pre.NewBlobKey([32]byte{partySeeds}).Public()
+	key, recovery, kem := newParty()
 	e, err := policies.Sign[policies.Identity](key, &policies.Identity{
 		Header: policies.NewHeader("identity", time.Now()), Kind: policies.KindBusiness, Name: name, SigningKey: publicBytes(key),
-		KEMKey: kem, LoginKey: kem, RecoveryHash: policies.HashKey(publicBytes(recoveryKey(partySeeds))),
+		KEMKey: kem, LoginKey: kem, RecoveryHash: policies.HashKey(publicBytes(recovery)),
 	})
 	must(w.t, err)
 	return policies.IdentityID(e.Hash), api.Submission{Envelope: e.Raw}

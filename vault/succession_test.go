@@ -162,7 +162,7 @@ func TestForgedSuccession(t *testing.T) {
 func TestSuccessionWithAnOldKey(t *testing.T) {
 	w := newWorld(t)
 	o := w.owner()
-	kemKey := pre.NewBlobKey([32]byte{partySeeds}).Public()
+	kemKey := partyKEM()
 	loginKey := kemKey
 	for seed := byte(221); seed < 223; seed++ {
 		for what, change := range map[string]func(*succession.Document){

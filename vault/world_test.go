@@ -678,7 +678,18 @@ func recoveryKey(seed byte) *envelope.PrivateKey {
 	return envelope.NewPrivateKey(&[envelope.SeedSize]byte{seed, 2})
 }
 
-var partySeeds byte = 10
+// parties counts those that the tests of this process made. Each has keys that no other has, and that none of newSigner and recoveryKey are.
+var parties uint16
+
+func newParty() (key, recovery *envelope.PrivateKey, kem []byte) {
+	parties++
+	return envelope.NewPrivateKey(&[envelope.SeedSize]byte{byte(parties), 3, byte(parties >> 8)}), envelope.NewPrivateKey(&[envelope.SeedSize]byte{byte(parties), 4, byte(parties >> 8)}), partyKEM()
+}
+
+// partyKEM is the key of the party that was made last.
+func partyKEM() []byte {
+	return pre.NewBlobKey([32]byte{byte(parties), 3, byte(parties >> 8)}).Public()
+}
 
 func (w *world) enrol() party {
 	w.t.Helper()
@@ -689,15 +700,13 @@ func (w *world) enrol() party {
 
 func (w *world) identity() (party, api.Submission) {
 	w.t.Helper()
-	partySeeds++
-	key := newSigner(partySeeds)
-	kem := pre.NewBlobKey([32]byte{partySeeds}).Public()
+	key, recovery, kem := newParty()
 	e, err := policies.Sign[policies.Identity](key, &policies.Identity{
 		Header: policies.NewHeader("identity", time.Now()), Kind: policies.KindPerson, SigningKey: publicBytes(key),
-		KEMKey: kem, LoginKey: kem, RecoveryHash: policies.HashKey(publicBytes(recoveryKey(partySeeds))),
+		KEMKey: kem, LoginKey: kem, RecoveryHash: policies.HashKey(publicBytes(recovery)),
 	})
 	must(w.t, err)
-	return party{w, key, policies.IdentityID(e.Hash), recoveryKey(partySeeds)}, api.Submission{Envelope: e.Raw}
+	return party{w, key, policies.IdentityID(e.Hash), recovery}, api.Submission{Envelope: e.Raw}
 }
 
 // owner is a person with fields.
