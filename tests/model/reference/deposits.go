@@ -203,7 +203,7 @@ func (m *model) collected(e *Event, sum *Summary) {
 	}
 	for i := range e.Items {
 		it := &e.Items[i]
-		if it.Result == "attestation_mismatch" || it.Result == "deposit_source" { // there is a value, and none that the source attested for this
+		if it.Result == "attestation_mismatch" || it.Result == "not_the_source" { // there is a value, and none that the source attested for this
 			m.counts(e, it, true)
 			continue
 		}

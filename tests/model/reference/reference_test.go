@@ -1268,6 +1268,12 @@ func TestWhatStatesAllow(t *testing.T) {
 			it := &(*h)[len(*h)-1].Items[0]
 			it.Number, it.Author = 2, "globex"
 		}},
+		"who collects is told that a value is not the source's": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.readOf("b", "not_the_source")
+			(*h)[len(*h)-1].Do, (*h)[len(*h)-1].Source, (*h)[len(*h)-1].About = Collect, "globex", "1"
+		}},
+		"and who reads is not": {false, func(h *history) { h.specified(20, 30, OK, Terms{}); h.readOf("b", "not_the_source") }},
 		"nothing is deposited twice": {false, func(h *history) {
 			h.specified(20, 30, OK, Terms{})
 			h.deposit(32, 36, OK, 2, "b")
