@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"bytes"
 	"crypto/ecdh"
+	"crypto/rsa"
 	"encoding/binary"
 	"errors"
 	"log/slog"
@@ -129,16 +130,22 @@ func TestFailedImportThatNobodySaw(t *testing.T) {
 	}
 }
 
-// TestEndOfTwoOfWhichOneIsUnseen: a key lies in the token twice, and the worker that ends it knows of one, also when it is asked again. The end is acknowledged when both are gone.
-func TestEndOfTwoOfWhichOneIsUnseen(t *testing.T) {
-	profile, public := ceremony(t)
-	p := pool(t, profile, func(c *PoolConfig) { c.Workers = 1 })
-	var w WrappedKey
-	key := importTogether(t, p, 1, func(k *ecdh.PrivateKey) []byte {
+// importKept imports a key, and returns it with what it was wrapped in, which brings it once more.
+func importKept(t *testing.T, p *Pool, public *rsa.PublicKey) (key aKey, w WrappedKey) {
+	t.Helper()
+	key = importTogether(t, p, 1, func(k *ecdh.PrivateKey) []byte {
 		w = WrappedKey{Path: OAEPDirect, Wrapped: wrappedKey(t, public, k)}
 		return bytes.Clone(w.Wrapped)
 	})[0]
 	w.ID = key.id
+	return key, w
+}
+
+// TestEndOfTwoOfWhichOneIsUnseen: a key lies in the token twice, and the worker that ends it knows of one, also when it is asked again. The end is acknowledged when both are gone.
+func TestEndOfTwoOfWhichOneIsUnseen(t *testing.T) {
+	profile, public := ceremony(t)
+	p := pool(t, profile, func(c *PoolConfig) { c.Workers = 1 })
+	key, w := importKept(t, p, public)
 	unseen(t, profile, w.bring)
 	if n := resting(t, profile, key.id); n != 2 {
 		t.Fatalf("%d keys: nothing is tested", n)
@@ -163,12 +170,7 @@ func TestEndWhoseWorkerDiedOfTwo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var w WrappedKey
-	key := importTogether(t, p, 1, func(k *ecdh.PrivateKey) []byte {
-		w = WrappedKey{Path: OAEPDirect, Wrapped: wrappedKey(t, public, k)}
-		return bytes.Clone(w.Wrapped)
-	})[0]
-	w.ID = key.id
+	key, w := importKept(t, p, public)
 	after, err := filepath.Glob(folder)
 	if err != nil {
 		t.Fatal(err)
@@ -295,12 +297,7 @@ func TestDoublesAtTheStart(t *testing.T) {
 func TestIndestructibleDoubles(t *testing.T) {
 	profile, public := ceremony(t)
 	first := pool(t, profile, nil)
-	var w WrappedKey
-	key := importTogether(t, first, 1, func(k *ecdh.PrivateKey) []byte {
-		w = WrappedKey{Path: OAEPDirect, Wrapped: wrappedKey(t, public, k)}
-		return bytes.Clone(w.Wrapped)
-	})[0]
-	w.ID = key.id
+	key, w := importKept(t, first, public)
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
