@@ -8,13 +8,19 @@ import (
 	"github.com/sallyport/sallyport/policies"
 )
 
+// twoGrants has an owner let a reader read two fields.
+func (w *world) twoGrants() (o *owner, r *reader, name, street *policies.Grant) {
+	w.t.Helper()
+	o, r = w.owner(), w.reader()
+	o.set("name", "n")
+	o.set("street", "s")
+	return o, r, o.grant(r, nil, "name"), o.grant(r, nil, "street")
+}
+
 // TestLostKeysAreNamed: at the start the vault's log names each key of a grant in force that the token does not have, and no other; the health says how many.
 func TestLostKeysAreNamed(t *testing.T) {
 	w := newWorld(t)
-	o, r := w.owner(), w.reader()
-	o.set("name", "n")
-	o.set("street", "s")
-	gone, whole := o.grant(r, nil, "name"), o.grant(r, nil, "street")
+	o, _, gone, whole := w.twoGrants()
 	key := func(g *policies.Grant, f policies.Field) KeyID { return keyID(g.ID, f, policies.AuthorID(o.id)) }
 	if h := w.vault.Health(); h.Reason != "" {
 		t.Errorf("before: %q", h.Reason)
@@ -40,10 +46,7 @@ func TestLostKeysAreNamed(t *testing.T) {
 // TestDisputedKeysAreNamed: keys of grants in force of whose names the token has different keys are told apart from others in log and health, which says how many.
 func TestDisputedKeysAreNamed(t *testing.T) {
 	w := newWorld(t)
-	o, r := w.owner(), w.reader()
-	o.set("name", "n")
-	o.set("street", "s")
-	two, whole := o.grant(r, nil, "name"), o.grant(r, nil, "street")
+	o, _, two, whole := w.twoGrants()
 	key := func(g *policies.Grant, f policies.Field) KeyID { return keyID(g.ID, f, policies.AuthorID(o.id)) }
 	if h := w.vault.Health(); h.Reason != "" || h.Disputed != 0 {
 		t.Errorf("before: %+v", h)
@@ -65,10 +68,7 @@ func TestDisputedKeysAreNamed(t *testing.T) {
 // why, and the vault starts all the same.
 func TestIndestructibleKeys(t *testing.T) {
 	w := newWorld(t)
-	o, r := w.owner(), w.reader()
-	o.set("name", "n")
-	o.set("street", "s")
-	g, kept := o.grant(r, nil, "name"), o.grant(r, nil, "street")
+	o, r, g, kept := w.twoGrants()
 	key := keyID(g.ID, "name", policies.AuthorID(o.id))
 	w.token.mu.Lock()
 	w.token.refuses = map[KeyID]bool{key: true, {9}: true}

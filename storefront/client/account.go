@@ -187,7 +187,7 @@ func (o *Owner) arrived(got *keys.Answer) {
 	}
 }
 
-// there is [ErrNoAccount] if this device knows of none, nor left one without knowing.
+// there returns [ErrNoAccount] if this device has no account, also after [Owner.arrived].
 func (o *Owner) there() error {
 	if o.state.Account.Version == 0 {
 		return ErrNoAccount

@@ -170,11 +170,7 @@ func (d dice) people(s *Script, fields []string, sealed bool) (out []Line) {
 			out = append(out, Line{Who: d.one("vault", "storefront", "both"), Do: reference.Kill, After: d.ms(1, 40), Length: d.ms(1, 60)})
 			l.With = true
 		case d.IntN(7) == 0:
-			if other := d.line(s, fields, sealed); other.Do != reference.Close && other.Do != reference.Suspend && other.Do != reference.Kill {
-				other.With = false
-				out = append(out, other)
-				l.With = other.Who != l.Who && other.Do != "wait"
-			}
+			out = d.beside(out, &l, s, fields, sealed)
 		}
 		if d.IntN(16) == 0 && l.Do != reference.Contacts && l.Do != reference.Block && l.Do != reference.Unblock {
 			l.Cut = d.ms(1, 60)

@@ -127,11 +127,7 @@ func (d dice) roots(s *Script, fields []string, sealed bool) (out []Line) {
 			out = append(out, Line{Who: d.one("vault", "storefront", "both"), Do: reference.Kill, After: d.ms(1, 60), Length: d.ms(1, 60)})
 			l.With = true
 		case d.IntN(2) == 0:
-			if other := d.line(s, fields, sealed); other.Do != reference.Close && other.Do != reference.Suspend && other.Do != reference.Kill {
-				other.With = false
-				out = append(out, other)
-				l.With = other.Who != l.Who && other.Do != "wait"
-			}
+			out = d.beside(out, &l, s, fields, sealed)
 		}
 		if d.IntN(20) == 0 {
 			l.Cut = d.ms(1, 60)

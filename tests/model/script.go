@@ -570,6 +570,17 @@ func (d dice) deposit(s *Script, fields []string, sealed bool) (out []Line) {
 	return out
 }
 
+// beside may put a line of anybody's before l, so that both are under way at once. It ends nothing that the lines after it are about.
+func (d dice) beside(out []Line, l *Line, s *Script, fields []string, sealed bool) []Line {
+	other := d.line(s, fields, sealed)
+	if other.Do == reference.Close || other.Do == reference.Suspend || other.Do == reference.Kill {
+		return out
+	}
+	other.With = false
+	l.With = other.Who != l.Who && other.Do != "wait"
+	return append(out, other)
+}
+
 func (d dice) line(s *Script, fields []string, sealed bool) Line {
 	owner, reader := d.one(s.Owners...), d.one(s.Readers...)
 	l := Line{Who: owner + "/" + d.one("1", "1", "2"), Fields: d.some(fields)}

@@ -93,11 +93,7 @@ func (d dice) sheets(s *Script, fields []string, sealed bool) (out []Line) {
 			out = append(out, Line{Who: d.one("keys", "keys", "storefront", "vault"), Do: reference.Kill, After: d.ms(1, 120), Length: d.ms(1, 40)})
 			l.With = true
 		case d.IntN(5) == 0:
-			if other := d.line(s, fields, sealed); other.Do != reference.Close && other.Do != reference.Suspend && other.Do != reference.Kill {
-				other.With = false
-				out = append(out, other)
-				l.With = other.Who != l.Who && other.Do != "wait"
-			}
+			out = d.beside(out, &l, s, fields, sealed)
 		}
 		if d.IntN(20) == 0 && l.Do != reference.Sync && l.Do != reference.Rescue {
 			l.Cut = d.ms(1, 120)
