@@ -700,6 +700,19 @@ func (s *Storefront) getHistory(c *call) error {
 	return c.json(http.StatusOK, history)
 }
 
+// getFreeze passes on whether operators stopped all reading of the owner, which the vault proves.
+func (s *Storefront) getFreeze(c *call) error {
+	owner, err := c.owner()
+	if err != nil {
+		return err
+	}
+	state, err := s.vault.Freeze(c.ctx, owner)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, state)
+}
+
 // getConsistency passes on the vault's proof that its log still begins with what it had. Whoever asks verifies it.
 func (s *Storefront) getConsistency(c *call) error {
 	from, err := number(c, "from", 1<<62)

@@ -76,6 +76,7 @@ var routes = []route{
 	{"POST", api.PathWriteEnds, owner, mib, 2 * vaultTimeout, (*Storefront).postWriteEnd},
 	{"GET", api.PathWriterGrants, member, 0, 10 * time.Second, (*Storefront).getWriterGrants},
 	{"GET", api.PathHistory, owner, 0, 10 * time.Second, (*Storefront).getHistory},
+	{"GET", api.PathFreeze, owner, 0, 10 * time.Second, (*Storefront).getFreeze},
 	{"GET", api.PathConsistency, anyone, 0, 10 * time.Second, (*Storefront).getConsistency},
 	{"GET", api.PathReaderGrants, member, 0, 10 * time.Second, (*Storefront).getReaderGrants},
 	{"POST", api.PathRenunciations, member, 2 * mib, 2 * vaultTimeout, (*Storefront).postRenunciation},

@@ -69,6 +69,7 @@ type Vault interface {
 	Chain(ctx context.Context, owner policies.OwnerID) (*vaultapi.ChainState, error)
 	Head(ctx context.Context, owner policies.OwnerID, author policies.AuthorID) (*vaultapi.HeadState, error)
 	History(ctx context.Context, owner policies.OwnerID, before uint64, limit int) (*vaultapi.History, error)
+	Freeze(ctx context.Context, owner policies.OwnerID) (*vaultapi.FreezeState, error)
 	Consistency(ctx context.Context, from, to uint64) (*vaultapi.Consistency, error)
 	// Evidence has the vault answer a reader's signed request for evidence, for the reader alone.
 	Evidence(ctx context.Context, request []byte) (*vaultapi.SealedEvidence, error)

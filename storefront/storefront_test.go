@@ -293,6 +293,7 @@ func TestWhoseItIs(t *testing.T) {
 		"grant":        {"POST", fill(api.PathGrants, anna.owner()), sub},
 		"revocation":   {"POST", fill(api.PathRevocations, anna.owner()), anna.revocation(g, "name")},
 		"history":      {"GET", fill(api.PathHistory, anna.owner()), nil},
+		"freeze":       {"GET", fill(api.PathFreeze, anna.owner()), nil},
 		"session":      {"POST", api.PathSessions, session.Raw},
 		"own path":     {"POST", fill(api.PathGrants, eve.owner()), sub},
 		"relationship": {"POST", api.PathRelationships, relationship(anna, eve).Raw},

@@ -130,6 +130,9 @@ func (a adapter) Head(_ context.Context, o policies.OwnerID, w policies.AuthorID
 func (a adapter) History(_ context.Context, o policies.OwnerID, before uint64, limit int) (*vaultapi.History, error) {
 	return a.line.Vault.History(o, before, limit)
 }
+func (a adapter) Freeze(_ context.Context, o policies.OwnerID) (*vaultapi.FreezeState, error) {
+	return a.line.Vault.Freeze(o)
+}
 func (a adapter) Evidence(ctx context.Context, request []byte) (*vaultapi.SealedEvidence, error) {
 	sealed, err := a.line.Vault.Evidence(ctx, request)
 	if err != nil {

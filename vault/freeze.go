@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/freeze"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/vault/api"
 	"github.com/sallyport/sallyport/vault/internal/ledger"
 )
 
@@ -115,6 +116,25 @@ func (v *Vault) thaw(ctx context.Context, e *envelope.Envelope) (*evidence.Recei
 		return nil, err
 	}
 	return v.receipt(&record, cp, e.Hash)
+}
+
+// Freeze is the receipt of the newest freeze of an owner, none if nothing is frozen.
+func (v *Vault) Freeze(owner policies.OwnerID) (*api.FreezeState, error) {
+	var index uint64
+	known := false
+	v.ledger.Read(func(s *ledger.State) { index, known = s.FrozenBy(owner), s.Identity(policies.IdentityID(owner)) != nil })
+	if !known {
+		return nil, policies.CodeNotFound
+	}
+	if index == 0 {
+		return new(api.FreezeState), nil
+	}
+	r, err := v.read(index)
+	if err != nil {
+		return nil, err
+	}
+	receipt, err := v.receipt(r, v.cfg.Log.Checkpoint(), r.Details.Document)
+	return &api.FreezeState{Receipt: receipt}, err
 }
 
 // frozenSince is when the newest freeze of an owner was recorded, zero if nothing is frozen.

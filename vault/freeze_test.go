@@ -100,8 +100,26 @@ func TestFreeze(t *testing.T) {
 		}
 		r.value(theirs, items[1])
 	}
+	shown := func(want *evidence.Receipt) {
+		t.Helper()
+		for owner, want := range map[policies.OwnerID]*evidence.Receipt{id: want, policies.OwnerID(other.id): nil} {
+			state, err := w.vault.Freeze(owner)
+			must(t, err)
+			if (state.Receipt == nil) != (want == nil) {
+				t.Errorf("the receipt of a freeze: %v, want %v", state.Receipt, want)
+			} else if want != nil {
+				if _, entry, _, err := state.Receipt.Verify(w.document, want.Document); err != nil || entry.Kind != evidence.EntryFreeze {
+					t.Errorf("the receipt of the freeze: %s, %v", entry.Kind, err)
+				}
+			}
+		}
+	}
+	if _, err := w.vault.Freeze(policies.OwnerID{9}); !errors.Is(err, policies.CodeNotFound) {
+		t.Errorf("a freeze of an owner whom nobody knows: %v", err)
+	}
 	for _, database := range []bool{true, false} {
 		frozen(policies.CodeFrozen)
+		shown(first)
 		must(t, w.vault.Close(t.Context()))
 		w.log.Close()
 		w.reopen(database)
@@ -133,6 +151,7 @@ func TestFreeze(t *testing.T) {
 	thaw := o.thawOf(o.link(), o.key)
 	o.take(thaw)
 	frozen(policies.CodeReleased)
+	shown(nil)
 	// The order is used up: neither operator, nor who kept a copy, freezes anew with it.
 	w.accepted(api.Submission{Envelope: e.Raw})
 	frozen(policies.CodeReleased)
@@ -143,9 +162,10 @@ func TestFreeze(t *testing.T) {
 		w.log.Close()
 		w.reopen(database)
 	}
-	w.accepted(api.Submission{Envelope: one.freezeOf(id, two.orderOf(id, two.key), one.key).Raw})
+	second := w.accepted(api.Submission{Envelope: one.freezeOf(id, two.orderOf(id, two.key), one.key).Raw})
 	r.openSession()
 	frozen(policies.CodeFrozen)
+	shown(second)
 
 	// It is in the owner's history, under the owner's pseudonym, with both operators.
 	var told []evidence.Kind

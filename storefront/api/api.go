@@ -32,6 +32,7 @@ const (
 	PathRevocations   = "/v1/owners/{owner}/revocations"  // POST, the owner's login, vault api.Submission: evidence.Receipt; 202: in force, and to be sent again
 	PathClosure       = "/v1/owners/{owner}/closure"      // POST, the owner's login, a closure's envelope: evidence.Receipt
 	PathHistory       = "/v1/owners/{owner}/history"      // GET ?before=&limit=, the owner's login: vault api.History
+	PathFreeze        = "/v1/owners/{owner}/freeze"       // GET, the owner's login: vault api.FreezeState
 	PathConsistency   = "/v1/log/consistency"             // GET ?from=&to=, no login: vault api.Consistency
 	PathRenunciations = "/v1/renunciations"               // POST, the reader's login, a renunciation's envelope: evidence.Receipt; 202: in force, and to be sent again. GET ?after=INDEX, the owner's login: [Renunciations]
 	PathVoucher       = "/v1/identities/{id}/voucher"     // POST, open, a voucher's envelope: evidence.Receipt. GET, open: [Vouched], or 404

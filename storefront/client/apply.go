@@ -153,6 +153,10 @@ func (o *Owner) apply(e *envelope.Envelope) error {
 		if err := o.applyWriting(e, done >= 0); err != nil {
 			return err
 		}
+	case "thaw":
+		if err := o.applyThaw(e); err != nil {
+			return err
+		}
 	}
 	if done < 0 {
 		return o.applySuccession(e)

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
 	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/freeze"
+	"github.com/sallyport/sallyport/storefront/api"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
 
@@ -42,6 +44,48 @@ func tooOld(err error) error { return fmt.Errorf("ending the stop: %w: %w", ErrT
 
 // ErrNotFrozen: there is no stop to be ended, as the vault itself says. It is a policies.CodeNotFound too, which a storefront can say as well.
 var ErrNotFrozen = fmt.Errorf("%w: nothing is stopped", policies.CodeNotFound)
+
+// Frozen is when two operators stopped all reading of this person, by the vault's log, as far as this device has heard. Zero: nothing is stopped.
+func (o *Owner) Frozen() time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.state.Frozen == 0 {
+		return time.Time{}
+	}
+	return time.Unix(o.state.Frozen, 0)
+}
+
+// learnFrozen asks whether all reading is stopped. That it is, is believed on the vault's receipt; that it is over, on a thaw in this person's own chain.
+func (o *Owner) learnFrozen(ctx context.Context, v *policies.VaultDocument) error {
+	var s vaultapi.FreezeState
+	err := o.wire.call(ctx, request{method: http.MethodGet, path: path(api.PathFreeze, o.id.String()), out: &s, login: true})
+	if err != nil || s.Receipt == nil {
+		return err
+	}
+	at, details, err := o.openedAt(ctx, v, s.Receipt, s.Receipt.Document, evidence.EntryFreeze)
+	if err == nil && details.Owner != o.ID() {
+		err = fmt.Errorf("%w: the receipt is about somebody else", ErrUntrue)
+	}
+	if err != nil {
+		return fmt.Errorf("asking whether all reading is stopped: %w", err)
+	}
+	if at.Unix() > max(o.state.Thawed, o.state.Frozen) {
+		o.state.Frozen, o.unsaved = at.Unix(), true
+	}
+	return nil
+}
+
+// applyThaw takes over that reading goes on: a thaw ends what was stopped until its time, to the second.
+func (o *Owner) applyThaw(e *envelope.Envelope) error {
+	t, err := policies.Decode[freeze.Thaw](e)
+	if err != nil {
+		return err
+	}
+	if o.state.Thawed = max(o.state.Thawed, t.Time); o.state.Frozen <= o.state.Thawed {
+		o.state.Frozen = 0
+	}
+	return nil
+}
 
 // deliverThaw sends a thaw. That there is nothing to end, or that it is too old, the vault must say itself: if the storefront's word were enough, it could keep a person stopped who
 // believes the opposite.

@@ -202,3 +202,64 @@ func TestThawOfBefore(t *testing.T) {
 	}
 	left(0)
 }
+
+// TestToldOfFreeze: whatever a person's device does, it hears that two operators stopped all reading, and it hears of it once more only if they do so again. A storefront can make
+// nobody believe that they are stopped, with a receipt of somebody else's or of before, and nobody who has heard of it that it is over.
+func TestToldOfFreeze(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	freeze := w.freezers()
+	o, m := w.owner()
+	other, _ := w.owner()
+	w.must(o.Set(ctx, set("note", "n")))
+	w.must(other.Set(ctx, set("note", "n")))
+	told := func(o *Owner, want bool) {
+		t.Helper()
+		if got := !o.Frozen().IsZero(); got != want {
+			t.Errorf("told that it is stopped: %v, want %v", got, want)
+		}
+	}
+	told(o, false)
+	freeze(o)
+	told(o, false)
+	o = reopen(m, w)
+	w.must(o.Set(ctx, set("note", "m")))
+	told(o, true)
+	told(reopen(m, w), true)
+	var before []byte // what the storefront said of the first freeze
+	w.rewrite("/freeze", func(body []byte) []byte {
+		before = bytes.Clone(body)
+		return body
+	})
+	w.must(o.Sync(ctx))
+	freezeIs := func(body []byte) {
+		w.rewrite("/freeze", func([]byte) []byte { return body })
+	}
+	freezeIs([]byte(`{}`))
+	w.must(o.Sync(ctx))
+	told(o, true) // only the person ends it
+	freezeIs(before)
+	if err := other.Sync(ctx); !errors.Is(err, ErrUntrue) {
+		t.Errorf("a receipt of somebody else's: %v", err)
+	}
+	told(other, false)
+	w.hostile(nil)
+
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // a thaw ends what was stopped in its second too
+	second := reopen(m.clone(), w)
+	w.must(second.Thaw(ctx))
+	told(second, false)
+	w.must(o.Sync(ctx)) // the thaw is another device's
+	told(o, false)
+	freezeIs(before)
+	w.must(o.Sync(ctx))
+	told(o, false)
+	w.hostile(nil)
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
+	freeze(o)
+	w.must(o.Sync(ctx))
+	told(o, true)
+	if _, err := second.Verify(ctx); err != nil {
+		t.Error(err)
+	}
+	told(second, true)
+}

@@ -182,7 +182,11 @@ func (o *Owner) Receive(ctx context.Context) (_ Mail, err error) {
 	if err != nil {
 		return mail, err
 	}
-	return mail, o.settleMail(ctx)
+	if err := o.settleMail(ctx); err != nil {
+		return mail, err
+	}
+	o.lookAround(ctx)
+	return mail, nil
 }
 
 // settleMail carries on with everything that a message is to follow from. It ends at the first error: what could not be saved is not sent.

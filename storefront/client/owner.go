@@ -43,6 +43,9 @@ type Owner struct {
 
 	departed map[policies.ReaderID]bool // contacts of whom it was told since this device was opened that they closed their accounts
 
+	looked time.Time // when this process last looked around, see lookAround
+	aside  error     // what failed then
+
 	needless policies.DocumentID // the stroke of the newest thaw that had nothing to end
 }
 
@@ -80,6 +83,9 @@ type ownerState struct {
 	Restored bool `json:"restored,omitzero"` // and has not looked yet for what was left undone
 
 	Overtaken []overtakenWish `json:"overtaken,omitzero"` // what waited and was not given, because another device decided otherwise later; the person is not told yet
+
+	Frozen int64 `json:"frozen,omitzero"` // when all reading was stopped, Unix seconds of the vault's log
+	Thawed int64 `json:"thawed,omitzero"` // time of the newest thaw of the chain
 
 	GivenUpEarly []succession.Renunciation `json:"given_up_early,omitzero"` // what of it is of grants that this device has not met yet
 }

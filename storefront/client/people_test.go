@@ -115,8 +115,8 @@ func TestPeople(t *testing.T) {
 	// Anna's phone is stolen, and she replaces everything. What she reads ben's device grants to her new keys.
 	w.must(anna.Replace(ctx, stolen(), keep(new([]byte))))
 	w.must(ben.Sync(ctx))
-	if renewed := ben.Renewed(); len(renewed) != 1 {
-		t.Errorf("ben is told of %v", renewed)
+	if renewed, err := ben.Renewed(); err != nil || len(renewed) != 1 {
+		t.Errorf("ben is told of %v, %v", renewed, err)
 	}
 	w.must(ben.Set(ctx, set("phone.mobile", "+49 12")))
 	refresh(map[policies.Field]string{"phone.mobile": "+49 12", "address.home": "Road 1"})

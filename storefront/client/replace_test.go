@@ -443,8 +443,8 @@ func TestReaderReplace(t *testing.T) {
 		t.Errorf("%d owners are waited for, want 2", len(waiting))
 	}
 	w.must(owners[0].Sync(ctx))
-	if renewed := owners[0].Renewed(); len(renewed) != 1 || renewed[0].Alias != "acme0" {
-		t.Errorf("the owner is told of %v", renewed)
+	if renewed, err := owners[0].Renewed(); err != nil || len(renewed) != 1 || renewed[0].Alias != "acme0" {
+		t.Errorf("the owner is told of %v, %v", renewed, err)
 	}
 	w.wantRead(r, owners[0], "own/a", "a")
 	w.wantRead(r, owners[0], "own/b", "b")
@@ -466,6 +466,94 @@ func TestReaderReplace(t *testing.T) {
 	w.wantRead(fresh, owners[0], "own/b", "b")
 	w.must(owners[1].Sync(ctx))
 	w.wantRead(fresh, owners[1], "own/a", "a")
+}
+
+// TestRenewedAtAnyContact: whatever an owner's device is used for, it renews what a reader had that replaced its keys since; it looks once a minute at most, and what it cannot look up or
+// renew fails nothing else, and is told.
+func TestRenewedAtAnyContact(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	r, _ := w.reader("Acme")
+	other, _ := w.reader("Globex")
+	uses := map[string]func(*Owner) error{
+		"set":    func(o *Owner) error { return o.Set(ctx, set("own/b", "new")) },
+		"remove": func(o *Owner) error { return o.Remove(ctx, "own/b") },
+		"rotate": func(o *Owner) error { return o.Rotate(ctx, "own/b") },
+		"inbox":  func(o *Owner) error { _, err := o.Receive(ctx); return err },
+		"grant":  func(o *Owner) error { return o.Grant(ctx, other.ID(), []policies.Field{"own/b"}, GrantOptions{}) },
+		"revoke": func(o *Owner) error { return o.Revoke(ctx, other.ID(), []policies.Field{"own/c"}, RevokeOptions{}) },
+		"write":  func(o *Owner) error { return o.GrantWrite(ctx, other.ID(), []policies.Field{"own/b"}, GrantOptions{}) },
+	}
+	owners, stores := map[string]*Owner{}, map[string]*memory{}
+	for use := range uses {
+		o, m := w.owner()
+		w.connect(o, r, "acme of "+use)
+		w.connect(o, other, "globex of "+use)
+		w.must(o.Set(ctx, set("own/a", "a"), set("own/b", "b"), set("own/c", "c")))
+		w.must(o.Grant(ctx, r.ID(), []policies.Field{"own/a"}, GrantOptions{Purpose: "delivery"}))
+		w.must(o.Grant(ctx, other.ID(), []policies.Field{"own/c"}, GrantOptions{}))
+		owners[use], stores[use] = o, m
+	}
+	var backup []byte
+	w.must(r.Replace(ctx, stolen(), keep(&backup)))
+	for use, do := range uses {
+		o := owners[use]
+		looks := 0
+		count := func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/freeze") {
+				looks++
+			}
+			next.ServeHTTP(rw, r)
+		}
+		w.hostile(count)
+		o.looked = time.Now()
+		w.must(o.Set(ctx, set("note", "a")))
+		w.wantRefusal(r, o, "own/a", policies.CodeSuspended)
+		if looks != 0 {
+			t.Errorf("%s: a device that looked just now looks again", use)
+		}
+		o = reopen(stores[use], w)
+		w.silent("/identities")
+		w.must(o.Set(ctx, set("note", "b"))) // nothing can be looked up
+		w.hostile(count)
+		o = reopen(stores[use], w)
+		w.must(do(o))
+		w.wantRead(r, o, "own/a", "a")
+		if renewed, err := o.Renewed(); err != nil || len(renewed) != 1 || renewed[0].Alias != "acme of "+use {
+			t.Errorf("%s: the owner is told of %v, %v", use, renewed, err)
+		}
+		if looks == 0 {
+			t.Errorf("%s: it did not look", use)
+		}
+		seq := o.state.Known.Seq
+		o = reopen(stores[use], w)
+		w.must(o.Sync(ctx))
+		if o.state.Known.Seq != seq {
+			t.Errorf("%s: granted again", use)
+		}
+	}
+	w.hostile(nil)
+
+	// What cannot be renewed fails nothing, is told, and is done later.
+	w.must(r.Replace(ctx, stolen(), keep(&backup)))
+	o := reopen(stores["set"], w)
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.HasSuffix(r.URL.Path, "/grants") && r.Method == http.MethodPost {
+			http.Error(rw, "silence", http.StatusBadGateway)
+			return
+		}
+		next.ServeHTTP(rw, r)
+	})
+	w.reachable(false)
+	w.must(o.Set(ctx, set("own/a", "aa")))
+	if _, err := o.Renewed(); !errors.Is(err, policies.CodeUnavailable) {
+		t.Errorf("what could not be renewed: %v", err)
+	}
+	w.hostile(nil)
+	w.reachable(true)
+	o = reopen(stores["set"], w)
+	w.must(o.Set(ctx, set("note", "c")))
+	w.wantRead(r, o, "own/a", "aa")
 }
 
 // TestReplacedAtTheVaultAlone: the vault accepted what replaces the keys, the storefront was killed before it stored it, and the device that sent it is lost. Who is restored from the backup

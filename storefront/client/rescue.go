@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -324,11 +326,41 @@ func (r *Reader) relate(header policies.Header, owner policies.OwnerID, nonce po
 func (o *Owner) renewReaders(ctx context.Context) (news bool) {
 	for i := range o.state.Contacts {
 		c := &o.state.Contacts[i]
-		if (len(o.granted(policies.ReaderID(c.ID), nil)) > 0 || slices.Contains(o.writersOf(nil), policies.AuthorID(c.ID))) && o.renewReader(ctx, c) {
+		if o.serves(c) && o.renewReader(ctx, c) {
 			news = true
 		}
 	}
 	return news
+}
+
+// readersMoved reports whether a reader has more to show than is known of it: then it may have replaced its keys. Nothing is believed here.
+func (o *Owner) readersMoved(ctx context.Context) bool {
+	var all sync.WaitGroup
+	var moved atomic.Bool
+	next := make(chan *readerContact)
+	for range 8 {
+		all.Go(func() {
+			for c := range next {
+				list, err := o.listed(ctx, c.ID, policies.OwnerID{})
+				if err == nil && len(list) > len(c.Successions) {
+					moved.Store(true)
+				}
+			}
+		})
+	}
+	for i := range o.state.Contacts {
+		if c := &o.state.Contacts[i]; o.serves(c) {
+			next <- c
+		}
+	}
+	close(next)
+	all.Wait()
+	return moved.Load()
+}
+
+// serves reports whether a contact reads or writes something.
+func (o *Owner) serves(c *readerContact) bool {
+	return len(o.granted(policies.ReaderID(c.ID), nil)) > 0 || slices.Contains(o.writersOf(nil), policies.AuthorID(c.ID))
 }
 
 // renewReader does so for one: a contact that is about to be granted something may have replaced its keys too.
@@ -433,9 +465,10 @@ func (o *Owner) regrantTo(reader policies.ReaderID) {
 	}
 }
 
-// Renewed are the contacts whose grants were renewed since this device was opened, because they replaced their keys.
-func (o *Owner) Renewed() []Contact {
+// Renewed are the contacts whose grants were renewed since this device was opened, because they replaced their keys. The error is what failed while this device looked for
+// such contacts beside what it was asked for; the rest of it is done by the next operation.
+func (o *Owner) Renewed() ([]Contact, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return slices.Clone(o.renewed)
+	return slices.Clone(o.renewed), o.aside
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
@@ -71,6 +72,10 @@ func (o *Owner) sync(ctx context.Context) (err error) {
 	if err := o.syncGivenUp(ctx); err != nil {
 		return errors.Join(runErr, err)
 	}
+	if err := untrue(o.learnFrozen(ctx, v)); err != nil {
+		return errors.Join(runErr, err)
+	}
+	o.looked = o.now()
 	o.syncVouchers(ctx)
 	o.showSide(ctx)
 	ends, renewed := o.endSuperseded(), o.renewReaders(ctx)
@@ -85,6 +90,36 @@ func (o *Owner) sync(ctx context.Context) (err error) {
 		}
 	}
 	return o.tidy(ctx, v)
+}
+
+// lookEvery is how long a device that is in use does not look around again.
+const lookEvery = time.Minute
+
+// lookAround has a device look, at the end of whatever else it did, for what it would else learn from Sync only: readers that replaced their keys, as after a theft,
+// get the same granted again, and that all reading is stopped is heard of. What fails has not failed the operation: see Renewed.
+func (o *Owner) lookAround(ctx context.Context) {
+	if o.now().Sub(o.looked).Abs() < lookEvery || o.state.Replacing != nil || o.state.Closed {
+		return
+	}
+	o.looked = o.now()
+	v, err := o.vault(ctx)
+	if err != nil {
+		return
+	}
+	if o.aside = untrue(o.learnFrozen(ctx, v)); o.readersMoved(ctx) {
+		o.aside = errors.Join(o.aside, o.sync(ctx))
+	}
+	if o.unsaved {
+		o.aside = errors.Join(o.aside, o.save())
+	}
+}
+
+// untrue is err if it is that somebody made something up: what cannot be asked now is asked another time.
+func untrue(err error) error {
+	if errors.Is(err, ErrUntrue) || errors.Is(err, ErrFork) {
+		return err
+	}
+	return nil
 }
 
 // endSuperseded puts into the queue the end of what newer grants took the place of, and reports whether there is something: the device that was to do it may be lost. What

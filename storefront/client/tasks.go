@@ -121,7 +121,11 @@ func (o *Owner) saveAndRun(ctx context.Context) error {
 	if err := o.save(); err != nil {
 		return err
 	}
-	return o.run(ctx)
+	if err := o.run(ctx); err != nil {
+		return err
+	}
+	o.lookAround(ctx)
+	return nil
 }
 
 // run carries out the tasks in order until one fails. What failed stays, unless it was refused for good.

@@ -133,13 +133,19 @@ func (d *device) receipt(ctx context.Context, v *policies.VaultDocument, r *evid
 
 // opened is receipt with what was recorded.
 func (d *device) opened(ctx context.Context, v *policies.VaultDocument, r *evidence.Receipt, document policies.Hash, kind evidence.Kind) (*evidence.Details, error) {
-	_, entry, details, err := r.Verify(v, document)
+	_, details, err := d.openedAt(ctx, v, r, document, kind)
+	return details, err
+}
+
+// openedAt is opened with when it was recorded.
+func (d *device) openedAt(ctx context.Context, v *policies.VaultDocument, r *evidence.Receipt, document policies.Hash, kind evidence.Kind) (time.Time, *evidence.Details, error) {
+	at, entry, details, err := r.Verify(v, document)
 	if err != nil {
-		return nil, fmt.Errorf("%w: receipt: %w", ErrUntrue, err)
+		return at, nil, fmt.Errorf("%w: receipt: %w", ErrUntrue, err)
 	}
 	// A grant's import is recorded before the grant itself: only the entry of the right kind says that it is in force.
 	if kind != "" && entry.Kind != kind {
-		return nil, fmt.Errorf("%w: the receipt is for an entry %q, not %q", ErrUntrue, entry.Kind, kind)
+		return at, nil, fmt.Errorf("%w: the receipt is for an entry %q, not %q", ErrUntrue, entry.Kind, kind)
 	}
-	return details, d.notice(ctx, v, r.Checkpoint, false)
+	return at, details, d.notice(ctx, v, r.Checkpoint, false)
 }

@@ -65,9 +65,11 @@ func (o *Owner) Verify(ctx context.Context) (_ *Verification, err error) {
 	}
 	var h recorded
 	n := 0
-	err = o.eachEntry(ctx, 1<<30, true, func(index uint64, _ time.Time, entry evidence.Entry, d *evidence.Details) bool {
+	err = o.eachEntry(ctx, 1<<30, true, func(index uint64, at time.Time, entry evidence.Entry, d *evidence.Details) bool {
 		n++
-		h.add(index, entry, d)
+		if h.add(index, entry, d); h.newest == evidence.EntryFreeze && entry.Kind == evidence.EntryFreeze {
+			o.state.Frozen = max(o.state.Frozen, at.Unix())
+		}
 		return true
 	})
 	if err != nil {

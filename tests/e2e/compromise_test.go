@@ -298,7 +298,7 @@ func TestCompromise(t *testing.T) {
 	if text, _ := readsOf(t, s, "acme", "own/b"); text != "b2" {
 		t.Errorf("acme reads %q", text)
 	}
-	if out := play(t, s, 0, "tablet", "me", "sync").Stderr; !strings.Contains(out, "replaced what it reads with") || strings.Contains(out, "WARNING") {
+	if out := play(t, s, 0, "tablet", "me", "inbox").Stderr; !strings.Contains(out, "replaced what it reads with") || strings.Contains(out, "WARNING") {
 		t.Errorf("the tablet says: %q", out)
 	}
 	if text, _ := readsOf(t, s, "globex", "own/b"); text != "b2" {

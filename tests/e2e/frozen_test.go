@@ -81,8 +81,13 @@ func TestFrozen(t *testing.T) {
 	if out := play(t, s, 0, "found", "me", "history").Stdout; !strings.Contains(out, "Two operators stopped all reading of your data") || !strings.Contains(out, "me thaw") {
 		t.Errorf("the history says\n%s", out)
 	}
-	if out := play(t, s, 0, "found", "me", "verify").Stdout; !strings.Contains(out, "you have not ended that") {
-		t.Errorf("the verification says\n%s", out)
+	for _, ask := range []string{"verify", "grants", "inbox"} {
+		if out := play(t, s, 0, "found", "me", ask).Stderr; !strings.Contains(out, "stopped since") || !strings.Contains(out, "me thaw") {
+			t.Errorf("me %s says\n%s", ask, out)
+		}
+	}
+	if out := play(t, s, 0, "found", "--json", "me", "grants").Stdout; !strings.Contains(out, `"frozen":true`) && !strings.Contains(out, `"frozen": true`) {
+		t.Errorf("me grants says\n%s", out)
 	}
 	play(t, s, 0, "found", "me", "thaw")
 	if text, _ := reads(t, s, "acme", "anna", "own/a", ""); text != "of anna" {
@@ -91,7 +96,7 @@ func TestFrozen(t *testing.T) {
 	if out := play(t, s, 0, "found", "--lang", "de", "me", "history").Stdout; !strings.Contains(out, "Sperre aufgehoben") {
 		t.Errorf("the history says\n%s", out)
 	}
-	if r := play(t, s, 0, "found", "me", "verify"); strings.Contains(r.Stdout, "WRONG") || strings.Contains(r.Stdout, "thaw") {
+	if r := play(t, s, 0, "found", "me", "verify"); strings.Contains(r.Stdout, "WRONG") || strings.Contains(r.Stdout+r.Stderr, "thaw") {
 		t.Errorf("%s", r.Stdout)
 	}
 	if r := play(t, s, 3, "found", "me", "thaw"); !strings.Contains(r.Stderr, "no stop is in force") {

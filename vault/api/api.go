@@ -27,6 +27,7 @@ const (
 	PathChain          = "/v1/owners/{owner}/chain"          // GET: [ChainState]; storefront's listener only
 	PathHead           = "/v1/owners/{owner}/heads/{author}" // GET: [HeadState]; storefront's listener only
 	PathHistory        = "/v1/owners/{owner}/history"        // GET ?before=&limit=: [History]; storefront's listener only
+	PathFreeze         = "/v1/owners/{owner}/freeze"         // GET: [FreezeState]; storefront's listener only
 	PathLogCheckpoint  = "/v1/log/checkpoint"                // GET: the published checkpoint, a C2SP signed note
 	PathLogVault       = "/v1/log/vault"                     // GET: the vault document's envelope, as it was published
 	PathLogTile        = "/v1/log/tile/{tile...}"            // GET: a hash tile of the published log: [ParseTile]
@@ -98,6 +99,11 @@ type History struct {
 	Entries    []evidence.Evidence `json:"entries"`
 	Before     uint64              `json:"before,omitzero"` // pass it on to get the next page; 0: there is none
 	// Names maps pseudonyms in the entries to identities that the openings do not name themselves; usually empty.
+}
+
+// FreezeState says whether all reading of an owner is stopped.
+type FreezeState struct {
+	Receipt *evidence.Receipt `json:"receipt,omitempty"` // of the newest freeze, if no thaw came after it
 }
 
 // Consistency proves that the key-use log's tree of To entries begins with that of From entries (RFC 6962). It is hashes only, for anyone.

@@ -181,6 +181,11 @@ func (c *Client) History(ctx context.Context, owner policies.OwnerID, before uin
 	return get[api.History](ctx, c, strings.Replace(api.PathHistory, "{owner}", owner.String(), 1)+"?"+q.Encode())
 }
 
+// Freeze says whether all reading of an owner is stopped.
+func (c *Client) Freeze(ctx context.Context, owner policies.OwnerID) (*api.FreezeState, error) {
+	return get[api.FreezeState](ctx, c, strings.Replace(api.PathFreeze, "{owner}", owner.String(), 1))
+}
+
 // Consistency proves that the log of to entries begins with the log of from entries. Clients verify it.
 func (c *Client) Consistency(ctx context.Context, from, to uint64) (*api.Consistency, error) {
 	q := url.Values{"from": {strconv.FormatUint(from, 10)}, "to": {strconv.FormatUint(to, 10)}}

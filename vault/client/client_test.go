@@ -255,6 +255,7 @@ func TestAnswersAreReadStrictly(t *testing.T) {
 		"chain":       func() error { _, err := c.Chain(t.Context(), policies.OwnerID{}); return err },
 		"head":        func() error { _, err := c.Head(t.Context(), policies.OwnerID{}, policies.AuthorID{}); return err },
 		"history":     func() error { _, err := c.History(t.Context(), policies.OwnerID{}, 1, 2); return err },
+		"freeze":      func() error { _, err := c.Freeze(t.Context(), policies.OwnerID{}); return err },
 		"consistency": func() error { _, err := c.Consistency(t.Context(), 1, 2); return err },
 		"evidence":    func() error { _, err := c.Evidence(t.Context(), []byte(`{}`)); return err },
 		"health":      func() error { _, err := c.Health(t.Context()); return err },

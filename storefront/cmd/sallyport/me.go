@@ -616,7 +616,7 @@ func (c *meGrants) Run(s *session) error {
 			}
 			return alias
 		}
-		s.print(map[string]any{"grants": list, "writers": writers}, func(w io.Writer) {
+		s.print(map[string]any{"grants": list, "writers": writers, "frozen": !o.Frozen().IsZero()}, func(w io.Writer) {
 			t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 			for _, g := range list {
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", who(g.Alias, g.Reader), g.Field, s.say("grant."+g.Status), s.say("grants.row", "custody", s.say("custody."+string(g.Custody)), "date", until(g.Expires), "purpose", oneLine(g.Purpose)))
@@ -657,9 +657,6 @@ func (c *meVerify) Run(s *session) error {
 				}
 			}
 			fmt.Fprintln(w, s.say("verify.done", "n", v.Entries, "size", v.Size))
-			if v.Frozen {
-				fmt.Fprintln(w, s.say("verify.frozen"))
-			}
 		})
 		if !v.Agrees() {
 			return errQuiet{s.adding(client.ErrUntrue, "verify.wrong")}
@@ -728,13 +725,10 @@ func (c *meSync) Run(s *session) error {
 		if err != nil {
 			return err
 		}
-		s.print(map[string]any{"synced": true}, func(w io.Writer) { fmt.Fprintln(w, s.say("synced")) })
+		s.print(map[string]any{"synced": true, "frozen": !o.Frozen().IsZero()}, func(w io.Writer) { fmt.Fprintln(w, s.say("synced")) })
 		s.warnAnnounced(o)
 		if replaced {
 			s.noteReplaced(o)
-		}
-		for _, c := range o.Renewed() {
-			s.note("%s", s.say("synced.renewed", "who", contactName(c)))
 		}
 		for _, g := range o.GivenUp() {
 			s.note("%s", s.say("synced.givenup", "who", contactName(g.Contact), "fields", join(g.Fields)))

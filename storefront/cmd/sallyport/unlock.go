@@ -249,8 +249,23 @@ func (s *session) withOwner(work func(*client.Owner, *profile.Profile) error) er
 	if _, still := o.Announced(); announced && !still && !s.cancelling && o.Generation() == before {
 		s.note("%s", s.say("replace.overruled"))
 	}
+	s.noteLooked(o)
 	s.warnLog(o.Log())
 	return err
+}
+
+// noteLooked tells what a device learnt beside what it was asked for.
+func (s *session) noteLooked(o *client.Owner) {
+	renewed, err := o.Renewed()
+	for _, c := range renewed {
+		s.note("%s", s.say("renewed", "who", contactName(c)))
+	}
+	if err != nil {
+		s.note("%s", s.say("renewed.not", "why", s.reason(err)))
+	}
+	if at := o.Frozen(); !at.IsZero() {
+		s.note("%s", s.say("frozen", "date", at.Local().Format("2006-01-02 15:04")))
+	}
 }
 
 // withReader runs work on the opened reader, and saves what it learnt.

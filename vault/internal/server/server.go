@@ -43,6 +43,7 @@ type Vault interface {
 	Chain(policies.OwnerID) (*api.ChainState, error)
 	Head(policies.OwnerID, policies.AuthorID) (*api.HeadState, error)
 	History(owner policies.OwnerID, before uint64, limit int) (*api.History, error)
+	Freeze(owner policies.OwnerID) (*api.FreezeState, error)
 	Consistency(from, to uint64) (*api.Consistency, error)
 	// Query answers an auditor's signed query. done is called when the answer has gone out.
 	Query(ctx context.Context, query []byte) (answer []byte, done func(), err error)
@@ -91,6 +92,7 @@ var routes = []route{
 	{http.MethodGet, api.PathChain, 0, 10 * time.Second, storefront, chain}, // an owner is told in chain_moved
 	{http.MethodGet, api.PathHead, 0, 10 * time.Second, storefront, head},
 	{http.MethodGet, api.PathHistory, 0, 30 * time.Second, storefront, history},
+	{http.MethodGet, api.PathFreeze, 0, 10 * time.Second, storefront, frozen},
 	{http.MethodGet, api.PathLogConsistency, 0, 10 * time.Second, anyone, consistency},
 	{http.MethodPost, api.PathLogQuery, api.MaxQuery, 60 * time.Second, anyone, query},
 	{http.MethodPost, api.PathEvidence, api.MaxEvidence, 30 * time.Second, anyone, proveEntries},
@@ -342,6 +344,18 @@ func history(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) error {
 		return err
 	}
 	return sendJSON(w, page)
+}
+
+func frozen(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) error {
+	var owner policies.OwnerID
+	if err := owner.UnmarshalText([]byte(r.PathValue("owner"))); err != nil {
+		return err
+	}
+	state, err := v.Freeze(owner)
+	if err != nil {
+		return err
+	}
+	return sendJSON(w, state)
 }
 
 func consistency(v Vault, w http.ResponseWriter, r *http.Request, _ []byte) error {

@@ -49,6 +49,7 @@ func (scripted) Head(policies.OwnerID, policies.AuthorID) (*api.HeadState, error
 func (scripted) History(_ policies.OwnerID, before uint64, limit int) (*api.History, error) {
 	return &api.History{Checkpoint: fmt.Sprint(before, limit)}, nil
 }
+func (scripted) Freeze(policies.OwnerID) (*api.FreezeState, error) { return new(api.FreezeState), nil }
 func (scripted) Consistency(from, to uint64) (*api.Consistency, error) {
 	return &api.Consistency{From: from, To: to}, nil
 }
@@ -103,6 +104,8 @@ func TestRoutes(t *testing.T) {
 		{"chain", scripted{}, "GET", chain, "", nil, nil, policies.CodeNotFound},
 		{"head", scripted{}, "GET", head, "", nil, nil, policies.CodeNotFound},
 		{"history", scripted{}, "GET", history + "?before=7&limit=3", "", nil, nil, policies.CodeNotFound},
+		{"freeze", scripted{}, "GET", "/v1/owners/" + someone + "/freeze", "", nil, nil, policies.CodeNotFound},
+		{"freeze of nobody", scripted{}, "GET", "/v1/owners/x/freeze", "", nil, policies.CodeMalformed, policies.CodeNotFound},
 		{"consistency", scripted{}, "GET", api.PathLogConsistency + "?from=1&to=2", "", nil, nil, nil},
 		{"from not a number", scripted{}, "GET", api.PathLogConsistency + "?from=x&to=2", "", nil, policies.CodeMalformed, policies.CodeMalformed},
 		{"evidence", scripted{}, "POST", api.PathEvidence, "", []byte("{}"), nil, nil},
