@@ -1,9 +1,12 @@
 package vault
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -16,7 +19,8 @@ import (
 )
 
 // closeAccount ends all of an owner's grants and the account. As with a revocation the record comes first, then the keys are destroyed, then it is acknowledged. What lies
-// beside the owner's entries goes 48 hours later: nonces and daily counts rest on it for a day.
+// beside the owner's entries goes 48 hours later: nonces and daily counts rest on it for a day. What others granted to the account is over with the same record, and
+// the end of those keys, of which a business may have hundreds of thousands, is waited for by nobody: see keepEnding.
 func (v *Vault) closeAccount(ctx context.Context, e *envelope.Envelope) (*evidence.Receipt, error) {
 	claim, err := policies.Decode[policies.Closure](e)
 	if err != nil {
@@ -49,12 +53,164 @@ func (v *Vault) closeAccount(ctx context.Context, e *envelope.Envelope) (*eviden
 	}
 	var undone *ledger.Revocation
 	v.ledger.Read(func(s *ledger.State) { undone = s.UndoneRevocation(e.Hash) })
+	select {
+	case v.accountClosed <- struct{}{}:
+	default: // it is told already, and looks at all there are
+	}
 	if undone != nil {
 		if err := v.destroy(context.WithoutCancel(ctx), undone); err != nil {
 			return nil, err
 		}
 	}
 	return v.receipt(&record, cp, e.Hash)
+}
+
+const (
+	// endAtOnce is at how many keys a part ends: a grant more may bring it to policies.MaxGrantFields beyond. Reads wait behind that many at most.
+	endAtOnce = 32
+	// endRetry is when keys are looked for again that the token, or the log, did not let go.
+	endRetry = time.Minute
+)
+
+// keepEnding destroys the keys of what others granted to those who closed their accounts: from the start on, and whenever one is closed, until the vault is closed itself. Nobody can
+// use them from the closing on, since the reader has no session and gets none. What is left to do is what the state has of such grants, so that a crash leaves nothing that the next start
+// does not find: see ledger.State.ToClosed.
+func (v *Vault) keepEnding() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	v.chores.Go(func() { <-v.closing; cancel() })
+	said := ""
+	for {
+		var retry <-chan time.Time
+		text := ""
+		if err := v.endToClosed(ctx); err != nil {
+			text, retry = err.Error(), time.After(endRetry)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if text != said && text != "" { // said once, not every time
+			v.cfg.Logger.Error("keys of grants to closed accounts are still there; nobody can use them, and it is tried again", "error", text)
+		}
+		said = text
+		select {
+		case <-ctx.Done():
+			return
+		case <-v.accountClosed:
+		case <-retry:
+		}
+	}
+}
+
+// endToClosed goes through all that there are, a part at a time. It begins anywhere, so that keys which the token does not destroy keep no others from their end, and goes on as long
+// as something comes of it.
+func (v *Vault) endToClosed(ctx context.Context) error {
+	var grants []*ledger.Grant
+	v.ledger.Read(func(s *ledger.State) { grants = s.ToClosed() })
+	if len(grants) == 0 {
+		return nil
+	}
+	slices.SortFunc(grants, func(a, b *ledger.Grant) int { // those of one owner, to one reader, have one record
+		return cmp.Or(bytes.Compare(a.Document.Owner[:], b.Document.Owner[:]), bytes.Compare(a.Document.Reader[:], b.Document.Reader[:]), bytes.Compare(a.Document.ID[:], b.Document.ID[:]))
+	})
+	at := rand.IntN(len(grants))                                             // #nosec G404 -- where to begin is no secret
+	for at > 0 && grants[at].Document.Owner == grants[at-1].Document.Owner { // whose grants stay together: endPart takes up an owner once
+		at--
+	}
+	grants = append(grants[at:], grants[:at]...)
+	var left error
+	for len(grants) > 0 {
+		begin, keys, n := time.Now(), 0, 0
+		for ; n < len(grants) && keys < endAtOnce; n++ {
+			keys += len(grants[n].Document.Fields)
+		}
+		ended, err := v.endPart(grants[:n])
+		if left = cmp.Or(err, left); err != nil && ended == 0 {
+			return left
+		}
+		grants = grants[n:]
+		// Half of the time is the readers'.
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Since(begin)):
+		}
+	}
+	return left
+}
+
+// part is what ends of one owner's grants to one reader.
+type part struct {
+	ledger.Revocation
+	reader policies.ReaderID
+}
+
+// endPart destroys the keys of some grants to closed accounts, and records it, for each owner under their pseudonym: it is part of their history. The grants of which a key
+// stays have no record. The owners are at nothing else meanwhile. Nobody but this waits for a second owner, so nobody waits for ever.
+func (v *Vault) endPart(grants []*ledger.Grant) (ended int, err error) {
+	for i, g := range grants {
+		if i == 0 || g.Document.Owner != grants[i-1].Document.Owner {
+			defer v.owners.lock(g.Document.Owner)()
+		}
+	}
+	var parts []*part
+	v.ledger.Read(func(s *ledger.State) {
+		var last *part
+		for _, g := range grants {
+			d := &g.Document
+			if last == nil || last.Owner != d.Owner || last.reader != d.Reader {
+				closing, _ := s.Chain(policies.OwnerID(d.Reader)) // nothing comes after it
+				last = &part{reader: d.Reader, Revocation: ledger.Revocation{Hash: closing.Hash, Owner: d.Owner, Index: closing.Index}}
+				parts = append(parts, last)
+			}
+			for i, f := range d.Fields {
+				if !g.Revoked[i] { // by its owner, while this was on its way
+					last.Items = append(last.Items, policies.RevokedItem{Grant: d.ID, Field: f.Field, Author: f.Author})
+				}
+			}
+		}
+	})
+	parts = slices.DeleteFunc(parts, func(p *part) bool { return len(p.Items) == 0 })
+	var ends []end
+	for _, p := range parts {
+		ends = append(ends, v.endsOf(&p.Revocation)...)
+	}
+	ctx := context.Background()
+	period := v.endKeys(ctx, ends)
+	var done []evidence.Details
+	stay := 0
+	for _, p := range parts {
+		own := ends[:len(p.Items)]
+		ends = ends[len(p.Items):]
+		f := v.tell(own)
+		if stay += f.left; f.left > 0 {
+			continue
+		}
+		d := evidence.Details{
+			Owner: p.Owner, Reader: p.reader, Document: p.Hash, Index: p.Index, Items: p.Items, Token: v.cfg.Serial, Custody: custodyOf(own), Note: f.note(),
+		}
+		if d.Custody == policies.CustodySealed {
+			d.Period = period
+		}
+		done = append(done, d)
+	}
+	if stay > 0 {
+		err = fmt.Errorf("%d keys were not destroyed", stay)
+	}
+	if len(done) == 0 {
+		return 0, err
+	}
+	_, _, recorded := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
+		out := make([]ledger.Record, len(done))
+		for i, d := range done {
+			out[i] = ledger.Record{Kind: evidence.EntryDestroyed, Owner: s.Pseudonym(policies.IdentityID(d.Owner)), Outcome: policies.CodeAccepted, Details: d}
+		}
+		return out
+	})
+	if recorded != nil {
+		return 0, recorded
+	}
+	return len(done), err
 }
 
 // proveClosed is the refusal of a document of a closed account. To whoever signed it with the account's keys, those in force at the end or ones before, it

@@ -179,8 +179,8 @@ func (v *Vault) startSealing(ctx context.Context) error {
 	return nil
 }
 
-// sweepSealed deletes keys that no grant in force stands for, and says which are missing.
-func (v *Vault) sweepSealed(wanted map[sealed.ID]bool) error {
+// sweepSealed deletes keys that no grant stands for, and says which are missing. Those that are about to be destroyed may be.
+func (v *Vault) sweepSealed(wanted map[sealed.ID]bool, ending map[KeyID]bool) error {
 	if v.sealing.store == nil {
 		return nil
 	}
@@ -188,6 +188,7 @@ func (v *Vault) sweepSealed(wanted map[sealed.ID]bool) error {
 	if err != nil {
 		return fmt.Errorf("removing sealed keys that no grant stands for: %w", err)
 	}
+	missing = slices.DeleteFunc(missing, func(id sealed.ID) bool { return ending[KeyID(id)] })
 	if removed > 0 {
 		v.cfg.Logger.Info("removed sealed keys that no grant stands for", "keys", removed)
 	}

@@ -342,7 +342,11 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 		}
 		return nil, policies.CodeImport // whatever else the token said: see the design, section 4
 	}
-	records, cp, err := record(ctx, func(*ledger.State, time.Time) []ledger.Record {
+	closed := false // the reader's account, meanwhile: what ends grants to them may have passed this one by
+	records, cp, err := record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
+		if closed = s.Closed(policies.IdentityID(g.Reader)); closed {
+			return nil
+		}
 		return []ledger.Record{{
 			Kind: evidence.EntryGrant, Owner: begun.Owner, Reader: begun.Reader, Outcome: policies.CodeAccepted,
 			Details: evidence.Details{Owner: g.Owner, Reader: g.Reader, Grant: g.ID, Document: e.Hash, Seq: g.Seq, Index: begun.Index, Custody: g.Custody, Checks: checks},
@@ -350,6 +354,12 @@ func (v *Vault) grant(ctx context.Context, e *envelope.Envelope, keys []api.Seal
 	})
 	if err != nil {
 		return nil, err
+	}
+	if closed {
+		if err := v.endImport(ctx, g); err != nil {
+			return nil, err
+		}
+		return nil, policies.CodePartyClosed
 	}
 	return v.receipt(&records[0], cp, e.Hash)
 }
@@ -634,40 +644,19 @@ func (v *Vault) destroyNow(ctx context.Context, ends []*end) {
 // it is of use until the sealing key of its period is destroyed, so the record names that period. Of a resident key that was not in the token the record
 // says so: nobody saw it destroyed. It is destroyed under whatever name it lies, and not what lies under its name: the record says that too.
 func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
-	details := evidence.Details{Owner: r.Owner, Document: r.Hash, Index: r.Index, Items: r.Items, Token: v.cfg.Serial, Custody: policies.CustodyResident}
+	details := evidence.Details{Owner: r.Owner, Document: r.Hash, Index: r.Index, Items: r.Items, Token: v.cfg.Serial}
 	ends := v.endsOf(r)
+	details.Custody = custodyOf(ends)
 	details.Period = v.endKeys(ctx, ends)
-	absent, renamed, left, stuck, stopped := 0, 0, 0, 0, false
-	for i := range ends {
-		e := &ends[i]
-		if e.custody == policies.CustodySealed {
-			details.Custody = e.custody
-		}
-		grant, field := e.item.Grant.String(), string(e.item.Field)
-		switch {
-		case e.err == nil:
-		case e.custody == policies.CustodyResident && errors.Is(e.err, ErrKeyRenamed):
-			v.cfg.Logger.Error("a revoked key was in the token under another name, and is destroyed: somebody with the PIN renamed it", "grant", grant, "field", field)
-			renamed++
-		case e.custody == policies.CustodyResident && errors.Is(e.err, ErrKeyMissing): // a crash may have come after an earlier try; or the host may have hidden it
-			v.cfg.Logger.Error("a revoked key was not in the token: destroyed by a try that a crash cut short, or removed or renamed by somebody else", "grant", grant, "field", field)
-			absent++
-		default:
-			v.cfg.Logger.Error("a revoked key is still there; it is refused all the same", "grant", grant, "custody", string(e.custody), "error", e.err.Error())
-			left++
-			stopped = stopped || errors.Is(e.err, sealed.ErrStopped)
-			if errors.Is(e.err, ErrKeyStuck) {
-				stuck++
-			}
-		}
-	}
-	if stopped { // sending it again does not help before
+	f := v.tell(ends)
+	details.Note = f.note()
+	if f.stopped { // sending it again does not help before
 		return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed before the vault's operator has mended a disk and started the vault again")
 	}
-	if left > 0 && left == stuck {
+	if f.left > 0 && f.left == f.stuck {
 		return fmt.Errorf("%w: %w", problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but the token refuses to destroy its key; the operator must look"), ErrKeyStuck)
 	}
-	if left > 0 {
+	if f.left > 0 {
 		return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed yet; send the revocation again")
 	}
 	v.ledger.Read(func(s *ledger.State) {
@@ -675,14 +664,6 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 			details.Items, details.Count = nil, uint64(len(r.Items))
 		}
 	})
-	var notes []string
-	if absent > 0 {
-		notes = append(notes, fmt.Sprintf("%d not in the token", absent))
-	}
-	if renamed > 0 {
-		notes = append(notes, fmt.Sprintf("%d under another name", renamed))
-	}
-	details.Note = strings.Join(notes, ", ")
 	_, _, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
 		return []ledger.Record{{
 			Kind: evidence.EntryDestroyed, Owner: s.Pseudonym(policies.IdentityID(r.Owner)), Outcome: policies.CodeAccepted,
@@ -690,6 +671,58 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 		}}
 	})
 	return err
+}
+
+// custodyOf is what the record of a destruction names: sealed, if one of the keys was.
+func custodyOf(ends []end) policies.Custody {
+	if slices.ContainsFunc(ends, func(e end) bool { return e.custody == policies.CustodySealed }) {
+		return policies.CustodySealed
+	}
+	return policies.CustodyResident
+}
+
+// found is what became of the keys of a revocation.
+type found struct {
+	absent, renamed int
+	left, stuck     int  // not destroyed, and those of them that the token refuses to destroy
+	stopped         bool // one of them, because the file of sealed keys is
+}
+
+// tell logs what became of each key out of the ordinary, and counts it.
+func (v *Vault) tell(ends []end) (f found) {
+	for i := range ends {
+		e := &ends[i]
+		grant, field := e.item.Grant.String(), string(e.item.Field)
+		switch {
+		case e.err == nil:
+		case e.custody == policies.CustodyResident && errors.Is(e.err, ErrKeyRenamed):
+			v.cfg.Logger.Error("a revoked key was in the token under another name, and is destroyed: somebody with the PIN renamed it", "grant", grant, "field", field)
+			f.renamed++
+		case e.custody == policies.CustodyResident && errors.Is(e.err, ErrKeyMissing): // a crash may have come after an earlier try; or the host may have hidden it
+			v.cfg.Logger.Error("a revoked key was not in the token: destroyed by a try that a crash cut short, or removed or renamed by somebody else", "grant", grant, "field", field)
+			f.absent++
+		default:
+			v.cfg.Logger.Error("a revoked key is still there; it is refused all the same", "grant", grant, "custody", string(e.custody), "error", e.err.Error())
+			f.left++
+			f.stopped = f.stopped || errors.Is(e.err, sealed.ErrStopped)
+			if errors.Is(e.err, ErrKeyStuck) {
+				f.stuck++
+			}
+		}
+	}
+	return f
+}
+
+// note is what the record of the destruction says besides.
+func (f *found) note() string {
+	var notes []string
+	if f.absent > 0 {
+		notes = append(notes, fmt.Sprintf("%d not in the token", f.absent))
+	}
+	if f.renamed > 0 {
+		notes = append(notes, fmt.Sprintf("%d under another name", f.renamed))
+	}
+	return strings.Join(notes, ", ")
 }
 
 // openSession takes a reader's delegation to a short-lived key.

@@ -242,8 +242,9 @@ type Vault struct {
 	answers  answers
 	erased   atomic.Uint64 // below it, what may be erased is
 
-	closedMu      sync.Mutex // guards closedEntries
-	closedEntries [][]uint64 // see ErasedAccounts
+	accountClosed chan struct{} // to keepEnding
+	closedMu      sync.Mutex    // guards closedEntries
+	closedEntries [][]uint64    // see ErasedAccounts
 	quotas        quotas
 	sealing       sealing
 }
@@ -300,7 +301,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	}
 	v := &Vault{
 		cfg: cfg, document: cfg.Envelope.Hash, ledger: state,
-		decisions: make(chan *pending, 256), closing: make(chan struct{}),
+		decisions: make(chan *pending, 256), closing: make(chan struct{}), accountClosed: make(chan struct{}, 1),
 	}
 	v.owners.init()
 	v.flights.init()
@@ -326,6 +327,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	}
 	v.chores.Go(v.keep)
 	v.chores.Go(v.keepErasing)
+	v.chores.Go(v.keepEnding)
 	if v.sealing.store != nil {
 		v.chores.Go(v.keepSealing)
 	}
@@ -405,19 +407,24 @@ func (v *Vault) sweep(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing the token's keys: %w", err)
 	}
-	wanted, sealedWanted := map[KeyID]bool{}, map[sealed.ID]bool{}
-	v.eachKey(func(key KeyID, g *ledger.Grant, _ *policies.GrantedField) {
+	wanted, ending, sealedWanted := map[KeyID]bool{}, map[KeyID]bool{}, map[sealed.ID]bool{}
+	v.eachKey(func(key KeyID, g *ledger.Grant, _ *policies.GrantedField, closed bool) {
+		switch {
+		case closed: // destroyed with a record, which says what became of it: see keepEnding
+			ending[key] = true
+		case g.Document.Custody != policies.CustodySealed:
+			wanted[key] = true
+		}
 		if g.Document.Custody == policies.CustodySealed {
 			sealedWanted[sealed.ID(key)] = true
-		} else {
-			wanted[key] = true
 		}
 	})
 	var orphans []*end
 	for _, key := range held {
-		if wanted[key] {
+		switch {
+		case wanted[key]:
 			delete(wanted, key)
-		} else {
+		case !ending[key]:
 			orphans = append(orphans, &end{key: key})
 		}
 	}
@@ -447,7 +454,7 @@ func (v *Vault) sweep(ctx context.Context) error {
 		}
 		v.disputed.Add(v.nameLost("the token has different keys of this name, of which it uses none: somebody with the PIN made or changed one", func(key KeyID) bool { return several[key] }))
 	}
-	return v.sweepSealed(sealedWanted)
+	return v.sweepSealed(sealedWanted, ending)
 }
 
 // keep does the chores: counts of refusals and accesses, and imports without an end, every second, ended sessions and the log's health every minute, the database every minute and whenever it is

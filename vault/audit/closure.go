@@ -97,3 +97,20 @@ func (s *replay) close(r *Record, p *prepared, b *batch) {
 	}
 	document(r, p.details, b, s.signed(b, p, policies.IdentityID(d.Owner)), ReasonGrantSignature, "the closure is not signed by the owner", faults...)
 }
+
+// endToClosed ends what an owner had granted to a reader who closed their account: the keys are gone. The entry has no document of its own; it names the closure, and the grants must be to
+// who signed that.
+func (s *replay) endToClosed(r *Record, d *evidence.Details, b *batch) {
+	one := s.identities[policies.IdentityID(d.Reader)]
+	lost := s.lostReason() != ""
+	switch {
+	case one == nil && !lost:
+		document(r, d, b, nil, "", "", reason(ReasonIdentity, "keys of grants to a reader who is not enrolled are said to have ended with its account"))
+	case one != nil && (s.gone.ended[one.pseudo] == 0 || s.gone.ended[one.pseudo] != d.Index) && !lost:
+		document(r, d, b, nil, "", "", reason(ReasonDetails, "keys are said to have ended with the account of their reader, which was not closed by entry %d", d.Index))
+	default:
+		if n := s.endItems(d.Index, d.Owner, d.Reader, d.Items); n > 0 {
+			document(r, d, b, nil, "", "", reason(ReasonGrantChain, "%d of its grants are not of that owner to that reader", n))
+		}
+	}
+}

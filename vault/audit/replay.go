@@ -182,6 +182,10 @@ func (s *replay) apply(r *Record, p *prepared, b *batch) {
 		s.revoke(r, p, b)
 	case evidence.EntryClosure:
 		s.close(r, p, b)
+	case evidence.EntryDestroyed:
+		if !d.Reader.IsZero() {
+			s.endToClosed(r, d, b)
+		}
 	case evidence.EntryWriteGrant:
 		s.letWrite(r, p, b)
 	case evidence.EntryWriteEnd:
@@ -693,6 +697,9 @@ func (s *replay) granted(v *verdict, d *evidence.Details) *grant {
 	g := s.grants[d.Grant]
 	if by := s.gone.ended[s.entry.Owner]; by != 0 {
 		v.fault(string(policies.CodeClosed), "the owner closed their account in entry %d", by)
+	}
+	if by := s.gone.ended[s.entry.Reader]; by != 0 {
+		v.fault(string(policies.CodePartyClosed), "the reader closed their account in entry %d, and all that it had been granted ended with it", by)
 	}
 	if g == nil {
 		s.notKnown(v, string(policies.CodeNoGrant), "the grant %s was never in force, or expired more than a day before", d.Grant)

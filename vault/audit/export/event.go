@@ -264,10 +264,17 @@ func (h *history) derive(e *Event, r *audit.Record, d *evidence.Details) {
 				e.ClockStep = true
 			}
 		}
-	case evidence.EntryRevocation, evidence.EntryGivenUp:
+	case evidence.EntryRevocation, evidence.EntryGivenUp, evidence.EntryDestroyed:
+		by := r.Index
+		if r.Entry.Kind == evidence.EntryDestroyed {
+			if d.Reader.IsZero() { // what ended them was there before
+				break
+			}
+			by = d.Index // who could read them closed their account
+		}
 		for _, item := range d.Items {
 			if _, ended := h.revoked[item]; !ended {
-				h.revoked[item] = r.Index
+				h.revoked[item] = by
 			}
 		}
 	}

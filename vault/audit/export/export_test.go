@@ -574,6 +574,27 @@ func TestFrom(t *testing.T) {
 	}
 }
 
+// TestEndedWithAnAccount: what ended with the account of its reader is over from the closing on, and the entry that says that its keys are gone says why.
+func TestEndedWithAnAccount(t *testing.T) {
+	l, owner, _, bank, grants := innocent(t)
+	closing := l.add(evidence.Entry{Kind: evidence.EntryClosure, Owner: bank.pseudo, Outcome: policies.CodeAccepted}, evidence.Details{Owner: policies.OwnerID(bank.id)}, nil)
+	at := l.add(evidence.Entry{Kind: evidence.EntryDestroyed, Owner: owner.pseudo, Outcome: policies.CodeAccepted}, evidence.Details{
+		Owner: owner.owner(), Reader: bank.reader(), Index: closing, Items: []policies.RevokedItem{{Grant: grants[1], Field: "iban", Author: owner.author()}},
+	}, nil)
+	l.use(owner, bank, grants[1], "iban", nil)
+	l.publish(len(l.leaves))
+	var b bytes.Buffer
+	x := l.exporter(JSONL, Pipe{&b})
+	x.From = at
+	if err := x.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	events := objects(t, b.Bytes())
+	if len(events) != 2 || events[1]["revoked_before"] != true || events[1]["revoked_by"] != float64(closing) || !strings.Contains(events[0]["message"].(string), "closed their account") {
+		t.Errorf("got %v", events)
+	}
+}
+
 func FuzzCursor(f *testing.F) {
 	f.Add([]byte(`{"format":1,"log":"l","vault":"` + policies.VaultID{1}.String() + `","events":"jsonl","next":1,"size":1,"root":"` + policies.Hash{1}.String() + `","checkpoint":"c","output":3}`))
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -106,6 +106,9 @@ func Sentence(r *audit.Record, party func(policies.Pseudonym) Party) (string, er
 	case evidence.EntryNotice:
 		return fmt.Sprintf("a change of the keys of %s without the recovery key was %s", owner, d.Note), nil
 	case evidence.EntryDestroyed:
+		if !d.Reader.IsZero() {
+			return fmt.Sprintf("who could read %s of %s closed their account in entry %d; the keys are gone", fields, owner, d.Index), nil
+		}
 		return fmt.Sprintf("the keys of a revocation of %s are gone", owner), nil
 	case evidence.EntrySealing:
 		return fmt.Sprintf("the sealing key of period %d is about to be destroyed; %d keys were moved from it", d.Period, d.Count), nil

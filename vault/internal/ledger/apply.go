@@ -76,6 +76,9 @@ func (s *State) apply(r *Record) error {
 	case evidence.EntryClosure:
 		return s.close(r, r.Document.(*policies.Closure))
 	case evidence.EntryDestroyed:
+		if !d.Reader.IsZero() {
+			return s.endToClosed(d)
+		}
 		if s.pending[d.Document] == nil {
 			return ErrOrder
 		}
@@ -203,6 +206,17 @@ func (s *State) giveUp(r *Record, d *succession.Renunciation) error {
 
 // endItems ends fields of an owner's grants, those to one reader if it is given. Their keys are destroyed next.
 func (s *State) endItems(r *Record, owner policies.OwnerID, reader policies.ReaderID, items []policies.RevokedItem) error {
+	if err := s.endKeys(owner, reader, items); err != nil {
+		return err
+	}
+	hash := r.Details.Document
+	s.pending[hash] = &Revocation{Hash: hash, Owner: owner, Index: r.Index, Items: items}
+	s.touch(pendingKey(hash))
+	return nil
+}
+
+// endKeys marks them as ended.
+func (s *State) endKeys(owner policies.OwnerID, reader policies.ReaderID, items []policies.RevokedItem) error {
 	for _, item := range items {
 		g := s.grants[item.Grant]
 		if g == nil || g.Document.Owner != owner || !reader.IsZero() && g.Document.Reader != reader {
@@ -218,9 +232,6 @@ func (s *State) endItems(r *Record, owner policies.OwnerID, reader policies.Read
 		}
 		s.touch(grantKey(item.Grant))
 	}
-	hash := r.Details.Document
-	s.pending[hash] = &Revocation{Hash: hash, Owner: owner, Index: r.Index, Items: items}
-	s.touch(pendingKey(hash))
 	return nil
 }
 

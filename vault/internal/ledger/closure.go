@@ -35,6 +35,28 @@ func (s *State) Closures(before time.Time) (out []Closure) {
 	return out
 }
 
+// ToClosed are the grants to those who closed their accounts of which the keys are not all recorded as destroyed. Nothing is released under them any more: that their readers are closed
+// says so, and not a mark on each, of which there may be hundreds of thousands.
+func (s *State) ToClosed() (out []*Grant) {
+	for _, g := range s.grants {
+		if s.Closed(policies.IdentityID(g.Document.Reader)) && slices.Contains(g.Revoked, false) {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// endToClosed ends fields of an owner's grants to a reader who closed their account, whose keys are destroyed. Nothing of that is pending: what the log does not have yet is among
+// those that [State.ToClosed] returns.
+func (s *State) endToClosed(d *evidence.Details) error {
+	id := policies.IdentityID(d.Reader)
+	c, ok := s.closed[id]
+	if closing := s.chains[policies.OwnerID(id)]; !ok || c.Index != d.Index || closing.Hash != d.Document {
+		return ErrOrder
+	}
+	return s.endKeys(d.Owner, d.Reader, d.Items)
+}
+
 // Entries are the indexes of an owner's entries before their closure, ascending.
 func (s *State) Entries(c Closure) []uint64 {
 	out := []uint64{}

@@ -359,12 +359,14 @@ func (s *State) addSession(session *Session) {
 	s.sessionsOf[session.Document.Reader]++
 }
 
-// EachKey calls f for every field of every grant that is in force.
-func (s *State) EachKey(f func(g *Grant, field *policies.GrantedField)) {
+// EachKey calls f for every field of every grant whose key is not ended: closed says that its reader closed their account, so that the key is about to be destroyed, or
+// is, and the log does not say so yet.
+func (s *State) EachKey(f func(g *Grant, field *policies.GrantedField, closed bool)) {
 	for _, g := range s.grants {
+		closed := s.Closed(policies.IdentityID(g.Document.Reader))
 		for i := range g.Document.Fields {
 			if !g.Revoked[i] {
-				f(g, &g.Document.Fields[i])
+				f(g, &g.Document.Fields[i], closed)
 			}
 		}
 	}
