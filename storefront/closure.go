@@ -1,6 +1,7 @@
 package storefront
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,7 +10,9 @@ import (
 
 	"github.com/sallyport/sallyport/policies"
 	"github.com/sallyport/sallyport/policies/envelope"
+	"github.com/sallyport/sallyport/policies/evidence"
 	"github.com/sallyport/sallyport/policies/problem"
+	"github.com/sallyport/sallyport/storefront/api"
 	"github.com/sallyport/sallyport/storefront/internal/store"
 	vaultapi "github.com/sallyport/sallyport/vault/api"
 )
@@ -17,7 +20,8 @@ import (
 // closureRecord says that an account is closed, and how far that has got. It stays when all else is gone: the id, a hash of a document that nobody keeps any more, is
 // never taken again.
 type closureRecord struct {
-	Closure []byte `json:"closure,omitempty"` // the envelope, until everything is deleted
+	Closure []byte            `json:"closure,omitempty"` // the envelope, until everything is deleted
+	Receipt *evidence.Receipt `json:"receipt,omitempty"` // the vault's, until those are told who had let the account read or write
 	// What the vault may be asked for again: nobody logs in any more, and strangers are to cost it nothing.
 	Document policies.Hash `json:"document"` // of the closure
 	Key      []byte        `json:"key"`      // the public one that the identity signs with; the key-use log has it too
@@ -61,7 +65,10 @@ func (s *Storefront) postClosure(c *call) error {
 	if s.closed(ctx, c.subject) != nil { // it is being deleted already
 		return answer()
 	}
-	record := &closureRecord{Closure: env.Raw, Document: env.Hash}
+	record := &closureRecord{Closure: env.Raw, Document: env.Hash, Receipt: receipt}
+	if refused != nil { // then it is beside the refusal, unless keys are still there
+		record.Receipt = problem.Of(refused).Receipt
+	}
 	if line, _, err := s.line(ctx, c.subject); err != nil { // it is closed all the same
 		s.log.Error("looking for the key of an account that is closed", "error", err)
 	} else {
@@ -146,6 +153,9 @@ func (s *Storefront) wipe(ctx context.Context, id policies.IdentityID) {
 
 func (s *Storefront) wipeRecords(ctx context.Context, id policies.IdentityID) error {
 	// Nobody publishes, grants, connects or sends any more: there is no login.
+	if err := s.tellOwners(ctx, id); err != nil {
+		return err
+	}
 	if err := s.prune(ctx, id, func(*letter) bool { return true }); err != nil {
 		return err
 	}
@@ -185,8 +195,55 @@ func (s *Storefront) wipeRecords(ctx context.Context, id policies.IdentityID) er
 	if _, err := s.load(ctx, key(kindClosed, id[:]), &done); err != nil {
 		return err
 	}
-	done.Closure = nil
+	done.Closure, done.Receipt = nil, nil
 	return s.markClosed(ctx, id, &done)
+}
+
+// tellOwners deletes what others let an account read and write, and leaves them the vault's receipt of its closing instead, among what readers gave up: by it their devices know that all of it has
+// ended, and need nobody's word. A crash on the way leaves those who are not told yet where they are found again.
+func (s *Storefront) tellOwners(ctx context.Context, id policies.IdentityID) error {
+	var record closureRecord
+	if _, err := s.load(ctx, key(kindClosed, id[:]), &record); err != nil {
+		return err
+	}
+	for kind, places := range map[byte]byte{kindGrant: kindGrantPlaces, kindWriteGrant: kindWritePlaces} {
+		if err := s.each(ctx, key(kind, id[:]), nil, func(r store.Record) error { return s.tellOwner(ctx, &record, r, places) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Storefront) tellOwner(ctx context.Context, closed *closureRecord, grant store.Record, places byte) error {
+	if len(grant.Key) != 1+64+8 {
+		return fmt.Errorf("a stored key has %d bytes", len(grant.Key))
+	}
+	reader, owner := policies.ReaderID(grant.Key[1:33]), policies.OwnerID(grant.Key[33:65])
+	unlock, err := s.locks.lock(ctx, own(owner))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	changes := []store.Change{{Key: grant.Key, Delete: true}}
+	if err := s.each(ctx, key(places, owner[:]), nil, func(r store.Record) error {
+		if bytes.Equal(r.Value, grant.Key[1:]) {
+			changes = append(changes, store.Change{Key: r.Key, Delete: true})
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	defer s.grants.remove(pair{reader, owner})
+	switch err := s.closed(ctx, policies.IdentityID(owner)); {
+	case errors.Is(err, policies.CodeClosed): // nobody asks any more
+	case err != nil:
+		return err
+	case closed.Receipt != nil:
+		if changes, err = s.numbered(ctx, changes, owner, api.Renunciation{Receipt: closed.Receipt}); err != nil {
+			return err
+		}
+	}
+	return s.store.Commit(ctx, changes...)
 }
 
 // wipeSide deletes the relationships that are listed under an identity by one kind of key, under both, and takes them off their readers' counts.

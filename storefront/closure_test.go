@@ -192,3 +192,84 @@ func TestNoLoginWhileDeleting(t *testing.T) {
 		t.Errorf("with the login before: %v", err)
 	}
 }
+
+// TestReaderClosed: who had let an account read or write is left the vault's receipt of its closing, once, in the order of the log and over a crash at any step. What they had granted it is not there any
+// more, and their revocation of it is taken all the same. Others hear nothing.
+func TestReaderClosed(t *testing.T) {
+	for name, arm := range map[string]func(*world){
+		"nothing":           func(*world) {},
+		"before it is told": func(w *world) { w.store.set(failFrom(2), nil) },
+		"after one is told": func(w *world) { w.store.set(failFrom(3), nil) },
+		"while it is told":  func(w *world) { w.store.set(nil, failFrom(2)) },
+		"while it is wiped": func(w *world) { w.store.set(failFrom(5), nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, loose)
+			anna, bert, cleo, acme, shop := w.member(policies.KindPerson), w.member(policies.KindPerson), w.member(policies.KindPerson), w.member(policies.KindBusiness), w.member(policies.KindBusiness)
+			for _, p := range []*party{anna, bert, cleo} {
+				p.publish([]api.Item{p.set("name", "n"), p.set("phone", "p")})
+			}
+			g := anna.give(acme, "billing", "name")
+			anna.give(acme, "billing", "phone")
+			other := anna.give(shop, "billing", "name")
+			bert.give(acme, "billing", "name")
+			closing := acme.closure()
+			arm(w)
+			w.must(acme.do("POST", fill(api.PathClosure, acme.id), closing.Raw, nil))
+			if name != "nothing" {
+				w.crash()
+				for _, p := range []*party{anna, bert, cleo, shop} {
+					p.logIn()
+				}
+			}
+			for begin := time.Now(); w.about(acme.id) != "" && time.Since(begin) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
+			}
+			// What comes later is behind it.
+			w.must(shop.do("POST", api.PathRenunciations, shop.givesUp(anna, other.ID, "name").Raw, nil))
+			for _, c := range []struct {
+				who  *party
+				want int
+			}{{anna, 2}, {bert, 1}, {cleo, 0}} {
+				var heard api.Renunciations
+				w.must(c.who.do("GET", api.PathRenunciations, nil, &heard))
+				if len(heard.Renunciations) != c.want {
+					t.Fatalf("heard of %d, want %d", len(heard.Renunciations), c.want)
+				}
+				for i, one := range heard.Renunciations {
+					if i > 0 {
+						if one.Index <= heard.Renunciations[i-1].Index || len(one.Document) == 0 {
+							t.Errorf("behind it: %+v", one)
+						}
+						continue
+					}
+					_, entry, d, err := one.Receipt.Verify(w.doc, closing.Hash)
+					if err != nil || entry.Kind != evidence.EntryClosure || d.Owner != acme.owner() || len(one.Document) != 0 {
+						t.Errorf("a %s of %s: %v", entry.Kind, d.Owner, err)
+					}
+				}
+			}
+			w.must(anna.submit(api.PathRevocations, anna.revocation(g, "name")))
+			anna.give(shop, "billing", "phone")
+			var r closureRecord
+			if _, err := w.front.load(t.Context(), key(kindClosed, acme.id[:]), &r); err != nil || r.Receipt != nil {
+				t.Errorf("the receipt is kept: %v", err)
+			}
+			w.must(w.front.each(t.Context(), nil, nil, func(r store.Record) error {
+				if bytes.Contains(r.Value, acme.id[:]) && r.Key[0] != kindClosed {
+					t.Errorf("a record of kind %q names the account", r.Key[0])
+				}
+				return nil
+			}))
+		})
+	}
+}
+
+// failFrom fails from the nth commit on.
+func failFrom(n int) func([]store.Change) error {
+	return func([]store.Change) error {
+		if n--; n <= 0 {
+			return errInjected
+		}
+		return nil
+	}
+}

@@ -384,7 +384,7 @@ func (s *Storefront) indexGrant(ctx context.Context, d *policies.Grant, env *env
 	}
 	err = s.each(ctx, key(kindGivenUp, d.Owner[:]), nil, func(r store.Record) error {
 		given, err := parseGivenUp(r)
-		if err != nil {
+		if err != nil || given == nil {
 			return err
 		}
 		for _, item := range given.Items {

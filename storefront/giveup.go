@@ -1,7 +1,6 @@
 package storefront
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -64,30 +63,34 @@ func (s *Storefront) postRenunciation(c *call) error {
 	return c.json(http.StatusOK, receipt)
 }
 
-// storeGivenUp keeps what a reader gave up, once the vault has acknowledged it, and forgets that it was on its way. Its number is its place in the key-use log or, if a later
-// one was stored before it, the number after that one's: an owner asks for what is behind the last that they heard of.
+// storeGivenUp keeps what a reader gave up, once the vault has acknowledged it, and forgets that it was on its way.
 func (s *Storefront) storeGivenUp(ctx context.Context, env *envelope.Envelope, d *succession.Renunciation, receipt *evidence.Receipt) error {
-	number, stored := receipt.Evidence.Index, false
-	if err := s.each(ctx, key(kindGivenUp, d.Owner[:]), key(kindGivenUp, d.Owner[:], policies.U64(number-1)), func(r store.Record) error {
+	changes := []store.Change{{Key: key(kindGivingUp, d.Owner[:], env.Hash[:]), Delete: true}}
+	changes, err := s.numbered(ctx, changes, d.Owner, api.Renunciation{Document: env.Raw, Receipt: receipt})
+	if err != nil {
+		return err
+	}
+	return s.endItems(ctx, changes, d.Owner, d.Items)
+}
+
+// numbered adds to changes that an owner hears of something that ended, unless it is stored already. Its number is its place in the key-use log or, if a later one was stored before it, the number after
+// that one's: an owner asks for what is behind the last that they heard of. The caller holds the lock of the owner's own slot.
+func (s *Storefront) numbered(ctx context.Context, changes []store.Change, owner policies.OwnerID, ended api.Renunciation) ([]store.Change, error) {
+	stored := false
+	ended.Index = ended.Receipt.Evidence.Index
+	if err := s.each(ctx, key(kindGivenUp, owner[:]), key(kindGivenUp, owner[:], policies.U64(ended.Index-1)), func(r store.Record) error {
 		var one api.Renunciation
 		if err := decodeRecord(r, &one); err != nil {
 			return err
 		}
-		stored = stored || bytes.Equal(one.Document, env.Raw)
-		number = one.Index + 1
+		stored = stored || one.Receipt.Document == ended.Receipt.Document
+		ended.Index = one.Index + 1
 		return nil
-	}); err != nil {
-		return err
+	}); err != nil || stored {
+		return changes, err
 	}
-	changes := []store.Change{{Key: key(kindGivingUp, d.Owner[:], env.Hash[:]), Delete: true}}
-	if !stored {
-		record, err := encodeRecord(key(kindGivenUp, d.Owner[:], policies.U64(number)), 1, api.Renunciation{Index: number, Document: env.Raw, Receipt: receipt})
-		if err != nil {
-			return err
-		}
-		changes = append(changes, record)
-	}
-	return s.endItems(ctx, changes, d.Owner, d.Items)
+	record, err := encodeRecord(key(kindGivenUp, owner[:], policies.U64(ended.Index)), 1, ended)
+	return append(changes, record), err
 }
 
 func (s *Storefront) forgetGivingUp(ctx context.Context, pending []byte) {
@@ -142,17 +145,17 @@ func (s *Storefront) resumeGivingUp(ctx context.Context) {
 	}
 }
 
-// parseGivenUp is the document of a stored renunciation.
+// parseGivenUp is the document of a stored renunciation; a reader's closing has none.
 func parseGivenUp(r store.Record) (*succession.Renunciation, error) {
 	var one api.Renunciation
-	if err := decodeRecord(r, &one); err != nil {
+	if err := decodeRecord(r, &one); err != nil || len(one.Document) == 0 {
 		return nil, err
 	}
 	_, d, err := stored[succession.Renunciation]("renunciation", one.Document)
 	return d, err
 }
 
-// getRenunciations tells an owner what readers gave up, after an index of the key-use log.
+// getRenunciations tells an owner what readers gave up, and which of them closed their accounts, after an index of the key-use log.
 func (s *Storefront) getRenunciations(c *call) error {
 	after, err := c.number("after")
 	if err != nil {

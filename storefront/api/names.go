@@ -12,15 +12,15 @@ type Vouched struct {
 	Receipt  *evidence.Receipt `json:"receipt"`
 }
 
-// Renunciations are what readers of an owner gave up, in the order in which the storefront stored them.
+// Renunciations are what readers of an owner gave up, and that one closed its account, in the order in which the storefront stored them.
 type Renunciations struct {
 	Renunciations []Renunciation `json:"renunciations"`
 	More          bool           `json:"more,omitzero"` // ask again, after the number of the last one
 }
 
-// Renunciation is one of them.
+// Renunciation is one of them. Without a document the receipt is that of a closure, by whoever is named in its details: all that the owner let them read and write has ended.
 type Renunciation struct {
-	Index    uint64            `json:"index"`    // its number: the index of its entry, or more if it was stored after a later one
-	Document jsontext.Value    `json:"document"` // envelope
+	Index    uint64            `json:"index"`             // its number: the index of its entry, or more if it was stored after a later one
+	Document jsontext.Value    `json:"document,omitzero"` // envelope
 	Receipt  *evidence.Receipt `json:"receipt"`
 }
