@@ -199,16 +199,17 @@ func (r *Reader) over(ctx context.Context, v *policies.VaultDocument, e *envelop
 type GivenUp struct {
 	Contact
 	Fields []policies.Field `json:"fields"`
+	Closed bool             `json:"closed,omitzero"` // with its account: all that it could read, and write
 }
 
-// GivenUp are the grants that readers gave up, as far as this device heard of it since it was opened.
+// GivenUp are the grants that readers gave up or that ended with their accounts, as far as this device heard of it since it was opened.
 func (o *Owner) GivenUp() []GivenUp {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.Clone(o.givenUp)
 }
 
-// syncGivenUp asks the storefront what readers gave up, and takes it over: it is not granted anew with the next rotation. Each must have the vault's receipt.
+// syncGivenUp asks the storefront what readers gave up, and which of them closed their accounts, and takes it over: it is not granted anew with the next rotation. Each must have the vault's receipt.
 func (o *Owner) syncGivenUp(ctx context.Context) error {
 	v, err := o.vault(ctx)
 	if err != nil {
@@ -222,6 +223,15 @@ func (o *Owner) syncGivenUp(ctx context.Context) error {
 		for _, one := range page.Renunciations {
 			if one.Receipt == nil || one.Index <= o.state.GivenUpTo || one.Receipt.Evidence.Index > one.Index {
 				return fmt.Errorf("asking what readers gave up: %w: it is not in order", ErrUntrue)
+			}
+			if len(one.Document) == 0 { // the closing's own receipt says all
+				d, err := o.opened(ctx, v, one.Receipt, one.Receipt.Document, evidence.EntryClosure)
+				if err != nil {
+					return fmt.Errorf("asking what readers gave up: %w", err)
+				}
+				o.applyGone(goneReader{policies.ReaderID(d.Owner), d.Document, one.Receipt.Evidence.Index})
+				o.state.GivenUpTo = one.Index
+				continue
 			}
 			e, err := envelope.Parse(one.Document)
 			if err != nil {
@@ -250,6 +260,61 @@ func (o *Owner) settleGivenUp() {
 		o.applyGivenUp(&early[i])
 	}
 	o.state.GivenUpEarly = nil
+	o.state.Gone = slices.DeleteFunc(o.state.Gone, func(g goneReader) bool { return !o.everLet(g.ID) })
+	for _, g := range o.state.Gone {
+		o.applyGone(g)
+	}
+}
+
+// everLet reports whether this owner ever let somebody read or write, as far as this device knows.
+func (o *Owner) everLet(id policies.ReaderID) bool {
+	return slices.ContainsFunc(o.state.Grants, func(g ownedGrant) bool { return g.Doc.Reader == id }) ||
+		slices.ContainsFunc(o.state.Writers, func(g ownedWriteGrant) bool { return g.Doc.Writer == policies.AuthorID(id) })
+}
+
+// gone finds somebody among those who closed their accounts.
+func (o *Owner) gone(id policies.ReaderID) (goneReader, bool) {
+	i := slices.IndexFunc(o.state.Gone, func(g goneReader) bool { return g.ID == id })
+	if i < 0 {
+		return goneReader{}, false
+	}
+	return o.state.Gone[i], true
+}
+
+// applyGone takes over that somebody closed their account: all that they could read has ended, and they write nothing more. What they wrote stays. That nothing is let them anew, the vault sees to. It is kept,
+// since the chain may have grants that this device has not met yet, and dropped with the next chain if it has none.
+func (o *Owner) applyGone(gone goneReader) {
+	news := GivenUp{Contact: Contact{ID: policies.IdentityID(gone.ID)}, Closed: true}
+	if _, known := o.gone(gone.ID); !known {
+		o.state.Gone = append(o.state.Gone, gone)
+		for i := range o.state.Writers {
+			if g := &o.state.Writers[i]; g.Doc.Writer == policies.AuthorID(gone.ID) && o.now().Unix() < g.Doc.Expires {
+				for _, w := range g.Doc.Fields {
+					if g.live(w.Field) {
+						news.Fields = append(news.Fields, w.Field)
+					}
+				}
+			}
+		}
+	}
+	for i := range o.state.Grants {
+		g := &o.state.Grants[i]
+		if g.Doc.Reader != gone.ID {
+			continue
+		}
+		for j := range g.Doc.Fields {
+			f := &g.Doc.Fields[j]
+			if !g.live(f) {
+				continue
+			}
+			item := policies.RevokedItem{Grant: g.Doc.ID, Field: f.Field, Author: f.Author}
+			g.Ended, g.Gone = append(g.Ended, item), append(g.Gone, item)
+			if o.now().Unix() < g.Doc.Expires {
+				news.Fields = append(news.Fields, f.Field)
+			}
+		}
+	}
+	o.tellGivenUp(news)
 }
 
 // applyGivenUp takes over that a reader gave something up. That the reader signed it the vault verified before it made the entry. Nothing need be rotated: the reader could have read on.
@@ -273,10 +338,15 @@ func (o *Owner) applyGivenUp(d *succession.Renunciation) {
 	if len(early.Items) > 0 {
 		o.state.GivenUpEarly = append(o.state.GivenUpEarly, early)
 	}
+	o.tellGivenUp(news)
+}
+
+// tellGivenUp keeps for the person what ended, if anything did.
+func (o *Owner) tellGivenUp(news GivenUp) {
 	if len(news.Fields) == 0 {
 		return
 	}
-	if c, ok := o.contact(d.Reader); ok {
+	if c, ok := o.contact(policies.ReaderID(news.ID)); ok {
 		news.Contact = o.shown(c)
 	}
 	slices.Sort(news.Fields)

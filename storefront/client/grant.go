@@ -114,7 +114,7 @@ type GrantInfo struct {
 	Expires     time.Time           `json:"expires"`
 	ReadsPerDay uint64              `json:"reads_per_day,omitzero"`
 	Custody     policies.Custody    `json:"custody"`
-	Status      string              `json:"status"` // "in force", "expired", "revoked", "pending", "NOT STOPPED YET"
+	Status      string              `json:"status"` // "in force", "expired", "revoked", "closed" (the reader closed their account), "pending", "NOT STOPPED YET"
 	Grant       policies.DocumentID `json:"grant,omitzero"`
 }
 
@@ -141,6 +141,8 @@ func (o *Owner) Grants(all bool) []GrantInfo {
 				ReadsPerDay: g.Doc.Limits.ReadsPerDay, Custody: g.Doc.Custody, Grant: g.Doc.ID, Status: "in force",
 			}
 			switch {
+			case slices.Contains(g.Gone, policies.RevokedItem{Grant: g.Doc.ID, Field: f.Field, Author: f.Author}):
+				info.Status = "closed"
 			case !g.live(f):
 				info.Status = "revoked"
 			case o.stopping(g.Doc.Reader, f.Field):

@@ -210,13 +210,17 @@ func (o *Owner) sentence(e *Event, entry evidence.Entry, d *evidence.Details) (p
 	case evidence.EntryNotice:
 		return phrases.ID("history.notice." + d.Note), fill
 	case evidence.EntryDestroyed:
+		closed := ""
+		if !d.Reader.IsZero() { // whose account was closed
+			closed = ".closed"
+		}
 		switch {
 		case d.Custody == policies.CustodySealed:
-			return "history.destroyed.sealed", fill
+			return phrases.ID("history.destroyed" + closed + ".sealed"), fill
 		case d.Note != "":
-			return "history.destroyed.absent", fill
+			return phrases.ID("history.destroyed" + closed + ".absent"), fill
 		}
-		return "history.destroyed", fill
+		return phrases.ID("history.destroyed" + closed), fill
 	case evidence.EntryUse:
 		switch entry.Outcome {
 		case policies.CodeReleased:

@@ -88,6 +88,15 @@ type ownerState struct {
 	Thawed int64 `json:"thawed,omitzero"` // time of the newest thaw of the chain
 
 	GivenUpEarly []succession.Renunciation `json:"given_up_early,omitzero"` // what of it is of grants that this device has not met yet
+
+	Gone []goneReader `json:"gone,omitzero"` // readers and writers who closed their accounts
+}
+
+// goneReader is somebody whom this owner let read or write, and whose account is closed, as the vault's receipt says.
+type goneReader struct {
+	ID       policies.ReaderID `json:"id"`
+	Document policies.Hash     `json:"document"` // the closure
+	Entry    uint64            `json:"entry"`    // of the key-use log
 }
 
 type position struct {
@@ -111,6 +120,7 @@ type ownedGrant struct {
 	Hash  policies.Hash          `json:"hash"`
 	Doc   policies.Grant         `json:"doc"`
 	Ended []policies.RevokedItem `json:"ended,omitzero"`
+	Gone  []policies.RevokedItem `json:"gone,omitzero"` // those of them that ended with the reader's account
 }
 
 // live reports whether a field of the grant is in force as far as this device knows; time is not asked.

@@ -75,13 +75,16 @@ func (o *Owner) Verify(ctx context.Context) (_ *Verification, err error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, l := range h.closed { // proven, as a receipt is, where the storefront does not show that
+		o.applyGone(goneReader{l.Reader, l.Document, l.Index})
+	}
 	hashes := make([]policies.Hash, len(documents))
 	for i, e := range documents {
 		hashes[i] = policies.Hash(e.Hash)
 	}
 	v := &Verification{Entries: n, Size: o.Log().Size, Frozen: h.newest == evidence.EntryFreeze, Checks: []Check{
 		{"enrolment", h.enrolment(o.id)}, {"chain", h.chain(hashes, o.state.Known)}, {"grants", h.inForce(o.state.Grants)},
-		{"revocations", h.destroyed()}, {"newest manifest", h.head(o.state.Manifest)},
+		{"revocations", append(h.destroyed(), h.gone(o.state.Grants, o.gone)...)}, {"newest manifest", h.head(o.state.Manifest)},
 	}}
 	return v, o.save()
 }
@@ -91,7 +94,8 @@ type recorded struct {
 	identities []policies.Hash
 	links      []link
 	givenUp    []link                 // by readers: no links of the chain
-	gone       map[policies.Hash]bool // revocations whose keys were destroyed
+	closed     []link                 // what ended with the accounts of its readers: the destruction of the keys
+	final      map[policies.Hash]bool // revocations whose keys were destroyed
 	newest     evidence.Kind          // of freezes and thaws
 }
 
@@ -120,10 +124,14 @@ func (h *recorded) add(index uint64, entry evidence.Entry, d *evidence.Details) 
 	case evidence.EntryGivenUp:
 		h.givenUp = append(h.givenUp, link{index, entry.Kind, d})
 	case evidence.EntryDestroyed:
-		if h.gone == nil {
-			h.gone = map[policies.Hash]bool{}
+		if !d.Reader.IsZero() {
+			h.closed = append(h.closed, link{index, entry.Kind, d})
+			return
 		}
-		h.gone[d.Document] = true
+		if h.final == nil {
+			h.final = map[policies.Hash]bool{}
+		}
+		h.final[d.Document] = true
 	}
 }
 
@@ -167,13 +175,16 @@ func (h *recorded) inForce(grants []ownedGrant) (wrong []Finding) {
 			ended[item] = true
 		}
 	}
-	for _, l := range h.givenUp {
+	for _, l := range slices.Concat(h.givenUp, h.closed) {
 		for _, item := range l.Items {
 			ended[item] = true
 		}
 	}
 	for i := range grants {
 		g := &grants[i]
+		for _, item := range g.Gone { // by the closure, which is not in this history; that its key is gone is another question
+			ended[item] = true
+		}
 		if !granted[g.Hash] {
 			wrong = append(wrong, finding("unseen", "grant", g.Doc.ID))
 		}
@@ -190,8 +201,26 @@ func (h *recorded) inForce(grants []ownedGrant) (wrong []Finding) {
 
 func (h *recorded) destroyed() (wrong []Finding) {
 	for _, l := range h.links {
-		if l.kind == evidence.EntryRevocation && !h.gone[l.Document] {
+		if l.kind == evidence.EntryRevocation && !h.final[l.Document] {
 			wrong = append(wrong, finding("not final", "entry", l.index))
+		}
+	}
+	return wrong
+}
+
+// gone compares what ended with the accounts of its readers with what the log says that was destroyed because of that.
+func (h *recorded) gone(grants []ownedGrant, closing func(policies.ReaderID) (goneReader, bool)) (wrong []Finding) {
+	destroyed := map[policies.RevokedItem]bool{}
+	for _, l := range h.closed {
+		for _, item := range l.Items {
+			destroyed[item] = true
+		}
+	}
+	for i := range grants {
+		for _, item := range grants[i].Gone {
+			if c, known := closing(grants[i].Doc.Reader); known && !destroyed[item] {
+				wrong = append(wrong, finding("gone not final", "field", item.Field, "grant", item.Grant, "entry", c.Entry))
+			}
 		}
 	}
 	return wrong

@@ -776,7 +776,7 @@ type WriterInfo struct {
 	Field   policies.Field      `json:"field"`
 	Purpose string              `json:"purpose"`
 	Expires time.Time           `json:"expires"`
-	Status  string              `json:"status"` // "in force", "expired", "ended", "pending", "NOT STOPPED YET"
+	Status  string              `json:"status"` // "in force", "expired", "ended", "closed" (the writer closed their account), "pending", "NOT STOPPED YET"
 	Grant   policies.DocumentID `json:"grant,omitzero"`
 }
 
@@ -789,7 +789,7 @@ func (o *Owner) Writers(all bool) []WriterInfo {
 		if c, ok := o.contact(policies.ReaderID(info.Writer)); ok {
 			info.Alias = c.Alias
 		}
-		if all || info.Status != "ended" && info.Status != "expired" {
+		if all || info.Status != "ended" && info.Status != "expired" && info.Status != "closed" {
 			out = append(out, info)
 		}
 	}
@@ -800,9 +800,12 @@ func (o *Owner) Writers(all bool) []WriterInfo {
 			stopping := slices.ContainsFunc(o.state.Tasks, func(t task) bool {
 				return t.Kind == taskEndWrite && t.Reason == policies.ReasonWithdrawn && policies.AuthorID(t.Reader) == g.Doc.Writer && (len(t.Fields) == 0 || slices.Contains(t.Fields, w.Field))
 			})
+			_, gone := o.gone(policies.ReaderID(g.Doc.Writer))
 			switch {
 			case !g.live(w.Field):
 				info.Status = "ended"
+			case gone:
+				info.Status = "closed"
 			case stopping:
 				info.Status = "NOT STOPPED YET"
 			case o.now().Unix() >= g.Doc.Expires:

@@ -731,7 +731,11 @@ func (c *meSync) Run(s *session) error {
 			s.noteReplaced(o)
 		}
 		for _, g := range o.GivenUp() {
-			s.note("%s", s.say("synced.givenup", "who", contactName(g.Contact), "fields", join(g.Fields)))
+			what := "synced.givenup"
+			if g.Closed {
+				what = "synced.closed"
+			}
+			s.note("%s", s.say(what, "who", contactName(g.Contact), "fields", join(g.Fields)))
 		}
 		return nil
 	})
