@@ -140,10 +140,17 @@ func (o *Owner) apply(e *envelope.Envelope) error {
 			for i := range o.state.Grants {
 				g := &o.state.Grants[i]
 				f, ok := g.Doc.Field(item.Field, item.Author)
-				if g.Doc.ID != item.Grant || !ok || !g.live(f) {
+				if g.Doc.ID != item.Grant || !ok {
 					continue
 				}
-				g.Ended = append(g.Ended, item)
+				switch at := slices.Index(g.Gone, item); {
+				case at >= 0: // the closing was heard of first, and it was revoked all the same
+					g.Gone = slices.Delete(g.Gone, at, at+1)
+				case !g.live(f):
+					continue
+				default:
+					g.Ended = append(g.Ended, item)
+				}
 				if r.Reason == policies.ReasonWithdrawn {
 					o.raiseEpoch(f.Field, f.Epoch+1)
 				}

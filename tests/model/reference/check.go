@@ -637,7 +637,10 @@ func (m *model) answer(e *Event) {
 			m.violation(e, "the fields are there, and no other device was at work")
 		}
 	case "no_grant":
-		// What a reader gave up a device may not have heard of, or have.
+		// What a reader gave up a device may not have heard of, or have; and so with all that one had who closed the account.
+		if closed, _ := m.shut(e, e.Reader); closed && e.revokes() {
+			return
+		}
 		for _, f := range m.meant(e) {
 			if !e.revokes() || !slices.ContainsFunc(m.permits.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || !w.grants() }) {
 				m.violation(e, "%s is granted", f)

@@ -260,7 +260,9 @@ func TestWhatPeopleKeep(t *testing.T) {
 			h.close(60, 61, "1", OK)
 			h.bo(62, 63, Grant, "party_closed")
 		}},
-		"who is not is there": {false, func(h *history) { h.bo(62, 63, Grant, "party_closed") }},
+		"nor is anything left to be revoked": {true, func(h *history) { h.close(60, 61, "1", OK); h.bo(62, 63, Revoke, "no_grant") }},
+		"of who is there it is":              {false, func(h *history) { h.bo(62, 63, Revoke, "no_grant") }},
+		"who is not is there":                {false, func(h *history) { h.bo(62, 63, Grant, "party_closed") }},
 	} {
 		var h history
 		h.set(1, 5, "1", OK, 1, "a")
