@@ -3,8 +3,11 @@ package e2e
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/evidence"
+	"github.com/sallyport/sallyport/tests/devices"
 	"github.com/sallyport/sallyport/tests/stage"
 	"github.com/sallyport/sallyport/tests/stage/search"
 )
@@ -133,4 +136,31 @@ func TestPieces(t *testing.T) {
 	holds("", "--refresh")
 	play(t, s, 0, "anna", "me", "verify")
 	play(t, s, 0, "ben", "me", "verify")
+
+	// Anna deletes her account. What Ben gives her ends with it: he is told, it is listed with the reason, and the log shows that nobody can undo it.
+	play(t, s, 0, "ben", "me", "grant", "anna", "phone.mobile")
+	play(t, s, 0, "anna", "me", "delete", "--yes", "DELETE")
+	told := ""
+	for begin := time.Now(); !strings.Contains(told, "anna deleted the account. What you allowed has ended: phone.mobile") && time.Since(begin) < 30*time.Second; {
+		r := play(t, s, 0, "ben", "me", "sync")
+		told = r.Stdout + r.Stderr
+	}
+	plainWords(t, told)
+	if gone := play(t, s, 0, "ben", "me", "grants", "--all").Stdout; !strings.Contains(gone, "account deleted") || strings.Contains(gone, "in force") {
+		t.Errorf("what Ben has given:\n%s\nand he was told: %s", gone, told)
+	}
+	for begin, n := time.Now(), 0; n < 2 && time.Since(begin) < 30*time.Second; { // of her own, of which there are none, and of Ben's
+		n = 0
+		closed := false
+		for _, e := range devices.Journal(t, s) {
+			closed = closed || e.Entry.Kind == evidence.EntryClosure
+			if closed && e.Entry.Kind == evidence.EntryDestroyed {
+				n++
+			}
+		}
+	}
+	play(t, s, 0, "ben", "me", "verify")
+	if r := play(t, s, 0, "ben", "me", "history"); !strings.Contains(r.Stdout, "anna deleted the account. The vault destroyed the permissions") {
+		t.Errorf("Ben's history:\n%s", r.Stdout)
+	}
 }
