@@ -74,6 +74,11 @@ func TestReadsWithEvidence(t *testing.T) {
 	play(t, s, exitDone, "alice", "me", "grant", "shop", "own/note", "own/name")
 	play(t, s, exitDone, "alice", "me", "grant", "bank", "own/note")
 
+	// A group is of what this customer granted, and who reads has no fields of its own.
+	if r := play(t, s, exitRefused, "bank", "biz", "read", "alice", "postal"); !strings.Contains(r.Stderr, `granted nothing of the group "postal"`) {
+		t.Errorf("a group of which nothing is granted: %s", r.Stderr)
+	}
+
 	// With proof, in text and as JSON. What is printed is proof for anybody who has the vault document.
 	if r := play(t, s, exitDone, "shop", "biz", "read", "alice", "own/note", "--evidence"); r.Stdout != "the note\n" || !strings.Contains(r.Stderr, "Proven to be in the key-use log of") {
 		t.Errorf("%q, %q", r.Stdout, r.Stderr)

@@ -200,7 +200,7 @@ func Expand(words []string, have []policies.Field) ([]policies.Field, error) {
 			}
 		}
 		if len(out) == before {
-			return nil, fmt.Errorf("%w: you have no field of the group %q yet", ErrUnknownField, w)
+			return nil, fmt.Errorf("%w: there is none of the group %q yet", ErrUnknownField, w)
 		}
 	}
 	slices.Sort(out)

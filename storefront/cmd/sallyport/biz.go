@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -274,6 +275,11 @@ func (s *session) items(r *client.Reader, owner string, fields []string, all boo
 	if len(fields) == 0 {
 		return itemsOf(id, have), nil
 	}
+	for _, f := range fields {
+		if _, err := catalogue.Expand([]string{f}, have); err != nil && slices.Contains(catalogue.Groups(), f) {
+			return nil, fmt.Errorf("%w: this customer has granted nothing of the group %q that is in force", policies.CodeNoGrant, f)
+		}
+	}
 	names, err := catalogue.Expand(fields, have)
 	return itemsOf(id, names), err
 }
@@ -343,10 +349,31 @@ func (c *bizRead) Run(s *session) error {
 			s.note("Proven to be in the key-use log of %d entries: %s.", r.Log().Size, strings.Join(proven, ", "))
 		}
 		if failed != nil {
+			if !s.JSON {
+				for _, text := range advice(values) {
+					s.note("%s", text)
+				}
+			}
 			return errQuiet{failed}
 		}
 		return nil
 	})
+}
+
+// advice is what can be done about fields that were refused, where the refusal does not say it.
+func advice(values []client.Value) (out []string) {
+	refused := func(codes ...policies.Code) bool {
+		return slices.ContainsFunc(values, func(v client.Value) bool {
+			return slices.ContainsFunc(codes, func(code policies.Code) bool { return errors.Is(v.Err, code) })
+		})
+	}
+	if refused(policies.CodeNoGrant, policies.CodeRevoked, policies.CodeGrantExpired) {
+		out = append(out, "Only the customer can grant what is not granted, or not any more: `sallyport biz ask` asks for it.")
+	}
+	if refused(policies.CodeNotFound) {
+		out = append(out, "A field that is not there was taken out by the customer, or there never was one.")
+	}
+	return out
 }
 
 // provenEntries are the places in the log of the values that came with proof.

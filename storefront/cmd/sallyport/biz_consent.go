@@ -47,6 +47,9 @@ func (c *bizAsk) send(s *session, ask func(*client.Reader, policies.OwnerID, cli
 	if err != nil {
 		return err
 	}
+	if !consent.Term(c.Term).Valid() {
+		return fmt.Errorf("%w: no purpose has the term %q; `sallyport biz purposes` lists them", errUsage, c.Term)
+	}
 	return s.withReader(func(r *client.Reader, _ *profile.Profile) error {
 		owner, err := r.Find(c.Customer)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"os/exec"
@@ -117,6 +118,26 @@ func TestSilencedContacts(t *testing.T) {
 }
 
 // Nothing that comes from others may move a terminal's cursor or begin a new line of a table.
+// TestAdvice: who is refused hears what can be done about it, once, and only where the refusal does not say it.
+func TestAdvice(t *testing.T) {
+	values := func(errs ...error) (out []client.Value) {
+		for _, err := range errs {
+			out = append(out, client.Value{Err: err})
+		}
+		return out
+	}
+	wrapped := fmt.Errorf("the vault: %w", policies.CodeRevoked)
+	if got := advice(values(nil, policies.CodeGrantExpired, wrapped, policies.CodeNoGrant)); len(got) != 1 || !strings.Contains(got[0], "biz ask") {
+		t.Errorf("no grant any more: %q", got)
+	}
+	if got := advice(values(policies.CodeNotFound)); len(got) != 1 || !strings.Contains(got[0], "taken out") {
+		t.Errorf("no such field: %q", got)
+	}
+	if got := advice(values(nil, policies.CodeFrozen, policies.CodeLimit, client.ErrUntrue)); got != nil {
+		t.Errorf("refusals that say it themselves: %q", got)
+	}
+}
+
 func TestOneLine(t *testing.T) {
 	for _, text := range []string{"a\nb", "a\x1b[2Jb", "a\rb", "a\x9bb"} {
 		if got := oneLine(text); strings.ContainsAny(got, "\n\r\x1b\u009b") {

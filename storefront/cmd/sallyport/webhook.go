@@ -62,7 +62,7 @@ type webhook struct {
 // webhookSecret reads the shared secret, or makes it.
 func webhookSecret(path string) ([]byte, error) {
 	if _, err := profile.NewKeyFile(path); err != nil { // checks mode and form
-		return nil, fmt.Errorf("the webhook's secret: %w", err)
+		return nil, fmt.Errorf("the webhook's secret is %d random bytes in a file of its own, which is made if it is not there: %w", profile.KeyFileSize, err)
 	}
 	return profile.ReadSecretFile(path, profile.KeyFileSize)
 }
