@@ -1,6 +1,7 @@
 package names
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -87,6 +88,9 @@ const WellKnown = "/.well-known/sallyport.json"
 
 // MaxFile is the size of a [File] in bytes at most.
 const MaxFile = 1 << 18
+
+// ErrWebsite: the website of a domain could not be asked. Storefront and vault have nothing to do with it.
+var ErrWebsite = errors.New("the website does not answer")
 
 // File is what lies at [WellKnown]: envelopes of statements, at most 16.
 type File struct {

@@ -325,7 +325,7 @@ func fetchStatement(ctx context.Context, domain, at, roots string, dev bool) ([]
 		return nil, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("asking the website of %s: %w: %w", domain, policies.CodeUnavailable, err)
+		return nil, fmt.Errorf("%w: %s: %w", names.ErrWebsite, domain, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -333,7 +333,7 @@ func fetchStatement(ctx context.Context, domain, at, roots string, dev bool) ([]
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, names.MaxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("asking the website of %s: %w: %w", domain, policies.CodeUnavailable, err)
+		return nil, fmt.Errorf("%w: %s: %w", names.ErrWebsite, domain, err)
 	}
 	return data, nil
 }

@@ -239,7 +239,7 @@ func TestWebsite(t *testing.T) {
 				rw.Write(make([]byte, 1024))
 			}
 		}, policies.CodeDomain},
-		"a host whose certificate is another's": {mole, "example.org", say(file(mole, "example.org")), policies.CodeUnavailable},
+		"a host whose certificate is another's": {mole, "example.org", say(file(mole, "example.org")), names.ErrWebsite},
 		"no domain":                             {mole, "127.0.0.1", say(file(mole, "example.com")), policies.ErrMalformed},
 		"signed by it, for another identity": {mole, "example.com", func(rw http.ResponseWriter, _ *http.Request) {
 			e, err := policies.Sign(mole.signing, &names.Statement{Header: policies.NewHeader("domain-statement", time.Now()), Identity: acme.id, Domain: "example.com", Expires: time.Now().Unix() + 60})

@@ -143,6 +143,9 @@ func TestRequester(t *testing.T) {
 		t.Errorf("invited: %s%s", r.Stdout, r.Stderr)
 	}
 	play(t, s, exitDone, "zoe", "me", "inbox") // her device hears that the bank did its half
+	if r := play(t, s, 2, "zoe", "me", "introduce", "bank", "bank", "--purpose", "a loan"); !strings.Contains(r.Stderr, "not to itself") {
+		t.Errorf("introduced to itself: %s", r.Stderr)
+	}
 	plainWords(t, command("The customer introduces the employer to the bank, signed and sealed", "zoe", "me", "introduce", "employer", "bank", "--purpose", "a loan").Stdout)
 	introduced := said[struct {
 		Introductions []client.Introduced `json:"introductions"`

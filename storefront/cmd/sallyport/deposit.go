@@ -45,6 +45,9 @@ func (c *meIntroduce) Run(s *session) error {
 		if err != nil {
 			return err
 		}
+		if whom == to {
+			return s.adding(errUsage, "usage.introduce")
+		}
 		if err := o.Introduce(s.ctx, whom, to, c.Purpose); err != nil {
 			return err
 		}

@@ -54,11 +54,14 @@ func (c *meInbox) Run(s *session) error {
 		if err != nil && !errors.Is(err, policies.CodeUnavailable) {
 			return err
 		}
+		s.noteRefused(mail)
+		list := o.Inbox(c.All)
+		if err != nil && len(list) == 0 { // nobody can say that nobody asks
+			return err
+		}
 		if err != nil {
 			s.note("%s", s.explain(err))
 		}
-		s.noteRefused(mail)
-		list := o.Inbox(c.All)
 		s.print(map[string]any{"requests": list}, func(w io.Writer) {
 			if len(list) == 0 {
 				fmt.Fprintln(w, s.say("consent.none"))

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/names"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/catalogue"
 	"github.com/sallyport/sallyport/storefront/client/phrases"
@@ -63,7 +64,7 @@ var reasons = []struct {
 }{
 	{client.ErrRotationRefused, "why.rotation_refused"}, {client.ErrNotRotated, "why.not_rotated"}, {client.ErrReplaced, "why.replaced"}, {client.ErrAnnounced, "why.announced"}, {client.ErrNotAnnounced, "why.not_announced"}, {client.ErrReplacing, "why.replacing"}, {client.ErrRecovery, "why.recovery"},
 	{client.ErrNoAccount, "why.no_account"}, {errElsewhere, "account.elsewhere"}, {client.ErrNotSame, "why.not_same"}, {client.ErrKit, "kit.have"}, {client.ErrEndsSheet, "account.ends.sheet"}, {client.ErrEndsPassword, "account.ends.password"}, {errUnsure, "why.unsure"},
-	{errInterrupted, "why.interrupted"}, {errBackupRole, "why.backup_role"}, {client.ErrRole, "why.role"}, {client.ErrNoDevice, "why.no_device"}, {client.ErrAlone, "why.alone"}, {client.ErrCertificate, "why.certificate"}, {errNoneGiven, "why.none_given"}, {errNoTerminal, "why.no_terminal"}, {errDuration, "why.duration"}, {errUsage, "why.usage"},
+	{errInterrupted, "why.interrupted"}, {errBackupRole, "why.backup_role"}, {client.ErrRole, "why.role"}, {client.ErrNoDevice, "why.no_device"}, {client.ErrAlone, "why.alone"}, {client.ErrCertificate, "why.certificate"}, {names.ErrWebsite, "why.website"}, {errNoneGiven, "why.none_given"}, {errNoTerminal, "why.no_terminal"}, {errDuration, "why.duration"}, {errUsage, "why.usage"},
 	{client.ErrNoContact, "why.no_contact"}, {client.ErrNotConnected, "why.not_connected"}, {client.ErrNoField, "why.no_field"}, {catalogue.ErrUnknownField, "why.unknown_field"},
 	{catalogue.ErrCard, "why.card"}, {client.ErrUntold, "why.untold"}, {client.ErrNewer, "why.newer"}, {client.ErrOvertaken, "why.overtaken"}, {client.ErrThawOld, "why.thaw_old"}, {client.ErrNotFrozen, "why.not_frozen"}, {client.ErrEnded, "why.ended"}, {client.ErrSaidClosed, "why.said_closed"}, {client.ErrContactClosed, "why.party_closed"}, {errNoState, "why.no_state"}, {client.ErrFork, "why.fork"}, {policies.ErrPin, "why.pin"},
 	{client.ErrRollback, "why.rollback"}, {client.ErrUntrue, "why.untrue"}, {profile.ErrUnlock, "why.unlock"}, {profile.ErrExposed, "why.exposed"}, {profile.ErrFormat, "why.format"},
@@ -108,19 +109,19 @@ func whyID(err error) string {
 	return ""
 }
 
-// told is an error of which the catalogue has more to say than what kind it is.
+// told is an error of which the catalogue has more to say than what kind it is. Its own text is English, as that of all errors.
 type told struct {
 	error
-	text string
+	text, english string
 }
 
-func (e *told) Error() string { return e.error.Error() + ": " + e.text }
+func (e *told) Error() string { return e.error.Error() + ": " + e.english }
 
 func (e *told) Unwrap() error { return e.error }
 
 // adding adds a phrase to an error.
 func (s *session) adding(err error, id string, pairs ...any) error {
-	return &told{err, s.say(id, pairs...)}
+	return &told{err, s.say(id, pairs...), phrases.Say(phrases.English, id, pairs...)}
 }
 
 // explain is an error for a person, as a message.
@@ -128,7 +129,7 @@ func (s *session) explain(err error) string { return s.say("error", "text", s.re
 
 // fuller are errors of which the catalogue says in English too what to do.
 var fuller = []error{
-	client.ErrNoContact, client.ErrNotConnected, client.ErrNoField, client.ErrNewer, client.ErrAnnounced, client.ErrNotAnnounced, client.ErrNotFrozen, client.ErrRecovery, errBackupRole, client.ErrRole, errNoState, client.ErrNoDevice, client.ErrAlone, client.ErrNoAccount, errElsewhere, client.ErrKit, policies.CodeNotAsked, errInterrupted, errNoneGiven,
+	client.ErrNoContact, client.ErrNotConnected, client.ErrNoField, client.ErrNewer, client.ErrAnnounced, client.ErrNotAnnounced, client.ErrNotFrozen, client.ErrRecovery, errBackupRole, client.ErrRole, errNoState, client.ErrNoDevice, client.ErrAlone, client.ErrNoAccount, errElsewhere, client.ErrKit, policies.CodeNotAsked, errInterrupted, errNoneGiven, names.ErrWebsite, profile.ErrExists,
 }
 
 // vague are phrases that say less than the errors do, which come with them.
@@ -161,6 +162,8 @@ func (s *session) reason(err error) string {
 		parts, e, spoken = append(parts, t.text), t.error, true
 	}
 	switch {
+	case errors.Is(err, errUnsure): // what was not done comes before how to do it
+		parts = slices.Insert(parts, 0, why)
 	case why != "":
 		parts = append(parts, why)
 	case !plain:

@@ -19,6 +19,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/sallyport/sallyport/policies"
+	"github.com/sallyport/sallyport/policies/names"
 	"github.com/sallyport/sallyport/storefront/client"
 	"github.com/sallyport/sallyport/storefront/client/catalogue"
 	"github.com/sallyport/sallyport/storefront/client/phrases"
@@ -183,6 +184,11 @@ func TestExplain(t *testing.T) {
 			"sallyport: gemeint ist vielleicht das Konto von acme, vielleicht Ihr eigenes; was Sie aufgeben wollen, ist vorgemerkt, und `sallyport me contacts --refresh` versucht es wieder: " + phrases.Say(phrases.German, "why.said_closed")},
 		{phrases.English, false, saidClosed(&session{lang: phrases.English}, "acme", fmt.Errorf("giving up: %w", client.ErrSaidClosed)), "sallyport: giving up: " + client.ErrSaidClosed.Error() + ": " + phrases.Say(phrases.English, "giveup.said_closed", "name", "acme")},
 		{phrases.English, false, saidClosed(&session{lang: phrases.English}, "acme", policies.CodeNoGrant), "sallyport: " + policies.CodeNoGrant.Error()},
+		{phrases.English, false, fmt.Errorf("%w: acme.example: no such host", names.ErrWebsite), "sallyport: " + phrases.Say(phrases.English, "why.website")},
+		{phrases.German, false, fmt.Errorf("%w: acme.example: no such host", names.ErrWebsite), "sallyport: " + phrases.Say(phrases.German, "why.website")},
+		{phrases.German, false, (&session{lang: phrases.German}).adding(errUnsure, "usage.both", "field", "note"), "sallyport: es wurde nichts getan: note ist zugleich erlaubt und abgelehnt"},
+		{phrases.German, true, (&session{lang: phrases.German}).adding(errUnsure, "usage.both", "field", "note"),
+			"sallyport: es wurde nichts getan: note ist zugleich erlaubt und abgelehnt\nIm Wortlaut, auf Englisch: nothing was done: note is both granted and denied"},
 		// That nothing is stopped, or announced, is said where it is known, not because somebody on the way said "not found".
 		{phrases.English, false, client.ErrNotFrozen, "sallyport: no stop is in force that could be ended"},
 		{phrases.English, false, client.ErrNotAnnounced, "sallyport: nothing is announced that could be taken back"},
