@@ -304,20 +304,15 @@ func (r *run) initialise(ctx context.Context) error {
 	case errors.Is(err, pkcs11.ErrTokenExists):
 		return fmt.Errorf("%w: a token with this label or serial is initialised already. A ceremony takes only a token that nothing was ever in: choose another label, or empty it (%s): %w",
 			ErrNotEmpty, r.profile.Erase, err)
+	case errors.Is(err, pkcs11.ErrTokenMissing) && r.Serial != "": // perhaps mistyped: whoever is told to empty a token might empty another
+		return fmt.Errorf("the module shows no empty token with serial %s: %w", r.Serial, err)
 	case errors.Is(err, pkcs11.ErrTokenMissing):
-		return fmt.Errorf("%w: the module shows no uninitialised token%s; empty one first (%s): %w", ErrNotEmpty, forSerial(r.Serial), r.profile.Erase, err)
+		return fmt.Errorf("%w: the module shows no uninitialised token; empty one first (%s): %w", ErrNotEmpty, r.profile.Erase, err)
 	case err != nil:
 		return err
 	}
 	r.marker.Serial = info.Serial
 	return nil
-}
-
-func forSerial(serial string) string {
-	if serial == "" {
-		return ""
-	}
-	return " with serial " + serial
 }
 
 // rest is everything after the token has PINs.

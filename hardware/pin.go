@@ -84,14 +84,14 @@ func readSecretFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPINSource, err)
 	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is not a regular file", ErrPINSource, path)
+	}
 	// systemd's credentials are 0400, or 0440 with an access list for the service's user; a group bit is all the same a
 	// reader too many in any other place.
 	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); info.Mode().Perm()&0o077 != 0 &&
 		(credentials == "" || filepath.Dir(path) != filepath.Clean(credentials) || info.Mode().Perm()&0o037 != 0) {
 		return nil, fmt.Errorf("%w: %s can be read by others (mode %04o): chmod 600 it", ErrPINSource, path, info.Mode().Perm())
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is not a regular file", ErrPINSource, path)
 	}
 	buffer := make([]byte, maxPIN+3)
 	n, err := io.ReadFull(file, buffer)

@@ -110,6 +110,9 @@ func TestReadPIN(t *testing.T) {
 			if err != nil && !errors.Is(err, ErrPINSource) {
 				t.Errorf("%v is of another kind", err)
 			}
+			if c.name == "a folder" && !strings.Contains(err.Error(), "not a regular file") { // and not that a chmod would help
+				t.Errorf("a folder: %v", err)
+			}
 			if err != nil && strings.Contains(err.Error(), "1234") {
 				t.Errorf("the error repeats what may be a PIN: %v", err)
 			}

@@ -143,7 +143,7 @@ func hint(err error) string {
 	case errors.Is(err, pkcs11.ErrPINIncorrect):
 		return "the PIN was tried once and not again, because tokens count; check the file before the next attempt"
 	case errors.Is(err, pkcs11.ErrTokenMissing):
-		return "is the device connected, and for SoftHSM, is SOFTHSM2_CONF the one of the ceremony? sallyport-hsm doctor lists tokens"
+		return "if several match, name one by its serial number; if none does: is the device connected, and for SoftHSM, is SOFTHSM2_CONF the one of the ceremony? sallyport-hsm doctor lists tokens"
 	case errors.Is(err, hardware.ErrDifferent):
 		return "do not use this token: its keys are not as the ceremony made them"
 	case errors.Is(err, hardware.ErrModule):

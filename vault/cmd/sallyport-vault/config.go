@@ -258,7 +258,8 @@ func inside(path, folder string) bool {
 // graded refuses a token below the minimum grade. A grade that this version does not know is below all.
 func (c *config) graded(grade string) error {
 	if pkcs11.Grade(grade).Below(pkcs11.Grade(c.MinimumGrade)) {
-		return fmt.Errorf("the token's grade is %q, the configuration wants at least %q", grade, c.MinimumGrade)
+		return fmt.Errorf("the token's grade is %q, and minimum_grade of the configuration is %q: sallyport-hsm probe --full says what keeps it from a better one, and sallyport-hsm reissue --probe, with the security officer's PIN, grades it anew",
+			grade, c.MinimumGrade)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func TestMinimumGrade(t *testing.T) {
 	}
 	refused := func(what string) {
 		t.Helper()
-		if code := run(t.Context(), []string{"serve", "--config", d.config}, nil, d, d); code != exitFailure || !strings.Contains(d.output(), `the token's grade is \"B\"`) {
+		if code := run(t.Context(), []string{"serve", "--config", d.config}, nil, d, d); code != exitFailure || !strings.Contains(d.output(), `the token's grade is \"B\", and minimum_grade of the configuration is \"A\": sallyport-hsm probe --full`) {
 			t.Errorf("%s: %d, %s", what, code, d.output())
 		}
 	}
