@@ -65,7 +65,11 @@ func OpenDocument(ctx context.Context, source Source) (*policies.VaultDocument, 
 	if err != nil {
 		return nil, fmt.Errorf("reading the vault document: %w", err)
 	}
-	return ParseDocument(raw)
+	document, err := ParseDocument(raw)
+	if err != nil {
+		return nil, &DamageError{File: "vault", Index: -1, Last: -1, Err: err}
+	}
+	return document, nil
 }
 
 // ParseDocument is [OpenDocument] for bytes that the caller has.

@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,6 +89,9 @@ func witnessRule(keys []string, need int) (rule evidence.Witnesses, err error) {
 	return rule, nil
 }
 
+// errOtherLog: the log, or the link, is another vault's. No storefront has to do with it.
+var errOtherLog = fmt.Errorf("%w: the vault document is signed by another ceremony than the join link names", policies.ErrPin)
+
 // document is the vault document that the log is verified under. pinned tells whether it came from elsewhere than the log.
 func (a *auditLog) document(s *session) (document *policies.VaultDocument, pinned bool, err error) {
 	if a.Document != "" {
@@ -113,7 +118,7 @@ func (a *auditLog) document(s *session) (document *policies.VaultDocument, pinne
 			return nil, false, fmt.Errorf("%w: %w", errUsage, err)
 		}
 		if link.Vault != document.Vault || link.Ceremony != policies.HashKey(document.CeremonyKey) {
-			return nil, false, fmt.Errorf("%w: the vault document is signed by another ceremony than the join link names", policies.ErrPin)
+			return nil, false, errOtherLog
 		}
 	}
 	pinned = a.Document != "" || a.Join != ""
@@ -131,7 +136,7 @@ type auditVerify struct {
 
 // verified is the result of a verification.
 type verified struct {
-	Verified  bool           `json:"verified"`
+	Verified  bool           `json:"verified"` // all entries, or the one that was asked for
 	Vault     string         `json:"vault,omitempty"`
 	Pinned    bool           `json:"pinned"` // the vault document came from elsewhere than the log
 	Size      uint64         `json:"size"`
@@ -198,9 +203,13 @@ func (c *auditVerify) Run(s *session) error {
 		stop := s.progress(log)
 		out.Log, err = log.Verify(s.ctx)
 		stop()
-		if c.Older != "" && errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && !c.entries(s.ctx, log) && c.Older != "":
+			out.Verified = false
 			s.note("Of the log itself nothing was verified: its entries are not there. An auditor has them by `sallyport audit fetch`.")
-		} else if err != nil {
+		case errors.Is(err, fs.ErrNotExist) && !c.entries(s.ctx, log):
+			return fmt.Errorf("the entries are not there; an auditor has them by `sallyport audit fetch`: %w", err)
+		case err != nil:
 			return s.damaged(err)
 		}
 	}
@@ -229,6 +238,16 @@ func (c *auditVerify) Run(s *session) error {
 		}
 	})
 	return nil
+}
+
+// entries reports whether there are entries of the log. A vault's own door hands none out; where there are some, one that is missing is a hole.
+func (a *auditLog) entries(ctx context.Context, log *audit.Log) bool {
+	if !strings.HasPrefix(a.Folder, "https://") {
+		_, err := os.Stat(filepath.Join(a.Folder, "tile", "entries"))
+		return err == nil
+	}
+	_, err := log.Include(ctx, 0)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func entryOf(ctx context.Context, log *audit.Log, index uint64) (*auditEntry, error) {

@@ -243,6 +243,8 @@ func (s *session) fail(err error) int {
 	fmt.Fprintf(s.stderr, "sallyport: %v\n", err)
 	if hint := hints[code]; errors.Is(err, audit.ErrDamaged) {
 		fmt.Fprintln(s.stderr, "Keep the log and every checkpoint of it as they are: they show what was changed.")
+	} else if errors.Is(err, errOtherLog) {
+		fmt.Fprintln(s.stderr, "This is the log of another vault, or the link is: have the operator say which, by another way than the log came.")
 	} else if hint != "" && !blameless && (code != exitLocked || errors.Is(err, profile.ErrUnlock)) {
 		fmt.Fprintln(s.stderr, hint)
 	}
