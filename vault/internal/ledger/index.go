@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -777,10 +778,19 @@ func freeSpace(dir string) (int64, error) {
 // badgerLog passes on what matters of Badger's own messages.
 type badgerLog struct{ log *slog.Logger }
 
-func (b badgerLog) Errorf(f string, a ...any)   { b.log.Error("database: " + trim(f, a)) }
-func (b badgerLog) Warningf(f string, a ...any) { b.log.Warn("database: " + trim(f, a)) }
-func (b badgerLog) Infof(f string, a ...any)    { b.log.Debug("database: " + trim(f, a)) }
-func (b badgerLog) Debugf(string, ...any)       {}
+func (b badgerLog) Errorf(f string, a ...any) { b.log.Error("database: " + trim(f, a)) }
+
+// Warningf leaves out what Badger thinks of its cache, every minute after a start: nobody can set it, and values are hardly read twice.
+func (b badgerLog) Warningf(f string, a ...any) {
+	if strings.Contains(f, "might be too small") || strings.HasPrefix(f, "Cache life expectancy") {
+		b.Infof(f, a...)
+		return
+	}
+	b.log.Warn("database: " + trim(f, a))
+}
+
+func (b badgerLog) Infof(f string, a ...any) { b.log.Debug("database: " + trim(f, a)) }
+func (b badgerLog) Debugf(string, ...any)    {}
 
 func trim(f string, a []any) string {
 	text := fmt.Sprintf(f, a...)

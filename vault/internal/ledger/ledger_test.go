@@ -546,3 +546,18 @@ func TestNothingIsNotedForNoDatabase(t *testing.T) {
 		t.Errorf("%d notes", n)
 	}
 }
+
+// TestNoTalkOfTheCache: what Badger says every minute of its block cache, which nobody can set, is no warning to an operator. What else it warns of is.
+func TestNoTalkOfTheCache(t *testing.T) {
+	var out bytes.Buffer
+	b := badgerLog{slog.New(slog.NewTextHandler(&out, nil))}
+	b.Warningf("%s might be too small. Metrics: %s\n", "Block cache", "hit: 5 miss: 187")
+	b.Warningf("Cache life expectancy (in seconds): %+v\n", 1)
+	if out.Len() != 0 {
+		t.Errorf("said: %s", &out)
+	}
+	b.Warningf("cannot %s", "compact")
+	if !strings.Contains(out.String(), "level=WARN msg=\"database: cannot compact\"") {
+		t.Errorf("said: %s", &out)
+	}
+}
