@@ -36,6 +36,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -133,6 +134,11 @@ func Open(cfg Config) (opened *Witness, err error) {
 			_ = w.Close()
 		}
 	}()
+	for _, folder := range []string{cfg.State, cfg.Seen} { // which no start makes: with it everything that was cosigned would be gone
+		if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: the folder %s is not there", ErrState, folder)
+		}
+	}
 	if w.lock, err = os.OpenFile(filepath.Join(cfg.State, "lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, fmt.Errorf("opening the witness's state: %w", err)
 	}

@@ -437,7 +437,9 @@ func TestState(t *testing.T) {
 			must(t, os.Remove(state))
 			must(t, os.Mkdir(state, 0o700))
 		}, "not a file"},
-		"an older record": {func(t *testing.T, _, seen string, _, olderSeen []byte) { must(t, os.WriteFile(seen, olderSeen, 0o600)) }, ""},
+		"no folder of the state": {func(t *testing.T, state, _ string, _, _ []byte) { must(t, os.RemoveAll(filepath.Dir(state))) }, "the folder"},
+		"no folder of records":   {func(t *testing.T, _, seen string, _, _ []byte) { must(t, os.RemoveAll(filepath.Dir(seen))) }, "the folder"},
+		"an older record":        {func(t *testing.T, _, seen string, _, olderSeen []byte) { must(t, os.WriteFile(seen, olderSeen, 0o600)) }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, state, seen, older, olderSeen := setup(t)
@@ -509,12 +511,12 @@ func TestConfig(t *testing.T) {
 	own := *l
 	own.name = "witness.test/w1"
 	for want, change := range map[string]func(c *Config){
-		"needs a key":      func(c *Config) { c.Keys = nil },
-		"a log to witness": func(c *Config) { c.Logs = nil },
-		"named twice":      func(c *Config) { c.Logs = append(c.Logs, c.Logs[0]) },
-		"witness itself":   func(c *Config) { c.Logs = []Log{own.witnessed()} },
-		"the key of log":   func(c *Config) { c.Logs = []Log{{Key: policies.LogKey{Name: "x", PublicKey: []byte{1}}}} },
-		"no such file":     func(c *Config) { c.State += "/none" },
+		"needs a key":       func(c *Config) { c.Keys = nil },
+		"a log to witness":  func(c *Config) { c.Logs = nil },
+		"named twice":       func(c *Config) { c.Logs = append(c.Logs, c.Logs[0]) },
+		"witness itself":    func(c *Config) { c.Logs = []Log{own.witnessed()} },
+		"the key of log":    func(c *Config) { c.Logs = []Log{{Key: policies.LogKey{Name: "x", PublicKey: []byte{1}}}} },
+		"none is not there": func(c *Config) { c.State += "/none" },
 	} {
 		cfg := w.cfg
 		change(&cfg)
