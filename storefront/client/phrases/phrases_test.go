@@ -63,6 +63,8 @@ func TestSay(t *testing.T) {
 	}{
 		{"restored", []any{"n", 1, "dir", "d"}, "1 Feld in d wiederhergestellt."},
 		{"restored", []any{"n", 12, "dir", "{n}"}, "12 Felder in {n} wiederhergestellt."}, // what fills a place is no phrase
+		{"checkpoint.witness.newer", []any{"n", "1"}, "Dieses Gerät sah 1 Eintrag mehr als sie. Rufen Sie dies in einer Weile noch einmal auf."},
+		{"published", []any{"fields", "note"}, "note ist veröffentlicht; lesen kann es nur, wer Ihre Erlaubnis hat."}, // and not that nobody can: somebody may
 		{"history.read", []any{"reader", ID("history.somebody"), "what", "note", "sealed", ""}, "jemand hat note gelesen."},
 		{"removed", nil, "{fields} entfernt."},
 		{"no such phrase", []any{"n", 1}, "no such phrase"},
