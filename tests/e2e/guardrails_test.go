@@ -67,7 +67,7 @@ func TestGuardrails(t *testing.T) {
 	inForce(t, s, `@id("checked-names") forbid (principal, action, resource) unless { principal.vouched };`)
 	hand := func(document, want string) {
 		t.Helper()
-		if said := operator(t, s, 1, "hand-in", "--owners", s.OwnersURL(), "--ca", s.CA(), document); !strings.Contains(said, want) {
+		if said := operator(t, s, 3, "hand-in", "--owners", s.OwnersURL(), "--ca", s.CA(), document); !strings.Contains(said, want) {
 			t.Errorf("handed in: %s, want %q", said, want)
 		}
 	}

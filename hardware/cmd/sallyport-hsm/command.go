@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/hardware"
 	"github.com/sallyport/sallyport/pkcs11"
+	"github.com/sallyport/sallyport/policies"
 )
 
 // Exit codes, as the help says them.
@@ -130,6 +131,11 @@ func exitCode(err error) int {
 		return exitPIN
 	case is(hardware.ErrNotEmpty, hardware.ErrUnfinished, hardware.ErrDifferent, hardware.ErrProbe, hardware.ErrDevelopment,
 		hardware.ErrUnsupported, hardware.ErrFolder, hardware.ErrCeremonyKey, hardware.ErrTokenChoice, hardware.ErrCustody, pkcs11.ErrAttributes, pkcs11.ErrTokenMissing):
+		return exitRefused
+	case is(policies.CodeUnavailable, policies.CodeRateLimited, policies.CodeInternal): // the vault refused nothing, and later it may take it
+		return exitFailed
+	}
+	if code := policies.Code(""); errors.As(err, &code) {
 		return exitRefused
 	}
 	return exitFailed

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/hardware"
 	"github.com/sallyport/sallyport/pkcs11"
+	"github.com/sallyport/sallyport/policies"
 )
 
 func TestMain(m *testing.M) {
@@ -37,6 +38,8 @@ func TestExitCodes(t *testing.T) {
 		{hardware.ErrDifferent, exitRefused},
 		{hardware.ErrDevelopment, exitRefused},
 		{hardware.ErrUnsupported, exitRefused},
+		{policies.CodeRulesOld, exitRefused},
+		{policies.CodeUnavailable, exitFailed},
 		{hardware.ErrModule, exitFailed},
 		{context.Canceled, exitFailed},
 		// A ceremony that a wrong PIN stopped is about the PIN.
