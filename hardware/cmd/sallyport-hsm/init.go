@@ -37,7 +37,7 @@ func (c *initCommand) Help() string {
 
   sallyport-hsm init --dir /var/lib/sallyport/vault --so-pin-file so.pin --pin-file user.pin \
     --ceremony-key /media/stick/ceremony.key \
-    --storefront https://store.example --owners https://vault.example:8443
+    --storefront https://store.example --owners https://vault.example:8445
 
 Look at what it would do, then add --yes. Hand the join link or its QR code to people and businesses by a way that the storefront does not control.`
 }
