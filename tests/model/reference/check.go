@@ -557,6 +557,21 @@ func (m *model) rival(e *Event) bool {
 	return false
 }
 
+// ignorant reports whether a device may know of nothing yet: it was made anew, and has learnt nothing since. One that is made of a backup syncs at once. Who denies needs to learn nothing.
+func (m *model) ignorant(e *Event) (ignorant bool) {
+	for _, x := range m.by[e.Who] {
+		switch {
+		case x.Start >= e.Start:
+			return ignorant
+		case x.made():
+			ignorant = x.Do != Restore || m.trouble(x)
+		case settles(x) && x.Do != Answer && x.Result == OK:
+			ignorant = false
+		}
+	}
+	return ignorant
+}
+
 // answer checks what an owner was told.
 func (m *model) answer(e *Event) {
 	o := e.owner()
@@ -633,7 +648,7 @@ func (m *model) answer(e *Event) {
 				absent = absent || w.Event == nil || w.Do == Remove
 			}
 		}
-		if !absent && !m.rival(e) {
+		if !absent && !m.rival(e) && !m.ignorant(e) {
 			m.violation(e, "the fields are there, and no other device was at work")
 		}
 	case "no_grant":

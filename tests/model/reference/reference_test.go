@@ -672,6 +672,10 @@ func (h *history) succeed(from, to int64, device, result string) {
 	h.add(from, to, "ana/"+device, Succeed, result, nil)
 }
 
+func (h *history) rotate(from, to int64, device, result string) {
+	h.add(from, to, "ana/"+device, Rotate, result, func(e *Event) { e.Fields = []string{"a"} })
+}
+
 func (h *history) restore(from, to int64, device string) {
 	h.add(from, to, "ana/"+device, Restore, OK, nil)
 }
@@ -1478,6 +1482,32 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.rescue(20, 30, "2", OK, 12)
 			h.synced(40, 50)
 		}},
+		"until it syncs it knows of nothing": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.rescue(20, 30, "1", OK, 12)
+			h.rotate(40, 50, "1", NoField)
+		}},
+		"as one that was added":  {true, func(h *history) { h.pair(20, 30, "1", OK, ""); h.rotate(40, 50, "1", NoField) }},
+		"and is made of nothing": {false, func(h *history) { h.pair(20, 30, "1", NotSame, "wrong"); h.rotate(40, 50, "1", NoField) }},
+		"whatever it denies": {true, func(h *history) {
+			h.pair(20, 30, "1", OK, "")
+			h.answer(32, 36, OK, nil)
+			h.rotate(40, 50, "1", NoField)
+		}},
+		"but it does then": {false, func(h *history) {
+			h.pair(20, 30, "1", OK, "")
+			h.grant(32, 36, "1", OK, Terms{})
+			h.rotate(40, 50, "1", NoField)
+		}},
+		"if that came to something": {true, func(h *history) {
+			h.pair(20, 30, "1", OK, "")
+			h.kill(32, 36)
+			h.grant(32, 36, "1", "unavailable", Terms{})
+			h.rotate(40, 50, "1", NoField)
+		}},
+		"nor is that so before":                    {false, func(h *history) { h.rotate(12, 14, "1", NoField); h.pair(20, 30, "1", OK, "") }},
+		"one that was restored does":               {false, func(h *history) { h.restore(20, 30, "1"); h.rotate(40, 50, "1", NoField) }},
+		"unless nobody was to be asked":            {true, func(h *history) { h.kill(20, 30); h.restore(20, 30, "1"); h.rotate(40, 50, "1", NoField) }},
 		"a root that is announced changes nothing": {false, func(h *history) { h.announce(20, 30, "1", OK); h.set(40, 50, "2", Replaced, 2, "a") }},
 		"not before its time":                      {false, func(h *history) { h.announce(20, 30, "1", OK); h.succeed(900, 910, "1", OK) }},
 		"of which its device is told":              {true, func(h *history) { h.announce(20, 30, "1", OK); h.succeed(900, 910, "1", "succession_pending") }},
