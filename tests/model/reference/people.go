@@ -26,14 +26,8 @@ func (m *model) showsKeys(reader string, e *Event) bool {
 	})
 }
 
-// receives reports whether an operation fetches what was sent to somebody.
-func (e *Event) receives() bool {
-	switch e.Do {
-	case Hear, Answer, Forward, LookUp, Collect:
-		return true
-	}
-	return e.deposits()
-}
+// receives reports whether a person's operation fetches what was sent to them.
+func (e *Event) receives() bool { return e.Do == Hear || e.Do == Answer }
 
 // gone reports whether a refusal says that there is nothing any more that may be read, so that it is not kept either.
 func gone(result string) bool {
@@ -79,14 +73,16 @@ func (m *model) keeps(e *Event, owner, field string) []*Item {
 
 // toldToDelete reports whether a device that receives may be told to delete somebody's field, and whether it certainly is: the owner withdrew it, and no device of that person looked since.
 func (m *model) toldToDelete(e *Event, owner, field string) (may, must bool) {
+	received := e.Result == OK || refusedAtHome(e) // which comes after it
+	_, blocks := m.blocks(e, owner)
 	for _, stop := range m.of[owner] {
 		if stop.Do != Stop || stop.Reader != e.owner() || stop.Start >= e.End || refusedAtHome(stop) || !slices.Contains(m.meant(stop), field) {
 			continue
 		}
 		may = true
-		must = must || e.Result == OK && stop.Result == OK && stop.End <= e.Start && !slices.ContainsFunc(m.of[e.owner()], func(x *Event) bool {
+		must = must || received && stop.Result == OK && stop.End <= e.Start && !slices.ContainsFunc(m.of[e.owner()], func(x *Event) bool {
 			return x != e && x.receives() && x.Start < e.End && x.End > stop.Start
-		}) && !slices.ContainsFunc(m.by[e.Who], func(x *Event) bool { return x.Do == Block && x.Reader == owner && x.Start < e.End })
+		}) && !blocks
 	}
 	return may, must
 }
@@ -115,9 +111,6 @@ func (m *model) contacts(e *Event) {
 		}
 	}
 	for _, x := range m.by[e.Who] {
-		if x.Do != Refresh {
-			continue
-		}
 		for i := range x.Items {
 			it := &x.Items[i]
 			if at := (place{it.Owner, it.Field}); !has[at] {
@@ -162,46 +155,57 @@ func (m *model) none(e *Event, it *Item) {
 	m.either(e, it, "no_grant", "grant_revoked", "grant_expired", "not_found", "suspended")
 }
 
-// either checks that one of several outcomes is possible, and learns nothing from it.
+// either checks that one of several outcomes is possible. If it is one alone, that is what came of it; of several it learns nothing.
 func (m *model) either(e *Event, it *Item, results ...string) {
 	before, learns := len(m.out), m.deaf
+	var fits []Item
 	m.deaf = true
-	defer func() { m.deaf = learns }()
 	for _, r := range results {
 		m.out = m.out[:before]
 		other := *it
 		other.Result = r
 		if m.item(e, &other); len(m.out) == before {
-			return
+			fits = append(fits, other)
 		}
+	}
+	m.deaf = learns
+	if len(fits) > 0 {
+		m.out = m.out[:before]
+	}
+	if len(fits) == 1 {
+		m.item(e, &fits[0])
 	}
 }
 
-// blocked reports whether a device certainly throws away what a person asked: it was blocked before, and no more let in.
-func (m *model) blocked(e, ask *Event) bool {
-	blocked := false
+// blocks reports whether a device throws away what somebody sends when an event begins, and since when. One that was made anew throws away nothing.
+func (m *model) blocks(e *Event, whose string) (since int64, blocks bool) {
 	for _, x := range m.by[e.Who] {
 		switch {
-		case x.Start >= e.End:
-		case x.Do == Block && x.Reader == ask.owner():
-			blocked = x.End <= ask.Start
-		case x.Do == Unblock && x.Reader == ask.owner(), x.made():
-			blocked = false
+		case x.Start >= e.Start:
+			return since, blocks
+		case x.Do == Block && x.Reader == whose && !blocks:
+			since, blocks = x.End, true
+		case x.Do == Unblock && x.Reader == whose, x.made():
+			blocks = false
 		}
 	}
-	return blocked
+	return since, blocks
 }
 
 // heeded checks that nobody answers who does not hear.
 func (m *model) heeded(e *Event) {
+	since, blocks := m.blocks(e, e.Reader)
+	if !blocks {
+		return
+	}
 	for _, ask := range m.of[e.Reader] {
-		if ask.Do != Ask || ask.Owner != e.owner() || !m.person(e.Reader) || !m.blocked(e, ask) {
+		if ask.Start < since {
 			continue
 		}
-		if e.Result != NotAsked && ask.About != "" && ask.About == e.About {
+		if e.About != "" && ask.About == e.About {
 			m.violation(e, "it was blocked when it asked")
 		}
-		if m.rules.BlockedAsk && e.Result == NotAsked && ask.End <= e.Start {
+		if m.rules.BlockedAsk && e.Result == NotAsked && ask.Do == Ask && ask.Owner == e.owner() && ask.End <= e.Start {
 			m.violation(e, "who is blocked is expected to be heard")
 		}
 	}

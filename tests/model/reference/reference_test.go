@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -37,12 +38,71 @@ func clone(events []Event) []Event {
 	return out
 }
 
-// TestWhatPeopleKeep is TestWhatStatesAllow for one person who reads another: bo has set a field and granted it, and ana has read it once.
-func TestWhatPeopleKeep(t *testing.T) {
-	for name, c := range map[string]struct {
-		right bool
-		make  func(*history)
-	}{
+// story is a small history that is right, or is not.
+type story struct {
+	right bool
+	make  func(*history)
+}
+
+// TestWhatPeopleKeep is TestWhatStatesAllow for one person who reads another.
+func TestWhatPeopleKeep(t *testing.T) { tell(t, keepings, whatPeopleKeep()) }
+
+// keepings is what all that people keep begins with: bo has set a field and granted it, and ana has read it once.
+func keepings(h *history) {
+	h.set(1, 5, "1", OK, 1, "a")
+	h.bos(6, 10, 7)
+	h.bo(20, 30, Grant, OK)
+	h.refresh(40, 50, "1", "released", 0, 1, 7)
+}
+
+// TestWhatStatesAllow has small histories, each of which is right or is not.
+func TestWhatStatesAllow(t *testing.T) { tell(t, states, whatStatesAllow()) }
+
+// states is what all of them begin with: ana has set two fields, and granted one of them to acme.
+func states(h *history) {
+	h.set(1, 5, "1", OK, 1, "a", "b")
+	h.grant(6, 10, "1", OK, Terms{})
+}
+
+// tell holds stories against the model, each with the same beginning.
+func tell(t *testing.T, begin func(*history), stories map[string]story) {
+	t.Helper()
+	for name, s := range stories {
+		var h history
+		begin(&h)
+		s.make(&h)
+		if _, violations := Check(h, Rules{}); (len(violations) == 0) != s.right {
+			t.Errorf("%s: %v", name, violations)
+		}
+	}
+}
+
+// TestWrongRules holds the right stories against a model that has one of its rules wrong: each finds fault with one of them, at least.
+func TestWrongRules(t *testing.T) {
+	ofStates, ofPeople := whatStatesAllow(), whatPeopleKeep()
+	for _, rule := range reflect.VisibleFields(reflect.TypeFor[Rules]()) {
+		var rules Rules
+		reflect.ValueOf(&rules).Elem().FieldByIndex(rule.Index).SetBool(true)
+		fault := func(begin func(*history), stories map[string]story) bool {
+			for _, s := range stories {
+				var h history
+				begin(&h)
+				if s.make(&h); s.right {
+					if _, violations := Check(h, rules); len(violations) > 0 {
+						return true
+					}
+				}
+			}
+			return false
+		}
+		if !fault(states, ofStates) && !fault(keepings, ofPeople) {
+			t.Errorf("%s: no story is of this", rule.Name)
+		}
+	}
+}
+
+func whatPeopleKeep() map[string]story {
+	return map[string]story{
 		"what was read is kept":          {true, func(h *history) { h.contacts(60, 61, "1", 1, 7) }},
 		"not lost":                       {false, func(h *history) { h.contacts(60, 61, "1", 0, 0) }},
 		"not another version":            {false, func(h *history) { h.contacts(60, 61, "1", 2, 7) }},
@@ -194,20 +254,8 @@ func TestWhatPeopleKeep(t *testing.T) {
 			h.bos(62, 63, 8)
 			h.refresh(64, 65, "1", "suspended", 1, 0, 0)
 		}},
-		"until the other has seen it": {true, func(h *history) {
-			h.replace(60, 61, "1", OK)
-			h.bos(62, 63, 8)
-			h.refresh(64, 65, "1", "suspended", 1, 0, 0)
-			h.add(66, 67, "bo/1", Sync, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Version: 2, Number: 8}} })
-			h.refresh(68, 69, "1", "released", 1, 2, 8)
-		}},
-		"and then she must": {false, func(h *history) {
-			h.replace(60, 61, "1", OK)
-			h.bos(62, 63, 8)
-			h.refresh(64, 65, "1", "suspended", 1, 0, 0)
-			h.add(66, 67, "bo/1", Sync, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Version: 2, Number: 8}} })
-			h.refresh(68, 69, "1", "suspended", 1, 0, 0)
-		}},
+		"until the other has seen it":       {true, func(h *history) { h.shown(); h.refresh(68, 69, "1", "released", 1, 2, 8) }},
+		"and then she must":                 {false, func(h *history) { h.shown(); h.refresh(68, 69, "1", "suspended", 1, 0, 0) }},
 		"the other device does not read on": {false, func(h *history) { h.replace(60, 61, "1", OK); h.refresh(62, 63, "2", "released", 0, 1, 7) }},
 		"one that is made of a replacement that was cut short may be told of it": {true, func(h *history) {
 			h.kill(60, 61)
@@ -262,17 +310,196 @@ func TestWhatPeopleKeep(t *testing.T) {
 		}},
 		"nor is anything left to be revoked": {true, func(h *history) { h.close(60, 61, "1", OK); h.bo(62, 63, Revoke, "no_grant") }},
 		"of who is there it is":              {false, func(h *history) { h.bo(62, 63, Revoke, "no_grant") }},
-		"who is not is there":                {false, func(h *history) { h.bo(62, 63, Grant, "party_closed") }},
-	} {
-		var h history
-		h.set(1, 5, "1", OK, 1, "a")
-		h.bos(6, 10, 7)
-		h.bo(20, 30, Grant, OK)
-		h.refresh(40, 50, "1", "released", 0, 1, 7)
-		c.make(&h)
-		if _, violations := Check(h, Rules{}); (len(violations) == 0) != c.right {
-			t.Errorf("%s: %v", name, violations)
-		}
+		"who is not is there":                             {false, func(h *history) { h.bo(62, 63, Grant, "party_closed") }},
+		"a root that comes later she need not have shown": {false, func(h *history) { h.shown(); h.refresh(68, 69, "1", "suspended", 1, 0, 0); h.replace(70, 71, "1", OK) }},
+		"nor one that came to nothing": {false, func(h *history) {
+			h.replace(55, 56, "1", OK)
+			h.refresh(57, 58, "1", "unchanged", 1, 1, 0)
+			h.replace(59, 60, "1", NoRecovery)
+			h.bos(62, 63, 8)
+			h.add(66, 67, "bo/1", Sync, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Version: 2, Number: 8}} })
+			h.refresh(68, 69, "1", "suspended", 1, 0, 0)
+		}},
+		"nor does who looks at what is kept show it": {true, func(h *history) {
+			h.replace(60, 61, "1", OK)
+			h.bos(62, 63, 8)
+			h.contacts(64, 65, "1", 1, 7)
+			h.add(66, 67, "bo/1", Sync, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Version: 2, Number: 8}} })
+			h.refresh(68, 69, "1", "suspended", 1, 0, 0)
+		}},
+		"or when something is answered": {false, func(h *history) {
+			h.bo(60, 61, Stop, OK)
+			h.answer(62, 63, OK, nil)
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"or nothing is there to be answered": {false, func(h *history) {
+			h.bo(60, 61, Stop, OK)
+			h.answer(62, 63, NotAsked, nil)
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"and if it has, this one has not": {true, func(h *history) {
+			h.bo(60, 61, Stop, OK)
+			h.hear(62, 63, "2")
+			h.hear(64, 65, "1")
+			h.contacts(66, 67, "1", 0, 0)
+		}},
+		"nor for what was not withdrawn": {false, func(h *history) {
+			h.rivalOfBo()
+			h.bo(60, 61, Stop, NoField)
+			h.hear(62, 63, "1")
+			h.contacts(64, 65, "1", 0, 0)
+		}},
+		"nor for another field": {false, func(h *history) {
+			h.add(60, 61, "bo/1", Stop, OK, func(e *Event) { e.Reader, e.Fields = "ana", []string{"b"} })
+			h.hear(62, 63, "1")
+			h.contacts(64, 65, "1", 0, 0)
+		}},
+		"whatever is withdrawn besides": {false, func(h *history) {
+			h.bo(60, 61, Stop, OK)
+			h.kill(62, 63)
+			h.bo(62, 63, Stop, NotStopped)
+			h.hear(64, 65, "1")
+			h.contacts(66, 67, "1", 1, 7)
+		}},
+		"or who blocks later": {false, func(h *history) {
+			h.bo(60, 61, Stop, OK)
+			h.hear(62, 63, "1")
+			h.blocksBo(64, 65, Block)
+			h.contacts(66, 67, "1", 1, 7)
+		}},
+		"or let in again": {false, func(h *history) {
+			h.blocksBo(56, 57, Block)
+			h.blocksBo(58, 59, Unblock)
+			h.bo(60, 61, Stop, OK)
+			h.hear(62, 63, "1")
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"even after it was said": {false, func(h *history) {
+			h.blocksBo(56, 57, Block)
+			h.bo(60, 61, Stop, OK)
+			h.blocksBo(61, 62, Unblock)
+			h.hear(62, 63, "1")
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"unless it was thrown away by then": {true, func(h *history) {
+			h.blocksBo(56, 57, Block)
+			h.bo(58, 59, Stop, OK)
+			h.hear(60, 61, "1")
+			h.blocksBo(61, 62, Unblock)
+			h.hear(62, 63, "1")
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"who lets somebody else in does not": {true, func(h *history) {
+			h.blocksBo(56, 57, Block)
+			h.add(58, 59, "ana/1", Unblock, OK, func(e *Event) { e.Reader = "dora" })
+			h.bo(60, 61, Stop, OK)
+			h.hear(62, 63, "1")
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"what a closed account let her read is gone too": {true, func(h *history) {
+			h.add(60, 61, "bo/1", Close, OK, nil)
+			h.refresh(62, 63, "1", "no_grant", 1, 0, 0)
+			h.contacts(64, 65, "1", 0, 0)
+		}},
+		"as is what has expired": {true, func(h *history) {
+			h.bo(60, 61, Grant, OK)
+			(*h)[len(*h)-1].Terms.For = time.Second
+			h.refresh(3000, 3010, "1", "grant_expired", 1, 0, 0)
+			h.contacts(3020, 3030, "1", 0, 0)
+		}},
+		"other fields, and others' fields, are other ones": {true, func(h *history) {
+			h.add(60, 61, "ana/1", Refresh, OK, func(e *Event) {
+				e.Items = []Item{{Owner: "bo", Field: "a", Result: "unchanged", Known: 1, Version: 1}, {Owner: "bo", Field: "b", Result: None}, {Owner: "dora", Field: "a", Result: None}}
+			})
+			h.contacts(62, 63, "1", 1, 7)
+		}},
+		"nor do nothing and no news make something of each other": {false, func(h *history) {
+			h.kill(60, 61)
+			h.renounce(60, 61, "unavailable")
+			h.refresh(62, 63, "1", "unchanged", 1, 1, 0)
+			h.contacts(64, 65, "1", 0, 0)
+		}},
+		"nor the other way round": {false, func(h *history) {
+			h.kill(60, 61)
+			h.renounce(60, 61, "unavailable")
+			h.refresh(62, 63, "1", None, 0, 0, 0)
+			h.contacts(64, 65, "1", 1, 7)
+		}},
+		"what is given up of another field is that alone": {true, func(h *history) {
+			h.also("bo", "b")
+			h.add(60, 61, "ana/1", GiveUp, OK, func(e *Event) { e.Owner, e.Fields = "bo", []string{"b"} })
+			h.contacts(62, 63, "1", 1, 7)
+		}},
+		"and of somebody else": {true, func(h *history) {
+			h.also("dora", "a")
+			h.add(60, 61, "ana/1", GiveUp, OK, func(e *Event) { e.Owner, e.Fields = "dora", []string{"a"} })
+			h.contacts(62, 63, "1", 1, 7)
+		}},
+		"to ask for it gives nothing up":         {true, func(h *history) { h.asks(60, 61); h.contacts(62, 63, "1", 1, 7) }},
+		"nor does one's own field of that name":  {true, func(h *history) { h.set(60, 61, "1", OK, 2, "a"); h.contacts(62, 63, "1", 1, 7) }},
+		"nor is it somebody else's who wrote it": {false, func(h *history) { h.contacts(60, 61, "1", 1, 7); (*h)[len(*h)-1].Items[0].Author = "acme" }},
+		"it is shown":                            {false, func(h *history) { h.contacts(60, 61, "1", 1, 7); (*h)[len(*h)-1].Items[0].Result = "hidden" }},
+		"whoever looks is told":                  {false, func(h *history) { h.contacts(60, 61, "1", 1, 7); (*h)[len(*h)-1].Result = "unavailable" }},
+		"what was never there tells nothing of others": {false, func(h *history) {
+			h.add(52, 53, "ana/2", Refresh, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "b", Result: None}} })
+			h.bo(60, 90, Revoke, OK)
+			h.refresh(62, 63, "1", "grant_revoked", 1, 0, 0)
+			h.refresh(64, 65, "2", "released", 0, 1, 7)
+		}},
+		"who finds nothing tells of what ended it": {false, func(h *history) {
+			h.kill(60, 61)
+			h.bo(60, 61, Revoke, NotStopped)
+			h.refresh(62, 63, "2", None, 0, 0, 0)
+			h.refresh(64, 65, "1", "unchanged", 1, 1, 0)
+		}},
+		"but not of which, if two may have": {true, func(h *history) {
+			h.kill(60, 61)
+			h.bo(60, 61, Revoke, NotStopped)
+			h.add(60, 61, "bo/2", Close, NotStopped, nil)
+			h.refresh(62, 63, "2", None, 0, 0, 0)
+			h.bos(64, 65, 8)
+		}},
+		"what was over, and is given up, is kept": {false, func(h *history) {
+			h.bo(60, 61, Revoke, OK)
+			h.renounce(62, 63, "no_grant")
+			h.contacts(64, 65, "1", 0, 0)
+		}},
+		"who is let in later was blocked": {false, func(h *history) {
+			h.block(60, 61, Block)
+			h.asks(62, 63)
+			h.answers(64, 65, OK)
+			h.block(66, 67, Unblock)
+		}},
+		"and who is blocked once more": {false, func(h *history) {
+			h.block(60, 61, Block)
+			h.asks(62, 63)
+			h.block(64, 65, Block)
+			h.answers(66, 67, OK)
+		}},
+		"not who is not": {true, func(h *history) {
+			h.add(60, 61, "bo/1", Block, OK, func(e *Event) { e.Reader = "dora" })
+			h.asks(62, 63)
+			h.answers(64, 65, OK)
+		}},
+		"nor where somebody else is let in": {false, func(h *history) {
+			h.block(58, 59, Block)
+			h.add(60, 61, "bo/1", Unblock, OK, func(e *Event) { e.Reader = "dora" })
+			h.asks(62, 63)
+			h.answers(64, 65, OK)
+		}},
+		"a device that was made anew blocks nobody": {true, func(h *history) {
+			h.block(58, 59, Block)
+			h.add(60, 61, "bo/1", Restore, OK, nil)
+			h.asks(62, 63)
+			h.answers(64, 65, OK)
+		}},
+		"what was not asked is answered by nobody's blocking": {true, func(h *history) {
+			h.block(58, 59, Block)
+			h.kill(62, 63)
+			h.asks(62, 63)
+			(*h)[len(*h)-1].Result, (*h)[len(*h)-1].About = "unavailable", ""
+			h.answers(64, 65, NotAsked)
+		}},
 	}
 }
 
@@ -737,6 +964,30 @@ func (h *history) block(from, to int64, do string) {
 	h.add(from, to, "bo/1", do, OK, func(e *Event) { e.Reader = "ana" })
 }
 
+// blocksBo has ana block bo, or let bo in again.
+func (h *history) blocksBo(from, to int64, do string) {
+	h.add(from, to, "ana/1", do, OK, func(e *Event) { e.Reader = "bo" })
+}
+
+// also has somebody set another field, grant it, and be read.
+func (h *history) also(owner, field string) {
+	h.add(52, 53, owner+"/1", Set, OK, func(e *Event) { e.Fields, e.Number = []string{field}, 9 })
+	h.add(54, 55, owner+"/1", Grant, OK, func(e *Event) { e.Reader, e.Fields = "ana", []string{field} })
+}
+
+// rivalOfBo has bo's other device be at work.
+func (h *history) rivalOfBo() {
+	h.add(52, 53, "bo/2", Set, OK, func(e *Event) { e.Fields, e.Number = []string{"b"}, 9 })
+}
+
+// shown has ana replace the root, and bo's device see that: what is news she reads from then on.
+func (h *history) shown() {
+	h.replace(60, 61, "1", OK)
+	h.bos(62, 63, 8)
+	h.refresh(64, 65, "1", "suspended", 1, 0, 0)
+	h.add(66, 67, "bo/1", Sync, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Version: 2, Number: 8}} })
+}
+
 func (h *history) asks(from, to int64) {
 	h.add(from, to, "ana/1", Ask, OK, func(e *Event) { e.Owner, e.Fields, e.About = "bo", []string{"a"}, "1" })
 }
@@ -785,13 +1036,15 @@ func (h *history) readLater(field, result string) {
 	h.add(9000, 9010, "acme/1", Read, OK, func(e *Event) { e.Items = []Item{{Owner: "ana", Field: field, Result: result}} })
 }
 
+// forge has an enemy try something of ana's.
+func (h *history) forge(from, to int64, what, result string) {
+	h.add(from, to, "ana", Forge, result, func(e *Event) { e.Attack = what })
+}
+
 func (h *history) kill(from, to int64) { h.add(from, to, "vault", Kill, OK, nil) }
 
-func TestWhatStatesAllow(t *testing.T) {
-	for name, c := range map[string]struct {
-		right bool
-		make  func(*history)
-	}{
+func whatStatesAllow() map[string]story {
+	return map[string]story{
 		"a read while a value is set sees the old one": {true, func(h *history) { h.set(20, 40, "1", OK, 2, "a"); h.read(25, 35, "released", 1, 1) }},
 		"or the new one":        {true, func(h *history) { h.set(20, 40, "1", OK, 2, "a"); h.read(25, 35, "released", 2, 2) }},
 		"not one to come":       {false, func(h *history) { h.read(20, 30, "released", 2, 2); h.set(40, 50, "1", OK, 2, "a") }},
@@ -1207,6 +1460,12 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.add(20, 30, "acme/1", Suspend, OK, nil)
 			h.grant(33, 36, "2", OK, Terms{})
 			h.read(40, 50, "suspended", 0, 0)
+		}},
+		"nor what is no news": {false, func(h *history) {
+			h.read(12, 14, "released", 1, 1)
+			h.add(20, 30, "acme/1", Suspend, OK, nil)
+			h.read(40, 50, "unchanged", 0, 1)
+			(*h)[len(*h)-1].Items[0].Known = 1
 		}},
 		"what was answered is read":     {true, func(h *history) { h.answer(20, 30, OK, nil, "b"); h.readOf("b", "released") }},
 		"what was denied is not":        {false, func(h *history) { h.answer(20, 30, OK, nil); h.readOf("b", "released") }},
@@ -1796,15 +2055,25 @@ func TestWhatStatesAllow(t *testing.T) {
 			h.drop(400, 410, "1", OK)
 			h.guess(500, 510, "password_locked", "two")
 		}},
-		"a replay that is answered":     {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
-		"a device that does not finish": {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},
-	} {
-		var h history
-		h.set(1, 5, "1", OK, 1, "a", "b")
-		h.grant(6, 10, "1", OK, Terms{})
-		c.make(&h)
-		if _, violations := Check(h, Rules{}); (len(violations) == 0) != c.right {
-			t.Errorf("%s: %v", name, violations)
-		}
+		"a writer whose permission ended is refused": {true, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.letWrite(32, 36, EndWrite, OK)
+			h.write(40, 50, "1", "no_write_grant", 2)
+		}},
+		"and what was rejected is not read": {true, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.letWrite(52, 56, Reject, OK)
+			h.read(60, 70, "released", 1, 2)
+		}},
+		"who gave it up is told":     {true, func(h *history) { h.giveUp(20, 30, OK); h.read(40, 50, "grant_revoked", 0, 0) }},
+		"who was denied has nothing": {true, func(h *history) { h.answer(20, 30, OK, nil); h.readOf("b", "no_grant") }},
+		"a sheet that works is told of": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.sheet(20, 30, "1", KitPrint, HasSheet, false)
+		}},
+		"a closed account leaves nothing": {true, func(h *history) { h.close(20, 30, "1", OK); h.forge(40, 50, "left", "account_closed") }},
+		"a replay that is answered":       {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
+		"a device that does not finish":   {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},
 	}
 }
