@@ -587,8 +587,8 @@ func (m *model) answer(e *Event) {
 	}
 	switch e.Result {
 	case TakenBack:
-		if !m.rival(e) && (e.Terms.For == 0 || seconds(e.End) < seconds(e.Start+int64(e.Terms.For))) {
-			m.violation(e, "no other device ended anything of it, and its time was not over")
+		if e.Do != Answer || !m.rival(e) && (e.Terms.For == 0 || seconds(e.End) < seconds(e.Start+int64(e.Terms.For))) {
+			m.violation(e, "it is no answer, or no other device ended anything of it, and its time was not over")
 		}
 	case OK:
 		if e.Do == Answer {
@@ -648,16 +648,19 @@ func (m *model) answer(e *Event) {
 				absent = absent || w.Event == nil || w.Do == Remove
 			}
 		}
-		if !absent && !m.rival(e) && !m.ignorant(e) {
-			m.violation(e, "the fields are there, and no other device was at work")
+		if len(e.Fields) == 0 || !absent && !m.rival(e) && !m.ignorant(e) {
+			m.violation(e, "the fields are there, or none are named, and no other device was at work")
 		}
 	case "no_grant":
+		if !e.revokes() {
+			m.violation(e, "an owner is never told so")
+		}
 		// What a reader gave up a device may not have heard of, or have; and so with all that one had who closed the account.
 		if closed, _ := m.shut(e, e.Reader); closed && e.revokes() {
 			return
 		}
 		for _, f := range m.meant(e) {
-			if !e.revokes() || !slices.ContainsFunc(m.permits.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || !w.grants() }) {
+			if !slices.ContainsFunc(m.permits.at(permitKey{o, e.Reader, f}).possible(e.Start, e.End), func(w *write) bool { return w.Event == nil || !w.grants() }) {
 				m.violation(e, "%s is granted", f)
 			}
 		}

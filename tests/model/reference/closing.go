@@ -20,15 +20,8 @@ func (m *model) shutBy(e *Event, owner string, otherwise bool) bool {
 	if !closed || otherwise || m.deaf {
 		return closed
 	}
-	r := m.closed[owner]
-	for _, w := range r.possible(e.Start, e.End) {
-		if w.Event != nil {
-			w.end = min(w.end, e.End)
-			break
-		}
-	}
-	// Whichever closed it: what was open before is over.
-	r[0].dead = min(r[0].dead, e.End)
+	open := m.closed[owner][0]
+	open.dead = min(open.dead, e.End) // whichever closed it
 	return true
 }
 
@@ -54,7 +47,7 @@ func (m *model) ended(e *Event) bool {
 	if e.Do == Close {
 		return e.Result == OK && before
 	}
-	if e.Result == OK && (told || !open && slices.Contains([]string{Set, Remove, Grant, Replace, Thaw}, e.Do)) {
+	if e.Result == OK && (told || !open && slices.Contains([]string{Set, Remove, Adopt, Reject, Rotate, Grant, GrantWrite, Replace, Announce, Succeed, Thaw}, e.Do)) {
 		m.violation(e, "the account was closed")
 	}
 	// What was to be ended has ended with the account, as the vault says: a device goes on waiting only while nobody says it.

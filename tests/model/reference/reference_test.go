@@ -77,6 +77,26 @@ func tell(t *testing.T, begin func(*history), stories map[string]story) {
 	}
 }
 
+// TestNothingIsPublishedInAClosedAccount has one that the storefront was not told of.
+func TestNothingIsPublishedInAClosedAccount(t *testing.T) {
+	for _, do := range []string{Set, Remove, Adopt, Reject, Rotate, Grant, GrantWrite, Replace, Announce, Succeed, Thaw} {
+		stories := map[string]story{}
+		for closed, right := range map[string]bool{Untold: false, NotStopped: true} {
+			stories[do+" after "+closed] = story{right, func(h *history) {
+				h.letWrite(11, 12, GrantWrite, OK)
+				h.write(13, 14, "1", OK, 2)
+				if do == Succeed {
+					h.announce(15, 16, "2", OK)
+				}
+				h.kill(20, 30)
+				h.close(20, 30, "1", closed)
+				h.add(9040, 9050, "ana/2", do, OK, func(e *Event) { e.Reader, e.Fields = "globex", []string{"a"} })
+			}}
+		}
+		tell(t, states, stories)
+	}
+}
+
 // TestWrongRules holds the right stories against a model that has one of its rules wrong: each finds fault with one of them, at least.
 func TestWrongRules(t *testing.T) {
 	ofStates, ofPeople := whatStatesAllow(), whatPeopleKeep()
@@ -308,8 +328,8 @@ func whatPeopleKeep() map[string]story {
 			h.close(60, 61, "1", OK)
 			h.bo(62, 63, Grant, "party_closed")
 		}},
-		"nor is anything left to be revoked": {true, func(h *history) { h.close(60, 61, "1", OK); h.bo(62, 63, Revoke, "no_grant") }},
-		"of who is there it is":              {false, func(h *history) { h.bo(62, 63, Revoke, "no_grant") }},
+		"nor is anything left to be revoked":              {true, func(h *history) { h.close(60, 61, "1", OK); h.bo(62, 63, Revoke, "no_grant") }},
+		"of who is there it is":                           {false, func(h *history) { h.bo(62, 63, Revoke, "no_grant") }},
 		"who is not is there":                             {false, func(h *history) { h.bo(62, 63, Grant, "party_closed") }},
 		"a root that comes later she need not have shown": {false, func(h *history) { h.shown(); h.refresh(68, 69, "1", "suspended", 1, 0, 0); h.replace(70, 71, "1", OK) }},
 		"nor one that came to nothing": {false, func(h *history) {
@@ -492,6 +512,10 @@ func whatPeopleKeep() map[string]story {
 			h.add(60, 61, "bo/1", Restore, OK, nil)
 			h.asks(62, 63)
 			h.answers(64, 65, OK)
+		}},
+		"a closed account is nothing too": {true, func(h *history) {
+			h.add(60, 61, "bo/1", Close, OK, nil)
+			h.refresh(62, 63, "2", None, 0, 0, 0)
 		}},
 		"what was not asked is answered by nobody's blocking": {true, func(h *history) {
 			h.block(58, 59, Block)
@@ -1767,6 +1791,9 @@ func whatStatesAllow() map[string]story {
 		"nor is that so before":                    {false, func(h *history) { h.rotate(12, 14, "1", NoField); h.pair(20, 30, "1", OK, "") }},
 		"one that was restored does":               {false, func(h *history) { h.restore(20, 30, "1"); h.rotate(40, 50, "1", NoField) }},
 		"unless nobody was to be asked":            {true, func(h *history) { h.kill(20, 30); h.restore(20, 30, "1"); h.rotate(40, 50, "1", NoField) }},
+		"who revokes nothing is told of no grant":  {false, func(h *history) { h.add(20, 30, "ana/1", Sync, "no_grant", nil) }},
+		"nor of no field who names none":           {false, func(h *history) { h.set(12, 14, "2", OK, 2, "a"); h.add(20, 30, "ana/1", Sync, NoField, nil) }},
+		"only an answer is taken back":             {false, func(h *history) { h.set(12, 14, "2", OK, 2, "a"); h.set(20, 30, "1", TakenBack, 3, "a") }},
 		"a root that is announced changes nothing": {false, func(h *history) { h.announce(20, 30, "1", OK); h.set(40, 50, "2", Replaced, 2, "a") }},
 		"not before its time":                      {false, func(h *history) { h.announce(20, 30, "1", OK); h.succeed(900, 910, "1", OK) }},
 		"of which its device is told":              {true, func(h *history) { h.announce(20, 30, "1", OK); h.succeed(900, 910, "1", "succession_pending") }},
@@ -1886,6 +1913,89 @@ func whatStatesAllow() map[string]story {
 			h.letWrite(12, 14, GrantWrite, OK)
 			h.close(20, 30, "1", OK)
 			h.write(40, 50, "1", "no_write_grant", 2)
+		}},
+		"who finds it closed tells of it": {false, func(h *history) {
+			h.kill(20, 30)
+			h.close(20, 30, "1", NotStopped)
+			h.read(40, 50, "no_grant", 0, 0)
+			h.read(60, 70, "released", 1, 1)
+		}},
+		"but not who is told of something else": {true, func(h *history) {
+			h.revoke(12, 14, "1", OK)
+			h.kill(20, 30)
+			h.close(20, 30, "1", NotStopped)
+			h.read(40, 50, "grant_revoked", 0, 0)
+			h.set(60, 70, "2", OK, 2, "a")
+		}},
+		"a device of the root before closes none": {false, func(h *history) { h.replace(20, 30, "1", OK); h.close(40, 50, "2", OK) }},
+		"before it is closed": {false, func(h *history) {
+			h.replace(20, 30, "1", OK)
+			h.close(40, 50, "2", OK)
+			h.close(60, 70, "1", OK)
+		}},
+		"but hears that it is": {true, func(h *history) {
+			h.replace(12, 14, "1", OK)
+			h.close(20, 30, "1", OK)
+			h.close(40, 50, "2", OK)
+		}},
+		"and nothing else":                    {false, func(h *history) { h.close(20, 30, "1", OK); h.close(40, 50, "2", "no_grant") }},
+		"nor does who ends something":         {false, func(h *history) { h.close(20, 30, "1", OK); h.revoke(40, 50, "2", "internal") }},
+		"while it is being closed, things go": {true, func(h *history) { h.close(20, 60, "1", OK); h.set(30, 40, "2", OK, 2, "a") }},
+		"not while it is closed once more": {false, func(h *history) {
+			h.close(20, 30, "1", OK)
+			h.close(35, 60, "1", OK)
+			h.synced(40, 50)
+		}},
+		"a lost closing explains what waits": {true, func(h *history) {
+			h.synced(12, 14)
+			h.kill(20, 30)
+			h.close(20, 30, "1", NotStopped)
+			h.revoke(40, 50, "2", NotStopped)
+		}},
+		"also what is to be rotated": {true, func(h *history) {
+			h.synced(12, 14)
+			h.kill(20, 30)
+			h.close(20, 30, "1", NotStopped)
+			h.revoke(40, 50, "2", NotRotated)
+		}},
+		"a device that is made anew then has no field": {true, func(h *history) {
+			h.synced(12, 14)
+			h.close(20, 30, "1", OK)
+			h.restore(32, 36, "2")
+			h.rotate(40, 50, "2", NoField)
+		}},
+		"and no grant": {true, func(h *history) {
+			h.synced(12, 14)
+			h.close(20, 30, "1", OK)
+			h.restore(32, 36, "2")
+			h.revoke(40, 50, "2", "no_grant")
+		}},
+		"a closing that others overtake waits": {true, func(h *history) { h.set(20, 60, "2", OK, 2, "a"); h.close(30, 50, "1", NotStopped) }},
+		"not for what is done": {false, func(h *history) {
+			h.set(20, 25, "2", OK, 2, "a")
+			h.close(30, 50, "1", NotStopped)
+			h.set(60, 70, "2", OK, 3, "a")
+		}},
+		"nor for its own device": {false, func(h *history) {
+			h.set(12, 14, "2", OK, 2, "a")
+			h.kill(20, 25)
+			h.set(20, 25, "1", "unavailable", 3, "a")
+			h.close(30, 50, "1", NotStopped)
+		}},
+		"or what is no link of the chain": {false, func(h *history) {
+			h.set(12, 14, "2", OK, 2, "a")
+			h.sheet(35, 45, "2", KitPrint, OK, false)
+			h.close(30, 50, "1", NotStopped)
+		}},
+		"or came to nothing": {false, func(h *history) {
+			h.set(12, 14, "2", OK, 2, "a")
+			h.rotate(35, 45, "2", NoField)
+			h.close(30, 50, "1", NotStopped)
+		}},
+		"or came too late": {false, func(h *history) {
+			h.set(12, 14, "2", OK, 2, "a")
+			h.set(35, 45, "2", "account_closed", 3, "a")
+			h.close(30, 50, "1", NotStopped)
 		}},
 		"it is not opened by a thaw": {false, func(h *history) { h.close(20, 30, "1", OK); h.add(40, 50, "ana/2", Thaw, OK, nil) }},
 		"a root is replaced again":   {false, func(h *history) { h.replace(20, 30, "1", OK); h.replace(40, 50, "1", "succession_pending") }},
