@@ -128,7 +128,7 @@ func (a *attempt) prepare(ctx context.Context) (done bool, err error) {
 	case taskGrant:
 		done, err = a.readyToGrant(ctx)
 	case taskRevoke, taskEndWrite:
-		a.readyToEnd(ctx)
+		err = a.readyToEnd(ctx)
 	case taskPublish:
 		done, err = a.readyToPublish(ctx)
 	}
@@ -213,21 +213,27 @@ func (a *attempt) readyToGrant(ctx context.Context) (done bool, err error) {
 	return false, nil
 }
 
-// readyToEnd finds what writers wrote last, which readers may read on. Where newer grants took a place, a writer of whom it cannot be had keeps the older one for now.
-func (a *attempt) readyToEnd(ctx context.Context) {
+// readyToEnd finds what writers wrote last, which readers may read on. Where newer grants took a place, a writer of whom it cannot be had keeps the older one for now,
+// but not because nobody waits for the answer any more: that is told as what was not done.
+func (a *attempt) readyToEnd(ctx context.Context) error {
 	superseded := a.t.Reason == policies.ReasonSuperseded
 	if a.t.Kind == taskRevoke && !superseded {
-		return
+		return nil
 	}
 	var unsure []policies.AuthorID
 	a.t.unsure = nil
 	for _, author := range a.endsOf(a.t) {
-		if err := a.syncWritten(ctx, author); err != nil && superseded {
+		err := a.syncWritten(ctx, author)
+		if err != nil && ctx.Err() != nil {
+			return err
+		}
+		if err != nil && superseded {
 			unsure = append(unsure, author)
 		}
 	}
 	a.t = &a.state.Tasks[0]
 	a.t.unsure = append(unsure, a.goesOn...)
+	return nil
 }
 
 // readyToPublish lets the readers who stay have the epoch that the publication begins.

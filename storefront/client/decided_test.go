@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -334,6 +335,36 @@ func TestWritersHoldNothingUp(t *testing.T) {
 				t.Errorf("%d permissions are in force, want one for each writer", live)
 			}
 		})
+	}
+}
+
+// TestNewTermsOfAWriterCutShort: what a writer wrote last is asked for before older terms end. Who stops waiting then is not told that it is done, and it is done later.
+func TestNewTermsOfAWriterCutShort(t *testing.T) {
+	phone := []policies.Field{"phone.mobile"}
+	w := newWorld(t)
+	o, _, _, bank, _ := w.clinic()
+	w.must(o.GrantWrite(t.Context(), bank.ID(), phone, GrantOptions{}))
+	w.must(bank.Write(t.Context(), o.ID(), set(phone[0], "theirs")))
+	ctx, cut := context.WithCancel(t.Context())
+	var granted bool
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if granted && r.URL.Query().Get("author") == author(bank).String() {
+			cut()
+			<-r.Context().Done()
+			return
+		}
+		next.ServeHTTP(rw, r)
+		granted = granted || strings.HasSuffix(r.URL.Path, "/write-grants")
+	})
+	if err := o.GrantWrite(ctx, bank.ID(), phone, GrantOptions{Duration: time.Hour}); !errors.Is(err, context.Canceled) {
+		t.Errorf("it says %v", err)
+	}
+	w.hostile(nil)
+	w.must(o.Sync(t.Context()))
+	for _, i := range o.Writers(false) {
+		if i.Status == "in force" && time.Until(i.Expires) > 2*time.Hour {
+			t.Errorf("the older terms are in force: %+v", i)
+		}
 	}
 }
 
