@@ -513,6 +513,17 @@ func whatPeopleKeep() map[string]story {
 			h.asks(62, 63)
 			h.answers(64, 65, OK)
 		}},
+		"a person who hears does first what waits": {true, func(h *history) {
+			h.set(52, 53, "2", OK, 2, "a")
+			h.hear(60, 61, "1")
+			(*h)[len(*h)-1].Result = "chain_moved"
+		}},
+		"who asks does not": {false, func(h *history) {
+			h.set(52, 53, "2", OK, 2, "a")
+			h.asks(60, 61)
+			(*h)[len(*h)-1].Result = "chain_moved"
+		}},
+		"and is told nothing else": {false, func(h *history) { h.hear(60, 61, "1"); (*h)[len(*h)-1].Result = "internal" }},
 		"a closed account is nothing too": {true, func(h *history) {
 			h.add(60, 61, "bo/1", Close, OK, nil)
 			h.refresh(62, 63, "2", None, 0, 0, 0)
@@ -1058,6 +1069,27 @@ func (h *history) letWriteC() {
 // readLater is a read when what was granted for seconds is over.
 func (h *history) readLater(field, result string) {
 	h.add(9000, 9010, "acme/1", Read, OK, func(e *Event) { e.Items = []Item{{Owner: "ana", Field: field, Result: result}} })
+}
+
+// specify has acme ask for what globex is to deposit, whom it did not look up.
+func (h *history) specify(from, to int64) {
+	h.ask(from, to, Specify, "no_contact", "a")
+	(*h)[len(*h)-1].Source = "globex"
+}
+
+// told has acme hear that a field was granted.
+func (h *history) told(field string) {
+	h.add(40, 50, "acme/1", Hear, OK, func(e *Event) { e.Items = []Item{{Owner: "ana", Field: field, Result: "granted"}} })
+}
+
+// cut has the process of what was added last be ended.
+func (h *history) cut() { (*h)[len(*h)-1].Cut = true }
+
+// unknownThenSet has a device set a value, whose answer is lost, and the first one another after it.
+func (h *history) unknownThenSet(device string) {
+	h.kill(20, 30)
+	h.set(20, 30, device, "unavailable", 2, "a")
+	h.set(40, 50, "1", OK, 3, "a")
 }
 
 // forge has an enemy try something of ana's.
@@ -2182,8 +2214,154 @@ func whatStatesAllow() map[string]story {
 			h.sheet(12, 14, "1", KitPrint, OK, false)
 			h.sheet(20, 30, "1", KitPrint, HasSheet, false)
 		}},
-		"a closed account leaves nothing": {true, func(h *history) { h.close(20, 30, "1", OK); h.forge(40, 50, "left", "account_closed") }},
-		"a replay that is answered":       {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
-		"a device that does not finish":   {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},
+		"a closed account leaves nothing":        {true, func(h *history) { h.close(20, 30, "1", OK); h.forge(40, 50, "left", "account_closed") }},
+		"what was answered is told":              {true, func(h *history) { h.answer(20, 30, "already_answered", func(e *Event) { e.Again = true }, "b") }},
+		"nothing that was asked is not answered": {false, func(h *history) { h.answer(20, 30, OK, func(e *Event) { e.Asked = nil }) }},
+		"an owner is told that it is too late":   {true, func(h *history) { h.answer(20, 30, "consent_expired", func(e *Event) { e.Over = true }, "b") }},
+		"or that it is too late by now":          {true, func(h *history) { h.answer(20, 30, "consent_expired", func(e *Event) { e.Terms.Waits = 1e9 }, "b") }},
+		"not of a request without an end":        {false, func(h *history) { h.answer(20, 30, "consent_expired", nil, "b") }},
+		"nor anything else of an answer":         {false, func(h *history) { h.answer(20, 30, "internal", nil, "b") }},
+		"a reader's device of the keys before asks no more": {true, func(h *history) {
+			h.add(20, 30, "acme/1", Suspend, OK, nil)
+			h.ask(40, 50, Ask, Replaced, "a")
+			(*h)[len(*h)-1].Who = "acme/2"
+		}},
+		"a reader who hears has nothing that waits": {false, func(h *history) { h.kill(40, 50); h.ask(40, 50, Hear, NotStopped) }},
+		"who did not look the source up":            {true, func(h *history) { h.specify(40, 50) }},
+		"but only of a source":                      {false, func(h *history) { h.specify(40, 50); (*h)[len(*h)-1].Do = Ask }},
+		"not who did":                               {false, func(h *history) { h.lookUp(20, 30, OK); h.specify(40, 50) }},
+		"unless that came to nothing": {true, func(h *history) {
+			h.add(11, 12, "globex/1", Register, OK, nil)
+			h.lookUp(20, 30, "not_introduced")
+			h.specify(40, 50)
+		}},
+		"or was of another":                 {true, func(h *history) { h.lookUp(20, 30, OK); (*h)[len(*h)-1].Reader = "carl"; h.specify(40, 50) }},
+		"or came later":                     {true, func(h *history) { h.specify(12, 14); h.lookUp(20, 30, OK) }},
+		"or another session did it":         {true, func(h *history) { h.lookUp(20, 30, OK); (*h)[len(*h)-1].Who = "acme/2"; h.specify(40, 50) }},
+		"or this one began anew":            {true, func(h *history) { h.lookUp(20, 30, OK); h.add(32, 36, "acme/1", Restart, OK, nil); h.specify(40, 50) }},
+		"who asks a closed account is told": {true, func(h *history) { h.close(20, 30, "1", OK); h.ask(40, 50, Ask, "account_closed", "a") }},
+		"and nobody else":                   {false, func(h *history) { h.ask(40, 50, Ask, "account_closed", "a") }},
+		"an ask that is lost":               {true, func(h *history) { h.kill(40, 50); h.ask(40, 50, Ask, "unavailable", "a") }},
+		"is not while all is well":          {false, func(h *history) { h.ask(40, 50, Ask, "unavailable", "a") }},
+		"who asks is told nothing else":     {false, func(h *history) { h.ask(40, 50, Ask, "internal", "a") }},
+		"a reader hears what was granted":   {true, func(h *history) { h.answer(20, 30, OK, nil, "b"); h.told("b") }},
+		"not another field":                 {false, func(h *history) { h.answer(20, 30, OK, nil, "b"); h.told("a") }},
+		"nor what another was granted":      {false, func(h *history) { h.answer(20, 30, OK, func(e *Event) { e.Reader = "globex" }, "b"); h.told("b") }},
+		"nor what came to nothing":          {false, func(h *history) { h.answer(20, 30, "wider_than_asked", nil, "b", "c"); h.told("b") }},
+
+		"who adds a device to a closed account is told": {true, func(h *history) { h.close(12, 14, "1", OK); h.pair(20, 30, "2", "account_closed", "") }},
+		"or of the keys, if the root was replaced":      {true, func(h *history) { h.replace(12, 14, "1", OK); h.pair(20, 30, "1", "key_replaced", "") }},
+		"or is not let in":                              {true, func(h *history) { h.replace(12, 14, "1", OK); h.pair(20, 30, "1", "unauthorized", ""); h.cut() }},
+		"while it may ask why it is":                    {false, func(h *history) { h.replace(12, 14, "1", OK); h.pair(20, 30, "1", "unauthorized", "") }},
+		"and if there is a reason":                      {false, func(h *history) { h.pair(20, 30, "1", "unauthorized", ""); h.cut() }},
+		"or what it is about to take back": {true, func(h *history) {
+			h.announce(11, 12, "2", OK)
+			h.kill(13, 14)
+			h.object(13, 14, "1", "unavailable")
+			h.pair(20, 30, "2", "succession_pending", "")
+		}},
+		"or what it is about to replace": {true, func(h *history) {
+			h.kill(12, 14)
+			h.replace(12, 14, "1", "unavailable")
+			h.pair(20, 30, "2", "succession_pending", "")
+		}},
+		"two devices may miss each other":      {true, func(h *history) { h.kill(20, 30); h.pair(20, 30, "2", "unavailable", "") }},
+		"and are told nothing else":            {false, func(h *history) { h.pair(20, 30, "2", "internal", "") }},
+		"one may be added before a root comes": {true, func(h *history) { h.pair(12, 14, "2", OK, ""); h.announce(20, 30, "1", OK) }},
+		"not after one that is announced again": {false, func(h *history) {
+			h.announce(11, 12, "1", OK)
+			h.object(13, 14, "1", OK)
+			h.announce(15, 16, "1", OK)
+			h.pair(20, 30, "2", OK, "")
+		}},
+		"whatever becomes of it later": {false, func(h *history) { h.announce(12, 14, "1", OK); h.pair(20, 30, "2", OK, ""); h.object(40, 50, "1", OK) }},
+		"whatever its device does": {false, func(h *history) {
+			h.announce(12, 14, "1", OK)
+			h.set(15, 16, "1", OK, 2, "a")
+			h.pair(20, 30, "2", OK, "")
+		}},
+		"or whichever other one is made anew": {false, func(h *history) { h.announce(12, 14, "1", OK); h.restore(15, 16, "2"); h.pair(20, 30, "2", OK, "") }},
+		"but after one that came into force":  {true, func(h *history) { h.announce(12, 14, "1", OK); h.replace(15, 16, "1", OK); h.pair(20, 30, "2", OK, "") }},
+		"also when its time was over": {true, func(h *history) {
+			h.announce(20, 30, "1", OK)
+			h.succeed(4000, 4010, "1", OK)
+			h.pair(4020, 4030, "2", OK, "")
+		}},
+		"one that was restored has the recovery key": {false, func(h *history) { h.restore(20, 30, "2"); h.replace(40, 50, "2", NoRecovery) }},
+		"also where none was added": {false, func(h *history) {
+			h.pair(20, 30, "2", NotSame, "wrong")
+			h.restore(32, 36, "2")
+			h.replace(40, 50, "2", NoRecovery)
+		}},
+		"or one was later": {false, func(h *history) {
+			h.restore(12, 14, "2")
+			h.replace(20, 30, "2", NoRecovery)
+			h.pair(40, 50, "1", OK, "")
+		}},
+		"as has one that was restored later": {false, func(h *history) {
+			h.pair(12, 14, "1", OK, "")
+			h.replace(20, 30, "2", NoRecovery)
+			h.restore(40, 50, "2")
+		}},
+		"nor does a later root bring it": {false, func(h *history) { h.pair(20, 30, "2", OK, ""); h.replace(40, 50, "2", OK); h.replace(60, 70, "1", OK) }},
+		"or one that was not made": {false, func(h *history) {
+			h.pair(20, 30, "2", OK, "")
+			h.replace(32, 36, "2", NoRecovery)
+			h.replace(40, 50, "2", OK)
+		}},
+		"but a sheet": {true, func(h *history) {
+			h.sheet(11, 12, "1", KitPrint, OK, false)
+			h.pair(20, 30, "2", OK, "")
+			h.rescue(32, 36, "2", OK, 11)
+			h.replace(40, 50, "2", OK)
+		}},
+		"not the other device's": {false, func(h *history) {
+			h.sheet(11, 12, "1", KitPrint, OK, false)
+			h.pair(20, 30, "2", OK, "")
+			h.rescue(32, 36, "1", OK, 11)
+			h.replace(40, 50, "2", OK)
+		}},
+		"one that was added publishes anew what is under the root before": {true, func(h *history) {
+			h.replace(11, 12, "1", OK)
+			h.read(13, 14, "released", 1, 2)
+			h.pair(20, 30, "2", OK, "")
+			h.read(40, 50, "released", 1, 3)
+		}},
+		"where there is one": {false, func(h *history) {
+			h.read(13, 14, "released", 1, 1)
+			h.pair(20, 30, "2", OK, "")
+			h.read(40, 50, "released", 1, 2)
+		}},
+		"when there is one": {false, func(h *history) {
+			h.read(13, 14, "released", 1, 1)
+			h.pair(20, 30, "2", OK, "")
+			h.read(32, 36, "released", 1, 2)
+			h.replace(40, 50, "1", OK)
+		}},
+		"and it was made": {false, func(h *history) {
+			h.pair(11, 12, "2", OK, "")
+			h.replace(13, 14, "2", NoRecovery)
+			h.read(15, 16, "released", 1, 1)
+			h.pair(20, 30, "2", OK, "")
+			h.read(40, 50, "released", 1, 2)
+		}},
+
+		"a device takes one thing after the other": {true, func(h *history) { h.unknownThenSet("1"); h.read(60, 70, "released", 3, 3) }},
+		"and not the other way round":              {false, func(h *history) { h.unknownThenSet("1"); h.read(60, 70, "released", 2, 2) }},
+		"two devices may":                          {true, func(h *history) { h.unknownThenSet("2"); h.read(60, 70, "released", 2, 3) }},
+		"who is refused tells of what came last": {false, func(h *history) {
+			h.grant(20, 30, "1", OK, Terms{})
+			h.revoke(35, 90, "2", OK)
+			h.read(25, 45, "grant_revoked", 0, 0)
+			h.read(50, 60, "released", 1, 1)
+		}},
+		"and of what came before": {false, func(h *history) {
+			h.revoke(20, 90, "1", OK)
+			h.grant(25, 35, "2", OK, Terms{})
+			h.read(40, 50, "grant_revoked", 0, 0)
+			h.read(60, 70, "released", 1, 1)
+		}},
+		"a replay that is answered":     {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
+		"a device that does not finish": {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},
 	}
 }
