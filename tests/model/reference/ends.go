@@ -152,11 +152,15 @@ func (m *model) gaveUp(e *Event) {
 	if m.replaced(e) || m.left(e) {
 		return
 	}
-	if closed, _ := m.shut(e, e.Owner); closed && (e.Result == "no_grant" || e.Result == "account_closed") {
+	closed, open := m.shut(e, e.Owner)
+	if closed && (e.Result == "no_grant" || e.Result == "account_closed") {
 		return
 	}
 	switch e.Result {
 	case OK:
+		if !open {
+			m.violation(e, "the account was closed")
+		}
 		// What is over anyway, of a grant that is in force otherwise, may be given up too.
 		for _, f := range e.Fields {
 			if !slices.ContainsFunc(m.permits.at(permitKey{e.Owner, e.owner(), f}), func(w *write) bool { return w.Event != nil && w.grants() && w.start < e.End }) {

@@ -524,6 +524,18 @@ func whatPeopleKeep() map[string]story {
 			(*h)[len(*h)-1].Result = "chain_moved"
 		}},
 		"and is told nothing else": {false, func(h *history) { h.hear(60, 61, "1"); (*h)[len(*h)-1].Result = "internal" }},
+		"what is given up while somebody sees new keys may be there": {true, func(h *history) {
+			h.replace(50, 51, "1", OK)
+			h.refresh(52, 53, "1", "unchanged", 1, 1, 0)
+			h.renounce(60, 62, OK)
+			h.add(61, 63, "bo/1", Sync, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Version: 1, Number: 7}} })
+			h.refresh(64, 65, "1", "released", 0, 1, 7)
+		}},
+		"not where there are none": {false, func(h *history) {
+			h.renounce(60, 62, OK)
+			h.add(61, 63, "bo/1", Sync, OK, func(e *Event) { e.Items = []Item{{Owner: "bo", Field: "a", Version: 1, Number: 7}} })
+			h.refresh(64, 65, "1", "released", 0, 1, 7)
+		}},
 		"a closed account is nothing too": {true, func(h *history) {
 			h.add(60, 61, "bo/1", Close, OK, nil)
 			h.refresh(62, 63, "2", None, 0, 0, 0)
@@ -1070,6 +1082,20 @@ func (h *history) letWriteC() {
 func (h *history) readLater(field, result string) {
 	h.add(9000, 9010, "acme/1", Read, OK, func(e *Event) { e.Items = []Item{{Owner: "ana", Field: field, Result: result}} })
 }
+
+// giveUpB has acme give up the other field.
+func (h *history) giveUpB(from, to int64) {
+	h.giveUp(from, to, OK)
+	(*h)[len(*h)-1].Fields = []string{"b"}
+}
+
+func (h *history) suspend(from, to int64, device, result string) {
+	h.add(from, to, "acme/"+device, Suspend, result, nil)
+}
+
+func (h *history) freeze(from, to int64) { h.add(from, to, "ana", Freeze, OK, nil) }
+
+func (h *history) thaw(from, to int64, result string) { h.add(from, to, "ana/1", Thaw, result, nil) }
 
 // specify has acme ask for what globex is to deposit, whom it did not look up.
 func (h *history) specify(from, to int64) {
@@ -2303,7 +2329,7 @@ func whatStatesAllow() map[string]story {
 			h.replace(20, 30, "2", NoRecovery)
 			h.restore(40, 50, "2")
 		}},
-		"nor does a later root bring it": {false, func(h *history) { h.pair(20, 30, "2", OK, ""); h.replace(40, 50, "2", OK); h.replace(60, 70, "1", OK) }},
+		"nor does a later root bring it": {false, func(h *history) { h.pair(20, 30, "2", OK, ""); h.replace(40, 50, "2", OK); h.replace(60, 70, "2", OK) }},
 		"or one that was not made": {false, func(h *history) {
 			h.pair(20, 30, "2", OK, "")
 			h.replace(32, 36, "2", NoRecovery)
@@ -2313,6 +2339,13 @@ func whatStatesAllow() map[string]story {
 			h.sheet(11, 12, "1", KitPrint, OK, false)
 			h.pair(20, 30, "2", OK, "")
 			h.rescue(32, 36, "2", OK, 11)
+			h.replace(40, 50, "2", OK)
+		}},
+		"or a backup": {true, func(h *history) { h.pair(12, 14, "1", OK, ""); h.restore(16, 18, "2"); h.replace(40, 50, "2", OK) }},
+		"also one that was made for a root to come": {true, func(h *history) {
+			h.pair(20, 30, "2", OK, "")
+			h.announce(32, 34, "1", OK)
+			h.restore(36, 38, "2")
 			h.replace(40, 50, "2", OK)
 		}},
 		"not the other device's": {false, func(h *history) {
@@ -2360,6 +2393,212 @@ func whatStatesAllow() map[string]story {
 			h.grant(25, 35, "2", OK, Terms{})
 			h.read(40, 50, "grant_revoked", 0, 0)
 			h.read(60, 70, "released", 1, 1)
+		}},
+		"what is given up may come back with a new root": {true, func(h *history) { h.giveUp(20, 30, OK); h.replace(25, 36, "1", OK); h.read(40, 50, "released", 1, 1) }},
+		"or a device that goes on with it":               {true, func(h *history) { h.giveUp(20, 30, OK); h.restore(25, 36, "2"); h.read(40, 50, "released", 1, 1) }},
+		"or is made with a sheet": {true, func(h *history) {
+			h.sheet(11, 12, "1", KitPrint, OK, false)
+			h.giveUp(20, 30, OK)
+			h.rescue(25, 36, "2", OK, 11)
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"or with one that was announced": {true, func(h *history) {
+			h.announce(11, 12, "1", OK)
+			h.giveUp(4000, 4010, OK)
+			h.succeed(4005, 4020, "1", OK)
+			h.read(4030, 4040, "released", 1, 1)
+		}},
+		"or a device that is added after one": {true, func(h *history) {
+			h.replace(11, 12, "1", OK)
+			h.giveUp(20, 30, OK)
+			h.pair(25, 36, "2", OK, "")
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"not with one that is added otherwise": {false, func(h *history) { h.giveUp(20, 30, OK); h.pair(25, 36, "2", OK, ""); h.read(40, 50, "released", 1, 1) }},
+		"nor with another field that moves": {false, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.add(25, 36, "ana/2", Rotate, OK, func(e *Event) {
+				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "", []string{"b"}, []string{"b"}, false, ""
+			})
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"or moved before": {false, func(h *history) { h.rotate(12, 14, "2", OK); h.giveUp(20, 30, OK); h.read(40, 50, "released", 1, 1) }},
+		"or did not move": {false, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.rotate(25, 36, "2", NoField)
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"but where somebody is let write": {true, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.letWrite(25, 36, GrantWrite, OK)
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"or somebody else is stopped": {true, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.add(25, 36, "ana/2", Revoke, OK, func(e *Event) {
+				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"a"}, []string{"a"}, false, ""
+			})
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"or withdrawn from": {true, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.add(25, 36, "ana/2", Stop, OK, func(e *Event) {
+				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"a"}, []string{"a"}, false, ""
+			})
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"if the field moves": {false, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.add(25, 36, "ana/2", Revoke, OK, func(e *Event) {
+				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"a"}, []string{"a"}, true, ""
+			})
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"and it is this field": {false, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.add(25, 36, "ana/2", Revoke, OK, func(e *Event) {
+				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"b"}, []string{"b"}, false, ""
+			})
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"or it is set again that was gone": {true, func(h *history) {
+			h.add(11, 12, "ana/1", Remove, OK, func(e *Event) { e.Fields = []string{"a"} })
+			h.giveUp(20, 30, OK)
+			h.set(25, 36, "2", OK, 2, "a")
+			h.read(40, 50, "released", 2, 2)
+		}},
+		"not if it was there": {false, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.set(25, 36, "2", OK, 2, "a")
+			h.read(40, 50, "released", 2, 2)
+		}},
+		"nor if another one was gone": {false, func(h *history) {
+			h.add(11, 12, "ana/1", Remove, OK, func(e *Event) { e.Fields = []string{"b"} })
+			h.giveUp(20, 30, OK)
+			h.set(25, 36, "2", OK, 2, "a")
+			h.read(40, 50, "released", 2, 2)
+		}},
+		"nor if another one is set again": {false, func(h *history) {
+			h.add(11, 12, "ana/1", Remove, OK, func(e *Event) { e.Fields = []string{"a"} })
+			h.set(13, 14, "1", OK, 2, "a")
+			h.giveUp(20, 30, OK)
+			h.set(25, 36, "2", OK, 3, "b")
+			h.read(40, 50, "released", 2, 3)
+		}},
+		"or where an answer lets somebody write": {true, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.add(25, 36, "ana/2", Answer, OK, func(e *Event) {
+				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"a"}, []string{"a"}, false, "carl"
+			})
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"not where it does not": {false, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.add(25, 36, "ana/2", Answer, OK, func(e *Event) {
+				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"a"}, []string{"a"}, false, ""
+			})
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"nor for another field of an answer": {false, func(h *history) {
+			h.giveUp(20, 30, OK)
+			h.add(25, 36, "ana/2", Answer, OK, func(e *Event) {
+				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"b"}, []string{"b"}, false, "carl"
+			})
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"or where an owner hears of what a reader suspended": {false, func(h *history) {
+			h.add(11, 12, "acme/1", Suspend, OK, nil)
+			h.synced(13, 14)
+			h.giveUp(20, 30, OK)
+			(*h)[len(*h)-1].Who = "acme/1"
+			h.synced(25, 36)
+			h.read(40, 50, "released", 1, 1)
+		}},
+		"what was taken back need not be given up":           {true, func(h *history) { h.revoke(12, 14, "1", OK); h.giveUp(20, 30, "no_grant") }},
+		"what is there may be":                               {false, func(h *history) { h.giveUp(20, 30, "no_grant") }},
+		"what is over need not":                              {true, func(h *history) { h.grant(11, 12, "1", OK, Terms{For: time.Second}); h.giveUp(5000, 5010, "no_grant") }},
+		"what nobody granted yet is not given up":            {false, func(h *history) { h.giveUpB(11, 12); h.answer(20, 30, OK, nil, "b") }},
+		"what somebody granted is":                           {true, func(h *history) { h.answer(11, 12, OK, nil, "b"); h.giveUpB(20, 30) }},
+		"who gives up something of a closed account is told": {true, func(h *history) { h.close(11, 12, "1", OK); h.giveUp(20, 30, "account_closed") }},
+		"or that nothing is there":                           {true, func(h *history) { h.close(11, 12, "1", OK); h.giveUp(20, 30, "no_grant") }},
+		"or of nothing else":                                 {false, func(h *history) { h.close(11, 12, "1", OK); h.giveUp(20, 30, "internal") }},
+		"and it is not given up":                             {false, func(h *history) { h.close(11, 12, "1", OK); h.giveUp(20, 30, OK) }},
+		"nor is that said of an open one":                    {false, func(h *history) { h.giveUp(20, 30, "account_closed") }},
+		"who gives up is told unavailable":                   {true, func(h *history) { h.kill(20, 30); h.giveUp(20, 30, "unavailable") }},
+		"not while all is well: unavailable":                 {false, func(h *history) { h.giveUp(20, 30, "unavailable") }},
+		"who suspends is told unavailable":                   {true, func(h *history) { h.kill(20, 30); h.suspend(20, 30, "1", "unavailable") }},
+		"and not while all is well: unavailable":             {false, func(h *history) { h.suspend(20, 30, "1", "unavailable") }},
+		"who gives up is told log_stopped":                   {true, func(h *history) { h.kill(20, 30); h.giveUp(20, 30, "log_stopped") }},
+		"not while all is well: log_stopped":                 {false, func(h *history) { h.giveUp(20, 30, "log_stopped") }},
+		"who suspends is told log_stopped":                   {true, func(h *history) { h.kill(20, 30); h.suspend(20, 30, "1", "log_stopped") }},
+		"and not while all is well: log_stopped":             {false, func(h *history) { h.suspend(20, 30, "1", "log_stopped") }},
+		"who gives up is told log_full":                      {true, func(h *history) { h.kill(20, 30); h.giveUp(20, 30, "log_full") }},
+		"not while all is well: log_full":                    {false, func(h *history) { h.giveUp(20, 30, "log_full") }},
+		"who suspends is told log_full":                      {true, func(h *history) { h.kill(20, 30); h.suspend(20, 30, "1", "log_full") }},
+		"and not while all is well: log_full":                {false, func(h *history) { h.suspend(20, 30, "1", "log_full") }},
+		"an old session gives nothing up":                    {true, func(h *history) { h.suspend(11, 12, "1", OK); h.giveUp(20, 30, Replaced) }},
+		"and suspends nothing":                               {true, func(h *history) { h.suspend(11, 12, "1", OK); h.suspend(20, 30, "2", Replaced) }},
+		"one that goes on is not old":                        {false, func(h *history) { h.suspend(11, 12, "1", OK); h.suspend(20, 30, "1", Replaced) }},
+		"nor does an old one go on": {false, func(h *history) {
+			h.suspend(11, 12, "1", OK)
+			h.ask(20, 30, Ask, OK, "a")
+			(*h)[len(*h)-1].Who = "acme/2"
+		}},
+		"it may not be let in": {true, func(h *history) {
+			h.suspend(11, 12, "1", OK)
+			h.ask(20, 30, Ask, "unauthorized", "a")
+			(*h)[len(*h)-1].Who = "acme/2"
+		}},
+		"for no other reason":                                   {false, func(h *history) { h.ask(20, 30, Ask, "unauthorized", "a") }},
+		"a reader has no keys that the vault alone has":         {false, func(h *history) { h.ask(20, 30, Ask, "key_replaced", "a") }},
+		"who suspends once more may be told NoRecovery":         {true, func(h *history) { h.suspend(11, 12, "1", OK); h.suspend(20, 30, "1", NoRecovery) }},
+		"not at first: NoRecovery":                              {false, func(h *history) { h.suspend(20, 30, "1", NoRecovery); h.suspend(40, 50, "1", OK) }},
+		"who suspends once more may be told succession_pending": {true, func(h *history) { h.suspend(11, 12, "1", OK); h.suspend(20, 30, "1", "succession_pending") }},
+		"not at first: succession_pending":                      {false, func(h *history) { h.suspend(20, 30, "1", "succession_pending"); h.suspend(40, 50, "1", OK) }},
+		"who suspends is told nothing else":                     {false, func(h *history) { h.suspend(20, 30, "1", "internal") }},
+		"without a freeze none is old": {false, func(h *history) {
+			h.kill(20, 30)
+			h.thaw(20, 30, "unavailable")
+			h.set(2060, 2070, "1", ThawOld, 2, "a")
+		}},
+		"nor before one": {false, func(h *history) {
+			h.kill(20, 30)
+			h.thaw(20, 30, "unavailable")
+			h.set(33, 36, "1", ThawOld, 2, "a")
+			h.freeze(2040, 2050)
+		}},
+		"nor is what is no thaw": {false, func(h *history) {
+			h.kill(20, 30)
+			h.set(20, 30, "1", "unavailable", 3, "a")
+			h.freeze(2040, 2050)
+			h.set(2060, 2070, "1", ThawOld, 2, "a")
+		}},
+		"or came after the freeze": {false, func(h *history) {
+			h.freeze(11, 12)
+			h.kill(20, 30)
+			h.thaw(20, 30, "unavailable")
+			h.set(2060, 2070, "1", ThawOld, 2, "a")
+		}},
+		"or was done": {false, func(h *history) {
+			h.freeze(11, 12)
+			h.thaw(20, 30, OK)
+			h.freeze(2040, 2050)
+			h.set(2060, 2070, "1", ThawOld, 2, "a")
+		}},
+		"or was needless": {false, func(h *history) {
+			h.thaw(20, 30, "not_found")
+			h.freeze(2040, 2050)
+			h.set(2060, 2070, "1", ThawOld, 2, "a")
+		}},
+		"one that is overtaken on the way is": {true, func(h *history) { h.thaw(20, 60, ThawOld); h.freeze(30, 40) }},
+		"a freeze that may not have been ends no thaw": {true, func(h *history) {
+			h.freeze(11, 12)
+			h.kill(20, 30)
+			h.thaw(20, 30, "unavailable")
+			h.kill(2040, 2050)
+			h.freeze(2040, 2050)
+			(*h)[len(*h)-1].Result = "unavailable"
+			h.read(2060, 2070, "released", 1, 1)
 		}},
 		"a replay that is answered":     {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
 		"a device that does not finish": {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},
