@@ -879,8 +879,8 @@ func (m *model) item(e *Event, it *Item) {
 			bad("the owner published nothing meanwhile")
 		}
 	case "wrong_purpose":
-		if len(granted) < 2 {
-			bad("there is one grant, and its purpose is known")
+		if !slices.ContainsFunc(granted, func(w *write) bool { return w.Terms.Purpose != granted[0].Terms.Purpose }) {
+			bad("there is one purpose, and it is known")
 		}
 	case "unavailable", "log_stopped", "log_full", "unknown_session", "storefront_behind":
 		if !m.trouble(e) {

@@ -48,9 +48,7 @@ func (m *model) asked(e *Event) {
 			m.violation(e, "nothing was denied or taken back")
 		}
 	case "no_contact": // this session did not look the source up
-		if e.Do != Specify || !m.heard(e) && slices.ContainsFunc(m.by[e.Who], func(x *Event) bool {
-			return x.Do == LookUp && x.Reader == e.Source && x.Result == OK && x.End < e.Start
-		}) {
+		if e.Do != Specify || m.lookedUp(e) {
 			m.violation(e, "it looked that one up")
 		}
 	case "account_closed":

@@ -56,6 +56,13 @@ func (m *model) heard(e *Event) bool {
 	})
 }
 
+// lookedUp reports whether a session certainly knows the source that an event is about, which it looked up.
+func (m *model) lookedUp(e *Event) bool {
+	return !m.heard(e) && slices.ContainsFunc(m.by[e.Who], func(x *Event) bool {
+		return x.Do == LookUp && x.Reader == e.Source && x.Result == OK && x.End < e.Start
+	})
+}
+
 // registry checks what a reader was told who says who may look it up, looks somebody up, or hands an order on.
 func (m *model) registry(e *Event) {
 	if m.replaced(e) {
@@ -87,7 +94,10 @@ func (m *model) registry(e *Event) {
 		if !m.heard(e) && m.must(e) {
 			m.violation(e, "the owner's order came")
 		}
-	case e.Result == "no_contact" && e.Do == Forward: // whom it looked up in another session
+	case e.Result == "no_contact" && e.Do == Forward:
+		if e.About == "" || m.lookedUp(e) {
+			m.violation(e, "it has no order, or looked that one up")
+		}
 	case e.Result == "unavailable":
 		if !m.trouble(e) {
 			m.violation(e, "nothing was away")
@@ -188,6 +198,9 @@ func (m *model) collected(e *Event, sum *Summary) {
 	case NotAsked, "no_contact":
 		if e.Result == NotAsked && !m.heard(e) && m.must(e) {
 			m.violation(e, "the owner's order came")
+		}
+		if e.Result == "no_contact" && (e.About == "" || m.lookedUp(e)) {
+			m.violation(e, "it has no order, or looked that one up")
 		}
 		return
 	case "no_grant": // nothing of it was granted

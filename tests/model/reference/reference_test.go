@@ -653,7 +653,7 @@ func forge(t *testing.T, events []Event, values bool) int {
 		}
 		if e.Do == LookUp && e.Reader == "globex" || e.Do == Specify || e.Do == Forward {
 			for _, r := range []string{OK, "not_introduced", "no_contact", NotAsked, "not_the_source"} {
-				if r != e.Result && !(e.Do == Specify && r == OK) && !(e.Do == Forward && r == "no_contact") {
+				if r != e.Result && !(e.Do == Specify && r == OK) {
 					try(e, r, func(e *Event) { e.Result = r })
 				}
 			}
@@ -1101,6 +1101,11 @@ func (h *history) thaw(from, to int64, result string) { h.add(from, to, "ana/1",
 func (h *history) specify(from, to int64) {
 	h.ask(from, to, Specify, "no_contact", "a")
 	(*h)[len(*h)-1].Source = "globex"
+}
+
+// unmet has acme be told, of what globex is to deposit, that it does not know globex.
+func (h *history) unmet(from, to int64, do string) {
+	h.add(from, to, "acme/1", do, "no_contact", func(e *Event) { e.Source, e.About = "globex", "1" })
 }
 
 // told has acme hear that a field was granted.
@@ -2600,7 +2605,18 @@ func whatStatesAllow() map[string]story {
 			(*h)[len(*h)-1].Result = "unavailable"
 			h.read(2060, 2070, "released", 1, 1)
 		}},
-		"a replay that is answered":     {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
-		"a device that does not finish": {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},
+		"who hands on an order knows whom it looked up": {false, func(h *history) { h.lookUp(11, 12, OK); h.specified(20, 30, OK, Terms{}); h.unmet(40, 50, Forward) }},
+		"and no other":                       {true, func(h *history) { h.specified(20, 30, OK, Terms{}); h.unmet(40, 50, Forward) }},
+		"who collects does too":              {false, func(h *history) { h.lookUp(11, 12, OK); h.specified(20, 30, OK, Terms{}); h.unmet(40, 50, Collect) }},
+		"and none that it did not":           {true, func(h *history) { h.specified(20, 30, OK, Terms{}); h.unmet(40, 50, Collect) }},
+		"without an order nobody is unknown": {false, func(h *history) { h.unmet(40, 50, Forward); (*h)[len(*h)-1].About = "" }},
+		"nor is anything collected":          {false, func(h *history) { h.unmet(40, 50, Collect); (*h)[len(*h)-1].About = "" }},
+		"of two purposes one is wrong": {true, func(h *history) {
+			h.grant(20, 50, "1", OK, Terms{Purpose: "billing"})
+			h.read(25, 45, "wrong_purpose", 0, 0)
+		}},
+		"of one that two grants have no": {false, func(h *history) { h.grant(20, 50, "1", OK, Terms{}); h.read(25, 45, "wrong_purpose", 0, 0) }},
+		"a replay that is answered":      {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
+		"a device that does not finish":  {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},
 	}
 }
