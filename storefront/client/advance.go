@@ -380,7 +380,7 @@ func (a *attempt) fetchPrior(ctx context.Context, refusal error) error {
 	known, revoke := a.state.Known, a.t.Kind == taskRevoke || a.t.Kind == taskEndWrite
 	err := a.syncChain(ctx)
 	switch {
-	case err == nil && a.state.Known != known:
+	case a.state.Known != known && (err == nil || revoke): // more than the refusal told of, for all that fails after it
 		return nil
 	case revoke:
 		// It may be a document of this device's own, accepted and not stored before the storefront died, which waits behind the

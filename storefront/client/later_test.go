@@ -954,3 +954,38 @@ func TestARevocationIsToldAlone(t *testing.T) {
 	w.must(o.Sync(ctx))
 	w.wantGranted(o, acme, map[policies.Field]string{})
 }
+
+// TestRevokingWhileOthersPublish: another device publishes before a revocation comes to its place, and again before this one asks what came first, and then the storefront does not answer any more. That
+// the refusal is older than what this device has learnt since is no fault of the vault's.
+func TestRevokingWhileOthersPublish(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m := w.owner()
+	r, _ := w.reader("Acme")
+	w.connect(o, r, "acme")
+	w.must(o.Set(ctx, set("own/a", "a"), set("own/b", "b")))
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"own/a"}, GrantOptions{}))
+	other := reopen(m.clone(), w)
+	o = reopen(m, w)
+	began, mute := false, false
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		switch {
+		case !began && strings.HasSuffix(r.URL.Path, "/revocations"):
+			began = true
+			w.must(other.Set(ctx, set("own/b", "bb")))
+			next.ServeHTTP(rw, r)
+			w.must(other.Set(ctx, set("own/b", "bbb")))
+			mute = true
+		case mute && (strings.HasSuffix(r.URL.Path, "/mirror") || strings.Contains(r.URL.Path, "/items/")):
+			http.Error(rw, "silence", http.StatusBadGateway)
+		default:
+			next.ServeHTTP(rw, r)
+		}
+	})
+	w.must(o.Revoke(ctx, r.ID(), []policies.Field{"own/a"}, RevokeOptions{KeepEpoch: true}))
+	w.hostile(nil)
+	w.wantRefusal(r, o, "own/a", policies.CodeRevoked)
+	w.must(o.Sync(ctx))
+	if text, err := o.Get(ctx, "own/b"); err != nil || string(text) != "bbb" {
+		t.Errorf("what the other device published: %q, %v", text, err)
+	}
+}
