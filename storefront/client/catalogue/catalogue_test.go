@@ -173,7 +173,7 @@ func TestExport(t *testing.T) {
 		return v
 	}
 	out, omitted := Export(map[policies.Field]*Value{
-		"bank.iban": mk("bank.iban", "DE00"), "own/cat": mk("own/cat", "Miez"), "name": mk("name", "family=B\ngiven=A"),
+		"bank.iban": mk("bank.iban", "DE02120300000000202051"), "own/cat": mk("own/cat", "Miez"), "name": mk("name", "family=B\ngiven=A"),
 		"phone.mobile": mk("phone.mobile", "1\r\nEND:VCARD"), "url.home": mk("url.home", "https://a\r\nX:1"),
 	})
 	if fmt.Sprint(omitted) != "[bank.iban own/cat]" {
@@ -304,4 +304,43 @@ func FuzzParseValue(f *testing.F) {
 			t.Fatalf("%+v became %+v, %v", v, again, err)
 		}
 	})
+}
+
+// TestMistyped: what a person mistypes in a date or an account number is refused, and what is right is kept as machines write it.
+func TestMistyped(t *testing.T) {
+	for _, c := range []struct {
+		field      policies.Field
+		text, want string
+		err        error
+	}{
+		{"birthday", "1985-04-12", "1985-04-12", nil},
+		{"birthday", "19850412", "19850412", nil},
+		{"birthday", "--0229", "--0229", nil},
+		{"birthday", "--04-12", "--04-12", nil},
+		{"anniversary", "2004-02", "2004-02", nil},
+		{"birthday", "1985", "1985", nil},
+		{"birthday", "1980-13-41", "", ErrDate},
+		{"birthday", "2023-02-29", "", ErrDate},
+		{"birthday", "12.4.1985", "", ErrDate},
+		{"birthday", "19850412 ", "", ErrDate},
+		{"bank.iban", "de02 1203 0000 0000 2020 51", "DE02120300000000202051", nil},
+		{"bank.iban", "GB29NWBK60161331926819", "GB29NWBK60161331926819", nil},
+		{"bank.iban", "NO9386011117947", "NO9386011117947", nil},
+		{"bank.iban", "DE02120300000000202015", "", ErrIBAN},
+		{"bank.iban", "DE00123", "", ErrIBAN},
+		{"bank.iban", "0212030000000020205100", "", ErrIBAN},
+		{"bank.iban", "DE02-1203-0000-0000-2020-51", "", ErrIBAN},
+		{"bank.iban", "DE02120300000000202051DE02120300000000202051", "", ErrIBAN},
+		{"own/iban", "DE00123", "DE00123", nil},
+	} {
+		v, err := New(c.field, c.text)
+		if !errors.Is(err, c.err) {
+			t.Errorf("%s %q: %v, want %v", c.field, c.text, err, c.err)
+		} else if err == nil && v.Text != c.want {
+			t.Errorf("%s %q is kept as %q, want %q", c.field, c.text, v.Text, c.want)
+		}
+		if err != nil && (!errors.Is(err, policies.ErrMalformed) || c.text != "" && strings.Contains(err.Error(), c.text)) {
+			t.Errorf("%s: the error says %q", c.field, err)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
@@ -62,10 +63,56 @@ func New(f policies.Field, text string) (*Value, error) {
 			}
 			v.Parts[part] = append(v.Parts[part], rest)
 		}
+	case Date:
+		if !slices.ContainsFunc(dates, func(form string) bool { _, err := time.Parse(form, text); return err == nil }) {
+			return nil, fmt.Errorf("%s: %w", f, ErrDate)
+		}
+		v.Text = text
 	default:
 		v.Text = text
 	}
+	if f == "bank.iban" {
+		if v.Text = iban(text); v.Text == "" {
+			return nil, fmt.Errorf("%s: %w", f, ErrIBAN)
+		}
+	}
 	return v, v.Validate()
+}
+
+// What a person mistypes, and nobody finds out before it is needed.
+var (
+	ErrDate = fmt.Errorf("%w: a date is written as 1985-04-12, or --04-12 without a year", policies.ErrMalformed)
+	ErrIBAN = fmt.Errorf("%w: the check digits of the IBAN do not fit; it is mistyped, or another kind of number", policies.ErrMalformed)
+)
+
+// dates are the forms of RFC 6350 section 4.3.1 that people write, as package time writes them. Years as RFC 3339 has them, of four digits.
+var dates = []string{"2006-01-02", "20060102", "--01-02", "--0102", "2006-01", "2006"}
+
+// iban is the electronic form (ISO 13616: no spaces, capitals) of an IBAN whose check digits fit (ISO 7064, MOD 97-10), else empty.
+func iban(text string) string {
+	text = strings.ToUpper(strings.Join(strings.Fields(text), ""))
+	if len(text) < 15 || len(text) > 34 || !isIn(text[:2], 'A', 'Z') || !isIn(text[2:4], '0', '9') {
+		return ""
+	}
+	remainder := 0
+	for _, c := range []byte(text[4:] + text[:4]) {
+		switch {
+		case '0' <= c && c <= '9':
+			remainder = (remainder*10 + int(c-'0')) % 97
+		case 'A' <= c && c <= 'Z':
+			remainder = (remainder*100 + int(c-'A') + 10) % 97
+		default:
+			return ""
+		}
+	}
+	if remainder != 1 {
+		return ""
+	}
+	return text
+}
+
+func isIn(text string, from, to rune) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool { return c < from || c > to })
 }
 
 // mainPart is where a line without a part's name goes.

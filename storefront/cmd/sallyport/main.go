@@ -318,6 +318,13 @@ func (s *session) printLine(v any, text string) {
 	fmt.Fprintln(s.stdout, string(b))
 }
 
+// noteNone tells a person that a list is empty, who else would see nothing at all.
+func (s *session) noteNone(n int, what string) {
+	if n == 0 && !s.JSON {
+		s.note("%s", s.say("none."+what))
+	}
+}
+
 // note tells a person something besides the result.
 func (s *session) note(format string, args ...any) {
 	fmt.Fprintf(s.stderr, format+"\n", args...)

@@ -250,6 +250,7 @@ func (c *meLs) Run(s *session) error {
 			}
 			_ = t.Flush()
 		})
+		s.noteNone(len(rows), "fields")
 		return nil
 	})
 }
@@ -626,6 +627,7 @@ func (c *meGrants) Run(s *session) error {
 			}
 			_ = t.Flush()
 		})
+		s.noteNone(len(list)+len(writers), "grants")
 		return nil
 	})
 }

@@ -91,6 +91,7 @@ func (c *meAsked) Run(s *session) error {
 			}
 			_ = t.Flush()
 		})
+		s.noteNone(len(list), "asked")
 		return nil
 	})
 }
@@ -138,6 +139,7 @@ func (c *meContacts) Run(s *session) error {
 			}
 			_ = t.Flush()
 		})
+		s.noteNone(len(contacts)+len(people), "contacts")
 		if failed != nil {
 			return errQuiet{failed}
 		}
