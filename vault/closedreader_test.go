@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -328,6 +329,89 @@ func TestEndedAndNotRecorded(t *testing.T) {
 		defer said.mu.Unlock()
 		if text := said.buf.String(); strings.Contains(text, "grant again") || w.vault.Health().Reason != "" {
 			t.Errorf("it is said: %s", text)
+		}
+	})
+}
+
+// look has the vault look for keys of grants to closed accounts, and returns when it did.
+func (w *world) look() {
+	for range 3 { // the first is taken up, the second waits until that is done, and the third until the second is taken up
+		w.vault.accountClosed <- struct{}{}
+	}
+}
+
+// TestKeysThatStayInLargeGrants: of each large grant to a closed account a key stays. All others go and are recorded, whatever the order of the grants, and each that stays is said once in the
+// vault's log output, however many times it is tried.
+func TestKeysThatStayInLargeGrants(t *testing.T) {
+	eachCustody(t, func(t *testing.T, w *world) {
+		said := new(log)
+		w.said = said
+		w.restart(true)
+		r, o := w.reader(), w.owner()
+		fields := make([]policies.Field, endAtOnce+1)
+		for i := range fields {
+			fields[i] = policies.Field("f" + strconv.Itoa(i))
+			o.seal(fields[i], 1, "v")
+		}
+		o.publish()
+		var stuck []KeyID
+		for range 3 {
+			stuck = append(stuck, keyID(o.grant(r, nil, fields...).ID, fields[0], policies.AuthorID(o.id)))
+		}
+		w.token.stick(stuck...)
+		r.close()
+		recorded := func() (n int) {
+			for _, one := range w.endings(r)[policies.OwnerID(o.id)] {
+				n += len(one.Details.Items)
+			}
+			return n
+		}
+		until(t, "the others are gone", func() bool { return w.held() == len(stuck) && recorded() == 3*endAtOnce })
+		w.look()
+		w.look()
+		said.mu.Lock()
+		text := said.buf.String()
+		said.mu.Unlock()
+		if n := strings.Count(text, "a revoked key is still there"); n != len(stuck) {
+			t.Errorf("it is said %d times of %d keys", n, len(stuck))
+		}
+		if strings.Contains(text, "was not in the token") || strings.Count(text, "keys of grants to closed accounts are still there") != 1 {
+			t.Errorf("it is said: %s", text)
+		}
+		w.token.stick()
+		w.look()
+		if w.held() != 0 || recorded() != 3*len(fields) {
+			t.Errorf("%d keys are left, %d are recorded", w.held(), recorded())
+		}
+	})
+}
+
+// TestNothingEndsWithoutTheLog: while the log records nothing, no key of a grant to a closed account is destroyed: what nobody recorded would look taken away when it records again.
+func TestNothingEndsWithoutTheLog(t *testing.T) {
+	eachCustody(t, func(t *testing.T, w *world) {
+		o, r := w.owner(), w.reader()
+		o.set("name", "n")
+		g := o.grant(r, nil, "name")
+		w.token.stick(keyID(g.ID, "name", policies.AuthorID(o.id)))
+		r.close()
+		w.look()
+		w.logKey.hook = func() error { return errors.New("the token does not sign") }
+		_, s := w.identity()
+		if _, err := w.submit(s); err == nil {
+			t.Fatal("the log records")
+		}
+		w.token.stick()
+		w.look()
+		if w.held() != 1 {
+			t.Error("a key is destroyed while nobody can record it")
+		}
+		w.kill()
+		w.logKey.hook = nil
+		w.reopen(true)
+		w.ended()
+		list := w.endings(r)[policies.OwnerID(o.id)]
+		if len(list) != 1 || list[0].Details.Note != "" {
+			t.Errorf("recorded %+v", list)
 		}
 	})
 }

@@ -72,6 +72,9 @@ const (
 	endRetry = time.Minute
 )
 
+// errKeysStay: a token, or the file of sealed keys, did not let go of keys. Which ones the vault's log output says.
+var errKeysStay = errors.New("not all of them were destroyed")
+
 // keepEnding destroys the keys of what others granted to those who closed their accounts: from the start on, and whenever one is closed, until the vault is closed itself. Nobody can
 // use them from the closing on, since the reader has no session and gets none. What is left to do is what the state has of such grants, so that a crash leaves nothing that the next start
 // does not find: see ledger.State.ToClosed.
@@ -79,11 +82,11 @@ func (v *Vault) keepEnding() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	v.chores.Go(func() { <-v.closing; cancel() })
-	said := ""
+	said, stay := "", map[KeyID]bool{}
 	for {
 		var retry <-chan time.Time
 		text := ""
-		if err := v.endToClosed(ctx); err != nil {
+		if err := v.endToClosed(ctx, stay); err != nil {
 			text, retry = err.Error(), time.After(endRetry)
 		}
 		if ctx.Err() != nil {
@@ -102,9 +105,9 @@ func (v *Vault) keepEnding() {
 	}
 }
 
-// endToClosed goes through all that there are, a part at a time. It begins anywhere, so that keys which the token does not destroy keep no others from their end, and goes on as long
-// as something comes of it.
-func (v *Vault) endToClosed(ctx context.Context) error {
+// endToClosed goes through all that there are, a part at a time. It begins anywhere, in the middle of an owner's grants too, so that keys which the token does not destroy keep no others from
+// their end, and goes on as long as something comes of it.
+func (v *Vault) endToClosed(ctx context.Context, stay map[KeyID]bool) error {
 	var grants []*ledger.Grant
 	v.ledger.Read(func(s *ledger.State) { grants = s.ToClosed() })
 	if len(grants) == 0 {
@@ -113,10 +116,7 @@ func (v *Vault) endToClosed(ctx context.Context) error {
 	slices.SortFunc(grants, func(a, b *ledger.Grant) int { // those of one owner, to one reader, have one record
 		return cmp.Or(bytes.Compare(a.Document.Owner[:], b.Document.Owner[:]), bytes.Compare(a.Document.Reader[:], b.Document.Reader[:]), bytes.Compare(a.Document.ID[:], b.Document.ID[:]))
 	})
-	at := rand.IntN(len(grants))                                             // #nosec G404 -- where to begin is no secret
-	for at > 0 && grants[at].Document.Owner == grants[at-1].Document.Owner { // whose grants stay together: endPart takes up an owner once
-		at--
-	}
+	at := rand.IntN(len(grants)) // #nosec G404 -- where to begin is no secret
 	grants = append(grants[at:], grants[:at]...)
 	var left error
 	for len(grants) > 0 {
@@ -124,7 +124,7 @@ func (v *Vault) endToClosed(ctx context.Context) error {
 		for ; n < len(grants) && keys < endAtOnce; n++ {
 			keys += len(grants[n].Document.Fields)
 		}
-		ended, err := v.endPart(grants[:n])
+		ended, err := v.endPart(grants[:n], stay)
 		if left = cmp.Or(err, left); err != nil && ended == 0 {
 			return left
 		}
@@ -145,57 +145,66 @@ type part struct {
 	reader policies.ReaderID
 }
 
-// endPart destroys the keys of some grants to closed accounts, and records it, for each owner under their pseudonym: it is part of their history. The grants of which a key
-// stays have no record. The owners are at nothing else meanwhile. Nobody but this waits for a second owner, so nobody waits for ever.
-func (v *Vault) endPart(grants []*ledger.Grant) (ended int, err error) {
-	for i, g := range grants {
-		if i == 0 || g.Document.Owner != grants[i-1].Document.Owner {
-			defer v.owners.lock(g.Document.Owner)()
+// endPart destroys the keys of some grants to closed accounts, and records it, for each owner under their pseudonym: it is part of their history. It returns how many keys are recorded; those
+// that stay are not among them, and stay says of which of them that was logged. The owners are at nothing else meanwhile. Nobody but this waits for a second owner, so nobody waits for ever.
+func (v *Vault) endPart(grants []*ledger.Grant, stay map[KeyID]bool) (ended int, err error) {
+	locked := map[policies.OwnerID]bool{}
+	for _, g := range grants {
+		if owner := g.Document.Owner; !locked[owner] {
+			locked[owner] = true
+			defer v.owners.lock(owner)()
 		}
 	}
+	// A log that records nothing now is met before a key is destroyed, not after it: what nobody records would look as if somebody had taken it away.
+	if err := v.cfg.Log.Health(); err != nil && !goesOn(err) {
+		return 0, err
+	}
+	ctx := context.Background()
 	var parts []*part
-	v.ledger.Read(func(s *ledger.State) {
-		var last *part
+	if _, _, err := v.record(ctx, func(s *ledger.State, _ time.Time) []ledger.Record {
 		for _, g := range grants {
 			d := &g.Document
-			if last == nil || last.Owner != d.Owner || last.reader != d.Reader {
+			at := slices.IndexFunc(parts, func(p *part) bool { return p.Owner == d.Owner && p.reader == d.Reader })
+			if at < 0 {
 				closing, _ := s.Chain(policies.OwnerID(d.Reader)) // nothing comes after it
-				last = &part{reader: d.Reader, Revocation: ledger.Revocation{Hash: closing.Hash, Owner: d.Owner, Index: closing.Index}}
-				parts = append(parts, last)
+				at, parts = len(parts), append(parts, &part{reader: d.Reader, Revocation: ledger.Revocation{Hash: closing.Hash, Owner: d.Owner, Index: closing.Index}})
 			}
 			for i, f := range d.Fields {
 				if !g.Revoked[i] { // by its owner, while this was on its way
-					last.Items = append(last.Items, policies.RevokedItem{Grant: d.ID, Field: f.Field, Author: f.Author})
+					parts[at].Items = append(parts[at].Items, policies.RevokedItem{Grant: d.ID, Field: f.Field, Author: f.Author})
 				}
 			}
 		}
-	})
-	parts = slices.DeleteFunc(parts, func(p *part) bool { return len(p.Items) == 0 })
+		return nil
+	}); err != nil {
+		return 0, err
+	}
 	var ends []end
 	for _, p := range parts {
 		ends = append(ends, v.endsOf(&p.Revocation)...)
 	}
-	ctx := context.Background()
 	period := v.endKeys(ctx, ends)
 	var done []evidence.Details
-	stay := 0
 	for _, p := range parts {
 		own := ends[:len(p.Items)]
 		ends = ends[len(p.Items):]
-		f := v.tell(own)
-		if stay += f.left; f.left > 0 {
+		f := v.tell(own, stay)
+		if f.left > 0 {
+			err = errKeysStay
+		}
+		gone := slices.DeleteFunc(own, func(e end) bool { return e.stays() })
+		if len(gone) == 0 {
 			continue
 		}
-		d := evidence.Details{
-			Owner: p.Owner, Reader: p.reader, Document: p.Hash, Index: p.Index, Items: p.Items, Token: v.cfg.Serial, Custody: custodyOf(own), Note: f.note(),
+		d := evidence.Details{Owner: p.Owner, Reader: p.reader, Document: p.Hash, Index: p.Index, Token: v.cfg.Serial, Custody: custodyOf(gone), Note: f.note()}
+		for _, e := range gone {
+			d.Items = append(d.Items, e.item)
 		}
 		if d.Custody == policies.CustodySealed {
 			d.Period = period
 		}
 		done = append(done, d)
-	}
-	if stay > 0 {
-		err = fmt.Errorf("%d keys were not destroyed", stay)
+		ended += len(gone)
 	}
 	if len(done) == 0 {
 		return 0, err
@@ -210,7 +219,7 @@ func (v *Vault) endPart(grants []*ledger.Grant) (ended int, err error) {
 	if recorded != nil {
 		return 0, recorded
 	}
-	return len(done), err
+	return ended, err
 }
 
 // proveClosed is the refusal of a document of a closed account. To whoever signed it with the account's keys, those in force at the end or ones before, it

@@ -574,6 +574,11 @@ type end struct {
 	err     error
 }
 
+// stays reports whether the key is still there, as far as the vault knows.
+func (e *end) stays() bool {
+	return e.err != nil && (e.custody != policies.CustodyResident || !errors.Is(e.err, ErrKeyRenamed) && !errors.Is(e.err, ErrKeyMissing))
+}
+
 // endsOf lists the keys of a revocation.
 func (v *Vault) endsOf(r *ledger.Revocation) []end {
 	ends := make([]end, len(r.Items))
@@ -648,7 +653,7 @@ func (v *Vault) destroy(ctx context.Context, r *ledger.Revocation) error {
 	ends := v.endsOf(r)
 	details.Custody = custodyOf(ends)
 	details.Period = v.endKeys(ctx, ends)
-	f := v.tell(ends)
+	f := v.tell(ends, nil)
 	details.Note = f.note()
 	if f.stopped { // sending it again does not help before
 		return problem.New(policies.CodeTokenFailure, "the grant is refused from now on, but its key is not destroyed before the vault's operator has mended a disk and started the vault again")
@@ -688,21 +693,26 @@ type found struct {
 	stopped         bool // one of them, because the file of sealed keys is
 }
 
-// tell logs what became of each key out of the ordinary, and counts it.
-func (v *Vault) tell(ends []end) (f found) {
+// tell logs what became of each key out of the ordinary, and counts it. said, if there is one, are keys that stay and of which that was logged before.
+func (v *Vault) tell(ends []end, said map[KeyID]bool) (f found) {
 	for i := range ends {
 		e := &ends[i]
 		grant, field := e.item.Grant.String(), string(e.item.Field)
 		switch {
 		case e.err == nil:
-		case e.custody == policies.CustodyResident && errors.Is(e.err, ErrKeyRenamed):
+		case !e.stays() && errors.Is(e.err, ErrKeyRenamed):
 			v.cfg.Logger.Error("a revoked key was in the token under another name, and is destroyed: somebody with the PIN renamed it", "grant", grant, "field", field)
 			f.renamed++
-		case e.custody == policies.CustodyResident && errors.Is(e.err, ErrKeyMissing): // a crash may have come after an earlier try; or the host may have hidden it
+		case !e.stays(): // a crash may have come after an earlier try; or the host may have hidden it
 			v.cfg.Logger.Error("a revoked key was not in the token: destroyed by a try that a crash cut short, or removed or renamed by somebody else", "grant", grant, "field", field)
 			f.absent++
 		default:
-			v.cfg.Logger.Error("a revoked key is still there; it is refused all the same", "grant", grant, "custody", string(e.custody), "error", e.err.Error())
+			if !said[e.key] {
+				v.cfg.Logger.Error("a revoked key is still there; it is refused all the same", "grant", grant, "custody", string(e.custody), "error", e.err.Error())
+			}
+			if said != nil {
+				said[e.key] = true
+			}
 			f.left++
 			f.stopped = f.stopped || errors.Is(e.err, sealed.ErrStopped)
 			if errors.Is(e.err, ErrKeyStuck) {
