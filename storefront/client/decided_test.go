@@ -518,6 +518,33 @@ func TestOvertakenFailsNothingElse(t *testing.T) {
 	}
 }
 
+// TestOvertakenIsToldByTheGrant: a wish is overtaken while something else is granted, and the device looks around behind that, since another reader replaced its keys. It is the grant that tells of
+// the wish, as ever, and not what was done beside it.
+func TestOvertakenIsToldByTheGrant(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, m, acme, globex := w.household(2)
+	third, _ := w.reader("Initech")
+	w.connect(o, third, "initech")
+	other := reopen(m.clone(), w)
+	w.silent("/grants")
+	w.secondRoute(false)
+	if err := o.Grant(ctx, acme.ID(), []policies.Field{"own/f0"}, GrantOptions{Purpose: "wish"}); err == nil {
+		t.Fatal("it did not wait")
+	}
+	w.hostile(nil)
+	w.secondRoute(true)
+	o.age(false)
+	w.must(other.Revoke(ctx, acme.ID(), nil, RevokeOptions{}))
+	w.must(globex.Replace(ctx, stolen(), keep(new([]byte))))
+	o.looked = time.Time{}
+	if err := o.Grant(ctx, third.ID(), []policies.Field{"own/f1"}, GrantOptions{}); !errors.Is(err, ErrOvertaken) {
+		t.Errorf("it is told %v", err)
+	}
+	if list, err := o.Renewed(); err != nil || len(list) != 1 {
+		t.Errorf("besides, %v was renewed: %v", list, err)
+	}
+}
+
 // TestTakingBackIsNoDecision: an answer given on one device before the wish on the other is refused after it, and taken back by itself. That is no decision of the person's.
 func TestTakingBackIsNoDecision(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)

@@ -37,7 +37,11 @@ func (o *Owner) Sync(ctx context.Context) error {
 	if err := o.catchUp(ctx); err != nil {
 		return err
 	}
-	return o.reason(ctx, o.sync(ctx))
+	err := o.told(o.sync(ctx))
+	if err == nil {
+		o.aside = nil // what failed beside something else is done
+	}
+	return o.reason(ctx, err)
 }
 
 // catchUp has a device that was restored, perhaps from a backup of before a replacement, find out whether that is in force. Else nobody lets it in.
@@ -57,7 +61,6 @@ func (o *Owner) sync(ctx context.Context) (err error) {
 		if (refused(runErr) || errors.Is(runErr, ErrThawOld)) && !errors.Is(err, runErr) {
 			err = errors.Join(runErr, err)
 		}
-		err = o.told(err)
 	}()
 	v, err := o.vault(ctx)
 	if err != nil {
@@ -96,7 +99,8 @@ func (o *Owner) sync(ctx context.Context) (err error) {
 const lookEvery = time.Minute
 
 // lookAround has a device look, at the end of whatever else it did, for what it would else learn from Sync only: readers that replaced their keys, as after a theft,
-// get the same granted again, and that all reading is stopped is heard of. What fails has not failed the operation: see Renewed.
+// get the same granted again, and that all reading is stopped is heard of. What fails has not failed the operation: see Renewed. What was not given because another device decided
+// otherwise is left to be told where it always is.
 func (o *Owner) lookAround(ctx context.Context) {
 	if o.now().Sub(o.looked).Abs() < lookEvery || o.state.Replacing != nil || o.state.Closed {
 		return
