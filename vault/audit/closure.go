@@ -99,18 +99,27 @@ func (s *replay) close(r *Record, p *prepared, b *batch) {
 }
 
 // endToClosed ends what an owner had granted to a reader who closed their account: the keys are gone. The entry has no document of its own; it names the closure, and the grants must be to
-// who signed that.
+// who signed that. It must be under the owner's pseudonym, or the owner's history has it not.
 func (s *replay) endToClosed(r *Record, d *evidence.Details, b *batch) {
-	one := s.identities[policies.IdentityID(d.Reader)]
-	lost := s.lostReason() != ""
-	switch {
-	case one == nil && !lost:
-		document(r, d, b, nil, "", "", reason(ReasonIdentity, "keys of grants to a reader who is not enrolled are said to have ended with its account"))
-	case one != nil && (s.gone.ended[one.pseudo] == 0 || s.gone.ended[one.pseudo] != d.Index) && !lost:
-		document(r, d, b, nil, "", "", reason(ReasonDetails, "keys are said to have ended with the account of their reader, which was not closed by entry %d", d.Index))
-	default:
-		if n := s.endItems(d.Index, d.Owner, d.Reader, d.Items); n > 0 {
-			document(r, d, b, nil, "", "", reason(ReasonGrantChain, "%d of its grants are not of that owner to that reader", n))
+	var faults []Reason
+	if s.lostReason() == "" {
+		one, owner := s.identities[policies.IdentityID(d.Reader)], s.identities[policies.IdentityID(d.Owner)]
+		switch {
+		case one == nil:
+			faults = append(faults, reason(ReasonIdentity, "keys of grants to a reader who is not enrolled are said to have ended with its account"))
+		case s.gone.ended[one.pseudo] == 0 || s.gone.ended[one.pseudo] != d.Index || s.chains[policies.OwnerID(d.Reader)].hash != d.Document:
+			faults = append(faults, reason(ReasonDetails, "keys are said to have ended with the account of their reader, which was not closed by entry %d and the document that it names", d.Index))
 		}
+		if owner == nil || owner.pseudo != r.Entry.Owner || !r.Entry.Reader.IsZero() {
+			faults = append(faults, reason(ReasonPseudonym, "what ended with the account of its reader is not under the owner's pseudonym alone"))
+		}
+	}
+	if len(faults) == 0 {
+		if n := s.endItems(d.Index, d.Owner, d.Reader, d.Items); n > 0 {
+			faults = append(faults, reason(ReasonGrantChain, "%d of its grants are not of that owner to that reader", n))
+		}
+	}
+	if len(faults) > 0 {
+		document(r, d, b, nil, "", "", faults...)
 	}
 }

@@ -14,6 +14,7 @@ func TestRecheckOfClosedReaders(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		change    func(*evidence.Details)
+		entry     func(*evidence.Entry)
 		open      bool // the account is not closed
 		after     bool // a release after it
 		documents string
@@ -24,6 +25,10 @@ func TestRecheckOfClosedReaders(t *testing.T) {
 		{name: "by another entry", change: func(d *evidence.Details) { d.Index-- }, documents: ReasonDetails},
 		{name: "of another's grant", change: func(d *evidence.Details) { d.Items[0].Grant[0] ^= 1 }}, // one that is not known may have expired
 		{name: "of a reader who is not enrolled", change: func(d *evidence.Details) { d.Reader[0] ^= 1 }, documents: ReasonIdentity},
+		{name: "by another document", change: func(d *evidence.Details) { d.Document[0] ^= 1 }, documents: ReasonDetails},
+		{name: "under another's pseudonym", entry: func(e *evidence.Entry) { e.Owner[0] ^= 1 }, documents: ReasonPseudonym},
+		{name: "under a reader's pseudonym too", entry: func(e *evidence.Entry) { e.Reader = e.Owner }, documents: ReasonPseudonym},
+		{name: "of another owner's", change: func(d *evidence.Details) { d.Owner[0] ^= 1 }, documents: ReasonPseudonym},
 		{name: "a release after it", after: true, faults: 1},
 	} {
 		w := newWorld()
@@ -37,11 +42,15 @@ func TestRecheckOfClosedReaders(t *testing.T) {
 			closing = r.close(r.key)
 		}
 		items := []policies.RevokedItem{{Grant: g.ID, Field: "phone", Author: policies.AuthorID(o.id)}}
-		d := &evidence.Details{Owner: o.owner(), Reader: policies.ReaderID(r.id), Index: closing, Items: items, Custody: policies.CustodyResident}
+		d := &evidence.Details{Owner: o.owner(), Reader: policies.ReaderID(r.id), Document: r.link.Prev, Index: closing, Items: items, Custody: policies.CustodyResident}
 		if c.change != nil {
 			c.change(d)
 		}
-		w.add(w.tick(time.Millisecond), evidence.Entry{Kind: evidence.EntryDestroyed, Owner: o.pseudo, Outcome: policies.CodeAccepted}, d, nil)
+		e := evidence.Entry{Kind: evidence.EntryDestroyed, Owner: o.pseudo, Outcome: policies.CodeAccepted}
+		if c.entry != nil {
+			c.entry(&e)
+		}
+		w.add(w.tick(time.Millisecond), e, d, nil)
 		theirs.read(o, kept, "phone", nil)
 		if c.after {
 			r.open(r.key, nil).read(o, g, "phone", nil)
@@ -71,7 +80,7 @@ func TestRecheckOfClosedReaders(t *testing.T) {
 	kept := o.grant(other, o.key, nil, "phone")
 	closing := r.close(r.key)
 	w.add(w.tick(time.Millisecond), evidence.Entry{Kind: evidence.EntryDestroyed, Owner: o.pseudo, Outcome: policies.CodeAccepted}, &evidence.Details{
-		Owner: o.owner(), Reader: policies.ReaderID(r.id), Index: closing, Items: []policies.RevokedItem{{Grant: kept.ID, Field: "phone", Author: policies.AuthorID(o.id)}},
+		Owner: o.owner(), Reader: policies.ReaderID(r.id), Document: r.link.Prev, Index: closing, Items: []policies.RevokedItem{{Grant: kept.ID, Field: "phone", Author: policies.AuthorID(o.id)}},
 	}, nil)
 	other.open(other.key, nil).read(o, kept, "phone", nil)
 	if report := w.recheck(t, Range{}); report.Documents.Count != 1 || report.Documents.Reasons[0].Code != ReasonGrantChain || report.Unjustified.Count != 0 {
