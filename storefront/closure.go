@@ -207,26 +207,45 @@ func (s *Storefront) tellOwners(ctx context.Context, id policies.IdentityID) err
 		return err
 	}
 	for kind, places := range map[byte]byte{kindGrant: kindGrantPlaces, kindWriteGrant: kindWritePlaces} {
-		if err := s.each(ctx, key(kind, id[:]), nil, func(r store.Record) error { return s.tellOwner(ctx, &record, r, places) }); err != nil {
+		if err := s.each(ctx, key(kind, id[:]), nil, func(r store.Record) error {
+			if len(r.Key) != 1+64+8 {
+				return fmt.Errorf("a stored key has %d bytes", len(r.Key))
+			}
+			unlock, err := s.locks.lock(ctx, own(policies.OwnerID(r.Key[33:65])))
+			if err != nil {
+				return err
+			}
+			defer unlock()
+			return s.tellOwner(ctx, record.Receipt, r.Key, places)
+		}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Storefront) tellOwner(ctx context.Context, closed *closureRecord, grant store.Record, places byte) error {
-	if len(grant.Key) != 1+64+8 {
-		return fmt.Errorf("a stored key has %d bytes", len(grant.Key))
+// tellLate is tellOwners for one grant that was stored just now. Its reader or writer may have closed their account: the vault accepted it before, and the storefront hears of it late. The caller
+// holds the lock of the owner's own slot.
+func (s *Storefront) tellLate(ctx context.Context, id policies.IdentityID, grant []byte, places byte) error {
+	switch err := s.closed(ctx, id); {
+	case err == nil:
+		return nil // should it be closed from here on, tellOwners finds it
+	case !errors.Is(err, policies.CodeClosed):
+		return err
 	}
-	reader, owner := policies.ReaderID(grant.Key[1:33]), policies.OwnerID(grant.Key[33:65])
-	unlock, err := s.locks.lock(ctx, own(owner))
+	state, err := s.vault.Chain(ctx, policies.OwnerID(id)) // whose newest document is the closure
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	changes := []store.Change{{Key: grant.Key, Delete: true}}
+	return s.tellOwner(ctx, state.Receipt, grant, places)
+}
+
+// tellOwner does so for one grant, by the key of its record.
+func (s *Storefront) tellOwner(ctx context.Context, closing *evidence.Receipt, grant []byte, places byte) error {
+	reader, owner := policies.ReaderID(grant[1:33]), policies.OwnerID(grant[33:65])
+	changes := []store.Change{{Key: grant, Delete: true}}
 	if err := s.each(ctx, key(places, owner[:]), nil, func(r store.Record) error {
-		if bytes.Equal(r.Value, grant.Key[1:]) {
+		if bytes.Equal(r.Value, grant[1:]) {
 			changes = append(changes, store.Change{Key: r.Key, Delete: true})
 		}
 		return nil
@@ -238,8 +257,8 @@ func (s *Storefront) tellOwner(ctx context.Context, closed *closureRecord, grant
 	case errors.Is(err, policies.CodeClosed): // nobody asks any more
 	case err != nil:
 		return err
-	case closed.Receipt != nil:
-		if changes, err = s.numbered(ctx, changes, owner, api.Renunciation{Receipt: closed.Receipt}); err != nil {
+	case closing != nil:
+		if changes, err = s.numbered(ctx, changes, owner, api.Renunciation{Receipt: closing}); err != nil {
 			return err
 		}
 	}

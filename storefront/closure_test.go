@@ -264,6 +264,35 @@ func TestReaderClosed(t *testing.T) {
 	}
 }
 
+// TestGrantStoredAfterItsReaderClosed: the vault accepted a grant past this storefront, and its reader closed the account. When the storefront hears of the grant, the owner is left the receipt too, and
+// nothing of the account stays.
+func TestGrantStoredAfterItsReaderClosed(t *testing.T) {
+	w := newWorld(t, loose)
+	anna, acme := w.member(policies.KindPerson), w.member(policies.KindBusiness)
+	anna.publish([]api.Item{anna.set("name", "n")})
+	_, sub := anna.grant(acme, "billing", "name")
+	_, err := w.vault.Submit(t.Context(), sub)
+	w.must(err)
+	closing := acme.closure()
+	w.must(acme.do("POST", fill(api.PathClosure, acme.id), closing.Raw, nil))
+	for begin := time.Now(); w.about(acme.id) != "" && time.Since(begin) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
+	}
+	for range 2 {
+		w.must(anna.submit(api.PathGrants, sub))
+		var heard api.Renunciations
+		w.must(anna.do("GET", api.PathRenunciations, nil, &heard))
+		if len(heard.Renunciations) != 1 {
+			t.Fatalf("heard of %d", len(heard.Renunciations))
+		}
+		if _, entry, d, err := heard.Renunciations[0].Receipt.Verify(w.doc, closing.Hash); err != nil || entry.Kind != evidence.EntryClosure || d.Owner != acme.owner() {
+			t.Errorf("a %s of %s: %v", entry.Kind, d.Owner, err)
+		}
+		if kinds := w.about(acme.id); kinds != "" {
+			t.Errorf("there are still %q", kinds)
+		}
+	}
+}
+
 // failFrom fails from the nth commit on.
 func failFrom(n int) func([]store.Change) error {
 	return func([]store.Change) error {

@@ -406,7 +406,10 @@ func (s *Storefront) indexGrant(ctx context.Context, d *policies.Grant, env *env
 		return err
 	}
 	defer s.grants.remove(pair{d.Reader, d.Owner}) // whether or not the commit says it worked
-	return s.store.Commit(ctx, changes...)
+	if err := s.store.Commit(ctx, changes...); err != nil {
+		return err
+	}
+	return s.tellLate(ctx, policies.IdentityID(d.Reader), key(kindGrant, place), kindGrantPlaces)
 }
 
 // postRevocation passes a revocation on to the vault; see end.

@@ -68,7 +68,10 @@ func (s *Storefront) indexWriteGrant(ctx context.Context, d *writing.Grant, env 
 	if changes, err = s.once(ctx, changes, chainKey(d.Owner, d.Seq), env.Raw); err != nil {
 		return err
 	}
-	return s.store.Commit(ctx, changes...)
+	if err := s.store.Commit(ctx, changes...); err != nil {
+		return err
+	}
+	return s.tellLate(ctx, policies.IdentityID(d.Writer), key(kindWriteGrant, place), kindWritePlaces)
 }
 
 // postWriteEnd passes the end of write grants on to the vault; see end.
