@@ -97,7 +97,8 @@ func (o *Owner) deliverThaw(ctx context.Context, v *policies.VaultDocument, e *e
 		return tooOld(err)
 	case !needless && !old || o.wire.owners == nil:
 		return err
-	case vaults:
+	case vaults: // so what this device takes for a stop that is in force is over: it was shown late, to a device that does not know the thaw
+		o.state.Thawed, o.state.Frozen, o.unsaved = max(o.state.Thawed, o.state.Frozen), 0, true
 		return ErrNotFrozen
 	case old:
 		return fmt.Errorf("%w: that it is too old only the storefront says", policies.CodeUnavailable)

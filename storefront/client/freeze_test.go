@@ -262,4 +262,17 @@ func TestToldOfFreeze(t *testing.T) {
 		t.Error(err)
 	}
 	told(second, true)
+
+	// A device that was in use before such things were heard of does not know the thaw, and is shown the first stop. That the vault knows of none is the end of that.
+	w.must(o.Thaw(ctx))
+	o.state.Thawed = 0
+	freezeIs(before)
+	w.must(o.Sync(ctx))
+	told(o, true)
+	if err := o.Thaw(ctx); !errors.Is(err, ErrNotFrozen) {
+		t.Errorf("nothing is stopped: %v", err)
+	}
+	told(o, false)
+	w.must(o.Sync(ctx))
+	told(o, false)
 }
