@@ -132,7 +132,8 @@ func exitCode(err error) int {
 	case is(hardware.ErrNotEmpty, hardware.ErrUnfinished, hardware.ErrDifferent, hardware.ErrProbe, hardware.ErrDevelopment,
 		hardware.ErrUnsupported, hardware.ErrFolder, hardware.ErrCeremonyKey, hardware.ErrTokenChoice, hardware.ErrCustody, pkcs11.ErrAttributes, pkcs11.ErrTokenMissing):
 		return exitRefused
-	case is(policies.CodeUnavailable, policies.CodeRateLimited, policies.CodeInternal): // the vault refused nothing, and later it may take it
+	case is(policies.CodeUnavailable, policies.CodeRateLimited, policies.CodeLogStopped, policies.CodeLogFull, policies.CodeClock, policies.CodeTokenFailure,
+		policies.CodeInternal): // the vault refused nothing, and later it may take it
 		return exitFailed
 	}
 	if code := policies.Code(""); errors.As(err, &code) {

@@ -40,6 +40,10 @@ func TestExitCodes(t *testing.T) {
 		{hardware.ErrUnsupported, exitRefused},
 		{policies.CodeRulesOld, exitRefused},
 		{policies.CodeUnavailable, exitFailed},
+		{policies.CodeLogStopped, exitFailed},
+		{policies.CodeLogFull, exitFailed},
+		{policies.CodeClock, exitFailed},
+		{policies.CodeTokenFailure, exitFailed},
 		{hardware.ErrModule, exitFailed},
 		{context.Canceled, exitFailed},
 		// A ceremony that a wrong PIN stopped is about the PIN.
