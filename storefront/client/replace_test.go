@@ -534,9 +534,25 @@ func TestRenewedAtAnyContact(t *testing.T) {
 	}
 	w.hostile(nil)
 
+	// A storefront that falls silent afterwards keeps nobody waiting for long.
+	o := reopen(stores["set"], w)
+	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.HasSuffix(r.URL.Path, "/freeze") || r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/successions") {
+			<-r.Context().Done()
+			return
+		}
+		next.ServeHTTP(rw, r)
+	})
+	begin := time.Now()
+	w.must(o.Set(ctx, set("note", "silent")))
+	if took := time.Since(begin); took > 3*lookPatience {
+		t.Errorf("it took %s", took)
+	}
+	w.hostile(nil)
+
 	// What cannot be renewed fails nothing, is told, and is done later.
 	w.must(r.Replace(ctx, stolen(), keep(&backup)))
-	o := reopen(stores["set"], w)
+	o = reopen(stores["set"], w)
 	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
 		if strings.HasSuffix(r.URL.Path, "/grants") && r.Method == http.MethodPost {
 			http.Error(rw, "silence", http.StatusBadGateway)

@@ -95,8 +95,10 @@ func (o *Owner) sync(ctx context.Context) (err error) {
 	return o.tidy(ctx, v)
 }
 
-// lookEvery is how long a device that is in use does not look around again.
-const lookEvery = time.Minute
+const (
+	lookEvery    = time.Minute     // a device that is in use does not look around again before
+	lookPatience = 5 * time.Second // how long a person waits at most, after what they asked for is done, to hear whether there is something else
+)
 
 // lookAround has a device look, at the end of whatever else it did, for what it would else learn from Sync only: readers that replaced their keys, as after a theft,
 // get the same granted again, and that all reading is stopped is heard of. What fails has not failed the operation: see Renewed. What was not given because another device decided
@@ -106,11 +108,13 @@ func (o *Owner) lookAround(ctx context.Context) {
 		return
 	}
 	o.looked = o.now()
-	v, err := o.vault(ctx)
+	asking, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	v, err := o.vault(asking)
 	if err != nil {
 		return
 	}
-	if o.aside = untrue(o.learnFrozen(ctx, v)); o.readersMoved(ctx) {
+	if o.aside = untrue(o.learnFrozen(asking, v)); o.readersMoved(asking) {
 		o.aside = errors.Join(o.aside, o.sync(ctx))
 	}
 	if o.unsaved {
