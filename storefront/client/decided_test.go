@@ -499,20 +499,26 @@ func TestOvertakenAnswerTakesTheSourceBack(t *testing.T) {
 	}
 }
 
+// overtake has a wish of one device wait, to let a reader read, and the other device end all that this reader has meanwhile.
+func (w *world) overtake(o, other *Owner, reader *Reader) {
+	w.t.Helper()
+	w.silent("/grants")
+	w.secondRoute(false)
+	if err := o.Grant(w.t.Context(), reader.ID(), []policies.Field{"own/f0"}, GrantOptions{Purpose: "wish"}); err == nil {
+		w.t.Fatal("it did not wait")
+	}
+	w.hostile(nil)
+	w.secondRoute(true)
+	o.age(false)
+	w.must(other.Revoke(w.t.Context(), reader.ID(), nil, RevokeOptions{}))
+}
+
 // TestOvertakenFailsNothingElse: what went well does not look as if it had failed because a wish was overtaken.
 func TestOvertakenFailsNothingElse(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, m, acme, _ := w.household(1)
 	other := reopen(m.clone(), w)
-	w.silent("/grants")
-	w.secondRoute(false)
-	if err := o.Grant(ctx, acme.ID(), []policies.Field{"own/f0"}, GrantOptions{Purpose: "wish"}); err == nil {
-		t.Fatal("it did not wait")
-	}
-	w.hostile(nil)
-	w.secondRoute(true)
-	o.age(false)
-	w.must(other.Revoke(ctx, acme.ID(), nil, RevokeOptions{}))
+	w.overtake(o, other, acme)
 	if err := o.Replace(ctx, stolen(), keep(new([]byte))); err != nil {
 		t.Errorf("replaced, and it says: %v", err)
 	}
@@ -526,15 +532,7 @@ func TestOvertakenIsToldByTheGrant(t *testing.T) {
 	third, _ := w.reader("Initech")
 	w.connect(o, third, "initech")
 	other := reopen(m.clone(), w)
-	w.silent("/grants")
-	w.secondRoute(false)
-	if err := o.Grant(ctx, acme.ID(), []policies.Field{"own/f0"}, GrantOptions{Purpose: "wish"}); err == nil {
-		t.Fatal("it did not wait")
-	}
-	w.hostile(nil)
-	w.secondRoute(true)
-	o.age(false)
-	w.must(other.Revoke(ctx, acme.ID(), nil, RevokeOptions{}))
+	w.overtake(o, other, acme)
 	w.must(globex.Replace(ctx, stolen(), keep(new([]byte))))
 	o.looked = time.Time{}
 	if err := o.Grant(ctx, third.ID(), []policies.Field{"own/f1"}, GrantOptions{}); !errors.Is(err, ErrOvertaken) {

@@ -936,15 +936,7 @@ func TestARevocationIsToldAlone(t *testing.T) {
 	ctx, w := t.Context(), newWorld(t)
 	o, m, acme, globex := w.household(1)
 	other := reopen(m.clone(), w)
-	w.silent("/grants")
-	w.secondRoute(false)
-	if err := o.Grant(ctx, acme.ID(), []policies.Field{"own/f0"}, GrantOptions{Purpose: "wish"}); err == nil {
-		t.Fatal("it did not wait")
-	}
-	w.hostile(nil)
-	w.secondRoute(true)
-	o.age(false)
-	w.must(other.Revoke(ctx, acme.ID(), nil, RevokeOptions{}))
+	w.overtake(o, other, acme)
 	w.must(o.Revoke(ctx, globex.ID(), nil, RevokeOptions{}))
 	o.Close()
 	o = reopen(m, w)

@@ -869,6 +869,13 @@ func (h *history) giveUp(from, to int64, result string) {
 	h.add(from, to, "acme/2", GiveUp, result, func(e *Event) { e.Owner, e.Fields = "ana", []string{"a"} })
 }
 
+// other is what the other device decides about a field and globex.
+func (h *history) other(from, to int64, do, field string, keep bool, source string) {
+	h.add(from, to, "ana/2", do, OK, func(e *Event) {
+		e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{field}, []string{field}, keep, source
+	})
+}
+
 func (h *history) replace(from, to int64, device, result string) {
 	h.add(from, to, "ana/"+device, Replace, result, nil)
 }
@@ -2440,30 +2447,22 @@ func whatStatesAllow() map[string]story {
 		}},
 		"or somebody else is stopped": {true, func(h *history) {
 			h.giveUp(20, 30, OK)
-			h.add(25, 36, "ana/2", Revoke, OK, func(e *Event) {
-				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"a"}, []string{"a"}, false, ""
-			})
+			h.other(25, 36, Revoke, "a", false, "")
 			h.read(40, 50, "released", 1, 1)
 		}},
 		"or withdrawn from": {true, func(h *history) {
 			h.giveUp(20, 30, OK)
-			h.add(25, 36, "ana/2", Stop, OK, func(e *Event) {
-				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"a"}, []string{"a"}, false, ""
-			})
+			h.other(25, 36, Stop, "a", false, "")
 			h.read(40, 50, "released", 1, 1)
 		}},
 		"if the field moves": {false, func(h *history) {
 			h.giveUp(20, 30, OK)
-			h.add(25, 36, "ana/2", Revoke, OK, func(e *Event) {
-				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"a"}, []string{"a"}, true, ""
-			})
+			h.other(25, 36, Revoke, "a", true, "")
 			h.read(40, 50, "released", 1, 1)
 		}},
 		"and it is this field": {false, func(h *history) {
 			h.giveUp(20, 30, OK)
-			h.add(25, 36, "ana/2", Revoke, OK, func(e *Event) {
-				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"b"}, []string{"b"}, false, ""
-			})
+			h.other(25, 36, Revoke, "b", false, "")
 			h.read(40, 50, "released", 1, 1)
 		}},
 		"or it is set again that was gone": {true, func(h *history) {
@@ -2492,23 +2491,17 @@ func whatStatesAllow() map[string]story {
 		}},
 		"or where an answer lets somebody write": {true, func(h *history) {
 			h.giveUp(20, 30, OK)
-			h.add(25, 36, "ana/2", Answer, OK, func(e *Event) {
-				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"a"}, []string{"a"}, false, "carl"
-			})
+			h.other(25, 36, Answer, "a", false, "carl")
 			h.read(40, 50, "released", 1, 1)
 		}},
 		"not where it does not": {false, func(h *history) {
 			h.giveUp(20, 30, OK)
-			h.add(25, 36, "ana/2", Answer, OK, func(e *Event) {
-				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"a"}, []string{"a"}, false, ""
-			})
+			h.other(25, 36, Answer, "a", false, "")
 			h.read(40, 50, "released", 1, 1)
 		}},
 		"nor for another field of an answer": {false, func(h *history) {
 			h.giveUp(20, 30, OK)
-			h.add(25, 36, "ana/2", Answer, OK, func(e *Event) {
-				e.Reader, e.Fields, e.Asked, e.Keep, e.Source = "globex", []string{"b"}, []string{"b"}, false, "carl"
-			})
+			h.other(25, 36, Answer, "b", false, "carl")
 			h.read(40, 50, "released", 1, 1)
 		}},
 		"or where an owner hears of what a reader suspended": {false, func(h *history) {
