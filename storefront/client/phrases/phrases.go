@@ -28,12 +28,28 @@ const (
 //go:embed phrases.json
 var raw []byte
 
-// catalogue has the phrases by id and language.
+// phrase is a text in each language.
+type phrase struct {
+	English string `json:"en"`
+	German  string `json:"de"`
+}
+
+func (p phrase) in(l Language) string {
+	switch l {
+	case English:
+		return p.English
+	case German:
+		return p.German
+	}
+	return ""
+}
+
+// catalogue has the phrases by id.
 var catalogue = load()
 
-func load() map[string]map[Language]string {
-	var out map[string]map[Language]string
-	if err := json.Unmarshal(raw, &out); err != nil {
+func load() map[string]phrase {
+	out := make(map[string]phrase, 1000) // all of them fit without growing
+	if err := json.Unmarshal(raw, &out, json.RejectUnknownMembers(true)); err != nil {
 		panic("phrases.json: " + err.Error()) // it is part of the program, and a test reads it
 	}
 	return out
@@ -68,8 +84,8 @@ type ID string
 
 // Say is a phrase with its places filled: names and values in turn. An id that the catalogue does not have is said as it is.
 func Say(l Language, id string, pairs ...any) string {
-	text, ok := catalogue[id][l]
-	if !ok {
+	text := catalogue[id].in(l)
+	if text == "" {
 		return id
 	}
 	return place.ReplaceAllStringFunc(text, func(found string) string {
@@ -95,16 +111,9 @@ func Say(l Language, id string, pairs ...any) string {
 }
 
 // Has reports whether the catalogue has a phrase.
-func Has(id string) bool { return catalogue[id] != nil }
-
-// IDs are the ids of all phrases that begin with a prefix.
-func IDs(prefix string) (out []string) {
-	for id := range catalogue {
-		if strings.HasPrefix(id, prefix) {
-			out = append(out, id)
-		}
-	}
-	return out
+func Has(id string) bool {
+	_, ok := catalogue[id]
+	return ok
 }
 
 // technical are the words that people without technical knowledge need not know. An access key on a ring is one too, but no phrase needs it.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -41,15 +42,31 @@ func language(args []string) (phrases.Language, error) {
 	return phrases.Choose(name, os.Getenv("LC_ALL"), os.Getenv("LC_MESSAGES"), os.Getenv("LANG"))
 }
 
-// helpTexts are the texts of help, by the names that the commands' tags give them: help.me.init is ${help_me_init}.
-func helpTexts(l phrases.Language) kong.Vars {
-	out := kong.Vars{}
-	for _, prefix := range []string{"help.", "flag."} {
-		for _, id := range phrases.IDs(prefix) {
-			out[strings.ReplaceAll(id, ".", "_")] = phrases.Say(l, id)
+// helpTexts gives the commands and flags of a grammar their texts in a language: ${help_me_init} in a tag is the phrase help.me.init. Kong could be given all the
+// phrases as variables, but would read each of them anew for each flag, which takes longer than most commands.
+func helpTexts(l phrases.Language) kong.Option {
+	return kong.PostBuild(func(k *kong.Kong) error {
+		return kong.Visit(k.Model, func(v kong.Visitable, next kong.Next) error {
+			switch v := v.(type) {
+			case *kong.Node:
+				v.Help = helpText(l, v.Help)
+			case *kong.Value:
+				v.Help = helpText(l, v.Help)
+			}
+			return next(nil)
+		})
+	})
+}
+
+var helpPhrase = regexp.MustCompile(`\$\{(?:help|flag)_[a-z0-9_]+\}`)
+
+func helpText(l phrases.Language, text string) string {
+	return helpPhrase.ReplaceAllStringFunc(text, func(found string) string {
+		if id := strings.ReplaceAll(found[2:len(found)-1], "_", "."); phrases.Has(id) {
+			return phrases.Say(l, id)
 		}
-	}
-	return out
+		return found // of which kong says that there is none
+	})
 }
 
 func (s *session) say(id string, pairs ...any) string { return phrases.Say(s.lang, id, pairs...) }
