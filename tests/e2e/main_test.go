@@ -46,6 +46,8 @@ func openStageOf(t *testing.T, bin stage.Binaries, o stage.Options) *stage.Stage
 	t.Helper()
 	o.Reuse = &begun
 	o.Bin = bin
+	const reserve = "reserve = 67108864\n" // and so tables in memory and files of a size that tests fill; the default of 512 MiB is played by the quickstart
+	o.VaultMembers, o.StorefrontMembers = reserve+o.VaultMembers, reserve+o.StorefrontMembers
 	if o.Dir == "" {
 		o.Dir = filepath.Join(t.TempDir(), "stage")
 	}
