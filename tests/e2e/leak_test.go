@@ -14,7 +14,6 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -219,78 +218,6 @@ func unwrap(t *testing.T, key, sealed []byte) []byte {
 	return plain
 }
 
-var base64Run = regexp.MustCompile(`[A-Za-z0-9+/_-]{24,}={0,2}`)
-
-// unfold writes what is inside base64 inside base64: a signed document is JSON in base64, with bytes in base64. Search looks for a value in
-// base64, but not for one in base64 in base64.
-func unfold(t *testing.T, into string, folders ...string) {
-	t.Helper()
-	must(t, os.MkdirAll(into, 0o700))
-	count := 0
-	var dig func(name string, data []byte, depth int)
-	dig = func(name string, data []byte, depth int) {
-		var inside bytes.Buffer
-		for _, run := range base64Run.FindAll(data, -1) {
-			run = bytes.TrimRight(run, "=")
-			for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-				if out, err := enc.DecodeString(string(run)); err == nil {
-					inside.Write(out)
-					inside.WriteByte('\n')
-					break
-				}
-			}
-		}
-		if inside.Len() == 0 {
-			return
-		}
-		count++
-		must(t, os.WriteFile(filepath.Join(into, fmt.Sprintf("%s-%d-%d", name, depth, count)), inside.Bytes(), 0o600))
-		if depth < 3 {
-			dig(name, inside.Bytes(), depth+1)
-		}
-	}
-	for _, folder := range folders {
-		must(t, filepath.WalkDir(folder, func(path string, d os.DirEntry, err error) error {
-			if err != nil || !d.Type().IsRegular() {
-				return err
-			}
-			data, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			dig(filepath.Base(path), data, 1)
-			return nil
-		}))
-	}
-}
-
-// squeeze copies files without their long runs of zeroes: databases reserve hundreds of megabytes that they never fill.
-func squeeze(t *testing.T, into string, folders ...string) {
-	t.Helper()
-	must(t, os.MkdirAll(into, 0o700))
-	const run = 4096
-	empty, count := make([]byte, run), 0
-	for _, folder := range folders {
-		must(t, filepath.WalkDir(folder, func(path string, d os.DirEntry, err error) error {
-			if err != nil || !d.Type().IsRegular() {
-				return err
-			}
-			data, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			var out []byte
-			for at := 0; at < len(data); at += run {
-				if block := data[at:min(at+run, len(data))]; !bytes.Equal(block, empty[:len(block)]) {
-					out = append(out, block...)
-				}
-			}
-			count++
-			return os.WriteFile(filepath.Join(into, fmt.Sprintf("%d-%s", count, filepath.Base(path))), out, 0o600)
-		}))
-	}
-}
-
 // place is where a thief looks, and what is surely found there if the search sees anything.
 type place struct {
 	name     string
@@ -350,8 +277,8 @@ func (c *secrets) search(recordings, when string, blind ...string) {
 	t.Helper()
 	for _, p := range c.places(recordings) {
 		dir := t.TempDir()
-		squeeze(t, filepath.Join(dir, "squeezed"), p.folders...)
-		unfold(t, filepath.Join(dir, "unfolded"), filepath.Join(dir, "squeezed"))
+		must(t, search.Squeeze(filepath.Join(dir, "squeezed"), p.folders...))
+		must(t, search.Unfold(filepath.Join(dir, "unfolded"), filepath.Join(dir, "squeezed")))
 		found, read, err := search.Folders(c.markers, dir)
 		must(t, err)
 		for _, f := range found {
@@ -475,7 +402,7 @@ func TestNothingLeaks(t *testing.T) {
 		fmt.Fprintf(&heap, "%s\n", base64.StdEncoding.EncodeToString([]byte(`{"v":"`+inner+`"}`)))
 	}
 	must(t, os.WriteFile(filepath.Join(decoy, "twice"), heap.Bytes(), 0o600))
-	unfold(t, filepath.Join(decoy, "inside"), decoy)
+	must(t, search.Unfold(filepath.Join(decoy, "inside"), decoy))
 	found, _, err := search.Folders(c.markers, filepath.Join(decoy, "inside"))
 	must(t, err)
 	sighted := map[string]bool{}

@@ -153,3 +153,95 @@ func written(path string, longest int, use func(data []byte, at int64)) (int64, 
 	}
 	return size, nil
 }
+
+// Squeeze copies what was written to every file under the folders into files of a new folder, without long runs of zeros: databases reserve hundreds of megabytes
+// that they never fill.
+func Squeeze(into string, folders ...string) error {
+	const run = 4096
+	empty := make([]byte, run)
+	return copies(into, folders, func(path string) (out []byte, err error) {
+		_, err = written(path, 0, func(data []byte, _ int64) {
+			for len(data) > 0 {
+				block := data[:min(run, len(data))]
+				if !bytes.Equal(block, empty[:len(block)]) {
+					out = append(out, block...)
+				}
+				data = data[len(block):]
+			}
+		})
+		return out, err
+	})
+}
+
+// Unfold writes what is inside base64 in every file under the folders into files of a new folder, three deep: a signed document is
+// JSON in base64, with bytes in base64. [Folders] looks for a value in base64, but not for one in base64 in base64.
+func Unfold(into string, folders ...string) error {
+	return copies(into, folders, func(path string) ([]byte, error) {
+		data, err := os.ReadFile(path)
+		var out []byte
+		for range 3 {
+			data = unfolded(data)
+			out = append(out, data...)
+		}
+		return out, err
+	})
+}
+
+// unfolded is what is inside the runs of base64 in data, each with the end of a line.
+func unfolded(data []byte) (out []byte) {
+	const shortest = 24
+	for i := 0; i < len(data); i++ {
+		begin := i
+		for i < len(data) && digits[data[i]] {
+			i++
+		}
+		if run := data[begin:i]; len(run) >= shortest {
+			for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+				if inside, err := enc.AppendDecode(nil, run); err == nil {
+					out = append(append(out, inside...), '\n')
+					break
+				}
+			}
+		}
+	}
+	return out
+}
+
+// digits are those of both alphabets of base64.
+var digits = func() (is [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_") {
+		is[c] = true
+	}
+	return is
+}()
+
+// copies writes what it makes of every file under the folders, unless that is nothing, into a file of a new folder.
+func copies(into string, folders []string, of func(path string) ([]byte, error)) error {
+	if err := os.MkdirAll(into, 0o700); err != nil {
+		return err
+	}
+	var paths []string // first, since the new folder may lie in one of the others
+	for _, folder := range folders {
+		if err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				paths = append(paths, path)
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	for i, path := range paths {
+		out, err := of(path)
+		if err != nil {
+			return err
+		}
+		if len(out) == 0 {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(into, fmt.Sprintf("%d-%s", i+1, filepath.Base(path))), out, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,6 +1,7 @@
 package search
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -112,5 +113,59 @@ func TestSearchFindsInMappedFiles(t *testing.T) {
 	copy(memory[at:], value)
 	if found, _, err := Folders([]Marker{{"the street", value}}, filepath.Dir(path)); err != nil || len(found) != 1 || found[0].Offset != at {
 		t.Errorf("found %v, error %v", found, err)
+	}
+}
+
+// TestSqueeze: all that was written is there, in one piece where it was, and what was not is gone.
+func TestSqueeze(t *testing.T) {
+	from, into := t.TempDir(), filepath.Join(t.TempDir(), "new")
+	value := bytes.Repeat([]byte("Kopernikusstraße 27a "), 500)
+	for name, at := range map[string]int64{"first": 0, "across": 5<<20 - 77} {
+		f, err := os.Create(filepath.Join(from, name))
+		if err == nil {
+			err = errors.Join(f.Truncate(32<<20), func() error { _, err := f.WriteAt(value, at); return err }(), f.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(from, "zeros"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Squeeze(into, from); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(into, "*"))
+	if err != nil || len(files) != 2 {
+		t.Fatalf("files %v, error %v", files, err)
+	}
+	for _, file := range files {
+		if data, err := os.ReadFile(file); err != nil || !bytes.Contains(data, value) || len(data) > len(value)+2*4096 {
+			t.Errorf("%s: %d bytes for %d, error %v", file, len(data), len(value), err)
+		}
+	}
+}
+
+// TestUnfold: what lies in base64, in either alphabet, up to three deep, and between other things.
+func TestUnfold(t *testing.T) {
+	value := []byte("Kopernikusstraße 27a?>~") // with digits in which the alphabets differ
+	for depth := range 5 {
+		for name, enc := range map[string]*base64.Encoding{"std": base64.StdEncoding, "raw": base64.RawStdEncoding, "url": base64.RawURLEncoding} {
+			from, into := t.TempDir(), filepath.Join(t.TempDir(), "new")
+			text := value
+			for range depth {
+				text = []byte(`{"v":"` + enc.EncodeToString(text) + `"}`)
+			}
+			if err := os.WriteFile(filepath.Join(from, "file"), text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := Unfold(into, from); err != nil {
+				t.Fatal(err)
+			}
+			found, _, err := Folders([]Marker{{"the street", value}}, into)
+			if seen := slices.ContainsFunc(found, func(f Finding) bool { return f.Form == "plain" }); err != nil || seen != (depth >= 1 && depth <= 3) {
+				t.Errorf("%s, %d deep: found %v, error %v", name, depth, found, err)
+			}
+		}
 	}
 }
