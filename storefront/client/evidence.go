@@ -201,9 +201,9 @@ func (r *Reader) evidenceOnce(ctx context.Context, want func(*policies.EvidenceR
 	return nil, unproven(err)
 }
 
-// evidenceBy asks over one route, once more if the session is not known any longer.
+// evidenceBy asks over one route, and again if the session is not known any longer.
 func (r *Reader) evidenceBy(ctx context.Context, path string, base *url.URL, want func(*policies.EvidenceRequest)) (*provenPage, error) {
-	for last := false; ; last = true {
+	for sessions := sessionsMore; ; sessions-- {
 		s, err := r.liveSession(ctx)
 		if err != nil {
 			return nil, err
@@ -223,7 +223,7 @@ func (r *Reader) evidenceBy(ctx context.Context, path string, base *url.URL, wan
 		}
 		var sealed vaultapi.SealedEvidence
 		if err := r.wire.call(ctx, request{method: "POST", path: path, base: base, raw: e.Raw, out: &sealed}); err != nil {
-			if !last && errors.Is(err, policies.CodeSession) {
+			if sessions > 0 && errors.Is(err, policies.CodeSession) {
 				r.endSession(s)
 				continue
 			}

@@ -65,6 +65,10 @@ func (s *session) zero() {
 // sessionSpare is how long before its end a session is replaced: no request that is under way then may outlive it.
 const sessionSpare = 90 * time.Second
 
+// sessionsMore is how many more sessions are opened for one request that is refused for want of one: the first may be lost with a daemon's memory, and the next end with the reader's keys, if another
+// machine replaces them. That is what the vault says then to whoever opens one more.
+const sessionsMore = 2
+
 // liveSession returns the session, opened or renewed if need be.
 func (r *Reader) liveSession(ctx context.Context) (*session, error) {
 	r.sessionMu.Lock()
@@ -224,7 +228,7 @@ func (r *Reader) readPurposes(ctx context.Context, out []Value, indexes []int, r
 
 // readSome reads what one request may name, in several if the values are more than one answer may hold.
 func (r *Reader) readSome(ctx context.Context, out []Value, indexes []int, purpose string) error {
-	err := r.readOnce(ctx, out, indexes, purpose, true)
+	err := r.readOnce(ctx, out, indexes, purpose, sessionsMore, true)
 	if n := len(indexes); n > 1 && errors.Is(err, policies.CodeTooLarge) {
 		if err := r.readSome(ctx, out, indexes[:n/2], purpose); err != nil {
 			return err
@@ -234,8 +238,8 @@ func (r *Reader) readSome(ctx context.Context, out []Value, indexes []int, purpo
 	return err
 }
 
-// readOnce sends one signed request and fills in the values.
-func (r *Reader) readOnce(ctx context.Context, out []Value, indexes []int, purpose string, retry bool) error {
+// readOnce sends one signed request and fills in the values. So many more sessions are opened for it.
+func (r *Reader) readOnce(ctx context.Context, out []Value, indexes []int, purpose string, sessions int, retry bool) error {
 	s, err := r.liveSession(ctx)
 	if err != nil {
 		return err
@@ -280,11 +284,11 @@ func (r *Reader) readOnce(ctx context.Context, out []Value, indexes []int, purpo
 	err = r.wire.call(ctx, request{method: "POST", path: api.PathReads, in: body, out: result, limit: maxRead})
 	switch {
 	case err == nil:
-	case retry && errors.Is(err, policies.CodeSession):
+	case sessions > 0 && errors.Is(err, policies.CodeSession):
 		r.endSession(s)
-		return r.readOnce(ctx, out, indexes, purpose, false)
+		return r.readOnce(ctx, out, indexes, purpose, sessions-1, retry)
 	case retry && (errors.Is(err, policies.CodeHeadMoved) || errors.Is(err, policies.CodeReplay)):
-		return r.readOnce(ctx, out, indexes, purpose, false)
+		return r.readOnce(ctx, out, indexes, purpose, sessions, false)
 	default:
 		return fmt.Errorf("reading: %w", err)
 	}

@@ -961,6 +961,48 @@ func TestReplacedIsSaid(t *testing.T) {
 	}
 }
 
+// TestReplacedWhileItReads: a reader's session was lost with the storefront's memory, and that which it opens in its place ends with its keys, which another machine replaces. It is told that it was
+// replaced, and not that it may open one more.
+func TestReplacedWhileItReads(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	o, _, acme, _ := w.household(1)
+	r, m := w.reader("Initech")
+	w.connect(o, r, "initech")
+	w.must(o.Grant(ctx, r.ID(), []policies.Field{"own/f0"}, GrantOptions{}))
+	item := Item{Owner: o.ID(), Field: "own/f0"}
+	for path, read := range map[string]func(r *Reader) error{
+		api.PathReads:    func(r *Reader) error { _, err := r.Read(ctx, item); return err },
+		api.PathEvidence: func(r *Reader) error { _, err := r.History(ctx, HistoryFilter{}); return err },
+	} {
+		w.wantRead(r, o, "own/f0", "value 0")
+		other, err := OpenReader(m.clone(), Options{})
+		w.must(err)
+		w.must(read(other))
+		asked := 0
+		w.hostile(func(rw http.ResponseWriter, q *http.Request, next http.Handler) {
+			if q.URL.Path != path {
+				next.ServeHTTP(rw, q)
+				return
+			}
+			switch asked++; asked {
+			case 1:
+				problem.Write(rw, policies.CodeSession)
+				return
+			case 2:
+				w.must(r.Replace(ctx, stolen(), keep(new([]byte))))
+			}
+			next.ServeHTTP(rw, q)
+		})
+		if err := other.Why(ctx, read(other)); !errors.Is(err, ErrReplaced) || asked != 2 {
+			t.Errorf("%s: %v, asked %d times", path, err, asked)
+		}
+		w.hostile(nil)
+		w.must(o.Sync(ctx))
+	}
+	w.wantRead(acme, o, "own/f0", "value 0")
+}
+
 // TestChallengeOfBefore: who asked for a login challenge before a succession and answers it afterwards does not get in by it, and ends nobody else's login.
 func TestChallengeOfBefore(t *testing.T) {
 	w := newWorld(t)
