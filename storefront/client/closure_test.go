@@ -206,6 +206,28 @@ func TestRevokingInAClosedAccount(t *testing.T) {
 	}
 }
 
+// TestIntroducingInAClosedAccount: nobody is told that a letter was sent which a closed account sends no more, whichever device closed it. What is for somebody else who closed theirs is dropped as ever.
+func TestIntroducingInAClosedAccount(t *testing.T) {
+	ctx, w := t.Context(), newWorld(t)
+	o, _, acme, globex := w.household(1)
+	two := second(t, w, o)
+	w.close(globex)
+	for deleted := false; !deleted; { // what the storefront has of it
+		_, err := two.listed(ctx, policies.IdentityID(globex.ID()), policies.OwnerID{})
+		deleted = errors.Is(err, policies.CodeClosed)
+	}
+	w.must(two.Introduce(ctx, acme.ID(), globex.ID(), "work"))
+	if two.Closed() || len(two.state.Mail.Outbox) > 0 {
+		t.Errorf("a contact closed their account: closed %t, %d letters wait", two.Closed(), len(two.state.Mail.Outbox))
+	}
+	w.must(o.CloseAccount(ctx))
+	for name, device := range map[string]*Owner{"the one that closed it": o, "the other one": two} {
+		if err := device.Introduce(ctx, globex.ID(), acme.ID(), "work"); !errors.Is(err, ErrEnded) || !device.Closed() || len(device.state.Mail.Outbox) > 0 {
+			t.Errorf("%s: %v, closed %t, %d letters wait", name, err, device.Closed(), len(device.state.Mail.Outbox))
+		}
+	}
+}
+
 // TestSaidToBeClosed: a storefront and whoever answers in the vault's place say together that an open account is closed, also with receipts, of another
 // account's closing, of something else of this one, or of a log of their own. Nothing is given up, and when they are honest again all of it is done.
 func TestSaidToBeClosed(t *testing.T) {

@@ -208,7 +208,7 @@ func (o *Owner) keepMail() error {
 	return o.save()
 }
 
-// sendAll sends the outbox in its order.
+// sendAll sends the outbox in its order. [ErrEnded]: the account is closed, and nothing of it is sent any more.
 func (o *Owner) sendAll(ctx context.Context) error {
 	if o.reader != nil {
 		if err := o.reader.sendAll(ctx); err != nil {
@@ -217,19 +217,28 @@ func (o *Owner) sendAll(ctx context.Context) error {
 	}
 	for len(o.state.Mail.Outbox) > 0 {
 		next := &o.state.Mail.Outbox[0]
-		if anew, err := o.sealMessageAnew(ctx, next); err != nil {
-			return err
-		} else if anew {
+		anew, refused := o.sealMessageAnew(ctx, next)
+		switch {
+		case refused == nil && anew:
 			if err := o.save(); err != nil {
 				return err
 			}
+		case refused != nil && !errors.Is(refused, policies.CodeClosed):
+			return refused
 		}
-		if err := o.send(ctx, &next.Message); temporary(err) {
-			return err
+		if refused == nil {
+			refused = o.send(ctx, &next.Message)
+		}
+		// An account is closed: that of whom it is for, or this one.
+		if refused = o.afterClosing(ctx, refused); temporary(refused) {
+			return refused
 		} // what is refused for good is dropped: it will not be taken tomorrow either
 		o.state.Mail.Outbox = slices.Delete(o.state.Mail.Outbox, 0, 1)
 		if err := o.save(); err != nil {
 			return err
+		}
+		if errors.Is(refused, ErrEnded) {
+			return refused
 		}
 	}
 	return nil
