@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -264,7 +265,7 @@ func (r *Reader) sendAll(ctx context.Context) error {
 		}
 		next := r.state.Mail.Outbox[0]
 		r.mu.Unlock()
-		if err := r.send(ctx, &next); temporary(err) {
+		if err := r.send(ctx, &next); temporary(err) || errors.Is(err, errNotIn) {
 			return err
 		}
 		r.mu.Lock()

@@ -223,22 +223,21 @@ func (o *Owner) sendAll(ctx context.Context) error {
 			if err := o.save(); err != nil {
 				return err
 			}
-		case refused != nil && !errors.Is(refused, policies.CodeClosed):
+		case refused != nil && !errors.Is(refused, policies.CodeClosed): // of whom it is for
 			return refused
 		}
 		if refused == nil {
 			refused = o.send(ctx, &next.Message)
 		}
-		// An account is closed: that of whom it is for, or this one.
-		if refused = o.afterClosing(ctx, refused); temporary(refused) {
+		switch {
+		case errors.Is(refused, errNotIn):
+			return o.afterClosing(ctx, refused)
+		case temporary(refused):
 			return refused
 		} // what is refused for good is dropped: it will not be taken tomorrow either
 		o.state.Mail.Outbox = slices.Delete(o.state.Mail.Outbox, 0, 1)
 		if err := o.save(); err != nil {
 			return err
-		}
-		if errors.Is(refused, ErrEnded) {
-			return refused
 		}
 	}
 	return nil

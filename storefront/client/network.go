@@ -295,6 +295,9 @@ func (w *wire) once(ctx context.Context, r request, body []byte) error {
 	return nil
 }
 
+// errNotIn: there is no login. That says nothing of what was to be done with it.
+var errNotIn = errors.New("logging in")
+
 // loggedIn returns the login, made or renewed if need be.
 func (w *wire) loggedIn(ctx context.Context) (*login, error) {
 	w.mu.Lock()
@@ -306,7 +309,7 @@ func (w *wire) loggedIn(ctx context.Context) (*login, error) {
 	if errors.Is(err, policies.CodeUnauthorized) && len(w.successions) > 0 {
 		for _, raw := range w.successions {
 			if err := w.once(ctx, request{method: "POST", path: path(api.PathSuccessions, w.subject.String())}, raw); err != nil {
-				return nil, fmt.Errorf("logging in: %w", err)
+				return nil, fmt.Errorf("%w: %w", errNotIn, err)
 			}
 		}
 		err = w.logIn(ctx)
@@ -328,18 +331,18 @@ func (w *wire) logIn(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("logging in: %w", err)
+		return fmt.Errorf("%w: %w", errNotIn, err)
 	}
 	// The server's name in the proof is the one this device dialled, so that a storefront cannot pass on another's challenge.
 	proof, err := w.loginKey.Answer(&pre.Challenge{
 		Server: w.storefront.Host, Subject: w.subject, Ciphertext: c.Ciphertext, Nonce: c.Nonce, FreshKey: key.Public(),
 	})
 	if err != nil {
-		return fmt.Errorf("logging in: %w: %w", ErrUntrue, err)
+		return fmt.Errorf("%w: %w: %w", errNotIn, ErrUntrue, err)
 	}
 	var l api.Login
 	if err := w.once(ctx, request{method: "POST", path: api.PathLogins, out: &l}, encode(api.LoginAnswer{ID: c.ID, Proof: proof[:]})); err != nil {
-		return fmt.Errorf("logging in: %w", err)
+		return fmt.Errorf("%w: %w", errNotIn, err)
 	}
 	w.login = &login{id: l.ID, key: key, expires: time.Unix(l.Expires, 0)}
 	return nil

@@ -43,6 +43,9 @@ func (m *model) asked(e *Event) {
 	}
 	switch e.Result {
 	case OK:
+		if _, open := m.shut(e, e.owner()); !open {
+			m.violation(e, "the account was closed")
+		}
 	case "asked_again_too_soon":
 		if !slices.ContainsFunc(m.of[e.Owner], func(x *Event) bool { return m.denies(x, e) }) {
 			m.violation(e, "nothing was denied or taken back")
