@@ -334,7 +334,7 @@ func (m *model) write() {
 			m.ops[e] = &op
 			for _, f := range fields {
 				r, k := w, slot{owner, author, f}
-				r.lost = author != owner && (m.ending(&w, owner, author, f) || m.elapsing(&w, owner, author, f))
+				r.lost = author != owner && (m.ending(&w, owner, author, f) || m.beginning(&w, owner, author, f))
 				m.values[k] = append(m.value(k), &r)
 			}
 		}

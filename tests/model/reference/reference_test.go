@@ -312,12 +312,13 @@ func whatPeopleKeep() map[string]story {
 			h.close(60, 61, "1", OK)
 			h.add(62, 63, "ana/2", Ask, "account_closed", func(e *Event) { e.Owner = "bo" })
 		}},
-		"or gives up":                {true, func(h *history) { h.close(60, 61, "1", OK); h.renounce(62, 63, "account_closed") }},
-		"and no other":               {false, func(h *history) { h.add(62, 63, "ana/2", Refresh, "account_closed", nil) }},
-		"nor is one kept out":        {false, func(h *history) { h.add(62, 63, "ana/2", Refresh, "unauthorized", nil) }},
-		"she hears what was granted": {true, func(h *history) { h.asks(60, 61); h.answers(62, 63, OK); h.hears(64, 65) }},
-		"not before that":            {false, func(h *history) { h.asks(60, 61); h.hears(62, 63); h.answers(64, 65, OK) }},
-		"nor what was not":           {false, func(h *history) { h.asks(60, 61); h.answers(62, 63, "wider_than_asked"); h.hears(64, 65) }},
+		"and asks for nothing any more": {false, func(h *history) { h.close(60, 61, "1", OK); h.asks(62, 63) }},
+		"or gives up":                   {true, func(h *history) { h.close(60, 61, "1", OK); h.renounce(62, 63, "account_closed") }},
+		"and no other":                  {false, func(h *history) { h.add(62, 63, "ana/2", Refresh, "account_closed", nil) }},
+		"nor is one kept out":           {false, func(h *history) { h.add(62, 63, "ana/2", Refresh, "unauthorized", nil) }},
+		"she hears what was granted":    {true, func(h *history) { h.asks(60, 61); h.answers(62, 63, OK); h.hears(64, 65) }},
+		"not before that":               {false, func(h *history) { h.asks(60, 61); h.hears(62, 63); h.answers(64, 65, OK) }},
+		"nor what was not":              {false, func(h *history) { h.asks(60, 61); h.answers(62, 63, "wider_than_asked"); h.hears(64, 65) }},
 		"keys that she has not shown nobody grants to": {true, func(h *history) {
 			h.bos(58, 59, 8)
 			h.replace(60, 61, "1", OK)
@@ -1136,6 +1137,65 @@ func (h *history) forge(from, to int64, what, result string) {
 }
 
 func (h *history) kill(from, to int64) { h.add(from, to, "vault", Kill, OK, nil) }
+
+func (h *history) last() *Event { return &(*h)[len(*h)-1] }
+
+// ana has ana's first device do something about somebody.
+func (h *history) ana(from, to int64, do, reader, result string, fields ...string) {
+	h.add(from, to, "ana/1", do, result, func(e *Event) { e.Reader, e.Fields = reader, fields })
+}
+
+// letWriteOf lets somebody write a field in a time.
+func (h *history) letWriteOf(from, to int64, writer, field string, terms Terms) {
+	h.ana(from, to, GrantWrite, writer, OK, field)
+	h.last().Terms = terms
+}
+
+// writeOf is a write of another field.
+func (h *history) writeOf(from, to int64, writer, result string, number int, field string) {
+	h.add(from, to, writer, Write, result, func(e *Event) { e.Owner, e.Fields, e.Number = "ana", []string{field}, number })
+}
+
+// adoptedAndMoved has globex write a field, ana decide about it, and something else follow, by which the field moved to other keys, or did not. Then ana takes it out, and it is gone.
+func (h *history) adoptedAndMoved(decide string, move func()) {
+	h.letWrite(20, 30, GrantWrite, OK)
+	h.write(40, 50, "1", OK, 2)
+	h.letWrite(51, 52, decide, OK)
+	move()
+	h.ana(5055, 5056, Remove, "", OK, "a")
+	h.read(5060, 5070, "not_found", 0, 0)
+}
+
+// about has a session of acme do something about what globex is to deposit.
+func (h *history) about(from, to int64, session, do, result string) {
+	h.add(from, to, "acme/"+session, do, result, func(e *Event) { e.Source, e.About = "globex", "1" })
+}
+
+// registers has globex be looked up by introduction only.
+func (h *history) registers(from, to int64) { h.add(from, to, "globex/1", Register, OK, nil) }
+
+// collects has acme collect the field b, with one outcome.
+func (h *history) collects(result, author string, number int) {
+	h.about(40, 50, "1", Collect, OK)
+	h.last().Items = []Item{{Owner: "ana", Field: "b", Result: result, Author: author, Number: number}}
+	if result == "released" {
+		h.last().Items[0].Version, h.last().Items[0].At = 1, 45
+	}
+}
+
+// halt is a time at which the key server is away.
+func (h *history) halt(from, to int64) { h.add(from, to, "keys", Kill, OK, nil) }
+
+// again is a change of the account whatever another device changed.
+func (h *history) again(from, to int64, device, do, result, which string) {
+	h.add(from, to, "ana/"+device, do, result, func(e *Event) { e.Attack, e.Again = which, true })
+}
+
+// halfTaken has the second device be cut short while it takes over what the first one did with the account, by a change of its own.
+func (h *history) halfTaken(do string) {
+	h.kill(15, 16)
+	h.again(15, 16, "2", do, "unavailable", "one")
+}
 
 func whatStatesAllow() map[string]story {
 	return map[string]story{
@@ -2611,5 +2671,378 @@ func whatStatesAllow() map[string]story {
 		"of one that two grants have no": {false, func(h *history) { h.grant(20, 50, "1", OK, Terms{}); h.read(25, 45, "wrong_purpose", 0, 0) }},
 		"a replay that is answered":      {false, func(h *history) { h.add(20, 30, "", Replay, "accepted", func(e *Event) { e.Attack = "read" }) }},
 		"a device that does not finish":  {false, func(h *history) { h.add(20, 30, "ana/1", Calm, "storefront_behind", nil) }},
+
+		"what ends for another writer leaves what was written": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 54, "1", OK, 2)
+			h.ana(52, 56, EndWrite, "carl", OK, "a")
+			h.read(60, 70, "released", 1, 1)
+		}},
+		"and what is permitted once more": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 54, "1", OK, 2)
+			h.letWrite(52, 56, GrantWrite, OK)
+			h.read(60, 70, "released", 1, 1)
+		}},
+		"and what ended before, and was permitted again": {false, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.letWrite(13, 14, EndWrite, OK)
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 54, "1", OK, 2)
+			h.read(60, 70, "released", 1, 1)
+		}},
+		"and an end of nothing": {false, func(h *history) {
+			h.other(11, 12, EndWrite, "a", false, "")
+			h.last().Result = "no_write_grant"
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 54, "1", OK, 2)
+			h.read(60, 70, "released", 1, 1)
+		}},
+		"and one of another field": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 54, "1", OK, 2)
+			h.ana(52, 56, EndWrite, "globex", OK, "b")
+			h.read(60, 70, "released", 1, 1)
+		}},
+		"what was written when its time began may not count": {true, func(h *history) {
+			h.letWriteFor(20, 30, Terms{From: 1e9})
+			h.write(900, 1100, "1", OK, 2)
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"what was written after that does": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{From: 1e9})
+			h.write(2500, 2510, "1", OK, 2)
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"whatever begins for another": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.letWriteOf(31, 32, "carl", "a", Terms{From: 1e9})
+			h.write(900, 1100, "1", OK, 2)
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"or never was": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.ana(31, 32, GrantWrite, "globex", NoField, "a", "c")
+			h.last().Terms.From = 1e9
+			h.write(900, 1100, "1", OK, 2)
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"or comes later": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.letWriteFor(2500, 2510, Terms{From: 1e9})
+			h.read(2600, 2610, "released", 1, 1)
+		}},
+		"or is of another field": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.letWriteOf(31, 32, "globex", "c", Terms{From: 1e9})
+			h.write(900, 1100, "1", OK, 2)
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"another's time takes nothing": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.letWriteOf(31, 32, "carl", "a", Terms{For: 2e9})
+			h.letWriteOf(33, 34, "globex", "c", Terms{})
+			h.write(40, 50, "1", OK, 2)
+			h.writeOf(4400, 4410, "globex/1", OK, 3, "c")
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"nor does one that never was": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.ana(31, 32, GrantWrite, "globex", NoField, "a", "c")
+			h.last().Terms.For = 2e9
+			h.letWriteOf(33, 34, "globex", "b", Terms{})
+			h.write(40, 50, "1", OK, 2)
+			h.writeOf(4400, 4410, "globex/1", OK, 3, "b")
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"nor a later one": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.letWriteOf(33, 34, "globex", "c", Terms{})
+			h.write(40, 50, "1", OK, 2)
+			h.letWriteFor(2500, 2510, Terms{For: 1e9})
+			h.writeOf(4400, 4410, "globex/1", OK, 3, "c")
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"nor another field's": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.letWriteOf(31, 32, "globex", "c", Terms{For: 2e9})
+			h.letWriteOf(33, 34, "globex", "b", Terms{})
+			h.write(40, 50, "1", OK, 2)
+			h.writeOf(4400, 4410, "globex/1", OK, 3, "b")
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"nor what its writer writes for others": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 2e9})
+			h.write(40, 50, "1", OK, 2)
+			h.add(52, 54, "bo/1", GrantWrite, OK, func(e *Event) { e.Reader, e.Fields = "globex", []string{"c"} })
+			h.writeOf(4400, 4410, "globex/1", OK, 3, "c")
+			h.last().Owner = "bo"
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"or asks for": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 2e9})
+			h.write(40, 50, "1", OK, 2)
+			h.ask(4400, 4410, Ask, OK, "a")
+			h.last().Who = "globex/1"
+			h.read(4500, 4510, "released", 1, 1)
+		}},
+		"or writes later": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 2e9})
+			h.letWriteOf(33, 34, "globex", "c", Terms{})
+			h.write(40, 50, "1", OK, 2)
+			h.read(4300, 4310, "released", 1, 1)
+			h.writeOf(4400, 4410, "globex/1", OK, 3, "c")
+		}},
+		"or is refused": {false, func(h *history) {
+			h.letWriteFor(20, 30, Terms{For: 1e9})
+			h.write(40, 50, "1", OK, 2)
+			h.write(2500, 2510, "1", "write_ended", 3)
+			h.read(2600, 2610, "released", 1, 1)
+		}},
+		"what was rejected and moved is gone too": {true, func(h *history) { h.adoptedAndMoved(Reject, func() { h.rotate(53, 54, "1", OK) }) }},
+		"or moved with a new root":                {true, func(h *history) { h.adoptedAndMoved(Adopt, func() { h.replace(53, 54, "1", OK) }) }},
+		"or with a device of it":                  {true, func(h *history) { h.adoptedAndMoved(Adopt, func() { h.restore(53, 54, "2") }) }},
+		"or with a sheet": {true, func(h *history) {
+			h.sheet(11, 12, "1", KitPrint, OK, false)
+			h.adoptedAndMoved(Adopt, func() { h.rescue(53, 54, "2", OK, 11) })
+		}},
+		"or with a root that was announced": {true, func(h *history) {
+			h.announce(11, 12, "1", OK)
+			h.adoptedAndMoved(Adopt, func() { h.succeed(4000, 4010, "1", OK) })
+		}},
+		"or with one that was added after one": {true, func(h *history) {
+			h.replace(11, 12, "1", OK)
+			h.adoptedAndMoved(Adopt, func() { h.pair(53, 54, "2", OK, "") })
+		}},
+		"and not with one that was added before": {false, func(h *history) { h.adoptedAndMoved(Adopt, func() { h.pair(53, 54, "2", OK, "") }) }},
+		"or where somebody is revoked":           {true, func(h *history) { h.adoptedAndMoved(Adopt, func() { h.ana(53, 54, Revoke, "carl", OK, "a") }) }},
+		"or somebody's reading is withdrawn":     {true, func(h *history) { h.adoptedAndMoved(Adopt, func() { h.ana(53, 54, Stop, "carl", OK, "a") }) }},
+		"unless the keys are kept": {false, func(h *history) {
+			h.adoptedAndMoved(Adopt, func() { h.ana(53, 54, Revoke, "carl", OK, "a"); h.last().Keep = true })
+		}},
+		"or it is of another field":         {false, func(h *history) { h.adoptedAndMoved(Adopt, func() { h.ana(53, 54, Revoke, "carl", OK, "b") }) }},
+		"or another one moves":              {false, func(h *history) { h.adoptedAndMoved(Adopt, func() { h.ana(53, 54, Rotate, "", OK, "b") }) }},
+		"or none does":                      {false, func(h *history) { h.adoptedAndMoved(Adopt, func() { h.ana(53, 54, Rotate, "", NoField, "a", "c") }) }},
+		"or it moves later":                 {false, func(h *history) { h.adoptedAndMoved(Adopt, func() {}); h.rotate(5080, 5090, "1", OK) }},
+		"or it moved before it was written": {false, func(h *history) { h.rotate(11, 12, "1", OK); h.adoptedAndMoved(Adopt, func() {}) }},
+		"or nobody decided":                 {false, func(h *history) { h.adoptedAndMoved(GrantWrite, func() { h.rotate(53, 54, "1", OK) }) }},
+		"or decided about another's": {false, func(h *history) {
+			h.adoptedAndMoved(GrantWrite, func() { h.ana(53, 54, Reject, "carl", OK, "a"); h.rotate(55, 56, "1", OK) })
+		}},
+		"or about another field": {false, func(h *history) {
+			h.adoptedAndMoved(GrantWrite, func() { h.ana(53, 54, Reject, "globex", OK, "b"); h.rotate(55, 56, "1", OK) })
+		}},
+		"once it moved it did, whatever is moved then": {true, func(h *history) {
+			h.adoptedAndMoved(Adopt, func() {
+				h.rotate(53, 54, "1", OK)
+				h.ana(55, 56, Rotate, "", OK, "b")
+				h.ana(57, 58, Revoke, "carl", OK, "b")
+				h.pair(59, 60, "2", OK, "")
+				h.ana(61, 62, Reject, "carl", OK, "a")
+			})
+		}},
+		"of what nobody wrote no limit is reached": {false, func(h *history) {
+			h.grantOfNothing(Terms{Limit: 1})
+			h.letWriteC()
+			h.kill(20, 30)
+			h.add(20, 30, "acme/1", Read, "unavailable", func(e *Event) { e.Items = []Item{{Owner: "ana", Field: "c"}} })
+			h.readOf("c", "limit_reached")
+		}},
+		"of what a writer wrote one is": {true, func(h *history) {
+			h.grantOfNothing(Terms{Limit: 1})
+			h.letWriteC()
+			h.writeOf(20, 22, "globex/1", OK, 2, "c")
+			h.add(24, 26, "acme/1", Read, OK, func(e *Event) {
+				e.Items = []Item{{Owner: "ana", Field: "c", Author: "globex", Result: "released", Number: 2, Version: 1}}
+			})
+			h.readOf("c", "limit_reached")
+		}},
+		"who may write need not": {true, func(h *history) { h.grantOfNothing(Terms{}); h.letWriteC(); h.readOf("c", "not_found") }},
+		"what was written is there": {false, func(h *history) {
+			h.grantOfNothing(Terms{})
+			h.letWriteC()
+			h.writeOf(20, 22, "globex/1", OK, 2, "c")
+			h.readOf("c", "not_found")
+		}},
+		"unless it came with the end": {true, func(h *history) {
+			h.grantOfNothing(Terms{})
+			h.letWriteC()
+			h.writeOf(20, 26, "globex/1", OK, 2, "c")
+			h.ana(24, 28, EndWrite, "globex", OK, "c")
+			h.readOf("c", "not_found")
+		}},
+		"or its time is over, and something else was written": {true, func(h *history) {
+			h.grantOfNothing(Terms{})
+			h.letWriteOf(16, 18, "globex", "c", Terms{For: 2e9})
+			h.letWriteOf(19, 20, "globex", "b", Terms{})
+			h.writeOf(40, 50, "globex/1", OK, 2, "c")
+			h.writeOf(4400, 4410, "globex/1", OK, 3, "b")
+			h.readLater("c", "not_found")
+		}},
+		"of two who may write the first did": {false, func(h *history) {
+			h.grantOfNothing(Terms{})
+			h.letWriteC()
+			h.letWriteOf(19, 20, "carl", "c", Terms{})
+			h.writeOf(22, 24, "globex/1", OK, 2, "c")
+			h.readOf("c", "not_found")
+		}},
+		"or the second": {false, func(h *history) {
+			h.grantOfNothing(Terms{})
+			h.letWriteC()
+			h.letWriteOf(19, 20, "carl", "c", Terms{})
+			h.writeOf(22, 24, "carl/1", OK, 2, "c")
+			h.readOf("c", "not_found")
+		}},
+		"what an owner sets does not bring back what was before a writer's": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.set(45, 90, "1", OK, 3, "a")
+			h.read(60, 70, "released", 1, 1)
+		}},
+		"what was removed is not read": {false, func(h *history) { h.ana(20, 30, Remove, "", OK, "a"); h.read(40, 50, "released", 1, 1) }},
+		"what was written of another field was not adopted": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.letWriteOf(31, 32, "globex", "b", Terms{})
+			h.writeOf(33, 34, "globex/1", OK, 2, "b")
+			h.write(40, 50, "1", OK, 3)
+			h.letWrite(52, 54, Adopt, OK)
+			h.read(60, 70, "released", 2, 2)
+		}},
+		"nor what another wrote": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.letWriteOf(31, 32, "carl", "a", Terms{})
+			h.writeOf(33, 34, "carl/1", OK, 2, "a")
+			h.write(40, 50, "1", OK, 3)
+			h.letWrite(52, 54, Adopt, OK)
+			h.read(60, 70, "released", 2, 2)
+		}},
+		"nor what was written later": {false, func(h *history) {
+			h.letWrite(20, 30, GrantWrite, OK)
+			h.write(40, 50, "1", OK, 2)
+			h.letWrite(52, 54, Adopt, OK)
+			h.write(55, 56, "1", OK, 3)
+			h.read(60, 70, "released", 3, 2)
+		}},
+		"a device that is made anew publishes anew": {true, func(h *history) {
+			h.read(13, 14, "released", 1, 1)
+			h.restore(20, 30, "2")
+			h.read(40, 50, "released", 1, 2)
+		}},
+		"so does a root that was announced": {true, func(h *history) {
+			h.announce(11, 12, "1", OK)
+			h.read(13, 14, "released", 1, 1)
+			h.succeed(4000, 4010, "1", OK)
+			h.read(4020, 4030, "released", 1, 2)
+		}},
+		"and one that was added after another root": {true, func(h *history) {
+			h.read(11, 12, "released", 1, 1)
+			h.replace(13, 14, "1", OK)
+			h.read(15, 16, "released", 1, 2)
+			h.pair(20, 30, "2", OK, "")
+			h.read(40, 50, "released", 1, 3)
+		}},
+		"what was set after that is published once": {false, func(h *history) {
+			h.kill(20, 38)
+			h.replace(20, 30, "1", "unavailable")
+			h.set(32, 38, "1", "unavailable", 3, "a")
+			h.read(60, 70, "released", 3, 2)
+			h.read(80, 90, "released", 3, 3)
+		}},
+		"who may not write need not be stopped": {true, func(h *history) { h.letWrite(20, 30, EndWrite, "no_write_grant") }},
+		"who may is":                            {false, func(h *history) { h.letWrite(11, 12, GrantWrite, OK); h.letWrite(20, 30, EndWrite, "no_write_grant") }},
+		"once": {true, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.letWrite(13, 14, EndWrite, OK)
+			h.letWrite(20, 30, EndWrite, "no_write_grant")
+		}},
+		"not when the time is over": {true, func(h *history) {
+			h.letWriteFor(11, 12, Terms{For: 1e9})
+			h.letWrite(4000, 4010, EndWrite, "no_write_grant")
+		}},
+		"who ends that is told nothing else": {false, func(h *history) { h.letWrite(20, 30, EndWrite, "internal") }},
+		"nor is who sets told of writers":    {false, func(h *history) { h.set(20, 30, "1", "no_write_grant", 2, "a") }},
+		"there is nothing to adopt":          {true, func(h *history) { h.letWrite(11, 12, GrantWrite, OK); h.letWrite(20, 30, Adopt, "not_found") }},
+		"or to reject":                       {true, func(h *history) { h.letWrite(11, 12, GrantWrite, OK); h.letWrite(20, 30, Reject, "not_found") }},
+		"but where somebody wrote there is": {false, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.write(13, 14, "1", OK, 2)
+			h.letWrite(20, 30, Adopt, "not_found")
+		}},
+		"who adopts is told nothing else": {false, func(h *history) { h.letWrite(11, 12, GrantWrite, OK); h.letWrite(20, 30, Adopt, "internal") }},
+		"something newer may have been written": {true, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.write(13, 14, "1", OK, 2)
+			h.letWrite(20, 30, Adopt, Newer)
+		}},
+		"if anything was": {false, func(h *history) { h.letWrite(11, 12, GrantWrite, OK); h.letWrite(20, 30, Adopt, Newer) }},
+		"by then": {false, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.letWrite(20, 30, Adopt, Newer)
+			h.write(40, 50, "1", OK, 2)
+		}},
+		"which matters to nobody who rejects": {false, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.write(13, 14, "1", OK, 2)
+			h.letWrite(20, 30, Reject, Newer)
+		}},
+		"who adopts is shown what was written": {true, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.write(13, 14, "1", OK, 2)
+			h.letWrite(20, 30, Adopt, OK)
+			h.last().Items = []Item{{Owner: "ana", Field: "a", Author: "globex", Number: 2, Version: 1}}
+		}},
+		"and nothing that is older": {false, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.write(13, 14, "1", OK, 2)
+			h.write(15, 16, "1", OK, 3)
+			h.letWrite(20, 30, Adopt, OK)
+			h.last().Items = []Item{{Owner: "ana", Field: "a", Author: "globex", Number: 2, Version: 1}}
+		}},
+		"a stranger may not write":       {true, func(h *history) { h.write(40, 50, "1", "no_write_grant", 2) }},
+		"nor did a stranger ever":        {false, func(h *history) { h.write(40, 50, "1", "write_ended", 2) }},
+		"a writer's old machine is told": {true, func(h *history) { h.add(11, 12, "globex/1", Suspend, OK, nil); h.write(40, 50, "2", "key_replaced", 2) }},
+		"a writer is told log_stopped":   {true, func(h *history) { h.kill(40, 50); h.write(40, 50, "1", "log_stopped", 2) }},
+		"or log_full":                    {true, func(h *history) { h.kill(40, 50); h.write(40, 50, "1", "log_full", 2) }},
+		"not while all is well":          {false, func(h *history) { h.write(40, 50, "1", "log_full", 2) }},
+		"nor anything else":              {false, func(h *history) { h.letWrite(11, 12, GrantWrite, OK); h.write(40, 50, "1", "internal", 2) }},
+		"two machines of a writer overtake each other": {true, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.write(40, 48, "2", OK, 2)
+			h.write(41, 50, "1", "chain_moved", 3)
+		}},
+		"as the storefront may say": {true, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.write(40, 48, "2", OK, 2)
+			h.write(41, 50, "1", "storefront_behind", 3)
+		}},
+		"one alone is not overtaken": {false, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.write(30, 38, "1", OK, 2)
+			h.write(41, 50, "1", "chain_moved", 3)
+		}},
+		"nor by what comes later": {false, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.write(41, 50, "1", "chain_moved", 3)
+			h.write(60, 68, "2", OK, 2)
+		}},
+		"nor by one that reads": {false, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.ask(40, 48, Ask, OK, "a")
+			h.last().Who = "globex/2"
+			h.write(41, 50, "1", "chain_moved", 3)
+		}},
+		"what was sealed to the keys before does not open": {true, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.add(13, 14, "globex/1", Suspend, OK, nil)
+			h.write(40, 50, "1", "untrue", 2)
+		}},
+		"but to those in force it does": {false, func(h *history) { h.letWrite(11, 12, GrantWrite, OK); h.write(40, 50, "1", "untrue", 2) }},
+		"and once the owner has seen them": {false, func(h *history) {
+			h.letWrite(11, 12, GrantWrite, OK)
+			h.add(13, 14, "globex/1", Suspend, OK, nil)
+			h.synced(15, 16)
+			h.write(40, 50, "1", "untrue", 2)
+		}},
 	}
 }

@@ -25,14 +25,13 @@ func (m *model) ending(w *write, owner, writer, field string) bool {
 	return false
 }
 
-// elapsing reports whether the time of a permission may have begun, or ended, during a write. It is accepted if the writer may write another field then, and may never count.
-func (m *model) elapsing(w *write, owner, writer, field string) bool {
+// beginning reports whether the time of a permission may have begun during a write. It is accepted if the writer may write another field then, and may never count.
+func (m *model) beginning(w *write, owner, writer, field string) bool {
 	for _, x := range m.of[owner] {
-		if !x.lets(writer) || refusedAtHome(x) || x.Start >= w.end || !slices.Contains(x.Fields, field) {
+		if !x.lets(writer) || x.Terms.From == 0 || refusedAtHome(x) || x.Start >= w.end || !slices.Contains(x.Fields, field) {
 			continue
 		}
-		begins, ends := seconds(x.Start+int64(x.Terms.From)), seconds(x.Start+int64(x.Terms.From+x.Terms.For))
-		if x.Terms.From != 0 && seconds(w.start) <= begins || x.Terms.For != 0 && seconds(w.start) <= ends && seconds(w.end) >= ends {
+		if seconds(w.start) <= seconds(x.Start+int64(x.Terms.From)) {
 			return true
 		}
 	}
@@ -41,9 +40,6 @@ func (m *model) elapsing(w *write, owner, writer, field string) bool {
 
 // lapsed reports whether what somebody wrote in the time of a permission may not count any more when an event ends: the vault sees the writer's newest manifest only, and that may have come after the time.
 func (m *model) lapsed(w *write, owner, writer, field string, e *Event) bool {
-	if w.Event == nil || w.Do != Write {
-		return false
-	}
 	for _, x := range m.of[owner] {
 		if !x.lets(writer) || x.Terms.For == 0 || refusedAtHome(x) || x.Start >= w.end || !slices.Contains(x.Fields, field) {
 			continue
@@ -137,11 +133,11 @@ func (m *model) carried(w *write, it *Item, deep int) bool {
 	case Set, Write:
 		return of == w.Event
 	case Adopt:
-		return of.Do == Write && of.owner() == w.Reader && of.Start < w.end
+		return of.owner() == w.Reader && of.Start < w.end
 	case Reject, Replace, Restore, Succeed, Rescue, Pair:
 		// What the owner had then.
 		return slices.ContainsFunc(m.value(slot{it.Owner, it.Owner, it.Field}).possible(w.start, w.until), func(p *write) bool {
-			return p.Event != nil && p.Event != w.Event && p.start < w.until && !w.before(p) && m.carried(p, it, deep-1)
+			return p.Event != w.Event && !w.before(p) && m.carried(p, it, deep-1)
 		})
 	}
 	return false
