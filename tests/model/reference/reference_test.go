@@ -3044,5 +3044,326 @@ func whatStatesAllow() map[string]story {
 			h.synced(15, 16)
 			h.write(40, 50, "1", "untrue", 2)
 		}},
+
+		"an answer that was given is not taken back by itself": {false, func(h *history) { h.specified(20, 30, OK, Terms{}); h.readOf("b", "grant_revoked") }},
+		"one whose outcome is unknown may be": {true, func(h *history) {
+			h.kill(11, 12)
+			h.specified(11, 12, "unavailable", Terms{})
+			h.readOf("b", "released")
+			h.readLater("b", "grant_revoked")
+		}},
+		"with what its source may write": {true, func(h *history) {
+			h.letWriteOf(11, 12, "globex", "b", Terms{})
+			h.kill(13, 14)
+			h.specified(13, 14, "unavailable", Terms{})
+			h.writeOf(20, 30, "globex/1", "no_write_grant", 2, "b")
+		}},
+		"who looked one up may begin anew later": {false, func(h *history) { h.lookUp(20, 30, OK); h.specify(40, 50); h.add(60, 70, "acme/1", Restart, OK, nil) }},
+		"another session may have heard":         {true, func(h *history) { h.lookUp(20, 30, OK); h.add(32, 36, "acme/2", Hear, OK, nil); h.specify(40, 50) }},
+		"or handed it on":                        {true, func(h *history) { h.lookUp(20, 30, OK); h.about(32, 36, "2", Forward, NotAsked); h.specify(40, 50) }},
+		"or looked it up": {true, func(h *history) {
+			h.lookUp(20, 30, OK)
+			h.lookUp(32, 36, OK)
+			h.last().Who = "acme/2"
+			h.specify(40, 50)
+		}},
+		"or written": {true, func(h *history) {
+			h.lookUp(20, 30, OK)
+			h.writeOf(32, 36, "acme/2", "no_write_grant", 2, "a")
+			h.specify(40, 50)
+		}},
+		"or collected":              {true, func(h *history) { h.lookUp(20, 30, OK); h.about(32, 36, "2", Collect, NotAsked); h.specify(40, 50) }},
+		"or this one was made anew": {true, func(h *history) { h.lookUp(20, 30, OK); h.add(32, 36, "acme/1", Restore, OK, nil); h.specify(40, 50) }},
+		"or has other keys":         {true, func(h *history) { h.lookUp(20, 30, OK); h.suspend(32, 36, "1", OK); h.specify(40, 50) }},
+		"an old session looks nobody up": {true, func(h *history) {
+			h.suspend(11, 12, "1", OK)
+			h.lookUp(20, 30, "key_replaced")
+			h.last().Who = "acme/2"
+		}},
+		"who hands on an order has one": {false, func(h *history) { h.about(40, 50, "1", Forward, OK) }},
+		"that was given":                {true, func(h *history) { h.specified(20, 30, OK, Terms{}); h.about(40, 50, "1", Forward, OK) }},
+		"for this": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.last().About = "2"
+			h.about(40, 50, "1", Forward, OK)
+		}},
+		"and not denied": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.last().Fields = nil
+			h.about(40, 50, "1", Forward, OK)
+		}},
+		"or too late": {false, func(h *history) {
+			h.specified(20, 30, "consent_expired", Terms{Waits: 1})
+			h.about(40, 50, "1", Forward, OK)
+		}},
+		"or later": {false, func(h *history) { h.about(11, 12, "1", Forward, OK); h.specified(20, 30, OK, Terms{}) }},
+		"by an owner": {false, func(h *history) {
+			h.ask(20, 30, Specify, OK, "b")
+			h.last().About = "1"
+			h.about(40, 50, "1", Forward, OK)
+		}},
+		"who hands on is not introduced": {false, func(h *history) {
+			h.registers(11, 12)
+			h.about(40, 50, "1", Forward, "not_introduced")
+			h.last().Reader = "globex"
+		}},
+		"who is for everybody may look others up": {false, func(h *history) {
+			h.add(11, 12, "globex/1", LookUp, OK, func(e *Event) { e.Reader = "carl" })
+			h.lookUp(20, 30, "not_introduced")
+		}},
+		"and is until it says otherwise": {false, func(h *history) { h.lookUp(11, 12, "not_introduced"); h.registers(20, 30) }},
+		"a stranger is not introduced by another introduction": {true, func(h *history) {
+			h.registers(11, 12)
+			h.introduce(13, 14)
+			h.last().Reader = "carl"
+			h.introduce(15, 16)
+			h.last().To = "carl"
+			h.kill(17, 18)
+			h.introduce(17, 18)
+			h.last().Result = "unavailable"
+			h.lookUp(20, 30, "not_introduced")
+			h.introduce(40, 50)
+		}},
+		"nor if another session heard of it": {true, func(h *history) {
+			h.registers(11, 12)
+			h.introduce(13, 14)
+			h.add(15, 16, "acme/2", Hear, OK, nil)
+			h.lookUp(20, 30, "not_introduced")
+		}},
+		"an order that came is handed on": {false, func(h *history) { h.specified(20, 30, OK, Terms{}); h.about(40, 50, "1", Forward, NotAsked) }},
+		"by the session that has it": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.add(32, 36, "acme/2", Hear, OK, nil)
+			h.about(40, 50, "1", Forward, NotAsked)
+		}},
+		"if it did": {true, func(h *history) { h.about(40, 50, "1", Forward, NotAsked) }},
+		"and not to another one": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.last().About = "2"
+			h.about(40, 50, "1", Forward, NotAsked)
+		}},
+		"and no denial": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.last().Fields = nil
+			h.about(40, 50, "1", Forward, NotAsked)
+		}},
+		"of which the owner knows": {true, func(h *history) {
+			h.kill(20, 30)
+			h.specified(20, 30, "unavailable", Terms{})
+			h.about(40, 50, "1", Forward, NotAsked)
+		}},
+		"when it was": {true, func(h *history) { h.about(11, 12, "1", Forward, NotAsked); h.specified(20, 30, OK, Terms{}) }},
+		"and no answer to something else": {true, func(h *history) {
+			h.answer(20, 30, OK, nil, "b")
+			h.about(40, 50, "1", Forward, NotAsked)
+			h.last().About = ""
+		}},
+		"who looks up has no order":           {false, func(h *history) { h.lookUp(20, 30, NotAsked) }},
+		"nor does it lack a contact":          {false, func(h *history) { h.lookUp(20, 30, "no_contact") }},
+		"nor is it told anything else":        {false, func(h *history) { h.lookUp(20, 30, "internal") }},
+		"nobody may answer who looks up":      {true, func(h *history) { h.kill(20, 30); h.lookUp(20, 30, "unavailable") }},
+		"and somebody does while all is well": {false, func(h *history) { h.lookUp(20, 30, "unavailable") }},
+		"who did not register is for everybody": {true, func(h *history) {
+			h.kill(11, 12)
+			h.registers(11, 12)
+			h.last().Result = "unavailable"
+			h.lookUp(20, 30, OK)
+		}},
+		"or registers later": {true, func(h *history) { h.lookUp(11, 12, OK); h.registers(20, 30) }},
+		"or does something else": {true, func(h *history) {
+			h.add(11, 12, "globex/1", LookUp, OK, func(e *Event) { e.Reader = "carl" })
+			h.lookUp(20, 30, OK)
+		}},
+		"an introduction that comes later": {false, func(h *history) { h.registers(11, 12); h.lookUp(20, 30, OK); h.introduce(40, 50) }},
+		"or of another": {false, func(h *history) {
+			h.registers(11, 12)
+			h.introduce(13, 14)
+			h.last().Reader = "carl"
+			h.lookUp(20, 30, OK)
+		}},
+		"or to another":                     {false, func(h *history) { h.registers(11, 12); h.introduce(13, 14); h.last().To = "carl"; h.lookUp(20, 30, OK) }},
+		"who looked it up before may again": {true, func(h *history) { h.lookUp(11, 12, OK); h.registers(13, 14); h.lookUp(20, 30, OK) }},
+		"not who looked up another": {false, func(h *history) {
+			h.lookUp(11, 12, OK)
+			h.last().Reader = "carl"
+			h.registers(13, 14)
+			h.lookUp(20, 30, OK)
+		}},
+		"or if another did": {false, func(h *history) {
+			h.lookUp(11, 12, OK)
+			h.last().Who = "carl/1"
+			h.registers(13, 14)
+			h.lookUp(20, 30, OK)
+		}},
+		"or who was refused": {false, func(h *history) { h.registers(11, 12); h.lookUp(13, 14, "not_introduced"); h.lookUp(20, 30, OK) }},
+		"a source may look up who hands on an order": {true, func(h *history) {
+			h.registers(11, 12)
+			h.about(13, 14, "1", Forward, NotAsked)
+			h.last().Who, h.last().Source = "globex/1", "acme"
+			h.lookUp(20, 30, OK)
+		}},
+		"and no other source": {false, func(h *history) {
+			h.registers(11, 12)
+			h.about(13, 14, "1", Forward, NotAsked)
+			h.last().Who, h.last().Source = "globex/1", "carl"
+			h.lookUp(20, 30, OK)
+		}},
+		"nor anybody else": {false, func(h *history) {
+			h.registers(11, 12)
+			h.about(13, 14, "1", Forward, NotAsked)
+			h.last().Who, h.last().Source = "carl/1", "acme"
+			h.lookUp(20, 30, OK)
+		}},
+		"what was deposited for another order is new": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.kill(32, 36)
+			h.deposit(32, 36, "unavailable", 2, "b")
+			h.last().About = "2"
+			h.deposit(40, 50, "order_used", 3, "b")
+		}},
+		"so is what was written": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.writeOf(32, 36, "globex/1", OK, 2, "b")
+			h.last().About = "1"
+			h.deposit(40, 50, "order_used", 3, "b")
+		}},
+		"or refused": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.deposit(32, 36, "wider_than_asked", 2, "a", "b")
+			h.deposit(40, 50, "order_used", 3, "b")
+		}},
+		"or another field": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.kill(32, 36)
+			h.deposit(32, 36, "unavailable", 2, "a")
+			h.deposit(40, 50, "order_used", 3, "b")
+		}},
+		"or comes later as a deposit": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.deposit(32, 36, "order_used", 2, "b")
+			h.kill(40, 50)
+			h.deposit(40, 50, "unavailable", 3, "b")
+		}},
+		"who has no order deposits nothing": {true, func(h *history) { h.deposit(40, 50, NotAsked, 2, "b"); h.last().About = "" }},
+		"who has one does":                  {false, func(h *history) { h.deposit(40, 50, NotAsked, 2, "b") }},
+		"without one it is not too wide":    {false, func(h *history) { h.deposit(40, 50, "wider_than_asked", 2, "a"); h.last().About = "" }},
+		"nor is anything deposited": {false, func(h *history) {
+			h.answer(20, 30, OK, nil, "b")
+			h.letWriteOf(31, 32, "globex", "b", Terms{})
+			h.deposit(40, 50, OK, 2, "b")
+			h.last().About = ""
+		}},
+		"what may be written need not be ordered": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.letWriteOf(31, 32, "globex", "a", Terms{})
+			h.deposit(40, 50, OK, 2, "a")
+		}},
+		"nor answered": {false, func(h *history) { h.letWriteOf(31, 32, "globex", "b", Terms{}); h.deposit(40, 50, OK, 2, "b") }},
+		"of two orders each is deposited": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.specified(31, 32, OK, Terms{})
+			h.last().About = "2"
+			h.deposit(33, 36, OK, 2, "b")
+			h.last().About = "2"
+			h.deposit(40, 50, OK, 3, "b")
+		}},
+		"also after what was written": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.writeOf(32, 36, "globex/1", OK, 2, "b")
+			h.last().About = "1"
+			h.deposit(40, 50, OK, 3, "b")
+		}},
+		"and each of two fields": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.last().Fields = []string{"a", "b"}
+			for i, field := range []string{"a", "b"} {
+				h.deposit(int64(40+i*4), int64(42+i*4), OK, 2+i, field)
+				h.last().Asked = []string{"a", "b"}
+			}
+		}},
+		"or what came to nothing": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.kill(32, 36)
+			h.deposit(32, 36, "unavailable", 2, "b")
+			h.deposit(40, 50, OK, 3, "b")
+		}},
+		"a source's clock says that it is late": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.deposit(40, 50, "write_ended", 2, "b")
+			h.last().Over = true
+		}},
+		"but if it is": {false, func(h *history) { h.specified(20, 30, OK, Terms{}); h.deposit(40, 50, "write_ended", 2, "b") }},
+		"for an order that it has": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.deposit(40, 50, "write_ended", 2, "b")
+			h.last().Over, h.last().About = true, ""
+		}},
+		"what is not permitted any more": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.ana(31, 32, EndWrite, "globex", OK)
+			h.deposit(40, 50, "no_write_grant", 2, "b")
+		}},
+		"is refused for an order alone": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.ana(31, 32, EndWrite, "globex", OK)
+			h.deposit(40, 50, "no_write_grant", 2, "b")
+			h.last().About = ""
+		}},
+		"as what is permitted later": {false, func(h *history) {
+			h.letWriteOf(31, 32, "globex", "b", Terms{From: 1e10})
+			h.deposit(40, 50, "grant_not_yet_valid", 2, "b")
+			h.last().About = ""
+		}},
+		"an old session collects nothing":        {true, func(h *history) { h.suspend(11, 12, "1", OK); h.about(40, 50, "2", Collect, "key_replaced") }},
+		"who asked for nothing collects nothing": {true, func(h *history) { h.about(40, 50, "1", Collect, NotAsked) }},
+		"whomever it looked up":                  {true, func(h *history) { h.lookUp(20, 30, OK); h.about(40, 50, "1", Collect, NotAsked) }},
+		"who has an order does collect":          {false, func(h *history) { h.specified(20, 30, OK, Terms{}); h.about(40, 50, "1", Collect, NotAsked) }},
+		"unless another session has it": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.add(32, 36, "acme/2", Hear, OK, nil)
+			h.about(40, 50, "1", Collect, NotAsked)
+		}},
+		"or nothing of it is granted":        {true, func(h *history) { h.specified(20, 30, OK, Terms{}); h.about(40, 50, "1", Collect, "no_grant") }},
+		"or nobody answers":                  {true, func(h *history) { h.kill(40, 50); h.about(40, 50, "1", Collect, "unavailable") }},
+		"as somebody does while all is well": {false, func(h *history) { h.about(40, 50, "1", Collect, "unavailable") }},
+		"what was deposited is collected": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.deposit(32, 36, OK, 2, "b")
+			h.collects("released", "globex", 2)
+		}},
+		"not what was written": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.writeOf(32, 36, "globex/1", OK, 2, "b")
+			h.last().About = "1"
+			h.collects("released", "globex", 2)
+		}},
+		"nor deposited for another order": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.specified(31, 32, OK, Terms{})
+			h.last().About = "2"
+			h.deposit(33, 36, OK, 2, "b")
+			h.last().About = "2"
+			h.collects("released", "globex", 2)
+		}},
+		"nor the owner's": {false, func(h *history) {
+			h.specified(20, 30, OK, Terms{})
+			h.deposit(32, 36, OK, 2, "b")
+			h.set(37, 38, "1", OK, 3, "b")
+			h.collects("released", "", 3)
+			h.last().Items[0].Version = 2
+		}},
+		"nor what is not granted": {false, func(h *history) {
+			h.letWriteOf(11, 12, "globex", "b", Terms{})
+			h.kill(13, 14)
+			h.deposit(13, 14, "unavailable", 2, "b")
+			h.collects("released", "globex", 2)
+		}},
+		"what was moved meanwhile is not attested": {true, func(h *history) { h.specified(20, 30, OK, Terms{}); h.collects("attestation_mismatch", "", 0) }},
+		"what is refused for want of that counts": {true, func(h *history) {
+			h.specified(20, 30, OK, Terms{Limit: 3})
+			h.collects("not_the_source", "", 0)
+			h.readLater("b", "limit_reached")
+		}},
+		"and nothing else does": {false, func(h *history) { h.specified(20, 30, OK, Terms{Limit: 3}); h.readLater("b", "limit_reached") }},
 	}
 }
