@@ -65,6 +65,12 @@ func TestReplaceOverOwnAnnouncement(t *testing.T) {
 	w.wantRead(acme, o, "own/f0", "value 0")
 	stale, err := RestoreOwner(new(memory), announcedIn, Options{})
 	w.must(err)
+	v, err := stale.vault(ctx)
+	w.must(err)
+	// In force is neither what it has nor what waits with it, so the vault says that the signature by that does not verify.
+	if err := stale.following(ctx, func() error { _, err := stale.ask(ctx, v); return err }); !errors.Is(err, policies.CodeSignature) || !errors.Is(err, ErrReplaced) {
+		t.Errorf("a device with what was announced asks for the chain: %v", err)
+	}
 	if err := stale.Sync(ctx); !errors.Is(err, ErrReplaced) {
 		t.Errorf("a device with what was announced: %v", err)
 	}

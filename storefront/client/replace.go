@@ -489,9 +489,11 @@ func (o *Owner) adopt(ctx context.Context) error {
 	return o.save()
 }
 
-// reason adds to a refusal of this device's login or signature that it was replaced, if that is why.
+// reason adds to a refusal of this device's login or signature that it was replaced, if that is why. Of keys that wait, and that others came before, a server says that
+// the signature does not verify: it never knew them.
 func (o *Owner) reason(ctx context.Context, err error) error {
-	if !errors.Is(err, policies.CodeUnauthorized) && !errors.Is(err, policies.CodeKeyReplaced) || errors.Is(err, ErrReplaced) {
+	suspicious := errors.Is(err, policies.CodeUnauthorized) || errors.Is(err, policies.CodeKeyReplaced) || errors.Is(err, policies.CodeSignature)
+	if !suspicious || errors.Is(err, ErrReplaced) {
 		return err
 	}
 	if why := o.adopt(ctx); errors.Is(why, ErrReplaced) {
