@@ -3365,5 +3365,237 @@ func whatStatesAllow() map[string]story {
 			h.readLater("b", "limit_reached")
 		}},
 		"and nothing else does": {false, func(h *history) { h.specified(20, 30, OK, Terms{Limit: 3}); h.readLater("b", "limit_reached") }},
+
+		"a key server that was away is not there":      {true, func(h *history) { h.halt(20, 30); h.guess(20, 30, "unavailable", "one") }},
+		"it is while all is well":                      {false, func(h *history) { h.guess(20, 30, "unavailable", "one") }},
+		"and between two times at which it is not":     {false, func(h *history) { h.halt(11, 12); h.guess(20, 30, "unavailable", "one"); h.halt(40, 50) }},
+		"a device of the root before sets no password": {false, func(h *history) { h.replace(11, 12, "1", OK); h.password(20, 30, "2", OK, "one") }},
+		"which it is told":                             {true, func(h *history) { h.replace(11, 12, "1", OK); h.password(20, 30, "2", Replaced, "one") }},
+		"by the key server too":                        {true, func(h *history) { h.replace(11, 12, "1", OK); h.password(20, 30, "2", "key_replaced", "one") }},
+		"or it is not let in by that":                  {true, func(h *history) { h.replace(11, 12, "1", OK); h.password(20, 30, "2", "unauthorized", "one") }},
+		"as nobody is when it was killed":              {true, func(h *history) { h.halt(20, 30); h.password(20, 30, "2", "unauthorized", "one") }},
+		"but everybody while all is well there":        {false, func(h *history) { h.password(20, 30, "2", "unauthorized", "one") }},
+		"nor is a killed one a reason to be old":       {false, func(h *history) { h.halt(20, 30); h.password(20, 30, "2", "key_replaced", "one") }},
+		"a password of before a new root opens what it opened": {true, func(h *history) {
+			h.password(11, 12, "1", OK, "one")
+			h.replace(13, 14, "1", OK)
+			h.guess(20, 30, OK, "one")
+		}},
+		"who takes it away may be told of an older state": {true, func(h *history) {
+			h.password(11, 12, "1", OK, "one")
+			h.pair(13, 14, "2", OK, "")
+			h.drop(15, 16, "1", OK)
+			h.add(20, 30, "ana/2", SwitchOff, "rollback", nil)
+		}},
+		"not who insists on nothing": {false, func(h *history) {
+			h.password(11, 12, "1", OK, "one")
+			h.pair(13, 14, "2", OK, "")
+			h.drop(15, 16, "1", OK)
+			h.password(20, 30, "2", "rollback", "one")
+		}},
+		"nor who deleted it": {false, func(h *history) {
+			h.password(11, 12, "1", OK, "one")
+			h.drop(13, 14, "1", OK)
+			h.again(20, 30, "1", Password, "rollback", "two")
+		}},
+		"nor before that": {false, func(h *history) {
+			h.password(11, 12, "1", OK, "one")
+			h.again(20, 30, "2", Password, "rollback", "two")
+			h.drop(40, 50, "1", OK)
+		}},
+		"nor if there was nothing to delete": {false, func(h *history) { h.drop(11, 12, "1", NotAsked); h.again(20, 30, "2", Password, "rollback", "two") }},
+		"a device that took over what another did ends no password in silence": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.halfTaken(KitPrint)
+			h.sheet(20, 30, "2", KitPrint, EndsWord, false)
+		}},
+		"nor one that was about to switch it off": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.kill(15, 16)
+			h.add(15, 16, "ana/2", SwitchOff, "unavailable", nil)
+			h.password(20, 30, "2", EndsSheet, "one")
+		}},
+		"but one that did take it over": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.again(15, 16, "2", Password, OK, "one")
+			h.password(20, 30, "2", EndsSheet, "two")
+		}},
+		"or will": {false, func(h *history) {
+			h.sheet(5, 6, "1", KitPrint, OK, false)
+			h.password(11, 12, "2", EndsSheet, "two")
+			h.halfTaken(Password)
+		}},
+		"or did not insist": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.kill(15, 16)
+			h.password(15, 16, "2", "unavailable", "one")
+			h.password(20, 30, "2", EndsSheet, "two")
+		}},
+		"who closed the account is told so":        {true, func(h *history) { h.close(11, 12, "1", OK); h.password(20, 30, "1", "account_closed", "one") }},
+		"and nobody else who sets a password":      {false, func(h *history) { h.password(20, 30, "1", "account_closed", "one") }},
+		"who sets a password is told nothing else": {false, func(h *history) { h.password(20, 30, "1", "internal", "one") }},
+		"who has an account begins the count anew": {true, func(h *history) { h.password(11, 12, "1", OK, "one"); h.add(20, 30, "ana/1", Unlock, OK, nil) }},
+		"who has none does not": {true, func(h *history) {
+			h.password(11, 12, "1", OK, "one")
+			h.add(20, 30, "ana/2", Unlock, "no_account", nil)
+		}},
+		"who has one knows": {false, func(h *history) {
+			h.password(11, 12, "1", OK, "one")
+			h.add(20, 30, "ana/1", Unlock, "no_account", nil)
+		}},
+		"and is told nothing else of it":                        {false, func(h *history) { h.add(20, 30, "ana/2", Unlock, "internal", nil) }},
+		"where there is no password all are wrong":              {true, func(h *history) { h.guess(20, 30, "password_wrong", "one") }},
+		"a key server that was killed forgets who was guessing": {true, func(h *history) { h.halt(20, 30); h.guess(20, 30, "not_found", "one") }},
+		"and no other does":                                     {false, func(h *history) { h.guess(20, 30, "not_found", "one") }},
+		"who guesses is told nothing else":                      {false, func(h *history) { h.guess(20, 30, "internal", "one") }},
+		"a right guess gives all tries back": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.guess(400, 410, OK, "one")
+			h.guess(420, 430, "password_wrong", "two")
+			h.guess(440, 450, "password_wrong", "two")
+		}},
+		"so does a new password": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(10)
+			h.password(400, 410, "1", OK, "three")
+			h.guess(420, 430, "password_wrong", "two")
+		}},
+		"not one that was refused": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.guesses(10)
+			h.sheet(400, 410, "1", KitPrint, HasSheet, false)
+			h.guess(420, 430, "password_wrong", "two")
+		}},
+		"and the owner's device": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(10)
+			h.add(400, 410, "ana/1", Unlock, OK, nil)
+			h.guess(420, 430, "password_wrong", "two")
+		}},
+		"not one that comes later": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(10)
+			h.guess(400, 410, "password_wrong", "two")
+			h.add(420, 430, "ana/1", Unlock, OK, nil)
+		}},
+		"an eleventh is not right": {false, func(h *history) { h.password(12, 14, "1", OK, "one"); h.guesses(10); h.guess(400, 410, OK, "one") }},
+		"one whose answer was lost may have been right": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.halt(400, 410)
+			h.guess(400, 410, "unavailable", "one")
+			h.guess(420, 430, "password_wrong", "two")
+			h.guess(440, 450, "password_wrong", "two")
+		}},
+		"or one whose login was": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.halt(400, 410)
+			h.guess(400, 410, "unauthorized", "one")
+			h.guess(420, 430, "password_wrong", "two")
+			h.guess(440, 450, "password_wrong", "two")
+		}},
+		"unless it was wrong": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.halt(400, 410)
+			h.guess(400, 410, "unavailable", "two")
+			h.guess(420, 430, "password_wrong", "two")
+			h.guess(440, 450, "password_wrong", "two")
+		}},
+		"or was told to be": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.halt(400, 410)
+			h.guess(400, 410, "not_found", "one")
+			h.guess(420, 430, "password_wrong", "two")
+			h.guess(440, 450, "password_wrong", "two")
+		}},
+		"the count may not have begun anew": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(10)
+			h.halt(400, 410)
+			h.add(400, 410, "ana/1", Unlock, "unavailable", nil)
+			h.guess(420, 430, "password_locked", "two")
+		}},
+		"or only then": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(10)
+			h.guess(400, 430, "password_locked", "two")
+			h.add(410, 420, "ana/1", Unlock, OK, nil)
+		}},
+		"a guess that began with another counts": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.guess(400, 420, "password_wrong", "two")
+			h.guess(400, 410, "password_locked", "two")
+		}},
+		"as one that ended with it": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.guess(390, 410, "password_wrong", "two")
+			h.guess(400, 410, "password_locked", "two")
+		}},
+		"and a right one until it is over": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.guess(400, 420, OK, "one")
+			h.guess(405, 410, "password_locked", "two")
+		}},
+		"not one that comes": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.guess(400, 410, "password_locked", "two")
+			h.guess(420, 430, "password_wrong", "two")
+		}},
+		"nor a right one before": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guess(50, 60, OK, "one")
+			h.guesses(9)
+			h.guess(400, 410, "password_locked", "two")
+		}},
+		"nor what is no guess": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.kill(390, 395)
+			h.set(390, 395, "1", "unavailable", 2, "a")
+			h.guess(400, 410, "password_locked", "two")
+		}},
+		"one that did not come need not count": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.halt(400, 410)
+			h.guess(400, 410, "unavailable", "two")
+			h.guess(420, 430, "password_wrong", "two")
+		}},
+		"or counts three times": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(7)
+			h.halt(400, 410)
+			h.guess(400, 410, "unavailable", "two")
+			h.guess(420, 430, "password_locked", "two")
+		}},
+		"and not four": {false, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(6)
+			h.halt(400, 410)
+			h.guess(400, 410, "unavailable", "two")
+			h.guess(420, 430, "password_locked", "two")
+		}},
+		"ten at once are taken": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(7)
+			for i := range int64(3) {
+				h.guess(400+i, 420-i, "password_wrong", "two")
+			}
+		}},
+		"unless a right one was among them": {true, func(h *history) {
+			h.password(12, 14, "1", OK, "one")
+			h.guesses(9)
+			h.guess(400, 420, "password_wrong", "two")
+			h.guess(401, 419, OK, "one")
+			h.guess(402, 418, "password_wrong", "two")
+		}},
 	}
 }
