@@ -125,11 +125,11 @@ func (m *model) guessed(e *Event, away bool) {
 		return
 	}
 	if least >= tries {
-		m.violation(e, "%d were tried before", least)
+		m.violation(e, "%d others were tried", least)
 	}
 }
 
-// tried is how many guesses were counted, at least and at most, since the count last began anew, when a guess came. Each counts before its outcome is known.
+// tried is how many guesses were counted, at least and at most, since the count last began anew, when a guess came, or came to nothing. Each counts before its outcome is known.
 func (m *model) tried(e *Event) (least, most int) {
 	anew := func(x *Event) bool { // a right one, a new version of the account, or the owner's word
 		if x.Do != Guess {
@@ -149,11 +149,15 @@ func (m *model) tried(e *Event) (least, most int) {
 			surely = max(surely, x.Start)
 		}
 	}
+	until := e.Start
+	if e.Result == "password_wrong" { // nothing in between began it anew, so all that were over by then counted with this one, in whatever order
+		until = e.End
+	}
 	for _, x := range m.of[e.owner()] {
 		if x.Do != Guess || x.Start == e.Start && x.End == e.End || x.Start >= e.End {
 			continue
 		}
-		if x.Result == "password_wrong" && x.Start >= perhaps && x.End <= e.Start {
+		if x.Result == "password_wrong" && x.Start >= perhaps && x.End <= until {
 			least++
 		}
 		if x.Result != "password_locked" && x.End >= surely && (x.Result != OK || x.End > e.Start) {

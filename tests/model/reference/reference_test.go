@@ -921,6 +921,18 @@ func (h *history) guesses(n int64) {
 	}
 }
 
+// guessed are some wrong ones since the password was set.
+func (h *history) guessed(n int64) {
+	h.password(12, 14, "1", OK, "one")
+	h.guesses(n)
+}
+
+// unanswered is one after those, while the key server is away.
+func (h *history) unanswered(result, which string) {
+	h.halt(400, 410)
+	h.guess(400, 410, result, which)
+}
+
 // sheet has a device print a recovery sheet, in place of one that works if do says so. Its number is the time at which it was printed.
 func (h *history) sheet(from, to int64, device, do, result string, ended bool) {
 	h.add(from, to, "ana/"+device, do, result, func(e *Event) { e.Number, e.Over = int(from), ended })
@@ -1738,35 +1750,29 @@ func whatStatesAllow() map[string]story {
 			h.guess(40, 50, OK, "one")
 		}},
 		"an eleventh guess": {false, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(10)
+			h.guessed(10)
 			h.guess(400, 410, "password_wrong", "two")
 		}},
 		"is refused": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(10)
+			h.guessed(10)
 			h.guess(400, 410, "password_locked", "one")
 		}},
 		"the tenth is not": {false, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
+			h.guessed(9)
 			h.guess(400, 410, "password_locked", "two")
 		}},
 		"nor the eleventh after a right one": {false, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
+			h.guessed(9)
 			h.guess(400, 410, OK, "one")
 			h.guess(420, 430, "password_locked", "two")
 		}},
 		"or after the owner's device began anew": {false, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(10)
+			h.guessed(10)
 			h.add(400, 410, "ana/1", Unlock, OK, nil)
 			h.guess(420, 430, "password_locked", "one")
 		}},
 		"a crash does not begin anew": {false, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(10)
+			h.guessed(10)
 			h.add(400, 410, "keys", Kill, OK, nil)
 			h.guess(420, 430, "password_wrong", "two")
 		}},
@@ -2284,14 +2290,12 @@ func whatStatesAllow() map[string]story {
 			h.add(36, 38, "ana/2", Password, "rollback", func(e *Event) { e.Attack, e.Again = "two", true })
 		}},
 		"a deletion gives no tries back": {false, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(10)
+			h.guessed(10)
 			h.drop(400, 410, "1", OK)
 			h.guess(500, 510, "password_wrong", "two")
 		}},
 		"ten are ten": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(10)
+			h.guessed(10)
 			h.drop(400, 410, "1", OK)
 			h.guess(500, 510, "password_locked", "two")
 		}},
@@ -3449,15 +3453,13 @@ func whatStatesAllow() map[string]story {
 		"and no other does":                                     {false, func(h *history) { h.guess(20, 30, "not_found", "one") }},
 		"who guesses is told nothing else":                      {false, func(h *history) { h.guess(20, 30, "internal", "one") }},
 		"a right guess gives all tries back": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
+			h.guessed(9)
 			h.guess(400, 410, OK, "one")
 			h.guess(420, 430, "password_wrong", "two")
 			h.guess(440, 450, "password_wrong", "two")
 		}},
 		"so does a new password": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(10)
+			h.guessed(10)
 			h.password(400, 410, "1", OK, "three")
 			h.guess(420, 430, "password_wrong", "two")
 		}},
@@ -3468,84 +3470,68 @@ func whatStatesAllow() map[string]story {
 			h.guess(420, 430, "password_wrong", "two")
 		}},
 		"and the owner's device": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(10)
+			h.guessed(10)
 			h.add(400, 410, "ana/1", Unlock, OK, nil)
 			h.guess(420, 430, "password_wrong", "two")
 		}},
 		"not one that comes later": {false, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(10)
+			h.guessed(10)
 			h.guess(400, 410, "password_wrong", "two")
 			h.add(420, 430, "ana/1", Unlock, OK, nil)
 		}},
-		"an eleventh is not right": {false, func(h *history) { h.password(12, 14, "1", OK, "one"); h.guesses(10); h.guess(400, 410, OK, "one") }},
+		"an eleventh is not right": {false, func(h *history) { h.guessed(10); h.guess(400, 410, OK, "one") }},
 		"one whose answer was lost may have been right": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
-			h.halt(400, 410)
-			h.guess(400, 410, "unavailable", "one")
+			h.guessed(9)
+			h.unanswered("unavailable", "one")
 			h.guess(420, 430, "password_wrong", "two")
 			h.guess(440, 450, "password_wrong", "two")
 		}},
 		"or one whose login was": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
-			h.halt(400, 410)
-			h.guess(400, 410, "unauthorized", "one")
+			h.guessed(9)
+			h.unanswered("unauthorized", "one")
 			h.guess(420, 430, "password_wrong", "two")
 			h.guess(440, 450, "password_wrong", "two")
 		}},
 		"unless it was wrong": {false, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
-			h.halt(400, 410)
-			h.guess(400, 410, "unavailable", "two")
+			h.guessed(9)
+			h.unanswered("unavailable", "two")
 			h.guess(420, 430, "password_wrong", "two")
 			h.guess(440, 450, "password_wrong", "two")
 		}},
 		"or was told to be": {false, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
-			h.halt(400, 410)
-			h.guess(400, 410, "not_found", "one")
+			h.guessed(9)
+			h.unanswered("not_found", "one")
 			h.guess(420, 430, "password_wrong", "two")
 			h.guess(440, 450, "password_wrong", "two")
 		}},
 		"the count may not have begun anew": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(10)
+			h.guessed(10)
 			h.halt(400, 410)
 			h.add(400, 410, "ana/1", Unlock, "unavailable", nil)
 			h.guess(420, 430, "password_locked", "two")
 		}},
 		"or only then": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(10)
+			h.guessed(10)
 			h.guess(400, 430, "password_locked", "two")
 			h.add(410, 420, "ana/1", Unlock, OK, nil)
 		}},
 		"a guess that began with another counts": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
+			h.guessed(9)
 			h.guess(400, 420, "password_wrong", "two")
 			h.guess(400, 410, "password_locked", "two")
 		}},
 		"as one that ended with it": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
+			h.guessed(9)
 			h.guess(390, 410, "password_wrong", "two")
 			h.guess(400, 410, "password_locked", "two")
 		}},
 		"and a right one until it is over": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
+			h.guessed(9)
 			h.guess(400, 420, OK, "one")
 			h.guess(405, 410, "password_locked", "two")
 		}},
 		"not one that comes": {false, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
+			h.guessed(9)
 			h.guess(400, 410, "password_locked", "two")
 			h.guess(420, 430, "password_wrong", "two")
 		}},
@@ -3556,43 +3542,40 @@ func whatStatesAllow() map[string]story {
 			h.guess(400, 410, "password_locked", "two")
 		}},
 		"nor what is no guess": {false, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
+			h.guessed(9)
 			h.kill(390, 395)
 			h.set(390, 395, "1", "unavailable", 2, "a")
 			h.guess(400, 410, "password_locked", "two")
 		}},
 		"one that did not come need not count": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
-			h.halt(400, 410)
-			h.guess(400, 410, "unavailable", "two")
+			h.guessed(9)
+			h.unanswered("unavailable", "two")
 			h.guess(420, 430, "password_wrong", "two")
 		}},
 		"or counts three times": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(7)
-			h.halt(400, 410)
-			h.guess(400, 410, "unavailable", "two")
+			h.guessed(7)
+			h.unanswered("unavailable", "two")
 			h.guess(420, 430, "password_locked", "two")
 		}},
 		"and not four": {false, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(6)
-			h.halt(400, 410)
-			h.guess(400, 410, "unavailable", "two")
+			h.guessed(6)
+			h.unanswered("unavailable", "two")
 			h.guess(420, 430, "password_locked", "two")
 		}},
 		"ten at once are taken": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(7)
+			h.guessed(7)
+			for i := range int64(3) {
+				h.guess(400+i, 420-i, "password_wrong", "two")
+			}
+		}},
+		"and not eleven": {false, func(h *history) {
+			h.guessed(8)
 			for i := range int64(3) {
 				h.guess(400+i, 420-i, "password_wrong", "two")
 			}
 		}},
 		"unless a right one was among them": {true, func(h *history) {
-			h.password(12, 14, "1", OK, "one")
-			h.guesses(9)
+			h.guessed(9)
 			h.guess(400, 420, "password_wrong", "two")
 			h.guess(401, 419, OK, "one")
 			h.guess(402, 418, "password_wrong", "two")
