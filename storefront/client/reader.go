@@ -209,8 +209,7 @@ func (r *Reader) Code() links.Contact {
 
 // Why adds to the refusal of a login or a signature that this reader's keys were replaced, on another machine or from another backup, if that is why. Newer keys are believed with the vault's receipt only.
 func (r *Reader) Why(ctx context.Context, err error) error {
-	suspicious := errors.Is(err, policies.CodeUnauthorized) || errors.Is(err, policies.CodeKeyReplaced) || errors.Is(err, policies.CodeSignature)
-	if !suspicious || errors.Is(err, ErrReplaced) {
+	if !foreign(err) || errors.Is(err, ErrReplaced) {
 		return err
 	}
 	r.mu.Lock()

@@ -489,11 +489,15 @@ func (o *Owner) adopt(ctx context.Context) error {
 	return o.save()
 }
 
-// reason adds to a refusal of this device's login or signature that it was replaced, if that is why. Of keys that wait, and that others came before, a server says that
-// the signature does not verify: it never knew them.
+// foreign reports whether a refusal of a login or a signature may mean that the keys are not the identity's, or not any more. Of keys that wait, and that others came before, a server says
+// that the signature does not verify: it never knew them.
+func foreign(err error) bool {
+	return errors.Is(err, policies.CodeUnauthorized) || errors.Is(err, policies.CodeKeyReplaced) || errors.Is(err, policies.CodeSignature)
+}
+
+// reason adds to a refusal of this device's login or signature that it was replaced, if that is why.
 func (o *Owner) reason(ctx context.Context, err error) error {
-	suspicious := errors.Is(err, policies.CodeUnauthorized) || errors.Is(err, policies.CodeKeyReplaced) || errors.Is(err, policies.CodeSignature)
-	if !suspicious || errors.Is(err, ErrReplaced) {
+	if !foreign(err) || errors.Is(err, ErrReplaced) {
 		return err
 	}
 	if why := o.adopt(ctx); errors.Is(why, ErrReplaced) {
