@@ -46,7 +46,7 @@ func openStageOf(t *testing.T, bin stage.Binaries, o stage.Options) *stage.Stage
 	t.Helper()
 	o.Reuse = &begun
 	o.Bin = bin
-	const reserve = "reserve = 67108864\n" // and so tables in memory and files of a size that tests fill; the default of 512 MiB is played by the quickstart
+	const reserve = "reserve = 67108864\n" // and so tables in memory and files of a size that tests fill; the model and the quickstart play the defaults
 	o.VaultMembers, o.StorefrontMembers = reserve+o.VaultMembers, reserve+o.StorefrontMembers
 	if o.Dir == "" {
 		o.Dir = filepath.Join(t.TempDir(), "stage")
