@@ -338,7 +338,7 @@ func (p *play) line(ctx context.Context, l *Line, n int) (*reference.Event, erro
 		answer(e, p.replace(ctx, d, l))
 	case reference.Restore:
 		e.Result = reference.OK
-		return e, p.restore(ctx, d, l)
+		return e, p.restore(ctx, d, l, e)
 	case reference.Sync:
 		if answer(e, d.owner.Sync(ctx)); e.Result == reference.OK {
 			answer(e, d.look(ctx, e))
@@ -739,13 +739,15 @@ func (p *play) keep(name string) func(plain []byte) error {
 	}
 }
 
-// restore makes a device anew from the newest backup that is of use: of two devices that replaced the root at the same time one was too late.
-func (p *play) restore(ctx context.Context, d *device, l *Line) error {
+// restore makes a device anew from the newest backup that is of use: of two devices that replaced the root at the same time one was too late. Where nothing was replaced there is no backup, and
+// it is a restart.
+func (p *play) restore(ctx context.Context, d *device, l *Line, e *reference.Event) error {
 	name, _, _ := strings.Cut(l.Who, "/")
 	p.mu.Lock()
 	backups := slices.Clone(p.backups[name])
 	p.mu.Unlock()
-	if len(backups) == 0 { // nothing was replaced yet
+	if len(backups) == 0 {
+		e.Do = reference.Restart
 		return d.restart()
 	}
 	for _, plain := range slices.Backward(backups) {
