@@ -350,8 +350,7 @@ func TestNewTermsOfAWriterCutShort(t *testing.T) {
 	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
 		if granted && r.URL.Query().Get("author") == author(bank).String() {
 			cut()
-			<-r.Context().Done()
-			return
+			hang(r)
 		}
 		next.ServeHTTP(rw, r)
 		granted = granted || strings.HasSuffix(r.URL.Path, "/write-grants")

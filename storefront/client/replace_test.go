@@ -538,8 +538,7 @@ func TestRenewedAtAnyContact(t *testing.T) {
 	o := reopen(stores["set"], w)
 	w.hostile(func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
 		if strings.HasSuffix(r.URL.Path, "/freeze") || r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/successions") {
-			<-r.Context().Done()
-			return
+			hang(r)
 		}
 		next.ServeHTTP(rw, r)
 	})

@@ -417,6 +417,12 @@ func (w *world) hostile(hook func(http.ResponseWriter, *http.Request, http.Handl
 	w.hook = hook
 }
 
+// hang answers nothing, when the caller is gone neither: an end of the answer might still be read then.
+func hang(r *http.Request) {
+	<-r.Context().Done()
+	panic(http.ErrAbortHandler)
+}
+
 // closedSay has the storefront answer every owner, and what is asked after a closing, with a refusal, and the second route too.
 func (w *world) closedSay(err error) {
 	w.mu.Lock()

@@ -166,17 +166,18 @@ func TestBadWitnesses(t *testing.T) {
 		bend func(http.ResponseWriter, *http.Request)
 		want error
 	}{
-		"hangs":               {func(_ http.ResponseWriter, in *http.Request) { <-in.Context().Done() }, ErrAway},
-		"hangs in its answer": {func(out http.ResponseWriter, in *http.Request) { out.(http.Flusher).Flush(); <-in.Context().Done() }, ErrAway},
+		"hangs":               {hang, ErrAway},
+		"hangs in its answer": {func(out http.ResponseWriter, in *http.Request) { out.(http.Flusher).Flush(); hang(out, in) }, ErrAway},
 		"breaks off":          {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ErrAway},
 		"says nothing":        {text(""), ErrAnswer},
 		"garbage":             {text("\u2014 witness.test/bad AAAA\n\x00\xff"), ErrAnswer},
 		"without an end": {func(out http.ResponseWriter, in *http.Request) {
 			for in.Context().Err() == nil {
 				if _, err := out.Write(bytes.Repeat([]byte("x\n"), 4096)); err != nil {
-					return
+					break
 				}
 			}
+			hang(out, in)
 		}, ErrAway},
 		"another key": {func(out http.ResponseWriter, _ *http.Request) {
 			io.WriteString(out, must1(other.Cosign(origin, evidence.Checkpoint{Size: 10}, begun)))
@@ -253,6 +254,12 @@ func TestBadWitnesses(t *testing.T) {
 	}
 }
 
+// hang answers nothing, when its caller is gone neither: an end of the answer might still be read then.
+func hang(_ http.ResponseWriter, in *http.Request) {
+	<-in.Context().Done()
+	panic(http.ErrAbortHandler)
+}
+
 func must1[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
@@ -294,7 +301,7 @@ func TestPause(t *testing.T) {
 	}
 
 	begin := time.Now()
-	w.bent(func(_ http.ResponseWriter, in *http.Request) { <-in.Context().Done() })
+	w.bent(hang)
 	cfg.Dir = t.TempDir()
 	if err := publisher(t, cfg).Publish(t.Context()); !errors.Is(err, ErrAway) {
 		t.Errorf("one that hangs: %v", err)
