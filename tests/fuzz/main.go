@@ -1,11 +1,12 @@
 package main
 
 import (
-	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -30,7 +32,7 @@ func main() {
 // A result is what a run of one target came to.
 type result struct {
 	target  string
-	took    time.Duration
+	took    time.Duration // of one processor: what others had of the machine meanwhile does not count
 	tried   int64
 	failure string // the end of its output; empty if it held
 }
@@ -39,8 +41,13 @@ func run(ctx context.Context) error {
 	each := flag.Duration("time", time.Minute, "how long each target runs")
 	match := flag.String("match", "", "only targets whose \"package Target\" matches this regular expression")
 	keep := flag.Bool("keep", false, "keep new inputs in the tree and add to the record")
+	until := flag.Duration("until", 0, "only targets that ran for less than this in all, those that ran least first")
+	jobs := flag.Int("jobs", 1, "how many targets run at a time, each on one core")
 	renew := flag.Bool("seeds", false, "renew the seeds that the vectors make, and stop")
 	flag.Parse()
+	if flag.NArg() > 0 || *each < time.Second || *jobs < 1 {
+		return errors.New("nothing but flags, --time of at least 1s, and --jobs of at least 1; see --help")
+	}
 	root, err := os.Getwd()
 	if err != nil {
 		return err
@@ -52,35 +59,83 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	written := filepath.Join(root, "tests", "fuzz", "record.txt")
+	if *until > 0 {
+		had, err := readRecord(written)
+		if err != nil {
+			return err
+		}
+		targets = due(targets, had, *until)
+	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return err
 	}
 	f := fuzzer{root: root, cache: filepath.Join(cache, "sallyport", "fuzz"), each: *each, keep: *keep}
-	fmt.Printf("%d targets, %s each, about %s in all\n", len(targets), *each, time.Duration(len(targets))*(*each+5*time.Second))
+	rounds := (len(targets) + *jobs - 1) / *jobs
+	fmt.Printf("%d targets, %s each, about %s in all\n", len(targets), *each, time.Duration(rounds)*(*each+5*time.Second))
+	results, err := f.all(ctx, targets, *jobs, written)
+	if err != nil {
+		return err
+	}
+	return summary(results, len(targets))
+}
+
+// all fuzzes the targets, so many at a time. What cannot run ends it.
+func (f *fuzzer) all(ctx context.Context, targets []string, jobs int, written string) ([]result, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var mu sync.Mutex // guards what follows, and the record
 	var results []result
-	for i, target := range targets {
-		if ctx.Err() != nil {
-			break
-		}
-		fmt.Printf("%3d/%d %-50s ", i+1, len(targets), target)
+	var failed error
+	one := func(target string) error {
 		r, err := f.fuzz(ctx, target)
 		if err != nil {
 			return fmt.Errorf("%s: %w", target, err)
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		results = append(results, r)
 		verdict := "held"
 		if r.failure != "" {
 			verdict = "FAILED"
 		}
-		fmt.Printf("%s, %d inputs in %s\n", verdict, r.tried, r.took.Round(time.Second))
-		if *keep {
-			if err := record(filepath.Join(root, "tests", "fuzz", "record.txt"), r); err != nil {
-				return err
+		fmt.Printf("%3d/%d %-50s %s, %d inputs in %s\n", len(results), len(targets), target, verdict, r.tried, r.took.Round(time.Second))
+		if !f.keep {
+			return nil
+		}
+		return record(written, r)
+	}
+	next := make(chan string)
+	var group sync.WaitGroup
+	for range jobs {
+		group.Go(func() {
+			for target := range next {
+				if err := one(target); err != nil {
+					mu.Lock()
+					failed = cmp.Or(failed, err)
+					mu.Unlock()
+					stop()
+				}
 			}
+		})
+	}
+	for _, target := range targets {
+		select {
+		case next <- target:
+		case <-ctx.Done():
 		}
 	}
-	return summary(results, len(targets))
+	close(next)
+	group.Wait()
+	return results, failed
+}
+
+// due are the targets that ran for less than so long, those that ran least first.
+func due(targets []string, had map[string][3]int64, until time.Duration) []string {
+	targets = slices.DeleteFunc(targets, func(t string) bool { return time.Duration(had[t][0])*time.Second >= until })
+	slices.SortStableFunc(targets, func(a, b string) int { return cmp.Compare(had[a][0], had[b][0]) })
+	return targets
 }
 
 func summary(results []result, of int) error {
@@ -146,7 +201,6 @@ func (f *fuzzer) fuzz(ctx context.Context, target string) (result, error) {
 	}
 	corpus := filepath.Join(f.cache, filepath.FromSlash(pkg))
 	before := names(filepath.Join(corpus, name))
-	begin := time.Now()
 	// Inputs that reach something new are not made smaller: by default up to a minute goes into each, and of documents of some kilobytes nothing else got a turn.
 	// The target ends by itself; the limit is for one that hangs.
 	limited, cancel := context.WithTimeout(ctx, f.each+2*time.Minute)
@@ -157,7 +211,7 @@ func (f *fuzzer) fuzz(ctx context.Context, target string) (result, error) {
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
 	c.WaitDelay = 10 * time.Second
 	out, err := c.CombinedOutput()
-	r.took = time.Since(begin)
+	r.took = c.ProcessState.UserTime() + c.ProcessState.SystemTime() // with its worker, which it waits for
 	if all := progress.FindAllSubmatch(out, -1); len(all) > 0 {
 		r.tried, _ = strconv.ParseInt(string(all[len(all)-1][1]), 10, 64) // digits
 	}
@@ -228,20 +282,28 @@ func names(dir string) map[string]int64 {
 	return out
 }
 
-// record adds a result to the file that says how long each target ran in all: target, seconds, inputs, failures.
+// readRecord reads how long each target ran in all: seconds of a processor, inputs, failures.
+func readRecord(path string) (map[string][3]int64, error) {
+	totals := map[string][3]int64{}
+	raw, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	for line := range strings.Lines(string(raw)) {
+		var pkg, name string
+		var t [3]int64
+		if n, _ := fmt.Sscan(line, &pkg, &name, &t[0], &t[1], &t[2]); n == 5 {
+			totals[pkg+" "+name] = t
+		}
+	}
+	return totals, nil
+}
+
+// record adds a result to the file that says how long each target ran in all.
 func record(path string, r result) error {
 	const head = "# How long each fuzz target ran in all. Written by ./tests/fuzz/run --keep: package target seconds inputs failures\n"
-	totals := map[string][3]int64{}
-	if file, err := os.Open(path); err == nil {
-		for lines := bufio.NewScanner(file); lines.Scan(); {
-			var pkg, name string
-			var t [3]int64
-			if n, _ := fmt.Sscan(lines.Text(), &pkg, &name, &t[0], &t[1], &t[2]); n == 5 {
-				totals[pkg+" "+name] = t
-			}
-		}
-		file.Close()
-	} else if !errors.Is(err, os.ErrNotExist) {
+	totals, err := readRecord(path)
+	if err != nil {
 		return err
 	}
 	t := totals[r.target]
@@ -253,12 +315,7 @@ func record(path string, r result) error {
 	totals[r.target] = t
 	var b strings.Builder
 	b.WriteString(head)
-	keys := make([]string, 0, len(totals))
-	for k := range totals {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
+	for _, k := range slices.Sorted(maps.Keys(totals)) {
 		fmt.Fprintf(&b, "%s %d %d %d\n", k, totals[k][0], totals[k][1], totals[k][2])
 	}
 	return os.WriteFile(path, []byte(b.String()), 0o644)
