@@ -289,6 +289,10 @@ func TestAnswerLost(t *testing.T) {
 	if w.must(err); kit == nil || ended {
 		t.Errorf("a sheet after one that nobody was shown: %v, ended one: %t", kit, ended)
 	}
+	lost("another sheet", func() error { _, _, err := o.NewKit(ctx, "", ClaimNothing, true); return err })
+	if kit, ended, err := o.NewKit(ctx, "", ClaimNothing, false); err != nil || kit == nil || ended {
+		t.Errorf("a sheet after the one that took the place of the first, and nobody was shown: %v, ended one: %t, %v", kit, ended, err)
+	}
 	dropKit := func() error { _, err := o.DropKit(ctx, ClaimNothing); return err }
 	lost("the sheet off", dropKit)
 	w.must(dropKit())

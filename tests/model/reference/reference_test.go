@@ -1818,6 +1818,24 @@ func whatStatesAllow() map[string]story {
 			h.sheet(15, 16, "1", KitReplace, "unavailable", false)
 			h.rescue(20, 30, "2", OK, 12)
 		}},
+		"which ends with no word to the device that never showed it": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.kill(15, 16)
+			h.sheet(15, 16, "1", KitReplace, "unavailable", false)
+			h.sheet(17, 18, "1", KitPrint, OK, false)
+		}},
+		"nor if it replaces it": {true, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.kill(15, 16)
+			h.sheet(15, 16, "1", KitReplace, "unavailable", false)
+			h.sheet(17, 18, "1", KitReplace, OK, false)
+		}},
+		"but another device asks first": {false, func(h *history) {
+			h.sheet(12, 14, "1", KitPrint, OK, false)
+			h.kill(15, 16)
+			h.add(15, 16, "ana/2", KitReplace, "unavailable", func(e *Event) { e.Number, e.Again = 15, true })
+			h.sheet(17, 18, "1", KitPrint, OK, false)
+		}},
 		"a password ends no sheet": {false, func(h *history) {
 			h.sheet(12, 14, "1", KitPrint, OK, false)
 			h.password(15, 16, "1", OK, "one")

@@ -17,6 +17,9 @@ func (e *Event) changesAccount() bool {
 // prints reports whether a write to the register of sheets is one that works.
 func (w *write) prints() bool { return w.Event != nil && (w.Do == KitPrint || w.Do == KitReplace) }
 
+// unseenBy reports whether a sheet is none to the device that replaced one by it: the answer was lost, so nobody was shown its code.
+func (w *write) unseenBy(device string) bool { return w.prints() && w.Who == device && w.Result != OK }
+
 // newRoot reports whether a new root may have come into force since any version of an owner's account that was made before an event, and whether it certainly did.
 func (m *model) newRoot(e *Event) (may, must bool) {
 	for _, r := range m.of[e.owner()] {
@@ -153,7 +156,7 @@ func (m *model) sheet(e *Event) {
 	may, must := m.knows(e)
 	renewed, surely := m.newRoot(e)
 	works := slices.ContainsFunc(possible, (*write).prints)
-	none := slices.ContainsFunc(possible, func(w *write) bool { return !w.prints() })
+	none := slices.ContainsFunc(possible, func(w *write) bool { return !w.prints() || w.unseenBy(e.Who) })
 	switch {
 	case e.Result == "outdated" && e.changesAccount():
 		if !m.apart(e) {
